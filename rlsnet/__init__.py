@@ -1,0 +1,1 @@
+"""Trains recurrent spiking networks to reproduce recorded neural activity, by recursive least squares."""

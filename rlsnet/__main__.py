@@ -1,0 +1,5 @@
+"""`python -m rlsnet` is `rlsnet`."""
+
+from rlsnet.cli import main
+
+main()

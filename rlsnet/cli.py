@@ -1,0 +1,253 @@
+"""The command line: `rlsnet VERB [key=value ...]`. Hydra composes the configuration and stops here.
+
+JAX and Hydra are imported only when they are needed, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlsnet.config import UserError, from_dict, suggest
+
+log = logging.getLogger(__name__)
+
+VERBS = {
+    "train": "train a network; also resumes (resume=RUN) and sweeps (-m)",
+    "simulate": "run a network as it is drawn, without training",
+    "test": "run a trained network with frozen weights (run=RUN)",
+    "plot": "draw figures from a run's stored results (run=RUN)",
+    "info": "say what is in a run, network, recording or checkpoint (info PATH)",
+}
+
+OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
+
+Usage: rlsnet VERB [key=value ...]
+
+{verbs}
+
+Examples:
+  rlsnet train config=tiny                                a few seconds, to see that it works
+  rlsnet train                                            4096 neurons learn sinusoids
+  rlsnet train config=mouse_decision recording.path=mine.zarr
+  rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
+  rlsnet train -m config=tiny rls.penlambda=.4,.8         two runs, each in its own folder
+  rlsnet test run=outputs/2026-11-21/10-00-00
+  rlsnet plot run=outputs/2026-11-21/10-00-00
+
+rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
+
+
+def configs_dir() -> Path:
+    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def main() -> None:
+    """Entry point. Exit status 0, or non-zero after one line that says what is wrong."""
+    arguments = sys.argv[1:]
+    try:
+        sys.exit(_dispatch(arguments))
+    except UserError as error:
+        sys.exit(_complain(str(error)))
+    except KeyboardInterrupt:
+        _complain("interrupted; nothing since the last checkpoint is kept.")
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(_complain(f"{error.filename or 'file system'}: {error.strerror or error}."))
+
+
+def _complain(message: str) -> int:
+    """One line on stderr; the exit status."""
+    print(f"rlsnet: error: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<9} {what}" for verb, what in VERBS.items())))
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(f"rlsnet {version('rlsnet')}")
+        return 0
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"{verb}: no such verb; should be {', '.join(VERBS)}.{hint}")
+    if "-h" in rest or "--help" in rest:
+        from rlsnet.describe import help_text
+
+        print(help_text(verb, VERBS[verb], configs_dir()))
+        return 0
+    if verb == "info":
+        from rlsnet.describe import info
+
+        if len(rest) > 1:
+            raise UserError(f"info {' '.join(rest)}: should be one path, or none for the versions and devices here.")
+        info(rest[0] if rest else None)
+        return 0
+    return _with_hydra(verb, rest)
+
+
+def _setting(arguments: list[str], key: str) -> str | None:
+    """The value of the last key=value among the arguments."""
+    found = [a.split("=", 1)[1] for a in arguments if a.startswith(f"{key}=")]
+    return found[-1].strip("'\"") if found and found[-1] not in ("null", "") else None
+
+
+def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
+    """Hydra's run folder, where the verb or resume names an existing one."""
+    from rlsnet.store import Run
+
+    many = bool({"-m", "--multirun"} & set(arguments))
+    key, path = "run", _setting(arguments, "run")
+    if verb in ("test", "plot"):
+        if many:
+            raise UserError(f"{verb} -m: should be one run at a time; only train and simulate sweep.")
+        if path is None:
+            raise UserError(f"{verb}: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
+    elif path is not None:
+        raise UserError(f"run={path}: is for test and plot; {verb} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+    if verb == "train":
+        key, path = "resume", _setting(arguments, "resume")
+        if path == "auto":
+            return []
+        if many and path is not None:
+            raise UserError(f"resume={path}: should be resume=auto in a sweep, where every job has its own folder.")
+    elif _setting(arguments, "resume") is not None:
+        raise UserError(f"resume={_setting(arguments, 'resume')}: is for train.")
+    if path is None:
+        return []
+    run = Run.open(path, key)
+    if verb == "train" and not run.iterations():
+        raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
+    return [f"hydra.run.dir='{run.path}'", "hydra.output_subdir=null"]
+
+
+def _with_hydra(verb: str, arguments: list[str]) -> int:
+    """Composes the configuration and runs the verb, once or for each job of a sweep."""
+    extra = _folder_overrides(verb, arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, not to a traceback
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    sys.argv = ["rlsnet", *arguments, *extra]
+    task = _task(verb)
+    try:
+        hydra.main(config_path=str(configs_dir()), config_name="config", **options)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    """What Hydra complains about, in our words where we know better ones."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1].split("@")[0]
+        if "No match in the defaults list" in text:
+            return f"{key}: no such group.{suggest(key)}"
+        return f"{key}: no such key.{suggest(key)}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = match[1].rpartition("/")
+        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        return f"{group}={name}: no such configuration; should be {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+    if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
+        return f"{match[2]}: no such key.{suggest(match[2])}"
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _task(verb: str) -> Callable[[Any], None]:
+    """What Hydra calls with each composed configuration."""
+
+    def task(cfg: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        hydra_config = HydraConfig.get()
+        values = OmegaConf.to_container(cfg, resolve=True)
+        assert isinstance(values, dict)
+        try:
+            _run(verb, values, list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
+        except UserError as error:
+            log.error("%s", error) if hydra_config.mode.name == "MULTIRUN" else logging.getLogger("rlsnet.file").error("%s", error)
+            raise
+        finally:
+            if hydra_config.mode.name == "MULTIRUN":
+                import jax
+
+                jax.clear_caches()
+
+    return task
+
+
+def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) -> None:
+    """One job."""
+    from rlsnet.store import Run
+
+    run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
+    if verb == "simulate":
+        from rlsnet.experiment import run_simulation
+
+        run_simulation(from_dict(values), run)
+        return
+    resumed = verb == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
+    if verb != "train" or resumed:
+        from rlsnet.experiment import resumed_values
+
+        saved = run.saved_config()
+        asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
+        values = resumed_values(saved, asked, run.path)
+    config = from_dict({**values, "resume": None, "run": None})
+    if verb == "train":
+        from rlsnet.experiment import run_training
+
+        stopped = run_training(config, run, resumed)
+        if stopped:
+            sys.exit(128 + stopped)
+    elif verb == "test":
+        from rlsnet.experiment import run_test
+
+        run_test(config, run)
+    else:
+        from rlsnet.plots import plot
+
+        plot(config, run)
+
+
+def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The saved settings of a run with those that the command line names laid over them.
+
+    Args:
+      saved: nested settings of the run.
+      composed: nested settings as Hydra composed them from the defaults and the command line.
+      overrides: the command line's key=value texts.
+    """
+    import copy
+
+    result = copy.deepcopy(saved)
+    for text in overrides:
+        key = text.lstrip("+").split("=", 1)[0].split("@")[0]
+        if key.startswith("~"):
+            raise UserError(f"{text}: nothing can be removed from an existing run.")
+        if key == "config":
+            result = copy.deepcopy(composed)
+            continue
+        *parents, last = key.split(".")
+        source, into = composed, result
+        for parent in parents:
+            source, into = source[parent], into.setdefault(parent, {})
+        into[last] = source[last]
+    return result

@@ -1,0 +1,179 @@
+"""The verbs: what `rlsnet train`, `simulate` and `test` do, from a configuration to a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, zarrio
+from rlsnet.config import Config, RecordingTargetConfig, UserError
+from rlsnet.network import Network
+from rlsnet.progress import Progress
+from rlsnet.recordings import Recording
+from rlsnet.store import Run
+
+log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "engine.platform")  # on resume
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What an experiment starts from.
+
+    network: wiring and neurons.
+    weight: [N, L] initial plastic weights.
+    target: [C, M, N] currents.
+    recording: the rates behind the target, if any.
+    """
+
+    network: Network
+    weight: np.ndarray
+    target: np.ndarray
+    recording: Recording | None
+
+
+def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
+    """Opens the recording, checks that all fits in memory, draws or loads the network, makes the targets."""
+    load = config.network.load
+    given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
+    recording = None
+    if isinstance(config.target, RecordingTargetConfig) and not (given_target and config.recording.path is None):
+        with show.counting("synthetic units") as tell:
+            recording = recordings.for_config(config, log.info, tell)
+    conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)
+    sizes = memory.Sizes.of(config, recording.n_units if recording else None, conditions)
+    log.info(memory.check(sizes, learning))
+    start = time.perf_counter()
+    net, weight, target = network.build(config, recording.n_units if recording else None)
+    edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0)) * net.group_size:,} plastic synapses"
+    log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, time.perf_counter() - start)
+    if target is None:
+        start = time.perf_counter()
+        with show.counting("targets") as tell:
+            target = targets.make(config, net, recording, tell)
+        log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - start)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording)
+
+
+def reopen(config: Config, run: Run) -> Prepared:
+    """What a run started from, out of its own folder."""
+    if not run.network.exists():
+        raise UserError(f"{run.network}: not there; the run stopped before it had drawn its network and has to be started anew.")
+    own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network)))
+    net, weight, target = network.build(own)
+    if target is None:
+        raise UserError(f"{run.network}: has no array target; it should be there, currents of shape [C, M, N].")
+    recording = None
+    if isinstance(config.target, RecordingTargetConfig):
+        with Progress("off").counting("") as tell:
+            recording = recordings.for_config(config, log.info, tell)
+    return Prepared(net, weight, target, recording)
+
+
+def start(config: Config, run: Run) -> Progress:
+    """Sets up the engine and the display, and says where we are."""
+    device = engine.setup(config.engine)
+    log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
+    return Progress(config.progress)
+
+
+def run_training(config: Config, run: Run, resumed: bool) -> int:
+    """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
+    done = run.iterations()[-1] if resumed else 0
+    if config.plastic.n_inputs == 0 and config.network.load is None:
+        raise UserError("plastic.n_inputs=0: should be at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
+    if resumed and config.train.iterations < done:
+        raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; should be more than that.")
+    if resumed and config.train.iterations == done:
+        log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
+        return 0
+    if not resumed and run.iterations():
+        raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
+    show = start(config, run)
+    if resumed:
+        ready = reopen(config, run)
+        learner = run.load_learner(done, ready.network)
+        run.cut_metrics(done)
+        log.info("Resuming after iteration %d.", done)
+    else:
+        ready = prepare(config, show, learning=True)
+        network.save(run.network, ready.network, ready.weight, ready.target)
+        run.cut_metrics(0)
+        learner = rls.init(config.rls, ready.network, jnp.asarray(network.to_groups(ready.weight, ready.network.group_size)))
+    run.save_config(config)
+    stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
+    if not stopped:
+        log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
+    return stopped
+
+
+def run_simulation(config: Config, run: Run) -> None:
+    """Draws a network and runs it as it is, with its initial weights."""
+    if run.iterations():
+        raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
+    show = start(config, run)
+    ready = prepare(config, show, learning=False)
+    network.save(run.network, ready.network, ready.weight, ready.target)
+    run.save_config(config)
+    w = jnp.asarray(network.to_groups(ready.weight, ready.network.group_size))
+    _evaluate(config, ready, w, run, show, 0)
+
+
+def run_test(config: Config, run: Run) -> None:
+    """Runs a trained network with frozen weights."""
+    path = run.checkpoint(config.test.checkpoint)
+    show = start(config, run)
+    ready = reopen(config, run)
+    iteration = int(path.name.split(".")[0])
+    _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
+
+
+def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+    began = time.perf_counter()
+    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run, show, iteration=iteration)
+    results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
+    excitatory = np.asarray(ready.network.excitatory)
+    rate, correlation = results["rate"][...], results["current_correlation"][...]
+    log.info("Rate %.3f Hz excitatory, %.3f Hz inhibitory.", rate[:, excitatory].mean(), rate[:, ~excitatory].mean())
+    log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
+    if "rate_correlation" in results:
+        log.info("Rate correlation %s.", _mean(results["rate_correlation"][...]))
+    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+
+
+def _mean(values: np.ndarray) -> str:
+    """The mean of what is defined, in words."""
+    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+
+
+def resumed_values(saved: dict[str, Any], asked: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The settings of a run to be continued, those asked for; raises UserError where one may not change.
+
+    Args:
+      saved: nested settings of the run.
+      asked: nested settings wanted now.
+      where: the run folder, for the message.
+    """
+    before, now = _flat(saved), _flat(asked)
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        same = old == new or (isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new))
+        if not same and not key.startswith(MAY_CHANGE):
+            raise UserError(f"{key}={yaml.safe_dump(new).split()[0]}: {where} was trained with {old}; this cannot change on resume.")
+    return asked
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

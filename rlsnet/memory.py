@@ -1,0 +1,103 @@
+"""The memory plan: what an experiment will take, said before anything is allocated, and refused when it cannot fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from rlsnet import zarrio
+from rlsnet.config import Config, UserError
+from rlsnet.network import FORMAT
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes that memory depends on: N neurons in groups of S, L plastic inputs, static edges, C conditions, M points."""
+
+    n: int
+    group_size: int
+    inputs: int
+    edges: int
+    conditions: int
+    points: int
+    item: int  # bytes of a floating point number
+
+    @staticmethod
+    def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
+        """From the configuration, and from the shapes in network.load where it says more."""
+        n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
+        edges = None
+        if config.network.load is not None:
+            given = zarrio.open_group(config.network.load, "network.load", FORMAT)
+            n = zarrio.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
+            if "plastic/pre" in given:
+                inputs = zarrio.array(given, "plastic/pre", ["G", "L"], "iu", config.network.load).shape[1]
+                size = int({**given["plastic"].attrs, **given["plastic/pre"].attrs}.get("group_size", 1))
+            if "static/post" in given:
+                edges = zarrio.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
+            if "target" in given:
+                conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
+        edges = n * config.static.out_degree if edges is None else edges
+        return Sizes(n, size, inputs, edges, conditions, config.trial.n_points, np.dtype(config.engine.precision).itemsize)
+
+
+def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
+    """Bytes by purpose; `learning` counts P and what its update needs."""
+    n, item = sizes.n, sizes.item
+    groups = -(-n // sizes.group_size)
+    slots = groups * sizes.inputs
+    weights = slots * sizes.group_size * item
+    parts = {
+        "P": groups * sizes.inputs**2 * item if learning else 0,
+        "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
+        "static wiring": sizes.edges * 4,
+        "targets": sizes.conditions * sizes.points * n * item,
+        "currents of a trial": 3 * sizes.points * n * item,
+        "state": 20 * n * item,
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def available() -> tuple[int, str]:
+    """Bytes that can still be taken, and of what: the accelerator's memory, or this machine's within its limits."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        stats = jax.local_devices()[0].memory_stats() or {}
+        return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)), "GPU"
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free, "machine"
+
+
+def check(sizes: Sizes, learning: bool) -> str:
+    """The plan in words; raises UserError, with advice, when it does not fit."""
+    parts = plan(sizes, learning)
+    total = sum(parts.values())
+    words = ", ".join(f"{name} {_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
+    free, where = available()
+    if total > free:
+        advice = []
+        if learning and parts.get("P", 0) > total / 3:
+            fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and parts["P"] * sizes.group_size / s < free / 2), 128)
+            advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
+            advice.append("a smaller plastic.n_inputs (P goes with its square)")
+        if parts.get("static wiring", 0) > total / 3:
+            advice.append("a smaller static.out_degree")
+        advice.append("a smaller network.n_neurons")
+        raise UserError(f"memory: the run needs {_size(total)} ({words}) and this {where} has {_size(free)} free. Try {', '.join(advice)}.")
+    return f"Memory plan: {_size(total)} of {_size(free)} free: {words}."
+
+
+def _size(bytes_: float) -> str:
+    """Bytes in words, such as 4.3 GB."""
+    for unit in ("B", "kB", "MB"):
+        if bytes_ < 999.5:
+            return f"{bytes_:.3g} {unit}"
+        bytes_ /= 1000
+    return f"{bytes_:.1f} GB"

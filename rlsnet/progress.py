@@ -1,0 +1,111 @@
+"""What the user sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import rich
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+log = logging.getLogger(__name__)
+
+PLAIN_EVERY = 2.0  # s, between two plain lines
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes log records through rich's console, so that they do not tear a live bar; lines are not wrapped."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one record."""
+        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+
+
+def memory_used() -> int:
+    """Bytes in use: of the accelerator where there is one, else resident memory of this process."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    return int(stats["bytes_in_use"]) if stats else int(psutil.Process().memory_info().rss)
+
+
+def format_line(line: dict[str, Any]) -> str:
+    """Correlation, rate, seconds and memory of an iteration, in words."""
+    correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
+    rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.2f} Hz"
+    return f"correlation {correlation}  rate {rate}  {line['seconds']:.2f} s  {line['memory'] / 2**30:.1f} GiB"
+
+
+class _Plain:
+    """Iterations as plain lines, the first, the last, and one every few seconds between."""
+
+    def __init__(self, total: int, done: int):
+        self.total, self.done, self.start, self.before = total, done, time.monotonic(), -PLAIN_EVERY
+        self.first = done
+
+    def advance(self, line: dict[str, Any]) -> None:
+        """Takes the metrics of one more iteration."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.before >= PLAIN_EVERY or self.done == self.total:
+            self.before = now
+            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
+            log.info("iteration %d/%d  %s  %.0f s left", self.done, self.total, format_line(line), left)
+
+
+class _Live:
+    """Iterations as a bar."""
+
+    def __init__(self, bar: RichProgress, total: int, done: int):
+        self.bar, self.task = bar, bar.add_task("training", total=total, completed=done, text="")
+
+    def advance(self, line: dict[str, Any]) -> None:
+        """Takes the metrics of one more iteration."""
+        self.bar.update(self.task, advance=1, text=format_line(line))
+
+
+class _Silent:
+    """Nothing."""
+
+    def advance(self, line: dict[str, Any]) -> None:
+        """Takes the metrics of one more iteration."""
+
+
+class Progress:
+    """A display of progress; mode: auto, rich, plain or off. One bar at a time."""
+
+    def __init__(self, mode: str):
+        self.mode = ("rich" if rich.get_console().is_terminal else "plain") if mode == "auto" else mode
+
+    @contextlib.contextmanager
+    def bar(self, total: int, done: int) -> Iterator[_Plain | _Live | _Silent]:
+        """A bar over training iterations, `done` of them behind us."""
+        if self.mode != "rich":
+            yield _Plain(total, done) if self.mode == "plain" else _Silent()
+            return
+        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        with RichProgress(*columns, console=rich.get_console()) as bar:
+            yield _Live(bar, total, done)
+
+    @contextlib.contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A function that is told (done, total) while something is worked through."""
+        if self.mode == "rich":
+            with RichProgress(TextColumn(what), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
+                task = bar.add_task(what, total=None)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+            return
+        before = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal before
+            if self.mode == "plain" and (time.monotonic() - before >= PLAIN_EVERY):
+                before = time.monotonic()
+                log.info("%s: %d of %d", what, done, total)
+
+        yield tell

@@ -1,0 +1,114 @@
+"""Recorded firing rates: a recording.zarr with `rate` [C, M, N] in Hz, read by chunks of units.
+
+Attributes: bin_ms, and a source in words. Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from rlsnet import rng, zarrio
+from rlsnet.config import Config, TrialConfig, UserError
+
+FORMAT = "rlsnet-recording"
+CHUNK_UNITS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """An open recording.
+
+    path: the store.
+    rate: [C, M, N] float, Hz, on disk.
+    bin_ms: length of a bin.
+    source: where it comes from, in words.
+    """
+
+    path: Path
+    rate: zarr.Array
+    bin_ms: float
+    source: str
+
+    @property
+    def n_conditions(self) -> int:
+        """C."""
+        return self.rate.shape[0]
+
+    @property
+    def n_units(self) -> int:
+        """N."""
+        return self.rate.shape[2]
+
+    def choose(self, n: int, seed: int) -> np.ndarray | None:
+        """[n] the units that a network of n neurons takes, in order: all (None), or a random subset."""
+        if n > self.n_units:
+            raise UserError(f"network.n_neurons={n}: should be at most {self.n_units}, the units of {self.path}; null takes them all.")
+        return None if n == self.n_units else rng.subset(rng.key(seed, rng.Purpose.SUBSET), n, self.n_units)
+
+    def stream(self, units: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Blocks [C, M, n] float64 of consecutive units (of those chosen), each checked: finite and not negative."""
+        for part in zarrio.chunks(self.rate, along=2):
+            wanted = slice(None) if units is None else units[(units >= part.start) & (units < part.stop)] - part.start
+            if units is not None and not len(wanted):
+                continue
+            block = np.asarray(self.rate[:, :, part], np.float64)[:, :, wanted]
+            bad = ~(np.isfinite(block) & (block >= 0))
+            if bad.any():
+                c, m, u = (int(i[0]) for i in np.nonzero(bad))
+                unit = part.start + (u if units is None else int(wanted[u]))
+                raise UserError(
+                    f"{self.path}: rate[{c}, {m}, {unit}] (condition, bin, unit) is {block[c, m, u]}; should be a finite rate in Hz, at least 0."
+                )
+            yield block
+
+
+def open_recording(path: str | Path) -> Recording:
+    """Opens a recording.zarr; raises UserError where it is not one."""
+    group = zarrio.open_group(path, "recording.path", FORMAT)
+    rate = zarrio.array(group, "rate", ["C", "M", "N"], "f", str(path))
+    bin_ms = group.attrs.get("bin_ms", rate.attrs.get("bin_ms"))
+    if not isinstance(bin_ms, int | float) or bin_ms <= 0:
+        raise UserError(f"{path}: attribute bin_ms is {bin_ms}; should be the length of a bin in ms, such as 20.")
+    if 0 in rate.shape:
+        raise UserError(f"{path}: rate has shape {list(rate.shape)}; should hold at least one condition, bin and unit.")
+    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")))
+
+
+def check_bins(recording: Recording, trial: TrialConfig) -> None:
+    """Whether the bins of a recording are the learning points of a trial; raises UserError."""
+    bins, length = recording.rate.shape[1], recording.bin_ms
+    if abs(length - trial.learn_every) > 1e-9:
+        raise UserError(f"{recording.path}: has bins of {length:g} ms; trial.learn_every={trial.learn_every:g} should be equal to that.")
+    if bins != trial.n_points:
+        raise UserError(
+            f"{recording.path}: has {bins} bins of {length:g} ms; trial.duration={trial.duration:g} ms makes {trial.n_points}, so it"
+            f" should be {bins * length:g}."
+        )
+
+
+def for_config(config: Config, say: Callable[[str], None], tell: Callable[[int, int], None]) -> Recording:
+    """The recording that an experiment names, or the synthetic stand-in, which is made on first use.
+
+    Args:
+      config: the experiment.
+      say: takes a sentence for the user.
+      tell: called with (done, total) units while the stand-in is made.
+    """
+    if config.recording.path is not None:
+        recording = open_recording(config.recording.path)
+    else:
+        from rlsnet import synthetic
+
+        path = zarrio.cache_dir() / f"synthetic-decision-v{synthetic.VERSION}.zarr"
+        if not path.exists():
+            say(f"No recording.path given: making SYNTHETIC data of {synthetic.N_UNITS:,} units, once, in {path}.")
+            synthetic.make(path, synthetic.N_UNITS, tell=tell)
+        say(f"The targets are SYNTHETIC data, not a recording: {path}. Give your own with recording.path=...")
+        recording = open_recording(path)
+    check_bins(recording, config.trial)
+    return recording

@@ -1,0 +1,192 @@
+"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, metrics.jsonl, test.zarr, figures/.
+
+What is under its final name is whole. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume from) or
+`checkpoints/000087.best.zarr` (the weights of the best iteration so far).
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+import zarr
+from jax import Array, lax
+
+from rlsnet import zarrio
+from rlsnet.config import Config, UserError, to_dict
+from rlsnet.network import Network, from_groups, to_groups
+from rlsnet.rls import Learner
+
+FORMAT = "rlsnet-checkpoint"
+VERSION = 1
+P_BLOCK_BYTES = 64 * 2**20  # of P in full, moved between device and disk at a time
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a result."""
+    packages = ("rlsnet", "jax", "jaxlib", "numpy", "zarr", "hydra-core")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _triangle(n: int) -> np.ndarray:
+    """[n, n] int32, the place of each entry of a symmetric matrix in its upper triangle read by rows."""
+    i, j = np.triu_indices(n)
+    place = np.empty((n, n), np.int32)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    return place
+
+
+@partial(jax.jit, static_argnums=2)
+def _packed(P: Array, start: Array, size: int) -> Array:
+    """[size, L(L+1)/2] upper triangles of `size` matrices of P."""
+    i, j = np.triu_indices(P.shape[-1])
+    return lax.dynamic_slice_in_dim(P, start, size)[:, i, j]
+
+
+@partial(jax.jit, donate_argnums=0)
+def _unpack(P: Array, packed: Array, start: Array) -> Array:
+    """P with the matrices from `start` on replaced by packed ones."""
+    return lax.dynamic_update_slice_in_dim(P, packed[:, _triangle(P.shape[-1])], start, 0)
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
+        self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
+
+    @staticmethod
+    def open(path: str | Path, key: str) -> Run:
+        """An existing run; `key` is the setting that named it."""
+        run = Run(path)
+        if not (run.path / "config.yaml").exists():
+            raise UserError(f"{key}={path}: no run there; should be a folder that rlsnet train made, with a config.yaml.")
+        return run
+
+    def save_config(self, config: Config) -> None:
+        """Writes the resolved configuration."""
+        with zarrio.replacing(self.path / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def saved_config(self) -> dict[str, Any]:
+        """The resolved configuration, as nested mappings."""
+        try:
+            values = yaml.safe_load((self.path / "config.yaml").read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{self.path / 'config.yaml'}: holds no settings; should be the file that rlsnet train wrote.")
+        return values
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that a crash cut short is left out."""
+        lines = []
+        for text in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def cut_metrics(self, iteration: int) -> None:
+        """Drops the metrics of what came after `iteration`, before it is done again."""
+        kept = [line for line in self.read_metrics() if line["iteration"] <= iteration]
+        with zarrio.replacing(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def iterations(self) -> list[int]:
+        """The iterations whose checkpoint is complete, in order."""
+        found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def _best(self) -> Path | None:
+        """The newest checkpoint of the best weights."""
+        found = sorted(self.checkpoints.glob("*.best.zarr"))
+        return found[-1] if found else None
+
+    def best_correlation(self) -> float | None:
+        """The correlation of the best iteration saved so far."""
+        best = self._best()
+        return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
+
+    def _write(self, path: Path, iteration: int, network: Network, learner: Learner, config: Config, **attributes: Any) -> zarr.Group:
+        """A checkpoint without P."""
+        info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
+        root = zarr.create_group(str(path), attributes={**info, **attributes})
+        weight = from_groups(np.asarray(learner.w), network.n_neurons)
+        zarrio.write(root, "plastic/weight", weight, ["neuron", "input"], compress=False, units="threshold*ms")
+        return root
+
+    def save_checkpoint(self, iteration: int, network: Network, learner: Learner, config: Config) -> None:
+        """Writes weights and P, by blocks of P; the folder appears under its name when all of it is on the disk."""
+        groups, inputs = learner.P.shape[:2]
+        with zarrio.replacing(self.checkpoints / f"{iteration:06d}.zarr") as temporary:
+            root = self._write(temporary, iteration, network, learner, config)
+            size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * learner.P.dtype.itemsize)))
+            stored = root.create_array(
+                "P",
+                shape=(groups, inputs * (inputs + 1) // 2),
+                chunks=(size, max(1, inputs * (inputs + 1) // 2)),
+                dtype=learner.P.dtype,
+                compressors=None,
+                dimension_names=["group", "entry"],
+                attributes={"storage": "full", "layout": "upper triangle by rows", "n_inputs": inputs},
+            )
+            for part in zarrio.chunks(stored):
+                stored[part] = np.asarray(_packed(learner.P, jnp.int32(part.start), part.stop - part.start))
+
+    def save_best(self, iteration: int, network: Network, learner: Learner, config: Config, correlation: float) -> None:
+        """Writes the weights of the best iteration, then removes those of the one before."""
+        path = self.checkpoints / f"{iteration:06d}.best.zarr"
+        with zarrio.replacing(path) as temporary:
+            self._write(temporary, iteration, network, learner, config, correlation=correlation)
+        for old in self.checkpoints.glob("*.best.zarr"):
+            if old != path:
+                zarrio.remove(old)
+
+    def checkpoint(self, which: str) -> Path:
+        """The path of a checkpoint: last, best, or an iteration."""
+        have = self.iterations()
+        if which == "best" and (best := self._best()) is not None:
+            return best
+        if which == "last" and have:
+            return self.checkpoints / f"{have[-1]:06d}.zarr"
+        if which.isdigit() and int(which) in have:
+            return self.checkpoints / f"{int(which):06d}.zarr"
+        listed = ", ".join(map(str, have)) or "none"
+        raise UserError(f"test.checkpoint={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
+
+    def load_weights(self, path: Path, network: Network) -> Array:
+        """[G, L, S] weights of a checkpoint, on the device."""
+        group = zarrio.open_group(path, "checkpoint", FORMAT)
+        stored = zarrio.array(group, "plastic/weight", [network.n_neurons, network.n_inputs], "f", str(path))
+        return jnp.asarray(to_groups(np.asarray(stored[...], network.bias.dtype), network.group_size))
+
+    def load_learner(self, iteration: int, network: Network) -> Learner:
+        """Weights and P after an iteration; P is filled on the device block by block."""
+        path = self.checkpoints / f"{iteration:06d}.zarr"
+        w = self.load_weights(path, network)
+        groups, inputs = w.shape[:2]
+        group = zarrio.open_group(path, "checkpoint", FORMAT)
+        stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "f", str(path))
+        P = jnp.zeros((groups, inputs, inputs), w.dtype)
+        for part in zarrio.chunks(stored):
+            P = _unpack(P, jnp.asarray(np.asarray(stored[part], w.dtype)), jnp.int32(part.start))
+        return Learner(w, P)

@@ -1,0 +1,105 @@
+"""What the network should do: target currents [C, M, N] from sinusoids or recorded rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlsnet import rng
+from rlsnet.config import Config, RecordingTargetConfig, SinusoidTargetConfig, UserError
+from rlsnet.network import Network
+from rlsnet.recordings import Recording
+from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
+from rlsnet.transfer import InverseTransfer, Neuron
+
+
+def run_calibration(config: Config, network: Network) -> Calibration:
+    """One trial of the static network, in the stage of random numbers that is kept for it."""
+    keys = Keys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    return calibrate(Dynamics.of(config), network, keys)
+
+
+def make(config: Config, network: Network, recording: Recording | None, tell: Callable[[int, int], None]) -> np.ndarray:
+    """[C, M, N] target currents, threshold units, of the kind that the configuration asks for.
+
+    Args:
+      config: the experiment.
+      network: for biases and, where there are static synapses, the calibration run.
+      recording: the rates, for target=recording.
+      tell: called with (done, total) neurons.
+    """
+    calibration = run_calibration(config, network) if network.static_width else None
+    if isinstance(config.target, SinusoidTargetConfig):
+        return sinusoids(config, config.target, network, calibration)
+    if recording is None:
+        raise UserError("target=recording: needs a recording.")
+    return from_rates(config, config.target, network, calibration, recording, tell)
+
+
+def sinusoids(config: Config, target: SinusoidTargetConfig, network: Network, calibration: Calibration | None) -> np.ndarray:
+    """amplitude*sin(2 pi (t - phase)/period) + u_mean, phases uniform and new for each condition."""
+    trial, dtype = config.trial, network.bias.dtype
+    t = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
+    stream = rng.key(config.seed, rng.Purpose.PHASE)
+    mean = 0.0 if calibration is None else np.asarray(calibration.mean)
+    out = np.empty((target.n_conditions, trial.n_points, network.n_neurons), dtype)
+    for condition in range(target.n_conditions):
+        turn = np.asarray(rng.uniform(rng.fold(stream, condition), network.n_neurons, dtype), np.float64)
+        out[condition] = mean + target.amplitude * np.sin(2 * np.pi * (t[:, None] / target.period - turn))
+    return out
+
+
+def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> tuple[np.ndarray, list[Neuron]]:
+    """Which transfer function each neuron has: labels [N] and one `Neuron` per label.
+
+    Without static synapses the noise is noise.sigma. With them, the fluctuations of the static currents are added,
+    as measured in each class.
+    """
+    lif = config.neuron
+    neuron = Neuron(lif.tau_m, lif.threshold, lif.reset, config.noise.sigma)
+    if isinstance(config.target, RecordingTargetConfig) and config.target.euler_correction:
+        neuron = neuron.with_euler(config.trial.dt)
+    labels = np.where(np.asarray(network.excitatory), 0, 1)
+    if calibration is None:
+        return np.zeros_like(labels), [neuron]
+    tau = (config.synapse.tau_exc + config.synapse.tau_inh) / 2
+    sd = np.asarray(calibration.sd, np.float64)
+    spread = [float(sd[labels == label].mean()) if np.any(labels == label) else 0.0 for label in (0, 1)]
+    return labels, [neuron.with_synaptic_noise(s, tau) for s in spread]
+
+
+def from_rates(
+    config: Config,
+    target: RecordingTargetConfig,
+    network: Network,
+    calibration: Calibration | None,
+    recording: Recording,
+    tell: Callable[[int, int], None],
+) -> np.ndarray:
+    """The current each neuron lacks: inverse transfer of its rate, less its constant drive; by chunks of neurons."""
+    labels, neurons = transfer_neurons(config, network, calibration)
+    if any(neuron.sigma == 0 for neuron in neurons):
+        raise UserError("noise.sigma=0: should be above 0 for target=recording without static synapses, as rates below threshold need noise.")
+    inverses = [InverseTransfer.build(neuron) for neuron in neurons]
+    bias, n = np.asarray(network.bias, np.float64), network.n_neurons
+    units = recording.choose(n, config.seed)
+    out = np.empty((recording.n_conditions, config.trial.n_points, n), network.bias.dtype)
+    done = 0
+    for rates in recording.stream(units):
+        part = slice(done, done + rates.shape[2])
+        for label, inverse in enumerate(inverses):
+            mine = np.flatnonzero(labels[part] == label)
+            if mine.size:
+                mu = inverse(np.maximum(rates[:, :, mine], target.rate_floor))
+                out[:, :, done + mine] = mu - bias[done + mine]
+        done = part.stop
+        tell(done, n)
+    return out
+
+
+def device_target(target: np.ndarray) -> jax.Array:
+    """[C, M, N] on the device."""
+    return jnp.asarray(target)

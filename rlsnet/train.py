@@ -1,0 +1,195 @@
+"""Training: trials of [simulate, learn] x M, one after the other, with metrics, checkpoints and a graceful stop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from rlsnet import rls as rls_
+from rlsnet import scores, simulate
+from rlsnet.config import Config, RLSConfig, UserError
+from rlsnet.network import Network
+from rlsnet.progress import Progress, memory_used
+from rlsnet.rls import Learner
+from rlsnet.simulate import Dynamics, Keys
+from rlsnet.store import Run
+
+log = logging.getLogger(__name__)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["correlation", "n_undefined", "rate", "rate_exc", "rate_inh", "finite"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What one iteration reports, all scalars.
+
+    correlation: mean over the neurons where it is defined, of target and windowed current.
+    n_undefined: int32, neurons whose correlation is not defined.
+    rate, rate_exc, rate_inh: Hz, over the whole trial.
+    finite: bool, whether all weights are finite numbers.
+    """
+
+    correlation: Array
+    n_undefined: Array
+    rate: Array
+    rate_exc: Array
+    rate_inh: Array
+    finite: Array
+
+
+@partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
+def iterate(
+    dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: Keys, number: Array, condition: Array
+) -> tuple[Learner, Outcome]:
+    """One iteration: a trial with learning.
+
+    Args:
+      dynamics: the equations.
+      rls: settings of the learning.
+      network: the wiring.
+      learner: weights and P, given away.
+      target: [C, M, N] currents.
+      keys: of the stage.
+      number: int32, trials before this one.
+      condition: int32, which target.
+    """
+    keys = keys.trial(number, condition)
+    wanted = target[condition]
+    every = dynamics.trial.every
+
+    def until_learning(carry: tuple[simulate.SimState, Learner], target_m: Array) -> tuple[tuple[simulate.SimState, Learner], Array]:
+        state, learner = carry
+        state, _ = simulate.advance(dynamics, network, learner.w, state, keys, every)
+        learner = rls_.learn(rls, network, learner, state.r, state.u_bal, target_m)
+        return (simulate.restart_sum(state), learner), state.u_sum / every
+
+    state = simulate.before_learning(dynamics, network, learner.w, keys)
+    (state, learner), currents = lax.scan(until_learning, (state, learner), wanted)
+    state, _ = simulate.advance(dynamics, network, learner.w, state, keys, 1)
+
+    correlation = scores.current_correlation(dynamics.trial, currents, wanted)
+    defined = jnp.isfinite(correlation)
+    rate = state.n_spikes.astype(currents.dtype) * (1000 / (dynamics.trial.n_steps * dynamics.trial.dt))
+    outcome = Outcome(
+        correlation=jnp.mean(correlation, where=defined),
+        n_undefined=jnp.sum(~defined, dtype=jnp.int32),
+        rate=jnp.mean(rate),
+        rate_exc=jnp.mean(rate, where=network.excitatory),
+        rate_inh=jnp.mean(rate, where=~network.excitatory),
+        finite=jnp.isfinite(jnp.sum(learner.w)),
+    )
+    return learner, outcome
+
+
+def compiled(function: Any, *arguments: Any) -> tuple[Callable[..., Any], float]:
+    """A jitted function compiled for its arguments, and the seconds that took."""
+    start = time.perf_counter()
+    executable = function.lower(*arguments).compile()
+    return executable, time.perf_counter() - start
+
+
+def train(config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress) -> int:
+    """The loop over iterations, from `done` to train.iterations.
+
+    Args:
+      config: the experiment.
+      network: the wiring.
+      learner: weights and P after `done` iterations, given away.
+      target: [C, M, N] currents.
+      run: the folder that takes metrics and checkpoints.
+      done: iterations behind us.
+      show: progress display.
+
+    Returns:
+      0, or the number of the signal that asked for a stop. The run is saved in either case.
+    """
+    dynamics, total = Dynamics.of(config), config.train.iterations
+    keys = Keys.create(config.seed, simulate.TRAINING)
+    step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0))
+    log.info("Compiled in %.1f s.", seconds)
+    best = run.best_correlation()
+    with graceful_stop() as stop, show.bar(total, done) as bar:
+        for iteration in range(done + 1, total + 1):
+            start = time.perf_counter()
+            condition = (iteration - 1) % len(target)
+            learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition))
+            outcome = jax.device_get(outcome)
+            line = _metrics(iteration, condition, time.perf_counter() - start, outcome)
+            if not outcome.finite:
+                raise UserError(
+                    f"iteration {iteration}: the weights are no longer finite numbers. rls.penlambda={config.rls.penlambda:g} may be too small"
+                    f" or rls.gain={config.rls.gain} may diverge; the last checkpoint in {run.path} is sound."
+                )
+            run.append_metrics(line)
+            last = iteration == total or stop.signal != 0
+            if last or iteration % config.train.checkpoint_every == 0:
+                run.save_checkpoint(iteration, network, learner, config)
+            if config.train.save_best and line["correlation"] is not None and (best is None or line["correlation"] > best):
+                best = line["correlation"]
+                run.save_best(iteration, network, learner, config, best)
+            bar.advance({**line, "memory": memory_used()})
+            if stop.signal:
+                log.info("Stopped after iteration %d of %d and saved it. To go on: rlsnet train resume=%s", iteration, total, run.path)
+                return stop.signal
+    return 0
+
+
+def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
+    """A line of metrics.jsonl; what is undefined is null."""
+
+    def number(x: Any) -> float | None:
+        return float(x) if np.isfinite(x) else None
+
+    return {
+        "iteration": iteration,
+        "task": condition,
+        "seconds": round(seconds, 4),
+        "rate_hz": number(outcome.rate),
+        "rate_exc_hz": number(outcome.rate_exc),
+        "rate_inh_hz": number(outcome.rate_inh),
+        "correlation": number(outcome.correlation),
+        "n_undefined": int(outcome.n_undefined),
+    }
+
+
+class _Stop:
+    """Which signal has asked for a stop; 0 for none."""
+
+    signal = 0
+
+
+@contextlib.contextmanager
+def graceful_stop() -> Iterator[_Stop]:
+    """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
+
+    A second one does what it always did. Outside the main thread, signals are left alone.
+    """
+    stop = _Stop()
+    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        log.info("Signal %s: finishing this iteration; once more to stop at once.", signal.Signals(number).name)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        for each in watched:
+            before[each] = signal.signal(each, note)
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
