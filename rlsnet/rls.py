@@ -40,7 +40,7 @@ def initial_P(rls: RLSConfig, w: Array, pre: Array, excitatory: Array) -> Array:
     lam, mu = rls.penlambda, rls.penmu
     total = jnp.sum(w, axis=2)
     positive = jnp.where(total == 0, excitatory[pre], total > 0)
-    P = jnp.eye(w.shape[1], dtype=w.dtype) / lam
+    P = jnp.eye(w.shape[1], dtype=w.dtype)[None] / lam
     for sign in (positive, ~positive):
         member = (sign & (pre >= 0)).astype(w.dtype)
         n = jnp.sum(member, axis=1)[:, None, None]

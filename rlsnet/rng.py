@@ -66,8 +66,8 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
 
 
 def _unit(random: Array, dtype: jnp.dtype) -> Array:
-    """Bits to the middle of one of 2^24 (float32) or 2^32 (float64) equal cells of (0, 1)."""
-    drop, cells = (8, 2.0**24) if jnp.finfo(dtype).bits == 32 else (0, 2.0**32)
+    """Bits to the middle of one of 2^23 (float32) or 2^32 (float64) equal cells of (0, 1), exactly: never 0 or 1."""
+    drop, cells = (9, 2.0**23) if jnp.finfo(dtype).bits == 32 else (0, 2.0**32)
     return ((random >> drop).astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(1 / cells, dtype)
 
 

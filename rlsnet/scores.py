@@ -26,7 +26,7 @@ def window_weights(trial: TrialConfig) -> np.ndarray:
 
 def pearson(x: Array, y: Array) -> Array:
     """[N] correlation of x and y [M, N] over their first axis; NaN where one of them does not vary."""
-    dx, dy = x - jnp.mean(x, axis=0), y - jnp.mean(y, axis=0)
+    dx, dy = (values - jnp.mean(values, axis=0, keepdims=True) for values in (x, y))
     xx, yy = jnp.sum(dx**2, axis=0), jnp.sum(dy**2, axis=0)
     tiny = x.shape[0] * (8 * jnp.finfo(x.dtype).eps) ** 2
     varies = (xx > tiny * jnp.max(x**2, axis=0)) & (yy > tiny * jnp.max(y**2, axis=0))

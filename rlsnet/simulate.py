@@ -129,7 +129,7 @@ def step(dynamics: Dynamics, network: Network, w: Array | None, state: SimState,
     i = state.i + 1
     from_exc, from_inh = state.inbox[0], state.inbox[1]
     if network.class_weight is not None:
-        by_class = jnp.where(network.excitatory, network.class_weight[:, :1], network.class_weight[:, 1:])
+        by_class = jnp.where(network.excitatory[None], network.class_weight[:, :1], network.class_weight[:, 1:])
         from_exc, from_inh = from_exc * by_class[0], from_inh * by_class[1]
     u_exc = _filtered(state.u[0], from_exc, synapse.tau_exc, dt)
     u_inh = _filtered(state.u[1], from_inh, synapse.tau_inh, dt)
@@ -155,14 +155,14 @@ def step(dynamics: Dynamics, network: Network, w: Array | None, state: SimState,
         spiked=spiked,
         inbox=deliver(network, w, words),
         u_sum=state.u_sum + current,
-        n_spikes=state.n_spikes + spiked,
+        n_spikes=state.n_spikes + spiked.astype(jnp.int32),
     ), words
 
 
 def pack(flags: Array) -> Array:
     """[n] bool -> [ceil(n/32)] uint32, bit b of word k is flag 32*k + b."""
     padded = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(-1, 32)
-    return jnp.sum(jnp.where(padded, np.uint32(1) << np.arange(32, dtype=np.uint32), np.uint32(0)), axis=1, dtype=jnp.uint32)
+    return jnp.sum(jnp.where(padded, np.uint32(1) << np.arange(32, dtype=np.uint32)[None, :], np.uint32(0)), axis=1, dtype=jnp.uint32)
 
 
 def _lowest_bit(word: Array) -> Array:
@@ -211,7 +211,7 @@ def _outputs(network: Network, w: Array | None, j: Array, dtype: jnp.dtype) -> t
         start = network.out_indptr[j]
         filled = jnp.arange(network.plastic_width, dtype=jnp.int32) < network.out_indptr[j + 1] - start
         slot = lax.dynamic_slice(network.out_slot, (start,), (network.plastic_width,))
-        post = (slot // network.n_inputs)[:, None] * size + jnp.arange(size, dtype=jnp.int32)
+        post = (slot // network.n_inputs)[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None, :]
         targets.append(jnp.where(filled[:, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
         values.append(w.reshape(-1, size)[slot].reshape(-1))
     if not targets:

@@ -1,0 +1,71 @@
+"""Shared by all tests: strict JAX settings, configurations composed as the command line composes them, small networks."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
+
+import jax
+import numpy as np
+import pytest
+import zarr
+
+from rlsnet.cli import configs_dir
+from rlsnet.config import Config, from_dict
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def compose(*overrides: str) -> Config:
+    """The typed configuration of `rlsnet train *overrides`."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
+        composed = hydra_compose(config_name="config", overrides=list(overrides))
+    return from_dict(OmegaConf.to_container(composed, resolve=True))
+
+
+@pytest.fixture
+def x64():
+    """64-bit JAX for the length of a test."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def write_network(path: Path, arrays: dict[str, np.ndarray], group_size: int = 1) -> None:
+    """A network.zarr as somebody else would write it, with zarr alone."""
+    root = zarr.create_group(str(path), attributes={"format": "rlsnet-network", "version": 1})
+    for name, values in arrays.items():
+        root[name] = np.asarray(values)
+    root.require_group("plastic").attrs["group_size"] = group_size
+
+
+def small_network(seed: int, n: int = 60, out: int = 12, inputs: int = 8, points: int = 20, group_size: int = 1) -> dict[str, np.ndarray]:
+    """Random arrays of a network.zarr: unequal out-degrees, a weight per edge, initial voltages, targets, classes mixed."""
+    random = np.random.default_rng(seed)
+    excitatory = random.random(n) < 0.5
+    excitatory[:2] = True, False
+    degrees = random.integers(0, 2 * out, n)
+    sign = np.where(np.repeat(excitatory, degrees), 1.0, -1.0)
+    groups = -(-n // group_size)
+    pre = np.stack([random.choice(n, inputs, replace=False) for _ in range(groups)])
+    pre[1, -2:] = -1
+    weight = random.normal(0, 3, (n, inputs))
+    weight[np.repeat(pre, group_size, axis=0)[:n] < 0] = 0
+    return {
+        "neuron/excitatory": excitatory,
+        "neuron/bias": random.uniform(0.9, 1.6, n),
+        "neuron/v0": random.uniform(-1, 1, n),
+        "static/indptr": np.concatenate([[0], np.cumsum(degrees)]),
+        "static/post": random.integers(0, n, degrees.sum()),
+        "static/weight": sign * random.uniform(0.1, 2.5, degrees.sum()),
+        "plastic/pre": pre,
+        "plastic/weight": weight,
+        "target": random.normal(0, 0.5, (2, points, n)),
+    }

@@ -1,0 +1,143 @@
+"""From recorded rates to target currents: the store, the stand-in, chunks, subsets, static networks, wrong input."""
+
+import numpy as np
+import pytest
+import zarr
+from conftest import compose
+
+from rlsnet import network, recordings, synthetic, targets
+from rlsnet.config import UserError
+from rlsnet.simulate import Calibration
+from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+
+QUIET = lambda done, total: None  # noqa: E731
+
+
+def write(path, rate, bin_ms=20.0, chunk=100, **attributes):
+    root = zarr.create_group(str(path), attributes={"format": "rlsnet-recording", "bin_ms": bin_ms, **attributes})
+    stored = root.create_array("rate", shape=rate.shape, dtype="float32", chunks=(*rate.shape[:2], chunk), dimension_names=["condition", "time", "unit"])
+    stored[...] = rate
+    return path
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rec") / "synthetic.zarr"
+    seen = []
+    synthetic.make(path, 9000, tell=lambda done, total: seen.append((done, total)))
+    assert seen == [(4096, 9000), (8192, 9000), (9000, 9000)]
+    return path
+
+
+def test_the_stand_in_is_as_rich_as_said(stand_in):
+    import xarray
+
+    opened = xarray.open_zarr(stand_in, consolidated=False)
+    assert opened.rate.dims == ("condition", "time", "unit") and opened.rate.shape == (2, 150, 9000)
+    assert opened.rate.dtype == np.float32 and list(opened.condition.values) == ["left", "right"]
+    assert "synthetic" in opened.attrs["source"] and opened.attrs["bin_ms"] == 20
+    rate = opened.rate.values
+    mean = rate.mean(axis=(0, 1))
+    assert 5 < mean.mean() < 7 and 0.1 < np.mean(mean < 1) < 0.4 and 0.01 < np.mean(mean > 30) < 0.06
+    busy = mean > 5
+    late = (opened.time.values > -0.4) & (opened.time.values < 0)
+    early = opened.time.values < -1.9
+    selectivity = np.abs(rate[0] - rate[1])[:, busy] / mean[busy]
+    assert selectivity[late].mean() > 1.5 * selectivity[early].mean()
+    table = zarr.open_group(str(stand_in), mode="r")["unit"]
+    assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
+    assert table["n_trials"].shape == (9000, 2)
+
+
+def test_targets_from_rates_are_the_inverse_transfer(stand_in):
+    config = compose("config=mouse_decision", f"recording.path={stand_in}")
+    recording = recordings.for_config(config, print, QUIET)
+    net, _, _ = network.build(config, recording.n_units)
+    target = targets.make(config, net, recording, QUIET)
+    assert target.shape == (2, 150, 9000) and target.dtype == np.float32
+    rate = np.maximum(recording.rate[:, :, ::97], 0.1)
+    np.testing.assert_allclose(firing_rate(target[:, :, ::97], Neuron(10, 1, 0, 0.65)), rate, rtol=2e-5)
+
+
+def test_a_smaller_network_takes_a_random_subset(stand_in):
+    config = compose("config=mouse_decision", f"recording.path={stand_in}", "network.n_neurons=500", "plastic.n_inputs=10")
+    recording = recordings.for_config(config, print, QUIET)
+    units = recording.choose(500, config.seed)
+    assert len(np.unique(units)) == 500 and units.max() > 8000
+    net, _, _ = network.build(config, recording.n_units)
+    target = targets.make(config, net, recording, QUIET)
+    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.rate[:, :, :][:, :, units], 0.1))
+    np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match=r"network.n_neurons=9001: should be at most 9000"):
+        recording.choose(9001, 1)
+
+
+def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_path):
+    """The drive X_bal is taken off, each class has its own noise, a neuron's own threshold and tau_m count."""
+    rate = np.random.default_rng(0).uniform(0, 40, (1, 100, 512))
+    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "neuron.tau_m=20", "neuron.threshold=1.2")
+    recording = recordings.for_config(config, print, QUIET)
+    net, _, _ = network.build(config)
+    sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)
+    got = targets.from_rates(config, config.target, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
+    for members, spread in ((slice(0, 256), 0.3), (slice(256, 512), 0.6)):
+        neuron = Neuron(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
+        mu = got[:, :, members] + np.asarray(net.bias)[members]
+        np.testing.assert_allclose(firing_rate(mu, neuron), np.maximum(rate[:, :, members], 0.1), rtol=1e-4)
+
+
+def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibration():
+    """Mean-field rates of the default network from its measured currents, against those simulated."""
+    config = compose()
+    net, _, _ = network.build(config)
+    calibration = targets.run_calibration(config, net)
+    labels, neurons = targets.transfer_neurons(config, net, calibration)
+    mu, seen = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
+    for label, neuron in enumerate(neurons):
+        mine = labels == label
+        spread = float(np.asarray(calibration.sd)[mine].mean())
+        by_hand = firing_rate(mu[mine], Neuron(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
+        ours = firing_rate(mu[mine], neuron).mean()
+        assert abs(ours - seen[mine].mean()) < abs(by_hand - seen[mine].mean())
+        assert ours == pytest.approx(seen[mine].mean(), rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bin_ms": 10.0}, "has bins of 10 ms; trial.learn_every=20 should be equal"),
+        ({"bin_ms": -1}, "attribute bin_ms is -1"),
+        ({"rate": np.ones((2, 149, 9))}, "has 149 bins of 20 ms; trial.duration=3000 ms makes 150, so it should be 2980"),
+        ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; should be \[C, M, N\]"),
+        ({"rate": np.full((1, 150, 9), np.nan)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is nan"),
+        ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; should be a finite rate in Hz"),
+    ],
+)
+def test_wrong_recordings_are_refused(tmp_path, change, message):
+    arguments = {"rate": np.ones((2, 150, 9)), "bin_ms": 20.0, **change}
+    if arguments["rate"].ndim == 3:
+        write(tmp_path / "r.zarr", **arguments)
+    else:
+        root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0})
+        root["rate"] = arguments["rate"]
+    config = compose("config=mouse_decision", f"recording.path={tmp_path}/r.zarr", "plastic.n_inputs=2")
+    with pytest.raises(UserError, match=message):
+        recording = recordings.for_config(config, print, QUIET)
+        net, _, _ = network.build(config, recording.n_units)
+        targets.make(config, net, recording, QUIET)
+
+
+def test_sinusoids_are_as_written():
+    config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
+    net, _, _ = network.build(config)
+    mean = np.linspace(-1, 1, 512).astype(np.float32)
+    target = targets.sinusoids(config, config.target, net, Calibration(mean, mean, mean))
+    t = 200 + 10 * np.arange(1, 101)
+    basis = np.stack([np.sin(2 * np.pi * t / 250), np.cos(2 * np.pi * t / 250)], 1)
+    for condition in target:
+        coefficient, *_ = np.linalg.lstsq(basis, condition - mean, rcond=None)
+        np.testing.assert_allclose(basis @ coefficient, condition - mean, atol=1e-5)
+        np.testing.assert_allclose(np.hypot(*coefficient), 0.7, rtol=1e-5)
+        phase = np.arctan2(-coefficient[1], coefficient[0]) / (2 * np.pi) % 1
+        assert np.histogram(phase, 8, (0, 1))[0].min() > 35
+    assert not np.allclose(target[0], target[1], atol=0.1)

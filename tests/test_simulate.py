@@ -1,0 +1,143 @@
+"""V4, V7, V9 and the parts of a step: delivery, stimulus, refractoriness, noise of each trial."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import compose, small_network, write_network
+
+from rlsnet import evaluate, network, rls, simulate
+from rlsnet.simulate import CALIBRATION, TESTING, Dynamics, Keys
+
+
+def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):
+    return Keys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
+
+
+def spikes_of(dynamics, net, keys, steps, w=None, start=None):
+    """(step from 0, neuron) of each spike of a run, and the state at its end."""
+    state = simulate.init(dynamics, net, keys) if start is None else start
+    run = jax.jit(lambda net, w, state, keys: simulate.advance(dynamics, net, w, state, keys, steps, record=True))
+    state, words = run(net, w, state, keys)
+    return *evaluate.unpack(np.asarray(words), net.n_neurons), state
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
+def test_v7_interval_is_exact(refractory):
+    """From reset to threshold at mu = 1.5 takes the first n with 1.5*(1 - 0.99^n) > 1, that is 110 steps."""
+    config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", f"neuron.refractory={refractory}")
+    net, _, _ = network.build(config)
+    net = dataclasses.replace(net, bias=jnp.full(40, 1.5, jnp.float32), v0=jnp.zeros(40, jnp.float32))
+    step, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 1000)
+    interval = 110 + round(refractory / 0.1)
+    np.testing.assert_array_equal(step[neuron == 17], np.arange(109, 1000, interval))
+
+
+def test_v4_default_network_in_balance():
+    """Rates, mean currents, their temporal s.d. and the irregularity of the static network (TSN and NEST agree on the rates)."""
+    config = compose()
+    net, _, _ = network.build(config)
+    calibration = simulate.calibrate(Dynamics.of(config), net, keys_of())
+    exc = np.asarray(net.excitatory)
+    rate = np.asarray(calibration.n_spikes) / 2.0
+    assert rate[exc].mean() == pytest.approx(3.41, abs=0.04)
+    assert rate[~exc].mean() == pytest.approx(6.14, abs=0.04)
+    mean, sd = np.asarray(calibration.mean), np.asarray(calibration.sd)
+    assert mean[exc].mean() == pytest.approx(-1.161, abs=0.01)
+    assert mean[~exc].mean() == pytest.approx(-0.779, abs=0.01)
+    assert sd[exc].mean() == pytest.approx(0.4715, abs=0.005)
+
+
+def test_v4_spiking_is_irregular():
+    """Mean CV of the intervals between spikes in one trial of 2 s, over neurons with three spikes or more."""
+    config = compose()
+    net, _, _ = network.build(config)
+    step, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 20000)
+    order = np.argsort(neuron, kind="stable")
+    trains = np.split(step[order], np.cumsum(np.bincount(neuron, minlength=4096))[:-1])
+    intervals = [np.diff(train) for train in trains if len(train) >= 3]
+    assert np.mean([i.std() / i.mean() for i in intervals]) == pytest.approx(0.776, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size):
+    write_network(tmp_path / "n.zarr", small_network(2, group_size=size), size)
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
+    net, weight, _ = network.build(config)
+    w = jnp.asarray(network.to_groups(weight, size))
+    dynamics, keys = Dynamics.of(config), keys_of()
+    step = jax.jit(lambda net, w, state, keys: simulate.step(dynamics, net, w, state, keys, True)[0])
+    state = simulate.init(dynamics, net, keys)
+    active = 0
+    for _ in range(300):
+        state = step(net, w, state, keys)
+        expected = rls.errors(net, w, rls.gather_inputs(net, state.r), jnp.zeros(60), jnp.zeros(60)).reshape(-1)[:60]
+        np.testing.assert_allclose(state.u[2], expected, atol=1e-12, rtol=0)
+        active += int(np.any(np.asarray(state.u[2]) != 0))
+    assert active > 200
+
+
+@pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
+def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
+    """Any set of spikes, none and all included, sends what the dense matrices say."""
+    arrays = small_network(4, n=n, group_size=size)
+    write_network(tmp_path / "n.zarr", arrays, size)
+    net, weight, _ = network.build(compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64"))
+    static, plastic = np.zeros((n, n)), np.zeros((n, n))
+    source = np.repeat(np.arange(n), np.diff(arrays["static/indptr"]))
+    np.add.at(static, (arrays["static/post"], source), arrays["static/weight"])
+    pre = np.repeat(arrays["plastic/pre"], size, axis=0)[:n]
+    for i in range(n):
+        for l in np.flatnonzero(pre[i] >= 0):
+            plastic[i, pre[i, l]] += weight[i, l]
+    exc = arrays["neuron/excitatory"]
+    send = jax.jit(simulate.deliver)
+    for share in (0, 0.03, 0.5, 1):
+        spiked = np.random.default_rng(1).random(n) < share
+        inbox = send(net, jnp.asarray(network.to_groups(weight, size)), simulate.pack(jnp.asarray(spiked)))
+        expected = static @ (spiked & exc), static @ (spiked & ~exc), plastic @ spiked
+        np.testing.assert_allclose(inbox, np.stack(expected), atol=1e-12)
+
+
+def test_pack_and_unpack():
+    flags = np.random.default_rng(0).random((5, 77)) < 0.3
+    words = np.stack([np.asarray(simulate.pack(jnp.asarray(row))) for row in flags])
+    step, neuron = evaluate.unpack(words, 77)
+    np.testing.assert_array_equal(np.stack([step, neuron]), np.stack(np.nonzero(flags)))
+
+
+def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions():
+    config = compose("config=tiny", "noise.sigma=0.3")
+    net, weight, _ = network.build(config)
+    w = jnp.asarray(network.to_groups(weight, 1))
+    dynamics = Dynamics.of(config)
+    run = jax.jit(lambda keys: simulate.before_learning(dynamics, net, w, keys))
+    states = {pair: run(keys_of(TESTING, *pair)) for pair in [(0, 0), (1, 0), (0, 1)]}
+    stimulus = {pair: np.asarray(state.stimulus) for pair, state in states.items()}
+    np.testing.assert_array_equal(stimulus[0, 0], stimulus[1, 0])
+    assert abs(np.corrcoef(stimulus[0, 0], stimulus[0, 1])[0, 1]) < 0.2
+    v = [np.asarray(states[pair].neuron.v) for pair in states]
+    assert not np.array_equal(v[0], v[1])
+
+
+def test_the_stimulus_is_an_ornstein_uhlenbeck_process():
+    """Its s.d. after 10 time constants is sigma*sqrt(tau/2), its correlation over one time constant 1/e."""
+    config = compose("network.n_neurons=20000", "static.out_degree=0", "plastic.n_inputs=2", "trial.stim_on=100", "trial.stim_off=320")
+    net, _, _ = network.build(config)
+    dynamics, keys = Dynamics.of(config), keys_of()
+    state = dataclasses.replace(simulate.init(dynamics, net, keys), i=jnp.int32(1000))
+    run = jax.jit(lambda state: simulate.advance(dynamics, net, None, state, keys, 2000, stimulated=True)[0])
+    later = jax.jit(lambda state: simulate.advance(dynamics, net, None, state, keys, 200, stimulated=True)[0])
+    first = run(state)
+    a, b = np.asarray(first.stimulus), np.asarray(later(first).stimulus)
+    assert a.std() == pytest.approx(0.2 * np.sqrt(10), rel=0.02)
+    assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.exp(-1), abs=0.02)
+
+
+def test_before_learning_stops_one_step_short_of_the_stimulus_end():
+    config = compose("config=tiny")
+    net, _, _ = network.build(config)
+    state = simulate.before_learning(Dynamics.of(config), net, None, keys_of())
+    assert int(state.i) == 1999 and not np.any(np.asarray(state.u_sum))

@@ -1,0 +1,226 @@
+"""Whole runs: against the NumPy oracle, resumed against unbroken, killed, and the published learning curve."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import zarr
+from conftest import compose, small_network, write_network
+
+from rlsnet import experiment, network, rls, scores, simulate, train
+from rlsnet.config import UserError
+from rlsnet.store import Run
+
+RUNNER = [sys.executable, "-m", "rlsnet"]
+
+
+def checkpoint(path: Path, iteration: int) -> tuple[np.ndarray, np.ndarray]:
+    """(weights, packed P) of a checkpoint."""
+    group = zarr.open_group(str(path / "checkpoints" / f"{iteration:06d}.zarr"), mode="r")
+    return group["plastic/weight"][...], group["P"][...]
+
+
+def metrics(path: Path) -> list[dict]:
+    """metrics.jsonl without the seconds, which are never the same."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
+def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, gain, size):
+    """Five trials of two conditions with learning, given wiring, v0 and targets: the same spikes, weights to 1e-9."""
+    arrays = small_network(5, group_size=size)
+    write_network(tmp_path / "n.zarr", arrays, size)
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
+                     "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", f"rls.gain={gain}", "rls.penmu=0.3",
+                     "train.iterations=5", "progress=off")  # fmt: skip
+    assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
+    w, P, spikes = reference.train(arrays, 5, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.3, gain=gain, group_size=size)
+    assert spikes.sum() > 500 and np.abs(w - arrays["plastic/weight"]).max() > 0.5
+    weight, packed = checkpoint(tmp_path / "run", 5)
+    np.testing.assert_allclose(weight, w, rtol=0, atol=1e-9)
+    i, j = np.triu_indices(P.shape[1])
+    np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
+    rates = [line["rate_hz"] for line in metrics(tmp_path / "run")]
+    np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
+
+
+def test_float32_stays_near_float64(x64, tmp_path):
+    """One short trial, before chaos sets in."""
+    write_network(tmp_path / "n.zarr", small_network(6))
+    for precision in ("float32", "float64"):
+        config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", f"engine.precision={precision}", "trial.stim_on=15",
+                         "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=1", "progress=off")  # fmt: skip
+        experiment.run_training(config, Run(tmp_path / precision), resumed=False)
+    single, double = (checkpoint(tmp_path / p, 1)[0] for p in ("float32", "float64"))
+    np.testing.assert_allclose(single, double, atol=2e-4)
+
+
+@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2")])
+def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
+    config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
+
+    def with_iterations(n):
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=n))
+
+    experiment.run_training(with_iterations(6), Run(tmp_path / "whole"), resumed=False)
+    experiment.run_training(with_iterations(3), Run(tmp_path / "parts"), resumed=False)
+    experiment.run_training(with_iterations(6), Run(tmp_path / "parts"), resumed=True)
+    for one, other in zip(checkpoint(tmp_path / "whole", 6), checkpoint(tmp_path / "parts", 6), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    assert [line["iteration"] for line in metrics(tmp_path / "parts")] == list(range(1, 7))
+    assert not np.array_equal(checkpoint(tmp_path / "parts", 3)[0], checkpoint(tmp_path / "parts", 6)[0])
+    best = [[p.name for p in (tmp_path / run / "checkpoints").glob("*.best.zarr")] for run in ("whole", "parts")]
+    assert best[0] == best[1] and len(best[0]) == 1
+
+
+def test_conditions_take_turns(tmp_path):
+    config = compose("config=tiny", "target.n_conditions=3", "train.iterations=5", "progress=off")
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    assert [line["task"] for line in metrics(tmp_path)] == [0, 1, 2, 0, 1]
+
+
+def test_the_best_weights_are_those_of_the_best_iteration(tmp_path):
+    config = compose("config=tiny", "train.iterations=12", "train.checkpoint_every=1", "progress=off")
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    lines = metrics(tmp_path)
+    best = max(lines, key=lambda line: line["correlation"])
+    group = zarr.open_group(str(tmp_path / "checkpoints" / f"{best['iteration']:06d}.best.zarr"), mode="r")
+    assert group.attrs["correlation"] == best["correlation"]
+    np.testing.assert_array_equal(group["plastic/weight"][...], checkpoint(tmp_path, best["iteration"])[0])
+
+
+def test_neurons_without_a_correlation_are_counted_and_prevent_nothing(tmp_path):
+    """A target that does not vary has no correlation; the others' mean is reported and the best is still saved."""
+    config = compose("config=tiny", "train.iterations=2", "progress=off")
+    net, weight, _ = network.build(config)
+    target = np.random.default_rng(0).normal(size=(1, 100, 512)).astype(np.float32)
+    target[:, :, 5:15] = 0.3
+    network.save(tmp_path / "n.zarr", net, weight, target)
+    config = compose("config=tiny", "train.iterations=2", "progress=off", f"network.load={tmp_path}/n.zarr")
+    experiment.run_training(config, Run(tmp_path / "run"), resumed=False)
+    lines = metrics(tmp_path / "run")
+    assert [line["n_undefined"] for line in lines] == [10, 10] and all(np.isfinite(line["correlation"]) for line in lines)
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.best.zarr"))) == 1
+
+
+def test_windowed_correlation_by_hand():
+    """Bins of 20 ms in a window of 100 ms: half of the bins at its edges; cut off at the ends."""
+    config = compose("config=mouse_decision", "network.n_neurons=100")
+    weights = scores.window_weights(config.trial)
+    np.testing.assert_allclose(weights[70, 66:76], [0, 0, 0.1, 0.2, 0.2, 0.2, 0.2, 0.1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights[0, :5], np.array([20, 20, 20, 10, 0]) / 70)
+    random = np.random.default_rng(0)
+    currents, target = random.normal(size=(2, 150, 7))
+    expected = [np.corrcoef(weights @ currents[:, n], target[:, n])[0, 1] for n in range(7)]
+    got = scores.current_correlation(config.trial, jnp.asarray(currents, jnp.float32), jnp.asarray(target, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_metrics_report_what_the_trial_did(tmp_path):
+    """Correlation and currents of an iteration, from the state followed learning point by learning point."""
+    config = compose("config=tiny", "train.iterations=1", "progress=off")
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    ready = experiment.reopen(config, Run(tmp_path))
+    dynamics, net = simulate.Dynamics.of(config), ready.network
+    keys = simulate.Keys.create(config.seed, simulate.TRAINING).trial(jnp.int32(0), jnp.int32(0))
+    learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(ready.weight, 1)))
+    import jax
+
+    step = jax.jit(lambda w, state: simulate.step(dynamics, net, w, state, keys, False)[0])
+    learn = jax.jit(lambda *a: rls.learn(config.rls, net, *a))
+    state, means = simulate.before_learning(dynamics, net, learner.w, keys), []
+    for target in jnp.asarray(ready.target[0]):
+        total = np.zeros(512)
+        for _ in range(100):
+            state = step(learner.w, state)
+            total += np.asarray(jnp.sum(state.u, axis=0))
+        means.append(total / 100)
+        learner = learn(learner, state.r, state.u_bal, target)
+    np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], network.from_groups(np.asarray(learner.w), 512), atol=1e-4)
+    smooth = scores.window_weights(config.trial) @ np.array(means)
+    expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
+    assert metrics(tmp_path)[0]["correlation"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_weights_that_blow_up_stop_the_run_with_a_reason(tmp_path):
+    config = compose("config=tiny", "rls.gain=tsn_head", "rls.penlambda=1e-9", "rls.penmu=0", "train.iterations=30", "progress=off")
+    with pytest.raises(UserError, match=r"weights are no longer finite.*rls\.penlambda=1e-09.*rls\.gain=tsn_head"):
+        experiment.run_training(config, Run(tmp_path), resumed=False)
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen([*RUNNER, "train", "config=tiny", f"hydra.run.dir={folder}", *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(tmp_path):
+    """kill -9 at the sight of the temporary folder of a checkpoint; resumed, the run ends as one never killed."""
+    folder = tmp_path / "killed"
+    sizes = ("network.n_neurons=4096", "plastic.n_inputs=200", "trial.duration=100", "train.checkpoint_every=2", "train.save_best=false")
+    process = start(folder, "train.iterations=40", *sizes)
+    wait_for(lambda: (folder / "checkpoints" / ".000004.zarr.tmp").exists())
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert Run(folder).iterations() == [2] and (folder / "checkpoints" / ".000004.zarr.tmp").exists()
+    for run, extra in ((folder, [f"resume={folder}"]), (tmp_path / "whole", ["config=tiny", *sizes, f"hydra.run.dir={tmp_path}/whole"])):
+        result = subprocess.run([*RUNNER, "train", "train.iterations=5", *extra], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert Run(run).iterations() == [2, 4, 5]
+    for one, other in zip(checkpoint(folder, 5), checkpoint(tmp_path / "whole", 5), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert metrics(folder) == metrics(tmp_path / "whole")
+    assert not [p for p in (folder / "checkpoints").iterdir() if "tmp" in p.name and p.name != ".000004.zarr.tmp"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, number):
+    process = start(tmp_path / "run", "train.iterations=100000", "train.checkpoint_every=100000")
+    wait_for(lambda: len(Run(tmp_path / "run").read_metrics()) > 2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in output
+    done = Run(tmp_path / "run").iterations()
+    assert len(done) == 1 and done[0] == len(metrics(tmp_path / "run"))
+    assert "rlsnet train resume=" in output
+
+
+@pytest.mark.slow
+def test_v10_the_default_network_learns_as_published(tmp_path):
+    """Correlation after 10 iterations .03-.12, .66-.80 over iterations 95-100; rates 4.6 Hz at first, 5.9-6.1 at the end."""
+    experiment.run_training(compose("progress=off"), Run(tmp_path), resumed=False)
+    lines = metrics(tmp_path)
+    assert 0.03 < lines[9]["correlation"] < 0.12
+    assert 0.66 < np.mean([line["correlation"] for line in lines[94:]]) < 0.80
+    assert lines[0]["rate_hz"] == pytest.approx(4.6, abs=0.1)
+    assert np.mean([line["rate_hz"] for line in lines[94:]]) == pytest.approx(6.0, abs=0.15)
+
+
+def test_compiled_iteration_updates_P_in_place(tmp_path):
+    """No second copy of P: what the compiled iteration needs beyond its arguments is far less than P."""
+    config = compose("network.n_neurons=1000", "plastic.n_inputs=100")
+    net, weight, _ = network.build(config)
+    learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(weight, 1)))
+    target = jnp.zeros((1, 100, 1000), jnp.float32)
+    executable, _ = train.compiled(train.iterate, simulate.Dynamics.of(config), config.rls, net, learner, target,
+                                   simulate.Keys.create(1, 1), jnp.int32(0), jnp.int32(0))  # fmt: skip
+    analysis = executable.memory_analysis()
+    assert analysis.alias_size_in_bytes > learner.P.nbytes
+    assert analysis.temp_size_in_bytes < 0.15 * learner.P.nbytes

@@ -1,0 +1,56 @@
+"""V1-V3: the transfer function against published values, its inverse, and against simulation."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import compose
+
+from rlsnet import network, simulate
+from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+
+PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
+
+
+def test_inverse_gives_the_published_currents():
+    rate = [0.1, 0.480769, 1.3125, 10.0622, 27.5787]
+    current = [-0.749397, -0.525916, -0.358576, 0.100442, 0.466731]
+    np.testing.assert_allclose(InverseTransfer.build(PUBLISHED)(rate), current, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "mu", "rate"),
+    [
+        (0.65, [-0.5, 0, 0.25, 0.5, 1, 2], [0.567086, 7.00363, 16.0292, 29.6267, 66.8043, 157.882]),
+        (0.3, [0, 0.5, 1], [0.00266867, 4.59712, 45.3125]),
+    ],
+)
+def test_forward_gives_the_published_rates(sigma, mu, rate):
+    np.testing.assert_allclose(firing_rate(mu, dataclasses.replace(PUBLISHED, sigma=sigma)), rate, rtol=1e-5)
+
+
+def test_without_noise_the_rate_is_the_closed_form():
+    quiet = dataclasses.replace(PUBLISHED, sigma=0.0)
+    np.testing.assert_allclose(firing_rate([0.9, 1.5, 3.0], quiet), [0, 100 / np.log(3), 100 / np.log(1.5)])
+    np.testing.assert_allclose(InverseTransfer.build(quiet)(firing_rate([1.5, 3.0], quiet)), [1.5, 3.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("neuron", [PUBLISHED, Neuron(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
+def test_the_inverse_inverts(neuron):
+    rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
+    np.testing.assert_allclose(firing_rate(InverseTransfer.build(neuron)(rate), neuron), rate, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
+def test_noisy_neurons_fire_as_published(mu, rate):
+    """The Euler scheme at dt = 0.1 ms, by simulation; and the corrected formula comes closer to it than the plain one."""
+    config = compose("network.n_neurons=8000", "static.out_degree=0", "plastic.n_inputs=2", "noise.sigma=0.65", "stimulus=none",
+                     "trial.stim_off=200", "trial.stim_on=200", "trial.duration=1800")  # fmt: skip
+    net, _, _ = network.build(config)
+    net = dataclasses.replace(net, bias=jnp.full(8000, mu, jnp.float32))
+    keys = simulate.Keys.create(3, simulate.CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    seen = np.asarray(simulate.calibrate(simulate.Dynamics.of(config), net, keys).n_spikes).mean() / 2.0
+    assert seen == pytest.approx(rate, rel=0.015)
+    plain, corrected = firing_rate(mu, PUBLISHED), firing_rate(mu, PUBLISHED.with_euler(0.1))
+    assert abs(corrected - rate) < 0.3 * abs(plain - rate)
