@@ -155,6 +155,8 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
 def _one_line(error: Exception) -> str:
     """What Hydra complains about, in our words where we know better ones."""
     text = str(error)
+    if (override := getattr(error, "override", None)) is not None:
+        return f"{override}: cannot be read as key=value ({text.splitlines()[0]})."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
         if "No match in the defaults list" in text:
@@ -162,7 +164,7 @@ def _one_line(error: Exception) -> str:
         return f"{key}: no such key.{suggest(key)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
-        options = re.findall(r"^\t(\S+)", text, re.MULTILINE)
+        options = getattr(error, "options", None)
         return f"{group}={name}: no such configuration; should be {', '.join(options)}." if options else f"{match[1]}: no such configuration."
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"
