@@ -165,7 +165,9 @@ def _one_line(error: Exception) -> str:
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = getattr(error, "options", None)
-        return f"{group}={name}: no such configuration; should be {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+        return (
+            f"{group}={name}: no such configuration; should be {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+        )
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"
     return text.splitlines()[0] if text else type(error).__name__

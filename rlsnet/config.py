@@ -199,7 +199,7 @@ class EngineConfig:
     devices: int = _key("number of devices; one in this version", least=1, most=1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that describes one experiment; see configs/config.yaml for the values."""
 
@@ -223,7 +223,7 @@ class Config:
     engine: EngineConfig
 
 
-def _variants(annotation: Any) -> list[type]:
+def _variants(annotation: Any) -> list[Any]:
     """The dataclasses an annotation allows: one, or those of a union."""
     options = typing.get_args(annotation) or (annotation,)
     return [o for o in options if dataclasses.is_dataclass(o)]

@@ -114,7 +114,10 @@ def _run_rows(path: str) -> Iterator[tuple[str, Any]]:
 
     run = Run.open(path, "info")
     config, metrics = schema.from_dict(run.saved_config()), run.read_metrics()
-    yield "target", f"{config.target.name}, trial of {config.trial.stim_off + config.trial.duration:g} ms, {config.trial.n_points} learning points"
+    yield (
+        "target",
+        f"{config.target.name}, trial of {config.trial.stim_off + config.trial.duration:g} ms, {config.trial.n_points} learning points",
+    )
     yield "progress", f"{len(metrics)} of {config.train.iterations} iterations"
     if metrics:
         known = [m["correlation"] for m in metrics if m["correlation"] is not None]
@@ -122,7 +125,10 @@ def _run_rows(path: str) -> Iterator[tuple[str, Any]]:
         yield "seconds an iteration", f"{sorted(m['seconds'] for m in metrics)[len(metrics) // 2]:.2f} (median)"
         if known:
             yield "correlation", f"{known[-1]:.3f} last, {max(known):.3f} best"
-        yield "rate", f"{last['rate_exc_hz']:.2f} Hz excitatory, {last['rate_inh_hz']:.2f} Hz inhibitory" if last["rate_exc_hz"] else "undefined"
+        yield (
+            "rate",
+            f"{last['rate_exc_hz']:.2f} Hz excitatory, {last['rate_inh_hz']:.2f} Hz inhibitory" if last["rate_exc_hz"] else "undefined",
+        )
     yield "checkpoints", ", ".join(map(str, run.iterations())) or "none"
     if run.network.exists():
         yield from _store_rows(str(run.network))

@@ -17,6 +17,8 @@ def setup(engine: EngineConfig) -> str:
         device = jax.devices(None if engine.platform == "auto" else engine.platform)[0]
     except RuntimeError as error:
         found = ", ".join(sorted({d.platform for d in jax.devices()}))
-        raise UserError(f"engine.platform={engine.platform}: JAX finds no such device here, only {found}; see the README for GPUs.") from error
+        raise UserError(
+            f"engine.platform={engine.platform}: JAX finds no such device here, only {found}; see the README for GPUs."
+        ) from error
     jax.config.update("jax_default_device", device)
     return f"{device.device_kind} ({device.platform})"

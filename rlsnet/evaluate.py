@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,8 @@ def evaluate(
     log.info("Compiled in %.1f s.", seconds)
     with zarrio.replacing(run.test) as temporary, show.counting("trials") as tell:
         root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "dt_ms": config.trial.dt, "trials": trials, **about})
-        out = _Output(root, config, network, len(target))
+        names = [str(c) for c in range(len(target))] if recording is None else list(recording.conditions)
+        out = _Output(root, config, network, names)
         rates = None if recording is None else recorded_rates(recording, network.n_neurons, config.seed)
         for condition in range(len(target)):
             counts = np.zeros(target.shape[1:], np.int64)
@@ -113,11 +115,11 @@ def recorded_rates(recording: Recording, n: int, seed: int) -> np.ndarray:
 class _Output:
     """The arrays of a test.zarr and how they are filled; opens in xarray."""
 
-    def __init__(self, root: zarr.Group, config: Config, network: Network, conditions: int):
+    def __init__(self, root: zarr.Group, config: Config, network: Network, conditions: list[str]):
         trial, n = config.trial, network.n_neurons
         self.root, self.trial, self.n, self.trials = root, trial, n, config.test.trials
-        self.by_bin, self.by_neuron = (conditions, trial.n_points, n), (conditions, n)
-        zarrio.write(root, "condition", np.arange(conditions), ["condition"])
+        self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
+        zarrio.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarrio.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
         zarrio.write(root, "neuron", np.arange(n), ["neuron"])
@@ -126,7 +128,12 @@ class _Output:
         if config.test.spikes:
             for name, meaning in (("step", "time step of a spike; times dt_ms is its time in the trial"), ("neuron", "who spiked")):
                 root.create_array(
-                    f"spikes/{name}", shape=(0,), chunks=(2**20,), dtype="uint32", dimension_names=["spike"], attributes={"long_name": meaning}
+                    f"spikes/{name}",
+                    shape=(0,),
+                    chunks=(2**20,),
+                    dtype="uint32",
+                    dimension_names=["spike"],
+                    attributes={"long_name": meaning},
                 )
 
     def add_spikes(self, words: np.ndarray | None) -> None:
@@ -162,7 +169,7 @@ class _Output:
             score = scores.current_correlation(self.trial, jnp.asarray(psth, jnp.float32), jnp.asarray(rate))
             self._put("rate_correlation", condition, score, long_name="correlation of recorded and windowed model rate")
 
-    def _put(self, name: str, condition: int, values: object, **attributes: str) -> None:
+    def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
         """One condition's slice of a float32 array [C, M, N] or [C, N], created at the first."""
         values = np.asarray(values, np.float32)
         if name not in self.root:

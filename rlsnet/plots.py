@@ -54,6 +54,11 @@ class Results:
         return np.asarray(self.test[name][index or ...])
 
     @property
+    def conditions(self) -> list[str]:
+        """[C] names of the conditions."""
+        return [str(name) for name in self.read("condition")]
+
+    @property
     def time(self) -> np.ndarray:
         """[M] s, from stim_off to the middle of each bin."""
         trial = self.config.trial
@@ -100,7 +105,7 @@ def examples(results: Results) -> Figure:
     """Data and model of the best, median and worst neurons, all conditions."""
     data, model, score_name, source, label = results.pair()
     score = results.read(score_name)
-    mean = np.nanmean(np.where(np.isfinite(score).all(axis=0), score, np.nan), axis=0) if len(score) > 1 else score[0]
+    mean = score.mean(axis=0)  # not defined where one condition's is not
     figure, axes = plt.subplots(3, 3, figsize=(9, 6.5), sharex=True, layout="constrained")
     for row, (name, neurons) in zip(axes, _chosen(mean), strict=True):
         for axis, neuron in zip(row, neurons, strict=False):
@@ -115,7 +120,9 @@ def examples(results: Results) -> Figure:
     axes[1, 0].set_ylabel(label)
     handles = [plt.Line2D([], [], color=DATA, label=source), plt.Line2D([], [], color=MODEL, label="model")]
     if len(score) > 1:
-        handles += [plt.Line2D([], [], color="k", ls=("-", "--", ":", "-.")[c % 4], label=f"condition {c}") for c in range(min(4, len(score)))]
+        handles += [
+            plt.Line2D([], [], color="k", ls=("-", "--", ":", "-.")[c % 4], label=name) for c, name in enumerate(results.conditions[:4])
+        ]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return figure
 
@@ -123,7 +130,8 @@ def examples(results: Results) -> Figure:
 def heatmaps(results: Results) -> Figure:
     """Data and model of all neurons, each scaled to its own range in the data, sorted by the time of the data's peak."""
     data, model, _, source, label = results.pair()
-    conditions = min(4, results.read("condition").size)
+    names = results.conditions[:4]
+    conditions = len(names)
     figure, axes = plt.subplots(2, conditions, figsize=(1.5 + 3.2 * conditions, 6), squeeze=False, sharex=True, layout="constrained")
     for condition in range(conditions):
         n = results.test[data].shape[2] if results.test is not None else 0
@@ -136,10 +144,10 @@ def heatmaps(results: Results) -> Figure:
         for axis, block, name in zip(axes[:, condition], scaled, (source, "model"), strict=True):
             extent = (0.0, results.time[-1], len(chosen), 0)
             image = axis.imshow(block[:, order].T, aspect="auto", cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="none")
-            axis.set_title(f"{name}, condition {condition}" if conditions > 1 else name)
+            axis.set_title(f"{name}, {names[condition]}" if conditions > 1 else name)
         axes[1, condition].set_xlabel("time from stimulus end (s)")
     for axis in axes[:, 0]:
-        axis.set_ylabel(f"neuron, sorted by peak{'' if conditions == 1 else ' in condition 0'}")
+        axis.set_ylabel(f"neuron, sorted by peak{'' if conditions == 1 else f' in {names[0]}'}")
     figure.colorbar(image, ax=axes, label=f"{label.split(' (')[0]}, scaled to the {source}'s range", shrink=0.6)
     return figure
 
@@ -152,7 +160,11 @@ def raster(results: Results) -> Figure:
     base = 0
     trial = results.config.trial
     for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
-        shown = members[np.unique(np.linspace(0, len(members) - 1, min(len(members), RASTER_NEURONS // 2)).astype(int))] if len(members) else members
+        shown = (
+            members[np.unique(np.linspace(0, len(members) - 1, min(len(members), RASTER_NEURONS // 2)).astype(int))]
+            if len(members)
+            else members
+        )
         row = np.full(len(excitatory), -1)
         row[shown] = base + np.arange(len(shown))
         mine = row[neuron] >= 0
@@ -175,7 +187,7 @@ def correlations(results: Results) -> Figure:
             mean = f"{score.mean():.2f}" if score.size else "undefined"
             axis.hist(score, bins=np.linspace(-1, 1, 61), histtype="step", lw=1.5, color=colour, label=f"{label}, mean {mean}")
     axis.set(xlabel="correlation with the target", ylabel="neurons", xlim=(-1, 1))
-    axis.legend(loc="upper left")
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 

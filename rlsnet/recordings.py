@@ -27,12 +27,14 @@ class Recording:
     rate: [C, M, N] float, Hz, on disk.
     bin_ms: length of a bin.
     source: where it comes from, in words.
+    conditions: [C] their names.
     """
 
     path: Path
     rate: zarr.Array
     bin_ms: float
     source: str
+    conditions: tuple[str, ...]
 
     @property
     def n_conditions(self) -> int:
@@ -53,17 +55,19 @@ class Recording:
     def stream(self, units: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Blocks [C, M, n] float64 of consecutive units (of those chosen), each checked: finite and not negative."""
         for part in zarrio.chunks(self.rate, along=2):
-            wanted = slice(None) if units is None else units[(units >= part.start) & (units < part.stop)] - part.start
-            if units is not None and not len(wanted):
+            mine = np.arange(part.start, part.stop)
+            if units is not None:
+                mine = units[(units >= part.start) & (units < part.stop)]
+            if not len(mine):
                 continue
-            block = np.asarray(self.rate[:, :, part], np.float64)[:, :, wanted]
+            block = np.asarray(self.rate[:, :, part], np.float64)
+            if units is not None:
+                block = block[:, :, mine - part.start]
             bad = ~(np.isfinite(block) & (block >= 0))
             if bad.any():
                 c, m, u = (int(i[0]) for i in np.nonzero(bad))
-                unit = part.start + (u if units is None else int(wanted[u]))
-                raise UserError(
-                    f"{self.path}: rate[{c}, {m}, {unit}] (condition, bin, unit) is {block[c, m, u]}; should be a finite rate in Hz, at least 0."
-                )
+                where = f"rate[{c}, {m}, {mine[u]}] (condition, bin, unit)"
+                raise UserError(f"{self.path}: {where} is {block[c, m, u]}; should be a finite rate in Hz, at least 0.")
             yield block
 
 
@@ -76,7 +80,10 @@ def open_recording(path: str | Path) -> Recording:
         raise UserError(f"{path}: attribute bin_ms is {bin_ms}; should be the length of a bin in ms, such as 20.")
     if 0 in rate.shape:
         raise UserError(f"{path}: rate has shape {list(rate.shape)}; should hold at least one condition, bin and unit.")
-    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")))
+    names = range(rate.shape[0])
+    if "condition" in group:
+        names = zarrio.array(group, "condition", [rate.shape[0]], "TUOiuf", str(path))[...]
+    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(map(str, names)))
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:

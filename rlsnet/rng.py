@@ -61,8 +61,7 @@ def uniform(stream: Array, n: int, dtype: jnp.dtype) -> Array:
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     """[n] standard normal, by the inverse error function."""
-    root2 = np.asarray(math.sqrt(2.0), dtype)
-    return root2 * lax.erf_inv(2 * uniform(stream, n, dtype) - 1)
+    return math.sqrt(2.0) * lax.erf_inv(2 * uniform(stream, n, dtype) - 1)
 
 
 def _unit(random: Array, dtype: jnp.dtype) -> Array:
@@ -97,9 +96,7 @@ def permute(stream: Array, x: Array, n: int) -> Array:
         return left * np.uint32(b) + right
 
     once = walk(x.astype(jnp.uint32))
-    return lax.while_loop(
-        lambda y: jnp.any(y >= n), lambda y: jnp.where(y >= n, walk(y), y), once
-    ).astype(jnp.int32)
+    return lax.while_loop(lambda y: jnp.any(y >= n), lambda y: jnp.where(y >= n, walk(y), y), once).astype(jnp.int32)
 
 
 def subset(stream: Array, size: int, n: int) -> np.ndarray:

@@ -102,7 +102,15 @@ def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
     voltage = inputs.initial_voltage(network, dynamics.neuron, keys.voltage)
     three = jnp.zeros((3, *zeros.shape), zeros.dtype)
     return SimState(
-        i=jnp.int32(0), neuron=neurons.init(voltage), u=three, r=zeros, stimulus=zeros, spiked=zeros > 0, inbox=three, u_sum=zeros, n_spikes=counts
+        i=jnp.int32(0),
+        neuron=neurons.init(voltage),
+        u=three,
+        r=zeros,
+        stimulus=zeros,
+        spiked=zeros > 0,
+        inbox=three,
+        u_sum=zeros,
+        n_spikes=counts,
     )
 
 
@@ -220,15 +228,24 @@ def _outputs(network: Network, w: Array | None, j: Array, dtype: jnp.dtype) -> t
 
 
 def advance(
-    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, n: int, *, stimulated: bool = False, record: bool = False
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    state: SimState,
+    keys: Keys,
+    n: int,
+    *,
+    stimulated: bool = False,
+    record: bool = False,
 ) -> tuple[SimState, Array | None]:
     """`n` steps; with `record` also their spikes, [n, W] uint32 words as `step` gives them."""
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
-        state, words = step(dynamics, network, w, state, keys, stimulated)
-        return state, words if record else None
+        after, words = step(dynamics, network, w, state, keys, stimulated)
+        return after, words if record else None
 
-    return lax.scan(body, state, None, length=n)
+    state, spikes = lax.scan(body, state, None, length=n)
+    return state, spikes
 
 
 def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: Keys) -> SimState:
@@ -277,7 +294,7 @@ def calibrate(dynamics: Dynamics, network: Network, keys: Keys) -> Calibration:
 
     def body(carry: tuple[SimState, Array, Array], _: None) -> tuple[tuple[SimState, Array, Array], None]:
         state, total, squares = carry
-        state, _ = step(dynamics, network, None, state, keys, False)
+        state = step(dynamics, network, None, state, keys, False)[0]
         difference = state.u_bal - pivot
         return (state, total + difference, squares + difference**2), None
 

@@ -49,7 +49,9 @@ def rates(random: np.random.Generator, n: int, region: np.ndarray) -> np.ndarray
     sample = random.gamma(1, 0.15, n) * _bump(t, SAMPLE_S + random.uniform(0, 0.2, n), random.uniform(0.05, 0.3, n))
     go = random.normal(0.25, 0.5, n) * _bump(t, random.uniform(0.02, 0.15, n), random.uniform(0.03, 0.2, n))
     go_selective = random.laplace(0, 0.25, n) * _bump(t, random.uniform(0.02, 0.2, n), random.uniform(0.1, 0.4, n))
-    lick = np.where(motor, 0.5, 0.15) * random.gamma(1, 0.7, n) * np.where(t[:, None] > 0.1, np.exp(-np.maximum(t[:, None] - 0.1, 0) / 0.8), 0)
+    lick = (
+        np.where(motor, 0.5, 0.15) * random.gamma(1, 0.7, n) * np.where(t[:, None] > 0.1, np.exp(-np.maximum(t[:, None] - 0.1, 0) / 0.8), 0)
+    )
     lick = lick * np.cos(2 * np.pi * LICK_HZ * t[:, None] + random.uniform(0, 2 * np.pi, n))
     side = random.choice([0.3, 1.0, 1.7], n)
 

@@ -82,7 +82,9 @@ def from_rates(
     """The current each neuron lacks: inverse transfer of its rate, less its constant drive; by chunks of neurons."""
     labels, neurons = transfer_neurons(config, network, calibration)
     if any(neuron.sigma == 0 for neuron in neurons):
-        raise UserError("noise.sigma=0: should be above 0 for target=recording without static synapses, as rates below threshold need noise.")
+        raise UserError(
+            "noise.sigma=0: should be above 0 for target=recording without static synapses, as rates below threshold need noise."
+        )
     inverses = [InverseTransfer.build(neuron) for neuron in neurons]
     bias, n = np.asarray(network.bias, np.float64), network.n_neurons
     units = recording.choose(n, config.seed)

@@ -29,7 +29,9 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["correlation", "n_undefined", "rate", "rate_exc", "rate_inh", "finite"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["correlation", "n_undefined", "rate", "rate_exc", "rate_inh", "finite"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What one iteration reports, all scalars.
@@ -128,8 +130,8 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
             line = _metrics(iteration, condition, time.perf_counter() - start, outcome)
             if not outcome.finite:
                 raise UserError(
-                    f"iteration {iteration}: the weights are no longer finite numbers. rls.penlambda={config.rls.penlambda:g} may be too small"
-                    f" or rls.gain={config.rls.gain} may diverge; the last checkpoint in {run.path} is sound."
+                    f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
+                    f" too small or rls.gain={config.rls.gain} may diverge. The last checkpoint in {run.path} is sound."
                 )
             run.append_metrics(line)
             last = iteration == total or stop.signal != 0

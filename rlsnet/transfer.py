@@ -86,7 +86,7 @@ def firing_rate(mu: ArrayLike, neuron: Neuron) -> Array:
 
 
 def _log_slope(mu: Array, neuron: Neuron) -> Array:
-    """d log(rate) / d mu."""
+    """D log(rate) / d mu."""
     low, high = (neuron.reset - mu) / neuron.sigma, (neuron.threshold - mu) / neuron.sigma
     return (erfcx(-high) - erfcx(-low)) / (neuron.sigma * _integral(low, high))
 

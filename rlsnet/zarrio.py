@@ -49,13 +49,21 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
     if not fits:
         raise UserError(f"{where}: {name} has shape {list(found.shape)}; should be [{', '.join(map(str, shape))}].")
     if found.dtype.kind not in kind:
-        names = {"f": "real numbers", "i": "integers", "b": "booleans"}
+        names = {"f": "real numbers", "i": "integers", "b": "booleans", "T": "texts"}
         raise UserError(f"{where}: {name} holds {found.dtype}; should be {names[kind[0]]}.")
     return found
 
 
 def create(
-    group: zarr.Group, name: str, shape: Sequence[int], dtype: Any, dims: Sequence[str], *, along: int = 0, compress: bool = True, **attrs: Any
+    group: zarr.Group,
+    name: str,
+    shape: Sequence[int],
+    dtype: Any,
+    dims: Sequence[str],
+    *,
+    along: int = 0,
+    compress: bool = True,
+    **attrs: Any,
 ) -> zarr.Array:
     """A new array in chunks of about 32 MB along axis `along`; `attrs` such as units go with it.
 
@@ -126,6 +134,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

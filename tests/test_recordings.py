@@ -15,7 +15,9 @@ QUIET = lambda done, total: None  # noqa: E731
 
 def write(path, rate, bin_ms=20.0, chunk=100, **attributes):
     root = zarr.create_group(str(path), attributes={"format": "rlsnet-recording", "bin_ms": bin_ms, **attributes})
-    stored = root.create_array("rate", shape=rate.shape, dtype="float32", chunks=(*rate.shape[:2], chunk), dimension_names=["condition", "time", "unit"])
+    stored = root.create_array(
+        "rate", shape=rate.shape, dtype="float32", chunks=(*rate.shape[:2], chunk), dimension_names=["condition", "time", "unit"]
+    )
     stored[...] = rate
     return path
 
@@ -75,7 +77,13 @@ def test_a_smaller_network_takes_a_random_subset(stand_in):
 def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_path):
     """The drive X_bal is taken off, each class has its own noise, a neuron's own threshold and tau_m count."""
     rate = np.random.default_rng(0).uniform(0, 40, (1, 100, 512))
-    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "neuron.tau_m=20", "neuron.threshold=1.2")
+    config = compose(
+        "config=tiny",
+        "target=recording",
+        f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}",
+        "neuron.tau_m=20",
+        "neuron.threshold=1.2",
+    )
     recording = recordings.for_config(config, print, QUIET)
     net, _, _ = network.build(config)
     sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)

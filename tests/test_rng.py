@@ -42,7 +42,9 @@ def test_normal_in_float64_is_finer(x64):
 
 def test_streams_are_uncorrelated():
     base = rng.key(5, rng.Purpose.NOISE)
-    rows = np.stack([np.asarray(rng.normal(rng.fold(rng.fold(base, trial), step), 20000, jnp.float32)) for trial in range(3) for step in range(4)])
+    rows = np.stack(
+        [np.asarray(rng.normal(rng.fold(rng.fold(base, trial), step), 20000, jnp.float32)) for trial in range(3) for step in range(4)]
+    )
     correlation = np.corrcoef(rows) - np.eye(len(rows))
     assert np.abs(correlation).max() < 5 / np.sqrt(20000)
     assert len(np.unique(rows)) > 0.98 * rows.size

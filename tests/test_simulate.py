@@ -84,14 +84,16 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
-    net, weight, _ = network.build(compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64"))
+    net, weight, _ = network.build(
+        compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
+    )
     static, plastic = np.zeros((n, n)), np.zeros((n, n))
     source = np.repeat(np.arange(n), np.diff(arrays["static/indptr"]))
     np.add.at(static, (arrays["static/post"], source), arrays["static/weight"])
     pre = np.repeat(arrays["plastic/pre"], size, axis=0)[:n]
     for i in range(n):
-        for l in np.flatnonzero(pre[i] >= 0):
-            plastic[i, pre[i, l]] += weight[i, l]
+        for slot in np.flatnonzero(pre[i] >= 0):
+            plastic[i, pre[i, slot]] += weight[i, slot]
     exc = arrays["neuron/excitatory"]
     send = jax.jit(simulate.deliver)
     for share in (0, 0.03, 0.5, 1):

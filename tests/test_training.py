@@ -57,9 +57,9 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, gain, size):
 def test_float32_stays_near_float64(x64, tmp_path):
     """One short trial, before chaos sets in."""
     write_network(tmp_path / "n.zarr", small_network(6))
+    short = ("trial.stim_on=15", "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=1", "progress=off")
     for precision in ("float32", "float64"):
-        config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", f"engine.precision={precision}", "trial.stim_on=15",
-                         "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=1", "progress=off")  # fmt: skip
+        config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", f"engine.precision={precision}", *short)
         experiment.run_training(config, Run(tmp_path / precision), resumed=False)
     single, double = (checkpoint(tmp_path / p, 1)[0] for p in ("float32", "float64"))
     np.testing.assert_allclose(single, double, atol=2e-4)
@@ -161,7 +161,12 @@ def test_weights_that_blow_up_stop_the_run_with_a_reason(tmp_path):
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    return subprocess.Popen([*RUNNER, "train", "config=tiny", f"hydra.run.dir={folder}", *overrides], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*RUNNER, "train", "config=tiny", f"hydra.run.dir={folder}", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for(condition, seconds=60):

@@ -1,0 +1,171 @@
+"""The schema: every shipped configuration composes and runs; mistakes are named with their key and what would be right."""
+
+import dataclasses
+
+import pytest
+from conftest import compose
+
+from rlsnet import config as schema
+from rlsnet import experiment
+from rlsnet.cli import configs_dir
+from rlsnet.config import UserError, from_dict, to_dict
+from rlsnet.store import Run
+
+SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))
+
+
+def test_the_promised_configurations_are_shipped():
+    assert {"sinusoid", "mouse_decision", "million", "tiny"} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("stimulus", ["ou", "none"])
+def test_every_shipped_configuration_runs_for_a_moment(tmp_path, name, stimulus):
+    """One iteration of each, its network made small, its trial as it is."""
+    overrides = [
+        f"config={name}",
+        f"stimulus={stimulus}",
+        "network.n_neurons=300",
+        "plastic.n_inputs=10",
+        "train.iterations=1",
+        "progress=off",
+    ]
+    if compose(f"config={name}").static.out_degree:
+        overrides.append("static.out_degree=40")
+    assert experiment.run_training(compose(*overrides), Run(tmp_path), resumed=False) == 0
+    assert Run(tmp_path).iterations() == [1]
+
+
+def test_published_parameters():
+    """algorithm's table of parameter sets."""
+    sinusoid, mouse, million = (compose(f"config={name}") for name in ("sinusoid", "mouse_decision", "million"))
+    for config in (sinusoid, mouse, million):
+        assert (config.trial.dt, config.neuron.tau_m, config.synapse.tau_exc, config.synapse.tau_inh, config.synapse.tau_plas) == (
+            0.1,
+            10,
+            3,
+            3,
+            150,
+        )
+        assert (config.trial.stim_on, config.trial.stim_off, config.plastic.group_size, config.rls.gain) == (800, 1000, 1, "textbook")
+    assert compose() == sinusoid
+    assert (sinusoid.network.n_neurons, sinusoid.static.out_degree, sinusoid.plastic.n_inputs) == (4096, 410, 58)
+    assert (sinusoid.trial.n_steps, sinusoid.trial.n_points, sinusoid.rls.penlambda, sinusoid.rls.penmu) == (20000, 100, 0.8, 0.01)
+    assert (mouse.static.out_degree, mouse.plastic.n_inputs, mouse.noise.sigma, mouse.target.name) == (0, 128, 0.65, "recording")
+    assert (mouse.trial.n_steps, mouse.trial.n_points, mouse.rls.penlambda, mouse.rls.penmu) == (40000, 150, 0.04, 0)
+    assert (million.network.n_neurons, million.static.out_degree, million.plastic.n_inputs) == (1_000_000, 1000, 100)
+
+
+def test_round_trip():
+    config = compose("config=mouse_decision", "seed=123456789012")
+    assert from_dict(to_dict(config)) == config
+    assert hash(config) == hash(from_dict(to_dict(config)))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trial.dt=0", "trial.dt=0.0: should be above 0 ms"),
+        ("trial.dt=fast", "trial.dt=fast: should be a number in ms"),
+        ("trial.dt=inf", "trial.dt=inf: should be a finite number in ms"),
+        ("trial.learn_every=10.05", "trial.learn_every=10.05 ms: should be a multiple of trial.dt=0.1 ms, such as 10"),
+        ("trial.stim_on=1200", "trial.stim_on=1200 ms: should not be after trial.stim_off=1000 ms"),
+        ("trial.duration=1005", "trial.duration=1005 ms: should be a multiple of trial.learn_every=10 ms, such as 1000"),
+        ("neuron.refractory=0.25", "neuron.refractory=0.25 ms: should be a multiple of trial.dt"),
+        ("neuron.reset=1.5", "neuron.reset=1.5: should be below neuron.threshold=1"),
+        ("synapse.tau_exc=0.05", "synapse.tau_exc=0.05 ms: should be at least trial.dt=0.1 ms"),
+        ("plastic.n_inputs=7", "plastic.n_inputs=7: should be even"),
+        ("static.ei=0.5", "static.ei=0.5: should be at most 0"),
+        ("rls.gain=tsn", "rls.gain=tsn: should be textbook or tsn_head"),
+        ("train.iterations=2.5", "train.iterations=2.5: should be a whole number"),
+        ("train.iterations=true", "train.iterations=True: should be a whole number"),
+        ("train.save_best=2", "train.save_best=2: should be true or false"),
+        ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, or an iteration"),
+        ("engine.devices=2", "engine.devices=2: should be at most 1"),
+        ("+train.iteratons=3", "train.iteratons: no such key. Did you mean train.iterations?"),
+        ("+learn_evry=3", "learn_evry: no such key. Did you mean trial.learn_every?"),
+        ("stimulus.name=noise", "stimulus.name=noise: should be ou or none"),
+        ("trial=3", "trial=3: should be a section with keys dt, stim_on"),
+        ("seed=-1", "seed=-1: should be at least 0"),
+    ],
+)
+def test_mistakes_are_named(override, message):
+    with pytest.raises(UserError) as caught:
+        compose(override)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named():
+    values = to_dict(compose())
+    del values["rls"]["penmu"]
+    with pytest.raises(UserError, match="rls.penmu: missing; it is penalty"):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["plastic.n_inputs=600"], "plastic.n_inputs=600: should be at most 512, as half of them are drawn from 256 excitatory"),
+        (["static.out_degree=512"], "static.out_degree=512: should be at most 511"),
+        (["network.n_neurons=null"], "network.n_neurons=null: should be a number"),
+        (["plastic.n_inputs=0"], "plastic.n_inputs=0: should be at least 2 to train"),
+        (
+            ["target=recording", "static.out_degree=0", "recording.path={}/none.zarr"],
+            "no such folder; should be a Zarr store of format rlsnet-recording",
+        ),
+        (["network.n_neurons=4000000", "plastic.n_inputs=1000"], "memory: the run needs 16"),
+        (["config=million"], "Try plastic.group_size="),
+    ],
+)
+def test_mistakes_that_show_only_later_are_named(tmp_path, overrides, message):
+    with pytest.raises(UserError) as caught:
+        experiment.run_training(
+            compose("config=tiny", "progress=off", *(o.format(tmp_path) for o in overrides)), Run(tmp_path / "run"), resumed=False
+        )
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_key_is_described():
+    """Each setting says what it means; each number that has a unit in its default's comment has it in the schema."""
+
+    def walk(cls):
+        import typing
+
+        for field in dataclasses.fields(cls):
+            options = [o for o in typing.get_args(typing.get_type_hints(cls)[field.name]) or (typing.get_type_hints(cls)[field.name],)]
+            nested = [o for o in options if dataclasses.is_dataclass(o)]
+            if nested:
+                for each in nested:
+                    yield from walk(each)
+            else:
+                yield field
+
+    fields = list(walk(schema.Config))
+    assert len(fields) > 50 and all(field.metadata["help"] for field in fields)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"train": {"iterations": 9}}, None),
+        ({"test": {"trials": 9}}, None),
+        ({"progress": "off"}, None),
+        ({"rls": {"penlambda": 0.4}}, "rls.penlambda=0.4: somewhere was trained with 0.8; this cannot change on resume"),
+        ({"network": {"n_neurons": 7}}, "network.n_neurons=7"),
+        ({"engine": {"precision": "float64"}}, "engine.precision=float64"),
+        ({"stimulus": {"name": "none"}}, "stimulus.name=none"),
+    ],
+)
+def test_what_may_change_on_resume(changed, refused):
+    import copy
+
+    saved = to_dict(compose())
+    asked = copy.deepcopy(saved)
+    for key, value in changed.items():
+        asked[key] = {**asked[key], **value} if isinstance(value, dict) else value
+    if refused is None:
+        assert experiment.resumed_values(saved, asked, "somewhere") == asked
+    else:
+        with pytest.raises(UserError) as caught:
+            experiment.resumed_values(saved, asked, "somewhere")
+        assert refused in str(caught.value)
