@@ -129,6 +129,12 @@ class TrialConfig:
         return self.steps(self.learn_every)
 
     @property
+    def block(self) -> int:
+        """Steps simulated between two looks at the currents: 1 ms, or less where that does not divide learn_every."""
+        most = max(1, self.steps(1.0))
+        return max(size for size in range(1, most + 1) if self.every % size == 0)
+
+    @property
     def n_steps(self) -> int:
         """Steps of a trial, T."""
         return self.steps(self.stim_off + self.duration)
@@ -343,8 +349,8 @@ def validate(config: Config) -> None:
         raise UserError(f"neuron.reset={neuron.reset:g}: should be below neuron.threshold={neuron.threshold:g}.")
     taus = {f"synapse.{k}": getattr(config.synapse, k) for k in ("tau_exc", "tau_inh", "tau_plas")}
     for key, tau in {**taus, "neuron.tau_m": neuron.tau_m}.items():
-        if tau < trial.dt:
-            raise UserError(f"{key}={tau:g} ms: should be at least trial.dt={trial.dt:g} ms, or the Euler scheme diverges.")
+        if tau < 2 * trial.dt:
+            raise UserError(f"{key}={tau:g} ms: should be at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")
     if plastic.n_inputs % 2:
         raise UserError(f"plastic.n_inputs={plastic.n_inputs}: should be even, half excitatory and half inhibitory.")
     if static.out_degree % 2:

@@ -34,7 +34,7 @@ class TrialResult:
 
     counts: [M, N] int32, spikes.
     current: [M, N] mean total synaptic current.
-    words: [M, every, W] uint32, the spikes of each step, bit b of word k being neuron 32*k + b; or None.
+    words: [M, every, W] uint32, the spikes of each step, as `simulate.pack` packs them; or None.
     """
 
     counts: Array
@@ -58,11 +58,10 @@ def run_trial(dynamics: Dynamics, spikes: bool, network: Network, w: Array, keys
     return lax.scan(one_bin, state, None, length=dynamics.trial.n_points)[1]
 
 
-def unpack(words: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(step, neuron) of every spike in words [steps, W], in order of time."""
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little", count=n)
-    step, neuron = np.nonzero(bits)
-    return step, neuron
+    step, place = np.nonzero(np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little"))
+    return step, place % 32 * words.shape[1] + place // 32
 
 
 def evaluate(
@@ -141,7 +140,7 @@ class _Output:
         if words is None:
             return
         first = self.trial.steps(self.trial.stim_off)
-        found = [unpack(part, self.n) for part in words]
+        found = [unpack(part) for part in words]
         steps = [step + first + m * self.trial.every for m, (step, _) in enumerate(found)]
         self.root["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
         self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))

@@ -20,8 +20,10 @@ def initial_voltage(network: Network, neuron: LIFConfig, stream: Array) -> Array
     return rng.normal(stream, network.n_neurons, network.bias.dtype) * scale + neuron.reset
 
 
-def voltage_noise(noise: NoiseConfig, tau_m: float, dt: float, stream: Array, step: Array, like: Array) -> Array:
-    """[N] kicks of one step, normal with s.d. sigma*sqrt(dt/tau_m); like: an [N] array, for size and type."""
+def voltage_noise(noise: NoiseConfig, tau_m: float, dt: float, stream: Array, step: Array, like: Array) -> Array | None:
+    """[N] kicks of one step, normal with s.d. sigma*sqrt(dt/tau_m), or None; like: an [N] array, for size and type."""
+    if noise.sigma == 0:
+        return None
     return (noise.sigma * math.sqrt(dt / tau_m)) * rng.normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 

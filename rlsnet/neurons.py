@@ -1,6 +1,7 @@
 """Neuron models: (parameters, state, current) -> (state, spiked), for all neurons at once.
 
-A model is three functions, `init`, `jitter` and `step`, and a state dataclass; nothing else in the package looks inside.
+A model is a state dataclass and three functions: `init`; `integrate`, which moves all neurons by one step; and `fire`, which
+does to a neuron that spiked what a spike does to it. Nothing else in the package looks inside the state.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from jax import Array
 from rlsnet.config import LIFConfig
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["v", "refractory"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["v", "until"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class LIFState:
     """State of leaky integrate-and-fire neurons.
 
     v: [N] membrane potential, in units of the threshold.
-    refractory: [N] int32, steps left in which the potential is not integrated.
+    until: [N] int32, the last step in which the neuron is refractory.
     """
 
     v: Array
-    refractory: Array
+    until: Array
 
 
 def init(v: Array) -> LIFState:
@@ -33,27 +34,26 @@ def init(v: Array) -> LIFState:
     return LIFState(v, jnp.zeros(v.shape, jnp.int32))
 
 
-def jitter(state: LIFState, kick: Array) -> LIFState:
-    """Adds `kick` [N] to the potentials, refractory or not: the voltage noise of one step."""
-    return dataclasses.replace(state, v=state.v + kick)
-
-
-def step(neuron: LIFConfig, dt: float, state: LIFState, current: Array) -> tuple[LIFState, Array]:
-    """One Euler step of  tau_m dv/dt = current - v, with v = reset where v > threshold.
+def integrate(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: Array, kick: Array | None) -> tuple[LIFState, Array]:
+    """One Euler step of  tau_m dv/dt = current - v  for the neurons that are not refractory.
 
     Args:
       neuron: parameters; ms and units of the threshold.
       dt: ms.
-      state: before the step.
+      state: before the step; those who spiked in the last one have fired.
+      i: int32, number of the step, from 1.
       current: [N] total input.
+      kick: [N] noise on the potential, refractory or not; or None.
 
     Returns:
-      The state after the step and [N] bool, who spiked. A neuron that spikes then skips round(refractory/dt) steps.
+      The state after the step and [N] bool, who spiked: not refractory, and above threshold.
     """
-    free = state.refractory == 0
-    v = jnp.where(free, state.v + (dt / neuron.tau_m) * (current - state.v), state.v)
-    spiked = free & (v > neuron.threshold)
-    v = jnp.where(spiked, jnp.asarray(neuron.reset, v.dtype), v)
-    wait = round(neuron.refractory / dt)
-    refractory = jnp.where(spiked, wait, jnp.maximum(state.refractory - 1, 0))
-    return LIFState(v, refractory), spiked
+    free = state.until < i
+    v = state.v if kick is None else state.v + kick
+    v = jnp.where(free, v + (dt / neuron.tau_m) * (current - v), v)
+    return LIFState(v, state.until), free & (v > neuron.threshold)
+
+
+def fire(neuron: LIFConfig, dt: float, state: LIFState, j: Array, i: Array) -> LIFState:
+    """Neuron j, which spiked in step i: reset, and refractory for round(refractory/dt) steps."""
+    return LIFState(state.v.at[j].set(neuron.reset), state.until.at[j].set(i + round(neuron.refractory / dt)))

@@ -1,14 +1,15 @@
-"""The network in time: one pure step, and loops over it. There is no learning in here.
+"""The network in time: pure steps, in blocks, and loops over them. There is no learning in here.
 
-A step is event driven: the N state updates are one pass over a few arrays, and only the outputs of the neurons that
-spiked are touched. Spikes are found by packing the N booleans into words of 32 bits, and those words' occupancy into words
-again, so that the next spike costs a look at N/1024 words whatever N is.
+What a step does to all neurons is one pass over a few arrays; all else is driven by spikes and touches only the neurons
+that they come from and go to. Spikes are found by packing N booleans into words of 32 bits, and those words' occupancy
+into words again, so that the next spike costs a look at N/1024 words whatever N is.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ class Keys:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["i", "neuron", "u", "r", "stimulus", "spiked", "inbox", "u_sum", "n_spikes"],
+    data_fields=["i", "words", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -69,108 +70,69 @@ class SimState:
     """The state of one trial.
 
     i: int32, steps done.
+    words: [W] uint32, who spiked in the last step, still to be delivered; see `pack`.
     neuron: the neuron model's own state.
-    u: [3, N] synaptic currents: static excitatory, static inhibitory, plastic.
+    synapses: [3, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
+      current), plastic current.
     r: [N] spikes filtered with tau_plas, 1/ms.
     stimulus: [N] stimulus of the next step.
-    spiked: [N] bool, who spiked in the last step.
-    inbox: [3, N] spikes of the last step, weighted but for class weights, that u takes up in the next.
-    u_sum: [N] sum of the total current over the steps since the last learning point.
-    n_spikes: [N] int32, spikes in the trial so far.
+    u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
+    n_delivered: [N] int32, spikes in the trial so far, but for those in words.
     """
 
     i: Array
+    words: Array
     neuron: neurons.LIFState
-    u: Array
+    synapses: Array
     r: Array
     stimulus: Array
-    spiked: Array
-    inbox: Array
     u_sum: Array
-    n_spikes: Array
+    n_delivered: Array
 
     @property
-    def u_bal(self) -> Array:
-        """[N] current through static synapses."""
-        return self.u[0] + self.u[1]
+    def n_spikes(self) -> Array:
+        """[N] int32, spikes in the trial so far."""
+        return self.n_delivered + unpack(self.words, self.r.shape[0]).astype(jnp.int32)
 
 
 def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
     """The start of a trial: random (or the network's own) voltages, all else zero."""
     zeros = jnp.zeros_like(network.bias)
     counts = jnp.zeros(zeros.shape, jnp.int32)
-    voltage = inputs.initial_voltage(network, dynamics.neuron, keys.voltage)
-    three = jnp.zeros((3, *zeros.shape), zeros.dtype)
     return SimState(
         i=jnp.int32(0),
-        neuron=neurons.init(voltage),
-        u=three,
+        words=pack(zeros > 0),
+        neuron=neurons.init(inputs.initial_voltage(network, dynamics.neuron, keys.voltage)),
+        synapses=jnp.zeros((3, *zeros.shape), zeros.dtype),
         r=zeros,
         stimulus=zeros,
-        spiked=zeros > 0,
-        inbox=three,
         u_sum=zeros,
-        n_spikes=counts,
+        n_delivered=counts,
     )
 
 
-def _filtered(x: Array, arrived: Array, tau: float, dt: float) -> Array:
-    """One Euler step of  tau dx/dt = -x + arrived*delta(t)."""
-    return x + (-dt * x + arrived) / tau
-
-
-def step(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, stimulated: bool) -> tuple[SimState, Array]:
-    """One time step.
-
-    Args:
-      dynamics: the equations.
-      network: the wiring.
-      w: [G, L, S] plastic weights, or None: static synapses only.
-      state: after the last step.
-      keys: of this trial.
-      stimulated: whether the stimulus is on.
-
-    Returns:
-      The state after the step and [W] uint32, the spikes of the step: bit b of word k is neuron 32*k + b.
-    """
-    dt, synapse, like = dynamics.trial.dt, dynamics.synapse, network.bias
-    i = state.i + 1
-    from_exc, from_inh = state.inbox[0], state.inbox[1]
+def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
+    """(u_bal, u_plas), both [N]: the currents through static and through plastic synapses."""
+    if not network.static_width:
+        return jnp.zeros_like(network.bias), synapses[2]
+    exc, inh = synapses[0], synapses[1]
     if network.class_weight is not None:
         by_class = jnp.where(network.excitatory[None], network.class_weight[:, :1], network.class_weight[:, 1:])
-        from_exc, from_inh = from_exc * by_class[0], from_inh * by_class[1]
-    u_exc = _filtered(state.u[0], from_exc, synapse.tau_exc, dt)
-    u_inh = _filtered(state.u[1], from_inh, synapse.tau_inh, dt)
-    u_plas = _filtered(state.u[2], state.inbox[2], synapse.tau_plas, dt)
-    current = u_exc + u_inh + u_plas
-    r = _filtered(state.r, state.spiked.astype(like.dtype), synapse.tau_plas, dt)
-
-    drive, stimulus = network.bias, state.stimulus
-    if stimulated:
-        drive = drive + stimulus
-        stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
-    neuron = state.neuron
-    if dynamics.noise.sigma > 0:
-        neuron = neurons.jitter(neuron, inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like))
-    neuron, spiked = neurons.step(dynamics.neuron, dt, neuron, drive + current)
-    words = pack(spiked)
-    return SimState(
-        i=i,
-        neuron=neuron,
-        u=jnp.stack([u_exc, u_inh, u_plas]),
-        r=r,
-        stimulus=stimulus,
-        spiked=spiked,
-        inbox=deliver(network, w, words),
-        u_sum=state.u_sum + current,
-        n_spikes=state.n_spikes + spiked.astype(jnp.int32),
-    ), words
+        exc, inh = exc * by_class[0], inh * by_class[1]
+    return exc + inh, synapses[2]
 
 
 def pack(flags: Array) -> Array:
-    """[n] bool -> [ceil(n/32)] uint32, bit b of word k is flag 32*k + b."""
-    padded = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(-1, 32)
-    return jnp.sum(jnp.where(padded, np.uint32(1) << np.arange(32, dtype=np.uint32)[None, :], np.uint32(0)), axis=1, dtype=jnp.uint32)
+    """[n] bool -> [W] uint32 with W = ceil(n/32): bit b of word k is flag b*W + k."""
+    flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
+    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
+
+
+def unpack(words: Array, n: int) -> Array:
+    """[W] uint32 -> [n] bool, the inverse of `pack`."""
+    shift = jnp.arange(32, dtype=jnp.uint32)[:, None]
+    return ((words[None, :] >> shift) & np.uint32(1)).astype(bool).reshape(-1)[:n]
 
 
 def _lowest_bit(word: Array) -> Array:
@@ -178,53 +140,123 @@ def _lowest_bit(word: Array) -> Array:
     return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)
 
 
-def deliver(network: Network, w: Array | None, words: Array) -> Array:
-    """[3, N] what the spikes in `words` send: static excitatory, static inhibitory, plastic.
+def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, unit: Array) -> SimState:
+    """The state after the spikes of the last step have reset their neurons and reached their targets.
 
-    With class weights a static spike counts 1, so that sums are exact in any order; the receiver applies the weight.
+    Args:
+      dynamics: the equations.
+      network: the wiring.
+      w: [G, L, S] plastic weights, or None: static synapses only.
+      state: its words are the spikes.
+      gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic.
+      unit: what a spike adds to its neuron's r.
     """
-    n = network.n_neurons
+    n, count = network.n_neurons, state.words.shape[0]
 
-    def one_spike(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        words, blocks, inbox = carry
+    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, words, blocks, neuron, pool, r, n_delivered = carry
         block = jnp.argmax(blocks != 0).astype(jnp.int32)
-        index = block * 32 + _lowest_bit(blocks[block])
+        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
         word = words[index]
-        j = index * 32 + _lowest_bit(word)
+        j = _lowest_bit(word) * count + index
         rest = word & (word - np.uint32(1))
         words = words.at[index].set(rest)
         blocks = blocks.at[block].set(jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block]))
-        targets, values = _outputs(network, w, j, inbox.dtype)
-        return words, blocks, inbox.at[targets].add(values, mode="drop")
+        neuron = neurons.fire(dynamics.neuron, dynamics.trial.dt, neuron, j, state.i)
+        targets, values = _outputs(network, w, j, gain)
+        return left - 1, words, blocks, neuron, pool.at[targets].add(values, mode="drop"), r.at[j].add(unit), n_delivered.at[j].add(1)
 
-    empty = jnp.zeros(3 * n, network.bias.dtype)
-    _, _, inbox = lax.while_loop(lambda carry: jnp.any(carry[1] != 0), one_spike, (words, pack(words != 0), empty))
-    return inbox.reshape(3, n)
+    blocks = pack(state.words != 0)
+    total = jnp.sum(lax.population_count(state.words).astype(jnp.int32))
+    carry = (total, state.words, blocks, state.neuron, state.synapses.reshape(3 * n), state.r, state.n_delivered)
+    _, words, _, neuron, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_spike, carry)
+    return dataclasses.replace(state, words=words, neuron=neuron, synapses=pool.reshape(3, n), r=r, n_delivered=n_delivered)
 
 
-def _outputs(network: Network, w: Array | None, j: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """Where a spike of neuron j goes in a flat inbox [3*N] (3*N: nowhere), and what it adds there."""
+def _outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
+    """Where a spike of neuron j goes in the flat filters [3*N] (3*N: nowhere), and what it adds there."""
     n, size = network.n_neurons, network.group_size
-    targets, values = [], []
+    targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         start = network.indptr[j]
         edge = jnp.arange(network.static_width, dtype=jnp.int32) < network.indptr[j + 1] - start
         post = lax.dynamic_slice(network.post, (start,), (network.static_width,))
         targets.append(jnp.where(edge, post + jnp.where(network.excitatory[j], 0, n), 3 * n))
-        if network.weight is None:
-            values.append(jnp.ones(network.static_width, dtype))
-        else:
-            values.append(lax.dynamic_slice(network.weight, (start,), (network.static_width,)))
+        weight = jnp.ones(network.static_width, gain.dtype)
+        if network.weight is not None:
+            weight = lax.dynamic_slice(network.weight, (start,), (network.static_width,))
+        values.append(weight * jnp.where(network.excitatory[j], gain[0], gain[1]))
     if w is not None and network.plastic_width:
         start = network.out_indptr[j]
         filled = jnp.arange(network.plastic_width, dtype=jnp.int32) < network.out_indptr[j + 1] - start
         slot = lax.dynamic_slice(network.out_slot, (start,), (network.plastic_width,))
         post = (slot // network.n_inputs)[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None, :]
         targets.append(jnp.where(filled[:, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
-        values.append(w.reshape(-1, size)[slot].reshape(-1))
-    if not targets:
-        return jnp.zeros(0, jnp.int32), jnp.zeros(0, dtype)
+        values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
     return jnp.concatenate(targets), jnp.concatenate(values)
+
+
+def _factors(dynamics: Dynamics, n: int, dtype: Any) -> tuple[Array, Array]:
+    """(decay, gain) [n, 3] of the filters in the steps of a block: a^i, and what a unit of input adds to y."""
+    tau = np.array([dynamics.synapse.tau_exc, dynamics.synapse.tau_inh, dynamics.synapse.tau_plas])
+    power = (1 - dynamics.trial.dt / tau)[None, :] ** np.arange(1, n + 1)[:, None]
+    return jnp.asarray(power, dtype), jnp.asarray(1 / (tau * power), dtype)
+
+
+def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
+    """The state with the last step's spikes on their way: what must be done before the weights they meet change.
+
+    The filters then hold what the next step takes up, and are no longer those that learning wants.
+    """
+    gain = _factors(dynamics, 1, network.bias.dtype)[1][0]
+    return deliver(dynamics, network, w, state, gain, gain[2])
+
+
+def block(
+    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, n: int, stimulated: bool
+) -> tuple[SimState, Array]:
+    """`n` time steps, few enough that the filters need no renormalising between them.
+
+    A filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block y = x_i/a^i is kept instead,
+    which changes only where a spike arrives: a decay costs nothing, and a step touches the N voltages and reads the
+    filters but writes no other array.
+
+    Args:
+      dynamics: the equations.
+      network: the wiring.
+      w: [G, L, S] plastic weights, or None: static synapses only.
+      state: after the last step.
+      keys: of this trial.
+      n: steps.
+      stimulated: whether the stimulus is on.
+
+    Returns:
+      The state after the block and [n, W] uint32, the spikes of its steps as `pack` packs them.
+    """
+    dt, like = dynamics.trial.dt, network.bias
+    decay, gain = _factors(dynamics, n, like.dtype)
+
+    def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array]:
+        decay, gain = factors
+        state = deliver(dynamics, network, w, state, gain, gain[2])
+        i = state.i + 1
+        u_bal, u_plas = currents(network, state.synapses * decay[:, None])
+        drive, stimulus = network.bias + u_bal, state.stimulus
+        if w is not None:
+            drive = drive + u_plas
+        if stimulated:
+            drive = drive + stimulus
+            stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
+        kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like)
+        neuron, spiked = neurons.integrate(dynamics.neuron, dt, state.neuron, i, drive, kick)
+        words = pack(spiked)
+        return dataclasses.replace(state, i=i, words=words, neuron=neuron, stimulus=stimulus), words
+
+    state, spikes = lax.scan(one_step, state, (decay, gain))
+    synapses = state.synapses * decay[-1][:, None]
+    u_bal, u_plas = currents(network, synapses)
+    u_sum = state.u_sum + n * (u_bal + u_plas)
+    return dataclasses.replace(state, synapses=synapses, r=state.r * decay[-1, 2], u_sum=u_sum), spikes
 
 
 def advance(
@@ -238,13 +270,19 @@ def advance(
     stimulated: bool = False,
     record: bool = False,
 ) -> tuple[SimState, Array | None]:
-    """`n` steps; with `record` also their spikes, [n, W] uint32 words as `step` gives them."""
+    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `pack` packs them."""
+    size = dynamics.trial.block
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
-        after, words = step(dynamics, network, w, state, keys, stimulated)
+        after, words = block(dynamics, network, w, state, keys, size, stimulated)
         return after, words if record else None
 
-    state, spikes = lax.scan(body, state, None, length=n)
+    state, spikes = lax.scan(body, state, None, length=n // size)
+    if spikes is not None:
+        spikes = spikes.reshape(-1, spikes.shape[2])
+    if n % size:
+        state, words = block(dynamics, network, w, state, keys, n % size, stimulated)
+        spikes = None if spikes is None else jnp.concatenate([spikes, words])
     return state, spikes
 
 
@@ -291,15 +329,19 @@ def calibrate(dynamics: Dynamics, network: Network, keys: Keys) -> Calibration:
     state = init(dynamics, network, keys)
     state, _ = advance(dynamics, network, None, state, keys, half)
     pivot = state.u_sum / half  # sums of differences from about the mean lose no digits
+    size = dynamics.trial.block
+    samples, rest = divmod(steps - half, size)
 
     def body(carry: tuple[SimState, Array, Array], _: None) -> tuple[tuple[SimState, Array, Array], None]:
         state, total, squares = carry
-        state = step(dynamics, network, None, state, keys, False)[0]
-        difference = state.u_bal - pivot
+        state = block(dynamics, network, None, state, keys, size, False)[0]
+        difference = currents(network, state.synapses)[0] - pivot
         return (state, total + difference, squares + difference**2), None
 
     zeros = jnp.zeros_like(pivot)
-    (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=steps - half)
-    offset = total / (steps - half)
-    variance = jnp.maximum(squares / (steps - half) - offset**2, 0)
+    (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=samples)
+    if rest:
+        state, _ = block(dynamics, network, None, state, keys, rest, False)
+    offset = total / samples
+    variance = jnp.maximum(squares / samples - offset**2, 0)
     return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes)

@@ -73,8 +73,10 @@ def iterate(
     def until_learning(carry: tuple[simulate.SimState, Learner], target_m: Array) -> tuple[tuple[simulate.SimState, Learner], Array]:
         state, learner = carry
         state, _ = simulate.advance(dynamics, network, learner.w, state, keys, every)
-        learner = rls_.learn(rls, network, learner, state.r, state.u_bal, target_m)
-        return (simulate.restart_sum(state), learner), state.u_sum / every
+        u_bal, _ = simulate.currents(network, state.synapses)
+        after = simulate.deliver_early(dynamics, network, learner.w, state)
+        learner = rls_.learn(rls, network, learner, state.r, u_bal, target_m)
+        return (simulate.restart_sum(after), learner), state.u_sum / every
 
     state = simulate.before_learning(dynamics, network, learner.w, keys)
     (state, learner), currents = lax.scan(until_learning, (state, learner), wanted)

@@ -73,7 +73,7 @@ def test_round_trip():
         ("trial.duration=1005", "trial.duration=1005 ms: should be a multiple of trial.learn_every=10 ms, such as 1000"),
         ("neuron.refractory=0.25", "neuron.refractory=0.25 ms: should be a multiple of trial.dt"),
         ("neuron.reset=1.5", "neuron.reset=1.5: should be below neuron.threshold=1"),
-        ("synapse.tau_exc=0.05", "synapse.tau_exc=0.05 ms: should be at least trial.dt=0.1 ms"),
+        ("synapse.tau_exc=0.05", "synapse.tau_exc=0.05 ms: should be at least twice trial.dt=0.1 ms"),
         ("plastic.n_inputs=7", "plastic.n_inputs=7: should be even"),
         ("static.ei=0.5", "static.ei=0.5: should be at most 0"),
         ("rls.gain=tsn", "rls.gain=tsn: should be textbook or tsn_head"),

@@ -21,7 +21,7 @@ def spikes_of(dynamics, net, keys, steps, w=None, start=None):
     state = simulate.init(dynamics, net, keys) if start is None else start
     run = jax.jit(lambda net, w, state, keys: simulate.advance(dynamics, net, w, state, keys, steps, record=True))
     state, words = run(net, w, state, keys)
-    return *evaluate.unpack(np.asarray(words), net.n_neurons), state
+    return *evaluate.unpack(np.asarray(words)), state
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
@@ -68,14 +68,16 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size
     net, weight, _ = network.build(config)
     w = jnp.asarray(network.to_groups(weight, size))
     dynamics, keys = Dynamics.of(config), keys_of()
-    step = jax.jit(lambda net, w, state, keys: simulate.step(dynamics, net, w, state, keys, True)[0])
+    runs = [
+        jax.jit(lambda net, w, state, keys, n=n: simulate.advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)
+    ]
     state = simulate.init(dynamics, net, keys)
     active = 0
-    for _ in range(300):
-        state = step(net, w, state, keys)
+    for turn in range(300):
+        state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
         expected = rls.errors(net, w, rls.gather_inputs(net, state.r), jnp.zeros(60), jnp.zeros(60)).reshape(-1)[:60]
-        np.testing.assert_allclose(state.u[2], expected, atol=1e-12, rtol=0)
-        active += int(np.any(np.asarray(state.u[2]) != 0))
+        np.testing.assert_allclose(state.synapses[2], expected, atol=1e-12, rtol=0)
+        active += int(np.any(np.asarray(state.synapses[2]) != 0))
     assert active > 200
 
 
@@ -84,9 +86,8 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
-    net, weight, _ = network.build(
-        compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
-    )
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
+    net, weight, _ = network.build(config)
     static, plastic = np.zeros((n, n)), np.zeros((n, n))
     source = np.repeat(np.arange(n), np.diff(arrays["static/indptr"]))
     np.add.at(static, (arrays["static/post"], source), arrays["static/weight"])
@@ -95,19 +96,36 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
         for slot in np.flatnonzero(pre[i] >= 0):
             plastic[i, pre[i, slot]] += weight[i, slot]
     exc = arrays["neuron/excitatory"]
-    send = jax.jit(simulate.deliver)
+    dynamics, w = Dynamics.of(config), jnp.asarray(network.to_groups(weight, size))
+    before = dataclasses.replace(simulate.init(dynamics, net, keys_of()), i=jnp.int32(9))
+    send = jax.jit(lambda state: simulate.deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0]), jnp.float64(7.0)))
     for share in (0, 0.03, 0.5, 1):
         spiked = np.random.default_rng(1).random(n) < share
-        inbox = send(net, jnp.asarray(network.to_groups(weight, size)), simulate.pack(jnp.asarray(spiked)))
-        expected = static @ (spiked & exc), static @ (spiked & ~exc), plastic @ spiked
-        np.testing.assert_allclose(inbox, np.stack(expected), atol=1e-12)
+        after = send(dataclasses.replace(before, words=simulate.pack(jnp.asarray(spiked))))
+        expected = 2 * static @ (spiked & exc), 3 * static @ (spiked & ~exc), 5 * plastic @ spiked
+        np.testing.assert_allclose(after.synapses, np.stack(expected), atol=1e-12)
+        np.testing.assert_array_equal(after.r, 7.0 * spiked)
+        np.testing.assert_array_equal(after.n_spikes, spiked)
+        np.testing.assert_array_equal(after.neuron.v, np.where(spiked, 0, before.neuron.v))
+        np.testing.assert_array_equal(after.neuron.until, np.where(spiked, 10, 0))
+        assert not np.any(np.asarray(after.words))
 
 
 def test_pack_and_unpack():
     flags = np.random.default_rng(0).random((5, 77)) < 0.3
     words = np.stack([np.asarray(simulate.pack(jnp.asarray(row))) for row in flags])
-    step, neuron = evaluate.unpack(words, 77)
-    np.testing.assert_array_equal(np.stack([step, neuron]), np.stack(np.nonzero(flags)))
+    np.testing.assert_array_equal([simulate.unpack(jnp.asarray(row), 77) for row in words], flags)
+    step, neuron = evaluate.unpack(words)
+    again = np.zeros_like(flags)
+    again[step, neuron] = True
+    np.testing.assert_array_equal(again, flags)
+    assert np.all(np.diff(step) >= 0)
+
+
+def test_blocks_divide_the_learning_interval():
+    for every, block in ((10.0, 10), (5.0, 10), (2.5, 5), (0.7, 7), (10.1, 1)):
+        config = compose("config=tiny", f"trial.learn_every={every}", f"trial.duration={10 * every}")
+        assert config.trial.block == block
 
 
 def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions():

@@ -138,16 +138,18 @@ def test_metrics_report_what_the_trial_did(tmp_path):
     learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(ready.weight, 1)))
     import jax
 
-    step = jax.jit(lambda w, state: simulate.step(dynamics, net, w, state, keys, False)[0])
+    run = jax.jit(lambda w, state: simulate.advance(dynamics, net, w, state, keys, 10)[0])
+    early = jax.jit(lambda w, state: simulate.deliver_early(dynamics, net, w, state))
     learn = jax.jit(lambda *a: rls.learn(config.rls, net, *a))
     state, means = simulate.before_learning(dynamics, net, learner.w, keys), []
     for target in jnp.asarray(ready.target[0]):
         total = np.zeros(512)
-        for _ in range(100):
-            state = step(learner.w, state)
-            total += np.asarray(jnp.sum(state.u, axis=0))
-        means.append(total / 100)
-        learner = learn(learner, state.r, state.u_bal, target)
+        for _ in range(10):
+            state = run(learner.w, state)
+            total += np.asarray(sum(simulate.currents(net, state.synapses)))
+        means.append(total / 10)
+        before, state = state, early(learner.w, state)
+        learner = learn(learner, before.r, simulate.currents(net, before.synapses)[0], target)
     np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], network.from_groups(np.asarray(learner.w), 512), atol=1e-4)
     smooth = scores.window_weights(config.trial) @ np.array(means)
     expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
