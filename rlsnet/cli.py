@@ -58,8 +58,12 @@ def main() -> None:
     except UserError as error:
         sys.exit(_complain(str(error)))
     except KeyboardInterrupt:
-        _complain("interrupted; nothing since the last checkpoint is kept.")
+        _complain("interrupted.")
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        sys.exit(_complain("out of memory; the memory plan in rlsnet.log says what was needed."))
     except OSError as error:
         sys.exit(_complain(f"{error.filename or 'file system'}: {error.strerror or error}."))
 
@@ -101,7 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _setting(arguments: list[str], key: str) -> str | None:
     """The value of the last key=value among the arguments."""
-    found = [a.split("=", 1)[1] for a in arguments if a.startswith(f"{key}=")]
+    found = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
     return found[-1].strip("'\"") if found and found[-1] not in ("null", "") else None
 
 
@@ -131,7 +135,16 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     run = Run.open(path, key)
     if verb == "train" and not run.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
-    return [f"hydra.run.dir='{run.path}'", "hydra.output_subdir=null"]
+    quoted = str(run.path).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
+
+
+def _quoted(argument: str) -> str:
+    """A resume=PATH or run=PATH with the quotes that Hydra's grammar wants around an odd path."""
+    key, _, value = argument.partition("=")
+    if key not in ("resume", "run") or re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
+        return argument
+    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _with_hydra(verb: str, arguments: list[str]) -> int:
@@ -139,16 +152,21 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
     extra = _folder_overrides(verb, arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us, not to a traceback
     import hydra
+    import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-    sys.argv = ["rlsnet", *arguments, *extra]
-    task = _task(verb)
+    overrides = [_quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
+    others = [a for a in arguments if "=" not in a or a.startswith("-")]
+    sys.argv = ["rlsnet", *overrides, *extra, *others]  # Hydra wants overrides in one piece
+    failed: list[UserError] = []
     try:
-        hydra.main(config_path=str(configs_dir()), config_name="config", **options)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+        hydra.main(config_path=str(configs_dir()), config_name="config", **options)(_task(verb, failed))()
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_one_line(error)) from error
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -157,6 +175,8 @@ def _one_line(error: Exception) -> str:
     text = str(error)
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: cannot be read as key=value ({text.splitlines()[0]})."
+    if "Ambiguous value for argument" in text:
+        return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs -m."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
         if "No match in the defaults list" in text:
@@ -170,26 +190,26 @@ def _one_line(error: Exception) -> str:
         )
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"
-    return text.splitlines()[0] if text else type(error).__name__
+    return " ".join(text.split()) if text else type(error).__name__
 
 
-def _task(verb: str) -> Callable[[Any], None]:
-    """What Hydra calls with each composed configuration."""
+def _task(verb: str, failed: list[UserError]) -> Callable[[Any], None]:
+    """What Hydra calls with each composed configuration; a job's mistake is logged and goes to `failed`, the next job runs."""
 
     def task(cfg: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
         hydra_config = HydraConfig.get()
-        values = OmegaConf.to_container(cfg, resolve=True)
-        assert isinstance(values, dict)
+        many = "MULTIRUN" in str(hydra_config.mode)
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
         try:
             _run(verb, values, list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
         except UserError as error:
-            log.error("%s", error) if hydra_config.mode.name == "MULTIRUN" else logging.getLogger("rlsnet.file").error("%s", error)
-            raise
+            logging.getLogger("rlsnet" if many else "rlsnet_file").error("%s", error)
+            failed.append(error)
         finally:
-            if hydra_config.mode.name == "MULTIRUN":
+            if many:
                 import jax
 
                 jax.clear_caches()
@@ -211,7 +231,7 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     if verb != "train" or resumed:
         from rlsnet.experiment import resumed_values
 
-        saved = run.saved_config()
+        saved = _completed(run.saved_config(), values)
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
         values = resumed_values(saved, asked, run.path)
     config = from_dict({**values, "resume": None, "run": None})
@@ -229,6 +249,17 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
         from rlsnet.plots import plot
 
         plot(config, run)
+
+
+def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings with those that a run of an older version does not know at their defaults."""
+    result = dict(saved)
+    for key, value in defaults.items():
+        if key not in result:
+            result[key] = value
+        elif isinstance(value, dict) and isinstance(result[key], dict) and value.get("name") == result[key].get("name"):
+            result[key] = _completed(result[key], value)
+    return result
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -252,6 +283,8 @@ def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str])
         *parents, last = key.split(".")
         source, into = composed, result
         for parent in parents:
-            source, into = source[parent], into.setdefault(parent, {})
+            source, into = source[parent], into[parent]
+            if not isinstance(into, dict):
+                raise UserError(f"config.yaml of the run: {parent}={into}: should be a section.")
         into[last] = source[last]
     return result

@@ -229,7 +229,7 @@ class Config:
     engine: EngineConfig
 
 
-def _variants(annotation: Any) -> list[Any]:
+def variants(annotation: Any) -> list[Any]:
     """The dataclasses an annotation allows: one, or those of a union."""
     options = typing.get_args(annotation) or (annotation,)
     return [o for o in options if dataclasses.is_dataclass(o)]
@@ -245,7 +245,7 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         yield prefix + field.name
-        for variant in _variants(hints[field.name]):
+        for variant in variants(hints[field.name]):
             yield from keys(variant, f"{prefix}{field.name}.")
 
 
@@ -291,23 +291,26 @@ def _scalar(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> A
 def _section(cls: type, values: Any, prefix: str) -> Any:
     """A dataclass from a mapping: types converted, unknown and missing keys named."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{prefix[:-1]}={values}: should be a section with keys {', '.join(f.name for f in dataclasses.fields(cls))}.")
+        names = ", ".join(f.name for f in dataclasses.fields(cls))
+        raise UserError(f"{prefix[:-1]}={'null' if values is None else values}: should be a section with keys {names}.")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
+        if name == "config" and not prefix:
+            raise UserError("config: no such key; should the file config/NAME.yaml not start with '# @package _global_'?")
         if name not in known:
             raise UserError(f"{prefix}{name}: no such key.{suggest(prefix + str(name))}")
     arguments = {}
     for name, field in known.items():
         if name not in values:
             raise UserError(f"{prefix}{name}: missing; it is {field.metadata.get('help', 'a section')}.")
-        variants = _variants(hints[name])
-        if not variants:
+        options = variants(hints[name])
+        if not options:
             arguments[name] = _scalar(prefix + name, values[name], hints[name], field.metadata)
             continue
-        variant = variants[0]
-        if len(variants) > 1:
-            named = {choice: v for v in variants for choice in _choices(v)}
+        variant = options[0]
+        if len(options) > 1:
+            named = {choice: v for v in options for choice in _choices(v)}
             chosen = values[name].get("name") if isinstance(values[name], Mapping) else values[name]
             if chosen not in named:
                 raise UserError(f"{prefix}{name}.name={chosen}: should be {' or '.join(named)}.")
@@ -325,7 +328,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 def is_multiple(value: float, unit: float) -> bool:
     """Whether `value` is a whole number of `unit`s, but for rounding."""
-    return abs(value / unit - round(value / unit)) < 1e-6 * max(1.0, abs(value / unit))
+    return abs(value / unit - round(value / unit)) < 1e-6
 
 
 def validate(config: Config) -> None:
@@ -348,6 +351,8 @@ def validate(config: Config) -> None:
     if neuron.reset >= neuron.threshold:
         raise UserError(f"neuron.reset={neuron.reset:g}: should be below neuron.threshold={neuron.threshold:g}.")
     taus = {f"synapse.{k}": getattr(config.synapse, k) for k in ("tau_exc", "tau_inh", "tau_plas")}
+    if isinstance(config.stimulus, OUStimulusConfig):
+        taus["stimulus.tau"] = config.stimulus.tau
     for key, tau in {**taus, "neuron.tau_m": neuron.tau_m}.items():
         if tau < 2 * trial.dt:
             raise UserError(f"{key}={tau:g} ms: should be at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")

@@ -31,9 +31,9 @@ def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         key = prefix + field.name
-        variants = [o for o in typing.get_args(hints[field.name]) or (hints[field.name],) if dataclasses.is_dataclass(o)]
+        variants = schema.variants(hints[field.name])
         if variants:
-            yield from _rows(typing.cast(type, variants[0]), values, f"{key}.")
+            yield from _rows(variants[0], values, f"{key}.")
         else:
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""
             choices = f" ({', '.join(map(str, field.metadata['choices']))})" if "choices" in field.metadata else ""
@@ -125,10 +125,9 @@ def _run_rows(path: str) -> Iterator[tuple[str, Any]]:
         yield "seconds an iteration", f"{sorted(m['seconds'] for m in metrics)[len(metrics) // 2]:.2f} (median)"
         if known:
             yield "correlation", f"{known[-1]:.3f} last, {max(known):.3f} best"
-        yield (
-            "rate",
-            f"{last['rate_exc_hz']:.2f} Hz excitatory, {last['rate_inh_hz']:.2f} Hz inhibitory" if last["rate_exc_hz"] else "undefined",
-        )
+        for name, key in (("excitatory", "rate_exc_hz"), ("inhibitory", "rate_inh_hz")):
+            if last[key] is not None:
+                yield f"rate, {name}", f"{last[key]:.2f} Hz"
     yield "checkpoints", ", ".join(map(str, run.iterations())) or "none"
     if run.network.exists():
         yield from _store_rows(str(run.network))
@@ -154,5 +153,5 @@ def _store_rows(path: str) -> Iterator[tuple[str, Any]]:
         yield "made with", ", ".join(f"{k} {v}" for k, v in dict(group.attrs["versions"]).items())
     for name, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array):
-            dims = array.metadata.dimension_names or [""] * array.ndim
+            dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim
             yield name, f"{array.dtype} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"

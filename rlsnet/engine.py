@@ -13,6 +13,8 @@ def setup(engine: EngineConfig) -> str:
     jax.config.update("jax_enable_x64", engine.precision == "float64")
     jax.config.update("jax_compilation_cache_dir", str(zarrio.cache_dir() / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if engine.platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     try:
         device = jax.devices(None if engine.platform == "auto" else engine.platform)[0]
     except RuntimeError as error:

@@ -21,7 +21,7 @@ from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "engine.platform")  # on resume
+MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "recording.path", "engine.platform")  # in an existing run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     load = config.network.load
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
-    if isinstance(config.target, RecordingTargetConfig) and not (given_target and config.recording.path is None):
+    if isinstance(config.target, RecordingTargetConfig) and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
     conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)
@@ -53,7 +53,8 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     log.info(memory.check(sizes, learning))
     start = time.perf_counter()
     net, weight, target = network.build(config, recording.n_units if recording else None)
-    edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0)) * net.group_size:,} plastic synapses"
+    members = np.bincount(np.arange(net.n_neurons) // net.group_size)
+    edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
     log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, time.perf_counter() - start)
     if target is None:
         start = time.perf_counter()
@@ -64,18 +65,34 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
 
 
 def reopen(config: Config, run: Run) -> Prepared:
-    """What a run started from, out of its own folder."""
+    """What a run started from, out of its own folder; the recording is not opened."""
     if not run.network.exists():
         raise UserError(f"{run.network}: not there; the run stopped before it had drawn its network and has to be started anew.")
-    own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network)))
+    own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     net, weight, target = network.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; it should be there, currents of shape [C, M, N].")
-    recording = None
-    if isinstance(config.target, RecordingTargetConfig):
-        with Progress("off").counting("") as tell:
-            recording = recordings.for_config(config, log.info, tell)
-    return Prepared(net, weight, target, recording)
+    return Prepared(net, weight, target, None)
+
+
+def save_network(run: Run, ready: Prepared) -> None:
+    """Writes network.zarr, with the path of the recording that the targets were made from."""
+    source = {} if ready.recording is None else {"recording": str(ready.recording.path.resolve())}
+    network.save(run.network, ready.network, ready.weight, ready.target, **source)
+
+
+def find_recording(config: Config, run: Run) -> Recording | None:
+    """The recording that a run's targets were made from, or None where there was none or it is not to be found."""
+    made_from = zarrio.open_group(run.network, "run", network.FORMAT).attrs.get("recording")
+    if made_from is None:
+        return None
+    for path in (config.recording.path, made_from):
+        if path is not None and Path(path).exists():
+            recording = recordings.open_recording(path)
+            recordings.check_bins(recording, config.trial)
+            return recording
+    log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
+    return None
 
 
 def start(config: Config, run: Run) -> Progress:
@@ -97,19 +114,20 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         return 0
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
-    show = start(config, run)
-    if resumed:
-        ready = reopen(config, run)
-        learner = run.load_learner(done, ready.network)
-        run.cut_metrics(done)
-        log.info("Resuming after iteration %d.", done)
-    else:
-        ready = prepare(config, show, learning=True)
-        network.save(run.network, ready.network, ready.weight, ready.target)
-        run.cut_metrics(0)
-        learner = rls.init(config.rls, ready.network, jnp.asarray(network.to_groups(ready.weight, ready.network.group_size)))
-    run.save_config(config)
-    stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
+    with run.claimed():
+        show = start(config, run)
+        if resumed:
+            ready = reopen(config, run)
+            learner = run.load_learner(done, ready.network)
+            run.cut_metrics(done)
+            log.info("Resuming after iteration %d.", done)
+        else:
+            run.clear()
+            ready = prepare(config, show, learning=True)
+            save_network(run, ready)
+            learner = rls.init(config.rls, ready.network, jnp.asarray(network.to_groups(ready.weight, ready.network.group_size)))
+        run.save_config(config)
+        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
@@ -119,19 +137,20 @@ def run_simulation(config: Config, run: Run) -> None:
     """Draws a network and runs it as it is, with its initial weights."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
-    show = start(config, run)
-    ready = prepare(config, show, learning=False)
-    network.save(run.network, ready.network, ready.weight, ready.target)
-    run.save_config(config)
-    w = jnp.asarray(network.to_groups(ready.weight, ready.network.group_size))
-    _evaluate(config, ready, w, run, show, 0)
+    with run.claimed():
+        show = start(config, run)
+        ready = prepare(config, show, learning=False)
+        save_network(run, ready)
+        run.save_config(config)
+        w = jnp.asarray(network.to_groups(ready.weight, ready.network.group_size))
+        _evaluate(config, ready, w, run, show, 0)
 
 
 def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
     path = run.checkpoint(config.test.checkpoint)
     show = start(config, run)
-    ready = reopen(config, run)
+    ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
     iteration = int(path.name.split(".")[0])
     _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
 
@@ -142,7 +161,7 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
     excitatory = np.asarray(ready.network.excitatory)
     rate, correlation = results["rate"][...], results["current_correlation"][...]
-    log.info("Rate %.3f Hz excitatory, %.3f Hz inhibitory.", rate[:, excitatory].mean(), rate[:, ~excitatory].mean())
+    log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:
         log.info("Rate correlation %s.", _mean(results["rate_correlation"][...]))
@@ -167,7 +186,7 @@ def resumed_values(saved: dict[str, Any], asked: dict[str, Any], where: Path) ->
         old, new = before.get(key), now.get(key)
         same = old == new or (isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new))
         if not same and not key.startswith(MAY_CHANGE):
-            raise UserError(f"{key}={yaml.safe_dump(new).split()[0]}: {where} was trained with {old}; this cannot change on resume.")
+            raise UserError(f"{key}={yaml.safe_dump(new).split()[0]}: {where} was made with {old}; this cannot change in an existing run.")
     return asked
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import jax.numpy as jnp
 from jax import Array
 
 from rlsnet import rng
-from rlsnet.config import LIFConfig, NoiseConfig, NoStimulusConfig, OUStimulusConfig
+from rlsnet.config import LIFConfig, NoiseConfig, OUStimulusConfig
 from rlsnet.network import Network
 
 
@@ -27,12 +26,10 @@ def voltage_noise(noise: NoiseConfig, tau_m: float, dt: float, stream: Array, st
     return (noise.sigma * math.sqrt(dt / tau_m)) * rng.normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
-def stimulus_step(stimulus: OUStimulusConfig | NoStimulusConfig, dt: float, s: Array, stream: Array, step: Array) -> Array:
+def stimulus_step(stimulus: OUStimulusConfig, dt: float, s: Array, stream: Array, step: Array) -> Array:
     """The stimulus [N] of the next step: s + (mean - s)*dt/tau + sigma*sqrt(dt)*xi, from s = 0 at its start.
 
     xi depends on the condition (in the key) and the step only, so that every trial of a condition gets the same one.
     """
-    if isinstance(stimulus, NoStimulusConfig):
-        return jnp.zeros_like(s)
     xi = rng.normal(rng.fold(stream, step), s.shape[0], s.dtype)
     return s + (dt / stimulus.tau) * (stimulus.mean - s) + (stimulus.sigma * math.sqrt(dt)) * xi

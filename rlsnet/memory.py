@@ -10,7 +10,7 @@ import psutil
 
 from rlsnet import zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.network import FORMAT
+from rlsnet.network import FORMAT, group_size_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,27 +21,31 @@ class Sizes:
     group_size: int
     inputs: int
     edges: int
+    weighted: bool  # a weight for each static edge
     conditions: int
     points: int
+    every: int  # steps between learning points
     item: int  # bytes of a floating point number
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
         """From the configuration, and from the shapes in network.load where it says more."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
-        edges = None
+        edges, weighted = None, False
         if config.network.load is not None:
             given = zarrio.open_group(config.network.load, "network.load", FORMAT)
             n = zarrio.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
             if "plastic/pre" in given:
                 inputs = zarrio.array(given, "plastic/pre", ["G", "L"], "iu", config.network.load).shape[1]
-                size = int({**given["plastic"].attrs, **given["plastic/pre"].attrs}.get("group_size", 1))
+                size = group_size_of(given, config.network.load)
+            weighted = "static/weight" in given
             if "static/post" in given:
                 edges = zarrio.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
         edges = n * config.static.out_degree if edges is None else edges
-        return Sizes(n, size, inputs, edges, conditions, config.trial.n_points, np.dtype(config.engine.precision).itemsize)
+        item = np.dtype(config.engine.precision).itemsize
+        return Sizes(n, size, inputs, edges, weighted, conditions, config.trial.n_points, config.trial.every, item)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -53,7 +57,8 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     parts = {
         "P": groups * sizes.inputs**2 * item if learning else 0,
         "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
-        "static wiring": sizes.edges * 4,
+        "static wiring": sizes.edges * (4 + item * sizes.weighted),
+        "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
         "currents of a trial": 3 * sizes.points * n * item,
         "state": 20 * n * item,

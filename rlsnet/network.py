@@ -7,6 +7,7 @@ neurons that share plastic inputs, T steps and M learning points of a trial, C c
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from jax import Array, lax
 
 from rlsnet import rng, zarrio
 from rlsnet.config import Config, PlasticConfig, StaticConfig, UserError
+
+log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-network"
 VERSION = 1
@@ -111,6 +114,9 @@ def draw_plastic(stream: Array, plastic: PlasticConfig, excitatory: np.ndarray) 
     half = plastic.n_inputs // 2
     rows = []
     for label, members in enumerate((np.flatnonzero(excitatory), np.flatnonzero(~excitatory))):
+        if not half:
+            rows.append(np.zeros((groups, 0), np.int32))
+            continue
         streams = rng.fold(rng.fold(stream, label), jnp.arange(groups))
         draw = jax.jit(rng.permute, static_argnums=2)(streams[:, None, :], jnp.arange(half, dtype=jnp.uint32)[None, :], len(members))
         rows.append(np.sort(members.astype(np.int32)[np.asarray(draw)], axis=1))
@@ -166,6 +172,10 @@ def build(config: Config, n_units: int | None = None) -> tuple[Network, np.ndarr
             raise UserError("network.n_neurons=null: should be a number unless target=recording or network.load gives it.")
         excitatory = np.arange(n) < round(config.network.fraction_excitatory * n)
     n = len(excitatory)
+    if n < 2:
+        raise UserError(f"{given.path}: neuron/excitatory has {n} values; should be one per neuron, at least 2.")
+    if given and config.network.n_neurons not in (None, n):
+        log.info("network.load has %d neurons and its own sizes; network.n_neurons=%d does not count.", n, config.network.n_neurons)
 
     indptr, post, weight, class_weight = _static(config, given, n)
     size = given.group_size(config.plastic.group_size)
@@ -177,6 +187,8 @@ def build(config: Config, n_units: int | None = None) -> tuple[Network, np.ndarr
     elif len(pre) != -(-n // size):
         raise UserError(f"{given.path}: plastic/pre has {len(pre)} rows; should be {-(-n // size)}: {n} neurons in groups of {size}.")
     given.check_range("plastic/pre", pre, -1, n)
+    if given and "plastic/pre" in given and not pre.shape[1]:
+        raise UserError(f"{given.path}: plastic/pre has no inputs; should be of shape [{len(pre)}, L], or left out.")
     pre = np.ascontiguousarray(pre, np.int32)
     initial = given.read("plastic/weight", [n, pre.shape[1]], "f")
     if initial is None:
@@ -186,6 +198,8 @@ def build(config: Config, n_units: int | None = None) -> tuple[Network, np.ndarr
         bias = class_bias(config.static)[np.where(excitatory, 0, 1)]
     v0 = given.read("neuron/v0", [n], "f")
     target = given.read("target", ["C", config.trial.n_points, n], "f")
+    if target is not None and not len(target):
+        raise UserError(f"{given.path}: target holds no condition; should be of shape [C, {config.trial.n_points}, {n}].")
 
     out_indptr, out_slot = outputs_of(pre, n)
     static_width, plastic_width = _widest(indptr), _widest(out_indptr)
@@ -265,21 +279,23 @@ class _Given:
         if self.group is not None:
             zarrio.array(self.group, "neuron/excitatory", ["N"], "b", str(path))
 
+    def __contains__(self, name: str) -> bool:
+        return self.group is not None and name in self.group
+
     def read(self, name: str, shape: list[int | str], kind: str) -> np.ndarray | None:
         """The checked array, in memory."""
-        if self.group is None or name not in self.group:
+        if name not in self:
             return None
-        values = np.asarray(zarrio.array(self.group, name, shape, kind, str(self.path))[...])
+        values = zarrio.read(zarrio.array(self.group, name, shape, kind, str(self.path)))
         if values.dtype.kind == "f" and not np.all(np.isfinite(values)):
             raise UserError(f"{self.path}: {name} holds values that are not finite.")
         return values
 
     def group_size(self, otherwise: int) -> int:
         """S of the store's plastic wiring."""
-        if self.group is None or "plastic/pre" not in self.group:
+        if "plastic/pre" not in self:
             return otherwise
-        attributes = {**self.group["plastic"].attrs, **self.group["plastic/pre"].attrs}
-        return int(attributes.get("group_size", 1))
+        return group_size_of(self.group, str(self.path))
 
     def check_range(self, name: str, values: np.ndarray, low: int, end: int) -> None:
         """Whether indices lie in low..end-1; raises UserError."""
@@ -287,7 +303,15 @@ class _Given:
             raise UserError(f"{self.path}: {name} reaches from {values.min()} to {values.max()}; should be within {low} to {end - 1}.")
 
 
-def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray) -> None:
+def group_size_of(group: zarr.Group, where: str) -> int:
+    """S of a store's plastic wiring; `where` names the store in a message."""
+    size = {**group["plastic"].attrs, **group["plastic/pre"].attrs}.get("group_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{where}: attribute group_size of plastic is {size!r}; should be a whole number, at least 1.")
+    return size
+
+
+def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray, **attributes: Any) -> None:
     """Writes a network.zarr, whole or not at all.
 
     Args:
@@ -295,9 +319,10 @@ def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray) -
       network: wiring and neurons.
       weight: [N, L] initial plastic weights.
       target: [C, M, N] target currents.
+      **attributes: more attributes of its root.
     """
     with zarrio.replacing(path) as temporary:
-        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION})
+        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION, **attributes})
         zarrio.write(root, "neuron/excitatory", network.excitatory, ["neuron"])
         zarrio.write(root, "neuron/bias", network.bias, ["neuron"], units="threshold")
         if network.v0 is not None:

@@ -15,7 +15,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import zarr
 from matplotlib.figure import Figure
-from scipy.ndimage import uniform_filter1d
 
 from rlsnet import evaluate, network, scores, zarrio
 from rlsnet.config import Config, UserError
@@ -60,13 +59,13 @@ class Results:
 
     @property
     def time(self) -> np.ndarray:
-        """[M] s, from stim_off to the middle of each bin."""
+        """[M] s, from stim_off to each learning point."""
         trial = self.config.trial
-        return (np.arange(trial.n_points) + 0.5) * trial.learn_every / 1000
+        return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
         """[M, ...] averaged over the window in which scores are computed."""
-        return uniform_filter1d(values, max(1, round(scores.WINDOW / self.config.trial.learn_every)), axis=0)
+        return np.tensordot(scores.window_weights(self.config.trial), values, 1)
 
 
 def learning_curve(results: Results) -> Figure:
@@ -264,7 +263,10 @@ def plot(config: Config, run: Run) -> None:
         raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
     run.figures.mkdir(exist_ok=True)
     for name, draw in drawn.items():
-        _save(draw(results), run.figures / f"{name}.png")
+        try:
+            _save(draw(results), run.figures / f"{name}.png")
+        except UserError as error:
+            log.warning("No %s: %s", name, error)
     if test is None:
         log.info("No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run=%s.", run.path)
 

@@ -60,7 +60,7 @@ class Recording:
                 mine = units[(units >= part.start) & (units < part.stop)]
             if not len(mine):
                 continue
-            block = np.asarray(self.rate[:, :, part], np.float64)
+            block = zarrio.read(self.rate, (slice(None), slice(None), part)).astype(np.float64)
             if units is not None:
                 block = block[:, :, mine - part.start]
             bad = ~(np.isfinite(block) & (block >= 0))
@@ -74,16 +74,16 @@ class Recording:
 def open_recording(path: str | Path) -> Recording:
     """Opens a recording.zarr; raises UserError where it is not one."""
     group = zarrio.open_group(path, "recording.path", FORMAT)
-    rate = zarrio.array(group, "rate", ["C", "M", "N"], "f", str(path))
+    rate = zarrio.array(group, "rate", ["C", "M", "N"], "fiu", str(path))
     bin_ms = group.attrs.get("bin_ms", rate.attrs.get("bin_ms"))
     if not isinstance(bin_ms, int | float) or bin_ms <= 0:
-        raise UserError(f"{path}: attribute bin_ms is {bin_ms}; should be the length of a bin in ms, such as 20.")
+        raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; should be the length of a bin in ms, such as 20.")
     if 0 in rate.shape:
         raise UserError(f"{path}: rate has shape {list(rate.shape)}; should hold at least one condition, bin and unit.")
-    names = range(rate.shape[0])
+    names = [str(c) for c in range(rate.shape[0])]
     if "condition" in group:
-        names = zarrio.array(group, "condition", [rate.shape[0]], "TUOiuf", str(path))[...]
-    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(map(str, names)))
+        names = [str(c) for c in zarrio.read(zarrio.array(group, "condition", [rate.shape[0]], "TUOiuf", str(path)))]
+    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names))
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:

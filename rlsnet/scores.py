@@ -35,4 +35,4 @@ def pearson(x: Array, y: Array) -> Array:
 
 def current_correlation(trial: TrialConfig, currents: Array, target: Array) -> Array:
     """[N] correlation of the target [M, N] with the windowed mean current; `currents` [M, N] are means over learning bins."""
-    return pearson(target, jnp.asarray(window_weights(trial), currents.dtype) @ currents)
+    return pearson(target, jnp.matmul(jnp.asarray(window_weights(trial), currents.dtype), currents, precision="highest"))

@@ -244,7 +244,7 @@ def block(
         drive, stimulus = network.bias + u_bal, state.stimulus
         if w is not None:
             drive = drive + u_plas
-        if stimulated:
+        if stimulated and isinstance(dynamics.stimulus, OUStimulusConfig):
             drive = drive + stimulus
             stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
         kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like)

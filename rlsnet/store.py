@@ -6,10 +6,11 @@ What is under its final name is whole. A checkpoint is `checkpoints/000100.zarr`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,7 @@ from rlsnet.rls import Learner
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1
+METRICS = {"iteration", "task", "seconds", "rate_hz", "rate_exc_hz", "rate_inh_hz", "correlation", "n_undefined"}
 P_BLOCK_BYTES = 64 * 2**20  # of P in full, moved between device and disk at a time
 
 
@@ -75,6 +77,31 @@ class Run:
             raise UserError(f"{key}={path}: no run there; should be a folder that rlsnet train made, with a config.yaml.")
         return run
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps other processes out of the folder for as long as the block runs, however this process ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # no such locks on this system
+                pass
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.path}: another process is at work in this folder; wait for it or choose another hydra.run.dir."
+                ) from error
+            for killed in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:
+                zarrio.remove(killed)
+            yield
+
+    def clear(self) -> None:
+        """Removes what an earlier run that never reached a checkpoint left behind."""
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures]:
+            zarrio.remove(stale)
+        self.cut_metrics(0)
+
     def save_config(self, config: Config) -> None:
         """Writes the resolved configuration."""
         with zarrio.replacing(self.path / "config.yaml") as temporary:
@@ -84,7 +111,7 @@ class Run:
         """The resolved configuration, as nested mappings."""
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
         if not isinstance(values, dict):
             raise UserError(f"{self.path / 'config.yaml'}: holds no settings; should be the file that rlsnet train wrote.")
@@ -97,12 +124,15 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that a crash cut short is left out."""
-        lines = []
-        for text in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+        lines: list[dict[str, Any]] = []
+        for text in self.metrics.read_text(errors="replace").splitlines() if self.metrics.exists() else []:
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except json.JSONDecodeError:
                 break
+            if not isinstance(line, dict) or METRICS - line.keys():
+                raise UserError(f"{self.metrics}: line {len(lines) + 1} should be an object with {', '.join(sorted(METRICS))}.")
+            lines.append(line)
         return lines
 
     def cut_metrics(self, iteration: int) -> None:
@@ -146,6 +176,7 @@ class Run:
                 chunks=(size, max(1, inputs * (inputs + 1) // 2)),
                 dtype=learner.P.dtype,
                 compressors=None,
+                config={"write_empty_chunks": True},
                 dimension_names=["group", "entry"],
                 attributes={"storage": "full", "layout": "upper triangle by rows", "n_inputs": inputs},
             )
@@ -177,7 +208,8 @@ class Run:
         """[G, L, S] weights of a checkpoint, on the device."""
         group = zarrio.open_group(path, "checkpoint", FORMAT)
         stored = zarrio.array(group, "plastic/weight", [network.n_neurons, network.n_inputs], "f", str(path))
-        return jnp.asarray(to_groups(np.asarray(stored[...], network.bias.dtype), network.group_size))
+        zarrio.check_complete(stored)
+        return jnp.asarray(to_groups(zarrio.read(stored).astype(network.bias.dtype), network.group_size))
 
     def load_learner(self, iteration: int, network: Network) -> Learner:
         """Weights and P after an iteration; P is filled on the device block by block."""
@@ -186,7 +218,8 @@ class Run:
         groups, inputs = w.shape[:2]
         group = zarrio.open_group(path, "checkpoint", FORMAT)
         stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "f", str(path))
+        zarrio.check_complete(stored)
         P = jnp.zeros((groups, inputs, inputs), w.dtype)
         for part in zarrio.chunks(stored):
-            P = _unpack(P, jnp.asarray(np.asarray(stored[part], w.dtype)), jnp.int32(part.start))
+            P = _unpack(P, jnp.asarray(zarrio.read(stored, part).astype(w.dtype)), jnp.int32(part.start))
         return Learner(w, P)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,6 +13,8 @@ from rlsnet.network import Network
 from rlsnet.recordings import Recording
 from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
 from rlsnet.transfer import InverseTransfer, Neuron
+
+LEAST_NOISE = 0.005  # of threshold - reset; below, the transfer function is a step
 
 
 def run_calibration(config: Config, network: Network) -> Calibration:
@@ -81,18 +82,20 @@ def from_rates(
 ) -> np.ndarray:
     """The current each neuron lacks: inverse transfer of its rate, less its constant drive; by chunks of neurons."""
     labels, neurons = transfer_neurons(config, network, calibration)
-    if any(neuron.sigma == 0 for neuron in neurons):
-        raise UserError(
-            "noise.sigma=0: should be above 0 for target=recording without static synapses, as rates below threshold need noise."
-        )
-    inverses = [InverseTransfer.build(neuron) for neuron in neurons]
+    for label, neuron in enumerate(neurons):
+        if np.any(labels == label) and neuron.sigma < LEAST_NOISE * (neuron.threshold - neuron.reset):
+            raise UserError(
+                f"noise.sigma={config.noise.sigma:g}: the noise of a neuron comes to {neuron.sigma:.2g}; should be at least"
+                f" {LEAST_NOISE:g} of threshold - reset for target=recording, as low rates come from noise."
+            )
+    inverses = {label: InverseTransfer.build(neuron) for label, neuron in enumerate(neurons) if np.any(labels == label)}
     bias, n = np.asarray(network.bias, np.float64), network.n_neurons
     units = recording.choose(n, config.seed)
     out = np.empty((recording.n_conditions, config.trial.n_points, n), network.bias.dtype)
     done = 0
     for rates in recording.stream(units):
         part = slice(done, done + rates.shape[2])
-        for label, inverse in enumerate(inverses):
+        for label, inverse in inverses.items():
             mine = np.flatnonzero(labels[part] == label)
             if mine.size:
                 mu = inverse(np.maximum(rates[:, :, mine], target.rate_floor))
@@ -100,8 +103,3 @@ def from_rates(
         done = part.stop
         tell(done, n)
     return out
-
-
-def device_target(target: np.ndarray) -> jax.Array:
-    """[C, M, N] on the device."""
-    return jnp.asarray(target)

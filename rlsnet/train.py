@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -123,6 +124,8 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0))
     log.info("Compiled in %.1f s.", seconds)
     best = run.best_correlation()
+    # conditions differ in difficulty: what is compared is the mean over the last iteration of each
+    recent = collections.deque((line["correlation"] for line in run.read_metrics()), maxlen=len(target))
     with graceful_stop() as stop, show.bar(total, done) as bar:
         for iteration in range(done + 1, total + 1):
             start = time.perf_counter()
@@ -133,19 +136,21 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
             if not outcome.finite:
                 raise UserError(
                     f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
-                    f" too small or rls.gain={config.rls.gain} may diverge. The last checkpoint in {run.path} is sound."
+                    f" too small or rls.gain={config.rls.gain} may diverge. What {run.path} holds is from before."
                 )
             run.append_metrics(line)
-            last = iteration == total or stop.signal != 0
-            if last or iteration % config.train.checkpoint_every == 0:
-                run.save_checkpoint(iteration, network, learner, config)
-            if config.train.save_best and line["correlation"] is not None and (best is None or line["correlation"] > best):
-                best = line["correlation"]
+            recent.append(line["correlation"])
+            score = float(np.mean(recent)) if len(recent) == len(target) and None not in recent else None
+            if config.train.save_best and score is not None and (best is None or score > best):
+                best = score
                 run.save_best(iteration, network, learner, config, best)
+            stopped = stop.signal
+            if stopped or iteration == total or iteration % config.train.checkpoint_every == 0:
+                run.save_checkpoint(iteration, network, learner, config)
             bar.advance({**line, "memory": memory_used()})
-            if stop.signal:
+            if stopped:
                 log.info("Stopped after iteration %d of %d and saved it. To go on: rlsnet train resume=%s", iteration, total, run.path)
-                return stop.signal
+                return stopped
     return 0
 
 

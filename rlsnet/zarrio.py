@@ -54,6 +54,20 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
     return found
 
 
+def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
+    """An array, or a part of it, in memory; raises UserError where chunks are missing or damaged."""
+    try:
+        return np.asarray(stored[part])
+    except (ValueError, RuntimeError, OSError) as error:  # what codecs raise for a chunk that was cut short
+        raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
+
+
+def check_complete(stored: zarr.Array) -> None:
+    """Whether every chunk is there, for arrays written with all of them; zarr would fill holes with zeros."""
+    if stored.nchunks_initialized != stored.nchunks:
+        raise UserError(f"{stored.store_path}: {stored.nchunks - stored.nchunks_initialized} of {stored.nchunks} chunks are missing.")
+
+
 def create(
     group: zarr.Group,
     name: str,
@@ -73,6 +87,7 @@ def create(
     row = math.prod(s for axis, s in enumerate(chunks) if axis != along) * np.dtype(dtype).itemsize
     chunks[along] = int(min(chunks[along], max(1, CHUNK_BYTES // max(1, row))))
     options: dict[str, Any] = {} if compress else {"compressors": None}
+    options["config"] = {"write_empty_chunks": True}
     return group.create_array(
         name, shape=tuple(shape), dtype=dtype, chunks=tuple(chunks), dimension_names=list(dims), attributes=attrs, **options
     )
@@ -109,7 +124,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder's old version is moved away before and removed after.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():  # killed between the two renames below
         old.rename(path)

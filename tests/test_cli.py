@@ -28,6 +28,8 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     rlsnet("train", *SMALL, "hydra.run.dir=run", cwd=place)
     rlsnet("test", "run=run", "test.trials=3", cwd=place)
+    zarr.create_group(str(place / "rates.zarr"), attributes={"bin_ms": 10.0})["rate"] = np.ones((1, 100, 512), "float32")
+    zarr.create_group(str(place / "empty.zarr"))["neuron/excitatory"] = np.zeros(0, bool)
     return place
 
 
@@ -117,6 +119,34 @@ def test_resume_on_the_command_line(place, tmp_path):
     assert "train.iterations=3: run has done 6" in rlsnet("train", "resume=run", "train.iterations=3", cwd=tmp_path, status=1).stderr
 
 
+def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "it's a,b=c")
+    (tmp_path / "mine").mkdir()
+    rlsnet("train", "--config-dir", "mine", "resume=it's a,b=c", "train.iterations=5", "--config-dir=mine", cwd=tmp_path)
+    assert "n_neurons: 300" not in rlsnet("train", "resume=it's a,b=c", "--cfg", "job", "train.iterations=6", cwd=tmp_path).stdout
+    rlsnet("test", "run=it's a,b=c", "test.trials=1", cwd=tmp_path)
+    assert "iteration 5" in rlsnet("info", "it's a,b=c", cwd=tmp_path).stdout
+
+
+def test_a_recording_may_move_after_training(tmp_path):
+    """Resume needs targets only, which the run has; test goes on without rates, or finds them where it is told."""
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 10.0})
+    root["rate"] = np.random.default_rng(0).gamma(2, 3, (2, 100, 400)).astype("float32")
+    rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=tmp_path)
+    rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path)
+    assert "rate_correlation" in zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
+    (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
+    rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
+    assert "testing without rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
+    assert "Rate correlation" in rlsnet("test", "run=run", "test.trials=1", "recording.path=moved.zarr", cwd=tmp_path).stdout
+    rlsnet("plot", "run=run", cwd=tmp_path)
+    given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
+    rlsnet("train", *SMALL, *given, cwd=tmp_path)
+    assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
+
+
 def test_resume_auto_starts_and_then_goes_on(tmp_path):
     command = ["train", *SMALL, "hydra.run.dir=run", "resume=auto"]
     rlsnet(*command, cwd=tmp_path)
@@ -166,6 +196,12 @@ WRONG = [
     (["train", "trial.dt=["], "trial.dt=["),
     (["test"], "test: needs run=RUN"),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
+    (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs -m."),
+    (
+        ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
+        "should be at least 0.005",
+    ),
+    (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; should be one per neuron"),
     (["plot", "run=nowhere"], "run=nowhere: no run there"),
     (["info", "nowhere"], "info nowhere: no such folder"),
 ]
@@ -178,6 +214,7 @@ def test_a_mistake_gets_one_line_and_a_status(place, arguments, message):
 
         assert jax.default_backend() == "cpu", "this row is for machines without a GPU"
     result = rlsnet(*arguments, cwd=place, status=1)
-    complaint = result.stderr.strip().splitlines()[-1]
-    assert complaint.startswith("rlsnet: error: ") and message in complaint
+    complaint = result.stderr.strip().splitlines()
+    assert len(complaint) == 1 and complaint[0].startswith("rlsnet: error: ") and message in complaint[0]
+    assert message not in result.stdout
     assert not (place / "nowhere").exists()

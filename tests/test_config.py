@@ -150,7 +150,7 @@ def test_every_key_is_described():
         ({"train": {"iterations": 9}}, None),
         ({"test": {"trials": 9}}, None),
         ({"progress": "off"}, None),
-        ({"rls": {"penlambda": 0.4}}, "rls.penlambda=0.4: somewhere was trained with 0.8; this cannot change on resume"),
+        ({"rls": {"penlambda": 0.4}}, "rls.penlambda=0.4: somewhere was made with 0.8; this cannot change in an existing run"),
         ({"network": {"n_neurons": 7}}, "network.n_neurons=7"),
         ({"engine": {"precision": "float64"}}, "engine.precision=float64"),
         ({"stimulus": {"name": "none"}}, "stimulus.name=none"),

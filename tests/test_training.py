@@ -90,14 +90,16 @@ def test_conditions_take_turns(tmp_path):
     assert [line["task"] for line in metrics(tmp_path)] == [0, 1, 2, 0, 1]
 
 
-def test_the_best_weights_are_those_of_the_best_iteration(tmp_path):
-    config = compose("config=tiny", "train.iterations=12", "train.checkpoint_every=1", "progress=off")
+@pytest.mark.parametrize("conditions", [1, 2])
+def test_the_best_weights_are_those_of_the_best_turn_of_all_conditions(tmp_path, conditions):
+    config = compose("config=tiny", "train.iterations=12", "train.checkpoint_every=1", f"target.n_conditions={conditions}", "progress=off")
     experiment.run_training(config, Run(tmp_path), resumed=False)
-    lines = metrics(tmp_path)
-    best = max(lines, key=lambda line: line["correlation"])
-    group = zarr.open_group(str(tmp_path / "checkpoints" / f"{best['iteration']:06d}.best.zarr"), mode="r")
-    assert group.attrs["correlation"] == best["correlation"]
-    np.testing.assert_array_equal(group["plastic/weight"][...], checkpoint(tmp_path, best["iteration"])[0])
+    correlation = np.array([line["correlation"] for line in metrics(tmp_path)])
+    score = np.convolve(correlation, np.ones(conditions) / conditions, "valid")
+    best = int(np.argmax(score)) + conditions
+    group = zarr.open_group(str(tmp_path / "checkpoints" / f"{best:06d}.best.zarr"), mode="r")
+    assert group.attrs["correlation"] == pytest.approx(score.max())
+    np.testing.assert_array_equal(group["plastic/weight"][...], checkpoint(tmp_path, best)[0])
 
 
 def test_neurons_without_a_correlation_are_counted_and_prevent_nothing(tmp_path):
@@ -183,10 +185,11 @@ def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(t
     folder = tmp_path / "killed"
     sizes = ("network.n_neurons=4096", "plastic.n_inputs=200", "trial.duration=100", "train.checkpoint_every=2", "train.save_best=false")
     process = start(folder, "train.iterations=40", *sizes)
-    wait_for(lambda: (folder / "checkpoints" / ".000004.zarr.tmp").exists())
+    half_written = folder / "checkpoints" / f".000004.zarr.{process.pid}.tmp"
+    wait_for(half_written.exists)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert Run(folder).iterations() == [2] and (folder / "checkpoints" / ".000004.zarr.tmp").exists()
+    assert Run(folder).iterations() == [2] and half_written.exists()
     for run, extra in ((folder, [f"resume={folder}"]), (tmp_path / "whole", ["config=tiny", *sizes, f"hydra.run.dir={tmp_path}/whole"])):
         result = subprocess.run([*RUNNER, "train", "train.iterations=5", *extra], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
@@ -194,7 +197,7 @@ def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(t
     for one, other in zip(checkpoint(folder, 5), checkpoint(tmp_path / "whole", 5), strict=True):
         np.testing.assert_array_equal(one, other)
     assert metrics(folder) == metrics(tmp_path / "whole")
-    assert not [p for p in (folder / "checkpoints").iterdir() if "tmp" in p.name and p.name != ".000004.zarr.tmp"]
+    assert not [p.name for p in (folder / "checkpoints").iterdir() if "tmp" in p.name]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -207,6 +210,53 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, 
     done = Run(tmp_path / "run").iterations()
     assert len(done) == 1 and done[0] == len(metrics(tmp_path / "run"))
     assert "rlsnet train resume=" in output
+
+
+def test_a_signal_while_the_best_weights_are_written_is_obeyed(tmp_path, monkeypatch):
+    """Whenever it comes, what is said to be saved is saved."""
+    save = Run.save_best
+
+    def interrupted(self, *arguments):
+        save(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "save_best", interrupted)
+    stopped = experiment.run_training(compose("config=tiny", "progress=off"), Run(tmp_path), resumed=False)
+    assert stopped == signal.SIGTERM and Run(tmp_path).iterations() == [1] == [line["iteration"] for line in metrics(tmp_path)]
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    process = start(tmp_path / "run", "train.iterations=100000", "train.checkpoint_every=2")
+    wait_for(lambda: len(Run(tmp_path / "run").iterations()) > 1)
+    result = subprocess.run([*RUNNER, "train", f"resume={tmp_path}/run", "train.iterations=200000"], capture_output=True, text=True)
+    assert result.returncode == 1 and "another process is at work in this folder" in result.stderr
+    process.terminate()
+    process.communicate()
+
+
+def test_a_fresh_start_does_not_inherit(tmp_path):
+    """What a run killed before its first checkpoint left behind is neither best nor history of the next."""
+    config = compose("config=tiny", "train.iterations=3", "progress=off")
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    (tmp_path / "checkpoints" / "000003.zarr").rename(tmp_path / "gone.zarr")
+    best = next((tmp_path / "checkpoints").glob("*.best.zarr"))
+    zarr.open_group(str(best)).attrs["correlation"] = 2.0
+    experiment.run_training(dataclasses.replace(config, seed=5), Run(tmp_path), resumed=False)
+    assert len(metrics(tmp_path)) == 3 and Run(tmp_path).best_correlation() < 1
+
+
+@pytest.mark.parametrize("array", ["P", "plastic/weight"])
+@pytest.mark.parametrize(("damage", "message"), [("remove", "chunks are missing"), ("truncate", "the file is damaged")])
+def test_a_damaged_checkpoint_is_refused(tmp_path, array, damage, message):
+    config = compose("config=tiny", "train.iterations=1", "progress=off")
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    chunk = tmp_path / "checkpoints" / "000001.zarr" / array / "c" / "0" / "0"
+    if damage == "remove":
+        chunk.unlink()
+    else:
+        os.truncate(chunk, 100)
+    with pytest.raises(UserError, match=message):
+        experiment.run_training(compose("config=tiny", "train.iterations=2", "progress=off"), Run(tmp_path), resumed=True)
 
 
 @pytest.mark.slow
