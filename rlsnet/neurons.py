@@ -1,7 +1,7 @@
 """Neuron models: (parameters, state, current) -> (state, spiked), for all neurons at once.
 
 A model is a state dataclass and three functions: `init`; `integrate`, which moves all neurons by one step; and `fire`, which
-does to a neuron that spiked what a spike does to it. Nothing else in the package looks inside the state.
+does to neurons what a spike of theirs does to them. Nothing else in the package looks inside the state.
 """
 
 from __future__ import annotations
@@ -55,5 +55,6 @@ def integrate(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: 
 
 
 def fire(neuron: LIFConfig, dt: float, state: LIFState, j: Array, i: Array) -> LIFState:
-    """Neuron j, which spiked in step i: reset, and refractory for round(refractory/dt) steps."""
-    return LIFState(state.v.at[j].set(neuron.reset), state.until.at[j].set(i + round(neuron.refractory / dt)))
+    """Neurons j [size], which spiked in step i: reset, and refractory for round(refractory/dt) steps. N in j is nobody."""
+    until = i + round(neuron.refractory / dt)
+    return LIFState(state.v.at[j].set(neuron.reset, mode="drop"), state.until.at[j].set(until, mode="drop"))

@@ -16,6 +16,8 @@ from rlsnet.config import RLSConfig
 from rlsnet.network import Network
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
+WHOLE = 2**25  # numbers of P up to which all groups are updated at once
+BLOCK = 2**20  # numbers of P in a block of groups else: small enough that P is still in the cache when it is written
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["w", "P"], meta_fields=[])
@@ -91,7 +93,7 @@ def errors(network: Network, w: Array, x: Array, u_bal: Array, target: Array) ->
 
 
 def learn(rls: RLSConfig, network: Network, learner: Learner, r: Array, u_bal: Array, target: Array) -> Learner:
-    """One learning point of the whole network.
+    """One learning point of the whole network, by blocks of groups where P is large.
 
     Args:
       rls: settings.
@@ -103,5 +105,18 @@ def learn(rls: RLSConfig, network: Network, learner: Learner, r: Array, u_bal: A
     """
     x = gather_inputs(network, r)
     e = errors(network, learner.w, x, u_bal, target)
-    P, w = jax.vmap(partial(update, rls.gain))(learner.P, learner.w, x, e)
-    return Learner(w, P)
+    update_all = jax.vmap(partial(update, rls.gain))
+    groups, inputs = x.shape
+    if learner.P.size <= WHOLE:
+        P, w = update_all(learner.P, learner.w, x, e)
+        return Learner(w, P)
+    size = max(1, min(groups, BLOCK // inputs**2))
+
+    def one_block(index: Array, learner: Learner) -> Learner:
+        start = jnp.minimum(index * size, groups - size)
+        seen = (start + jnp.arange(size, dtype=jnp.int32) < index * size)[:, None]  # the last block overlaps
+        P, w, x_, e_ = (lax.dynamic_slice_in_dim(array, start, size) for array in (learner.P, learner.w, x, e))
+        P, w = update_all(P, w, jnp.where(seen, 0, x_), jnp.where(seen, 0, e_))  # where x = 0 nothing changes
+        return Learner(*(lax.dynamic_update_slice_in_dim(*pair, start, 0) for pair in ((learner.w, w), (learner.P, P))))
+
+    return lax.fori_loop(0, -(-groups // size), one_block, learner)

@@ -143,6 +143,8 @@ def _lowest_bit(word: Array) -> Array:
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, unit: Array) -> SimState:
     """The state after the spikes of the last step have reset their neurons and reached their targets.
 
+    Spikes are taken in batches, so that in large networks, where many fire at once, each operation has work enough.
+
     Args:
       dynamics: the equations.
       network: the wiring.
@@ -151,47 +153,69 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
       gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic.
       unit: what a spike adds to its neuron's r.
     """
-    n, count = network.n_neurons, state.words.shape[0]
+    n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
 
-    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, neuron, pool, r, n_delivered = carry
-        block = jnp.argmax(blocks != 0).astype(jnp.int32)
-        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
-        word = words[index]
-        j = _lowest_bit(word) * count + index
-        rest = word & (word - np.uint32(1))
-        words = words.at[index].set(rest)
-        blocks = blocks.at[block].set(jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block]))
+        left, words, blocks, j = _take(left, words, blocks, size, n)
         neuron = neurons.fire(dynamics.neuron, dynamics.trial.dt, neuron, j, state.i)
         targets, values = _outputs(network, w, j, gain)
-        return left - 1, words, blocks, neuron, pool.at[targets].add(values, mode="drop"), r.at[j].add(unit), n_delivered.at[j].add(1)
+        pool = pool.at[targets].add(values, mode="drop")
+        return left, words, blocks, neuron, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
     blocks = pack(state.words != 0)
     total = jnp.sum(lax.population_count(state.words).astype(jnp.int32))
     carry = (total, state.words, blocks, state.neuron, state.synapses.reshape(3 * n), state.r, state.n_delivered)
-    _, words, _, neuron, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_spike, carry)
+    _, words, _, neuron, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
     return dataclasses.replace(state, words=words, neuron=neuron, synapses=pool.reshape(3, n), r=r, n_delivered=n_delivered)
 
 
+def _take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tuple[Array, Array, Array, Array]:
+    """Takes up to `size` spikes out of packed words: (left, words, blocks) after, and [size] int32 neurons, `none` pads.
+
+    `left` is the number of spikes in words, `blocks` says as a packed array which words are not 0.
+    """
+    count = words.shape[0]
+
+    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, taken, words, blocks, neurons_ = carry
+        block = jnp.argmax(blocks != 0).astype(jnp.int32)
+        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
+        word = words[index]
+        rest = word & (word - np.uint32(1))
+        empty = jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block])
+        neurons_ = neurons_.at[taken].set(_lowest_bit(word) * count + index)
+        return left - 1, taken + 1, words.at[index].set(rest), blocks.at[block].set(empty), neurons_
+
+    carry = (left, jnp.int32(0), words, blocks, jnp.full(size, none, jnp.int32))
+    left, _, words, blocks, j = lax.while_loop(lambda carry: (carry[0] > 0) & (carry[1] < size), one_spike, carry)
+    return left, words, blocks, j
+
+
+def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
+    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N."""
+    known = jnp.minimum(j, indptr.shape[0] - 2)
+    start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
+    valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
+    return start + step, valid
+
+
 def _outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
-    """Where a spike of neuron j goes in the flat filters [3*N] (3*N: nowhere), and what it adds there."""
+    """Where spikes of neurons j [size] go in the flat filters [3*N] (3*N: nowhere), and what they add there."""
     n, size = network.n_neurons, network.group_size
     targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
-        start = network.indptr[j]
-        edge = jnp.arange(network.static_width, dtype=jnp.int32) < network.indptr[j + 1] - start
-        post = lax.dynamic_slice(network.post, (start,), (network.static_width,))
-        targets.append(jnp.where(edge, post + jnp.where(network.excitatory[j], 0, n), 3 * n))
-        weight = jnp.ones(network.static_width, gain.dtype)
-        if network.weight is not None:
-            weight = lax.dynamic_slice(network.weight, (start,), (network.static_width,))
-        values.append(weight * jnp.where(network.excitatory[j], gain[0], gain[1]))
+        edge, valid = _runs(network.indptr, j, network.static_width)
+        exc = network.excitatory[jnp.minimum(j, n - 1)][:, None]
+        targets.append(jnp.where(valid, network.post[edge] + jnp.where(exc, 0, n), 3 * n).reshape(-1))
+        weight = jnp.where(exc, gain[0], gain[1])
+        weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
+        values.append(weight.reshape(-1))
     if w is not None and network.plastic_width:
-        start = network.out_indptr[j]
-        filled = jnp.arange(network.plastic_width, dtype=jnp.int32) < network.out_indptr[j + 1] - start
-        slot = lax.dynamic_slice(network.out_slot, (start,), (network.plastic_width,))
-        post = (slot // network.n_inputs)[:, None] * size + jnp.arange(size, dtype=jnp.int32)[None, :]
-        targets.append(jnp.where(filled[:, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
+        place, valid = _runs(network.out_indptr, j, network.plastic_width)
+        slot = network.out_slot[place]
+        post = (slot // network.n_inputs)[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None, :]
+        targets.append(jnp.where(valid[:, :, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
         values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
     return jnp.concatenate(targets), jnp.concatenate(values)
 

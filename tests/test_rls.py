@@ -108,6 +108,25 @@ def test_groups_learn_as_their_neurons_would_alone():
     assert np.abs(single - weight).max() > 0.1
 
 
+def test_blocks_of_groups_learn_as_all_at_once(monkeypatch):
+    """100 groups in blocks of 7, the last of which overlaps the one before."""
+    config = compose("network.n_neurons=100", "static.out_degree=0", "plastic.n_inputs=10")
+    net, weight, _ = network.build(config)
+    results = []
+    for whole, block in ((rls.WHOLE, rls.BLOCK), (0, 799)):
+        monkeypatch.setattr(rls, "WHOLE", whole)
+        monkeypatch.setattr(rls, "BLOCK", block)
+        learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(weight, 1)))
+        learn = jax.jit(lambda *arguments: rls.learn(config.rls, net, *arguments))
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            learner = learn(learner, *(jnp.asarray(random.gamma(0.5, 0.05, 100), jnp.float32) for _ in range(3)))
+        results.append(learner)
+    np.testing.assert_allclose(results[0].P, results[1].P, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(results[0].w, results[1].w, rtol=1e-5)
+    assert np.abs(np.asarray(results[0].P)[0] - np.asarray(rls.init(config.rls, net, results[0].w).P)[0]).max() > 0.01
+
+
 def test_neurons_do_not_interact_through_learning():
     config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=10")
     net, weight, _ = network.build(config)
