@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config import UserError, from_dict, suggest
+from rlsnet.config import Config, UserError, from_dict, suggest
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,23 @@ def configs_dir() -> Path:
     """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def compose(*overrides: str) -> Config:
+    """The typed configuration of `rlsnet train *overrides`, for use from Python."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    with hydra.initialize_config_dir(str(configs_dir()), **_version_base()):
+        composed: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    return from_dict(composed)
+
+
+def _version_base() -> dict[str, Any]:
+    """What Hydra 1.3 wants to be told of the version it should behave like; later ones do not."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
 def main() -> None:
@@ -156,13 +173,12 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    options: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
     overrides = [_quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
     others = [a for a in arguments if "=" not in a or a.startswith("-")]
     sys.argv = ["rlsnet", *overrides, *extra, *others]  # Hydra wants overrides in one piece
     failed: list[UserError] = []
     try:
-        hydra.main(config_path=str(configs_dir()), config_name="config", **options)(_task(verb, failed))()
+        hydra.main(config_path=str(configs_dir()), config_name="config", **_version_base())(_task(verb, failed))()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(_one_line(error)) from error
     if failed:

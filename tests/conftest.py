@@ -11,22 +11,12 @@ import numpy as np
 import pytest
 import zarr
 
-from rlsnet.cli import configs_dir
-from rlsnet.config import Config, from_dict
+from rlsnet.cli import compose
+
+__all__ = ["compose", "small_network", "write_network"]
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-def compose(*overrides: str) -> Config:
-    """The typed configuration of `rlsnet train *overrides`."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(config_dir=str(configs_dir()), version_base="1.3"):
-        composed = hydra_compose(config_name="config", overrides=list(overrides))
-    return from_dict(OmegaConf.to_container(composed, resolve=True))
 
 
 @pytest.fixture
