@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config import Config, UserError, from_dict, suggest
+from rlsnet.config import Config, UserError
+from rlsnet.convert import from_dict, suggest
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlsnet import config as schema
 from rlsnet.config import UserError
+from rlsnet.convert import from_dict, variants
 
 SECTIONS = {
     "train": None,
@@ -31,9 +32,9 @@ def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         key = prefix + field.name
-        variants = schema.variants(hints[field.name])
-        if variants:
-            yield from _rows(variants[0], values, f"{key}.")
+        options = variants(hints[field.name])
+        if options:
+            yield from _rows(options[0], values, f"{key}.")
         else:
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""
             choices = f" ({', '.join(map(str, field.metadata['choices']))})" if "choices" in field.metadata else ""
@@ -113,7 +114,7 @@ def _run_rows(path: str) -> Iterator[tuple[str, Any]]:
     from rlsnet.store import Run
 
     run = Run.open(path, "info")
-    config, metrics = schema.from_dict(run.saved_config()), run.read_metrics()
+    config, metrics = from_dict(run.saved_config()), run.read_metrics()
     yield (
         "target",
         f"{config.target.name}, trial of {config.trial.stim_off + config.trial.duration:g} ms, {config.trial.n_points} learning points",

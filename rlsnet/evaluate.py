@@ -34,7 +34,7 @@ class TrialResult:
 
     counts: [M, N] int32, spikes.
     current: [M, N] mean total synaptic current.
-    words: [M, every, W] uint32, the spikes of each step, as `simulate.pack` packs them; or None.
+    words: [M, every, W] uint32, the spikes of each step, as `spikes.pack` packs them; or None.
     """
 
     counts: Array

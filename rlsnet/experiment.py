@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, wiring, zarrio
 from rlsnet.config import Config, RecordingTargetConfig, UserError
 from rlsnet.network import Network
 from rlsnet.progress import Progress
@@ -125,7 +125,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             run.clear()
             ready = prepare(config, show, learning=True)
             save_network(run, ready)
-            learner = rls.init(config.rls, ready.network, jnp.asarray(network.to_groups(ready.weight, ready.network.group_size)))
+            learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
         stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
     if not stopped:
@@ -142,7 +142,7 @@ def run_simulation(config: Config, run: Run) -> None:
         ready = prepare(config, show, learning=False)
         save_network(run, ready)
         run.save_config(config)
-        w = jnp.asarray(network.to_groups(ready.weight, ready.network.group_size))
+        w = jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size))
         _evaluate(config, ready, w, run, show, 0)
 
 

@@ -1,8 +1,7 @@
 """The network in time: pure steps, in blocks, and loops over them. There is no learning in here.
 
 What a step does to all neurons is one pass over a few arrays; all else is driven by spikes and touches only the neurons
-that they come from and go to. Spikes are found by packing N booleans into words of 32 bits, and those words' occupancy
-into words again, so that the next spike costs a look at N/1024 words whatever N is.
+that they come from and go to.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import inputs, neurons, rng
+from rlsnet import inputs, neurons, rng, spikes
 from rlsnet.config import Config, LIFConfig, NoiseConfig, NoStimulusConfig, OUStimulusConfig, SynapseConfig, TrialConfig
 from rlsnet.network import Network
 
@@ -70,7 +69,7 @@ class SimState:
     """The state of one trial.
 
     i: int32, steps done.
-    words: [W] uint32, who spiked in the last step, still to be delivered; see `pack`.
+    words: [W] uint32, who spiked in the last step, still to be delivered; see `spikes.pack`.
     neuron: the neuron model's own state.
     synapses: [3, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
       current), plastic current.
@@ -92,7 +91,7 @@ class SimState:
     @property
     def n_spikes(self) -> Array:
         """[N] int32, spikes in the trial so far."""
-        return self.n_delivered + unpack(self.words, self.r.shape[0]).astype(jnp.int32)
+        return self.n_delivered + spikes.unpack(self.words, self.r.shape[0]).astype(jnp.int32)
 
 
 def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
@@ -101,7 +100,7 @@ def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
     counts = jnp.zeros(zeros.shape, jnp.int32)
     return SimState(
         i=jnp.int32(0),
-        words=pack(zeros > 0),
+        words=spikes.pack(zeros > 0),
         neuron=neurons.init(inputs.initial_voltage(network, dynamics.neuron, keys.voltage)),
         synapses=jnp.zeros((3, *zeros.shape), zeros.dtype),
         r=zeros,
@@ -122,24 +121,6 @@ def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
     return exc + inh, synapses[2]
 
 
-def pack(flags: Array) -> Array:
-    """[n] bool -> [W] uint32 with W = ceil(n/32): bit b of word k is flag b*W + k."""
-    flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
-    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
-
-
-def unpack(words: Array, n: int) -> Array:
-    """[W] uint32 -> [n] bool, the inverse of `pack`."""
-    shift = jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return ((words[None, :] >> shift) & np.uint32(1)).astype(bool).reshape(-1)[:n]
-
-
-def _lowest_bit(word: Array) -> Array:
-    """The position of the lowest bit that is set."""
-    return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)
-
-
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, unit: Array) -> SimState:
     """The state after the spikes of the last step have reset their neurons and reached their targets.
 
@@ -157,67 +138,17 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, neuron, pool, r, n_delivered = carry
-        left, words, blocks, j = _take(left, words, blocks, size, n)
+        left, words, blocks, j = spikes.take(left, words, blocks, size, n)
         neuron = neurons.fire(dynamics.neuron, dynamics.trial.dt, neuron, j, state.i)
-        targets, values = _outputs(network, w, j, gain)
+        targets, values = spikes.outputs(network, w, j, gain)
         pool = pool.at[targets].add(values, mode="drop")
         return left, words, blocks, neuron, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
-    blocks = pack(state.words != 0)
+    blocks = spikes.pack(state.words != 0)
     total = jnp.sum(lax.population_count(state.words).astype(jnp.int32))
     carry = (total, state.words, blocks, state.neuron, state.synapses.reshape(3 * n), state.r, state.n_delivered)
     _, words, _, neuron, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
     return dataclasses.replace(state, words=words, neuron=neuron, synapses=pool.reshape(3, n), r=r, n_delivered=n_delivered)
-
-
-def _take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tuple[Array, Array, Array, Array]:
-    """Takes up to `size` spikes out of packed words: (left, words, blocks) after, and [size] int32 neurons, `none` pads.
-
-    `left` is the number of spikes in words, `blocks` says as a packed array which words are not 0.
-    """
-    count = words.shape[0]
-
-    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        left, taken, words, blocks, neurons_ = carry
-        block = jnp.argmax(blocks != 0).astype(jnp.int32)
-        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
-        word = words[index]
-        rest = word & (word - np.uint32(1))
-        empty = jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block])
-        neurons_ = neurons_.at[taken].set(_lowest_bit(word) * count + index)
-        return left - 1, taken + 1, words.at[index].set(rest), blocks.at[block].set(empty), neurons_
-
-    carry = (left, jnp.int32(0), words, blocks, jnp.full(size, none, jnp.int32))
-    left, _, words, blocks, j = lax.while_loop(lambda carry: (carry[0] > 0) & (carry[1] < size), one_spike, carry)
-    return left, words, blocks, j
-
-
-def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
-    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N."""
-    known = jnp.minimum(j, indptr.shape[0] - 2)
-    start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
-    valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
-    return start + step, valid
-
-
-def _outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
-    """Where spikes of neurons j [size] go in the flat filters [3*N] (3*N: nowhere), and what they add there."""
-    n, size = network.n_neurons, network.group_size
-    targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
-    if network.static_width:
-        edge, valid = _runs(network.indptr, j, network.static_width)
-        exc = network.excitatory[jnp.minimum(j, n - 1)][:, None]
-        targets.append(jnp.where(valid, network.post[edge] + jnp.where(exc, 0, n), 3 * n).reshape(-1))
-        weight = jnp.where(exc, gain[0], gain[1])
-        weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
-        values.append(weight.reshape(-1))
-    if w is not None and network.plastic_width:
-        place, valid = _runs(network.out_indptr, j, network.plastic_width)
-        slot = network.out_slot[place]
-        post = (slot // network.n_inputs)[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None, :]
-        targets.append(jnp.where(valid[:, :, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
-        values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
-    return jnp.concatenate(targets), jnp.concatenate(values)
 
 
 def _factors(dynamics: Dynamics, n: int, dtype: Any) -> tuple[Array, Array]:
@@ -255,7 +186,7 @@ def block(
       stimulated: whether the stimulus is on.
 
     Returns:
-      The state after the block and [n, W] uint32, the spikes of its steps as `pack` packs them.
+      The state after the block and [n, W] uint32, the spikes of its steps as `spikes.pack` packs them.
     """
     dt, like = dynamics.trial.dt, network.bias
     decay, gain = _factors(dynamics, n, like.dtype)
@@ -273,14 +204,14 @@ def block(
             stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
         kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like)
         neuron, spiked = neurons.integrate(dynamics.neuron, dt, state.neuron, i, drive, kick)
-        words = pack(spiked)
+        words = spikes.pack(spiked)
         return dataclasses.replace(state, i=i, words=words, neuron=neuron, stimulus=stimulus), words
 
-    state, spikes = lax.scan(one_step, state, (decay, gain))
+    state, words = lax.scan(one_step, state, (decay, gain))
     synapses = state.synapses * decay[-1][:, None]
     u_bal, u_plas = currents(network, synapses)
     u_sum = state.u_sum + n * (u_bal + u_plas)
-    return dataclasses.replace(state, synapses=synapses, r=state.r * decay[-1, 2], u_sum=u_sum), spikes
+    return dataclasses.replace(state, synapses=synapses, r=state.r * decay[-1, 2], u_sum=u_sum), words
 
 
 def advance(
@@ -294,20 +225,20 @@ def advance(
     stimulated: bool = False,
     record: bool = False,
 ) -> tuple[SimState, Array | None]:
-    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `pack` packs them."""
+    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `spikes.pack` packs them."""
     size = dynamics.trial.block
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
         after, words = block(dynamics, network, w, state, keys, size, stimulated)
         return after, words if record else None
 
-    state, spikes = lax.scan(body, state, None, length=n // size)
-    if spikes is not None:
-        spikes = spikes.reshape(-1, spikes.shape[2])
+    state, recorded = lax.scan(body, state, None, length=n // size)
+    if recorded is not None:
+        recorded = recorded.reshape(-1, recorded.shape[2])
     if n % size:
         state, words = block(dynamics, network, w, state, keys, n % size, stimulated)
-        spikes = None if spikes is None else jnp.concatenate([spikes, words])
-    return state, spikes
+        recorded = None if recorded is None else jnp.concatenate([recorded, words])
+    return state, recorded
 
 
 def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: Keys) -> SimState:

@@ -24,9 +24,11 @@ import zarr
 from jax import Array, lax
 
 from rlsnet import zarrio
-from rlsnet.config import Config, UserError, to_dict
-from rlsnet.network import Network, from_groups, to_groups
+from rlsnet.config import Config, UserError
+from rlsnet.convert import to_dict
+from rlsnet.network import Network
 from rlsnet.rls import Learner
+from rlsnet.wiring import from_groups, to_groups
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1

@@ -50,7 +50,7 @@ def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from rlsnet import engine, evaluate, experiment, network, rls, simulate, train
+    from rlsnet import engine, evaluate, experiment, rls, simulate, train, wiring
     from rlsnet.cli import compose
     from rlsnet.progress import Progress
 
@@ -60,7 +60,7 @@ def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
     ready = experiment.prepare(config, Progress("off"), learning=True)
     drawn = time.perf_counter() - start
     net, target, dynamics = ready.network, jnp.asarray(ready.target), simulate.Dynamics.of(config)
-    learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(ready.weight, net.group_size)))
+    learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(ready.weight, net.group_size)))
     keys = simulate.Keys.create(config.seed, simulate.TRAINING)
     zero = jnp.int32(0)
     iterate, compile_train = train.compiled(train.iterate, dynamics, config.rls, net, learner, target, keys, zero, zero)

@@ -8,7 +8,8 @@ from conftest import compose
 from rlsnet import config as schema
 from rlsnet import experiment
 from rlsnet.cli import configs_dir
-from rlsnet.config import UserError, from_dict, to_dict
+from rlsnet.config import UserError
+from rlsnet.convert import from_dict, to_dict
 from rlsnet.store import Run
 
 SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))

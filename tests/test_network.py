@@ -6,7 +6,7 @@ import pytest
 import zarr
 from conftest import compose, small_network, write_network
 
-from rlsnet import network, rng
+from rlsnet import network, rng, wiring
 from rlsnet.config import UserError
 
 
@@ -34,7 +34,7 @@ def test_static_in_degrees_are_binomial(default):
 def test_static_wiring_does_not_depend_on_blocks():
     """A block of many neurons and one neuron at a time draw the same targets."""
     key = rng.key(3, rng.Purpose.STATIC)
-    whole = np.asarray(network.draw_static(key, 3000, 900)).reshape(3000, 900)  # more than one block
+    whole = np.asarray(wiring.draw_static(key, 3000, 900)).reshape(3000, 900)  # more than one block
     for j in (0, 1234, 2999):
         own = 1 + np.asarray(rng.permute(rng.fold(key, j), jnp.arange(900, dtype=jnp.uint32), 2999))
         np.testing.assert_array_equal(whole[j], (j + own) % 3000)
@@ -60,17 +60,17 @@ def test_plastic_inputs(size):
 
 def test_outputs_are_the_inverse_of_inputs():
     pre = np.array([[0, 2, -1], [2, 2, 1], [3, 0, 2]])
-    indptr, slot = network.outputs_of(pre, 5)
+    indptr, slot = wiring.outputs_of(pre, 5)
     assert [slot[a:b].tolist() for a, b in zip(indptr, indptr[1:], strict=False)] == [[0, 7], [5], [1, 3, 4, 8], [6], []]
 
 
 @pytest.mark.parametrize(("n", "size"), [(12, 1), (12, 4), (10, 4)])
 def test_groups_round_trip(n, size):
     w = np.random.default_rng(0).normal(size=(n, 3))
-    grouped = network.to_groups(w, size)
+    grouped = wiring.to_groups(w, size)
     assert grouped.shape == (-(-n // size), 3, size)
     assert grouped[1, 2, 0] == w[size, 2]
-    np.testing.assert_array_equal(network.from_groups(grouped, n), w)
+    np.testing.assert_array_equal(wiring.from_groups(grouped, n), w)
 
 
 @pytest.mark.parametrize("size", [1, 7])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import compose
 
-from rlsnet import network, rls
+from rlsnet import network, rls, wiring
 
 L, S = 24, 3
 
@@ -97,12 +97,12 @@ def test_groups_learn_as_their_neurons_would_alone():
     import dataclasses
 
     alone = dataclasses.replace(net, pre=jnp.asarray(np.repeat(np.asarray(net.pre), 7, axis=0)[:60]), group_size=1)
-    learners = [rls.init(shared.rls, n, jnp.asarray(network.to_groups(weight, n.group_size))) for n in (net, alone)]
+    learners = [rls.init(shared.rls, n, jnp.asarray(wiring.to_groups(weight, n.group_size))) for n in (net, alone)]
     learn = jax.jit(rls.learn, static_argnums=0)
     for _ in range(50):
         r, u, target = (jnp.asarray(random.gamma(0.5, 0.05, 60), jnp.float32) for _ in range(3))
         learners = [learn(shared.rls, n, learner, r, u, target) for n, learner in zip((net, alone), learners, strict=True)]
-    grouped, single = (network.from_groups(np.asarray(x.w), 60) for x in learners)
+    grouped, single = (wiring.from_groups(np.asarray(x.w), 60) for x in learners)
     np.testing.assert_allclose(grouped, single, rtol=2e-5, atol=2e-5)
     assert not np.any(np.asarray(learners[0].w)[-1, :, 60 % 7 :])  # what fills up the last group stays zero
     assert np.abs(single - weight).max() > 0.1
@@ -116,7 +116,7 @@ def test_blocks_of_groups_learn_as_all_at_once(monkeypatch):
     for whole, block in ((rls.WHOLE, rls.BLOCK), (0, 799)):
         monkeypatch.setattr(rls, "WHOLE", whole)
         monkeypatch.setattr(rls, "BLOCK", block)
-        learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(weight, 1)))
+        learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
         learn = jax.jit(lambda *arguments: rls.learn(config.rls, net, *arguments))
         random = np.random.default_rng(0)
         for _ in range(20):
@@ -132,7 +132,7 @@ def test_neurons_do_not_interact_through_learning():
     net, weight, _ = network.build(config)
     r, u, target = (jnp.asarray(np.random.default_rng(i).random(40), jnp.float32) for i in range(3))
     learn = jax.jit(rls.learn, static_argnums=0)
-    results = [learn(config.rls, net, rls.init(config.rls, net, jnp.asarray(network.to_groups(weight, 1))), r, u, t)
+    results = [learn(config.rls, net, rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1))), r, u, t)
                for t in (target, target.at[7].add(1.0))]  # fmt: skip
     differs = np.any(np.asarray(results[0].w != results[1].w), axis=(1, 2))
     np.testing.assert_array_equal(np.flatnonzero(differs), [7])

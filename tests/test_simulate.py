@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import compose, small_network, write_network
 
-from rlsnet import evaluate, network, rls, simulate
+from rlsnet import evaluate, network, rls, simulate, spikes, wiring
 from rlsnet.simulate import CALIBRATION, TESTING, Dynamics, Keys
 
 
@@ -66,7 +66,7 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size
     write_network(tmp_path / "n.zarr", small_network(2, group_size=size), size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
     net, weight, _ = network.build(config)
-    w = jnp.asarray(network.to_groups(weight, size))
+    w = jnp.asarray(wiring.to_groups(weight, size))
     dynamics, keys = Dynamics.of(config), keys_of()
     runs = [
         jax.jit(lambda net, w, state, keys, n=n: simulate.advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)
@@ -96,12 +96,12 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
         for slot in np.flatnonzero(pre[i] >= 0):
             plastic[i, pre[i, slot]] += weight[i, slot]
     exc = arrays["neuron/excitatory"]
-    dynamics, w = Dynamics.of(config), jnp.asarray(network.to_groups(weight, size))
+    dynamics, w = Dynamics.of(config), jnp.asarray(wiring.to_groups(weight, size))
     before = dataclasses.replace(simulate.init(dynamics, net, keys_of()), i=jnp.int32(9))
     send = jax.jit(lambda state: simulate.deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0]), jnp.float64(7.0)))
     for share in (0, 0.03, 0.5, 1):
         spiked = np.random.default_rng(1).random(n) < share
-        after = send(dataclasses.replace(before, words=simulate.pack(jnp.asarray(spiked))))
+        after = send(dataclasses.replace(before, words=spikes.pack(jnp.asarray(spiked))))
         expected = 2 * static @ (spiked & exc), 3 * static @ (spiked & ~exc), 5 * plastic @ spiked
         np.testing.assert_allclose(after.synapses, np.stack(expected), atol=1e-12)
         np.testing.assert_array_equal(after.r, 7.0 * spiked)
@@ -113,8 +113,8 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size):
 
 def test_pack_and_unpack():
     flags = np.random.default_rng(0).random((5, 77)) < 0.3
-    words = np.stack([np.asarray(simulate.pack(jnp.asarray(row))) for row in flags])
-    np.testing.assert_array_equal([simulate.unpack(jnp.asarray(row), 77) for row in words], flags)
+    words = np.stack([np.asarray(spikes.pack(jnp.asarray(row))) for row in flags])
+    np.testing.assert_array_equal([spikes.unpack(jnp.asarray(row), 77) for row in words], flags)
     step, neuron = evaluate.unpack(words)
     again = np.zeros_like(flags)
     again[step, neuron] = True
@@ -131,7 +131,7 @@ def test_blocks_divide_the_learning_interval():
 def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions():
     config = compose("config=tiny", "noise.sigma=0.3")
     net, weight, _ = network.build(config)
-    w = jnp.asarray(network.to_groups(weight, 1))
+    w = jnp.asarray(wiring.to_groups(weight, 1))
     dynamics = Dynamics.of(config)
     run = jax.jit(lambda keys: simulate.before_learning(dynamics, net, w, keys))
     states = {pair: run(keys_of(TESTING, *pair)) for pair in [(0, 0), (1, 0), (0, 1)]}

@@ -16,7 +16,7 @@ import reference
 import zarr
 from conftest import compose, small_network, write_network
 
-from rlsnet import experiment, network, rls, scores, simulate, train
+from rlsnet import experiment, network, rls, scores, simulate, train, wiring
 from rlsnet.config import UserError
 from rlsnet.store import Run
 
@@ -137,7 +137,7 @@ def test_metrics_report_what_the_trial_did(tmp_path):
     ready = experiment.reopen(config, Run(tmp_path))
     dynamics, net = simulate.Dynamics.of(config), ready.network
     keys = simulate.Keys.create(config.seed, simulate.TRAINING).trial(jnp.int32(0), jnp.int32(0))
-    learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(ready.weight, 1)))
+    learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(ready.weight, 1)))
     import jax
 
     run = jax.jit(lambda w, state: simulate.advance(dynamics, net, w, state, keys, 10)[0])
@@ -152,7 +152,7 @@ def test_metrics_report_what_the_trial_did(tmp_path):
         means.append(total / 10)
         before, state = state, early(learner.w, state)
         learner = learn(learner, before.r, simulate.currents(net, before.synapses)[0], target)
-    np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], network.from_groups(np.asarray(learner.w), 512), atol=1e-4)
+    np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], wiring.from_groups(np.asarray(learner.w), 512), atol=1e-4)
     smooth = scores.window_weights(config.trial) @ np.array(means)
     expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
     assert metrics(tmp_path)[0]["correlation"] == pytest.approx(expected, abs=1e-4)
@@ -274,7 +274,7 @@ def test_compiled_iteration_updates_P_in_place(tmp_path):
     """No second copy of P: what the compiled iteration needs beyond its arguments is far less than P."""
     config = compose("network.n_neurons=1000", "plastic.n_inputs=100")
     net, weight, _ = network.build(config)
-    learner = rls.init(config.rls, net, jnp.asarray(network.to_groups(weight, 1)))
+    learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     target = jnp.zeros((1, 100, 1000), jnp.float32)
     executable, _ = train.compiled(train.iterate, simulate.Dynamics.of(config), config.rls, net, learner, target,
                                    simulate.Keys.create(1, 1), jnp.int32(0), jnp.int32(0))  # fmt: skip

@@ -1,0 +1,83 @@
+"""Spikes: packed into words, found again, and where they go.
+
+Spikes are found by packing N booleans into words of 32 bits, and those words' occupancy into words again, so that the
+next spike costs a look at N/1024 words whatever N is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from rlsnet.network import Network
+
+
+def pack(flags: Array) -> Array:
+    """[n] bool -> [W] uint32 with W = ceil(n/32): bit b of word k is flag b*W + k."""
+    flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
+    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
+
+
+def unpack(words: Array, n: int) -> Array:
+    """[W] uint32 -> [n] bool, the inverse of `pack`."""
+    shift = jnp.arange(32, dtype=jnp.uint32)[:, None]
+    return ((words[None, :] >> shift) & np.uint32(1)).astype(bool).reshape(-1)[:n]
+
+
+def _lowest_bit(word: Array) -> Array:
+    """The position of the lowest bit that is set."""
+    return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)
+
+
+def take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tuple[Array, Array, Array, Array]:
+    """Takes up to `size` spikes out of packed words: (left, words, blocks) after, and [size] int32 neurons, `none` pads.
+
+    `left` is the number of spikes in words, `blocks` says as a packed array which words are not 0.
+    """
+    count = words.shape[0]
+
+    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, taken, words, blocks, neurons_ = carry
+        block = jnp.argmax(blocks != 0).astype(jnp.int32)
+        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
+        word = words[index]
+        rest = word & (word - np.uint32(1))
+        empty = jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block])
+        neurons_ = neurons_.at[taken].set(_lowest_bit(word) * count + index)
+        return left - 1, taken + 1, words.at[index].set(rest), blocks.at[block].set(empty), neurons_
+
+    carry = (left, jnp.int32(0), words, blocks, jnp.full(size, none, jnp.int32))
+    left, _, words, blocks, j = lax.while_loop(lambda carry: (carry[0] > 0) & (carry[1] < size), one_spike, carry)
+    return left, words, blocks, j
+
+
+def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
+    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N."""
+    known = jnp.minimum(j, indptr.shape[0] - 2)
+    start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
+    valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
+    return start + step, valid
+
+
+def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
+    """Where spikes of neurons j [size] go in the flat filters [3*N] (3*N: nowhere), and what they add there."""
+    n, size = network.n_neurons, network.group_size
+    targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
+    if network.static_width:
+        edge, valid = _runs(network.indptr, j, network.static_width)
+        exc = network.excitatory[jnp.minimum(j, n - 1)][:, None]
+        targets.append(jnp.where(valid, network.post[edge] + jnp.where(exc, 0, n), 3 * n).reshape(-1))
+        weight = jnp.where(exc, gain[0], gain[1])
+        weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
+        values.append(weight.reshape(-1))
+    if w is not None and network.plastic_width:
+        place, valid = _runs(network.out_indptr, j, network.plastic_width)
+        slot = network.out_slot[place]
+        post = (slot // network.n_inputs)[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None, :]
+        targets.append(jnp.where(valid[:, :, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
+        values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
+    return jnp.concatenate(targets), jnp.concatenate(values)
