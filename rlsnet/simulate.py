@@ -297,6 +297,7 @@ def calibrate(dynamics: Dynamics, network: Network, keys: Keys) -> Calibration:
     (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=samples)
     if rest:
         state, _ = block(dynamics, network, None, state, keys, rest, False)
+    samples = max(samples, 1)  # a half shorter than a block is its mean alone
     offset = total / samples
     variance = jnp.maximum(squares / samples - offset**2, 0)
     return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes)
