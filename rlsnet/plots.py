@@ -87,6 +87,8 @@ def learning_curve(results: Results) -> Figure:
         right.plot(iteration, [np.nan if m[key] is None else m[key] for m in metrics], color=colour, label=label)
     right.set(xlabel="iteration", ylabel="firing rate (Hz)")
     right.set_ylim(bottom=0)
+    for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     return figure
 
