@@ -153,8 +153,12 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     run = Run.open(path, key)
     if verb == "train" and not run.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
-    quoted = str(run.path).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
+    return [f"hydra.run.dir={_in_quotes(str(run.path))}", "hydra.output_subdir=null"]
+
+
+def _in_quotes(text: str) -> str:
+    """A text as Hydra's grammar quotes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _quoted(argument: str) -> str:
@@ -162,7 +166,7 @@ def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in ("resume", "run") or re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
         return argument
-    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return f"{key}={_in_quotes(value)}"
 
 
 def _with_hydra(verb: str, arguments: list[str]) -> int:

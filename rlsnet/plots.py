@@ -93,6 +93,11 @@ def learning_curve(results: Results) -> Figure:
     return figure
 
 
+def _evenly(n: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0..n-1, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+
+
 def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Neurons to show: three best, three around the median, three worst by score [N], where it is defined."""
     order = np.argsort(score)[: int(np.isfinite(score).sum())][::-1]
@@ -136,7 +141,7 @@ def heatmaps(results: Results) -> Figure:
     figure, axes = plt.subplots(2, conditions, figsize=(1.5 + 3.2 * conditions, 6), squeeze=False, sharex=True, layout="constrained")
     for condition in range(conditions):
         n = results.test[data].shape[2] if results.test is not None else 0
-        chosen = np.unique(np.linspace(0, n - 1, min(n, MOST_ROWS)).astype(int))
+        chosen = _evenly(n, MOST_ROWS)
         blocks = [results.smooth(results.read(name, condition)[:, chosen]) for name in (data, model)]
         low, high = blocks[0].min(axis=0), blocks[0].max(axis=0)
         scaled = [(b - low) / np.where(high > low, high - low, 1) for b in blocks]
@@ -161,11 +166,7 @@ def raster(results: Results) -> Figure:
     base = 0
     trial = results.config.trial
     for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
-        shown = (
-            members[np.unique(np.linspace(0, len(members) - 1, min(len(members), RASTER_NEURONS // 2)).astype(int))]
-            if len(members)
-            else members
-        )
+        shown = members[_evenly(len(members), RASTER_NEURONS // 2)]
         row = np.full(len(excitatory), -1)
         row[shown] = base + np.arange(len(shown))
         mine = row[neuron] >= 0
@@ -225,7 +226,7 @@ def weights(results: Results) -> Figure:
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
     size = int(before["plastic"].attrs["group_size"])
     figure, axes = plt.subplots(2, 2, figsize=(7.5, 5.5), sharex=True, layout="constrained")
-    some = np.unique(np.linspace(0, len(excitatory) - 1, min(len(excitatory), 20000)).astype(int))
+    some = _evenly(len(excitatory), 20000)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]
     wide = float(np.quantile(np.abs(end), 0.998)) * 1.1 or 1.0
     inputs = pre[some // size]
