@@ -169,7 +169,7 @@ class RLSConfig:
     penlambda: float = _key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", above=0)
     penmu: float = _key("penalty on the sums of same-sign weights", least=0)
     gain: str = _key("weight update: textbook den*k, or k as TrainSpikingNet.jl since 2024", choices=("textbook", "tsn_head"))
-    method: str = _key("form of the update", choices=("auto", "dense"))
+    method: str = _key("form of the update: dense writes P each time, deferred every 16 times", choices=("auto", "dense", "deferred"))
     storage: str = _key("how P is kept", choices=("full",))
 
 
@@ -198,6 +198,7 @@ class EngineConfig:
 
     platform: str = _key("device", choices=("auto", "cpu", "gpu"))
     precision: str = _key("floating point type", choices=("float32", "float64"))
+    kernels: str = _key("the two hot loops: compiled by XLA, or on a CPU by its C++ compiler", choices=("auto", "xla", "native"))
     devices: int = _key("number of devices; one in this version", least=1, most=1)
 
 

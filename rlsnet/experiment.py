@@ -21,7 +21,17 @@ from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "recording.path", "engine.platform")  # in an existing run
+MAY_CHANGE = (
+    "train.",
+    "test.",
+    "progress",
+    "resume",
+    "run",
+    "recording.path",
+    "engine.platform",
+    "engine.kernels",
+    "rls.method",
+)  # in an existing run
 
 
 @dataclasses.dataclass(frozen=True)

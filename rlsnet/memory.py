@@ -11,6 +11,7 @@ import psutil
 from rlsnet import zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.network import FORMAT, group_size_of
+from rlsnet.rls import PENDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     weights = slots * sizes.group_size * item
     parts = {
         "P": groups * sizes.inputs**2 * item if learning else 0,
+        "pending updates of P": PENDING * slots * item if learning else 0,
         "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
         "static wiring": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
@@ -73,11 +75,16 @@ def available() -> tuple[int, str]:
     if jax.default_backend() != "cpu":
         stats = jax.local_devices()[0].memory_stats() or {}
         return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)), "GPU"
+    return free_memory(), "machine"
+
+
+def free_memory() -> int:
+    """Bytes of this machine's memory that can still be taken, within its limits."""
     free = psutil.virtual_memory().available
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free, "machine"
+    return free
 
 
 def check(sizes: Sizes, learning: bool) -> str:

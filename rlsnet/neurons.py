@@ -1,7 +1,7 @@
 """Neuron models: (parameters, state, current) -> (state, spiked), for all neurons at once.
 
-A model is a state dataclass and three functions: `init`; `integrate`, which moves all neurons by one step; and `fire`, which
-does to neurons what a spike of theirs does to them. Nothing else in the package looks inside the state.
+A model is a state dataclass and two functions: `init`, and `step`, which moves all neurons by one time step and resets those
+that spike. Nothing else in the package looks inside the state.
 """
 
 from __future__ import annotations
@@ -34,27 +34,24 @@ def init(v: Array) -> LIFState:
     return LIFState(v, jnp.zeros(v.shape, jnp.int32))
 
 
-def integrate(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: Array, kick: Array | None) -> tuple[LIFState, Array]:
+def step(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: Array, kick: Array | None) -> tuple[LIFState, Array]:
     """One Euler step of  tau_m dv/dt = current - v  for the neurons that are not refractory.
+
+    Who gets above threshold spikes, is reset, and does not integrate in the next round(refractory/dt) steps.
 
     Args:
       neuron: parameters; ms and units of the threshold.
       dt: ms.
-      state: before the step; those who spiked in the last one have fired.
+      state: before the step.
       i: int32, number of the step, from 1.
       current: [N] total input.
       kick: [N] noise on the potential, refractory or not; or None.
 
     Returns:
-      The state after the step and [N] bool, who spiked: not refractory, and above threshold.
+      The state after the step and [N] bool, who spiked.
     """
     free = state.until < i
     v = state.v if kick is None else state.v + kick
     v = jnp.where(free, v + (dt / neuron.tau_m) * (current - v), v)
-    return LIFState(v, state.until), free & (v > neuron.threshold)
-
-
-def fire(neuron: LIFConfig, dt: float, state: LIFState, j: Array, i: Array) -> LIFState:
-    """Neurons j [size], which spiked in step i: reset, and refractory for round(refractory/dt) steps. N in j is nobody."""
-    until = i + round(neuron.refractory / dt)
-    return LIFState(state.v.at[j].set(neuron.reset, mode="drop"), state.until.at[j].set(until, mode="drop"))
+    spiked = free & (v > neuron.threshold)
+    return LIFState(jnp.where(spiked, neuron.reset, v), jnp.where(spiked, i + round(neuron.refractory / dt), state.until)), spiked

@@ -1,6 +1,7 @@
 """Recursive least squares: every neuron learns its plastic weights by itself.
 
-`update` is the rule for one neuron (or one group that shares its inputs); `learn` lifts it over the network with vmap.
+`update` is the rule for one neuron (or one group that shares its inputs); vmap lifts it over the network. `update_deferred` is
+the same rule without writing P each time. Both are exact. A trial is `begin`, then `learn` at each learning point, then `finish`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from rlsnet import kernels as kernels_
 from rlsnet.config import RLSConfig
 from rlsnet.network import Network
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 WHOLE = 2**25  # numbers of P up to which all groups are updated at once
 BLOCK = 2**20  # numbers of P in a block of groups else: small enough that P is still in the cache when it is written
+PENDING = 16  # updates that P takes in at once in the deferred form
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["w", "P"], meta_fields=[])
@@ -31,6 +34,32 @@ class Learner:
 
     w: Array
     P: Array
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["count", "u", "g", "r", "n_spikes"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """Updates within a trial that P has yet to take in, P_now = P - sum_q u_q u_q^T, and what the last one left behind.
+
+    count: int32, updates in u.
+    u: [G, Q, L] their sqrt(den)*k; zero, or not to be read, beyond count.
+    g: [G, L] den*k of the last update.
+    r: [N] filtered spikes at the last update.
+    n_spikes: [N] int32, spikes of the trial until then.
+    """
+
+    count: Array
+    u: Array
+    g: Array
+    r: Array
+    n_spikes: Array
+
+
+def method(rls: RLSConfig, kernels: str) -> str:
+    """`dense` or `deferred`, as rls.method asks; auto takes what was faster: on a CPU, XLA does dense updates best."""
+    if rls.method != "auto":
+        return rls.method
+    return "dense" if kernels == "xla" and jax.default_backend() == "cpu" else "deferred"
 
 
 def initial_P(rls: RLSConfig, w: Array, pre: Array, excitatory: Array) -> Array:
@@ -80,31 +109,135 @@ def update(gain: str, P: Array, w: Array, x: Array, e: Array) -> tuple[Array, Ar
     return P - den * (k[:, None] * k[None, :]), w - step[:, None] * e[None, :]
 
 
+def update_deferred(gain: str, P: Array, u: Array, w: Array, x: Array, e: Array) -> tuple[Array, Array]:
+    """`update` where P [L, L] stays as it is and lacks sum_q u_q u_q^T, u [Q, L].
+
+        k   = P x - sum_q u_q (u_q.x)
+
+    Returns:
+      The u of this update, sqrt(den)*k [L], and w after it.
+    """
+    k = jnp.matmul(P, x, precision=EXACT) - jnp.matmul(jnp.matmul(u, x, precision=EXACT), u, precision=EXACT)
+    den = 1 / (1 + jnp.dot(x, k, precision=EXACT))
+    step = k if gain == "tsn_head" else den * k
+    return jnp.sqrt(den) * k, w - step[:, None] * e[None, :]
+
+
+def take_in(P: Array, u: Array) -> Array:
+    """[L, L]  P - sum_q u_q u_q^T, written so that it compiles to one pass over P."""
+    for row in u:
+        P = P - row[:, None] * row[None, :]
+    return P
+
+
 def gather_inputs(network: Network, r: Array) -> Array:
     """[G, L] filtered spikes of each group's plastic inputs, 0 where padded."""
     return jnp.where(network.pre >= 0, r[network.pre], 0)
 
 
-def errors(network: Network, w: Array, x: Array, u_bal: Array, target: Array) -> Array:
-    """[G, S]  e = w.x + u_bal - target; 0 for the neurons that fill up the last group."""
+def errors(network: Network, w: Array, x: Array, lack: Array) -> Array:
+    """[G, S]  e = w.x + lack, where lack [N] is u_bal - target; 0 for the neurons that fill up the last group."""
     groups, size = w.shape[0], network.group_size
-    lack = jnp.pad(u_bal - target, (0, groups * size - network.n_neurons)).reshape(groups, size)
+    lack = jnp.pad(lack, (0, groups * size - network.n_neurons)).reshape(groups, size)
     return jnp.einsum("gls,gl->gs", w, x, precision=EXACT) + lack
 
 
-def learn(rls: RLSConfig, network: Network, learner: Learner, r: Array, u_bal: Array, target: Array) -> Learner:
-    """One learning point of the whole network, by blocks of groups where P is large.
+def begin(rls: RLSConfig, kernels: str, network: Network, learner: Learner, points: int) -> Pending | None:
+    """What a trial of so many learning points starts with: nothing pending; None in the dense form."""
+    if method(rls, kernels) == "dense":
+        return None
+    groups, inputs, _ = learner.w.shape
+    most = -(-points // -(-points // PENDING))  # equal shares of at most PENDING
+    zeros = partial(jnp.zeros, dtype=learner.P.dtype)
+    n = network.n_neurons
+    return Pending(jnp.int32(0), zeros((groups, most, inputs)), zeros((groups, inputs)), zeros(n), jnp.zeros(n, jnp.int32))
+
+
+def learn(
+    rls: RLSConfig,
+    kernels: str,
+    network: Network,
+    learner: Learner,
+    pending: Pending | None,
+    decay: float,
+    r: Array,
+    n_spikes: Array,
+    lack: Array,
+) -> tuple[Learner, Pending | None]:
+    """One learning point of the whole network.
 
     Args:
       rls: settings.
+      kernels: native or xla.
       network: wiring.
       learner: before.
+      pending: before; None chooses the dense form.
+      decay: of r between two learning points.
       r: [N] filtered spikes.
-      u_bal: [N] current through static synapses.
-      target: [N] total current wanted.
+      n_spikes: [N] int32, spikes of the trial that are in r.
+      lack: [N] u_bal - target: current through static synapses, less the total current wanted.
     """
+    if pending is None:
+        return _learn_dense(rls, network, learner, r, lack), None
+    if kernels == "native":
+        return _learn_native(rls, network, learner, pending, decay, r, n_spikes, lack)
+    P, u = _take_in_all(learner.P, pending, pending.count == pending.u.shape[1])
+    count = pending.count % pending.u.shape[1]
     x = gather_inputs(network, r)
-    e = errors(network, learner.w, x, u_bal, target)
+    latest, w = jax.vmap(partial(update_deferred, rls.gain))(P, u, learner.w, x, errors(network, learner.w, x, lack))
+    u = lax.dynamic_update_slice_in_dim(u, latest[:, None], count, 1)
+    return Learner(w, P), dataclasses.replace(pending, count=count + 1, u=u)
+
+
+def finish(kernels: str, learner: Learner, pending: Pending | None) -> Learner:
+    """The learner with all that was pending taken into P."""
+    if pending is None:
+        return learner
+    if kernels == "native":
+        return dataclasses.replace(learner, P=kernels_.flush(pending.count, pending.u, learner.P))
+    return dataclasses.replace(learner, P=_take_in_all(learner.P, pending, jnp.bool_(True))[0])
+
+
+def _learn_native(
+    rls: RLSConfig, network: Network, learner: Learner, pending: Pending, decay: float, r: Array, n_spikes: Array, lack: Array
+) -> tuple[Learner, Pending]:
+    """The deferred form with fewer bytes: most of k follows from the last update.
+
+    r = decay*r_last + arrived, where arrived is 0 but for inputs that spiked. So with g = P_last x_last
+
+        k = decay*g + P arrived - sum_q u_q (u_q.arrived)
+
+    which needs only the rows of P whose input spiked. Whenever P takes in what is pending, as at a trial's first point, k is P x anew,
+    so that rounding does not build up.
+    """
+    refresh = pending.count % pending.u.shape[1] == 0
+    arrived = jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
+    textbook = rls.gain == "textbook"
+    P, w, u, g = kernels_.learn(
+        textbook, pending.count, refresh, decay, r, arrived, network.pre, lack, learner.P, learner.w, pending.u, pending.g
+    )
+    return Learner(w, P), Pending(jnp.where(refresh, 1, pending.count + 1), u, g, r, n_spikes)
+
+
+def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
+    """P and u after P has taken in all of u, if `now`: in place, by blocks of groups. What is not used of u is zero."""
+    groups, inputs = P.shape[:2]
+    size = max(1, min(groups, BLOCK // inputs**2))
+
+    def one_block(index: Array, P: Array) -> Array:
+        start = jnp.minimum(index * size, groups - size)
+        fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps
+        u = jnp.where(fresh[:, None, None], lax.dynamic_slice_in_dim(pending.u, start, size), 0)
+        return lax.dynamic_update_slice_in_dim(P, jax.vmap(take_in)(lax.dynamic_slice_in_dim(P, start, size), u), start, 0)
+
+    P = lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, P)
+    return P, jnp.where(now, 0, pending.u)
+
+
+def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, lack: Array) -> Learner:
+    """`update` of all groups, by blocks of groups where P is large."""
+    x = gather_inputs(network, r)
+    e = errors(network, learner.w, x, lack)
     update_all = jax.vmap(partial(update, rls.gain))
     groups, inputs = x.shape
     if learner.P.size <= WHOLE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +39,10 @@ def mix(x: Array) -> Array:
 
 def key(seed: int, purpose: Purpose) -> Array:
     """[2] uint32, the key of a stream."""
-    return fold(fold(jnp.array([seed & 0xFFFFFFFF, seed >> 32], jnp.uint32), int(purpose)), 0)
+    return fold(fold(np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32), int(purpose)), 0)
 
 
+@partial(jax.jit, inline=True)
 def fold(stream: Array, counter: ArrayLike) -> Array:
     """A key for one value of a counter (an iteration, a step, a neuron): [2] and [...] -> [..., 2]."""
     counter = jnp.asarray(counter).astype(jnp.uint32)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import inputs, neurons, rng, spikes
+from rlsnet import inputs, kernels, neurons, rng, spikes
 from rlsnet.config import Config, LIFConfig, NoiseConfig, NoStimulusConfig, OUStimulusConfig, SynapseConfig, TrialConfig
 from rlsnet.network import Network
 
@@ -31,11 +31,13 @@ class Dynamics:
     synapse: SynapseConfig
     noise: NoiseConfig
     stimulus: OUStimulusConfig | NoStimulusConfig
+    kernels: str
 
     @staticmethod
     def of(config: Config) -> Dynamics:
-        """The part of a configuration that the step depends on."""
-        return Dynamics(config.trial, config.neuron, config.synapse, config.noise, config.stimulus)
+        """The part of a configuration that the step depends on, and which kernels compute it: native or xla."""
+        kind = kernels.choose(config.engine)
+        return Dynamics(config.trial, config.neuron, config.synapse, config.noise, config.stimulus, kind)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["voltage", "noise", "stimulus"], meta_fields=[])
@@ -61,7 +63,7 @@ class Keys:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["i", "words", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered"],
+    data_fields=["i", "spiked", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +71,18 @@ class SimState:
     """The state of one trial.
 
     i: int32, steps done.
-    words: [W] uint32, who spiked in the last step, still to be delivered; see `spikes.pack`.
+    spiked: [N] bool, who spiked in the last step, still to be delivered.
     neuron: the neuron model's own state.
     synapses: [3, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
       current), plastic current.
     r: [N] spikes filtered with tau_plas, 1/ms.
     stimulus: [N] stimulus of the next step.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
-    n_delivered: [N] int32, spikes in the trial so far, but for those in words.
+    n_delivered: [N] int32, spikes in the trial so far, but for those of the last step.
     """
 
     i: Array
-    words: Array
+    spiked: Array
     neuron: neurons.LIFState
     synapses: Array
     r: Array
@@ -91,7 +93,7 @@ class SimState:
     @property
     def n_spikes(self) -> Array:
         """[N] int32, spikes in the trial so far."""
-        return self.n_delivered + spikes.unpack(self.words, self.r.shape[0]).astype(jnp.int32)
+        return self.n_delivered + self.spiked.astype(jnp.int32)
 
 
 def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
@@ -100,7 +102,7 @@ def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
     counts = jnp.zeros(zeros.shape, jnp.int32)
     return SimState(
         i=jnp.int32(0),
-        words=spikes.pack(zeros > 0),
+        spiked=zeros > 0,
         neuron=neurons.init(inputs.initial_voltage(network, dynamics.neuron, keys.voltage)),
         synapses=jnp.zeros((3, *zeros.shape), zeros.dtype),
         r=zeros,
@@ -121,34 +123,19 @@ def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
     return exc + inh, synapses[2]
 
 
-def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, unit: Array) -> SimState:
-    """The state after the spikes of the last step have reset their neurons and reached their targets.
-
-    Spikes are taken in batches, so that in large networks, where many fire at once, each operation has work enough.
+def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
+    """The state after the spikes of the last step have reached their targets, and been counted.
 
     Args:
       dynamics: the equations.
       network: the wiring.
       w: [G, L, S] plastic weights, or None: static synapses only.
-      state: its words are the spikes.
-      gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic.
-      unit: what a spike adds to its neuron's r.
+      state: who spiked, and the filters.
+      gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r).
     """
-    n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
-
-    def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        left, words, blocks, neuron, pool, r, n_delivered = carry
-        left, words, blocks, j = spikes.take(left, words, blocks, size, n)
-        neuron = neurons.fire(dynamics.neuron, dynamics.trial.dt, neuron, j, state.i)
-        targets, values = spikes.outputs(network, w, j, gain)
-        pool = pool.at[targets].add(values, mode="drop")
-        return left, words, blocks, neuron, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
-
-    blocks = spikes.pack(state.words != 0)
-    total = jnp.sum(lax.population_count(state.words).astype(jnp.int32))
-    carry = (total, state.words, blocks, state.neuron, state.synapses.reshape(3 * n), state.r, state.n_delivered)
-    _, words, _, neuron, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
-    return dataclasses.replace(state, words=words, neuron=neuron, synapses=pool.reshape(3, n), r=r, n_delivered=n_delivered)
+    function = kernels.deliver if dynamics.kernels == "native" else spikes.deliver
+    synapses, r, n_delivered = function(network, w, state.spiked, gain, state.synapses, state.r, state.n_delivered)
+    return dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
 
 
 def _factors(dynamics: Dynamics, n: int, dtype: Any) -> tuple[Array, Array]:
@@ -164,12 +151,13 @@ def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimStat
     The filters then hold what the next step takes up, and are no longer those that learning wants.
     """
     gain = _factors(dynamics, 1, network.bias.dtype)[1][0]
-    return deliver(dynamics, network, w, state, gain, gain[2])
+    state = deliver(dynamics, network, w, state, gain)
+    return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
 
 
 def block(
-    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, n: int, stimulated: bool
-) -> tuple[SimState, Array]:
+    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, n: int, stimulated: bool, record: bool = False
+) -> tuple[SimState, Array | None]:
     """`n` time steps, few enough that the filters need no renormalising between them.
 
     A filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block y = x_i/a^i is kept instead,
@@ -184,16 +172,17 @@ def block(
       keys: of this trial.
       n: steps.
       stimulated: whether the stimulus is on.
+      record: whether spikes are wanted.
 
     Returns:
-      The state after the block and [n, W] uint32, the spikes of its steps as `spikes.pack` packs them.
+      The state after the block and, with `record`, [n, W] uint32, the spikes of its steps as `spikes.pack` packs them.
     """
     dt, like = dynamics.trial.dt, network.bias
     decay, gain = _factors(dynamics, n, like.dtype)
 
-    def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array]:
+    def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array | None]:
         decay, gain = factors
-        state = deliver(dynamics, network, w, state, gain, gain[2])
+        state = deliver(dynamics, network, w, state, gain)
         i = state.i + 1
         u_bal, u_plas = currents(network, state.synapses * decay[:, None])
         drive, stimulus = network.bias + u_bal, state.stimulus
@@ -203,9 +192,9 @@ def block(
             drive = drive + stimulus
             stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
         kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like)
-        neuron, spiked = neurons.integrate(dynamics.neuron, dt, state.neuron, i, drive, kick)
-        words = spikes.pack(spiked)
-        return dataclasses.replace(state, i=i, words=words, neuron=neuron, stimulus=stimulus), words
+        neuron, spiked = neurons.step(dynamics.neuron, dt, state.neuron, i, drive, kick)
+        state = dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron, stimulus=stimulus)
+        return state, spikes.pack(spiked) if record else None
 
     state, words = lax.scan(one_step, state, (decay, gain))
     synapses = state.synapses * decay[-1][:, None]
@@ -229,15 +218,14 @@ def advance(
     size = dynamics.trial.block
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
-        after, words = block(dynamics, network, w, state, keys, size, stimulated)
-        return after, words if record else None
+        return block(dynamics, network, w, state, keys, size, stimulated, record)
 
     state, recorded = lax.scan(body, state, None, length=n // size)
     if recorded is not None:
         recorded = recorded.reshape(-1, recorded.shape[2])
     if n % size:
-        state, words = block(dynamics, network, w, state, keys, n % size, stimulated)
-        recorded = None if recorded is None else jnp.concatenate([recorded, words])
+        state, words = block(dynamics, network, w, state, keys, n % size, stimulated, record)
+        recorded = None if recorded is None or words is None else jnp.concatenate([recorded, words])
     return state, recorded
 
 

@@ -81,3 +81,26 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
         targets.append(jnp.where(valid[:, :, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
         values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
     return jnp.concatenate(targets), jnp.concatenate(values)
+
+
+def deliver(
+    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
+) -> tuple[Array, Array, Array]:
+    """The filters [3, N], r [N] and n_delivered [N] after spikes [N] have reached their targets; see `simulate.deliver`.
+
+    Spikes are taken in batches, so that in large networks, where many fire at once, each operation has work enough.
+    """
+    n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
+
+    def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, words, blocks, pool, r, n_delivered = carry
+        left, words, blocks, j = take(left, words, blocks, size, n)
+        targets, values = outputs(network, w, j, gain)
+        pool = pool.at[targets].add(values, mode="drop")
+        return left, words, blocks, pool, r.at[j].add(gain[2], mode="drop"), n_delivered.at[j].add(1, mode="drop")
+
+    words = pack(spiked)
+    total = jnp.sum(lax.population_count(words).astype(jnp.int32))
+    carry = (total, words, pack(words != 0), synapses.reshape(3 * n), r, n_delivered)
+    _, _, _, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
+    return pool.reshape(3, n), r, n_delivered

@@ -10,7 +10,8 @@ import contextlib
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from jax import Array, lax
 from rlsnet import zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
+from rlsnet.memory import free_memory
 from rlsnet.network import Network
 from rlsnet.rls import Learner
 from rlsnet.wiring import from_groups, to_groups
@@ -61,6 +63,32 @@ def _packed(P: Array, start: Array, size: int) -> Array:
 def _unpack(P: Array, packed: Array, start: Array) -> Array:
     """P with the matrices from `start` on replaced by packed ones."""
     return lax.dynamic_update_slice_in_dim(P, packed[:, _triangle(P.shape[-1])], start, 0)
+
+
+class Writer:
+    """Writes while training goes on, one thing after another in one thread. As a context it ends when all is written."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        if error[0] is None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when all is written; raises what went wrong."""
+        if self._last is not None:
+            self._last.result()
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Has `write` called, once what was submitted before is written: at most one copy of a learner is kept."""
+        self.wait()
+        self._last = self._thread.submit(write)
 
 
 class Run:
@@ -158,41 +186,62 @@ class Run:
         best = self._best()
         return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
 
-    def _write(self, path: Path, iteration: int, network: Network, learner: Learner, config: Config, **attributes: Any) -> zarr.Group:
+    def _write(self, path: Path, iteration: int, weight: np.ndarray, config: Config, **attributes: Any) -> zarr.Group:
         """A checkpoint without P."""
         info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
         root = zarr.create_group(str(path), attributes={**info, **attributes})
-        weight = from_groups(np.asarray(learner.w), network.n_neurons)
         zarrio.write(root, "plastic/weight", weight, ["neuron", "input"], compress=False, units="threshold*ms")
         return root
 
-    def save_checkpoint(self, iteration: int, network: Network, learner: Learner, config: Config) -> None:
-        """Writes weights and P, by blocks of P; the folder appears under its name when all of it is on the disk."""
-        groups, inputs = learner.P.shape[:2]
-        with zarrio.replacing(self.checkpoints / f"{iteration:06d}.zarr") as temporary:
-            root = self._write(temporary, iteration, network, learner, config)
-            size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * learner.P.dtype.itemsize)))
-            stored = root.create_array(
-                "P",
-                shape=(groups, inputs * (inputs + 1) // 2),
-                chunks=(size, max(1, inputs * (inputs + 1) // 2)),
-                dtype=learner.P.dtype,
-                compressors=None,
-                config={"write_empty_chunks": True},
-                dimension_names=["group", "entry"],
-                attributes={"storage": "full", "layout": "upper triangle by rows", "n_inputs": inputs},
-            )
-            for part in zarrio.chunks(stored):
-                stored[part] = np.asarray(_packed(learner.P, jnp.int32(part.start), part.stop - part.start))
+    def save_checkpoint(self, writer: Writer, iteration: int, network: Network, learner: Learner, config: Config) -> None:
+        """Writes weights and P; the folder appears under its name when all of it is on the disk.
 
-    def save_best(self, iteration: int, network: Network, learner: Learner, config: Config, correlation: float) -> None:
-        """Writes the weights of the best iteration, then removes those of the one before."""
-        path = self.checkpoints / f"{iteration:06d}.best.zarr"
-        with zarrio.replacing(path) as temporary:
-            self._write(temporary, iteration, network, learner, config, correlation=correlation)
-        for old in self.checkpoints.glob("*.best.zarr"):
-            if old != path:
-                zarrio.remove(old)
+        The learner is free to change when this returns: what is left to do, `writer` does from a copy. Where there is no
+        memory for one, P is written here and now, by blocks.
+        """
+        groups, inputs = learner.P.shape[:2]
+        entries, dtype = inputs * (inputs + 1) // 2, learner.P.dtype
+        size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * dtype.itemsize)))
+        weight = from_groups(np.array(learner.w), network.n_neurons)
+        blocks: Iterable[np.ndarray] = (
+            np.asarray(_packed(learner.P, jnp.int32(start), min(size, groups - start))) for start in range(0, groups, size)
+        )
+        copied = groups * entries * dtype.itemsize < free_memory() / 2
+        if copied:
+            blocks = list(blocks)
+
+        def write() -> None:
+            with zarrio.replacing(self.checkpoints / f"{iteration:06d}.zarr") as temporary:
+                root = self._write(temporary, iteration, weight, config)
+                stored = root.create_array(
+                    "P",
+                    shape=(groups, entries),
+                    chunks=(size, max(1, entries)),
+                    dtype=dtype,
+                    compressors=None,
+                    config={"write_empty_chunks": True},
+                    dimension_names=["group", "entry"],
+                    attributes={"storage": "full", "layout": "upper triangle by rows", "n_inputs": inputs},
+                )
+                for part, block in zip(zarrio.chunks(stored), blocks, strict=True):
+                    stored[part] = block
+
+        writer.submit(write)
+        if not copied:
+            writer.wait()
+
+    def save_best(self, writer: Writer, iteration: int, network: Network, learner: Learner, config: Config, correlation: float) -> None:
+        """Has the weights of the best iteration written, and then those of the one before removed."""
+        path, weight = self.checkpoints / f"{iteration:06d}.best.zarr", from_groups(np.array(learner.w), network.n_neurons)
+
+        def write() -> None:
+            with zarrio.replacing(path) as temporary:
+                self._write(temporary, iteration, weight, config, correlation=correlation)
+            for old in self.checkpoints.glob("*.best.zarr"):
+                if old != path:
+                    zarrio.remove(old)
+
+        writer.submit(write)
 
     def checkpoint(self, which: str) -> Path:
         """The path of a checkpoint: last, best, or an iteration."""

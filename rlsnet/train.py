@@ -23,11 +23,13 @@ from rlsnet import scores, simulate
 from rlsnet.config import Config, RLSConfig, UserError
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
-from rlsnet.rls import Learner
+from rlsnet.rls import Learner, Pending
 from rlsnet.simulate import Dynamics, Keys
-from rlsnet.store import Run
+from rlsnet.store import Run, Writer
 
 log = logging.getLogger(__name__)
+
+Carry = tuple[simulate.SimState, Learner, Pending | None]
 
 
 @partial(
@@ -69,18 +71,21 @@ def iterate(
     """
     keys = keys.trial(number, condition)
     wanted = target[condition]
-    every = dynamics.trial.every
+    every, kernels = dynamics.trial.every, dynamics.kernels
+    decay = (1 - dynamics.trial.dt / dynamics.synapse.tau_plas) ** every
 
-    def until_learning(carry: tuple[simulate.SimState, Learner], target_m: Array) -> tuple[tuple[simulate.SimState, Learner], Array]:
-        state, learner = carry
+    def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
+        state, learner, pending = carry
         state, _ = simulate.advance(dynamics, network, learner.w, state, keys, every)
-        u_bal, _ = simulate.currents(network, state.synapses)
+        lack = simulate.currents(network, state.synapses)[0] - target_m
         after = simulate.deliver_early(dynamics, network, learner.w, state)
-        learner = rls_.learn(rls, network, learner, state.r, u_bal, target_m)
-        return (simulate.restart_sum(after), learner), state.u_sum / every
+        learner, pending = rls_.learn(rls, kernels, network, learner, pending, decay, state.r, state.n_delivered, lack)
+        return (simulate.restart_sum(after), learner, pending), state.u_sum / every
 
     state = simulate.before_learning(dynamics, network, learner.w, keys)
-    (state, learner), currents = lax.scan(until_learning, (state, learner), wanted)
+    pending = rls_.begin(rls, kernels, network, learner, len(wanted))
+    (state, learner, pending), currents = lax.scan(until_learning, (state, learner, pending), wanted)
+    learner = rls_.finish(kernels, learner, pending)
     state, _ = simulate.advance(dynamics, network, learner.w, state, keys, 1)
 
     correlation = scores.current_correlation(dynamics.trial, currents, wanted)
@@ -126,7 +131,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     best = run.best_correlation()
     # conditions differ in difficulty: what is compared is the mean over the last iteration of each
     recent = collections.deque((line["correlation"] for line in run.read_metrics()), maxlen=len(target))
-    with graceful_stop() as stop, show.bar(total, done) as bar:
+    with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
             start = time.perf_counter()
             condition = (iteration - 1) % len(target)
@@ -143,12 +148,13 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
             score = float(np.mean(recent)) if len(recent) == len(target) and None not in recent else None
             if config.train.save_best and score is not None and (best is None or score > best):
                 best = score
-                run.save_best(iteration, network, learner, config, best)
+                run.save_best(writer, iteration, network, learner, config, best)
             stopped = stop.signal
             if stopped or iteration == total or iteration % config.train.checkpoint_every == 0:
-                run.save_checkpoint(iteration, network, learner, config)
+                run.save_checkpoint(writer, iteration, network, learner, config)
             bar.advance({**line, "memory": memory_used()})
             if stopped:
+                writer.wait()
                 log.info("Stopped after iteration %d of %d and saved it. To go on: rlsnet train resume=%s", iteration, total, run.path)
                 return stopped
     return 0

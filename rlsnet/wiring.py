@@ -50,10 +50,16 @@ def draw_plastic(stream: Array, plastic: PlasticConfig, excitatory: np.ndarray) 
         if not half:
             rows.append(np.zeros((groups, 0), np.int32))
             continue
-        streams = rng.fold(rng.fold(stream, label), jnp.arange(groups))
-        draw = jax.jit(rng.permute, static_argnums=2)(streams[:, None, :], jnp.arange(half, dtype=jnp.uint32)[None, :], len(members))
+        draw = _draw_rows(rng.fold(stream, label), groups, half, len(members))
         rows.append(np.sort(members.astype(np.int32)[np.asarray(draw)], axis=1))
     return np.concatenate(rows, axis=1)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw_rows(stream: Array, rows: int, size: int, n: int) -> Array:
+    """[rows, size] int32: in each row, distinct numbers below n."""
+    streams = rng.fold(stream, jnp.arange(rows, dtype=jnp.uint32))
+    return rng.permute(streams[:, None, :], jnp.arange(size, dtype=jnp.uint32)[None, :], n)
 
 
 def initial_weights(plastic: PlasticConfig, pre: np.ndarray, excitatory: np.ndarray) -> np.ndarray:

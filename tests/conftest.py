@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import zarr
 
+from rlsnet import kernels
 from rlsnet.cli import compose
 
-__all__ = ["compose", "small_network", "write_network"]
+__all__ = ["FORMS", "KERNELS", "compose", "small_network", "write_network"]
+
+KERNELS = ["xla"] if kernels.obstacle() else ["xla", "native"]  # what this machine can run
+FORMS = [("xla", "dense"), ("xla", "deferred"), ("native", "deferred")][: 1 + len(KERNELS)]  # engine.kernels, rls.method
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

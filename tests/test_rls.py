@@ -1,80 +1,148 @@
-"""V8: recursive least squares is ridge regression; and what must hold of P, groups and gains."""
+"""V8: recursive least squares is ridge regression, in every form; and what must hold of P, groups and gains."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import compose
+import pytest
+from conftest import FORMS, compose
 
 from rlsnet import network, rls, wiring
+from rlsnet.rls import Learner
 
 L, S = 24, 3
+DECAY = 0.9
 
 
 def ridge(lam, mu, w0, x, y):
-    """float64 solution of  min |x w - y|^2 + (w - w0)^T A0 (w - w0)  and its P."""
+    """float64 solution of  min |x w - y|^2 + (w - w0)^T A0 (w - w0)  and its P; w0 [L, S], x [updates, L], y [updates, S]."""
     sign = np.sign(w0[:, 0])
     a0 = lam * np.eye(len(w0)) + mu * (sign[:, None] == sign[None, :])
     P = np.linalg.inv(a0 + x.T @ x)
     return P @ (a0 @ w0 + x.T @ y), P
 
 
-def problem(updates, seed=0):
-    """Filtered-spike-like regressors [updates, L], wanted sums [updates, S] and initial weights [L, S]."""
+def problem(trials=100, points=100, seed=0):
+    """Spikes [trials, points, L], what they add to x there, the wanted sums of L neurons and their initial weights [L/S, L, S].
+
+    Few inputs spike between two learning points, all of them before the first.
+    """
     random = np.random.default_rng(seed)
-    x = random.gamma(0.5, 0.06, (updates, L))
-    w0 = np.where(np.arange(L) < L // 2, 1.0, -1.0)[:, None] * random.uniform(0.5, 2, (L, S))
-    return x, x @ random.normal(0, 2, (L, S)) + random.normal(0, 0.3, (updates, S)), w0
+    spikes = (random.random((trials, points, L)) < 0.15) | (np.arange(points) == 0)[None, :, None]
+    arrived = spikes * random.gamma(0.5, 0.06, spikes.shape)
+    w0 = np.where(np.arange(L) < L // 2, 1.0, -1.0)[None, :, None] * random.uniform(0.5, 2, (L // S, L, S))
+    x = filtered(arrived)
+    return spikes, arrived, x @ random.normal(0, 2, (L, L)) + random.normal(0, 0.3, x.shape), w0
 
 
-def run(x, y, w0, dtype, gain="textbook"):
-    """All updates in a scan, as training does them."""
-    config = compose("rls.penlambda=0.8", "rls.penmu=0.05", f"rls.gain={gain}").rls
-    w = jnp.asarray(w0[None], dtype)
-    excitatory = jnp.arange(L) < L // 2
-    P = rls.initial_P(config, w, jnp.arange(L, dtype=jnp.int32)[None], excitatory)
-
-    def one(carry, xy):
-        P, w = carry
-        error = jnp.matmul(w.T, xy[0]) - xy[1]
-        return rls.update(gain, P, w, xy[0], error), None
-
-    return jax.jit(partial(jax.lax.scan, one))((P[0], w[0]), (jnp.asarray(x, dtype), jnp.asarray(y, dtype)))[0]
+def filtered(arrived):
+    """x_m = a*x_(m-1) + s_m in each trial."""
+    x = np.zeros_like(arrived)
+    for m in range(arrived.shape[1]):
+        x[:, m] = DECAY * x[:, m - 1] * (m > 0) + arrived[:, m]
+    return x
 
 
-def test_v8_float64(x64):
-    x, y, w0 = problem(10_000)
-    P, w = run(x, y, w0, jnp.float64)
-    w_true, P_true = ridge(0.8, 0.05, w0, x, y)
-    np.testing.assert_allclose(w, w_true, rtol=0, atol=1e-11 * np.abs(w_true).max())
-    np.testing.assert_allclose(P, P_true, rtol=0, atol=1e-11 * np.abs(P_true).max())
+def everybody():
+    """A network of L neurons in groups of S, each with all of them as inputs, in an order of its group's own."""
+    net, _, _ = network.build(compose(f"network.n_neurons={L}", "static.out_degree=0", "plastic.n_inputs=2", f"plastic.group_size={S}"))
+    half = L // 2
+    orders = [np.random.default_rng(g) for g in range(L // S)]
+    pre = np.stack([np.concatenate([o.permutation(half), half + o.permutation(half)]) for o in orders])
+    return dataclasses.replace(net, pre=jnp.asarray(pre, jnp.int32)), pre
 
 
-def test_v8_float32():
-    x, y, w0 = problem(10_000)
-    P, w = run(x, y, w0, jnp.float32)
-    w_true, P_true = ridge(0.8, 0.05, w0, x, y)
-    np.testing.assert_allclose(w, w_true, rtol=0, atol=3e-5 * np.abs(w_true).max())
-    np.testing.assert_allclose(P, P_true, rtol=0, atol=3e-5 * np.abs(P_true).max())
+def run(form, spikes, arrived, y, w0, dtype, gain="textbook"):
+    """All updates in scans over trials and points, as training does them: weights [G, L, S] and P [G, L, L]."""
+    kernels, method = form
+    config = compose("rls.penlambda=0.8", "rls.penmu=0.05", f"rls.gain={gain}", f"rls.method={method}").rls
+    net, _ = everybody()
+
+    def point(carry, inputs):
+        learner, pending, n_spikes = carry
+        spiked, x, wanted = inputs
+        n_spikes = n_spikes + spiked
+        return (*rls.learn(config, kernels, net, learner, pending, DECAY, x, n_spikes, -wanted), n_spikes), None
+
+    def trial(learner, inputs):
+        carry = learner, rls.begin(config, kernels, net, learner, y.shape[1]), jnp.zeros(L, jnp.int32)
+        (learner, pending, _), _ = jax.lax.scan(point, carry, inputs)
+        return rls.finish(kernels, learner, pending), None
+
+    w = jnp.asarray(w0, dtype)
+    learner = Learner(w, rls.initial_P(config, w, net.pre, net.excitatory))
+    inputs = jnp.asarray(spikes, jnp.int32), jnp.asarray(filtered(arrived), dtype), jnp.asarray(y, dtype)
+    return jax.jit(lambda learner: jax.lax.scan(trial, learner, inputs)[0])(learner)
 
 
-def test_P_stays_symmetric_to_the_last_bit_and_positive():
-    x, y, w0 = problem(3000)
-    P = np.asarray(run(x, y, w0, jnp.float32)[0])
-    np.testing.assert_array_equal(P, P.T)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-11), (jnp.float32, 3e-5)])
+def test_v8_is_ridge_regression(x64, form, dtype, tolerance):
+    """After 10,000 updates in 100 trials."""
+    spikes, arrived, y, w0 = problem()
+    learner = run(form, spikes, arrived, y, w0, dtype)
+    assert learner.P.dtype == learner.w.dtype == dtype
+    x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
+    for g in range(L // S):
+        w_true, P_true = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
+        np.testing.assert_allclose(learner.w[g], w_true, rtol=0, atol=tolerance * np.abs(w_true).max())
+        np.testing.assert_allclose(learner.P[g], P_true, rtol=0, atol=tolerance * np.abs(P_true).max())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("points", [1, 16, 17, 37])
+def test_P_is_whole_after_any_number_of_points(x64, form, points):
+    """Also where the points of a trial are fewer than P can wait for, or no multiple of it."""
+    spikes, arrived, y, w0 = problem(3, points)
+    P = run(form, spikes, arrived, y, w0, jnp.float64).P
+    x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
+    np.testing.assert_allclose(P[1], ridge(0.8, 0.05, w0[1], x[:, pre[1]], y.reshape(-1, L)[:, :S])[1], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_P_stays_symmetric_to_the_last_bit_and_positive(form):
+    P = np.asarray(run(form, *problem(30), jnp.float32).P)
+    np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
     assert np.linalg.eigvalsh(P.astype(np.float64)).min() > 0
 
 
-def test_the_other_gain_drops_the_denominator():
-    x, y, w0 = problem(1)
-    (P, w), (P2, w2) = (run(x, y, w0, jnp.float32, gain) for gain in ("textbook", "tsn_head"))
-    np.testing.assert_array_equal(P, P2)
-    sign = np.arange(L) < L // 2
-    k = np.linalg.inv(0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :])) @ x[0]
-    e = w0.T @ x[0] - y[0]
-    np.testing.assert_allclose(w2, w0 - np.outer(k, e), rtol=1e-5)
-    np.testing.assert_allclose(w, w0 - np.outer(k, e) / (1 + x[0] @ k), rtol=1e-5)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_other_gain_drops_the_denominator(form):
+    spikes, arrived, y, w0 = problem(1, 1)
+    textbook, other = (run(form, spikes, arrived, y, w0, jnp.float32, gain) for gain in ("textbook", "tsn_head"))
+    np.testing.assert_array_equal(textbook.P, other.P)
+    sign, (_, pre) = np.arange(L) < L // 2, everybody()
+    x, e = arrived[0, 0][pre[2]], w0[2].T @ arrived[0, 0][pre[2]] - y[0, 0, 2 * S : 3 * S]
+    k = np.linalg.inv(0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :])) @ x
+    np.testing.assert_allclose(other.w[2], w0[2] - np.outer(k, e), rtol=1e-5)
+    np.testing.assert_allclose(textbook.w[2], w0[2] - np.outer(k, e) / (1 + x @ k), rtol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [2, 6, 14, 16, 22, 58, 128])
+def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, inputs):
+    """Vectors of 16 and 8 numbers, their rests, and groups that end within a range of a thread; neighbours stay untouched."""
+    config = compose("network.n_neurons=150", "static.out_degree=0", f"plastic.n_inputs={inputs}", "plastic.group_size=4",
+                     "engine.precision=float64")  # fmt: skip
+    net, weight, _ = network.build(config)
+    start = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 4)))
+    results = []
+    for kernels, method in FORMS:
+        settings = dataclasses.replace(config.rls, method=method)
+        learner, pending = start, rls.begin(settings, kernels, net, start, 20)
+        learn = jax.jit(partial(rls.learn, settings, kernels, net))
+        random = np.random.default_rng(0)
+        r, n_spikes = np.zeros(150), np.zeros(150, np.int32)
+        for point in range(20):
+            spiked = random.random(150) < (0.2 if point else 1)
+            r, n_spikes = DECAY * r + spiked * random.gamma(0.5, 0.05, 150), n_spikes + spiked.astype(np.int32)
+            learner, pending = learn(learner, pending, DECAY, jnp.asarray(r), jnp.asarray(n_spikes), jnp.asarray(random.normal(size=150)))
+        results.append(rls.finish(kernels, learner, pending))
+    for learner in results[1:]:
+        np.testing.assert_allclose(learner.P, results[0].P, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(learner.w, results[0].w, rtol=0, atol=1e-12)
+    assert np.abs(np.asarray(results[0].w - start.w)).max() > 0.01
 
 
 def test_initial_P_is_the_inverse_where_signs_are_mixed_and_inputs_padded(x64):
@@ -88,20 +156,22 @@ def test_initial_P_is_the_inverse_where_signs_are_mixed_and_inputs_padded(x64):
     np.testing.assert_allclose(P, np.linalg.inv(0.3 * np.eye(6) + 0.2 * same), atol=1e-14)
 
 
+def dense(config, net, learner, r, lack):
+    """One update in the dense form."""
+    return rls.learn(config.rls, "xla", net, learner, None, DECAY, r, jnp.zeros(r.shape, jnp.int32), lack)[0]
+
+
 def test_groups_learn_as_their_neurons_would_alone():
     """S neurons that share inputs, in one group or each with its own P, learn the same weights."""
     shared = compose("network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", "plastic.group_size=7")
     net, weight, _ = network.build(shared)
     random = np.random.default_rng(0)
     weight = weight * random.uniform(0.5, 1.5, weight.shape).astype(np.float32)
-    import dataclasses
-
     alone = dataclasses.replace(net, pre=jnp.asarray(np.repeat(np.asarray(net.pre), 7, axis=0)[:60]), group_size=1)
     learners = [rls.init(shared.rls, n, jnp.asarray(wiring.to_groups(weight, n.group_size))) for n in (net, alone)]
-    learn = jax.jit(rls.learn, static_argnums=0)
     for _ in range(50):
         r, u, target = (jnp.asarray(random.gamma(0.5, 0.05, 60), jnp.float32) for _ in range(3))
-        learners = [learn(shared.rls, n, learner, r, u, target) for n, learner in zip((net, alone), learners, strict=True)]
+        learners = [dense(shared, n, learner, r, u - target) for n, learner in zip((net, alone), learners, strict=True)]
     grouped, single = (wiring.from_groups(np.asarray(x.w), 60) for x in learners)
     np.testing.assert_allclose(grouped, single, rtol=2e-5, atol=2e-5)
     assert not np.any(np.asarray(learners[0].w)[-1, :, 60 % 7 :])  # what fills up the last group stays zero
@@ -117,10 +187,9 @@ def test_blocks_of_groups_learn_as_all_at_once(monkeypatch):
         monkeypatch.setattr(rls, "WHOLE", whole)
         monkeypatch.setattr(rls, "BLOCK", block)
         learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
-        learn = jax.jit(lambda *arguments: rls.learn(config.rls, net, *arguments))
         random = np.random.default_rng(0)
         for _ in range(20):
-            learner = learn(learner, *(jnp.asarray(random.gamma(0.5, 0.05, 100), jnp.float32) for _ in range(3)))
+            learner = dense(config, net, learner, *(jnp.asarray(random.gamma(0.5, 0.05, 100), jnp.float32) for _ in range(2)))
         results.append(learner)
     np.testing.assert_allclose(results[0].P, results[1].P, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(results[0].w, results[1].w, rtol=1e-5)
@@ -131,9 +200,8 @@ def test_neurons_do_not_interact_through_learning():
     config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=10")
     net, weight, _ = network.build(config)
     r, u, target = (jnp.asarray(np.random.default_rng(i).random(40), jnp.float32) for i in range(3))
-    learn = jax.jit(rls.learn, static_argnums=0)
-    results = [learn(config.rls, net, rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1))), r, u, t)
-               for t in (target, target.at[7].add(1.0))]  # fmt: skip
+    learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
+    results = [dense(config, net, learner, r, u - t) for t in (target, target.at[7].add(1.0))]
     differs = np.any(np.asarray(results[0].w != results[1].w), axis=(1, 2))
     np.testing.assert_array_equal(np.flatnonzero(differs), [7])
     np.testing.assert_array_equal(results[0].P, results[1].P)

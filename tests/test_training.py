@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference
 import zarr
-from conftest import compose, small_network, write_network
+from conftest import FORMS, compose, small_network, write_network
 
 from rlsnet import experiment, network, rls, scores, simulate, train, wiring
 from rlsnet.config import UserError
@@ -35,14 +35,15 @@ def metrics(path: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
+@pytest.mark.parametrize(("kernels", "method"), FORMS)
 @pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
-def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, gain, size):
+def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, gain, size, kernels, method):
     """Five trials of two conditions with learning, given wiring, v0 and targets: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
                      "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", f"rls.gain={gain}", "rls.penmu=0.3",
-                     "train.iterations=5", "progress=off")  # fmt: skip
+                     "train.iterations=5", "progress=off", f"engine.kernels={kernels}", f"rls.method={method}")  # fmt: skip
     assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     w, P, spikes = reference.train(arrays, 5, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.3, gain=gain, group_size=size)
     assert spikes.sum() > 500 and np.abs(w - arrays["plastic/weight"]).max() > 0.5
@@ -65,7 +66,9 @@ def test_float32_stays_near_float64(x64, tmp_path):
     np.testing.assert_allclose(single, double, atol=2e-4)
 
 
-@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2")])
+@pytest.mark.parametrize(
+    "extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"), ("engine.kernels=xla", "rls.method=deferred")]
+)
 def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
     config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
 
@@ -142,7 +145,7 @@ def test_metrics_report_what_the_trial_did(tmp_path):
 
     run = jax.jit(lambda w, state: simulate.advance(dynamics, net, w, state, keys, 10)[0])
     early = jax.jit(lambda w, state: simulate.deliver_early(dynamics, net, w, state))
-    learn = jax.jit(lambda *a: rls.learn(config.rls, net, *a))
+    learn = jax.jit(lambda learner, *a: rls.learn(config.rls, "xla", net, learner, None, 0.0, *a)[0])
     state, means = simulate.before_learning(dynamics, net, learner.w, keys), []
     for target in jnp.asarray(ready.target[0]):
         total = np.zeros(512)
@@ -151,7 +154,7 @@ def test_metrics_report_what_the_trial_did(tmp_path):
             total += np.asarray(sum(simulate.currents(net, state.synapses)))
         means.append(total / 10)
         before, state = state, early(learner.w, state)
-        learner = learn(learner, before.r, simulate.currents(net, before.synapses)[0], target)
+        learner = learn(learner, before.r, before.n_delivered, simulate.currents(net, before.synapses)[0] - target)
     np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], wiring.from_groups(np.asarray(learner.w), 512), atol=1e-4)
     smooth = scores.window_weights(config.trial) @ np.array(means)
     expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
@@ -270,9 +273,10 @@ def test_v10_the_default_network_learns_as_published(tmp_path):
     assert np.mean([line["rate_hz"] for line in lines[94:]]) == pytest.approx(6.0, abs=0.2)
 
 
-def test_compiled_iteration_updates_P_in_place(tmp_path):
-    """No second copy of P: what the compiled iteration needs beyond its arguments is far less than P."""
-    config = compose("network.n_neurons=1000", "plastic.n_inputs=100")
+@pytest.mark.parametrize(("kernels", "method"), FORMS)
+def test_compiled_iteration_updates_P_in_place(kernels, method):
+    """No second copy of P: beyond its arguments a compiled iteration needs little but, deferred, 15 vectors for each 100 x 100 of P."""
+    config = compose("network.n_neurons=1000", "plastic.n_inputs=100", f"engine.kernels={kernels}", f"rls.method={method}")
     net, weight, _ = network.build(config)
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     target = jnp.zeros((1, 100, 1000), jnp.float32)
@@ -280,4 +284,4 @@ def test_compiled_iteration_updates_P_in_place(tmp_path):
                                    simulate.Keys.create(1, 1), jnp.int32(0), jnp.int32(0))  # fmt: skip
     analysis = executable.memory_analysis()
     assert analysis.alias_size_in_bytes > learner.P.nbytes
-    assert analysis.temp_size_in_bytes < 0.15 * learner.P.nbytes
+    assert analysis.temp_size_in_bytes < (0.15 if method == "dense" else 0.5) * learner.P.nbytes

@@ -1,0 +1,347 @@
+// The two hot loops on a CPU, for XLA to call: spikes to their targets, and recursive least squares.
+//
+// What they compute is said, and done more plainly, in simulate.py and rls.py; kernels.py builds and calls this file.
+// Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q updates kept pending.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+// Calls f(begin, end) on ranges that cover 0..n, on all threads of XLA's pool. The caller works too, and waits only for
+// threads that have taken a range, so it does not matter when, or whether, the pool gets round to it.
+template <typename F>
+void Parallel(ffi::ThreadPool& pool, int64_t n, int64_t grain, const F& f) {
+  const int64_t threads = std::min<int64_t>(pool.num_threads(), (n + grain - 1) / grain);
+  if (threads <= 1) return f(0, n);
+  struct Shared {
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  auto shared = std::make_shared<Shared>();
+  auto work = [shared, n, grain, &f] {
+    int64_t done = 0;
+    for (int64_t begin; (begin = shared->next.fetch_add(grain)) < n;) {
+      const int64_t end = std::min(n, begin + grain);
+      f(begin, end);
+      done += end - begin;
+    }
+    if (done == 0) return;  // f may be gone already
+    std::lock_guard<std::mutex> lock(shared->mutex);
+    if ((shared->done += done) == n) shared->finished.notify_all();
+  };
+  for (int64_t t = 1; t < threads; ++t) pool.Schedule(std::function<void()>(work));
+  work();
+  std::unique_lock<std::mutex> lock(shared->mutex);
+  shared->finished.wait(lock, [&] { return shared->done == n; });
+}
+
+// x / d for x < 2^31, without a division.
+struct Divider {
+  uint64_t inverse;
+  explicit Divider(uint64_t d) : inverse((uint64_t{1} << 63) / d + 1) {}
+  int64_t operator()(uint64_t x) const { return static_cast<int64_t>((static_cast<unsigned __int128>(x) * inverse) >> 63); }
+};
+
+// --- Spikes -----------------------------------------------------------------------------------------------------------
+
+// Calls f(j) for each neuron that spiked, in order.
+template <typename F>
+void ForEachSpike(const bool* spiked, int64_t n, const F& f) {
+  int64_t j = 0;
+  for (; j + 64 <= n; j += 64) {
+    uint64_t any[8];
+    std::memcpy(any, spiked + j, 64);
+    if (any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7])
+      for (int64_t i = j; i < j + 64; ++i)
+        if (spiked[i]) f(i);
+  }
+  for (; j < n; ++j)
+    if (spiked[j]) f(j);
+}
+
+constexpr int64_t AHEAD = 32;  // weights to fetch ahead: they are read here and there
+
+template <ffi::DataType D>
+ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
+                   ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
+                   ffi::Buffer<D> w, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<ffi::S32>, ffi::ResultBuffer<D> pool_out,
+                   ffi::ResultBuffer<D> r_out, ffi::ResultBuffer<ffi::S32> counts_out) {
+  using T = ffi::NativeType<D>;
+  const int64_t n = spiked.element_count(), n_static = post.element_count(), n_weights = weight.element_count();
+  const int64_t inputs = w.dimensions()[1], size = w.dimensions()[2];
+  const int32_t *start = indptr.typed_data(), *to = post.typed_data(), *out = out_indptr.typed_data(), *slot = out_slot.typed_data();
+  const T *g = gain.typed_data(), *wt = w.typed_data(), *ws = weight.typed_data();
+  T *pool = pool_out->typed_data(), *r = r_out->typed_data();
+  int32_t* counts = counts_out->typed_data();
+  const Divider by_inputs(std::max<int64_t>(inputs, 1));
+  ForEachSpike(spiked.typed_data(), n, [&](int64_t j) {
+    r[j] += g[2];
+    counts[j] += 1;
+    if (n_static) {
+      const int channel = excitatory.typed_data()[j] ? 0 : 1;
+      T* into = pool + channel * n;
+      const T one = g[channel];
+      if (n_weights)
+        for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one * ws[e];
+      else
+        for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one;
+    }
+    if (inputs) {
+      T* into = pool + 2 * n;
+      if (size == 1) {
+        for (int64_t o = out[j]; o < out[j + 1]; ++o) {
+          __builtin_prefetch(wt + slot[std::min<int64_t>(o + AHEAD, out[j + 1] - 1)]);
+          into[by_inputs(slot[o])] += g[2] * wt[slot[o]];
+        }
+      } else {
+        for (int64_t o = out[j]; o < out[j + 1]; ++o) {
+          const int64_t first = by_inputs(slot[o]) * size, end = std::min(size, n - first);
+          const T* from = wt + slot[o] * size;
+          for (int64_t s = 0; s < end; ++s) into[first + s] += g[2] * from[s];
+        }
+      }
+    }
+  });
+  return ffi::Error::Success();
+}
+
+// --- Recursive least squares ------------------------------------------------------------------------------------------
+
+// 64 bytes of numbers, from any address.
+template <typename T>
+struct Simd {
+  static constexpr int64_t N = 64 / sizeof(T);
+  typedef T V __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+};
+template <typename T>
+using V = typename Simd<T>::V;
+
+template <typename T>
+V<T> Load(const T* p) {
+  return *reinterpret_cast<const V<T>*>(p);
+}
+template <typename T>
+void Store(T* p, V<T> v) {
+  *reinterpret_cast<V<T>*>(p) = v;
+}
+
+// Calls f with the first of each run of columns to work on, VECTORS vectors wide, then 1, such that all of 0..n is covered:
+// the last run may overlap the one before. n is at least a vector's length.
+template <typename T, int VECTORS, typename F, typename Last>
+void ForEachTile(int64_t n, const F& f, const Last& last) {
+  int64_t l = 0;
+  for (; l + VECTORS * Simd<T>::N <= n; l += VECTORS * Simd<T>::N) f(l, std::integral_constant<int, VECTORS>());
+  for (; l + Simd<T>::N <= n; l += Simd<T>::N) f(l, std::integral_constant<int, 1>());
+  if (l < n) last(n - Simd<T>::N);
+}
+
+// P[i..i+ROWS] -= sum_q u_q[i..i+ROWS] u_q^T. Products of two numbers are exact within a fused multiply-add, so that P stays
+// symmetric to the last bit.
+template <typename T, int ROWS>
+inline void DowndateRows(T* P, const T* u, int64_t n_u, int64_t inputs, int64_t i) {
+  auto tile = [&](const V<T>* old, int64_t j, auto vectors) {
+    constexpr int VECTORS = decltype(vectors)::value;
+    V<T> acc[ROWS][VECTORS];
+    for (int a = 0; a < ROWS; ++a)
+      for (int b = 0; b < VECTORS; ++b) acc[a][b] = old ? old[a] : Load(P + (i + a) * inputs + j + b * Simd<T>::N);
+    for (const T* uq = u; uq < u + n_u * inputs; uq += inputs)
+      for (int b = 0; b < VECTORS; ++b) {
+        const V<T> column = Load(uq + j + b * Simd<T>::N);
+        for (int a = 0; a < ROWS; ++a) acc[a][b] -= uq[i + a] * column;
+      }
+    for (int a = 0; a < ROWS; ++a)
+      for (int b = 0; b < VECTORS; ++b) Store(P + (i + a) * inputs + j + b * Simd<T>::N, acc[a][b]);
+  };
+  V<T> end[ROWS];
+  for (int a = 0; a < ROWS; ++a) end[a] = Load(P + (i + a + 1) * inputs - Simd<T>::N);
+  ForEachTile<T, 4>(
+      inputs, [&](int64_t j, auto vectors) { tile(nullptr, j, vectors); },
+      [&](int64_t j) { tile(end, j, std::integral_constant<int, 1>()); });
+}
+
+// P -= sum_q u_q u_q^T.
+template <typename T>
+void Downdate(T* P, const T* u, int64_t n_u, int64_t inputs) {
+  int64_t i = 0;
+  if (inputs < Simd<T>::N) {
+    for (int64_t q = 0; q < n_u; ++q)
+      for (i = 0; i < inputs; ++i)
+        for (int64_t j = 0; j < inputs; ++j)
+          P[i * inputs + j] = std::fma(-u[q * inputs + i], u[q * inputs + j], P[i * inputs + j]);
+    return;
+  }
+  for (; i + 4 <= inputs; i += 4) DowndateRows<T, 4>(P, u, n_u, inputs, i);
+  for (; i < inputs; ++i) DowndateRows<T, 1>(P, u, n_u, inputs, i);
+}
+
+// The sum of a[l]*b[l], in one fixed order.
+template <typename T>
+T Dot(const T* a, const T* b, int64_t n) {
+  V<T> lanes = {};
+  int64_t l = 0;
+  for (; l + Simd<T>::N <= n; l += Simd<T>::N) lanes += Load(a + l) * Load(b + l);
+  T sum = 0;
+  for (; l < n; ++l) sum += a[l] * b[l];
+  for (int c = 0; c < Simd<T>::N; ++c) sum += lanes[c];
+  return sum;
+}
+
+// A sum of vectors, each times a number: what a product with a few rows of a matrix comes to.
+template <typename T>
+struct Terms {
+  std::vector<const T*> vector;
+  std::vector<T> factor;
+  int64_t count = 0;
+  explicit Terms(int64_t most) : vector(most), factor(most) {}
+  void Add(const T* v, T f) {
+    vector[count] = v;
+    factor[count++] = f;
+  }
+  // sum[l] = sum_t factor[t]*vector[t][l], l < n.
+  void Sum(T* sum, int64_t n) const {
+    const T *const *v = vector.data(), *f = factor.data();
+    const int64_t terms = count;
+    if (n < Simd<T>::N) {
+      std::fill(sum, sum + n, T(0));
+      for (int64_t t = 0; t < terms; ++t)
+        for (int64_t l = 0; l < n; ++l) sum[l] += f[t] * v[t][l];
+      return;
+    }
+    auto tile = [&](int64_t l, auto vectors) {
+      constexpr int VECTORS = decltype(vectors)::value;
+      V<T> acc[VECTORS] = {};
+      for (int64_t t = 0; t < terms; ++t)
+        for (int b = 0; b < VECTORS; ++b) acc[b] += f[t] * Load(v[t] + l + b * Simd<T>::N);
+      for (int b = 0; b < VECTORS; ++b) Store(sum + l + b * Simd<T>::N, acc[b]);
+    };
+    ForEachTile<T, 8>(n, tile, [&](int64_t l) { tile(l, std::integral_constant<int, 1>()); });
+  }
+};
+
+// What is at hand of a group before its update: its regressors x, and which of them got spikes and how much.
+template <typename T>
+struct Gathered {
+  std::vector<T> x, s;
+  std::vector<int32_t> rows;
+  int64_t n_rows = 0;
+  explicit Gathered(int64_t inputs) : x(inputs), s(inputs), rows(inputs) {}
+};
+
+template <ffi::DataType D>
+ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buffer<ffi::S32> pending, ffi::Buffer<ffi::PRED> refresh, ffi::Buffer<D> decay,
+                 ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre, ffi::Buffer<D> lack, ffi::Buffer<D>, ffi::Buffer<D>,
+                 ffi::Buffer<D>, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out, ffi::ResultBuffer<D> u_out,
+                 ffi::ResultBuffer<D> g_out) {
+  using T = ffi::NativeType<D>;
+  const int64_t groups = w_out->dimensions()[0], inputs = w_out->dimensions()[1], size = w_out->dimensions()[2];
+  const int64_t most = u_out->dimensions()[1], n = lack.element_count(), n_u = pending.typed_data()[0];
+  const bool textbook = gain.typed_data()[0];
+  const bool dense = refresh.typed_data()[0];
+  const T a = decay.typed_data()[0];
+  const int64_t now = dense ? 0 : n_u;  // where this update's u goes
+  auto range = [&](int64_t begin, int64_t end) {
+    Gathered<T> both[2] = {Gathered<T>(inputs), Gathered<T>(inputs)};
+    std::vector<T> k(inputs), e(size);
+    Terms<T> terms(inputs + most + 1);
+    // One group ahead of the update, so that what it reads of P is on its way.
+    auto gather = [&](int64_t i) {
+      Gathered<T>& at = both[i & 1];
+      const int32_t* from = pre.typed_data() + i * inputs;
+      const T *rr = r.typed_data(), *ss = arrived.typed_data();
+      for (int64_t l = 0; l < inputs; ++l) at.x[l] = from[l] < 0 ? 0 : rr[from[l]];
+      if (dense) return;
+      int64_t count = 0;
+      for (int64_t l = 0; l < inputs; ++l) {
+        const T s = from[l] < 0 ? 0 : ss[from[l]];
+        at.rows[count] = l;
+        at.s[count] = s;
+        count += s != 0;
+      }
+      at.n_rows = count;
+      const T* P = P_out->typed_data() + i * inputs * inputs;
+      for (int64_t c = 0; c < count; ++c)
+        for (int64_t l = 0; l < inputs; l += 64 / sizeof(T)) __builtin_prefetch(P + at.rows[c] * inputs + l);
+    };
+    gather(begin);
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + 1 < end) gather(i + 1);
+      const Gathered<T>& at = both[i & 1];
+      T* P = P_out->typed_data() + i * inputs * inputs;
+      T* u = u_out->typed_data() + i * most * inputs;
+      T* g = g_out->typed_data() + i * inputs;
+      T* w = w_out->typed_data() + i * inputs * size;
+      terms.count = 0;
+      if (dense) {
+        Downdate(P, u, n_u, inputs);
+        for (int64_t l = 0; l < inputs; ++l) terms.Add(P + l * inputs, at.x[l]);
+      } else {
+        terms.Add(g, a);
+        for (int64_t c = 0; c < at.n_rows; ++c) terms.Add(P + at.rows[c] * inputs, at.s[c]);
+        for (int64_t q = 0; q < n_u; ++q) {
+          T sum = 0;
+          for (int64_t c = 0; c < at.n_rows; ++c) sum += u[q * inputs + at.rows[c]] * at.s[c];
+          terms.Add(u + q * inputs, -sum);
+        }
+      }
+      terms.Sum(k.data(), inputs);
+      const T den = 1 / (1 + Dot(at.x.data(), k.data(), inputs)), root = std::sqrt(den), step = textbook ? den : 1;
+      for (int64_t l = 0; l < inputs; ++l) {
+        g[l] = den * k[l];
+        u[now * inputs + l] = root * k[l];
+      }
+      const int64_t first = i * size, members = std::min(size, n - first);
+      if (size == 1) {
+        const T error = step * (Dot(w, at.x.data(), inputs) + lack.typed_data()[first]);
+        for (int64_t l = 0; l < inputs; ++l) w[l] -= k[l] * error;
+      } else {
+        std::fill(e.begin(), e.end(), T(0));
+        for (int64_t s = 0; s < members; ++s) e[s] = lack.typed_data()[first + s];
+        for (int64_t l = 0; l < inputs; ++l)
+          for (int64_t s = 0; s < members; ++s) e[s] += w[l * size + s] * at.x[l];
+        for (int64_t l = 0; l < inputs; ++l)
+          for (int64_t s = 0; s < members; ++s) w[l * size + s] -= step * k[l] * e[s];
+      }
+    }
+  };
+  Parallel(threads, groups, std::max<int64_t>(16, std::min<int64_t>(512, groups / 16)), range);
+  return ffi::Error::Success();
+}
+
+template <ffi::DataType D>
+ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out) {
+  const int64_t groups = u.dimensions()[0], most = u.dimensions()[1], inputs = u.dimensions()[2], n_u = pending.typed_data()[0];
+  Parallel(threads, groups, std::max<int64_t>(16, std::min<int64_t>(512, groups / 16)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      Downdate(P_out->typed_data() + i * inputs * inputs, u.typed_data() + i * most * inputs, n_u, inputs);
+  });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+template <>
+struct ffi::CtxBinding<ffi::ThreadPool> {
+  using Ctx = ffi::ThreadPool;
+};
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(deliver_f32, Deliver<ffi::F32>);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(deliver_f64, Deliver<ffi::F64>);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(learn_f32, Learn<ffi::F32>);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(learn_f64, Learn<ffi::F64>);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(flush_f32, Flush<ffi::F32>);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(flush_f64, Flush<ffi::F64>);

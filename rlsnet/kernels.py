@@ -1,0 +1,135 @@
+"""Compiled kernels for the CPU: kernels.cc, built once by the machine's own C++ compiler and called by XLA.
+
+XLA's CPU backend hands each small loop to its threads, reads P row by row only with copies in between, and keeps no tile of P
+in registers while several updates are applied to it. These two loops therefore exist twice: as JAX in `simulate` and `rls`,
+which say what is computed and run everywhere, and here for speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rlsnet import zarrio
+from rlsnet.config import EngineConfig, UserError
+from rlsnet.network import Network
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.cc")
+FLAGS = "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
+OPTIONAL = ("-mprefer-vector-width=512",)  # not known to every compiler
+NAMES = ("deliver", "learn", "flush")
+
+
+def choose(engine: EngineConfig) -> str:
+    """`native` or `xla`, as engine.kernels asks; auto takes the native ones on a CPU where they can be built."""
+    if engine.kernels == "xla":
+        return "xla"
+    on_cpu = jax.default_backend() == "cpu"
+    missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {jax.default_backend()}"
+    if missing is None:
+        return "native"
+    if engine.kernels == "native":
+        raise UserError(f"engine.kernels=native: {missing}. Use engine.kernels=auto or xla.")
+    if on_cpu:
+        log.info("Training goes slower, on kernels made by XLA: %s.", missing)
+    return "xla"
+
+
+@functools.cache
+def obstacle() -> str | None:
+    """Builds and registers the native kernels; None, or what stands in the way."""
+    try:
+        library = ctypes.CDLL(str(_build()))
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    for name in NAMES:
+        for kind in ("f32", "f64"):
+            handler = jax.ffi.pycapsule(getattr(library, f"{name}_{kind}"))
+            jax.ffi.register_ffi_target(f"rlsnet_{name}_{kind}", handler, platform="cpu")
+    return None
+
+
+def _build() -> Path:
+    """The shared library for this processor, compiler and JAX, from the cache or compiled now; raises RuntimeError."""
+    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None)
+    if compiler is None:
+        raise RuntimeError("no C++ compiler is found (c++, g++, clang++ or the one that CXX names)")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    about = "".join([SOURCE.read_text(), *FLAGS, jax.__version__, version, _processor()])
+    library = zarrio.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
+        command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
+        for extra in (OPTIONAL, ()):
+            done = subprocess.run([*command, *extra], capture_output=True, text=True)
+            if done.returncode == 0:
+                os.replace(made, library)
+                return library
+    reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+    raise RuntimeError(f"{compiler} cannot compile {SOURCE.name}: {reason}")
+
+
+def _processor() -> str:
+    """What the compiler makes of `native`: a home directory may be shared by different machines."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.machine() + platform.processor()
+    return "".join(sorted({line for line in info.read_text().splitlines() if line.startswith(("model", "flags", "Features", "CPU "))}))
+
+
+def _call(name: str, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:
+    """Calls a kernel, which changes its last arguments, `changed`, in place."""
+    kind = {4: "f32", 8: "f64"}[changed[0].dtype.itemsize]
+    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed)
+    aliases = {len(arguments) + index: index for index in range(len(changed))}
+    return tuple(jax.ffi.ffi_call(f"rlsnet_{name}_{kind}", shapes, input_output_aliases=aliases)(*arguments, *changed))
+
+
+def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:
+    """`spikes.deliver`; `changed` are the filters [3, N], r [N] and n_delivered [N]."""
+    none = jnp.zeros(0, gain.dtype)
+    static = network.indptr, network.post, none if network.weight is None else network.weight
+    plastic = network.out_indptr, network.out_slot, none.reshape(0, 0, 1) if w is None else w
+    return _call("deliver", changed, spiked, gain, network.excitatory, *static, *plastic)
+
+
+def learn(
+    textbook: bool, count: Array, refresh: Array, decay: float, r: Array, arrived: Array, pre: Array, lack: Array, *changed: Array
+) -> tuple[Array, ...]:
+    """P [G, L, L], w [G, L, S], u [G, Q, L] and g [G, L] after one update; see `rls.learn_deferred`.
+
+    Args:
+      textbook: the gain.
+      count: int32, updates that P has yet to take in from u.
+      refresh: bool, whether it does so now.
+      decay: of r between two updates.
+      r: [N] filtered spikes now.
+      arrived: [N] what spikes since the last update have added to r, exactly 0 where there were none.
+      pre: [G, L].
+      lack: [N] u_bal - target.
+      *changed: the four arrays before.
+    """
+    dtype = r.dtype
+    return _call("learn", changed, jnp.bool_(textbook), count, refresh, jnp.asarray(decay, dtype), r, arrived, pre, lack)
+
+
+def flush(count: Array, u: Array, P: Array) -> Array:
+    """P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]."""
+    return _call("flush", (P,), count, u)[0]
