@@ -198,7 +198,10 @@ class EngineConfig:
 
     platform: str = _key("device", choices=("auto", "cpu", "gpu"))
     precision: str = _key("floating point type", choices=("float32", "float64"))
-    kernels: str = _key("the two hot loops: compiled by XLA, or on a CPU by its C++ compiler", choices=("auto", "xla", "native"))
+    kernels: str = _key(
+        "the hot loops: native (CPU, made by its C++ compiler), xla, wide (XLA for GPUs); auto: the fastest",
+        choices=("auto", "native", "xla", "wide"),
+    )
     devices: int = _key("number of devices; one in this version", least=1, most=1)
 
 

@@ -35,17 +35,18 @@ NAMES = ("deliver", "learn", "flush")
 
 
 def choose(engine: EngineConfig) -> str:
-    """`native` or `xla`, as engine.kernels asks; auto takes the native ones on a CPU where they can be built."""
-    if engine.kernels == "xla":
-        return "xla"
+    """`native`, `xla` or `wide`, as engine.kernels asks; auto takes the fastest of this device."""
     on_cpu = jax.default_backend() == "cpu"
+    if engine.kernels in ("xla", "wide"):
+        return engine.kernels
+    if engine.kernels == "auto" and not on_cpu:
+        return "wide"
     missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {jax.default_backend()}"
     if missing is None:
         return "native"
     if engine.kernels == "native":
-        raise UserError(f"engine.kernels=native: {missing}. Use engine.kernels=auto or xla.")
-    if on_cpu:
-        log.info("Training goes slower, on kernels made by XLA: %s.", missing)
+        raise UserError(f"engine.kernels=native: {missing}. Use engine.kernels=auto.")
+    log.info("Training goes slower, on kernels made by XLA: %s.", missing)
     return "xla"
 
 

@@ -20,6 +20,7 @@ from rlsnet.network import Network
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 WHOLE = 2**25  # numbers of P up to which all groups are updated at once
 BLOCK = 2**20  # numbers of P in a block of groups else: small enough that P is still in the cache when it is written
+BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
 PENDING = 16  # updates that P takes in at once in the deferred form
 
 
@@ -59,7 +60,7 @@ def method(rls: RLSConfig, kernels: str) -> str:
     """`dense` or `deferred`, as rls.method asks; auto takes what was faster: on a CPU, XLA does dense updates best."""
     if rls.method != "auto":
         return rls.method
-    return "dense" if kernels == "xla" and jax.default_backend() == "cpu" else "deferred"
+    return "dense" if kernels == "xla" else "deferred"
 
 
 def initial_P(rls: RLSConfig, w: Array, pre: Array, excitatory: Array) -> Array:
@@ -168,7 +169,7 @@ def learn(
 
     Args:
       rls: settings.
-      kernels: native or xla.
+      kernels: native, or XLA's.
       network: wiring.
       learner: before.
       pending: before; None chooses the dense form.
@@ -222,7 +223,7 @@ def _learn_native(
 def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
     """P and u after P has taken in all of u, if `now`: in place, by blocks of groups. What is not used of u is zero."""
     groups, inputs = P.shape[:2]
-    size = max(1, min(groups, BLOCK // inputs**2))
+    size = _block(groups, inputs)
 
     def one_block(index: Array, P: Array) -> Array:
         start = jnp.minimum(index * size, groups - size)
@@ -234,6 +235,11 @@ def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
     return P, jnp.where(now, 0, pending.u)
 
 
+def _block(groups: int, inputs: int) -> int:
+    """Groups in a block of P."""
+    return max(1, min(groups, (BLOCK if jax.default_backend() == "cpu" else BLOCK_GPU) // inputs**2))
+
+
 def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, lack: Array) -> Learner:
     """`update` of all groups, by blocks of groups where P is large."""
     x = gather_inputs(network, r)
@@ -243,7 +249,7 @@ def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, l
     if learner.P.size <= WHOLE:
         P, w = update_all(learner.P, learner.w, x, e)
         return Learner(w, P)
-    size = max(1, min(groups, BLOCK // inputs**2))
+    size = _block(groups, inputs)
 
     def one_block(index: Array, learner: Learner) -> Learner:
         start = jnp.minimum(index * size, groups - size)

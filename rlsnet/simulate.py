@@ -63,7 +63,7 @@ class Keys:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["i", "spiked", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered"],
+    data_fields=["i", "spiked", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered", "lost"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,7 @@ class SimState:
     stimulus: [N] stimulus of the next step.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
     n_delivered: [N] int32, spikes in the trial so far, but for those of the last step.
+    lost: bool, whether more spikes came at once than fixed shapes had room for, so that this state is not to be used.
     """
 
     i: Array
@@ -89,6 +90,7 @@ class SimState:
     stimulus: Array
     u_sum: Array
     n_delivered: Array
+    lost: Array
 
     @property
     def n_spikes(self) -> Array:
@@ -109,6 +111,7 @@ def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
         stimulus=zeros,
         u_sum=zeros,
         n_delivered=counts,
+        lost=jnp.bool_(False),
     )
 
 
@@ -123,7 +126,7 @@ def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
     return exc + inh, synapses[2]
 
 
-def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
+def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, whole: bool = True) -> SimState:
     """The state after the spikes of the last step have reached their targets, and been counted.
 
     Args:
@@ -132,9 +135,14 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
       w: [G, L, S] plastic weights, or None: static synapses only.
       state: who spiked, and the filters.
       gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r).
+      whole: whether to deliver, in wide kernels, also those spikes that fixed shapes have no room for.
     """
+    arguments = network, w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    if dynamics.kernels == "wide":
+        synapses, r, n_delivered, more = spikes.deliver_wide(*arguments, whole)
+        return dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered, lost=state.lost | (more & (not whole)))
     function = kernels.deliver if dynamics.kernels == "native" else spikes.deliver
-    synapses, r, n_delivered = function(network, w, state.spiked, gain, state.synapses, state.r, state.n_delivered)
+    synapses, r, n_delivered = function(*arguments)
     return dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
 
 
@@ -156,7 +164,15 @@ def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimStat
 
 
 def block(
-    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: Keys, n: int, stimulated: bool, record: bool = False
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    state: SimState,
+    keys: Keys,
+    n: int,
+    stimulated: bool,
+    record: bool = False,
+    whole: bool = True,
 ) -> tuple[SimState, Array | None]:
     """`n` time steps, few enough that the filters need no renormalising between them.
 
@@ -173,6 +189,7 @@ def block(
       n: steps.
       stimulated: whether the stimulus is on.
       record: whether spikes are wanted.
+      whole: see `deliver`.
 
     Returns:
       The state after the block and, with `record`, [n, W] uint32, the spikes of its steps as `spikes.pack` packs them.
@@ -182,7 +199,7 @@ def block(
 
     def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array | None]:
         decay, gain = factors
-        state = deliver(dynamics, network, w, state, gain)
+        state = deliver(dynamics, network, w, state, gain, whole)
         i = state.i + 1
         u_bal, u_plas = currents(network, state.synapses * decay[:, None])
         drive, stimulus = network.bias + u_bal, state.stimulus
@@ -214,19 +231,29 @@ def advance(
     stimulated: bool = False,
     record: bool = False,
 ) -> tuple[SimState, Array | None]:
-    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `spikes.pack` packs them."""
+    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `spikes.pack` packs them.
+
+    Wide kernels first assume that there is room for all spikes, so that no step has to wait for an answer from the device,
+    and do it all again where there was not.
+    """
     size = dynamics.trial.block
 
-    def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
-        return block(dynamics, network, w, state, keys, size, stimulated, record)
+    def run(state: SimState, whole: bool) -> tuple[SimState, Array | None]:
+        def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
+            return block(dynamics, network, w, state, keys, size, stimulated, record, whole)
 
-    state, recorded = lax.scan(body, state, None, length=n // size)
-    if recorded is not None:
-        recorded = recorded.reshape(-1, recorded.shape[2])
-    if n % size:
-        state, words = block(dynamics, network, w, state, keys, n % size, stimulated, record)
-        recorded = None if recorded is None or words is None else jnp.concatenate([recorded, words])
-    return state, recorded
+        state, recorded = lax.scan(body, state, None, length=n // size)
+        if recorded is not None:
+            recorded = recorded.reshape(-1, recorded.shape[2])
+        if n % size:
+            state, words = block(dynamics, network, w, state, keys, n % size, stimulated, record, whole)
+            recorded = None if recorded is None or words is None else jnp.concatenate([recorded, words])
+        return state, recorded
+
+    if dynamics.kernels != "wide":
+        return run(state, True)
+    after = run(state, False)
+    return lax.cond(after[0].lost, lambda: run(state, True), lambda: after)
 
 
 def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: Keys) -> SimState:

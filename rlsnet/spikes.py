@@ -104,3 +104,50 @@ def deliver(
     carry = (total, words, pack(words != 0), synapses.reshape(3 * n), r, n_delivered)
     _, _, _, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
     return pool.reshape(3, n), r, n_delivered
+
+
+def room(n: int) -> int:
+    """How many spikes a step of n neurons provides for where shapes are fixed: those of 15 Hz at 0.1 ms, and 64 at least."""
+    return max(64, -(-n * 3 // 2000))
+
+
+def deliver_wide(
+    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, whole: bool
+) -> tuple[Array, Array, Array, Array]:
+    """`deliver` for GPUs: few operations of fixed shapes.
+
+    Returns:
+      What `deliver` does, and whether more spikes came than there is `room` for; they have been delivered only if `whole`,
+      which takes a loop that the device cannot run by itself.
+    """
+    n = network.n_neurons
+    size, words = room(n), pack(spiked)
+    count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
+
+    def one_batch(index: Array, pool: Array) -> Array:
+        j = nth(words, count, index * size + jnp.arange(size, dtype=jnp.int32), n)
+        targets, values = outputs(network, w, j, gain)
+        return pool.at[targets].add(values, mode="drop")
+
+    pool = one_batch(jnp.int32(0), synapses.reshape(3 * n))
+    if whole:
+        pool = lax.fori_loop(1, (count[-1] + size - 1) // size, one_batch, pool)
+    r = r + jnp.where(spiked, gain[2], 0)
+    return pool.reshape(3, n), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+
+
+def nth(words: Array, count: Array, rank: Array, none: int) -> Array:
+    """[size] int32, the neurons of the spikes with these ranks, from 0, in packed words; `none` beyond the last.
+
+    count: [W] int32, the spikes in each word and those before it.
+    """
+    index = jnp.searchsorted(count, rank, side="right", method="scan_unrolled").astype(jnp.int32)
+    known = jnp.minimum(index, words.shape[0] - 1)
+    word = words[known]
+    left = rank - (count[known] - lax.population_count(word).astype(jnp.int32))
+    position = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):  # the bit with `left` others below it
+        below = lax.population_count((word >> position.astype(jnp.uint32)) & np.uint32((1 << half) - 1)).astype(jnp.int32)
+        above = left >= below
+        left, position = jnp.where(above, left - below, left), jnp.where(above, position + half, position)
+    return jnp.where(index < words.shape[0], position * words.shape[0] + known, none)

@@ -195,10 +195,11 @@ class Case:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None where there is no saying."""
         from rlsnet import rls
 
-        if self.dynamics.kernels != "native" or rls.method(self.config.rls, "native") != "deferred":
+        if rls.method(self.config.rls, self.dynamics.kernels) != "deferred":
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points
+        share = share if self.dynamics.kernels == "native" else 1.0  # XLA reads all of P
         rounds = -(-points // rls.PENDING)
         most = points / rounds
         rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked

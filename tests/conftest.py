@@ -16,8 +16,8 @@ from rlsnet.cli import compose
 
 __all__ = ["FORMS", "KERNELS", "compose", "small_network", "write_network"]
 
-KERNELS = ["xla"] if kernels.obstacle() else ["xla", "native"]  # what this machine can run
-FORMS = [("xla", "dense"), ("xla", "deferred"), ("native", "deferred")][: 1 + len(KERNELS)]  # engine.kernels, rls.method
+KERNELS = ["xla", "wide"] + ([] if kernels.obstacle() else ["native"])  # what this machine can run
+FORMS = [("xla", "dense"), ("wide", "deferred"), ("native", "deferred")][: len(KERNELS)]  # engine.kernels, rls.method
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -110,6 +110,33 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kernels):
         np.testing.assert_array_equal(after.n_delivered, spiked)
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("size", [1, 16])
+def test_all_kernels_make_the_same_spikes(tmp_path, monkeypatch, kernels, size):
+    """Float32, a static network with plastic synapses, and in wide kernels more spikes than there is room for, now and then."""
+    monkeypatch.setattr(spikes, "room", lambda n: 2)
+    counts = []
+    for kind in ("xla", kernels):
+        config = compose("config=tiny", f"engine.kernels={kind}", f"plastic.group_size={size}")
+        net, weight, _ = network.build(config)
+        w = jnp.asarray(wiring.to_groups(weight, size))
+        step, neuron, state = spikes_of(Dynamics.of(config), net, keys_of(TESTING), 2003, w)
+        counts.append((step, neuron))
+        assert np.sum(np.bincount(step) > 2) > 20 and np.sum(np.bincount(step) <= 2) > 500
+        np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
+    np.testing.assert_array_equal(*counts)
+
+
+def test_spikes_are_found_by_rank():
+    flags = np.random.default_rng(0).random(1000) < 0.1
+    words = spikes.pack(jnp.asarray(flags))
+    count = jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32))
+    found = np.asarray(spikes.nth(words, count, jnp.arange(200, dtype=jnp.int32), 1000))
+    total = flags.sum()
+    np.testing.assert_array_equal(np.sort(found[:total]), np.flatnonzero(flags))
+    assert np.all(found[total:] == 1000)
+
+
 def test_pack_and_unpack():
     flags = np.random.default_rng(0).random((5, 77)) < 0.3
     words = np.stack([np.asarray(spikes.pack(jnp.asarray(row))) for row in flags])

@@ -66,9 +66,7 @@ def test_float32_stays_near_float64(x64, tmp_path):
     np.testing.assert_allclose(single, double, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"), ("engine.kernels=xla", "rls.method=deferred")]
-)
+@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"), ("engine.kernels=wide",)])
 def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
     config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
 
