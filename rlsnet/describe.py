@@ -92,6 +92,7 @@ def info(path: str | None) -> None:
 def _here() -> Iterator[tuple[str, Any]]:
     import jax
 
+    from rlsnet.kernels import obstacle
     from rlsnet.memory import available
     from rlsnet.store import versions
     from rlsnet.zarrio import cache_dir
@@ -99,6 +100,7 @@ def _here() -> Iterator[tuple[str, Any]]:
     yield from versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", f"{available()[0] / 1e9:.1f} GB"
+    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := obstacle()) else "native"
     yield "cache", cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"

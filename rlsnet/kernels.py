@@ -65,15 +65,15 @@ def obstacle() -> str | None:
 
 
 def _build() -> Path:
-    """The shared library for this processor, compiler and JAX, from the cache or compiled now; raises RuntimeError."""
-    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None)
-    if compiler is None:
-        raise RuntimeError("no C++ compiler is found (c++, g++, clang++ or the one that CXX names)")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    about = "".join([SOURCE.read_text(), *FLAGS, jax.__version__, version, _processor()])
+    """The shared library for this processor and JAX, from the cache or compiled now; raises RuntimeError."""
+    about = "".join([SOURCE.read_text(), *FLAGS, jax.__version__, _processor()])
     library = zarrio.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return library
+    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None)
+    if compiler is None:
+        raise RuntimeError("no C++ compiler is found (c++, g++, clang++ or the one that CXX names)")
+    log.info("Compiling the CPU kernels with %s, once.", compiler)
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         made = Path(folder) / library.name

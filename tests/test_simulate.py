@@ -1,6 +1,7 @@
 """V4, V7, V9 and the parts of a step: delivery, stimulus, refractoriness, noise of each trial."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import KERNELS, compose, small_network, write_network
 
-from rlsnet import evaluate, network, rls, simulate, spikes, wiring
+from rlsnet import evaluate, kernels, network, rls, simulate, spikes, wiring
+from rlsnet.config import UserError
 from rlsnet.simulate import CALIBRATION, TESTING, Dynamics, Keys
 
 
@@ -81,13 +83,13 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size
     assert active > 200
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
-def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kernels):
+def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kind):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
-    more = "trial.duration=200", "engine.precision=float64", f"engine.kernels={kernels}"
+    more = "trial.duration=200", "engine.precision=float64", f"engine.kernels={kind}"
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", *more)
     net, weight, _ = network.build(config)
     static, plastic = np.zeros((n, n)), np.zeros((n, n))
@@ -110,14 +112,14 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kernels):
         np.testing.assert_array_equal(after.n_delivered, spiked)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kind", KERNELS[1:])
 @pytest.mark.parametrize("size", [1, 16])
-def test_all_kernels_make_the_same_spikes(tmp_path, monkeypatch, kernels, size):
+def test_all_kernels_make_the_same_spikes(monkeypatch, kind, size):
     """Float32, a static network with plastic synapses, and in wide kernels more spikes than there is room for, now and then."""
     monkeypatch.setattr(spikes, "room", lambda n: 2)
     counts = []
-    for kind in ("xla", kernels):
-        config = compose("config=tiny", f"engine.kernels={kind}", f"plastic.group_size={size}")
+    for kernel in (KERNELS[0], kind):
+        config = compose("config=tiny", f"engine.kernels={kernel}", f"plastic.group_size={size}")
         net, weight, _ = network.build(config)
         w = jnp.asarray(wiring.to_groups(weight, size))
         step, neuron, state = spikes_of(Dynamics.of(config), net, keys_of(TESTING), 2003, w)
@@ -125,6 +127,26 @@ def test_all_kernels_make_the_same_spikes(tmp_path, monkeypatch, kernels, size):
         assert np.sum(np.bincount(step) > 2) > 20 and np.sum(np.bincount(step) <= 2) > 500
         np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
     np.testing.assert_array_equal(*counts)
+
+
+@pytest.mark.parametrize(("compiler", "reason"), [(None, "no C++ compiler is found"), ("exit 3", "exit status 3"),
+                                                  ("echo 'x.cc:1: error: no such thing' >&2; exit 1", "error: no such thing")])  # fmt: skip
+def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypatch, compiler, reason):
+    """auto goes on without the native ones, native says in one line why it cannot be had."""
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if compiler is not None:
+        (tmp_path / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
+        (tmp_path / "c++").chmod(0o755)
+    kernels.obstacle.cache_clear()
+    try:
+        assert Dynamics.of(compose()).kernels == "xla"
+        with pytest.raises(UserError, match=f"^engine.kernels=native: .*{re.escape(reason)}.*Use engine.kernels=auto"):
+            Dynamics.of(compose("engine.kernels=native"))
+        assert not list((tmp_path / "cache").rglob("*.so"))
+    finally:
+        kernels.obstacle.cache_clear()
 
 
 def test_spikes_are_found_by_rank():
