@@ -42,12 +42,14 @@ class Prepared:
     weight: [N, L] initial plastic weights.
     target: [C, M, N] currents.
     recording: the rates behind the target, if any.
+    seconds: what the network and the targets took.
     """
 
     network: Network
     weight: np.ndarray
     target: np.ndarray
     recording: Recording | None
+    seconds: tuple[float, float] = (0.0, 0.0)
 
 
 def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
@@ -65,13 +67,14 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     net, weight, target = network.build(config, recording.n_units if recording else None)
     members = np.bincount(np.arange(net.n_neurons) // net.group_size)
     edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
-    log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, time.perf_counter() - start)
+    drawn = time.perf_counter()
+    log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, drawn - start)
     if target is None:
-        start = time.perf_counter()
         with show.counting("targets") as tell:
             target = targets.make(config, net, recording, tell)
-        log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - start)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording)
+        log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
+    seconds = drawn - start, time.perf_counter() - drawn
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, seconds)
 
 
 def reopen(config: Config, run: Run) -> Prepared:
@@ -115,8 +118,6 @@ def start(config: Config, run: Run) -> Progress:
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
     done = run.iterations()[-1] if resumed else 0
-    if config.plastic.n_inputs == 0 and config.network.load is None:
-        raise UserError("plastic.n_inputs=0: should be at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
     if resumed and config.train.iterations < done:
         raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; should be more than that.")
     if resumed and config.train.iterations == done:
@@ -134,6 +135,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         else:
             run.clear()
             ready = prepare(config, show, learning=True)
+            if not ready.network.n_inputs:
+                raise UserError("plastic.n_inputs=0: should be at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
             save_network(run, ready)
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)

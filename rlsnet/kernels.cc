@@ -287,7 +287,7 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buff
       T* w = w_out->typed_data() + i * inputs * size;
       terms.count = 0;
       if (dense) {
-        Downdate(P, u, n_u, inputs);
+        if (n_u) Downdate(P, u, n_u, inputs);
         for (int64_t l = 0; l < inputs; ++l) terms.Add(P + l * inputs, at.x[l]);
       } else {
         terms.Add(g, a);

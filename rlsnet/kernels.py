@@ -13,9 +13,10 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
-import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -29,8 +30,8 @@ from rlsnet.network import Network
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cc")
-FLAGS = "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
-OPTIONAL = ("-mprefer-vector-width=512",)  # not known to every compiler
+FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
+TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first that the compiler knows
 NAMES = ("deliver", "learn", "flush")
 
 
@@ -53,46 +54,58 @@ def choose(engine: EngineConfig) -> str:
 @functools.cache
 def obstacle() -> str | None:
     """Builds and registers the native kernels; None, or what stands in the way."""
+    jax.devices("cpu")  # handlers that are registered before there is a device are taken on trust
     try:
-        library = ctypes.CDLL(str(_build()))
+        path = _build()
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:  # what the cache holds is damaged
+            path.unlink()
+            library = ctypes.CDLL(str(_build()))
+        for name in NAMES:
+            for kind in ("f32", "f64"):
+                handler = jax.ffi.pycapsule(getattr(library, f"{name}_{kind}"))
+                jax.ffi.register_ffi_target(f"rlsnet_{name}_{kind}", handler, platform="cpu")
     except (OSError, RuntimeError) as error:
         return str(error)
-    for name in NAMES:
-        for kind in ("f32", "f64"):
-            handler = jax.ffi.pycapsule(getattr(library, f"{name}_{kind}"))
-            jax.ffi.register_ffi_target(f"rlsnet_{name}_{kind}", handler, platform="cpu")
     return None
 
 
 def _build() -> Path:
-    """The shared library for this processor and JAX, from the cache or compiled now; raises RuntimeError."""
-    about = "".join([SOURCE.read_text(), *FLAGS, jax.__version__, _processor()])
+    """The shared library for this processor and jaxlib, from the cache or compiled now; raises RuntimeError."""
+    about = "".join([SOURCE.read_text(), *FLAGS, *TUNING, metadata.version("jaxlib"), _processor()])
     library = zarrio.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return library
-    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")))), None)
-    if compiler is None:
-        raise RuntimeError("no C++ compiler is found (c++, g++, clang++ or the one that CXX names)")
-    log.info("Compiling the CPU kernels with %s, once.", compiler)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        for extra in (OPTIONAL, ()):
-            done = subprocess.run([*command, *extra], capture_output=True, text=True)
-            if done.returncode == 0:
-                os.replace(made, library)
+    reason = "no C++ compiler is found (c++, g++, clang++ or the one that CXX names)"
+    for compiler in filter(None, map(shlex.split, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+        if shutil.which(compiler[0]) is None:
+            continue
+        log.info("Compiling the CPU kernels with %s, once.", compiler[0])
+        for tuning in TUNING:
+            try:
+                with zarrio.replacing(library) as made:
+                    _compile([*compiler, *FLAGS, *tuning.split(), f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)])
                 return library
-    reason = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
-    raise RuntimeError(f"{compiler} cannot compile {SOURCE.name}: {reason}")
+            except RuntimeError as error:
+                reason = str(error)
+    raise RuntimeError(reason)
+
+
+def _compile(command: list[str]) -> None:
+    """Runs a compiler; raises RuntimeError with its first complaint."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"})
+    if done.returncode:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+        raise RuntimeError(f"{command[0]} cannot compile {SOURCE.name}: {complaint}")
 
 
 def _processor() -> str:
     """What the compiler makes of `native`: a home directory may be shared by different machines."""
     info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.machine() + platform.processor()
-    return "".join(sorted({line for line in info.read_text().splitlines() if line.startswith(("model", "flags", "Features", "CPU "))}))
+    lines = info.read_text().splitlines() if info.exists() else []
+    about = sorted({line for line in lines if line.startswith(("model", "flags", "Features", "CPU ", "cpu\t"))})
+    return "".join([platform.system(), platform.machine(), platform.processor(), *about])
 
 
 def _call(name: str, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:

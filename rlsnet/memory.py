@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from rlsnet import zarrio
+from rlsnet import kernels, rls, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.network import FORMAT, group_size_of
-from rlsnet.rls import PENDING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Sizes:
     conditions: int
     points: int
     every: int  # steps between learning points
+    pending: int  # vectors of L numbers that a group's P may have to take in; XLA keeps them twice
     item: int  # bytes of a floating point number
 
     @staticmethod
@@ -46,7 +47,9 @@ class Sizes:
                 conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
         edges = n * config.static.out_degree if edges is None else edges
         item = np.dtype(config.engine.precision).itemsize
-        return Sizes(n, size, inputs, edges, weighted, conditions, config.trial.n_points, config.trial.every, item)
+        native = (chosen := kernels.choose(config.engine)) == "native"
+        pending = 0 if rls.method(config.rls, chosen) == "dense" else rls.PENDING * (1 if native else 2)
+        return Sizes(n, size, inputs, edges, weighted, conditions, config.trial.n_points, config.trial.every, pending, item)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -57,7 +60,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     weights = slots * sizes.group_size * item
     parts = {
         "P": groups * sizes.inputs**2 * item if learning else 0,
-        "pending updates of P": PENDING * slots * item if learning else 0,
+        "pending updates of P": sizes.pending * slots * item if learning else 0,
         "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
         "static wiring": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
@@ -81,9 +84,10 @@ def available() -> tuple[int, str]:
 def free_memory() -> int:
     """Bytes of this machine's memory that can still be taken, within its limits."""
     free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit, used, about = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        cached = re.search(r"^inactive_file (\d+)$", about.read_text() if about.exists() else "", re.MULTILINE)  # given back when asked
+        free = min(free, int(limit.read_text()) - int(used.read_text()) + int(cached[1] if cached else 0))
     return free
 
 

@@ -35,7 +35,7 @@ class Dynamics:
 
     @staticmethod
     def of(config: Config) -> Dynamics:
-        """The part of a configuration that the step depends on, and which kernels compute it: native or xla."""
+        """The part of a configuration that the step depends on, and which kernels compute it."""
         kind = kernels.choose(config.engine)
         return Dynamics(config.trial, config.neuron, config.synapse, config.noise, config.stimulus, kind)
 

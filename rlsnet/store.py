@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from rlsnet.memory import free_memory
 from rlsnet.network import Network
 from rlsnet.rls import Learner
 from rlsnet.wiring import from_groups, to_groups
+
+log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1
@@ -75,20 +78,31 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._thread.shutdown()
-        if error[0] is None:
+        try:
             self.wait()
+        except Exception as failed:
+            if error is None:
+                raise
+            log.error("A checkpoint could not be written either: %s", failed)
 
     def wait(self) -> None:
         """Returns when all is written; raises what went wrong."""
-        if self._last is not None:
-            self._last.result()
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def check(self) -> None:
+        """Raises what went wrong, if it is known by now."""
+        if self._last is not None and self._last.done():
+            self.wait()
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Has `write` called, once what was submitted before is written: at most one copy of a learner is kept."""
-        self.wait()
-        self._last = self._thread.submit(write)
+        """Has `write` called once what was submitted before is written, also if that fails; raises that failure."""
+        before, self._last = self._last, self._thread.submit(write)
+        if before is not None:
+            before.result()
 
 
 class Run:
@@ -196,9 +210,10 @@ class Run:
     def save_checkpoint(self, writer: Writer, iteration: int, network: Network, learner: Learner, config: Config) -> None:
         """Writes weights and P; the folder appears under its name when all of it is on the disk.
 
-        The learner is free to change when this returns: what is left to do, `writer` does from a copy. Where there is no
-        memory for one, P is written here and now, by blocks.
+        The learner is free to change when this returns: what is left to do, `writer` does from a copy, the only one. Where
+        there is no memory for one, P is written here and now, by blocks.
         """
+        writer.wait()
         groups, inputs = learner.P.shape[:2]
         entries, dtype = inputs * (inputs + 1) // 2, learner.P.dtype
         size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * dtype.itemsize)))

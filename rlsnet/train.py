@@ -144,6 +144,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
                     f" too small or rls.gain={config.rls.gain} may diverge. What {run.path} holds is from before."
                 )
             run.append_metrics(line)
+            writer.check()
             recent.append(line["correlation"])
             score = float(np.mean(recent)) if len(recent) == len(target) and None not in recent else None
             if config.train.save_best and score is not None and (best is None or score > best):
@@ -188,7 +189,7 @@ class _Stop:
 def graceful_stop() -> Iterator[_Stop]:
     """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
 
-    A second one does what it always did. Outside the main thread, signals are left alone.
+    A second one does what it always did, once a checkpoint that is being written is whole. Outside the main thread, signals are left alone.
     """
     stop = _Stop()
     watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]

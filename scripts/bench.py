@@ -78,9 +78,8 @@ class Case:
 
         self.config = compose(*overrides, f"engine.platform={device}")
         self.device = engine.setup(self.config.engine)
-        start = time.perf_counter()
         ready = experiment.prepare(self.config, Progress("off"), learning=True)
-        self.prepare = round(time.perf_counter() - start, 2)
+        self.draw, self.targets = (round(value, 2) for value in ready.seconds)
         self.net, self.target, self.weight = ready.network, jnp.asarray(ready.target), ready.weight
         self.dynamics = simulate.Dynamics.of(self.config)
         self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(ready.weight, self.net.group_size)))
@@ -134,7 +133,7 @@ class Case:
         def send(net: Any, w: Any, state: Any, words: Any) -> Any:
             def one(state: Any, word: Any) -> tuple[Any, None]:
                 state = simulate.dataclasses.replace(state, spiked=spikes.unpack(word, net.n_neurons))
-                return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype)), None
+                return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
 
             return lax.scan(one, state, words)[0]
 
@@ -232,7 +231,8 @@ def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
     ready = Case(CASES[case], device)
     whole, compilation = ready.iterations(iterations)
     stats = jax.local_devices()[0].memory_stats() if device == "gpu" else None
-    peak = stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     frozen = ready.trials(max(2, iterations // 2))
     learning, share = ready.learning()
     floor = ready.floor(share, bandwidth())
@@ -251,7 +251,8 @@ def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
         "learning_floor": None if floor is None else round(floor, 4),
         "correlation": round(ready.correlation(), 4),
         "rest": round(statistics.median(whole) - statistics.median(frozen) - learning, 4),
-        "prepare": ready.prepare,
+        "draw": ready.draw,
+        "targets": ready.targets,
         "compile": round(compilation, 2),
         "peak_gb": round(peak / 1e9, 2),
     }
@@ -332,16 +333,19 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, float
     return exponents
 
 
-def peer(program: str, case: str, iterations: int) -> list[float]:
-    """Seconds an iteration of the program on the same network, its first (without learning) left out; [] where it has no such case."""
+def peer_arguments(case: str, iterations: int) -> list[str]:
+    """What the peer is called with for the network of a case; it knows no groups of neurons."""
     from rlsnet.cli import compose
 
-    if case.startswith("million"):
-        return []
     config = compose(*CASES[case])
     n, scenario = (66002, "mouse") if case.startswith("mouse") else (config.network.n_neurons, "sinusoid")
     sizes = [n, config.static.out_degree // 2, config.plastic.n_inputs // 2, iterations, 0]
-    output = subprocess.run([program, *map(str, sizes), scenario], capture_output=True, text=True, check=True).stdout
+    return [*map(str, sizes), scenario]
+
+
+def peer(program: str, arguments: list[str]) -> list[float]:
+    """Seconds an iteration of the peer, its first (without learning) left out."""
+    output = subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
     return [float(s) for s in re.findall(r"^iteration [1-9]\d* seconds ([\d.]+)", output, re.MULTILINE)]
 
 
@@ -371,7 +375,7 @@ def show(result: dict[str, Any]) -> str:
         f"simulation {words(result['simulation'])}, of which delivery {result['delivery']:.3g}; learning {result['learning']:.3g}{floor};"
         f" rest {result['rest']:.3g}, of which correlation {result['correlation']:.3g}"
     )
-    lines.append(f"prepare {result['prepare']} s, compile {result['compile']} s")
+    lines.append(f"network drawn in {result['draw']} s, targets made in {result['targets']} s, compiled in {result['compile']} s")
     if result.get("peer"):
         ratio = statistics.median(result["peer"]) / statistics.median(result["iteration"])
         lines.append(f"peer {words(result['peer'])}: {ratio:.2f} times ours")
@@ -400,12 +404,18 @@ def main() -> None:
     about = machine()
     print(", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
     results: dict[str, Any] = {}
+    peers: dict[str, list[float]] = {}
     everything = [] if options.scaling else [case for case in CASES if case != "million"]
     for case in options.case or everything:
-        theirs = peer(options.peer, case, options.iterations) if options.against == "peer" else []
+        network = peer_arguments(case, options.iterations) if options.against == "peer" and not case.startswith("million") else []
+        once = network and str(network) not in peers
+        if once:
+            peers[str(network)] = peer(options.peer, network)  # before ours, and after
         result = apart("numpy" if options.against == "numpy" else "case", case, options)
-        if result is not None and theirs:
-            result["peer"] = theirs + peer(options.peer, case, options.iterations)  # before and after ours
+        if once:
+            peers[str(network)] += peer(options.peer, network)
+        if result is not None and network:
+            result["peer"] = peers[str(network)]
         if result is not None:
             print(show(result), flush=True)
             results[f"{case} against numpy" if "numpy" in result else case] = result
@@ -435,10 +445,12 @@ def here(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
 def apart(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """The result of a process of its own, or None after saying what went wrong in it."""
     command = [sys.executable, __file__, "--one", f"{kind}:{name}", "--iterations", str(options.iterations), "--device", options.device]
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} if kind == "numpy" else {}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **one_thread})
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
+    if kind == "numpy":
+        environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        print(f"{name:<18} {done.stderr.strip().splitlines()[-1]}", flush=True)
+        print(f"{name:<18} {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", flush=True)
         return None
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +149,17 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
         assert not list((tmp_path / "cache").rglob("*.so"))
     finally:
         kernels.obstacle.cache_clear()
+
+
+@pytest.mark.parametrize("kind", KERNELS[2:])
+def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    path = kernels._build()
+    assert kernels._build() == path and path.stat().st_size > 0
+    path.write_bytes(b"")
+    code = "from rlsnet import kernels; assert kernels.obstacle() is None"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert path.stat().st_size > 0
 
 
 def test_spikes_are_found_by_rank():

@@ -16,7 +16,7 @@ import reference
 import zarr
 from conftest import FORMS, compose, small_network, write_network
 
-from rlsnet import experiment, network, rls, scores, simulate, train, wiring
+from rlsnet import experiment, network, rls, scores, simulate, store, train, wiring, zarrio
 from rlsnet.config import UserError
 from rlsnet.store import Run
 
@@ -224,6 +224,42 @@ def test_a_signal_while_the_best_weights_are_written_is_obeyed(tmp_path, monkeyp
     monkeypatch.setattr(Run, "save_best", interrupted)
     stopped = experiment.run_training(compose("config=tiny", "progress=off"), Run(tmp_path), resumed=False)
     assert stopped == signal.SIGTERM and Run(tmp_path).iterations() == [1] == [line["iteration"] for line in metrics(tmp_path)]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeypatch):
+    write = Run._write
+
+    def fails_once(self, path, iteration, *arguments, **attributes):
+        if iteration == 2:
+            raise OSError(28, "No space left on device", str(path))
+        return write(self, path, iteration, *arguments, **attributes)
+
+    monkeypatch.setattr(Run, "_write", fails_once)
+    config = compose("config=tiny", "train.iterations=1000", "train.checkpoint_every=2", "train.save_best=false", "progress=off")
+    with pytest.raises(OSError, match="No space left on device"):
+        experiment.run_training(config, Run(tmp_path), resumed=False)
+    assert len(metrics(tmp_path)) < 20 and 2 not in Run(tmp_path).iterations()
+
+
+def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monkeypatch):
+    """Written from a copy or, where there is no memory for one, before training goes on: the same."""
+    slowly, held = zarrio.write, []
+
+    def write(group, name, *arguments, **options):
+        if name == "plastic/weight" and "checkpoints" in str(group.store_path):
+            time.sleep(0.1)  # an iteration or more
+        slowly(group, name, *arguments, **options)
+
+    monkeypatch.setattr(zarrio, "write", write)
+    config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.save_best=false", "progress=off")
+    for memory in (10**12, 0):
+        monkeypatch.setattr(store, "free_memory", lambda memory=memory: memory)
+        experiment.run_training(config, Run(tmp_path / str(memory)), resumed=False)
+        held.append([checkpoint(tmp_path / str(memory), i) for i in range(1, 6)])
+    for one, other in zip(*held, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    assert not np.array_equal(held[0][0][1], held[0][1][1])
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
