@@ -1,7 +1,7 @@
 """Compiled kernels for the CPU: kernels.cc, built once by the machine's own C++ compiler and called by XLA.
 
 XLA's CPU backend hands each small loop to its threads, reads P row by row only with copies in between, and keeps no tile of P
-in registers while several updates are applied to it. These two loops therefore exist twice: as JAX in `simulate` and `rls`,
+in registers while several updates are applied to it. The hot loops therefore exist twice: as JAX in `spikes`, `rng` and `rls`,
 which say what is computed and run everywhere, and here for speed.
 """
 
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rlsnet import zarrio
+from rlsnet import rng, zarrio
 from rlsnet.config import EngineConfig, UserError
 from rlsnet.network import Network
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
 TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first that the compiler knows
-NAMES = ("deliver", "learn", "flush")
+NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
 def choose(engine: EngineConfig) -> str:
@@ -63,9 +63,7 @@ def obstacle() -> str | None:
             path.unlink()
             library = ctypes.CDLL(str(_build()))
         for name in NAMES:
-            for kind in ("f32", "f64"):
-                handler = jax.ffi.pycapsule(getattr(library, f"{name}_{kind}"))
-                jax.ffi.register_ffi_target(f"rlsnet_{name}_{kind}", handler, platform="cpu")
+            jax.ffi.register_ffi_target(f"rlsnet_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
@@ -122,6 +120,13 @@ def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *chan
     static = network.indptr, network.post, none if network.weight is None else network.weight
     plastic = network.out_indptr, network.out_slot, none.reshape(0, 0, 1) if w is None else w
     return _call("deliver", changed, spiked, gain, network.excitatory, *static, *plastic)
+
+
+def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
+    """`rng.normal`, from the same bits and closer to the true quantiles; in float32 only, else `rng.normal` itself."""
+    if dtype != jnp.float32:
+        return rng.normal(stream, n, dtype)
+    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype))(stream)
 
 
 def learn(

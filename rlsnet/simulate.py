@@ -196,6 +196,7 @@ def block(
     """
     dt, like = dynamics.trial.dt, network.bias
     decay, gain = _factors(dynamics, n, like.dtype)
+    normal = kernels.normal if dynamics.kernels == "native" else rng.normal
 
     def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array | None]:
         decay, gain = factors
@@ -207,8 +208,8 @@ def block(
             drive = drive + u_plas
         if stimulated and isinstance(dynamics.stimulus, OUStimulusConfig):
             drive = drive + stimulus
-            stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i)
-        kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like)
+            stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i, normal)
+        kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like, normal)
         neuron, spiked = neurons.step(dynamics.neuron, dt, state.neuron, i, drive, kick)
         state = dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron, stimulus=stimulus)
         return state, spikes.pack(spiked) if record else None

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import KERNELS
 from scipy import stats
+from scipy.special import ndtri
 
-from rlsnet import rng
+from rlsnet import kernels, rng
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 64, 1000, 4095, 70001])
@@ -31,6 +33,16 @@ def test_normal_is_normal():
     x = np.asarray(rng.normal(rng.key(7, rng.Purpose.NOISE), 200_000, jnp.float32), np.float64)
     assert stats.kstest(x, "norm").pvalue > 1e-4
     assert 4 < np.abs(x).max() < 6
+
+
+@pytest.mark.parametrize("n", [1, 15, 1000, 200_000])
+@pytest.mark.parametrize("kind", KERNELS[2:])
+def test_native_normals_are_the_quantiles_of_the_same_bits(n, kind):
+    key = rng.key(7, rng.Purpose.NOISE)
+    u = np.asarray(rng.uniform(key, n, jnp.float32), np.float64)
+    x = np.asarray(jax.jit(kernels.normal, static_argnums=(1, 2))(key, n, jnp.float32))
+    np.testing.assert_allclose(x, ndtri(u), rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose(x, rng.normal(key, n, jnp.float32), atol=1e-4)
 
 
 def test_normal_in_float64_is_finer(x64):
