@@ -35,14 +35,20 @@ TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=nat
 NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
+def platform_in_use() -> str:
+    """Such as cpu or gpu: that of the device that `engine.setup` has chosen, or that JAX would."""
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+    return (chosen or jax.devices()[0]).platform
+
+
 def choose(engine: EngineConfig) -> str:
     """`native`, `xla` or `wide`, as engine.kernels asks; auto takes the fastest of this device."""
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform_in_use() == "cpu"
     if engine.kernels in ("xla", "wide"):
         return engine.kernels
     if engine.kernels == "auto" and not on_cpu:
         return "wide"
-    missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {jax.default_backend()}"
+    missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {platform_in_use()}"
     if missing is None:
         return "native"
     if engine.kernels == "native":

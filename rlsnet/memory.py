@@ -75,7 +75,7 @@ def available() -> tuple[int, str]:
     """Bytes that can still be taken, and of what: the accelerator's memory, or this machine's within its limits."""
     import jax
 
-    if jax.default_backend() != "cpu":
+    if kernels.platform_in_use() != "cpu":
         stats = jax.local_devices()[0].memory_stats() or {}
         return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)), "GPU"
     return free_memory(), "machine"

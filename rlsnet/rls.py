@@ -237,7 +237,7 @@ def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
 
 def _block(groups: int, inputs: int) -> int:
     """Groups in a block of P."""
-    return max(1, min(groups, (BLOCK if jax.default_backend() == "cpu" else BLOCK_GPU) // inputs**2))
+    return max(1, min(groups, (BLOCK if kernels_.platform_in_use() == "cpu" else BLOCK_GPU) // inputs**2))
 
 
 def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, lack: Array) -> Learner:

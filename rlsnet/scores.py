@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from rlsnet.config import TrialConfig
 
@@ -25,12 +27,28 @@ def window_weights(trial: TrialConfig) -> np.ndarray:
 
 
 def pearson(x: Array, y: Array) -> Array:
-    """[N] correlation of x and y [M, N] over their first axis; NaN where one of them does not vary."""
-    dx, dy = (values - jnp.mean(values, axis=0, keepdims=True) for values in (x, y))
-    xx, yy = jnp.sum(dx**2, axis=0), jnp.sum(dy**2, axis=0)
-    tiny = x.shape[0] * (8 * jnp.finfo(x.dtype).eps) ** 2
-    varies = (xx > tiny * jnp.max(x**2, axis=0)) & (yy > tiny * jnp.max(y**2, axis=0))
-    return jnp.where(varies, jnp.sum(dx * dy, axis=0) / jnp.sqrt(jnp.where(varies, xx * yy, 1)), jnp.nan)
+    """[N] correlation of x and y [M, N] over their first axis; NaN where one of them does not vary.
+
+    Sums go row by row, N numbers at a time: 20 times faster on a CPU than sums over the first axis.
+    """
+    points, zeros = x.shape[0], jnp.zeros_like(x[0])
+
+    def add(total: Any, row: Any) -> tuple[Any, None]:
+        return (total[0] + (row[0] - x[0]), total[1] + (row[1] - y[0])), None
+
+    total_x, total_y = lax.scan(add, (zeros, zeros), (x, y))[0]
+    mean_x, mean_y = x[0] + total_x / points, y[0] + total_y / points  # exact where nothing varies
+
+    def one(sums: Any, row: Any) -> tuple[Any, None]:
+        xx, yy, xy, most_x, most_y = sums
+        dx, dy = row[0] - mean_x, row[1] - mean_y
+        largest = jnp.maximum(most_x, jnp.abs(row[0])), jnp.maximum(most_y, jnp.abs(row[1]))
+        return (xx + dx * dx, yy + dy * dy, xy + dx * dy, *largest), None
+
+    xx, yy, xy, most_x, most_y = lax.scan(one, (zeros,) * 5, (x, y))[0]
+    tiny = points * (8 * jnp.finfo(x.dtype).eps) ** 2
+    varies = (xx > tiny * most_x**2) & (yy > tiny * most_y**2)
+    return jnp.where(varies, xy / jnp.sqrt(jnp.where(varies, xx * yy, 1)), jnp.nan)
 
 
 def current_correlation(trial: TrialConfig, currents: Array, target: Array) -> Array:

@@ -5,6 +5,7 @@
     python scripts/bench.py sinusoid --against peer --peer PROGRAM   # PROGRAM N K_e L/2 iterations packed scenario
     python scripts/bench.py sinusoid --against numpy                 # the plain program of the tests, on a short trial
     python scripts/bench.py --scaling benchmarks/scaling.png         # seconds against N, K and L
+    python scripts/bench.py --table benchmarks/cpu.json              # what was measured, as in the README
     python scripts/bench.py --device gpu                             # the same on a GPU
 
 Each case runs in a process of its own. Seconds are medians (least to most); compilation is apart. Of an iteration,
@@ -32,6 +33,7 @@ from typing import Any
 CASES = {
     "sinusoid": ["config=sinusoid"],
     "sinusoid_64": ["config=sinusoid", "plastic.group_size=64"],
+    "sinusoid_xla": ["config=sinusoid", "engine.kernels=xla"],
     "ten_thousand": ["config=sinusoid", "network.n_neurons=10000", "static.out_degree=1024", "plastic.n_inputs=90"],
     "ten_thousand_64": [
         "config=sinusoid",
@@ -130,16 +132,17 @@ class Case:
             return simulate.advance(self.dynamics, net, w, state, keys, steps, record=True)
 
         @jax.jit
-        def send(net: Any, w: Any, state: Any, words: Any) -> Any:
-            def one(state: Any, word: Any) -> tuple[Any, None]:
-                state = simulate.dataclasses.replace(state, spiked=spikes.unpack(word, net.n_neurons))
+        def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
+            def one(state: Any, spiked: Any) -> tuple[Any, None]:
+                state = simulate.dataclasses.replace(state, spiked=spiked)
                 return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
 
-            return lax.scan(one, state, words)[0]
+            return lax.scan(one, state, spiked)[0]
 
         state, words = record(net, w)
-        seconds(lambda _: send(net, w, state, words), 1)
-        return statistics.median(seconds(lambda _: send(net, w, state, words), 3)) * trial.n_steps / steps
+        spiked = lax.map(lambda word: spikes.unpack(word, net.n_neurons), words)
+        seconds(lambda _: send(net, w, state, spiked), 1)
+        return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
 
     def learning(self) -> tuple[float, float]:
         """Seconds an iteration of the updates alone, and the share of inputs that spiked between two of them."""
@@ -358,6 +361,21 @@ def machine() -> dict[str, str]:
     return {"cpu": f"{os.cpu_count()} x {names[0]}", "system": platform.system(), "date": str(datetime.date.today()), **versions()}
 
 
+def table(path: Path) -> str:
+    """The results in a file of --json as the rows of a Markdown table."""
+    results = json.loads(path.read_text())["results"]
+    lines = ["| case | iteration | simulation | its delivery | learning | its floor | peer | peer/ours | peak |", "|---" * 9 + "|"]
+    for case, result in results.items():
+        if "learning" not in result:
+            continue
+        whole, peers = statistics.median(result["iteration"]), result.get("peer")
+        cells = [whole, statistics.median(result["simulation"]), result["delivery"], result["learning"], result["learning_floor"]]
+        rival = [f"{statistics.median(peers):.3g} s", f"{statistics.median(peers) / whole:.1f}"] if peers else ["", ""]
+        figures = ["" if cell is None else f"{cell:.2g} s" if cell < 1 else f"{cell:.3g} s" for cell in cells]
+        lines.append("| " + " | ".join([f"`{case}`", *figures, *rival, f"{result['peak_gb']} GB"]) + " |")
+    return "\n".join(lines)
+
+
 def words(values: list[float]) -> str:
     """Median (least to most)."""
     return f"{statistics.median(values):.3g} s ({min(values):.3g}-{max(values):.3g})"
@@ -392,12 +410,16 @@ def main() -> None:
     parser.add_argument("--peer", help="the program of --against peer")
     parser.add_argument("--scaling", type=Path, help="time the default network at other sizes and draw this picture")
     parser.add_argument("--json", type=Path, help="file for the results, added to those of other cases in it")
+    parser.add_argument("--table", type=Path, help="print the table of such a file, and do nothing else")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what to do in this process: JSON on stdout
     options = parser.parse_args()
     if unknown := set(options.case) - set(CASES):
         parser.error(f"{', '.join(unknown)}: should be of {', '.join(CASES)}")
     if options.against == "peer" and not options.peer:
         parser.error("--against peer: should come with --peer PROGRAM")
+    if options.table:
+        print(table(options.table))
+        return
     if options.one:
         print(json.dumps(here(*options.one.split(":"), options)))
         return
