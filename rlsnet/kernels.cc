@@ -76,6 +76,7 @@ void ForEachSpike(const bool* spiked, int64_t n, const F& f) {
 
 constexpr int64_t AHEAD = 32;  // weights to fetch ahead: they are read here and there
 
+// The spikes of a step, one neuron after the other, in place.
 template <ffi::DataType D>
 ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
                    ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
@@ -292,11 +293,12 @@ struct Gathered {
   explicit Gathered(int64_t inputs) : x(inputs), s(inputs), rows(inputs) {}
 };
 
+// One update of all groups, in place: each group by one thread, in a fixed order, so that the result does not depend on threads.
 template <ffi::DataType D>
-ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buffer<ffi::S32> pending, ffi::Buffer<ffi::PRED> refresh, ffi::Buffer<D> decay,
-                 ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre, ffi::Buffer<D> lack, ffi::Buffer<D>, ffi::Buffer<D>,
-                 ffi::Buffer<D>, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out, ffi::ResultBuffer<D> u_out,
-                 ffi::ResultBuffer<D> g_out) {
+ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buffer<ffi::S32> pending, ffi::Buffer<ffi::PRED> refresh,
+                 ffi::Buffer<D> decay, ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre, ffi::Buffer<D> lack,
+                 ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out,
+                 ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> g_out) {
   using T = ffi::NativeType<D>;
   const int64_t groups = w_out->dimensions()[0], inputs = w_out->dimensions()[1], size = w_out->dimensions()[2];
   const int64_t most = u_out->dimensions()[1], n = lack.element_count(), n_u = pending.typed_data()[0];
@@ -376,6 +378,7 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buff
   return ffi::Error::Success();
 }
 
+// P takes in all that is pending.
 template <ffi::DataType D>
 ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out) {
   const int64_t groups = u.dimensions()[0], most = u.dimensions()[1], inputs = u.dimensions()[2], n_u = pending.typed_data()[0];
