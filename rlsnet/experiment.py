@@ -21,17 +21,8 @@ from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = (
-    "train.",
-    "test.",
-    "progress",
-    "resume",
-    "run",
-    "recording.path",
-    "engine.platform",
-    "engine.kernels",
-    "rls.method",
-)  # in an existing run
+# what may change in an existing run
+MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "recording.path", "engine.platform", "engine.kernels", "rls.method")
 
 
 @dataclasses.dataclass(frozen=True)

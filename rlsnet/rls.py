@@ -7,6 +7,7 @@ the same rule without writing P each time. Both are exact. A trial is `begin`, t
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -221,23 +222,9 @@ def _learn_native(
 
 
 def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
-    """P and u after P has taken in all of u, if `now`: in place, by blocks of groups. What is not used of u is zero."""
-    groups, inputs = P.shape[:2]
-    size = _block(groups, inputs)
-
-    def one_block(index: Array, P: Array) -> Array:
-        start = jnp.minimum(index * size, groups - size)
-        fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps
-        u = jnp.where(fresh[:, None, None], lax.dynamic_slice_in_dim(pending.u, start, size), 0)
-        return lax.dynamic_update_slice_in_dim(P, jax.vmap(take_in)(lax.dynamic_slice_in_dim(P, start, size), u), start, 0)
-
-    P = lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, P)
+    """P and u after P has taken in all of u, if `now`, in place. What is not used of u is zero."""
+    (P,) = _by_blocks(lambda P, u: (jax.vmap(take_in)(P, u),), (P,), (pending.u,), now)
     return P, jnp.where(now, 0, pending.u)
-
-
-def _block(groups: int, inputs: int) -> int:
-    """Groups in a block of P."""
-    return max(1, min(groups, (BLOCK if kernels_.platform_in_use() == "cpu" else BLOCK_GPU) // inputs**2))
 
 
 def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, lack: Array) -> Learner:
@@ -245,17 +232,34 @@ def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, l
     x = gather_inputs(network, r)
     e = errors(network, learner.w, x, lack)
     update_all = jax.vmap(partial(update, rls.gain))
-    groups, inputs = x.shape
     if learner.P.size <= WHOLE:
         P, w = update_all(learner.P, learner.w, x, e)
-        return Learner(w, P)
-    size = _block(groups, inputs)
+    else:
+        P, w = _by_blocks(update_all, (learner.P, learner.w), (x, e), jnp.bool_(True))
+    return Learner(w, P)
 
-    def one_block(index: Array, learner: Learner) -> Learner:
+
+def _by_blocks(
+    change: Callable[..., tuple[Array, ...]], changed: tuple[Array, ...], given: tuple[Array, ...], now: Array
+) -> tuple[Array, ...]:
+    """change(*changed, *given) in place, a block of groups at a time, if `now`.
+
+    Args:
+      change: what becomes of `changed`; must leave it as it is where `given` is 0.
+      changed: arrays [G, ...], P [G, L, L] the first.
+      given: arrays [G, ...].
+      now: bool; a loop of no turns otherwise, as a condition might copy P.
+    """
+    groups, inputs = changed[0].shape[:2]
+    numbers = BLOCK if kernels_.platform_in_use() == "cpu" else BLOCK_GPU
+    size = max(1, min(groups, numbers // inputs**2))
+
+    def one_block(index: Array, changed: tuple[Array, ...]) -> tuple[Array, ...]:
         start = jnp.minimum(index * size, groups - size)
-        seen = (start + jnp.arange(size, dtype=jnp.int32) < index * size)[:, None]  # the last block overlaps
-        P, w, x_, e_ = (lax.dynamic_slice_in_dim(array, start, size) for array in (learner.P, learner.w, x, e))
-        P, w = update_all(P, w, jnp.where(seen, 0, x_), jnp.where(seen, 0, e_))  # where x = 0 nothing changes
-        return Learner(*(lax.dynamic_update_slice_in_dim(*pair, start, 0) for pair in ((learner.w, w), (learner.P, P))))
+        fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps the one before
+        parts = [lax.dynamic_slice_in_dim(array, start, size) for array in (*changed, *given)]
+        own, rest = parts[: len(changed)], parts[len(changed) :]
+        after = change(*own, *(jnp.where(jnp.expand_dims(fresh, tuple(range(1, part.ndim))), part, 0) for part in rest))
+        return tuple(lax.dynamic_update_slice_in_dim(array, part, start, 0) for array, part in zip(changed, after, strict=True))
 
-    return lax.fori_loop(0, -(-groups // size), one_block, learner)
+    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)

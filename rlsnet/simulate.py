@@ -177,8 +177,8 @@ def block(
     """`n` time steps, few enough that the filters need no renormalising between them.
 
     A filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block y = x_i/a^i is kept instead,
-    which changes only where a spike arrives: a decay costs nothing, and a step touches the N voltages and reads the
-    filters but writes no other array.
+    which changes only where a spike arrives: a decay costs nothing, and a step reads the filters and writes the
+    neurons' own state, but no other array.
 
     Args:
       dynamics: the equations.

@@ -17,6 +17,7 @@ correlation takes at the end. The floor of learning is its bytes over the bandwi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -134,7 +135,7 @@ class Case:
         @jax.jit
         def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
             def one(state: Any, spiked: Any) -> tuple[Any, None]:
-                state = simulate.dataclasses.replace(state, spiked=spiked)
+                state = dataclasses.replace(state, spiked=spiked)
                 return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
 
             return lax.scan(one, state, spiked)[0]

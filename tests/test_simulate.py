@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import KERNELS, compose, small_network, write_network
 
-from rlsnet import evaluate, kernels, network, rls, simulate, spikes, wiring
+from rlsnet import evaluate, kernels, network, neurons, rls, simulate, spikes, wiring
 from rlsnet.config import UserError
 from rlsnet.simulate import CALIBRATION, TESTING, Dynamics, Keys
 
@@ -112,6 +112,19 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kind):
         np.testing.assert_allclose(after.synapses, np.stack(expected), atol=1e-12)
         np.testing.assert_array_equal(after.r, 5.0 * spiked)
         np.testing.assert_array_equal(after.n_delivered, spiked)
+        np.testing.assert_array_equal(after.n_spikes, 2 * spiked)  # still on their way, as far as the state knows
+        early = simulate.deliver_early(dynamics, net, w, dataclasses.replace(before, spiked=jnp.asarray(spiked)))
+        np.testing.assert_array_equal(early.n_spikes, spiked)
+        assert not np.any(np.asarray(early.spiked))
+
+
+def test_who_spikes_is_reset_and_waits():
+    lif = dataclasses.replace(compose().neuron, reset=-0.5, refractory=0.3)
+    state = neurons.LIFState(jnp.array([0.2, 1.2, 1.2, 0.999]), jnp.array([0, 8, 9, 0], jnp.int32))
+    state, spiked = neurons.step(lif, 0.1, state, jnp.int32(9), jnp.array([0.2, 1.2, 5.0, 3.0]), None)
+    np.testing.assert_array_equal(spiked, [False, True, False, True])  # the third is refractory in step 9
+    np.testing.assert_allclose(state.v, [0.2, -0.5, 1.2, -0.5])
+    np.testing.assert_array_equal(state.until, [0, 12, 9, 12])
 
 
 @pytest.mark.parametrize("kind", KERNELS[1:])

@@ -318,4 +318,7 @@ def test_compiled_iteration_updates_P_in_place(kernels, method):
                                    simulate.Keys.create(1, 1), jnp.int32(0), jnp.int32(0))  # fmt: skip
     analysis = executable.memory_analysis()
     assert analysis.alias_size_in_bytes > learner.P.nbytes
-    assert analysis.temp_size_in_bytes < (0.15 if method == "dense" else 0.5) * learner.P.nbytes
+    assert (
+        analysis.temp_size_in_bytes
+        < {"dense": 0.15, "native": 0.25, "wide": 0.4}[method if method == "dense" else kernels] * learner.P.nbytes
+    )
