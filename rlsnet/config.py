@@ -15,100 +15,306 @@ class UserError(Exception):
     """A mistake in the input: the message is one line saying what is wrong, where, and what would be right."""
 
 
-def _key(help: str, unit: str = "", **rule: Any) -> Any:
+def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, **rule: Any) -> Any:
     """A field with its meaning, its unit and its allowed values (`least`, `above`, `most` or `choices`)."""
-    return dataclasses.field(metadata={"help": help, "unit": unit, **rule})
+    return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **rule})
+
+
+ByClass = float | tuple[float, float]  # one value, or one for excitatory and one for inhibitory neurons
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
     """Who is in the network. Neurons 0..N_exc-1 are excitatory, the others inhibitory."""
 
-    n_neurons: int | None = _key("number of neurons N; null: as many as the recording has units", least=2)
-    fraction_excitatory: float = _key("share of excitatory neurons", least=0, most=1)
-    load: str | None = _key("path of a network.zarr to use instead of drawing one")
+    n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", least=2)
+    fraction_excitatory: float = key("share of excitatory neurons", least=0, most=1)
+    bias: ByClass | None = key("constant drive X_bal; null: what the static wiring says", "threshold")
+    load: str | None = key("path of a network.zarr to use instead of drawing one")
+
+
+class Variant:
+    """One of the alternatives of a section, chosen by `name`. Those of a section are the subclasses of its base class.
+
+    A dataclass in a module that `plugins` lists is as good as one here; what it does is registered with the function of
+    its section: `neurons.step`, `wiring.static_edges`, `wiring.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
+    """
+
+
+class NeuronConfig(Variant):
+    """A neuron model. Values are per class or, with an array `neuron/KEY` in network.load, per neuron."""
+
+    threshold: ByClass
+    reset: ByClass
 
 
 @dataclasses.dataclass(frozen=True)
-class LIFConfig:
-    """Leaky integrate-and-fire neurons, equal for all."""
+class LIFConfig(NeuronConfig):
+    """Leaky integrate-and-fire neurons."""
 
-    name: str = _key("neuron model", choices=("lif",))
-    tau_m: float = _key("membrane time constant", "ms", above=0)
-    threshold: float = _key("spike threshold, which sets the unit of voltage")
-    reset: float = _key("voltage after a spike")
-    refractory: float = _key("time after a spike without integration, in whole steps", "ms", least=0)
+    name: str = key("neuron model", choices=("lif",))
+    tau_m: ByClass = key("membrane time constant", "ms", above=0)
+    threshold: ByClass = key("spike threshold, which sets the unit of voltage", "threshold")
+    reset: ByClass = key("voltage after a spike", "threshold")
+    refractory: ByClass = key("time after a spike without integration, in whole steps", "ms", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _GLIF(NeuronConfig):
+    """What all generalized leaky integrate-and-fire neurons have (Teeter et al., Nat. Commun. 9:709, 2018)."""
+
+    tau_m: ByClass = key("membrane time constant", "ms", above=0)
+    rest: ByClass = key("resting potential E_L", "threshold")
+    threshold: ByClass = key("spike threshold at rest, which sets the unit of voltage", "threshold")
+    refractory: ByClass = key("time after a spike in which all of the neuron's state stands still, in whole steps", "ms", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FixedReset(_GLIF):
+    """A spike resets the voltage to one value."""
+
+    reset: ByClass = key("voltage after a spike", "threshold")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _ResetRules(_GLIF):
+    """A spike leaves a share of the voltage, and raises the threshold for a while."""
+
+    reset_fraction: ByClass = key("f_v: share of v - E_L that a spike leaves")
+    reset_drop: ByClass = key("delta_V: what is taken off v then", "threshold")
+    threshold_jump: ByClass = key("delta_Theta_s: what a spike adds to the threshold", "threshold")
+    threshold_tau: ByClass = key("1/b_s: decay time of that", "ms", above=0)
+
+    @property
+    def reset(self) -> ByClass:  # type: ignore[override]
+        """Where trials start from, as with a fixed reset."""
+        return self.rest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _AfterSpikeCurrents(_GLIF):
+    """Two currents that a spike changes: I_j <- keep_j*I_j + jump_j, and that decay in between."""
+
+    asc_tau_1: ByClass = key("1/k_1: decay time of the first after-spike current", "ms", above=0)
+    asc_jump_1: ByClass = key("delta_I_1: what a spike adds to it (times the membrane resistance)", "threshold")
+    asc_keep_1: ByClass = key("f_1: share of it that a spike leaves")
+    asc_tau_2: ByClass = key("1/k_2: decay time of the second after-spike current", "ms", above=0)
+    asc_jump_2: ByClass = key("delta_I_2: what a spike adds to it (times the membrane resistance)", "threshold")
+    asc_keep_2: ByClass = key("f_2: share of it that a spike leaves")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GLIF1Config(_FixedReset):
+    """GLIF1: leaky integrate-and-fire with a resting potential of its own."""
+
+    name: str = key("neuron model", choices=("glif1",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GLIF2Config(_ResetRules):
+    """GLIF2: with reset rules."""
+
+    name: str = key("neuron model", choices=("glif2",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GLIF3Config(_AfterSpikeCurrents, _FixedReset):
+    """GLIF3: with after-spike currents."""
+
+    name: str = key("neuron model", choices=("glif3",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GLIF4Config(_AfterSpikeCurrents, _ResetRules):
+    """GLIF4: with reset rules and after-spike currents."""
+
+    name: str = key("neuron model", choices=("glif4",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GLIF5Config(_AfterSpikeCurrents, _ResetRules):
+    """GLIF5: with reset rules, after-spike currents and a threshold that follows the voltage."""
+
+    name: str = key("neuron model", choices=("glif5",))
+    adaptation_rate: ByClass = key("a_v: dTheta_v/dt = a_v*(v - E_L) - b_v*Theta_v", "1/ms")
+    adaptation_tau: ByClass = key("1/b_v", "ms", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class SynapseConfig:
     """Decay times of the synaptic currents."""
 
-    tau_exc: float = _key("static excitatory current", "ms", above=0)
-    tau_inh: float = _key("static inhibitory current", "ms", above=0)
-    tau_plas: float = _key("plastic current and the filtered spikes of RLS", "ms", above=0)
+    tau_exc: float = key("static excitatory current", "ms", above=0)
+    tau_inh: float = key("static inhibitory current", "ms", above=0)
+    tau_plas: ByClass = key("plastic current and the filtered spikes of RLS, by the presynaptic neuron", "ms", above=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class StaticConfig:
+class StaticConfig(Variant):
+    """Static wiring."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BalancedConfig(StaticConfig):
     """Fixed random wiring in the balanced state: weights and bias scale with the square root of the inputs.
 
-    With K_e = out_degree/2 inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic
-    class first), the bias sqrt(K_e) times bias_exc or bias_inh.
+    With K_e inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic class first), the bias
+    sqrt(K_e) times bias_exc or bias_inh.
     """
 
-    out_degree: int = _key("static outputs of each neuron, K; 0 for none", least=0)
-    strength: float = _key("weight scale J times sqrt(K_e)", "threshold*ms", least=0)
-    ee: float = _key("E to E weight, in units of J", least=0)
-    ie: float = _key("E to I weight, in units of J", least=0)
-    ei: float = _key("I to E weight, in units of J", most=0)
-    ii: float = _key("I to I weight, in units of J", most=0)
-    bias_exc: float = _key("constant drive of E neurons, in units of sqrt(K_e)")
-    bias_inh: float = _key("constant drive of I neurons, in units of sqrt(K_e)")
+    strength: float = key("weight scale J times sqrt(K_e)", "threshold*ms", least=0)
+    ee: float = key("E to E weight, in units of J", least=0)
+    ie: float = key("E to I weight, in units of J", least=0)
+    ei: float = key("I to E weight, in units of J", most=0)
+    ii: float = key("I to I weight, in units of J", most=0)
+    bias_exc: float = key("constant drive of E neurons, in units of sqrt(K_e)")
+    bias_inh: float = key("constant drive of I neurons, in units of sqrt(K_e)")
+
+    def class_inputs(self, n: int) -> float:
+        """K_e in a network of n neurons."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FixedDegreeConfig(BalancedConfig):
+    """Every neuron has the same number of static outputs: K_e = out_degree/2."""
+
+    name: str = key("static wiring", choices=("fixed",))
+    out_degree: int = key("static outputs of each neuron, K; 0 for none", least=0)
+    storage: str = key("stored, or procedural: the targets of a spike are drawn again and take no memory", choices=("stored", "procedural"))
+
+    def class_inputs(self, n: int) -> float:
+        """K_e."""
+        return self.out_degree / 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ErdosRenyiConfig(BalancedConfig):
+    """Any two neurons are connected, each way, with the same probability: K_e = probability*N/2."""
+
+    name: str = key("static wiring", choices=("erdos_renyi",))
+    probability: float = key("of a synapse from one neuron to another", least=0, most=1)
+
+    def class_inputs(self, n: int) -> float:
+        """K_e."""
+        return self.probability * n / 2
 
 
 @dataclasses.dataclass(frozen=True)
-class PlasticConfig:
-    """Trained wiring: each group of neurons draws half its inputs from E and half from I neurons, without repeats."""
+class NoStaticConfig(StaticConfig):
+    """No static synapses and no constant drive."""
 
-    n_inputs: int = _key("plastic inputs of a neuron, L, an even number", least=0)
-    group_size: int = _key("neurons that share their plastic inputs and so one P, S", least=1)
-    strength: float = _key("initial weights are +-strength/(2*sqrt(L/2))", "threshold*ms", least=0)
+    name: str = key("static wiring", choices=("none",))
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgesConfig(StaticConfig):
+    """Static synapses out of a file; a pair of neurons that is listed twice has two synapses, whose weights add up."""
+
+    name: str = key("static wiring", choices=("edges",))
+    path: str = key("a SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post, weight (threshold*ms)")
+    rows: str = key("what the rows of a sparse matrix are", choices=("pre", "post"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlasticConfig(Variant):
+    """Trained wiring. Groups of neurons share their inputs."""
+
+    n_inputs: int = key("most plastic inputs of a neuron, L", least=0)
+    group_size: int = key("neurons that share their plastic inputs and so one P, S", least=1)
+    strength: float = key("initial weights are +-strength/(2*sqrt(L/2))", "threshold*ms", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomInputsConfig(PlasticConfig):
+    """Each group draws half its inputs from E and half from I neurons, without repeats."""
+
+    name: str = key("plastic wiring", choices=("random",))
+    least_inputs: int | None = key("each group draws a number of inputs from this to n_inputs; null: all have n_inputs", least=0)
+    active_fraction: float = key("inputs are drawn from this share of each class, those most active in the static run", above=0, most=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseConfig:
-    """White noise on the membrane."""
+    """White noise."""
 
-    sigma: float = _key("v += sigma*sqrt(dt/tau_m)*xi at each step", "threshold", least=0)
+    sigma: ByClass = key("s.d. of the free membrane is sigma/sqrt(2)", "threshold", least=0)
+    kind: str = key(
+        "voltage: v += sigma*sqrt(dt/tau_m)*xi, refractory or not; current: sigma*sqrt(tau_m/dt)*xi is part of u_bal",
+        choices=("voltage", "current"),
+    )
+
+
+class StimulusConfig(Variant):
+    """What tells the network which condition it is in."""
 
 
 @dataclasses.dataclass(frozen=True)
-class OUStimulusConfig:
+class OUStimulusConfig(StimulusConfig):
     """Ornstein-Uhlenbeck current between stim_on and stim_off, one realisation per condition."""
 
-    name: str = _key("kind of stimulus", choices=("ou",))
-    tau: float = _key("correlation time", "ms", above=0)
-    sigma: float = _key("ds = (mean - s)/tau dt + sigma dW", "threshold/sqrt(ms)", least=0)
-    mean: float = _key("mean current", "threshold")
+    name: str = key("kind of stimulus", choices=("ou",))
+    tau: float = key("correlation time", "ms", above=0)
+    sigma: float = key("ds = (mean - s)/tau dt + sigma dW", "threshold/sqrt(ms)", least=0)
+    mean: float = key("mean current", "threshold")
 
 
 @dataclasses.dataclass(frozen=True)
-class NoStimulusConfig:
+class NoStimulusConfig(StimulusConfig):
     """No stimulus."""
 
-    name: str = _key("kind of stimulus", choices=("none",))
+    name: str = key("kind of stimulus", choices=("none",))
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenStimulusConfig(StimulusConfig):
+    """Currents out of a file, held for `bin` each from stim_on on."""
+
+    name: str = key("kind of stimulus", choices=("given",))
+    path: str = key("a .npy or .zarr array of currents [C, bins, N], in units of the threshold")
+    bin: float = key("time for which a value holds, a multiple of trial.dt", "ms", above=0)
+
+
+class FeedforwardConfig(Variant):
+    """Poisson neurons that every neuron of the network listens to, with trained weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoFeedforwardConfig(FeedforwardConfig):
+    """None."""
+
+    name: str = key("feed-forward neurons", choices=("none",))
+
+
+@dataclasses.dataclass(frozen=True)
+class OUFeedforwardConfig(FeedforwardConfig):
+    """Rates are Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, cut off at 0."""
+
+    name: str = key("feed-forward neurons", choices=("ou",))
+    n_neurons: int = key("number of feed-forward neurons X", least=1)
+    mean: float = key("mean rate, and the one at the start", "Hz", least=0)
+    tau: float = key("correlation time", "ms", above=0)
+    sigma: float = key("dR = (mean - R)/tau dt + sigma dW", "Hz/sqrt(ms)", least=0)
+    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenFeedforwardConfig(FeedforwardConfig):
+    """Rates out of a file, from stim_off on."""
+
+    name: str = key("feed-forward neurons", choices=("given",))
+    path: str = key("a .npy or .zarr array of rates [C, M, X] in Hz, one row for each learning bin")
+    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialConfig:
     """Times of one trial. Every time is a multiple of dt."""
 
-    dt: float = _key("Euler time step", "ms", above=0)
-    stim_on: float = _key("start of the stimulus", "ms", least=0)
-    stim_off: float = _key("end of the stimulus and start of learning", "ms", least=0)
-    duration: float = _key("learning time, counted from stim_off", "ms", above=0)
-    learn_every: float = _key("time between RLS updates, and the bin of targets and PSTHs", "ms", above=0)
+    dt: float = key("Euler time step", "ms", above=0)
+    stim_on: float = key("start of the stimulus", "ms", least=0)
+    stim_off: float = key("end of the stimulus and start of learning", "ms", least=0)
+    duration: float = key("learning time, counted from stim_off", "ms", above=0)
+    learn_every: float = key("time between RLS updates, and the bin of targets and PSTHs", "ms", above=0)
 
     def steps(self, time: float) -> int:
         """A time in ms as a whole number of steps."""
@@ -136,50 +342,64 @@ class TrialConfig:
         return self.steps(self.stim_off + self.duration)
 
 
+class TargetConfig(Variant):
+    """What is learned."""
+
+
 @dataclasses.dataclass(frozen=True)
-class SinusoidTargetConfig:
+class SinusoidTargetConfig(TargetConfig):
     """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network."""
 
-    name: str = _key("kind of target", choices=("sinusoid",))
-    amplitude: float = _key("amplitude of the current", "threshold")
-    period: float = _key("period", "ms", above=0)
-    n_conditions: int = _key("conditions C, each with its own phases", least=1)
+    name: str = key("kind of target", choices=("sinusoid",))
+    amplitude: float = key("amplitude of the current", "threshold")
+    period: float = key("period", "ms", above=0)
+    n_conditions: int = key("conditions C, each with its own phases", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordingTargetConfig:
+class RecordingTargetConfig(TargetConfig):
     """Recorded rates turned into currents by the inverse transfer function."""
 
-    name: str = _key("kind of target", choices=("recording",))
-    rate_floor: float = _key("rates below this are raised to it", "Hz", above=0)
-    euler_correction: bool = _key("correct the transfer function for the finite time step")
+    name: str = key("kind of target", choices=("recording",))
+    rate_floor: float = key("rates below this are raised to it", "Hz", above=0)
+    euler_correction: bool = key("correct the transfer function for the finite time step")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordingConfig:
     """Where recorded rates come from."""
 
-    path: str | None = _key("a recording.zarr; null: a synthetic stand-in of 66,002 units, made once")
+    path: str | None = key("a recording.zarr; null: a synthetic stand-in of 66,002 units, made once")
 
 
 @dataclasses.dataclass(frozen=True)
 class RLSConfig:
     """Recursive least squares."""
 
-    penlambda: float = _key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", above=0)
-    penmu: float = _key("penalty on the sums of same-sign weights", least=0)
-    gain: str = _key("weight update: textbook den*k, or k as TrainSpikingNet.jl since 2024", choices=("textbook", "tsn_head"))
-    method: str = _key("form of the update: dense writes P each time, deferred every 16 times", choices=("auto", "dense", "deferred"))
-    storage: str = _key("how P is kept", choices=("full",))
+    penlambda: float = key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", above=0)
+    penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", least=0)
+    penlam_ff: float = key("ridge penalty of feed-forward weights", above=0)
+    forgetting: float = key("factor by which what was learned counts less at each update; 1: never", above=0, most=1)
+    gain: str = key("weight update: textbook den*k, or k as TrainSpikingNet.jl since 2024", choices=("textbook", "tsn_head"))
+    dale: bool = key("keep every plastic weight's sign: positive from E, negative from I neurons")
+    apply: bool = key("false: compute every update and change nothing, for timing")
+    method: str = key("form of the update: dense writes P each time, deferred every 16 times", choices=("auto", "dense", "deferred"))
+    storage: str = key(
+        "P in full, its packed upper triangle, or window: no P, computed from the last updates", choices=("full", "packed", "window")
+    )
+    precision: str = key(
+        "numbers of P; sums are in engine.precision, which is auto", choices=("auto", "float64", "float32", "bfloat16", "float16", "int16")
+    )
+    window: int = key("updates that storage=window looks back on", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The training loop."""
 
-    iterations: int = _key("total number of trials, those of a resumed run included", least=1)
-    checkpoint_every: int = _key("save a checkpoint each this many iterations, and at the end", least=1)
-    save_best: bool = _key("keep the weights of the best iteration so far")
+    iterations: int = key("total number of trials, those of a resumed run included", least=1)
+    checkpoint_every: int = key("save a checkpoint each this many iterations, and at the end", least=1)
+    save_best: bool = key("keep the weights of the best iteration so far")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,41 +407,43 @@ class TestConfig:
     """Runs with frozen weights."""
 
     __test__ = False  # not a test class, whatever pytest makes of the name
-    trials: int = _key("trials per condition", least=1)
-    checkpoint: str = _key("last, best, or an iteration")
-    spikes: bool = _key("store every spike")
+    trials: int = key("trials per condition", least=1)
+    checkpoint: str = key("last, best, or an iteration")
+    spikes: bool = key("store every spike")
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """Where and how numbers are computed."""
 
-    platform: str = _key("device", choices=("auto", "cpu", "gpu"))
-    precision: str = _key("floating point type", choices=("float32", "float64"))
-    kernels: str = _key(
+    platform: str = key("device", choices=("auto", "cpu", "gpu"))
+    precision: str = key("floating point type", choices=("float32", "float64"))
+    kernels: str = key(
         "the hot loops: native (CPU, made by its C++ compiler), xla, wide (XLA for GPUs); auto: the fastest",
         choices=("auto", "native", "xla", "wide"),
     )
-    devices: int = _key("number of devices; one in this version", least=1, most=1)
+    devices: int = key("number of devices; one in this version", least=1, most=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that describes one experiment; see configs/config.yaml for the values."""
 
-    seed: int = _key("seed of everything random", least=0, most=2**63 - 1)
-    resume: str | None = _key("run folder to continue, or auto for the folder of this very run")
-    run: str | None = _key("run folder to test or plot")
-    progress: str = _key("how progress is shown", choices=("auto", "rich", "plain", "off"))
+    seed: int = key("seed of everything random", least=0, most=2**63 - 1)
+    resume: str | None = key("run folder to continue, or auto for the folder of this very run")
+    run: str | None = key("run folder to test or plot")
+    progress: str = key("how progress is shown", choices=("auto", "rich", "plain", "off"))
+    plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own")
     network: NetworkConfig
-    neuron: LIFConfig
+    neuron: NeuronConfig
     synapse: SynapseConfig
     static: StaticConfig
     plastic: PlasticConfig
+    feedforward: FeedforwardConfig
     noise: NoiseConfig
-    stimulus: OUStimulusConfig | NoStimulusConfig
+    stimulus: StimulusConfig
     trial: TrialConfig
-    target: SinusoidTargetConfig | RecordingTargetConfig
+    target: TargetConfig
     recording: RecordingConfig
     rls: RLSConfig
     train: TrainConfig
@@ -234,14 +456,23 @@ def is_multiple(value: float, unit: float) -> bool:
     return abs(value / unit - round(value / unit)) < 1e-6
 
 
+def by_class(value: ByClass) -> tuple[float, float]:
+    """The values of excitatory and of inhibitory neurons."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def validate(config: Config) -> None:
     """Checks that look at more than one key; raises UserError."""
-    trial, neuron, plastic, static = config.trial, config.neuron, config.plastic, config.static
-    times = {f"trial.{k}": getattr(trial, k) for k in ("stim_on", "stim_off", "learn_every", "duration")}
-    for key, value in {**times, "neuron.refractory": neuron.refractory}.items():
-        if not is_multiple(value, trial.dt):
-            near = round(value / trial.dt) or 1
-            raise UserError(f"{key}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms, such as {near * trial.dt:g}.")
+    trial, neuron, plastic, static, rls = config.trial, config.neuron, config.plastic, config.static, config.rls
+    times: dict[str, Any] = {f"trial.{k}": getattr(trial, k) for k in ("stim_on", "stim_off", "learn_every", "duration")}
+    times["neuron.refractory"] = getattr(neuron, "refractory", trial.dt)
+    if isinstance(config.stimulus, GivenStimulusConfig):
+        times["stimulus.bin"] = config.stimulus.bin
+    for name, values in times.items():
+        for value in by_class(values):
+            if not is_multiple(value, trial.dt):
+                near = round(value / trial.dt) or 1
+                raise UserError(f"{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms, such as {near * trial.dt:g}.")
     if trial.stim_on > trial.stim_off:
         raise UserError(f"trial.stim_on={trial.stim_on:g} ms: should not be after trial.stim_off={trial.stim_off:g} ms.")
     if trial.stim_off < trial.dt:
@@ -251,17 +482,29 @@ def validate(config: Config) -> None:
         raise UserError(
             f"trial.duration={trial.duration:g} ms: should be a multiple of trial.learn_every={trial.learn_every:g} ms, such as {near:g}."
         )
-    if neuron.reset >= neuron.threshold:
-        raise UserError(f"neuron.reset={neuron.reset:g}: should be below neuron.threshold={neuron.threshold:g}.")
-    taus = {f"synapse.{k}": getattr(config.synapse, k) for k in ("tau_exc", "tau_inh", "tau_plas")}
-    if isinstance(config.stimulus, OUStimulusConfig):
-        taus["stimulus.tau"] = config.stimulus.tau
-    for key, tau in {**taus, "neuron.tau_m": neuron.tau_m}.items():
-        if tau < 2 * trial.dt:
-            raise UserError(f"{key}={tau:g} ms: should be at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")
+    for reset, threshold in zip(by_class(neuron.reset), by_class(neuron.threshold), strict=True):
+        if reset >= threshold:
+            raise UserError(f"neuron.reset={reset:g}: should be below neuron.threshold={threshold:g}.")
+    taus: dict[str, Any] = {f"synapse.{k}": getattr(config.synapse, k) for k in ("tau_exc", "tau_inh", "tau_plas")}
+    decays = ("tau_m", "threshold_tau", "asc_tau_1", "asc_tau_2", "adaptation_tau")
+    taus |= {f"neuron.{k}": getattr(neuron, k) for k in decays if hasattr(neuron, k)}
+    taus |= {f"{k}.tau": getattr(config, k).tau for k in ("stimulus", "feedforward") if hasattr(getattr(config, k), "tau")}
+    for name, values in taus.items():
+        for tau in by_class(values):
+            if tau < 2 * trial.dt:
+                raise UserError(f"{name}={tau:g} ms: should be at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")
     if plastic.n_inputs % 2:
         raise UserError(f"plastic.n_inputs={plastic.n_inputs}: should be even, half excitatory and half inhibitory.")
-    if static.out_degree % 2:
+    least = getattr(plastic, "least_inputs", None)
+    if least is not None and (least % 2 or least > plastic.n_inputs):
+        raise UserError(f"plastic.least_inputs={least}: should be even and at most plastic.n_inputs={plastic.n_inputs}.")
+    if isinstance(static, FixedDegreeConfig) and static.out_degree % 2:
         raise UserError(f"static.out_degree={static.out_degree}: should be even, as the weights scale with half of it.")
+    if rls.precision == "float64" and config.engine.precision != "float64":
+        raise UserError("rls.precision=float64: should be another unless engine.precision=float64, in which sums would be as exact.")
+    if rls.storage == "window":
+        for name, wanted in (("precision", "auto"), ("forgetting", 1), ("method", "auto")):
+            if (value := getattr(rls, name)) != wanted:
+                raise UserError(f"rls.{name}={value}: should be {wanted} with rls.storage=window, which keeps no P.")
     if not (config.test.checkpoint in ("last", "best") or config.test.checkpoint.isdigit()):
         raise UserError(f"test.checkpoint={config.test.checkpoint}: should be last, best, or an iteration such as 100.")

@@ -4,18 +4,60 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.util
 import math
+import os
+import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from rlsnet.config import Config, UserError, validate
+from rlsnet.config import Config, UserError, Variant, validate
+
+PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
+
+_loaded: dict[str, Any] = {}
+
+
+def load_plugins(names: Sequence[str]) -> None:
+    """Imports what registers models: modules of installed packages with an entry point, and those that `plugins` lists.
+
+    Args:
+      names: modules, which may lie in the working directory, or paths of .py files.
+    """
+    if PLUGINS not in _loaded:
+        _loaded[PLUGINS] = [point.load() for point in metadata.entry_points(group=PLUGINS)]
+    for name in names:
+        path = Path(name).resolve()
+        known = str(path) if name.endswith(".py") else name
+        if known in _loaded:
+            continue
+        try:
+            if known == name and not name.endswith(".py"):
+                sys.path.append(os.getcwd())
+                try:
+                    _loaded[known] = importlib.import_module(name)
+                finally:
+                    sys.path.remove(os.getcwd())
+            else:
+                spec = importlib.util.spec_from_file_location(path.stem, path)
+                if spec is None or spec.loader is None or not path.exists():
+                    raise ImportError("no such file")
+                module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                _loaded[known] = module
+        except Exception as error:
+            raise UserError(f"plugins: {name} cannot be imported ({type(error).__name__}: {error}).") from error
 
 
 def variants(annotation: Any) -> list[Any]:
-    """The dataclasses an annotation allows: one, or those of a union."""
-    options = typing.get_args(annotation) or (annotation,)
-    return [o for o in options if dataclasses.is_dataclass(o)]
+    """The dataclasses an annotation allows: one, or the alternatives of a section; none for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, Variant):
+        own = [annotation] if any(f.name == "name" for f in getattr(annotation, "__dataclass_fields__", {}).values()) else []
+        return list(dict.fromkeys([*own, *(v for cls in annotation.__subclasses__() for v in variants(cls))]))
+    return [annotation] if dataclasses.is_dataclass(annotation) else []
 
 
 def _choices(cls: type) -> tuple[str, ...]:
@@ -42,9 +84,22 @@ def suggest(key: str) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _scalar(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> Any:
-    """`value` as the type of its field, within its rule, or a UserError that names the key."""
-    options = typing.get_args(annotation) or (annotation,)
+def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> Any:
+    """`value`, plain or a list, as the type of its field, within its rule, or a UserError that names the key."""
+    options = [annotation] if typing.get_origin(annotation) is tuple else list(typing.get_args(annotation)) or [annotation]
+    items = next((typing.get_args(o) for o in options if typing.get_origin(o) is tuple), None)
+    plain = [o for o in options if typing.get_origin(o) is not tuple]
+    if items is not None and isinstance(value, list | tuple):
+        if items[-1] is not Ellipsis and len(value) != len(items):
+            raise UserError(f"{key}={value}: should be one value, or two: of excitatory and of inhibitory neurons.")
+        return tuple(_scalar(f"{key}[{index}]", each, [items[0]], rule) for index, each in enumerate(value))
+    if items is not None and not plain:
+        raise UserError(f"{key}={value}: should be a list, such as [a, b].")
+    return _scalar(key, value, plain, rule)
+
+
+def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any]) -> Any:
+    """`value` as one of the types `options`, within its rule, or a UserError that names the key."""
     kind = next(o for o in options if o is not type(None))
     unit = f" {rule['unit']}" if rule["unit"] else ""
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
@@ -85,14 +140,16 @@ def _section(cls: type, values: Any, prefix: str) -> Any:
             raise UserError(f"{prefix}{name}: no such key.{suggest(prefix + str(name))}")
     arguments = {}
     for name, field in known.items():
+        if name not in values and field.default is not dataclasses.MISSING:
+            continue
         if name not in values:
             raise UserError(f"{prefix}{name}: missing; it is {field.metadata.get('help', 'a section')}.")
         options = variants(hints[name])
         if not options:
-            arguments[name] = _scalar(prefix + name, values[name], hints[name], field.metadata)
+            arguments[name] = _value(prefix + name, values[name], hints[name], field.metadata)
             continue
         variant = options[0]
-        if len(options) > 1:
+        if issubclass(variant, Variant):
             named = {choice: v for v in options for choice in _choices(v)}
             chosen = values[name].get("name") if isinstance(values[name], Mapping) else values[name]
             if chosen not in named:
@@ -104,6 +161,8 @@ def _section(cls: type, values: Any, prefix: str) -> Any:
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The typed configuration from nested mappings (what YAML holds), checked by `validate`."""
+    plugins = values.get("plugins")
+    load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
     config = _section(Config, values, "")
     validate(config)
     return config
@@ -111,4 +170,10 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain values, the inverse of `from_dict`."""
-    return dataclasses.asdict(config)
+
+    def plain(value: Any) -> Any:  # tuples as lists
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, tuple) else value
+
+    return plain(dataclasses.asdict(config))

@@ -1,6 +1,7 @@
 """The schema: every shipped configuration composes and runs; mistakes are named with their key and what would be right."""
 
 import dataclasses
+import typing
 
 import pytest
 from conftest import compose
@@ -9,7 +10,7 @@ from rlsnet import config as schema
 from rlsnet import experiment
 from rlsnet.cli import configs_dir
 from rlsnet.config import UserError
-from rlsnet.convert import from_dict, to_dict
+from rlsnet.convert import from_dict, to_dict, variants
 from rlsnet.store import Run
 
 SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))
@@ -130,15 +131,11 @@ def test_every_key_is_described():
     """Each setting says what it means; each number that has a unit in its default's comment has it in the schema."""
 
     def walk(cls):
-        import typing
-
         for field in dataclasses.fields(cls):
-            options = [o for o in typing.get_args(typing.get_type_hints(cls)[field.name]) or (typing.get_type_hints(cls)[field.name],)]
-            nested = [o for o in options if dataclasses.is_dataclass(o)]
-            if nested:
-                for each in nested:
-                    yield from walk(each)
-            else:
+            nested = variants(typing.get_type_hints(cls)[field.name])
+            for each in nested:
+                yield from walk(each)
+            if not nested:
                 yield field
 
     fields = list(walk(schema.Config))
