@@ -10,7 +10,6 @@ import pytest
 from conftest import FORMS, compose
 
 from rlsnet import network, rls, wiring
-from rlsnet.rls import Learner
 
 L, S = 24, 3
 DECAY = 0.9
@@ -69,10 +68,10 @@ def run(form, spikes, arrived, y, w0, dtype, gain="textbook"):
     def trial(learner, inputs):
         carry = learner, rls.begin(config, kernels, net, learner, y.shape[1]), jnp.zeros(L, jnp.int32)
         (learner, pending, _), _ = jax.lax.scan(point, carry, inputs)
-        return rls.finish(kernels, learner, pending), None
+        return rls.finish(config, kernels, learner, pending), None
 
     w = jnp.asarray(w0, dtype)
-    learner = Learner(w, rls.initial_P(config, w, net.pre, net.excitatory))
+    learner = rls.init(config, net, w)
     inputs = jnp.asarray(spikes, jnp.int32), jnp.asarray(filtered(arrived), dtype), jnp.asarray(y, dtype)
     return jax.jit(lambda learner: jax.lax.scan(trial, learner, inputs)[0])(learner)
 
@@ -138,7 +137,7 @@ def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, inputs):
             spiked = random.random(150) < (0.2 if point else 1)
             r, n_spikes = DECAY * r + spiked * random.gamma(0.5, 0.05, 150), n_spikes + spiked.astype(np.int32)
             learner, pending = learn(learner, pending, DECAY, jnp.asarray(r), jnp.asarray(n_spikes), jnp.asarray(random.normal(size=150)))
-        results.append(rls.finish(kernels, learner, pending))
+        results.append(rls.finish(settings, kernels, learner, pending))
     for learner in results[1:]:
         np.testing.assert_allclose(learner.P, results[0].P, rtol=0, atol=1e-13)
         np.testing.assert_allclose(learner.w, results[0].w, rtol=0, atol=1e-12)
@@ -152,7 +151,8 @@ def test_initial_P_is_the_inverse_where_signs_are_mixed_and_inputs_padded(x64):
     excitatory = jnp.array([True, True, False, False])
     sign = np.array([1, -1, 1, -1, 1, 0])  # a zero weight takes its input's class, padding is in no block
     same = (sign[:, None] == sign[None, :]) & (sign != 0)
-    P = rls.initial_P(config, jnp.asarray(w)[:, :, None], jnp.asarray(pre), excitatory)[0]
+    net = dataclasses.replace(everybody()[0], pre=jnp.asarray(pre), excitatory=excitatory)
+    P = rls.init(config, net, jnp.asarray(w)[:, :, None]).P[0]
     np.testing.assert_allclose(P, np.linalg.inv(0.3 * np.eye(6) + 0.2 * same), atol=1e-14)
 
 
