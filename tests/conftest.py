@@ -1,7 +1,9 @@
 """Shared by all tests: strict JAX settings, configurations composed as the command line composes them, small networks."""
 
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
@@ -30,6 +32,24 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests that record figures, so that scripts/validate.py finds them; first, as others then choose by marker."""
+    for item in items:
+        if "witness" in getattr(item, "fixturenames", ()):
+            item.add_marker("validation")
+
+
+@pytest.fixture
+def witness(request, record_property) -> Callable[[str, str, str, str], None]:
+    """witness(case, what, expected, seen): a figure for docs/validation.md. Call it before the assertion, so that a failure shows too."""
+
+    def record(case: str, what: str, expected: str, seen: str) -> None:
+        record_property("witness", json.dumps({"case": case, "what": what, "expected": expected, "seen": seen}))
+
+    return record
 
 
 def write_network(path: Path, arrays: dict[str, np.ndarray], group_size: int = 1) -> None:
