@@ -16,7 +16,7 @@ import zarr
 from rlsnet import kernels
 from rlsnet.cli import compose
 
-__all__ = ["FORMS", "KERNELS", "compose", "small_network", "write_network"]
+__all__ = ["FORMS", "KERNELS", "compose", "difference", "small_network", "write_network"]
 
 KERNELS = ["xla", "wide"] + ([] if kernels.obstacle() else ["native"])  # what this machine can run
 FORMS = [("xla", "dense"), ("wide", "deferred"), ("native", "deferred")][: len(KERNELS)]  # engine.kernels, rls.method
@@ -45,11 +45,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def witness(request, record_property) -> Callable[[str, str, str, str], None]:
     """witness(case, what, expected, seen): a figure for docs/validation.md. Call it before the assertion, so that a failure shows too."""
+    marker = next((f"-m {name} " for name in ("slow", "witness", "gpu") if request.node.get_closest_marker(name)), "")
+    record_property("command", f"pytest {marker}{request.node.nodeid.partition('[')[0]}")
 
     def record(case: str, what: str, expected: str, seen: str) -> None:
         record_property("witness", json.dumps({"case": case, "what": what, "expected": expected, "seen": seen}))
 
     return record
+
+
+def difference(a, b) -> float:
+    """The largest absolute difference."""
+    return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
 
 
 def write_network(path: Path, arrays: dict[str, np.ndarray], group_size: int = 1) -> None:
