@@ -19,6 +19,6 @@ def test_a_trial_on_the_gpu_is_that_on_the_cpu(tmp_path, witness, extra):
         run = Run(tmp_path / platform)
         experiment.run_training(compose("config=tiny", f"engine.platform={platform}", *short, *extra), run, resumed=False)
         weights.append(zarr.open_group(str(run.checkpoint("last")), mode="r")["plastic/weight"][...])
-    what = f"`tiny` {' '.join(extra)}: weights after a trial of 150 ms with learning, float32"
+    what = f"`{' '.join(['tiny', *extra])}`: weights after a trial of 150 ms with learning, float32"
     witness("GPU and CPU", what, "equal to 1e-3", f"largest difference {difference(*weights):.1e}")
     np.testing.assert_allclose(*weights, atol=1e-3)

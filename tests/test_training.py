@@ -135,7 +135,7 @@ def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, witness, extra):
     experiment.run_training(with_iterations(3), Run(tmp_path / "parts"), resumed=False)
     experiment.run_training(with_iterations(6), Run(tmp_path / "parts"), resumed=True)
     pairs = list(zip(checkpoint(tmp_path / "whole", 6), checkpoint(tmp_path / "parts", 6), strict=True))
-    what = f"`tiny` {' '.join(extra)}: w and P after 6 iterations, at once and as 3 + 3"
+    what = f"`{' '.join(['tiny', *extra])}`: w and P after 6 iterations, at once and as 3 + 3"
     seen = f"{sum(int(np.sum(a != b)) for a, b in pairs)} of {sum(a.size for a, _ in pairs):,} numbers differ"
     witness("resume", what, "the same bits, the same metrics", seen)
     for one, other in pairs:
@@ -373,7 +373,7 @@ def test_v10_the_default_network_learns_as_published(tmp_path, witness):
     correlation, rate = ([line[key] for line in lines] for key in ("correlation", "rate_hz"))
     curve = ", ".join(f"{correlation[i - 1]:.3f}" for i in (10, 20, 40, 50, 70, 100))
     what = "correlation after 10, 20, 40, 50, 70, 100 iterations"
-    witness("V10 learning curve", what, "a C program: .06, .20, .53, .68, .77, .785", curve)
+    witness("V10 learning curve", what, "for comparison, a C program's .06, .20, .53, .68, .77, .785", curve)
     for what, unit, seen, low, high in (
         ("correlation after 10 iterations", "", correlation[9], 0.03, 0.12),
         ("correlation, mean of iterations 95-100", "", np.mean(correlation[94:]), 0.66, 0.80),
