@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict, suggest
+from rlsnet.convert import from_dict, suggest, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -162,9 +162,12 @@ def _in_quotes(text: str) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """A resume=PATH or run=PATH with the quotes that Hydra's grammar wants around an odd path."""
+    """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
-    if key not in ("resume", "run") or re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
+    if key not in ("resume", "run", "test.checkpoint"):
+        odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
+        return f"{key}={','.join(map(_in_quotes, value.split(',')))}" if odd else argument
+    if re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
         return argument
     return f"{key}={_in_quotes(value)}"
 
@@ -254,7 +257,8 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
 
         saved = _completed(run.saved_config(), values)
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
-        values = resumed_values(saved, asked, run.path)
+        before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
+        values = resumed_values(before, now, run.path)
     config = from_dict({**values, "resume": None, "run": None})
     if verb == "train":
         from rlsnet.experiment import run_training

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlsnet.config import Config, UserError, validate
+from rlsnet.units import quantity
 
 
 def variants(annotation: Any) -> list[Any]:
@@ -50,6 +51,8 @@ def _scalar(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> A
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     if value is None and type(None) in options:
         return None
+    if kind is float and isinstance(value, str):
+        value = quantity(key, value, rule["unit"])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():

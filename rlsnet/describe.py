@@ -61,6 +61,7 @@ def help_text(verb: str, what: str, configs: Path) -> str:
         lines += [f"  {group.name}={'|'.join(sorted(p.stem for p in group.glob('*.yaml')))}" for group in groups]
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help says more."]
+        lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
     lines += ["", "Settings, with the defaults of config=sinusoid:"]
     rows = [row for row in _rows(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
     width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)

@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 def test_help_needs_neither_jax_nor_hydra():
     code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
-    code += "assert not {'jax', 'hydra', 'numpy', 'zarr'} & set(sys.modules), 'slow import'"
+    code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
     for arguments in (["--help"], [], ["train", "--help"], ["info", "--help"], ["--version"]):
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
@@ -147,6 +147,21 @@ def test_a_recording_may_move_after_training(tmp_path):
     assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
 
 
+def test_units_on_the_command_line_and_in_files(tmp_path):
+    """Saved as plain numbers, and the same as those when a run is resumed or tested."""
+    (tmp_path / "mine" / "config").mkdir(parents=True)
+    (tmp_path / "mine" / "config" / "u.yaml").write_text("# @package _global_\ndefaults: [tiny]\ntarget: {period: 1 s}\n")
+    odd = ["trial.dt=100 µs", "stimulus.sigma=0.2 threshold/sqrt(ms)", "--config-dir", "mine"]
+    rlsnet("train", "config=u", *SMALL[1:], *odd, "train.iterations=2", "hydra.run.dir=run", cwd=tmp_path)
+    saved = (tmp_path / "run" / "config.yaml").read_text()
+    assert "dt: 0.1\n" in saved and "period: 1000.0\n" in saved and "sigma: 0.2\n" in saved
+    rlsnet("train", "resume=run", "trial.dt=100 us", "train.iterations=3", cwd=tmp_path)
+    other = rlsnet("train", "resume=run", "trial.dt=50 us", "train.iterations=4", cwd=tmp_path, status=1).stderr
+    assert "trial.dt=0.05: run was made with 0.1; this cannot change" in other
+    rlsnet("train", "-m", *SMALL, "train.iterations=1", "target.period=1 s,0.5 (s)", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ["period: 500.0" in (tmp_path / "sweep" / job / "config.yaml").read_text() for job in "01"] == [False, True]
+
+
 def test_resume_auto_starts_and_then_goes_on(tmp_path):
     command = ["train", *SMALL, "hydra.run.dir=run", "resume=auto"]
     rlsnet(*command, cwd=tmp_path)
@@ -194,6 +209,7 @@ WRONG = [
     (["train", "resume=nowhere"], "resume=nowhere: no run there"),
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
+    (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; should be a number in ms, or with its unit"),
     (["test"], "test: needs run=RUN"),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs -m."),

@@ -96,6 +96,53 @@ def test_mistakes_are_named(override, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("trial.dt=100 us", 0.1),
+        ("trial.dt='0.0001s'", 0.1),
+        ("trial.duration=2 s", 2000),
+        ("trial.stim_off=1e3ms", 1000),
+        ("target.period=0.5", 0.5),
+        ("target.period='0.5'", 0.5),
+        ("synapse.tau_plas='150000 µs'", 150),
+        ("noise.sigma=0.5 threshold", 0.5),
+        ("static.strength=20e-3 threshold*s", 20),
+        ("stimulus.sigma='0.2 threshold/sqrt(ms)'", 0.2),
+        ("stimulus.sigma='10 threshold/sqrt(s)'", 0.316227766017),
+        ("target.rate_floor=12 /min", 0.2),
+        ("target.rate_floor=5 Hz", 5),
+    ],
+)
+def test_numbers_may_come_with_a_unit(override, value):
+    overrides = ["target=recording", override] if "rate_floor" in override else [override]
+    section, name = override.split("=")[0].split(".")
+    assert getattr(getattr(compose(*overrides), section), name) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trial.stim_off=1/60 min", "trial.stim_off=1/60 min: cannot be read; should be a number in ms"),
+        ("trial.dt=5 Hz", "trial.dt=5 Hz: Hz is not a unit of this setting; should be a number in ms, or with its unit, such as"),
+        ("trial.dt=5 furlongz", "trial.dt=5 furlongz: no such unit as furlongz; should be a number in ms"),
+        ("noise.sigma=0.5 mV", "noise.sigma=0.5 mV: mV is not a unit of this setting; should be a number in threshold"),
+        ("noise.sigma=0.5 mV", "voltages and currents are counted in thresholds here, not in volts"),
+        ("rls.penlambda=0.8 ms", "rls.penlambda=0.8 ms: should be a number without a unit."),
+        ("trial.dt='0.1 ms)'", "trial.dt=0.1 ms): cannot be read; should be a number in ms"),
+        ("trial.dt='1.2.3 ms'", "trial.dt=1.2.3 ms: should be a number in ms"),
+        ("trial.dt='0.1 ms**9**9**9**9'", "cannot be read"),
+        ("trial.dt='1e999 s'", "trial.dt=inf: should be a finite number in ms"),
+        ("trial.dt=-100 us", "trial.dt=-0.1: should be above 0 ms"),
+        ("train.iterations=5 s", "train.iterations=5 s: should be a whole number."),
+    ],
+)
+def test_mistaken_units_are_named(override, message):
+    with pytest.raises(UserError) as caught:
+        compose(override)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_missing_key_is_named():
     values = to_dict(compose())
     del values["rls"]["penmu"]
