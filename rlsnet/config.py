@@ -180,6 +180,7 @@ class TrainConfig:
     iterations: int = _key("total number of trials, those of a resumed run included", least=1)
     checkpoint_every: int = _key("save a checkpoint each this many iterations, and at the end", least=1)
     save_best: bool = _key("keep the weights of the best iteration so far")
+    resources_every: float = _key("time between two lines of resources.jsonl (processor, memory, GPU), of any verb; 0: none", "s", least=0)
 
 
 @dataclasses.dataclass(frozen=True)

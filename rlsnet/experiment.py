@@ -17,6 +17,7 @@ from rlsnet.config import Config, RecordingTargetConfig, UserError
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
+from rlsnet.resources import Sampler
 from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,11 @@ def start(config: Config, run: Run) -> Progress:
     return Progress(config.progress)
 
 
+def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
+    """The sampling of resources beside a verb."""
+    return Sampler(run.resources, config.train.resources_every, verb, lambda: show.iteration)
+
+
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
     done = run.iterations()[-1] if resumed else 0
@@ -116,8 +122,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         return 0
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
-    with run.claimed():
-        show = start(config, run)
+    with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
         if resumed:
             ready = reopen(config, run)
             learner = run.load_learner(done, ready.network)
@@ -141,8 +146,7 @@ def run_simulation(config: Config, run: Run) -> None:
     """Draws a network and runs it as it is, with its initial weights."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
-    with run.claimed():
-        show = start(config, run)
+    with run.claimed(), _sampled(show := start(config, run), config, run, "simulate"):
         ready = prepare(config, show, learning=False)
         save_network(run, ready)
         run.save_config(config)
@@ -153,10 +157,10 @@ def run_simulation(config: Config, run: Run) -> None:
 def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
     path = run.checkpoint(config.test.checkpoint)
-    show = start(config, run)
-    ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-    iteration = int(path.name.split(".")[0])
-    _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
+    with _sampled(show := start(config, run), config, run, "test"):
+        ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+        iteration = int(path.name.split(".")[0])
+        _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
 
 
 def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:

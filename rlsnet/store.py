@@ -1,4 +1,4 @@
-"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, metrics.jsonl, test.zarr, figures/.
+"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, figures/.
 
 What is under its final name is whole. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume from) or
 `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
@@ -111,6 +111,7 @@ class Run:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
+        self.resources = self.path / "resources.jsonl"
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
 
     @staticmethod
@@ -142,7 +143,7 @@ class Run:
 
     def clear(self) -> None:
         """Removes what an earlier run that never reached a checkpoint left behind."""
-        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures]:
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures, self.resources]:
             zarrio.remove(stale)
         self.cut_metrics(0)
 
