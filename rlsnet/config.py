@@ -8,6 +8,7 @@ names the key and says what would be right.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 
@@ -189,7 +190,8 @@ class TestConfig:
 
     __test__ = False  # not a test class, whatever pytest makes of the name
     trials: int = _key("trials per condition", least=1)
-    checkpoint: str = _key("last, best, or an iteration")
+    neurons: str | None = _key("whose results are stored: null for all, [0,5,17], 0:100, exc or inh", items=True)
+    checkpoint: str = _key("last, best, an iteration, or the path of a checkpoint")
     spikes: bool = _key("store every spike")
 
 
@@ -264,5 +266,11 @@ def validate(config: Config) -> None:
         raise UserError(f"plastic.n_inputs={plastic.n_inputs}: should be even, half excitatory and half inhibitory.")
     if static.out_degree % 2:
         raise UserError(f"static.out_degree={static.out_degree}: should be even, as the weights scale with half of it.")
-    if not (config.test.checkpoint in ("last", "best") or config.test.checkpoint.isdigit()):
-        raise UserError(f"test.checkpoint={config.test.checkpoint}: should be last, best, or an iteration such as 100.")
+    if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
+        raise UserError(
+            f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
+            " RUN/checkpoints/000100.zarr."
+        )
+    chosen = config.test.neurons
+    if chosen is not None and not all(re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*)\s*", item) for item in chosen.split(",")):
+        raise UserError(f"test.neurons={chosen or '[]'}: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh.")

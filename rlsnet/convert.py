@@ -51,6 +51,8 @@ def _scalar(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> A
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     if value is None and type(None) in options:
         return None
+    if kind is str and isinstance(value, list) and "items" in rule:
+        value = ",".join(map(str, value))
     if kind is float and isinstance(value, str):
         value = quantity(key, value, rule["unit"])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

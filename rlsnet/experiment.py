@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from pathlib import Path
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, wiring, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
 from rlsnet.config import Config, RecordingTargetConfig, UserError
+from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
@@ -159,16 +161,29 @@ def run_test(config: Config, run: Run) -> None:
     path = run.checkpoint(config.test.checkpoint)
     with _sampled(show := start(config, run), config, run, "test"):
         ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-        iteration = int(path.name.split(".")[0])
-        _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
+        w = run.load_weights(path, ready.network)
+        about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
+        if path.parent != run.checkpoints:
+            _warn_of_other_wiring(path, about.get("config", {}), config)
+        _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
+
+
+def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
+    """Says so where the network of another run's checkpoint was drawn otherwise: weights belong to their synapses."""
+    ours = json.loads(json.dumps(to_dict(config)))
+    differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]
+    if differ:
+        log.warning("%s is of a network drawn otherwise (%s); here its weights are put on other synapses.", path, ", ".join(differ))
 
 
 def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
     began = time.perf_counter()
     evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run, show, iteration=iteration)
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
-    excitatory = np.asarray(ready.network.excitatory)
+    excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
+    if config.test.neurons is not None:
+        log.info("Of the %s neurons of test.neurons=%s:", f"{len(excitatory):,}", config.test.neurons)
     log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:

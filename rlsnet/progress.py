@@ -23,7 +23,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record."""
-        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def memory_used() -> int:

@@ -260,7 +260,7 @@ class Run:
         writer.submit(write)
 
     def checkpoint(self, which: str) -> Path:
-        """The path of a checkpoint: last, best, or an iteration."""
+        """The path of a checkpoint: last, best, an iteration, or a path as it is."""
         have = self.iterations()
         if which == "best" and (best := self._best()) is not None:
             return best
@@ -268,6 +268,9 @@ class Run:
             return self.checkpoints / f"{have[-1]:06d}.zarr"
         if which.isdigit() and int(which) in have:
             return self.checkpoints / f"{int(which):06d}.zarr"
+        if which not in ("last", "best") and not which.isdigit():
+            zarrio.open_group(which, "test.checkpoint", FORMAT)
+            return Path(which)
         listed = ", ".join(map(str, have)) or "none"
         raise UserError(f"test.checkpoint={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
 

@@ -104,6 +104,56 @@ def test_test_on_other_checkpoints_and_without_spikes(place):
     assert "spikes" in zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
 
 
+def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
+    """The same numbers, fewer of them; figures are drawn from them, also where one class, or all but one neuron, is missing."""
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    whole = zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+    path = str(tmp_path / "run" / "test.zarr")
+    out = rlsnet("test", "run=run", "test.trials=3", "test.neurons=[3:6, 0, 200:]", cwd=tmp_path).stdout
+    part, chosen = zarr.open_group(path, mode="r"), np.r_[0, 3:6, 200:300]
+    assert "Of the 104 neurons of test.neurons=3:6,0,200::" in out and part.attrs["n_neurons"] == 300
+    np.testing.assert_array_equal(part["neuron"][...], chosen)
+    for name in ("excitatory", "psth", "current_mean", "current_sd", "current_target", "rate", "current_correlation"):
+        np.testing.assert_array_equal(part[name][...], whole[name][...][..., chosen], err_msg=name)
+    mine = np.isin(whole["spikes/neuron"][...], chosen)
+    for name in ("step", "neuron"):
+        np.testing.assert_array_equal(part[f"spikes/{name}"][...], whole[f"spikes/{name}"][...][mine])
+    ends = np.cumsum(mine)[whole["spikes/trial_indptr"][1:] - 1]
+    np.testing.assert_array_equal(part["spikes/trial_indptr"][1:], ends)
+    mean = np.nanmean(whole["current_correlation"][...][:, chosen])
+    assert f"Current correlation {mean:.3f}" in out
+    for choice in ("[3:6, 0, 200:]", "inh", "7"):
+        rlsnet("test", "run=run", "test.trials=1", f"test.neurons={choice}", cwd=tmp_path)
+        shutil.rmtree(tmp_path / "run" / "figures", ignore_errors=True)
+        result = rlsnet("plot", "run=run", cwd=tmp_path)
+        assert len(list((tmp_path / "run" / "figures").glob("*.png"))) == 7 and "Warning" not in result.stderr
+    beyond = rlsnet("test", "run=run", "test.neurons=0:301", cwd=tmp_path, status=1).stderr
+    assert "test.neurons=0:301: reaches beyond the 300 neurons" in beyond and zarr.open_group(path, mode="r")["neuron"][...] == [7]
+
+
+def test_the_checkpoint_of_another_run(place, tmp_path):
+    """Its weights in this run's network; said where that was drawn otherwise, refused where sizes differ."""
+    rlsnet("train", *SMALL, "hydra.run.dir='an (o)'", cwd=tmp_path)
+    rlsnet("train", *SMALL, "seed=2", "train.iterations=2", "hydra.run.dir=other", cwd=tmp_path)
+    rlsnet("train", *SMALL, "plastic.n_inputs=30", "train.iterations=2", "hydra.run.dir=fewer", cwd=tmp_path)
+    test = ["test", "run=other", "test.trials=1"]
+    out = rlsnet(*test, "test.checkpoint=an (o)/checkpoints/000004.zarr", cwd=tmp_path).stdout
+    assert "drawn otherwise (seed); here its weights are put on other synapses" in " ".join(out.split())
+    assert zarr.open_group(str(tmp_path / "other" / "test.zarr"), mode="r").attrs["iteration"] == 4
+    own = rlsnet(*test, "test.checkpoint=other/checkpoints/000002.zarr", cwd=tmp_path).stdout
+    assert "drawn otherwise" not in own
+    for path, message in (
+        ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; should be [300, 32]"),
+        ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; should be a Zarr store of format rlsnet-checkpoint"),
+        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: holds format rlsnet-network; should be rlsnet-checkpoint"),
+        ("fewer/checkpoints", "test.checkpoint=fewer/checkpoints: not a Zarr store"),
+    ):
+        error = rlsnet(*test, f"test.checkpoint={path}", cwd=tmp_path, status=1).stderr
+        assert message in error and len(error.strip().splitlines()) == 1
+
+
 def test_resume_on_the_command_line(place, tmp_path):
     import shutil
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from conftest import compose
 
 from rlsnet import config as schema
-from rlsnet import experiment
+from rlsnet import evaluate, experiment
 from rlsnet.cli import configs_dir
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
@@ -81,7 +82,12 @@ def test_round_trip():
         ("train.iterations=2.5", "train.iterations=2.5: should be a whole number"),
         ("train.iterations=true", "train.iterations=True: should be a whole number"),
         ("train.save_best=2", "train.save_best=2: should be true or false"),
-        ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, or an iteration"),
+        ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, an iteration such as 100, or a path"),
+        ("test.neurons=many", "test.neurons=many: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh."),
+        ("test.neurons=[]", "test.neurons=[]: should be null, indices"),
+        ("test.neurons=[0.5]", "test.neurons=0.5: should be null, indices"),
+        ("test.neurons=-1", "test.neurons=-1: should be null, indices"),
+        ("rls.gain=[1,2]", "rls.gain=[1, 2]: should be a text"),
         ("engine.devices=2", "engine.devices=2: should be at most 1"),
         ("+train.iteratons=3", "train.iteratons: no such key. Did you mean train.iterations?"),
         ("+learn_evry=3", "learn_evry: no such key. Did you mean trial.learn_every?"),
@@ -141,6 +147,34 @@ def test_mistaken_units_are_named(override, message):
     with pytest.raises(UserError) as caught:
         compose(override)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "chosen"),
+    [
+        ("null", range(10)),
+        ("3", [3]),
+        ("[7,0,7]", [0, 7]),
+        ("0:3", [0, 1, 2]),
+        ("8:", [8, 9]),
+        (":2", [0, 1]),
+        ("exc", range(6)),
+        ("[inh,2:4,0]", [0, 2, 3, 6, 7, 8, 9]),
+        ("10", "test.neurons=10: reaches beyond the 10 neurons; should be 0 to 9."),
+        ("[0,5:11]", "test.neurons=5:11: reaches beyond the 10 neurons; should be a range within 0:10."),
+        ("4:4", "test.neurons=4:4: chooses no neuron of 10"),
+    ],
+)
+def test_chosen_neurons(override, chosen):
+    config = compose(f"test.neurons={override}")
+    assert from_dict(to_dict(config)) == config
+    excitatory = np.arange(10) < 6
+    if isinstance(chosen, str):
+        with pytest.raises(UserError) as caught:
+            evaluate.choose(config.test.neurons, excitatory)
+        assert chosen in str(caught.value)
+    else:
+        assert evaluate.choose(config.test.neurons, excitatory).tolist() == list(chosen)
 
 
 def test_a_missing_key_is_named():
