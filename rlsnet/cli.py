@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict, suggest, to_dict
+from rlsnet.convert import completed, from_dict, suggest, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +112,12 @@ def _dispatch(arguments: list[str]) -> int:
         print(help_text(verb, VERBS[verb], configs_dir()))
         return 0
     if verb == "info":
-        from rlsnet.describe import info
-
         if len(rest) > 1:
             raise UserError(f"info {' '.join(rest)}: should be one path, or none for the versions and devices here.")
-        info(rest[0] if rest else None)
+        from rlsnet.describe import defaults
+        from rlsnet.info import show
+
+        show(rest[0] if rest else None, defaults(configs_dir()))
         return 0
     return _with_hydra(verb, rest)
 
@@ -255,7 +256,7 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     if verb != "train" or resumed:
         from rlsnet.experiment import resumed_values
 
-        saved = _completed(run.saved_config(), values)
+        saved = completed(run.saved_config(), values)
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
         before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
         values = resumed_values(before, now, run.path)
@@ -274,17 +275,6 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
         from rlsnet.plots import plot
 
         plot(config, run)
-
-
-def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Saved settings with those that a run of an older version does not know at their defaults."""
-    result = dict(saved)
-    for key, value in defaults.items():
-        if key not in result:
-            result[key] = value
-        elif isinstance(value, dict) and isinstance(result[key], dict) and value.get("name") == result[key].get("name"):
-            result[key] = _completed(result[key], value)
-    return result
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

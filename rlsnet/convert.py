@@ -117,3 +117,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain values, the inverse of `from_dict`."""
     return dataclasses.asdict(config)
+
+
+def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings with those that a run of an older version does not know at their defaults."""
+    result = dict(saved)
+    for key, value in defaults.items():
+        if key not in result:
+            result[key] = value
+        elif isinstance(value, dict) and isinstance(result[key], dict) and value.get("name") == result[key].get("name"):
+            result[key] = completed(result[key], value)
+    return result

@@ -191,14 +191,14 @@ class Run:
         found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
         return sorted(int(match[1]) for match in found if match)
 
-    def _best(self) -> Path | None:
+    def best(self) -> Path | None:
         """The newest checkpoint of the best weights."""
         found = sorted(self.checkpoints.glob("*.best.zarr"))
         return found[-1] if found else None
 
     def best_correlation(self) -> float | None:
         """The correlation of the best iteration saved so far."""
-        best = self._best()
+        best = self.best()
         return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
 
     def _write(self, path: Path, iteration: int, weight: np.ndarray, config: Config, **attributes: Any) -> zarr.Group:
@@ -262,7 +262,7 @@ class Run:
     def checkpoint(self, which: str) -> Path:
         """The path of a checkpoint: last, best, an iteration, or a path as it is."""
         have = self.iterations()
-        if which == "best" and (best := self._best()) is not None:
+        if which == "best" and (best := self.best()) is not None:
             return best
         if which == "last" and have:
             return self.checkpoints / f"{have[-1]:06d}.zarr"

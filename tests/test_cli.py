@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from conftest import small_network, write_network
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
@@ -93,6 +94,109 @@ def test_info(place):
     checkpoint = rlsnet("info", "run/checkpoints/000004.zarr", cwd=place).stdout
     assert "rlsnet-checkpoint 1" in checkpoint and "float32 [neuron 300, input 32]" in checkpoint
     assert re.search(r"jax +│ 0\.\d+", rlsnet("info", cwd=place).stdout)
+
+
+def rows(text: str) -> dict[str, str]:
+    """The rows of a table as `rlsnet info` prints it where there is no terminal."""
+    assert max(map(len, text.splitlines())) <= 120 and "\x1b" not in text
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
+    merged: dict[str, str] = {}
+    for name, value in cells:
+        if name:
+            merged[name] = value
+        else:  # a wrapped line
+            merged[list(merged)[-1]] += f" {value}"
+    return merged
+
+
+def test_info_on_a_run_says_what_its_files_say(place):
+    shown = rows(rlsnet("info", "run", cwd=place).stdout)
+    assert shown["sizes"] == "N 300, L 32, S 1, C 1, M 100"
+    assert (shown["static synapses"], shown["plastic synapses"]) == ("18,000", "9,600")
+    assert re.match(r"P 1\.23 MB, about \d", shown["memory of training"])
+    lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: line["correlation"])
+    assert shown["correlation"] == f"{lines[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+    assert shown["rates"] == f"{lines[-1]['rate_exc_hz']:.2f} Hz excitatory, {lines[-1]['rate_inh_hz']:.2f} Hz inhibitory"
+    assert shown["checkpoints"] == f"2, 4, best of iteration {best['iteration']}" and "jax 0." in shown["made with"]
+    use = [json.loads(line) for line in (place / "run" / "resources.jsonl").read_text().splitlines()]
+    peak = max(line["memory_peak_mb"] for line in use if line["verb"] == "train")
+    assert re.match(rf"peak memory {peak:.3g} MB, mean CPU \d+ %", shown["resources of train"]) and "resources of test" in shown
+
+
+def test_info_on_a_run_that_is_not_done_or_of_an_older_version(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run", ignore=shutil.ignore_patterns("test.zarr", "resources.jsonl"))
+    path = tmp_path / "run" / "config.yaml"
+    text = re.sub(r"  (resources_every|neurons): .*\n", "", path.read_text())
+    path.write_text(text.replace("iterations: 4", "iterations: 1000004"))
+    assert re.fullmatch(r"4 of 1000004 iterations, [\d.]+ h left", rows(rlsnet("info", "run", cwd=tmp_path).stdout)["progress"])
+    shutil.rmtree(tmp_path / "run" / "network.zarr")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    shown = rows(rlsnet("info", "run", cwd=tmp_path).stdout)
+    assert shown["progress"] == "0 of 1000004 iterations" and shown["checkpoints"] == "none"
+
+
+def test_info_on_a_network_counts_its_synapses(tmp_path):
+    arrays = small_network(3, n=61, group_size=4)
+    write_network(tmp_path / "n.zarr", arrays, 4)
+    shown = rows(rlsnet("info", "n.zarr", cwd=tmp_path).stdout)
+    excitatory, pre = arrays["neuron/excitatory"], np.repeat(arrays["plastic/pre"], 4, axis=0)[:61]
+    assert shown["neurons"] == f"61: {excitatory.sum()} excitatory, {61 - excitatory.sum()} inhibitory"
+    degrees = {
+        "static outputs of a neuron": np.diff(arrays["static/indptr"]),
+        "static inputs of a neuron": np.array([np.sum(arrays["static/post"] == i) for i in range(61)]),
+        "plastic inputs of a neuron": np.sum(pre >= 0, axis=1),
+        "plastic outputs of a neuron": np.array([np.sum(pre == i) for i in range(61)]),
+    }
+    for name, degree in degrees.items():
+        assert shown[name].startswith(f"{degree.mean():.1f}, s.d. {degree.std():.1f}"), name
+    assert shown["static synapses"] == f"{len(arrays['static/post']):,}" and shown["plastic synapses"] == f"{np.sum(pre >= 0):,}"
+    assert shown["targets"] == "2 condition(s) of 20 points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
+
+
+def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
+    rate = np.random.default_rng(0).gamma(2, 3, (3, 50, 9)).astype("float32")
+    rate[0, :, 2], rate[:, :, 4], rate[:, :, 5] = np.nan, 0, np.nan
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0, "source": "[my] lab"})
+    root.create_array("rate", data=rate, chunks=(2, 50, 4))
+    shown = rows(rlsnet("info", "r.zarr", cwd=tmp_path).stdout)
+    assert (shown["conditions"], shown["bins"], shown["units"], shown["source"]) == ("3: 0, 1, 2", "50 of 20 ms, 1 s", "9", "[my] lab")
+    assert shown["mean rate"] == f"{np.nanmean(rate):.3f} Hz" and shown["missing values"] == f"{np.isnan(rate).mean():.3%}"
+    assert shown["silent units"] == "1" and "negative values" not in shown
+    best = next((place / "run" / "checkpoints").glob("*.best.zarr"))
+    shown = rows(rlsnet("info", str(best), cwd=place).stdout)
+    assert shown["P"].startswith("none") and shown["sizes"] == "N 300, L 32" and "rls.penlambda=0.8" in shown["settings"]
+    shown, test = rows(rlsnet("info", "run/test.zarr", cwd=place).stdout), zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+    assert shown["neurons"] == "300 of 300: 150 excitatory, 150 inhibitory" and shown["spikes"] == f"{test['spikes/step'].shape[0]:,}"
+    assert shown["rates"].startswith(f"{test['rate'][:, :150].mean():.2f} Hz excitatory")
+
+
+def test_info_fits_a_narrow_terminal(place):
+    import os
+    import pty
+
+    screen, terminal = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "44", "TERM": "xterm"}
+    with subprocess.Popen([*RUNNER, "info", "run"], stdout=terminal, cwd=place, env=environment) as process:
+        os.close(terminal)
+        text = b""
+        while chunk := _read(screen):
+            text += chunk
+    os.close(screen)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text.decode()).splitlines()
+    assert process.returncode == 0 and any("4 of 4" in line for line in lines) and max(map(len, lines)) <= 44
+
+
+def _read(screen: int) -> bytes:
+    import os
+
+    try:
+        return os.read(screen, 4096)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
 
 
 def test_test_on_other_checkpoints_and_without_spikes(place):
