@@ -301,6 +301,12 @@ def test_a_recording_may_move_after_training(tmp_path):
     assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
 
 
+def test_plain_numbers_do_not_load_the_units():
+    code = "import sys; from rlsnet.cli import compose; compose('config=mouse_decision', 'trial.dt=0.1'); assert 'pint' not in sys.modules"
+    code += "; compose('trial.dt=100 us'); assert 'pint' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_units_on_the_command_line_and_in_files(tmp_path):
     """Saved as plain numbers, and the same as those when a run is resumed or tested."""
     (tmp_path / "mine" / "config").mkdir(parents=True)
