@@ -48,7 +48,8 @@ def defaults(configs: Path) -> dict[str, Any]:
     chosen = {group: name for entry in values.pop("defaults") if isinstance(entry, dict) for group, name in entry.items()}
     for group in _groups(configs):
         if group.name != "config":
-            values[group.name] = yaml.safe_load((group / f"{chosen[group.name]}.yaml").read_text())
+            first = chosen.get(group.name) or min(p.stem for p in group.glob("*.yaml"))
+            values[group.name] = yaml.safe_load((group / f"{first}.yaml").read_text())
     del values["hydra"]
     return values
 
