@@ -8,6 +8,7 @@ names the key and says what would be right.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 
@@ -403,6 +404,7 @@ class TrainConfig:
     iterations: int = key("total number of trials, those of a resumed run included", least=1)
     checkpoint_every: int = key("save a checkpoint each this many iterations, and at the end", least=1)
     save_best: bool = key("keep the weights of the best iteration so far")
+    resources_every: float = key("time between two lines of resources.jsonl (processor, memory, GPU), of any verb; 0: none", "s", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,7 +413,8 @@ class TestConfig:
 
     __test__ = False  # not a test class, whatever pytest makes of the name
     trials: int = key("trials per condition", least=1)
-    checkpoint: str = key("last, best, or an iteration")
+    neurons: str | None = key("whose results are stored: null for all, [0,5,17], 0:100, exc or inh", items=True)
+    checkpoint: str = key("last, best, an iteration, or the path of a checkpoint")
     spikes: bool = key("store every spike")
 
 
@@ -509,5 +512,11 @@ def validate(config: Config) -> None:
         for name, wanted in (("precision", "auto"), ("forgetting", 1), ("method", "auto")):
             if (value := getattr(rls, name)) != wanted:
                 raise UserError(f"rls.{name}={value}: should be {wanted} with rls.storage=window, which keeps no P.")
-    if not (config.test.checkpoint in ("last", "best") or config.test.checkpoint.isdigit()):
-        raise UserError(f"test.checkpoint={config.test.checkpoint}: should be last, best, or an iteration such as 100.")
+    if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
+        raise UserError(
+            f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
+            " RUN/checkpoints/000100.zarr."
+        )
+    chosen = config.test.neurons
+    if chosen is not None and not all(re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*)\s*", item) for item in chosen.split(",")):
+        raise UserError(f"test.neurons={chosen or '[]'}: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh.")

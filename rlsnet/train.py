@@ -133,7 +133,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     recent = collections.deque((line["correlation"] for line in run.read_metrics()), maxlen=len(target))
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
-            start = time.perf_counter()
+            show.iteration, start = iteration, time.perf_counter()
             condition = (iteration - 1) % len(target)
             learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition))
             outcome = jax.device_get(outcome)
