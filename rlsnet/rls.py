@@ -101,7 +101,7 @@ def init(rls: RLSConfig, network: Network, w: Array) -> Learner:
     def make(w: Array) -> Stored:
         positive, dtype = starting_sign(w, network), w.dtype
         if rls.storage == "window":
-            return Window(jnp.zeros((rls.window, network.n_neurons + network.n_feedforward), dtype), jnp.int32(0), positive)
+            return Window(jnp.zeros((rls.window, network.n_neurons + network.n_feedforward), dtype), jnp.zeros(1, jnp.int32), positive)
         whole = partial(initial_P, rls, n_neurons=network.n_neurons, dtype=dtype)
         if is_plain(rls, dtype):
             return whole(positive, network.pre)
@@ -347,7 +347,7 @@ def _learn_window(rls: RLSConfig, network: Network, learner: Learner, r: Array, 
     w = _by_blocks(x.shape[1], block, learner.w, (window.positive, network.pre, x, e, on))
     if not rls.apply:
         return Learner(w, window)
-    seen = lax.dynamic_update_slice_in_dim(window.r, r[None], window.count % rls.window, 0)
+    seen = lax.dynamic_update_slice_in_dim(window.r, r[None], window.count[0] % rls.window, 0)
     return Learner(w, dataclasses.replace(window, r=seen, count=window.count + 1))
 
 

@@ -37,7 +37,7 @@ class Window:
     """What P of storage=window is computed from.
 
     r: [W, N+X] filtered spikes at the last W learning points, 0 before the first.
-    count: int32, learning points so far; the next one goes to row count % W.
+    count: [1] int32, learning points so far; the next one goes to row count % W.
     positive: [G, L] bool, the sign that a weight started with.
     """
 

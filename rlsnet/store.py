@@ -213,7 +213,11 @@ class Run:
         """
         writer.wait()
         weight, P = from_groups(np.array(learner.w), network.n_neurons), learner.P
-        small, numbers = _small(P), None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P
+        numbers = None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P
+        small, numbers = (
+            {name: (np.array(values), dims) for name, (values, dims) in _small(P).items()},
+            None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P,
+        )
         blocks: Iterable[np.ndarray] = []
         copied = True
         if numbers is not None:
@@ -326,7 +330,7 @@ def _small(P: Stored) -> dict[str, tuple[Any, list[str]]]:
     if isinstance(P, Window):
         return {
             "window/r": (P.r, ["update", "neuron"]),
-            "window/count": (P.count, []),
+            "window/count": (P.count, ["one"]),
             "window/positive": (P.positive, ["group", "input"]),
         }
     return {"P_scale": (P.scale, ["group", "one"])} if isinstance(P, Kept) and P.scale is not None else {}

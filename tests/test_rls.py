@@ -53,10 +53,11 @@ def everybody():
     return dataclasses.replace(net, pre=jnp.asarray(pre, jnp.int32)), pre
 
 
-def run(form, spikes, arrived, y, w0, dtype, gain="textbook"):
+def run(form, spikes, arrived, y, w0, dtype, gain="textbook", extra=()):
     """All updates in scans over trials and points, as training does them: weights [G, L, S] and P [G, L, L]."""
     kernels, method = form
-    config = compose("rls.penlambda=0.8", "rls.penmu=0.05", f"rls.gain={gain}", f"rls.method={method}").rls
+    overrides = ("rls.penlambda=0.8", "rls.penmu=0.05", f"rls.gain={gain}", f"rls.method={method}", *extra)
+    config = compose(*overrides, f"engine.precision={jnp.dtype(dtype)}").rls
     net, _ = everybody()
 
     def point(carry, inputs):

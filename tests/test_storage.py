@@ -1,0 +1,190 @@
+"""How P may be kept: measured against ridge regression, equal where nothing is rounded, and the same after a resume."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import compose, difference
+from test_rls import DECAY, L, S, everybody, filtered, problem, ridge, run
+from test_training import metrics
+
+from rlsnet import experiment, network, rls, storage, wiring
+from rlsnet.config import UserError
+from rlsnet.store import Run
+
+XLA = ("xla", "deferred")
+FEW_BITS = {"float32": 3e-5, "float16": 0.02, "int16": 0.02, "bfloat16": 0.1}  # of the largest weight
+
+
+def decoded(learner, rls_config):
+    """P [G, L, L] of a learner, in float64."""
+    P = learner.P if not isinstance(learner.P, storage.Kept) else storage.decode(rls_config, learner.P, learner.w.shape[1], learner.w.dtype)
+    return np.asarray(P, np.float64)
+
+
+@pytest.mark.parametrize("kept", ["full", "packed"])
+@pytest.mark.parametrize("precision", FEW_BITS)
+def test_each_storage_against_ridge_regression(x64, witness, kept, precision):
+    """After 1000 updates in 10 trials, sums in float32; and P is symmetric to the bit."""
+    spikes, arrived, y, w0 = problem(10)
+    extra = (f"rls.storage={kept}", f"rls.precision={precision}")
+    learner = run(XLA, spikes, arrived, y, w0, jnp.float32, extra=extra)
+    config = compose(*extra).rls
+    P = decoded(learner, config)
+    x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
+    off = []
+    for g in range(L // S):
+        w_true, P_true = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
+        off.append((difference(learner.w[g], w_true) / np.abs(w_true).max(), difference(P[g], P_true) / np.abs(P_true).max()))
+    w_off, P_off = np.max(off, axis=0)
+    what = f"ridge regression in float64 after 1000 updates, L = {L}, deferred, sums in float32"
+    witness(f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}")
+    assert w_off < FEW_BITS[precision]
+    np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("method", ["dense", "deferred"])
+def test_packed_is_full(x64, witness, method):
+    spikes, arrived, y, w0 = problem(5)
+    full = run(("xla", method), spikes, arrived, y, w0, jnp.float64)
+    packed = run(("xla", method), spikes, arrived, y, w0, jnp.float64, extra=("rls.storage=packed",))
+    P = decoded(packed, compose("rls.storage=packed", "engine.precision=float64").rls)
+    seen = f"w differs by {difference(packed.w, full.w):.1e}, P by {difference(P, full.P):.1e}"
+    witness(f"packed P = full P, {method}", "500 updates in float64", "1e-13", seen)
+    assert packed.P.numbers.shape == (L // S, L * (L + 1) // 2)
+    np.testing.assert_allclose(packed.w, full.w, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(P, full.P, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("window", [7, 40])
+def test_window_is_the_gain_of_the_last_updates(x64, witness, window):
+    """P = inv(A_0 + sum of the last x x^T), formed anew in NumPy for every update of one group."""
+    spikes, arrived, y, w0 = problem(2, 60)
+    extra = ("rls.storage=window", f"rls.window={window}")
+    learner = run(("xla", "auto"), spikes, arrived, y, w0, jnp.float64, extra=extra)
+    x = filtered(arrived).reshape(-1, L)[:, everybody()[1][2]]
+    wanted, w = y.reshape(-1, L)[:, 2 * S : 3 * S], w0[2].copy()
+    sign = np.sign(w0[2][:, 0])
+    A = 0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :])
+    for m in range(len(x)):
+        past = x[max(0, m - window) : m]
+        k = np.linalg.solve(A + past.T @ past, x[m])
+        w -= np.outer(k / (1 + x[m] @ k), x[m] @ w - wanted[m])
+    witness(
+        f"window of {window} updates",
+        "P formed anew in NumPy, 120 updates, float64",
+        "1e-11",
+        f"w differs by {difference(learner.w[2], w):.1e}",
+    )
+    np.testing.assert_allclose(learner.w[2], w, rtol=0, atol=1e-11)
+    assert learner.P.r.shape == (window, L)
+
+
+def test_int16_rounds_by_half_a_step(x64):
+    config = compose("rls.precision=int16").rls
+    P = jnp.asarray(np.random.default_rng(0).normal(size=(5, 9, 9)) * np.geomspace(1e-4, 1e3, 5)[:, None, None], jnp.float32)
+    kept = storage.encode(config, P)
+    assert kept.numbers.dtype == jnp.int16 and int(jnp.abs(kept.numbers).max()) == 32767
+    step = np.abs(np.asarray(P)).max(axis=(1, 2)) / 32767
+    assert np.all(np.abs(np.asarray(storage.decode(config, kept, 9, P.dtype) - P)).max(axis=(1, 2)) < 0.501 * step)
+
+
+STORAGES = [
+    ("rls.storage=packed",),
+    ("rls.precision=bfloat16",),
+    ("rls.precision=float16", "rls.method=dense"),
+    ("rls.precision=int16", "rls.storage=packed"),
+    ("rls.storage=window", "rls.window=9"),
+    ("rls.forgetting=0.999", "rls.dale=true", "feedforward=ou", "train.order=shuffled", "target.n_conditions=2"),
+    ("synapse.tau_plas=[100,150]", "noise.sigma=[0.1,0.2]", "noise.kind=current"),
+    ("neuron=glif5", "stimulus=none"),
+]
+
+
+def learner_of(config, path, iteration):
+    """Weights and P of a checkpoint."""
+    return Run(path).load_learner(iteration, experiment.reopen(config, Run(path)).network, config)
+
+
+@pytest.mark.parametrize("extra", STORAGES)
+def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
+    config = compose("config=tiny", "network.n_neurons=200", "static.out_degree=40", "plastic.n_inputs=16", "train.checkpoint_every=100",
+                     "progress=off", *extra)  # fmt: skip
+
+    def with_iterations(n):
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=n))
+
+    experiment.run_training(with_iterations(4), Run(tmp_path / "whole"), resumed=False)
+    experiment.run_training(with_iterations(2), Run(tmp_path / "parts"), resumed=False)
+    experiment.run_training(with_iterations(4), Run(tmp_path / "parts"), resumed=True)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    whole, parts = (learner_of(config, tmp_path / name, 4) for name in ("whole", "parts"))
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_array_equal(one, other)
+    start = experiment.reopen(config, Run(tmp_path / "whole"))
+    assert difference(whole.w, wiring.to_groups(start.weight, 1)) > 0.01
+
+
+@pytest.mark.parametrize(
+    "extra", [(), ("rls.method=dense",), ("engine.kernels=wide",), ("rls.precision=bfloat16",), ("rls.storage=window",)]
+)
+def test_apply_false_changes_nothing(tmp_path, extra):
+    config = compose("config=tiny", "network.n_neurons=200", "static.out_degree=40", "plastic.n_inputs=16", "train.iterations=2",
+                     "train.save_best=false", "progress=off", "rls.apply=false", *extra)  # fmt: skip
+    experiment.run_training(config, Run(tmp_path), resumed=False)
+    ready, learner = experiment.reopen(config, Run(tmp_path)), learner_of(config, tmp_path, 2)
+    fresh = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, 1)))
+    for one, other in zip(jax.tree.leaves(learner), jax.tree.leaves(fresh), strict=True):
+        np.testing.assert_array_equal(one, other)
+    lines = metrics(tmp_path)
+    assert lines[0]["rate_hz"] != lines[1]["rate_hz"] and np.isfinite(lines[1]["correlation"])  # the trials themselves were run
+
+
+@pytest.mark.parametrize(
+    "extra", [("rls.storage=packed",), ("rls.precision=bfloat16",), ("rls.storage=window", "rls.window=20"), ("rls.forgetting=0.98",)]
+)
+def test_groups_learn_as_their_neurons_would_alone(x64, witness, extra):
+    """Where the inputs coincide, with every form of P."""
+    config = compose(
+        "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", "plastic.group_size=7", "engine.precision=float64", *extra
+    )
+    net, weight, _ = network.build(config)
+    weight = np.repeat(weight[::7], 7, axis=0)[:60] * 1.0  # the signs of a group's sums are those of its members
+    alone = dataclasses.replace(net, pre=jnp.asarray(np.repeat(np.asarray(net.pre), 7, axis=0)[:60]), group_size=1)
+    learners = []
+    for own in (net, alone):
+        random = np.random.default_rng(0)
+        learner = rls.init(config.rls, own, jnp.asarray(wiring.to_groups(weight, own.group_size)))
+        pending = rls.begin(config.rls, "xla", own, learner, 40)
+        for _ in range(40):
+            r, lack = (jnp.asarray(random.gamma(0.5, 0.05, 60)) for _ in range(2))
+            learner, pending = rls.learn(config.rls, "xla", own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), lack)
+        learners.append(rls.finish(config.rls, "xla", learner, pending))
+    grouped, single = (wiring.from_groups(np.asarray(each.w), 60) for each in learners)
+    witness(
+        "groups of 7 = single neurons",
+        f"{' '.join(extra)}, 40 updates, float64",
+        "1e-11",
+        f"w differs by {difference(grouped, single):.1e}",
+    )
+    np.testing.assert_allclose(grouped, single, rtol=0, atol=1e-11)
+    assert np.abs(single - weight).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rls.storage=window", "rls.precision=int16"], "rls.precision=int16: should be auto with rls.storage=window"),
+        (["rls.storage=window", "rls.forgetting=0.9"], "rls.forgetting=0.9: should be 1 with rls.storage=window"),
+        (["rls.precision=float64"], "rls.precision=float64: should be another unless engine.precision=float64"),
+        (["rls.storage=sparse"], "rls.storage=sparse: should be full or packed or window"),
+        (["rls.forgetting=0"], "rls.forgetting=0.0: should be above 0"),
+        (["rls.forgetting=1.1"], "rls.forgetting=1.1: should be at most 1"),
+    ],
+)
+def test_wrong_forms_are_named(overrides, message):
+    with pytest.raises(UserError) as caught:
+        compose(*overrides)
+    assert message in str(caught.value)
