@@ -1,13 +1,17 @@
 """Wiring: drawn as specified, saved and loaded unchanged, wrong stores refused with their reason."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
-from conftest import compose, small_network, write_network
+from conftest import KERNELS, compose, small_network, write_network
 
-from rlsnet import network, rng, wiring
+from rlsnet import network, rng, simulate, wiring
 from rlsnet.config import UserError
+from rlsnet.convert import from_dict, to_dict
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +136,195 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"format": "rlsnet-recording"})
     with pytest.raises(UserError, match="holds format rlsnet-recording; should be rlsnet-network"):
         network.build(compose("config=tiny", f"network.load={tmp_path}/r.zarr"))
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("n", [60, 1000])
+def test_procedural_wiring_is_the_stored_one(x64, n, kind):
+    """The same targets, drawn anew at every spike; no memory for them."""
+    common = f"network.n_neurons={n}", "static.out_degree=30", "plastic.n_inputs=4", f"engine.kernels={kind}", "engine.precision=float64"
+    states = []
+    for kept in ("stored", "procedural"):
+        config = compose(*common, f"static.storage={kept}")
+        net, weight, _ = network.build(config)
+        assert (net.stream is None) == (kept == "stored") and net.n_edges == 30 * n and (net.post.size == 0) == (kept == "procedural")
+        dynamics = simulate.Dynamics.of(config)
+        keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+        spiked = np.random.default_rng(0).random(n) < 0.3
+        state = dataclasses.replace(simulate.init(dynamics, net, keys), spiked=jnp.asarray(spiked))
+        states.append(np.asarray(jax.jit(lambda s, net=net, d=dynamics: simulate.deliver(d, net, None, s, jnp.ones(3)).synapses)(state)))
+    np.testing.assert_allclose(states[1], states[0], rtol=0, atol=1e-12)
+    assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
+
+
+def test_procedural_wiring_is_saved_as_its_key(tmp_path):
+    config = compose("config=tiny", "static.storage=procedural")
+    net, weight, _ = network.build(config)
+    network.save(tmp_path / "n.zarr", net, weight, np.zeros((1, 100, 512), np.float32))
+    again, _, _ = network.build(compose("config=tiny", f"network.load={tmp_path}/n.zarr"))
+    np.testing.assert_array_equal(again.stream, net.stream)
+    assert "static/post" not in zarr.open_group(str(tmp_path / "n.zarr"), mode="r") and again.n_edges == net.n_edges
+
+
+def test_erdos_renyi():
+    """Each pair with probability 0.2 and once at most: mean and spread of both degrees are binomial; weights scale with K_e = 0.2*N/2."""
+    net, _, _ = network.build(compose("network.n_neurons=1500", "static=erdos_renyi", "static.probability=0.2"))
+    indptr, post = np.asarray(net.indptr), np.asarray(net.post[: net.n_edges])
+    matrix = np.zeros((1500, 1500), int)
+    np.add.at(matrix, (np.repeat(np.arange(1500), np.diff(indptr)), post), 1)
+    assert matrix.max() == 1 and not np.any(np.diag(matrix))
+    for degree in (matrix.sum(axis=0), matrix.sum(axis=1)):
+        assert degree.mean() == pytest.approx(0.2 * 1499, rel=0.005)
+        assert degree.std() == pytest.approx(np.sqrt(1499 * 0.2 * 0.8), rel=0.06)
+    np.testing.assert_allclose(net.class_weight[0, 1], 20 / np.sqrt(150), rtol=1e-6)
+    np.testing.assert_allclose(net.bias[0], 0.12 * np.sqrt(150), rtol=1e-6)
+
+
+EDGES = np.array([[0, 3, 1.5], [2, 1, -2.0], [0, 3, 0.25], [1, 1, 4.0], [0, 2, -1.0]])  # a pair twice, a neuron to itself, any sign
+
+
+def write_edges(path, edges=EDGES, n=4):
+    """A file of edges of the kind that its name says."""
+    pre, post, weight = edges[:, 0].astype(int), edges[:, 1].astype(int), edges[:, 2]
+    if path.suffix == ".npz":
+        from scipy.sparse import coo_array, save_npz
+
+        save_npz(path, coo_array((weight, (pre, post)), shape=(n, n)))
+    elif path.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"weight": weight, "post": post, "pre": pre, "kind": ["x"] * len(edges)}), path)
+    else:
+        mark = "\t" if path.suffix == ".tsv" else ","
+        lines = [("post", "delay", "pre", "weight"), *((b, 1.0, a, w) for a, b, w in zip(pre, post, weight, strict=True))]
+        path.write_text("\n".join(mark.join(map(str, line)) for line in lines))
+
+
+@pytest.mark.parametrize("name", ["e.npz", "e.csv", "e.tsv", "e.parquet"])
+def test_edges_out_of_a_file(x64, tmp_path, name):
+    """Spikes of all neurons send the sums of the columns; edges that are listed twice count twice."""
+    write_edges(tmp_path / name)
+    config = compose(
+        "network.n_neurons=4", "static=edges", f"static.path={tmp_path}/{name}", "plastic.n_inputs=2", "engine.precision=float64"
+    )
+    net, _, _ = network.build(config)
+    assert net.n_edges == 5 and not np.any(np.asarray(net.bias))
+    dynamics, keys = simulate.Dynamics.of(config), simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+    state = dataclasses.replace(simulate.init(dynamics, net, keys), spiked=jnp.ones(4, bool))
+    synapses = simulate.deliver(dynamics, net, None, state, jnp.ones(3)).synapses
+    np.testing.assert_allclose(synapses[:2], [[0, 4, -1, 1.75], [0, -2, 0, 0]], atol=1e-15)  # neurons 0 and 1 are excitatory
+
+
+def test_rows_of_a_sparse_matrix_may_be_postsynaptic(tmp_path):
+    write_edges(tmp_path / "e.npz")
+    config = compose("network.n_neurons=4", "static=edges", f"static.path={tmp_path}/e.npz", "static.rows=post", "plastic.n_inputs=2")
+    net, _, _ = network.build(config)
+    np.testing.assert_array_equal(net.indptr, [0, 0, 2, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no such file"),
+        ("e.txt", "pre,post,weight\n", "should be a .npz, .csv, .tsv or .parquet"),
+        ("e.csv", "pre,post\n0,1\n", "has columns pre, post; should have pre, post and weight"),
+        ("e.csv", "pre,post,weight\n0,9,1\n", "post of edge 0 is 9; should be a neuron, 0 to 3"),
+        ("e.csv", "pre,post,weight\n0,1.5,1\n", "column post should hold whole numbers"),
+        ("e.csv", "pre,post,weight\n0,1,x\n", "cannot be read"),
+        ("e.csv", "pre,post,weight\n0,1,nan\n", "the weight of edge 0 is not finite"),
+        ("e.npz", "no zip", "cannot be read"),
+    ],
+)
+def test_wrong_edges_are_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=f"static.path=.*{message}"):
+        network.build(compose("network.n_neurons=4", "static=edges", f"static.path={tmp_path}/{name}", "plastic.n_inputs=2"))
+
+
+def test_unequal_numbers_of_inputs():
+    net, weight, _ = network.build(compose("network.n_neurons=2000", "plastic.n_inputs=20", "plastic.least_inputs=6"))
+    pre = np.asarray(net.pre)
+    numbers = (pre >= 0).sum(axis=1)
+    assert set(numbers) == set(range(6, 21, 2)) and abs(numbers.mean() - 13) < 0.3
+    for row, own in zip(pre[:200], weight[:200], strict=True):
+        exc, inh = row[:10][row[:10] >= 0], row[10:][row[10:] >= 0]
+        assert len(exc) == len(inh) and np.all(np.diff(exc) > 0) and np.all(np.diff(inh) > 0) and np.all(exc < 1000) and np.all(inh >= 1000)
+        np.testing.assert_allclose(own[row >= 0], np.where(row[row >= 0] < 1000, 1, -1) * 20 / (2 * np.sqrt(len(exc))), rtol=1e-6)
+        assert not np.any(own[row < 0])
+
+
+def test_inputs_from_the_most_active_neurons():
+    """Only the most active quarter of each class, as counted in the static run, is drawn from."""
+    config = compose("network.n_neurons=200", "static.out_degree=20", "plastic.n_inputs=10", "plastic.active_fraction=0.25")
+    counts = np.random.default_rng(0).permutation(200)
+    net, _, _ = network.build(config, activity=lambda net: counts if net.n_inputs == 0 and net.static_width == 20 else None)
+    chosen = np.unique(np.asarray(net.pre))
+    best = np.concatenate([np.argsort(-counts[:100])[:25], 100 + np.argsort(-counts[100:])[:25]])
+    np.testing.assert_array_equal(chosen, np.sort(best))
+    config = dataclasses.replace(config, static=compose("static=none").static)
+    with pytest.raises(UserError, match="plastic.active_fraction: should be 1 without static synapses"):
+        network.build(config, activity=lambda net: counts)
+
+
+WIRING = """
+import dataclasses
+import numpy as np
+from rlsnet import inputs, wiring
+from rlsnet.config import PlasticConfig, StaticConfig, StimulusConfig, key
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring(StaticConfig):
+    name: str = key("static wiring", choices=("ring",))
+    weight: float = key("of a synapse to the next neuron")
+
+
+@wiring.static_edges.register
+def _(static: Ring, stream, excitatory):
+    n = len(excitatory)
+    return wiring.Edges.of(np.arange(n), (np.arange(n) + 1) % n, np.full(n, static.weight), n)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Neighbours(PlasticConfig):
+    name: str = key("plastic wiring", choices=("neighbours",))
+
+
+@wiring.plastic_inputs.register
+def _(plastic: Neighbours, stream, excitatory, activity):
+    groups = -(-len(excitatory) // plastic.group_size)
+    return (np.arange(groups)[:, None] * plastic.group_size + np.arange(1, plastic.n_inputs + 1)) % len(excitatory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step(StimulusConfig):
+    name: str = key("stimulus", choices=("step",))
+    height: float = key("current", "threshold")
+
+
+@inputs.stimulus.register
+def _(settings: Step, dt, network, s, *_):
+    return s + settings.height, s
+"""
+
+
+def test_wiring_and_stimulus_of_ones_own(tmp_path):
+    (tmp_path / "own_wiring.py").write_text(WIRING)
+    values = to_dict(compose("config=tiny", "network.n_neurons=40", "plastic.n_inputs=6", "trial.stim_on=1", "trial.stim_off=20"))
+    values |= {
+        "plugins": [str(tmp_path / "own_wiring.py")],
+        "static": {"name": "ring", "weight": 2.5},
+        "plastic": {"name": "neighbours", "n_inputs": 6, "group_size": 3, "strength": 1.0},
+        "stimulus": {"name": "step", "height": 3.0},
+    }
+    config = from_dict(values)
+    net, weight, _ = network.build(config)
+    np.testing.assert_array_equal(net.post, (np.arange(40) + 1) % 40)
+    np.testing.assert_array_equal(net.pre[2], [7, 8, 9, 10, 11, 12])
+    assert np.all(np.asarray(net.weight) == 2.5)
+    net = dataclasses.replace(net, v0=jnp.zeros(40, jnp.float32))
+    keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+    state = simulate.before_learning(simulate.Dynamics.of(config), net, None, keys)
+    assert np.all(np.asarray(state.n_spikes) > 0)  # no bias, no noise: the stimulus alone

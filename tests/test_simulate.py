@@ -76,8 +76,12 @@ def test_v4_spiking_is_irregular(witness):
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witness, size):
-    write_network(tmp_path / "n.zarr", small_network(2, group_size=size), size)
+@pytest.mark.parametrize("own", [False, True])
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witness, size, own):
+    arrays = small_network(2, group_size=size)
+    if own:  # time constants of each neuron's own
+        arrays["neuron/tau_plas"] = np.random.default_rng(2).uniform(30, 200, 60)
+    write_network(tmp_path / "n.zarr", arrays, size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
     net, weight, _ = network.build(config)
     w = jnp.asarray(wiring.to_groups(weight, size))
@@ -85,14 +89,14 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witn
     runs = [
         jax.jit(lambda net, w, state, keys, n=n: simulate.advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)
     ]
-    state = simulate.init(dynamics, net, keys)
+    state = simulate.init(dynamics, net, keys, w)
     active, error = 0, 0.0
     for turn in range(300):
         state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
         expected = rls.errors(net, w, rls.gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
         error = max(error, difference(state.synapses[2], expected))
         active += int(np.any(np.asarray(state.synapses[2]) != 0))
-    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}"
+    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}{', each tau_plas its own' * own}"
     witness("V9 plastic current", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12 and active > 200
 
@@ -257,3 +261,74 @@ def test_before_learning_stops_one_step_short_of_the_stimulus_end():
     net, _, _ = network.build(config)
     state = simulate.before_learning(Dynamics.of(config), net, None, keys_of())
     assert int(state.i) == 1999 and not np.any(np.asarray(state.u_sum))
+
+
+def test_noise_as_a_current(x64, witness):
+    """The free membrane's s.d. is sigma/sqrt(2) either way, and RLS finds the noise of the last step in u_bal."""
+    sds = {}
+    for kind in ("voltage", "current"):
+        config = compose("network.n_neurons=2000", "static.out_degree=0", "plastic.n_inputs=2", "noise.sigma=[0.5,1.0]",
+                         f"noise.kind={kind}", "neuron.threshold=100", "engine.precision=float64")  # fmt: skip
+        net, _, _ = network.build(config)
+        net = dataclasses.replace(net, v0=jnp.zeros(2000))
+        dynamics, keys = Dynamics.of(config), keys_of()
+        state = simulate.init(dynamics, net, keys)
+        state, _ = simulate.advance(dynamics, net, None, state, keys, 1)
+        u_bal = simulate.balanced(dynamics, net, state, keys)
+        if kind == "current":
+            np.testing.assert_allclose(state.neuron.v, 0.01 * u_bal, rtol=1e-12)  # dt/tau_m of it
+            assert 4.5 < float(u_bal[:1000].std()) < 5.5  # sigma*sqrt(tau_m/dt)
+        else:
+            assert not np.any(np.asarray(u_bal))
+        state = jax.jit(lambda net, state, keys, d=dynamics: simulate.advance(d, net, None, state, keys, 1000)[0])(net, state, keys)
+        v = np.asarray(state.neuron.v)
+        sds[kind] = v[:1000].std(), v[1000:].std()
+    # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m for a kick before the leak
+    expected = np.array([0.5, 1.0]) / np.sqrt(2) / np.sqrt(1 - 0.005)
+    what = "s.d. of free membranes with sigma 0.5 and 1"
+    witness("noise as current", what, f"{expected[0]:.3f}, {expected[1]:.3f} to 7 %", f"{sds['current'][0]:.3f}, {sds['current'][1]:.3f}")
+    np.testing.assert_allclose(sds["current"], expected, rtol=0.07)
+    np.testing.assert_allclose(sds["voltage"], 0.99 * expected, rtol=0.07)
+
+
+def test_feedforward_neurons_fire_at_their_rates(x64, witness):
+    """Ornstein-Uhlenbeck rates: mean, s.d. sigma*sqrt(tau/2); nobody before stim_off; the same rates in every trial, other spikes."""
+    config = compose("network.n_neurons=20", "static.out_degree=0", "plastic.n_inputs=2", "feedforward=ou", "feedforward.n_neurons=1500",
+                     "feedforward.mean=40", "feedforward.tau=20", "feedforward.sigma=2", "trial.stim_on=10", "trial.stim_off=20",
+                     "engine.precision=float64")  # fmt: skip
+    net, weight, _ = network.build(config)
+    assert net.n_inputs == 1502 and not np.any(weight[:, :1500])
+    dynamics = Dynamics.of(config)
+
+    @jax.jit
+    def follow(net, keys):
+        def one(state, _):
+            state, _ = simulate.advance(dynamics, net, None, state, keys, 50)
+            return state, (state.rates, state.n_delivered[20:])
+
+        state, _ = simulate.advance(dynamics, net, None, simulate.init(dynamics, net, keys), keys, 200)
+        return jax.lax.scan(one, state, None, length=100)[1]
+
+    rates, counts = (np.asarray(part) for part in follow(net, keys_of(TESTING)))
+    again, others = (np.asarray(part) for part in follow(net, keys_of(TESTING, number=1)))
+    np.testing.assert_array_equal(rates, again)
+    assert np.any(counts != others) and counts[0].sum() < 1500 * 40 * 0.005 * 1.3
+    mean, sd, fired = rates[20:].mean(), rates[20:].std(), counts[-1].sum() / 1500 / 0.5
+    witness("feed-forward rates", "mean and s.d. of rates (Hz), spikes of 1500 neurons in 500 ms", "40, 6.32, 40 to 3 %",
+            f"{mean:.2f}, {sd:.2f}, {fired:.2f}")  # fmt: skip
+    np.testing.assert_allclose([mean, sd, fired], [40, 2 * np.sqrt(10), 40], rtol=0.03)
+
+
+def test_wrong_files_are_refused(tmp_path):
+    np.save(tmp_path / "s.npy", np.zeros((1, 5, 59)))
+    np.save(tmp_path / "r.npy", np.full((1, 100, 3), -1.0))
+    for overrides, message in (
+        (
+            ["stimulus=given", f"stimulus.path={tmp_path}/s.npy"],
+            r"s.npy: has shape \[1, 5, 59\]; should be \[C, bins, 60\]",
+        ),
+        (["stimulus=given", f"stimulus.path={tmp_path}/no.npy"], "stimulus.path=.*no.npy: cannot be read"),
+        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: holds negative rates; should be in Hz, at least 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            network.build(compose("config=tiny", "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", *overrides))
