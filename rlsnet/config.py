@@ -8,7 +8,7 @@ names the key and says what would be right.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 
 class UserError(Exception):
@@ -343,7 +343,10 @@ class TrialConfig:
 
 
 class TargetConfig(Variant):
-    """What is learned."""
+    """What is learned. One with `recorded = "rate"` or `"current"` gets the recording that has that array."""
+
+    name: str
+    recorded: ClassVar[str | None] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +363,7 @@ class SinusoidTargetConfig(TargetConfig):
 class RecordingTargetConfig(TargetConfig):
     """Recorded rates turned into currents by the inverse transfer function."""
 
+    recorded: ClassVar[str | None] = "rate"
     name: str = key("kind of target", choices=("recording",))
     rate_floor: float = key("rates below this are raised to it", "Hz", above=0)
     euler_correction: bool = key("correct the transfer function for the finite time step")

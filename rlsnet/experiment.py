@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, wiring, zarrio
-from rlsnet.config import Config, RecordingTargetConfig, UserError
+from rlsnet.config import Config, UserError
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
@@ -48,7 +48,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     load = config.network.load
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
-    if isinstance(config.target, RecordingTargetConfig) and not given_target:
+    if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
     conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)

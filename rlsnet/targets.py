@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import singledispatch
 
 import jax.numpy as jnp
 import numpy as np
 
 from rlsnet import rng
-from rlsnet.config import Config, RecordingTargetConfig, SinusoidTargetConfig, UserError
+from rlsnet.config import Config, RecordingTargetConfig, SinusoidTargetConfig, TargetConfig, UserError
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
 from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
 from rlsnet.transfer import InverseTransfer, Neuron
+
+Tell = Callable[[int, int], None]
 
 LEAST_NOISE = 0.005  # of threshold - reset; below, the transfer function is a step
 
@@ -23,24 +26,48 @@ def run_calibration(config: Config, network: Network) -> Calibration:
     return calibrate(Dynamics.of(config), network, keys)
 
 
-def make(config: Config, network: Network, recording: Recording | None, tell: Callable[[int, int], None]) -> np.ndarray:
-    """[C, M, N] target currents, threshold units, of the kind that the configuration asks for.
+def make(config: Config, network: Network, recording: Recording | None, tell: Tell) -> np.ndarray:
+    """[C, M, N] target currents, threshold units, of the kind that the configuration asks for, checked.
 
     Args:
       config: the experiment.
       network: for biases and, where there are static synapses, the calibration run.
-      recording: the rates, for target=recording.
+      recording: what target.recorded asks for.
       tell: called with (done, total) neurons.
     """
     calibration = run_calibration(config, network) if network.static_width else None
-    if isinstance(config.target, SinusoidTargetConfig):
-        return sinusoids(config, config.target, network, calibration)
-    if recording is None:
-        raise UserError("target=recording: needs a recording.")
-    return from_rates(config, config.target, network, calibration, recording, tell)
+    target = np.asarray(currents(config.target, config, network, calibration, recording, tell))
+    points, n = config.trial.n_points, network.n_neurons
+    if target.ndim != 3 or target.shape[1:] != (points, n) or not len(target) or target.dtype.kind not in "fiu":
+        raise UserError(
+            f"target={config.target.name}: gives {target.dtype} of shape {list(target.shape)}; should be currents [C, {points}, {n}]."
+        )
+    if not np.all(np.isfinite(target)):
+        raise UserError(f"target={config.target.name}: gives currents that are not finite.")
+    return target.astype(network.bias.dtype, copy=False)
 
 
-def sinusoids(config: Config, target: SinusoidTargetConfig, network: Network, calibration: Calibration | None) -> np.ndarray:
+@singledispatch
+def currents(
+    target: TargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording | None, tell: Tell
+) -> np.ndarray:
+    """[C, M, N] target of each neuron's total synaptic current, threshold units, at the learning points.
+
+    Args:
+      target: the settings, whose class chooses the function; register one for your own.
+      config: the experiment.
+      network: wiring, classes and biases.
+      calibration: what the static synapses do by themselves; None where there are none.
+      recording: what target.recorded asks for.
+      tell: called with (done, total) neurons.
+    """
+    raise UserError(f"target={target.name}: nothing is registered for {type(target).__name__}; should be, with targets.currents.register.")
+
+
+@currents.register
+def sinusoids(
+    target: SinusoidTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording | None, tell: Tell
+) -> np.ndarray:
     """amplitude*sin(2 pi (t - phase)/period) + u_mean, phases uniform and new for each condition."""
     trial, dtype = config.trial, network.bias.dtype
     t = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
@@ -72,13 +99,9 @@ def transfer_neurons(config: Config, network: Network, calibration: Calibration 
     return labels, [neuron.with_synaptic_noise(s, tau) for s in spread]
 
 
+@currents.register
 def from_rates(
-    config: Config,
-    target: RecordingTargetConfig,
-    network: Network,
-    calibration: Calibration | None,
-    recording: Recording,
-    tell: Callable[[int, int], None],
+    target: RecordingTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, tell: Tell
 ) -> np.ndarray:
     """The current each neuron lacks: inverse transfer of its rate, less its constant drive; by chunks of neurons."""
     labels, neurons = transfer_neurons(config, network, calibration)

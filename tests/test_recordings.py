@@ -87,7 +87,7 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
     recording = recordings.for_config(config, print, QUIET)
     net, _, _ = network.build(config)
     sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)
-    got = targets.from_rates(config, config.target, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
+    got = targets.from_rates(config.target, config, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
     for members, spread in ((slice(0, 256), 0.3), (slice(256, 512), 0.6)):
         neuron = Neuron(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
         mu = got[:, :, members] + np.asarray(net.bias)[members]
@@ -139,7 +139,7 @@ def test_sinusoids_are_as_written():
     config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
     net, _, _ = network.build(config)
     mean = np.linspace(-1, 1, 512).astype(np.float32)
-    target = targets.sinusoids(config, config.target, net, Calibration(mean, mean, mean))
+    target = targets.sinusoids(config.target, config, net, Calibration(mean, mean, mean), None, QUIET)
     t = 200 + 10 * np.arange(1, 101)
     basis = np.stack([np.sin(2 * np.pi * t / 250), np.cos(2 * np.pi * t / 250)], 1)
     for condition in target:
