@@ -8,6 +8,7 @@ names the key and says what would be right.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 
@@ -351,12 +352,21 @@ class TargetConfig(Variant):
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidTargetConfig(TargetConfig):
-    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network."""
+    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network, and a bias common to all."""
 
     name: str = key("kind of target", choices=("sinusoid",))
     amplitude: float = key("amplitude of the current", "threshold")
     period: float = key("period", "ms", above=0)
     n_conditions: int = key("conditions C, each with its own phases", least=1)
+    bias: str = key(
+        "added to all neurons: zero; ou, an Ornstein-Uhlenbeck process from 0 at the start of the trial, one realisation per condition;"
+        " ramp, from 0 at stim_off to ramp_height at the end",
+        choices=("zero", "ou", "ramp"),
+    )
+    bias_mean: float = key("of the ou bias b", "threshold")
+    bias_tau: float = key("its correlation time", "ms", above=0)
+    bias_sigma: float = key("db = (bias_mean - b)/bias_tau dt + bias_sigma dW", "threshold/sqrt(ms)", least=0)
+    ramp_height: float = key("the ramp at the end of the trial", "threshold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -493,6 +503,8 @@ def validate(config: Config) -> None:
     decays = ("tau_m", "threshold_tau", "asc_tau_1", "asc_tau_2", "adaptation_tau")
     taus |= {f"neuron.{k}": getattr(neuron, k) for k in decays if hasattr(neuron, k)}
     taus |= {f"{k}.tau": getattr(config, k).tau for k in ("stimulus", "feedforward") if hasattr(getattr(config, k), "tau")}
+    if getattr(config.target, "bias", None) == "ou":
+        taus["target.bias_tau"] = getattr(config.target, "bias_tau", math.inf)
     for name, values in taus.items():
         for tau in by_class(values):
             if tau < 2 * trial.dt:

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     VOLTAGE = 5
     NOISE = 6
     SUBSET = 7
+    BIAS = 20
 
 
 def mix(x: Array) -> Array:

@@ -7,6 +7,7 @@ from functools import singledispatch
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.signal import lfilter
 
 from rlsnet import rng
 from rlsnet.config import Config, RecordingTargetConfig, SinusoidTargetConfig, TargetConfig, UserError
@@ -68,7 +69,7 @@ def currents(
 def sinusoids(
     target: SinusoidTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording | None, tell: Tell
 ) -> np.ndarray:
-    """amplitude*sin(2 pi (t - phase)/period) + u_mean, phases uniform and new for each condition."""
+    """amplitude*sin(2 pi (t - phase)/period) + u_mean + bias(t), phases uniform and new for each condition."""
     trial, dtype = config.trial, network.bias.dtype
     t = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
     stream = rng.key(config.seed, rng.Purpose.PHASE)
@@ -76,8 +77,26 @@ def sinusoids(
     out = np.empty((target.n_conditions, trial.n_points, network.n_neurons), dtype)
     for condition in range(target.n_conditions):
         turn = np.asarray(rng.uniform(rng.fold(stream, condition), network.n_neurons, dtype), np.float64)
-        out[condition] = mean + target.amplitude * np.sin(2 * np.pi * (t[:, None] / target.period - turn))
+        wave = target.amplitude * np.sin(2 * np.pi * (t[:, None] / target.period - turn))
+        out[condition] = mean + wave + common_bias(target, config, condition)[:, None]
     return out
+
+
+def common_bias(target: SinusoidTargetConfig, config: Config, condition: int) -> np.ndarray:
+    """[M] what is added to the sinusoids of all neurons; kinds and defaults as in TrainSpikingNet.jl.
+
+    ou: b_i = b_(i-1) + (bias_mean - b_(i-1))*dt/bias_tau + bias_sigma*sqrt(dt)*xi_i at step i of the trial, b_0 = 0.
+    """
+    trial = config.trial
+    if target.bias == "ramp":
+        return target.ramp_height * np.arange(1, trial.n_points + 1) / trial.n_points
+    if target.bias == "zero":
+        return np.zeros(trial.n_points)
+    stream = rng.fold(rng.key(config.seed, rng.Purpose.BIAS), condition)
+    xi = np.asarray(rng.normal(stream, trial.n_steps, np.dtype(config.engine.precision)), np.float64)
+    step = trial.dt / target.bias_tau
+    b = lfilter([1.0], [1.0, step - 1], step * target.bias_mean + target.bias_sigma * np.sqrt(trial.dt) * xi)
+    return b[trial.steps(trial.stim_off) + trial.every - 1 :: trial.every]
 
 
 def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> tuple[np.ndarray, list[Neuron]]:

@@ -133,19 +133,3 @@ def test_wrong_recordings_are_refused(tmp_path, change, message):
         recording = recordings.for_config(config, print, QUIET)
         net, _, _ = network.build(config, recording.n_units)
         targets.make(config, net, recording, QUIET)
-
-
-def test_sinusoids_are_as_written():
-    config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
-    net, _, _ = network.build(config)
-    mean = np.linspace(-1, 1, 512).astype(np.float32)
-    target = targets.sinusoids(config.target, config, net, Calibration(mean, mean, mean), None, QUIET)
-    t = 200 + 10 * np.arange(1, 101)
-    basis = np.stack([np.sin(2 * np.pi * t / 250), np.cos(2 * np.pi * t / 250)], 1)
-    for condition in target:
-        coefficient, *_ = np.linalg.lstsq(basis, condition - mean, rcond=None)
-        np.testing.assert_allclose(basis @ coefficient, condition - mean, atol=1e-5)
-        np.testing.assert_allclose(np.hypot(*coefficient), 0.7, rtol=1e-5)
-        phase = np.arctan2(-coefficient[1], coefficient[0]) / (2 * np.pi) % 1
-        assert np.histogram(phase, 8, (0, 1))[0].min() > 35
-    assert not np.allclose(target[0], target[1], atol=0.1)

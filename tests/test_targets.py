@@ -1,4 +1,4 @@
-"""Targets other than recorded rates: a user's own."""
+"""Targets other than recorded rates: sinusoids, a user's own."""
 
 import subprocess
 import sys
@@ -8,9 +8,10 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import experiment, network, targets
+from rlsnet import experiment, network, rng, targets
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
+from rlsnet.simulate import Calibration
 from rlsnet.store import Run
 
 QUIET = lambda done, total: None  # noqa: E731
@@ -95,3 +96,55 @@ def test_a_target_without_a_function_is_named(tmp_path):
     net, _, _ = network.build(config)
     with pytest.raises(UserError, match="target=empty: nothing is registered for emptyConfig; should be, with targets.currents.register"):
         targets.make(config, net, None, QUIET)
+
+
+def test_sinusoids_are_as_written():
+    config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
+    net, _, _ = network.build(config)
+    mean = np.linspace(-1, 1, 512).astype(np.float32)
+    target = targets.sinusoids(config.target, config, net, Calibration(mean, mean, mean), None, QUIET)
+    t = 200 + 10 * np.arange(1, 101)
+    basis = np.stack([np.sin(2 * np.pi * t / 250), np.cos(2 * np.pi * t / 250)], 1)
+    for condition in target:
+        coefficient, *_ = np.linalg.lstsq(basis, condition - mean, rcond=None)
+        np.testing.assert_allclose(basis @ coefficient, condition - mean, atol=1e-5)
+        np.testing.assert_allclose(np.hypot(*coefficient), 0.7, rtol=1e-5)
+        phase = np.arctan2(-coefficient[1], coefficient[0]) / (2 * np.pi) % 1
+        assert np.histogram(phase, 8, (0, 1))[0].min() > 35
+    assert not np.allclose(target[0], target[1], atol=0.1)
+
+
+def bias_of(config, condition=0):
+    return targets.common_bias(config.target, config, condition)
+
+
+def test_the_bias_is_the_same_for_all_neurons(tmp_path):
+    """Against targets without one, and a ramp as written."""
+    plain, ramp, ou = (compose("config=tiny", "target.n_conditions=2", f"target.bias={bias}") for bias in ("zero", "ramp", "ou"))
+    net, _, _ = network.build(plain)
+    without = targets.make(plain, net, None, QUIET)
+    t = 10 * np.arange(1, 101)
+    expected = np.broadcast_to(0.25 * t[:, None] / 1000, without.shape)
+    np.testing.assert_allclose(targets.make(ramp, net, None, QUIET) - without, expected, atol=1e-6)
+    added = targets.make(ou, net, None, QUIET) - without
+    np.testing.assert_allclose(added, np.broadcast_to(added[:, :, :1], added.shape), atol=1e-6)
+    assert np.abs(added[0] - added[1]).max() > 0.05
+    with pytest.raises(UserError, match="target.bias_tau=0.1 ms: should be at least twice trial.dt"):
+        compose("target.bias=ou", "target.bias_tau=0.1")
+
+
+def test_the_ou_bias_steps_through_the_whole_trial():
+    """The recursion by hand; and over many realisations the moments of an Ornstein-Uhlenbeck process that starts at 0."""
+    config = compose("config=tiny", "target.bias=ou", "target.bias_mean=0.3", "target.bias_tau=100")
+    xi = np.asarray(rng.normal(rng.fold(rng.key(config.seed, rng.Purpose.BIAS), 3), 12000, np.dtype("float32")), np.float64)
+    b, seen = 0.0, []
+    for i in range(1, 12001):
+        b += (0.3 - b) * 0.1 / 100 + 0.02 * np.sqrt(0.1) * xi[i - 1]
+        if i > 2000 and i % 100 == 0:
+            seen.append(b)
+    np.testing.assert_allclose(bias_of(config, 3), seen, rtol=1e-10)
+    many = np.array([bias_of(config, condition) for condition in range(800)])
+    t, sd = 200 + 10 * np.arange(1, 101), 0.02 * np.sqrt(100 / 2)
+    np.testing.assert_allclose(many.mean(axis=0), 0.3 * (1 - np.exp(-t / 100)), atol=4 * sd / np.sqrt(800))
+    np.testing.assert_allclose(many.std(axis=0), sd, rtol=0.1)
+    assert np.corrcoef(many[:, 50], many[:, 55])[0, 1] == pytest.approx(np.exp(-0.5), abs=0.08)
