@@ -380,10 +380,18 @@ class RecordingTargetConfig(TargetConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordingConfig:
-    """Where recorded rates come from."""
+class CurrentsTargetConfig(TargetConfig):
+    """Recorded currents (`current` in recording.path), used as they are."""
 
-    path: str | None = key("a recording.zarr; null: a synthetic stand-in of 66,002 units, made once")
+    recorded: ClassVar[str | None] = "current"
+    name: str = key("kind of target", choices=("currents",))
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingConfig:
+    """Where recorded rates or currents come from."""
+
+    path: str | None = key("a recording.zarr; null: for target=recording a synthetic stand-in of 66,002 units, made once")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,8 +75,8 @@ def evaluate(
       config: the experiment.
       network: the wiring.
       w: [G, L, S] plastic weights.
-      target: [C, M, N] currents wanted.
-      recording: the rates behind them, if that is where they come from.
+      target: [C, M, N] currents wanted, NaN where not trained.
+      recording: what they come from, if it was recorded.
       run: the folder that takes test.zarr.
       show: progress display.
       about: attributes of the store, such as the iteration of the weights.
@@ -89,7 +89,7 @@ def evaluate(
         root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "dt_ms": config.trial.dt, "trials": trials, **about})
         names = [str(c) for c in range(len(target))] if recording is None else list(recording.conditions)
         out = _Output(root, config, network, names)
-        rates = None if recording is None else recorded_rates(recording, network.n_neurons, config.seed)
+        rates = None if recording is None or recording.kind != "rate" else recorded_rates(recording, network.n_neurons, config.seed)
         for condition in range(len(target)):
             counts = np.zeros(target.shape[1:], np.int64)
             mean, squares = np.zeros(target.shape[1:]), np.zeros(target.shape[1:])

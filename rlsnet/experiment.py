@@ -60,7 +60,9 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
     drawn = time.perf_counter()
     log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, drawn - start)
-    if target is None:
+    if target is not None:
+        targets.check(target, f"{load}: target")
+    else:
         with show.counting("targets") as tell:
             target = targets.make(config, net, recording, tell)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
@@ -92,7 +94,7 @@ def find_recording(config: Config, run: Run) -> Recording | None:
         return None
     for path in (config.recording.path, made_from):
         if path is not None and Path(path).exists():
-            recording = recordings.open_recording(path)
+            recording = recordings.open_recording(path, config.target.recorded or "rate")
             recordings.check_bins(recording, config.trial)
             return recording
     log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)

@@ -1,4 +1,7 @@
-"""What the network should do: target currents [C, M, N] from sinusoids or recorded rates."""
+"""What the network should do: target currents [C, M, N], from sinusoids, recorded rates or recorded currents.
+
+NaN means not trained: a whole neuron, or a bin of one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from rlsnet import rng
-from rlsnet.config import Config, RecordingTargetConfig, SinusoidTargetConfig, TargetConfig, UserError
+from rlsnet.config import Config, CurrentsTargetConfig, RecordingTargetConfig, SinusoidTargetConfig, TargetConfig, UserError
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
 from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
@@ -43,9 +46,17 @@ def make(config: Config, network: Network, recording: Recording | None, tell: Te
         raise UserError(
             f"target={config.target.name}: gives {target.dtype} of shape {list(target.shape)}; should be currents [C, {points}, {n}]."
         )
-    if not np.all(np.isfinite(target)):
-        raise UserError(f"target={config.target.name}: gives currents that are not finite.")
+    check(target, f"target={config.target.name}")
     return target.astype(network.bias.dtype, copy=False)
+
+
+def check(target: np.ndarray, where: str) -> None:
+    """Whether there is something to train in each condition of a target [C, M, N], and nothing infinite; raises UserError."""
+    for condition, wanted in enumerate(target):
+        if np.isinf(wanted).any():
+            raise UserError(f"{where}: condition {condition} holds infinite currents; should be finite, or NaN where nothing is trained.")
+        if np.isnan(wanted).all():
+            raise UserError(f"{where}: condition {condition} is NaN in all neurons and bins; should be a number where it is trained.")
 
 
 @singledispatch
@@ -61,6 +72,9 @@ def currents(
       calibration: what the static synapses do by themselves; None where there are none.
       recording: what target.recorded asks for.
       tell: called with (done, total) neurons.
+
+    Returns:
+      Currents; NaN for neurons, or bins, that are not to be trained.
     """
     raise UserError(f"target={target.name}: nothing is registered for {type(target).__name__}; should be, with targets.currents.register.")
 
@@ -143,5 +157,20 @@ def from_rates(
                 mu = inverse(np.maximum(rates[:, :, mine], target.rate_floor))
                 out[:, :, done + mine] = mu - bias[done + mine]
         done = part.stop
+        tell(done, n)
+    return out
+
+
+@currents.register
+def recorded(
+    target: CurrentsTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, tell: Tell
+) -> np.ndarray:
+    """The currents of a recording, as they are; by chunks of neurons."""
+    n = network.n_neurons
+    out = np.empty((recording.n_conditions, config.trial.n_points, n), network.bias.dtype)
+    done = 0
+    for block in recording.stream(recording.choose(n, config.seed)):
+        out[:, :, done : done + block.shape[2]] = block
+        done += block.shape[2]
         tell(done, n)
     return out

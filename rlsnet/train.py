@@ -40,7 +40,7 @@ class Outcome:
     """What one iteration reports, all scalars.
 
     correlation: mean over the neurons where it is defined, of target and windowed current.
-    n_undefined: int32, neurons whose correlation is not defined.
+    n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
     rate, rate_exc, rate_inh: Hz, over the whole trial.
     finite: bool, whether all weights are finite numbers.
     """

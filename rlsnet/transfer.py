@@ -126,9 +126,9 @@ class InverseTransfer:
         return InverseTransfer(log_rate[0], log_rate[1] - log_rate[0], mu, 1 / _log_slope(mu, neuron))
 
     def __call__(self, rate: ArrayLike) -> Array:
-        """Mean input that gives `rate` (Hz, any shape); rates outside the table are taken as its ends."""
+        """Mean input that gives `rate` (Hz, any shape; NaN where that is NaN); rates outside the table are taken as its ends."""
         position = np.clip((np.log(np.asarray(rate, dtype=np.float64)) - self.log_low) / self.step, 0, len(self.mu) - 1)
-        node = np.minimum(position.astype(np.int32), len(self.mu) - 2)
+        node = np.minimum(np.nan_to_num(position).astype(np.int32), len(self.mu) - 2)
         t = position - node
         left, right = self.mu[node], self.mu[node + 1]
         d0, d1 = self.slope[node] * self.step, self.slope[node + 1] * self.step

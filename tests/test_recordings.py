@@ -57,7 +57,7 @@ def test_targets_from_rates_are_the_inverse_transfer(stand_in):
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
     assert target.shape == (2, 150, 9000) and target.dtype == np.float32
-    rate = np.maximum(recording.rate[:, :, ::97], 0.1)
+    rate = np.maximum(recording.values[:, :, ::97], 0.1)
     np.testing.assert_allclose(firing_rate(target[:, :, ::97], Neuron(10, 1, 0, 0.65)), rate, rtol=2e-5)
 
 
@@ -68,7 +68,7 @@ def test_a_smaller_network_takes_a_random_subset(stand_in):
     assert len(np.unique(units)) == 500 and units.max() > 8000
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
-    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.rate[:, :, :][:, :, units], 0.1))
+    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match=r"network.n_neurons=9001: should be at most 9000"):
         recording.choose(9001, 1)
@@ -117,7 +117,8 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
         ({"bin_ms": -1}, "attribute bin_ms is -1"),
         ({"rate": np.ones((2, 149, 9))}, "has 149 bins of 20 ms; trial.duration=3000 ms makes 150, so it should be 2980"),
         ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; should be \[C, M, N\]"),
-        ({"rate": np.full((1, 150, 9), np.nan)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is nan"),
+        ({"rate": np.full((1, 150, 9), np.inf)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is inf"),
+        ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN in all neurons and bins"),
         ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; should be a finite rate in Hz"),
     ],
 )
