@@ -420,6 +420,11 @@ class TrainConfig:
     """The training loop."""
 
     iterations: int = key("total number of trials, those of a resumed run included", least=1)
+    order: str = key(
+        "whose turn it is: conditions in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
+        choices=("in_turn", "shuffled", "weighted"),
+    )
+    weights: tuple[float, ...] | None = key("how often each condition is drawn, relative to the others; for order=weighted", least=0)
     checkpoint_every: int = key("save a checkpoint each this many iterations, and at the end", least=1)
     save_best: bool = key("keep the weights of the best iteration so far")
 
@@ -530,5 +535,11 @@ def validate(config: Config) -> None:
         for name, wanted in (("precision", "auto"), ("forgetting", 1), ("method", "auto")):
             if (value := getattr(rls, name)) != wanted:
                 raise UserError(f"rls.{name}={value}: should be {wanted} with rls.storage=window, which keeps no P.")
+    weights, order = config.train.weights, config.train.order
+    if order == "weighted" and not any(weights or ()):
+        given = "null" if weights is None else list(weights)
+        raise UserError(f"train.weights={given}: should be a number for each condition, one above 0 at least, for train.order=weighted.")
+    if order != "weighted" and weights is not None:
+        raise UserError(f"train.order={order}: should be weighted, for train.weights to count; or those should be null.")
     if not (config.test.checkpoint in ("last", "best") or config.test.checkpoint.isdigit()):
         raise UserError(f"test.checkpoint={config.test.checkpoint}: should be last, best, or an iteration such as 100.")

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     NOISE = 6
     SUBSET = 7
     BIAS = 20
+    ORDER = 21
 
 
 def mix(x: Array) -> Array:
