@@ -45,6 +45,7 @@ class Variant:
 class NeuronConfig(Variant):
     """A neuron model. Values are per class or, with an array `neuron/KEY` in network.load, per neuron."""
 
+    name: str
     threshold: ByClass
     reset: ByClass
 

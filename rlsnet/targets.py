@@ -13,11 +13,22 @@ import numpy as np
 from scipy.signal import lfilter
 
 from rlsnet import rng
-from rlsnet.config import Config, CurrentsTargetConfig, RecordingTargetConfig, SinusoidTargetConfig, TargetConfig, UserError
+from rlsnet.config import (
+    ByClass,
+    Config,
+    CurrentsTargetConfig,
+    GLIF1Config,
+    LIFConfig,
+    RecordingTargetConfig,
+    SinusoidTargetConfig,
+    TargetConfig,
+    UserError,
+    by_class,
+)
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
 from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
-from rlsnet.transfer import InverseTransfer, Neuron
+from rlsnet.transfer import InverseTransfers, Neuron
 
 Tell = Callable[[int, int], None]
 
@@ -113,23 +124,36 @@ def common_bias(target: SinusoidTargetConfig, config: Config, condition: int) ->
     return b[trial.steps(trial.stim_off) + trial.every - 1 :: trial.every]
 
 
-def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> tuple[np.ndarray, list[Neuron]]:
-    """Which transfer function each neuron has: labels [N] and one `Neuron` per label.
+def per_neuron(network: Network, name: str, value: ByClass) -> np.ndarray:
+    """[N] a parameter of each neuron: its own (network.parameters), or that of its class."""
+    own = getattr(network, "parameters", {}).get(name)
+    exc, inh = by_class(value)
+    return np.where(np.asarray(network.excitatory), exc, inh) if own is None else np.asarray(own, np.float64)
+
+
+def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> Neuron:
+    """What the transfer function knows of the N neurons, each with its own parameters.
 
     Without static synapses the noise is noise.sigma. With them, the fluctuations of the static currents are added,
     as measured in each class.
     """
     lif = config.neuron
-    neuron = Neuron(lif.tau_m, lif.threshold, lif.reset, config.noise.sigma)
-    if isinstance(config.target, RecordingTargetConfig) and config.target.euler_correction:
+    if not isinstance(lif, LIFConfig | GLIF1Config):
+        raise UserError(
+            f"neuron.name={lif.name}: should be lif or glif1 for target=recording, as the formula from rates to currents is theirs;"
+            " or give currents with target=currents."
+        )
+    parameters = {name: per_neuron(network, name, getattr(lif, name)) for name in ("tau_m", "threshold", "reset")}
+    neuron = Neuron(**parameters, sigma=per_neuron(network, "noise_sigma", config.noise.sigma))
+    if getattr(config.target, "euler_correction", False):
         neuron = neuron.with_euler(config.trial.dt)
-    labels = np.where(np.asarray(network.excitatory), 0, 1)
     if calibration is None:
-        return np.zeros_like(labels), [neuron]
-    tau = (config.synapse.tau_exc + config.synapse.tau_inh) / 2
-    sd = np.asarray(calibration.sd, np.float64)
-    spread = [float(sd[labels == label].mean()) if np.any(labels == label) else 0.0 for label in (0, 1)]
-    return labels, [neuron.with_synaptic_noise(s, tau) for s in spread]
+        return neuron
+    sd, classes = np.asarray(calibration.sd, np.float64), np.asarray(network.excitatory)
+    spread = np.zeros(network.n_neurons)
+    for members in (classes, ~classes):
+        spread[members] = sd[members].mean() if members.any() else 0
+    return neuron.with_synaptic_noise(spread, (config.synapse.tau_exc + config.synapse.tau_inh) / 2)
 
 
 @currents.register
@@ -137,25 +161,25 @@ def from_rates(
     target: RecordingTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, tell: Tell
 ) -> np.ndarray:
     """The current each neuron lacks: inverse transfer of its rate, less its constant drive; by chunks of neurons."""
-    labels, neurons = transfer_neurons(config, network, calibration)
-    for label, neuron in enumerate(neurons):
-        if np.any(labels == label) and neuron.sigma < LEAST_NOISE * (neuron.threshold - neuron.reset):
-            raise UserError(
-                f"noise.sigma={config.noise.sigma:g}: the noise of a neuron comes to {neuron.sigma:.2g}; should be at least"
-                f" {LEAST_NOISE:g} of threshold - reset for target=recording, as low rates come from noise."
-            )
-    inverses = {label: InverseTransfer.build(neuron) for label, neuron in enumerate(neurons) if np.any(labels == label)}
-    bias, n = np.asarray(network.bias, np.float64), network.n_neurons
+    neuron, n = transfer_neurons(config, network, calibration), network.n_neurons
+    noise = np.asarray(neuron.sigma / (neuron.threshold - neuron.reset))
+    least = int(np.argmin(noise))
+    if noise[least] < LEAST_NOISE:
+        sigma = per_neuron(network, "noise_sigma", config.noise.sigma)[least]
+        raise UserError(
+            f"noise.sigma={sigma:g}: the noise of neuron {least} comes to {noise[least]:.2g} of threshold - reset; should be at least"
+            f" {LEAST_NOISE:g} of it for target=recording, as low rates come from noise."
+        )
+    inverse = InverseTransfers(neuron)
+    drive = np.asarray(network.bias, np.float64)
+    if isinstance(config.neuron, GLIF1Config):
+        drive = drive + per_neuron(network, "rest", config.neuron.rest)
     units = recording.choose(n, config.seed)
     out = np.empty((recording.n_conditions, config.trial.n_points, n), network.bias.dtype)
     done = 0
     for rates in recording.stream(units):
         part = slice(done, done + rates.shape[2])
-        for label, inverse in inverses.items():
-            mine = np.flatnonzero(labels[part] == label)
-            if mine.size:
-                mu = inverse(np.maximum(rates[:, :, mine], target.rate_floor))
-                out[:, :, done + mine] = mu - bias[done + mine]
+        out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
         done = part.stop
         tell(done, n)
     return out

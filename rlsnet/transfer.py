@@ -29,40 +29,43 @@ EULER_SHIFT = -float(zeta(0.5)) / math.sqrt(2 * math.pi)  # 0.5826
 COLOURED_SHIFT = -float(zeta(0.5)) / math.sqrt(2)  # 1.0326, alpha/2 of Fourcaud & Brunel
 
 
+Value = float | Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Neuron:
-    """What the transfer function knows of a neuron.
+    """What the transfer function knows of a neuron, or of N neurons.
 
     tau_m: membrane time constant, ms.
     threshold, reset: voltages.
     sigma: noise, in voltage units; the free membrane's standard deviation is sigma/sqrt(2).
     """
 
-    tau_m: float
-    threshold: float
-    reset: float
-    sigma: float
+    tau_m: Value
+    threshold: Value
+    reset: Value
+    sigma: Value
 
     def with_euler(self, dt: float) -> Neuron:
         """The neuron whose formula matches an Euler scheme with time step `dt` (ms)."""
-        shift = EULER_SHIFT * self.sigma * math.sqrt(dt / self.tau_m)
+        shift = EULER_SHIFT * self.sigma * np.sqrt(dt / self.tau_m)
         return dataclasses.replace(self, threshold=self.threshold + shift)
 
-    def with_synaptic_noise(self, current_sd: float, tau_syn: float) -> Neuron:
+    def with_synaptic_noise(self, current_sd: Value, tau_syn: float) -> Neuron:
         """The neuron with a fluctuating current (s.d. `current_sd`, correlation time `tau_syn` ms) added to its noise.
 
         White noise of equal power has sigma_syn = current_sd*sqrt(2*tau_syn/tau_m); the share of the noise that is
         filtered raises threshold and reset.
         """
         power = 2 * current_sd**2 * tau_syn / self.tau_m
-        sigma = math.sqrt(self.sigma**2 + power)
-        shift = COLOURED_SHIFT * math.sqrt(tau_syn / self.tau_m) * power / sigma if sigma > 0 else 0.0
+        sigma = np.sqrt(self.sigma**2 + power)
+        shift = COLOURED_SHIFT * np.sqrt(tau_syn / self.tau_m) * power / np.maximum(sigma, 1e-300)
         return Neuron(self.tau_m, self.threshold + shift, self.reset + shift, sigma)
 
 
 def _integral(low: Array, high: Array) -> Array:
     """Integral of erfcx(-y) from `low` to `high`, elementwise, by composite Gauss-Legendre; inf where it overflows."""
-    panels = max(1, math.ceil(float(np.max(high - low))))
+    panels = max(1, math.ceil(np.nan_to_num(high - low).max()))
     step = (high - low) / panels
     total = np.zeros_like(low)
     with np.errstate(over="ignore"):
@@ -74,9 +77,9 @@ def _integral(low: Array, high: Array) -> Array:
 
 
 def firing_rate(mu: ArrayLike, neuron: Neuron) -> Array:
-    """Stationary firing rate in Hz for a mean input `mu` (any shape)."""
+    """Stationary firing rate in Hz for a mean input `mu` (any shape, [..., N] for N neurons; no noise only for all of them)."""
     mu = np.asarray(mu, dtype=np.float64)
-    if neuron.sigma == 0:
+    if np.all(np.asarray(neuron.sigma) == 0):
         above = mu > neuron.threshold
         gap = np.where(above, mu - neuron.threshold, 1.0)
         interval = neuron.tau_m * np.log((gap + neuron.threshold - neuron.reset) / gap)
@@ -93,7 +96,7 @@ def _log_slope(mu: Array, neuron: Neuron) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class InverseTransfer:
-    """Rate (Hz) -> mean input, by a table of exact solutions joined by cubic Hermite pieces in log(rate).
+    """Rate (Hz) -> mean input of one neuron, by a table of exact solutions joined by cubic Hermite pieces in log(rate).
 
     Built once per set of neuron parameters by Newton's method on the table's nodes only; evaluating it is a few array
     operations, so tens of millions of values take seconds. Error below 1e-8 in mu within `range_hz`.
@@ -113,10 +116,10 @@ class InverseTransfer:
             mu = (neuron.threshold - neuron.reset * decay) / (1 - decay)
             slope = np.gradient(mu, log_rate)
             return InverseTransfer(log_rate[0], log_rate[1] - log_rate[0], mu, slope)
-        bottom, top = neuron.threshold - 20 * neuron.sigma, neuron.threshold + 20 * neuron.sigma
-        while firing_rate(top, neuron) < range_hz[1]:
-            top += top - bottom
-        start = np.linspace(bottom, top, 512)
+        top = 20.0
+        while firing_rate(neuron.threshold + neuron.sigma * top, neuron) < range_hz[1]:
+            top *= 2
+        start = neuron.threshold + neuron.sigma * np.sinh(np.linspace(-math.asinh(20), math.asinh(top), 512))
         mu = np.interp(log_rate, np.log(np.maximum(firing_rate(start, neuron), 1e-300)), start)
         for _ in range(50):
             error = np.log(np.maximum(firing_rate(mu, neuron), 1e-300)) - log_rate
@@ -134,3 +137,51 @@ class InverseTransfer:
         d0, d1 = self.slope[node] * self.step, self.slope[node + 1] * self.step
         rise = right - left
         return left + t * (d0 + t * ((3 * rise - 2 * d0 - d1) + t * (d0 + d1 - 2 * rise)))
+
+
+class InverseTransfers:
+    """Rate (Hz) -> mean input of N neurons that may all differ.
+
+    Up to FEW different neurons have a table each. Else, with rate*tau_m and (mu - threshold)/sigma for rate and input, all that
+    a table depends on is g = (threshold - reset)/sigma: tables at values of g evenly spaced in log(g) are joined by cubic
+    Lagrange polynomials. Error then below 1e-6 of threshold - reset.
+    """
+
+    FEW = 32
+    SPACING = 0.05  # of log(g)
+
+    def __init__(self, neurons: Neuron):
+        values = np.array(np.broadcast_arrays(*(np.asarray(each, np.float64) for each in dataclasses.astuple(neurons))))
+        different, label = np.unique(values, axis=1, return_inverse=True)
+        self.label = label.reshape(-1)  # [N] the first of a neuron's tables
+        if different.shape[1] <= self.FEW:
+            self.tables = [InverseTransfer.build(Neuron(*each)) for each in different.T]
+            self.weights = np.ones((1, values.shape[1]))  # [1 or 4, N] of the tables from there on
+            self.scale, self.shift, self.per_tau = 1.0 + 0 * self.weights[0], 0 * self.weights[0], 1.0 + 0 * self.weights[0]
+            return
+        tau_m, self.shift, reset, self.scale = values
+        self.per_tau = tau_m / 1000
+        position = np.log((self.shift - reset) / self.scale) / self.SPACING
+        first = math.floor(position.min()) - 1
+        self.label = np.floor(position).astype(np.int64) - 1 - first
+        x = position - np.floor(position)  # nodes at -1, 0, 1, 2
+        self.weights = np.stack(
+            [-x * (x - 1) * (x - 2) / 6, (x + 1) * (x - 1) * (x - 2) / 2, -(x + 1) * x * (x - 2) / 2, (x + 1) * x * (x - 1) / 6]
+        )
+        range_hz = (1e-3 * self.per_tau.min(), 2e3 * self.per_tau.max())
+        self.tables = [
+            InverseTransfer.build(Neuron(1000.0, 0.0, -math.exp((first + k) * self.SPACING), 1.0), range_hz, 1024)
+            for k in range(self.label.max() + 4)
+        ]
+
+    def __call__(self, rate: Array, part: slice) -> Array:
+        """[..., n] mean inputs of the neurons `part` that give `rate` [..., n] (Hz; NaN where that is NaN)."""
+        mu = np.empty_like(rate)
+        label = self.label[part]
+        for first in np.unique(label):
+            mine = np.flatnonzero(label == first)
+            own, weights = np.arange(len(self.label))[part][mine], self.weights
+            count = rate[..., mine] * self.per_tau[own]
+            total = sum(weight[own] * table(count) for weight, table in zip(weights, self.tables[first:], strict=False))
+            mu[..., mine] = self.shift[own] + self.scale[own] * total
+        return mu

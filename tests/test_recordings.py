@@ -1,5 +1,7 @@
 """From recorded rates to target currents: the store, the stand-in, chunks, subsets, static networks, wrong input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import zarr
@@ -94,15 +96,68 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
         np.testing.assert_allclose(firing_rate(mu, neuron), np.maximum(rate[:, :, members], 0.1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("model", ["lif", "glif1"])
+def test_each_neurons_own_parameters_count(tmp_path, model, own):
+    """By class in the settings, or per neuron in the network; glif1 rests where it says."""
+    random = np.random.default_rng(1)
+    rate = random.uniform(0, 40, (2, 100, 512))
+    rate[:, :, 7] = np.nan
+    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
+                     f"neuron={model}", "neuron.tau_m=[20,8]", "neuron.threshold=[1.2,0.9]", "noise.sigma=[0.4,0.7]",
+                     *(["neuron.rest=[0.2,-0.3]"] if model == "glif1" else []))  # fmt: skip
+    net, _, _ = network.build(dataclasses.replace(config, neuron=compose().neuron))
+    exc = np.asarray(net.excitatory)
+    values = {"tau_m": (20, 8), "threshold": (1.2, 0.9), "reset": (0, 0), "noise_sigma": (0.4, 0.7), "rest": (0.2, -0.3)}
+    values = {name: np.where(exc, *pair) for name, pair in values.items()}
+    if model == "lif":
+        values["rest"] = np.zeros(512)
+    if own:
+        values |= {"tau_m": random.uniform(5, 30, 512), "reset": random.uniform(-0.5, 0.3, 512), "noise_sigma": random.uniform(0.2, 1, 512)}
+        net = Heterogeneous(net, {name: values[name] for name in ("tau_m", "reset", "noise_sigma")})
+    got = targets.from_rates(config.target, config, net, None, recordings.for_config(config, print, QUIET), QUIET)
+    neuron = Neuron(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
+    mu = got + np.asarray(net.bias) + values["rest"]
+    known = np.arange(512) != 7
+    assert np.isnan(got[:, :, 7]).all()
+    np.testing.assert_allclose(firing_rate(mu, neuron)[:, :, known], np.maximum(rate[:, :, known], 0.1), rtol=3e-4)
+
+
+class Heterogeneous:
+    """A network with parameters of each neuron."""
+
+    def __init__(self, net, parameters):
+        self.net, self.parameters = net, parameters
+
+    def __getattr__(self, name):
+        return getattr(self.net, name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["neuron=glif3", "noise.sigma=0.5"], "neuron.name=glif3: should be lif or glif1 for target=recording"),
+        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; should be at least 0.005"),
+    ],
+)
+def test_neurons_without_a_transfer_function_are_refused(tmp_path, overrides, message):
+    rate = np.ones((1, 100, 512))
+    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
+                     *overrides)  # fmt: skip
+    net, _, _ = network.build(config)
+    with pytest.raises(UserError, match=message):
+        targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
+
+
 def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibration():
     """Mean-field rates of the default network from its measured currents, against those simulated."""
     config = compose()
     net, _, _ = network.build(config)
     calibration = targets.run_calibration(config, net)
-    labels, neurons = targets.transfer_neurons(config, net, calibration)
+    neurons, exc = targets.transfer_neurons(config, net, calibration), np.asarray(net.excitatory)
     mu, seen = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
-    for label, neuron in enumerate(neurons):
-        mine = labels == label
+    for mine in (exc, ~exc):
+        neuron = Neuron(*(values[mine] for values in dataclasses.astuple(neurons)))
         spread = float(np.asarray(calibration.sd)[mine].mean())
         by_hand = firing_rate(mu[mine], Neuron(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
         ours = firing_rate(mu[mine], neuron).mean()

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import compose
+from scipy.optimize import brentq
 
 from rlsnet import network, simulate
-from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, firing_rate
 
 PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
@@ -40,6 +41,32 @@ def test_without_noise_the_rate_is_the_closed_form():
 def test_the_inverse_inverts(neuron):
     rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
     np.testing.assert_allclose(firing_rate(InverseTransfer.build(neuron)(rate), neuron), rate, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("n", "tables"), [(5000, None), (31, 31)])
+def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
+    """Against a root finder for each neuron, and by the way back; many neurons share tables, few have their own."""
+    random = np.random.default_rng(4)
+    neurons = Neuron(
+        random.uniform(3, 60, n), random.uniform(0.8, 1.5, n), random.uniform(-0.6, 0.3, n), np.exp(random.uniform(-4, 0.5, n))
+    )
+    inverse = InverseTransfers(neurons)
+    assert tables is None or len(inverse.tables) == tables
+    rate = np.exp(random.uniform(np.log(0.1), np.log(300), (2, 10, n)))
+    rate[0, 3, 5] = np.nan
+    half = slice(n // 2, n)
+    np.testing.assert_array_equal(inverse(rate[:, :, half], half), inverse(rate, slice(0, n))[:, :, half])
+    mu = inverse(rate, slice(0, n))
+    assert np.isnan(mu[0, 3, 5]) and np.isnan(mu).sum() == 1
+    for i in random.choice(n, 30, replace=False):
+        own = Neuron(*(values[i] for values in dataclasses.astuple(neurons)))
+        exact = [
+            brentq(lambda m, r=r, own=own: np.log(firing_rate(m, own) / r), own.threshold - 15 * own.sigma, 40, xtol=1e-12)
+            for r in rate[1, :, i]
+        ]
+        np.testing.assert_allclose(mu[1, :, i], exact, rtol=0, atol=1e-5)
+    low, high = (firing_rate(mu + shift, neurons) for shift in (-1e-5, 1e-5))
+    assert (np.isnan(rate) | ((low < rate) & (rate < high))).all()
 
 
 @pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
