@@ -48,7 +48,14 @@ def test_the_stand_in_is_as_rich_as_said(stand_in):
     early = opened.time.values < -1.9
     selectivity = np.abs(rate[0] - rate[1])[:, busy] / mean[busy]
     assert selectivity[late].mean() > 1.5 * selectivity[early].mean()
+    shape = np.log(np.maximum(rate[:, :, mean > 3], 0.1))
+    shape = (shape - shape.mean(axis=1, keepdims=True)).reshape(300, -1)
+    power = np.linalg.svd(shape / shape.std(axis=0), compute_uv=False) ** 2
+    assert 0.4 < power[:3].sum() / power.sum() < 0.8 < power[:20].sum() / power.sum()  # few courses, that most of the units share
+    step = np.diff(rate, axis=1).std(axis=(0, 1)) / rate.std(axis=(0, 1))
+    assert np.median(step) < 0.35  # smooth: neighbouring bins are alike
     table = zarr.open_group(str(stand_in), mode="r")["unit"]
+    assert 90 < table["n_trials"][:].mean() < 110
     assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
     assert table["n_trials"].shape == (9000, 2)
 
