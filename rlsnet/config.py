@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 class UserError(Exception):
@@ -21,7 +21,10 @@ def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, **rule
     return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **rule})
 
 
-ByClass = float | tuple[float, float]  # one value, or one for excitatory and one for inhibitory neurons
+if TYPE_CHECKING:
+    ByClass = Any  # within a step it is a number or an array; see `neurons.of`
+else:
+    ByClass = float | tuple[float, float]  # one value, or one for excitatory and one for inhibitory neurons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class LIFConfig(NeuronConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _GLIF(NeuronConfig):
+class GLIFConfig(NeuronConfig):
     """What all generalized leaky integrate-and-fire neurons have (Teeter et al., Nat. Commun. 9:709, 2018)."""
 
     tau_m: ByClass = key("membrane time constant", "ms", above=0)
@@ -72,14 +75,14 @@ class _GLIF(NeuronConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _FixedReset(_GLIF):
+class FixedReset(GLIFConfig):
     """A spike resets the voltage to one value."""
 
     reset: ByClass = key("voltage after a spike", "threshold")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _ResetRules(_GLIF):
+class ResetRules(GLIFConfig):
     """A spike leaves a share of the voltage, and raises the threshold for a while."""
 
     reset_fraction: ByClass = key("f_v: share of v - E_L that a spike leaves")
@@ -88,13 +91,13 @@ class _ResetRules(_GLIF):
     threshold_tau: ByClass = key("1/b_s: decay time of that", "ms", above=0)
 
     @property
-    def reset(self) -> ByClass:  # type: ignore[override]
+    def reset(self) -> ByClass:
         """Where trials start from, as with a fixed reset."""
         return self.rest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _AfterSpikeCurrents(_GLIF):
+class AfterSpikeCurrents(GLIFConfig):
     """Two currents that a spike changes: I_j <- keep_j*I_j + jump_j, and that decay in between."""
 
     asc_tau_1: ByClass = key("1/k_1: decay time of the first after-spike current", "ms", above=0)
@@ -106,35 +109,35 @@ class _AfterSpikeCurrents(_GLIF):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GLIF1Config(_FixedReset):
+class GLIF1Config(FixedReset):
     """GLIF1: leaky integrate-and-fire with a resting potential of its own."""
 
     name: str = key("neuron model", choices=("glif1",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GLIF2Config(_ResetRules):
+class GLIF2Config(ResetRules):
     """GLIF2: with reset rules."""
 
     name: str = key("neuron model", choices=("glif2",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GLIF3Config(_AfterSpikeCurrents, _FixedReset):
+class GLIF3Config(AfterSpikeCurrents, FixedReset):
     """GLIF3: with after-spike currents."""
 
     name: str = key("neuron model", choices=("glif3",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GLIF4Config(_AfterSpikeCurrents, _ResetRules):
+class GLIF4Config(AfterSpikeCurrents, ResetRules):
     """GLIF4: with reset rules and after-spike currents."""
 
     name: str = key("neuron model", choices=("glif4",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GLIF5Config(_AfterSpikeCurrents, _ResetRules):
+class GLIF5Config(AfterSpikeCurrents, ResetRules):
     """GLIF5: with reset rules, after-spike currents and a threshold that follows the voltage."""
 
     name: str = key("neuron model", choices=("glif5",))
@@ -499,8 +502,8 @@ def validate(config: Config) -> None:
     for name, values in times.items():
         for value in by_class(values):
             if not is_multiple(value, trial.dt):
-                near = round(value / trial.dt) or 1
-                raise UserError(f"{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms, such as {near * trial.dt:g}.")
+                nearest = (round(value / trial.dt) or 1) * trial.dt
+                raise UserError(f"{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms, such as {nearest:g}.")
     if trial.stim_on > trial.stim_off:
         raise UserError(f"trial.stim_on={trial.stim_on:g} ms: should not be after trial.stim_off={trial.stim_off:g} ms.")
     if trial.stim_off < trial.dt:

@@ -55,7 +55,11 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     sizes = memory.Sizes.of(config, recording.n_units if recording else None, conditions)
     log.info(memory.check(sizes, learning))
     start = time.perf_counter()
-    net, weight, target = network.build(config, recording.n_units if recording else None)
+
+    def activity(net: Network) -> np.ndarray:
+        return np.asarray(targets.run_calibration(config, net).n_spikes)
+
+    net, weight, target = network.build(config, recording.n_units if recording else None, activity)
     members = np.bincount(np.arange(net.n_neurons) // net.group_size)
     edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
     drawn = time.perf_counter()
@@ -122,7 +126,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         show = start(config, run)
         if resumed:
             ready = reopen(config, run)
-            learner = run.load_learner(done, ready.network)
+            learner = run.load_learner(done, ready.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)
         else:

@@ -74,30 +74,80 @@ void ForEachSpike(const bool* spiked, int64_t n, const F& f) {
     if (spiked[j]) f(j);
 }
 
+inline uint32_t Mix(uint32_t x) {  // rng.mix
+  x = (x ^ (x >> 16)) * 0x7FEB352Du;
+  x = (x ^ (x >> 15)) * 0x846CA68Bu;
+  return x ^ (x >> 16);
+}
+
+// The static targets of a spike, drawn anew: wiring.targets_of.
+class Draw {
+ public:
+  Draw(int64_t n, const uint32_t* stream) : n_(n) {
+    if (stream == nullptr) return;
+    stream_[0] = stream[0], stream_[1] = stream[1];
+    a_ = static_cast<uint32_t>(std::sqrt(static_cast<double>(n - 2))) + 1;
+    b_ = (n - 1 + a_ - 1) / a_;
+  }
+  template <typename F>
+  void ForEachTarget(int64_t j, int64_t degree, const F& f) const {
+    const uint32_t s0 = Mix(stream_[0] ^ Mix(static_cast<uint32_t>(j) + 0x9E3779B9u));  // rng.fold
+    const uint32_t s1 = Mix(stream_[1] + s0 * 0x85EBCA6Bu + 1u);
+    for (int64_t k = 0; k < degree; ++k) {
+      uint32_t x = k;
+      do x = Walk(x, s0, s1);
+      while (x >= n_ - 1);
+      const int64_t i = j + 1 + x;
+      f(i < n_ ? i : i - n_);
+    }
+  }
+
+ private:
+  uint32_t Walk(uint32_t x, uint32_t s0, uint32_t s1) const {  // one pass of rng.permute
+    uint32_t left = x / b_, right = x % b_;
+    auto draw = [&](uint32_t round, uint32_t side, uint32_t size) {
+      return ((Mix(Mix((side + round * 0x9E3779B9u) ^ s0) + s1) >> 16) * size) >> 16;
+    };
+    for (uint32_t round = 0; round < 4; ++round) {
+      left += draw(2 * round, right, a_);
+      left -= left < a_ ? 0 : a_;
+      right += draw(2 * round + 1, left, b_);
+      right -= right < b_ ? 0 : b_;
+    }
+    return left * b_ + right;
+  }
+  int64_t n_;
+  uint32_t stream_[2] = {0, 0}, a_ = 1, b_ = 1;
+};
+
 constexpr int64_t AHEAD = 32;  // weights to fetch ahead: they are read here and there
 
 // The spikes of a step, one neuron after the other, in place.
 template <ffi::DataType D>
 ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
-                   ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
+                   ffi::Buffer<ffi::U32> stream, ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
                    ffi::Buffer<D> w, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<ffi::S32>, ffi::ResultBuffer<D> pool_out,
                    ffi::ResultBuffer<D> r_out, ffi::ResultBuffer<ffi::S32> counts_out) {
   using T = ffi::NativeType<D>;
-  const int64_t n = spiked.element_count(), n_static = post.element_count(), n_weights = weight.element_count();
+  const int64_t n = excitatory.element_count(), n_weights = weight.element_count();
+  const bool drawn = stream.element_count() > 0, any_static = drawn || post.element_count() > 0;
+  const Draw draw(n, drawn ? stream.typed_data() : nullptr);
   const int64_t inputs = w.dimensions()[1], size = w.dimensions()[2];
   const int32_t *start = indptr.typed_data(), *to = post.typed_data(), *out = out_indptr.typed_data(), *slot = out_slot.typed_data();
   const T *g = gain.typed_data(), *wt = w.typed_data(), *ws = weight.typed_data();
   T *pool = pool_out->typed_data(), *r = r_out->typed_data();
   int32_t* counts = counts_out->typed_data();
   const Divider by_inputs(std::max<int64_t>(inputs, 1));
-  ForEachSpike(spiked.typed_data(), n, [&](int64_t j) {
+  ForEachSpike(spiked.typed_data(), spiked.element_count(), [&](int64_t j) {
     r[j] += g[2];
     counts[j] += 1;
-    if (n_static) {
+    if (any_static && j < n) {
       const int channel = excitatory.typed_data()[j] ? 0 : 1;
       T* into = pool + channel * n;
       const T one = g[channel];
-      if (n_weights)
+      if (drawn)
+        draw.ForEachTarget(j, start[j + 1] - start[j], [&](int64_t i) { into[i] += one; });
+      else if (n_weights)
         for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one * ws[e];
       else
         for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one;
@@ -122,12 +172,6 @@ ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buff
 }
 
 // --- Noise ------------------------------------------------------------------------------------------------------------
-
-inline uint32_t Mix(uint32_t x) {  // rng.mix
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  x = (x ^ (x >> 15)) * 0x846CA68Bu;
-  return x ^ (x >> 16);
-}
 
 // log(x) for normal x > 0, to 2e-7: the exponent, and a fitted polynomial where sqrt(1/2) <= x < sqrt(2).
 inline float Log(float x) {
@@ -240,6 +284,14 @@ void Downdate(T* P, const T* u, int64_t n_u, int64_t inputs) {
   for (; i < inputs; ++i) DowndateRows<T, 1>(P, u, n_u, inputs, i);
 }
 
+// P = factor*(P - sum_q u_q u_q^T).
+template <typename T>
+void TakeIn(T* P, const T* u, int64_t n_u, T factor, int64_t inputs) {
+  if (n_u) Downdate(P, u, n_u, inputs);
+  if (factor != 1)
+    for (int64_t l = 0; l < inputs * inputs; ++l) P[l] *= factor;
+}
+
 // The sum of a[l]*b[l], in one fixed order.
 template <typename T>
 T Dot(const T* a, const T* b, int64_t n) {
@@ -295,16 +347,17 @@ struct Gathered {
 
 // One update of all groups, in place: each group by one thread, in a fixed order, so that the result does not depend on threads.
 template <ffi::DataType D>
-ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buffer<ffi::S32> pending, ffi::Buffer<ffi::PRED> refresh,
-                 ffi::Buffer<D> decay, ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre, ffi::Buffer<D> lack,
-                 ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out,
-                 ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> g_out) {
+ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buffer<D> forgetting, ffi::Buffer<ffi::S32> pending,
+                 ffi::Buffer<ffi::PRED> refresh, ffi::Buffer<D> decay, ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre,
+                 ffi::Buffer<D> lack, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>,
+                 ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out, ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> factor_out,
+                 ffi::ResultBuffer<D> g_out) {
   using T = ffi::NativeType<D>;
   const int64_t groups = w_out->dimensions()[0], inputs = w_out->dimensions()[1], size = w_out->dimensions()[2];
   const int64_t most = u_out->dimensions()[1], n = lack.element_count(), n_u = pending.typed_data()[0];
-  const bool textbook = gain.typed_data()[0];
+  const bool textbook = flags.typed_data()[0], apply = flags.typed_data()[1];
   const bool dense = refresh.typed_data()[0];
-  const T a = decay.typed_data()[0];
+  const T a = decay.typed_data()[0], lambda = forgetting.typed_data()[0];
   const int64_t now = dense ? 0 : n_u;  // where this update's u goes
   auto range = [&](int64_t begin, int64_t end) {
     Gathered<T> both[2] = {Gathered<T>(inputs), Gathered<T>(inputs)};
@@ -341,34 +394,43 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buff
       T* u = u_out->typed_data() + i * most * inputs;
       T* g = g_out->typed_data() + i * inputs;
       T* w = w_out->typed_data() + i * inputs * size;
+      T& factor = factor_out->typed_data()[i];
+      const int64_t first = i * size, members = std::min(size, n - first);
+      const T* wanting = lack.typed_data() + first;
+      bool on = false;  // whether anyone is trained here
+      for (int64_t s = 0; s < members; ++s) on |= wanting[s] == wanting[s];
+      on &= apply;
       terms.count = 0;
       if (dense) {
-        if (n_u) Downdate(P, u, n_u, inputs);
+        TakeIn(P, u, n_u, factor, inputs);
+        factor = 1;
         for (int64_t l = 0; l < inputs; ++l) terms.Add(P + l * inputs, at.x[l]);
       } else {
         terms.Add(g, a);
-        for (int64_t c = 0; c < at.n_rows; ++c) terms.Add(P + at.rows[c] * inputs, at.s[c]);
+        for (int64_t c = 0; c < at.n_rows; ++c) terms.Add(P + at.rows[c] * inputs, factor * at.s[c]);
         for (int64_t q = 0; q < n_u; ++q) {
           T sum = 0;
           for (int64_t c = 0; c < at.n_rows; ++c) sum += u[q * inputs + at.rows[c]] * at.s[c];
-          terms.Add(u + q * inputs, -sum);
+          terms.Add(u + q * inputs, -factor * sum);
         }
       }
       terms.Sum(k.data(), inputs);
-      const T den = 1 / (1 + Dot(at.x.data(), k.data(), inputs)), root = std::sqrt(den), step = textbook ? den : 1;
+      const T den = 1 / (lambda + Dot(at.x.data(), k.data(), inputs)), root = on ? std::sqrt(den / factor) : 0;
+      const T kept = on ? den : 1, step = on ? (textbook ? den : 1) : 0;
       for (int64_t l = 0; l < inputs; ++l) {
-        g[l] = den * k[l];
+        g[l] = kept * k[l];
         u[now * inputs + l] = root * k[l];
       }
-      const int64_t first = i * size, members = std::min(size, n - first);
+      if (on) factor /= lambda;
       if (size == 1) {
-        const T error = step * (Dot(w, at.x.data(), inputs) + lack.typed_data()[first]);
+        const T error = on ? step * (Dot(w, at.x.data(), inputs) + wanting[0]) : 0;
         for (int64_t l = 0; l < inputs; ++l) w[l] -= k[l] * error;
       } else {
         std::fill(e.begin(), e.end(), T(0));
-        for (int64_t s = 0; s < members; ++s) e[s] = lack.typed_data()[first + s];
+        for (int64_t s = 0; s < members; ++s) e[s] = wanting[s];
         for (int64_t l = 0; l < inputs; ++l)
           for (int64_t s = 0; s < members; ++s) e[s] += w[l * size + s] * at.x[l];
+        for (int64_t s = 0; s < members; ++s) e[s] = e[s] == e[s] ? e[s] : 0;
         for (int64_t l = 0; l < inputs; ++l)
           for (int64_t s = 0; s < members; ++s) w[l * size + s] -= step * k[l] * e[s];
       }
@@ -380,11 +442,12 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> gain, ffi::Buff
 
 // P takes in all that is pending.
 template <ffi::DataType D>
-ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D>, ffi::ResultBuffer<D> P_out) {
+ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D> factor, ffi::Buffer<D>,
+                 ffi::ResultBuffer<D> P_out) {
   const int64_t groups = u.dimensions()[0], most = u.dimensions()[1], inputs = u.dimensions()[2], n_u = pending.typed_data()[0];
   Parallel(threads, groups, std::max<int64_t>(16, std::min<int64_t>(512, groups / 16)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      Downdate(P_out->typed_data() + i * inputs * inputs, u.typed_data() + i * most * inputs, n_u, inputs);
+      TakeIn(P_out->typed_data() + i * inputs * inputs, u.typed_data() + i * most * inputs, n_u, factor.typed_data()[i], inputs);
   });
   return ffi::Error::Success();
 }

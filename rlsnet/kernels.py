@@ -121,9 +121,10 @@ def _call(name: str, changed: tuple[Array, ...], *arguments: Array) -> tuple[Arr
 
 
 def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:
-    """`spikes.deliver`; `changed` are the filters [3, N], r [N] and n_delivered [N]."""
+    """`spikes.deliver`; `changed` are the filters [3, N], r and n_delivered [N+X]."""
     none = jnp.zeros(0, gain.dtype)
-    static = network.indptr, network.post, none if network.weight is None else network.weight
+    drawn = jnp.zeros(0, jnp.uint32) if network.stream is None else network.stream
+    static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
     plastic = network.out_indptr, network.out_slot, none.reshape(0, 0, 1) if w is None else w
     return _call("deliver", changed, spiked, gain, network.excitatory, *static, *plastic)
 
@@ -136,25 +137,36 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
 
 
 def learn(
-    textbook: bool, count: Array, refresh: Array, decay: float, r: Array, arrived: Array, pre: Array, lack: Array, *changed: Array
+    flags: Array,
+    forgetting: float,
+    count: Array,
+    refresh: Array,
+    decay: float,
+    r: Array,
+    arrived: Array,
+    pre: Array,
+    lack: Array,
+    *changed: Array,
 ) -> tuple[Array, ...]:
-    """P [G, L, L], w [G, L, S], u [G, Q, L] and g [G, L] after one update; see `rls.learn_deferred`.
+    """P [G, L, L], w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after one update; see `rls.Pending`.
 
     Args:
-      textbook: the gain.
+      flags: [2] bool, whether the gain is the textbook's, and whether anything is to change.
+      forgetting: factor of each update.
       count: int32, updates that P has yet to take in from u.
       refresh: bool, whether it does so now.
       decay: of r between two updates.
-      r: [N] filtered spikes now.
-      arrived: [N] what spikes since the last update have added to r, exactly 0 where there were none.
+      r: [N+X] filtered spikes now.
+      arrived: [N+X] what spikes since the last update have added to r, exactly 0 where there were none.
       pre: [G, L].
-      lack: [N] u_bal - target.
-      *changed: the four arrays before.
+      lack: [N] u_bal - target, NaN for who is not trained now.
+      *changed: the five arrays before.
     """
     dtype = r.dtype
-    return _call("learn", changed, jnp.bool_(textbook), count, refresh, jnp.asarray(decay, dtype), r, arrived, pre, lack)
+    numbers = jnp.asarray(forgetting, dtype), count, refresh, jnp.asarray(decay, dtype)
+    return _call("learn", changed, flags, *numbers, r, arrived, pre, lack)
 
 
-def flush(count: Array, u: Array, P: Array) -> Array:
-    """P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]."""
-    return _call("flush", (P,), count, u)[0]
+def flush(count: Array, u: Array, factor: Array, P: Array) -> Array:
+    """factor*(P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]); factor [G]."""
+    return _call("flush", (P,), count, u, factor)[0]

@@ -45,10 +45,11 @@ class Sizes:
                 edges = zarrio.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
-        edges = n * config.static.out_degree if edges is None else edges
+        if edges is None:
+            edges = n * getattr(config.static, "out_degree", 0) if getattr(config.static, "storage", "stored") == "stored" else 0
         item = np.dtype(config.engine.precision).itemsize
-        native = (chosen := kernels.choose(config.engine)) == "native"
-        pending = 0 if rls.method(config.rls, chosen) == "dense" else rls.PENDING * (1 if native else 2)
+        form = rls.form(config.rls, kernels.choose(config.engine), np.dtype(config.engine.precision))
+        pending = {"dense": 0, "native": 1, "deferred": 2}["dense" if config.rls.storage == "window" else form] * rls.PENDING
         return Sizes(n, size, inputs, edges, weighted, conditions, config.trial.n_points, config.trial.every, pending, item)
 
 

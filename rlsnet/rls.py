@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from rlsnet import kernels as kernels_
-from rlsnet.config import RLSConfig
+from rlsnet.config import RLSConfig, by_class
 from rlsnet.network import Network
+from rlsnet.storage import Stored, Window, decode, encode, is_plain, starting_sign, window_P
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 WHOLE = 2**25  # numbers of P up to which all groups are updated at once
@@ -28,54 +30,65 @@ PENDING = 16  # updates that P takes in at once in the deferred form
 @partial(jax.tree_util.register_dataclass, data_fields=["w", "P"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """What learning changes, and a checkpoint saves.
+    """What learning changes, and a checkpoint saves. L counts feed-forward and plastic inputs alike.
 
-    w: [G, L, S] plastic weights, threshold*ms.
-    P: [G, L, L] inverse correlation of the plastic inputs, symmetric to the last bit.
+    w: [G, L, S] trained weights, threshold*ms.
+    P: inverse correlation of the inputs, symmetric to the last bit: [G, L, L], or another form of `storage`.
     """
 
     w: Array
-    P: Array
+    P: Stored
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["count", "u", "g", "r", "n_spikes"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["count", "u", "factor", "g", "r", "n_spikes"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Pending:
-    """Updates within a trial that P has yet to take in, P_now = P - sum_q u_q u_q^T, and what the last one left behind.
+    """Updates within a trial that P has yet to take in, P_now = factor*(P - sum_q u_q u_q^T), and what the last one left behind.
 
     count: int32, updates in u.
-    u: [G, Q, L] their sqrt(den)*k; zero, or not to be read, beyond count.
-    g: [G, L] den*k of the last update.
-    r: [N] filtered spikes at the last update.
-    n_spikes: [N] int32, spikes of the trial until then.
+    u: [G, Q, L] their sqrt(den/factor)*k; zero, or not to be read, beyond count.
+    factor: [G] one over the forgetting since P last took in what was pending.
+    g: [G, L] P_now x of the last update's x.
+    r: [N+X] filtered spikes at the last update.
+    n_spikes: [N+X] int32, spikes of the trial until then.
     """
 
     count: Array
     u: Array
+    factor: Array
     g: Array
     r: Array
     n_spikes: Array
 
 
-def method(rls: RLSConfig, kernels: str) -> str:
-    """`dense` or `deferred`, as rls.method asks; auto takes what was faster: on a CPU, XLA does dense updates best."""
-    if rls.method != "auto":
-        return rls.method
-    return "dense" if kernels == "xla" else "deferred"
+def form(rls: RLSConfig, kernels: str, dtype: jnp.dtype, shared: bool = True) -> str:
+    """`dense`, `deferred` or `native` (deferred in compiled kernels), as rls.method asks.
 
+    auto takes what was fastest; where P is in fewer bits, what rounds it least. The native form needs P as it is computed with.
 
-def initial_P(rls: RLSConfig, w: Array, pre: Array, excitatory: Array) -> Array:
-    """[G, L, L]  P_0 = inv(penlambda*I + penmu*[same sign of w]), in closed form.
-
-    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). The sign of a weight is that of
-    its sum over the group, of its presynaptic class where that is zero; padded inputs are in no block.
+    Args:
+      rls: settings.
+      kernels: native, xla or wide.
+      dtype: of the engine's numbers.
+      shared: whether all inputs have one time constant.
     """
-    lam, mu = rls.penlambda, rls.penmu
-    total = jnp.sum(w, axis=2)
-    positive = jnp.where(total == 0, excitatory[pre], total > 0)
-    P = jnp.eye(w.shape[1], dtype=w.dtype)[None] / lam
-    for sign in (positive, ~positive):
-        member = (sign & (pre >= 0)).astype(w.dtype)
+    plain = is_plain(rls, dtype)
+    wanted = rls.method
+    if wanted == "auto":
+        wanted = "dense" if plain and kernels == "xla" else "deferred"
+    return "native" if wanted == "deferred" and plain and kernels == "native" and shared else wanted
+
+
+def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
+    """[G, L, L]  P_0 = inv(penlambda*I + penmu*[same sign of w]), feed-forward inputs inv(penlam_ff*I), in closed form.
+
+    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block.
+    """
+    lam, outside = rls.penlambda, pre >= n_neurons
+    diagonal = jnp.where(outside, 1 / rls.penlam_ff, 1 / lam).astype(dtype)
+    P = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
+    for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True):
+        member = (sign & (pre >= 0) & ~outside).astype(dtype)
         n = jnp.sum(member, axis=1)[:, None, None]
         P = P - (mu / (lam * (lam + n * mu))) * (member[:, :, None] * member[:, None, :])
     return P
@@ -83,76 +96,110 @@ def initial_P(rls: RLSConfig, w: Array, pre: Array, excitatory: Array) -> Array:
 
 def init(rls: RLSConfig, network: Network, w: Array) -> Learner:
     """A learner that has seen nothing, with weights w [G, L, S]."""
-    P = jax.jit(initial_P, static_argnums=0)(rls, w, network.pre, network.excitatory)
-    return Learner(w, P)
+
+    @jax.jit
+    def make(w: Array) -> Stored:
+        positive, dtype = starting_sign(w, network), w.dtype
+        if rls.storage == "window":
+            return Window(jnp.zeros((rls.window, network.n_neurons + network.n_feedforward), dtype), jnp.int32(0), positive)
+        whole = partial(initial_P, rls, n_neurons=network.n_neurons, dtype=dtype)
+        if is_plain(rls, dtype):
+            return whole(positive, network.pre)
+        like = jax.eval_shape(lambda: encode(rls, whole(positive, network.pre)))
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return _by_blocks(network.n_inputs, lambda _, s, p: encode(rls, whole(s, p)), empty, (positive, network.pre))
+
+    return Learner(w, make(w))
 
 
-def update(gain: str, P: Array, w: Array, x: Array, e: Array) -> tuple[Array, Array]:
+def update(rls: RLSConfig, P: Array, w: Array, x: Array, e: Array, on: Array) -> tuple[Array, Array]:
     """One update of one group of S neurons that share L inputs.
 
         k   = P x
-        den = 1/(1 + x.k)
-        P  <- P - den k k^T
+        den = 1/(forgetting + x.k)
+        P  <- (P - den k k^T)/forgetting
         w  <- w - den k e^T        (gain tsn_head: w - k e^T)
 
     Args:
-      gain: textbook or tsn_head.
+      rls: gain and forgetting.
       P: [L, L].
       w: [L, S].
       x: [L] filtered spikes of the inputs.
       e: [S] error of the current, w.x + u_bal - target.
+      on: bool; if not, nothing changes.
 
     Returns:
       P and w after the update.
     """
     k = jnp.matmul(P, x, precision=EXACT)
-    den = 1 / (1 + jnp.dot(x, k, precision=EXACT))
-    step = k if gain == "tsn_head" else den * k
-    return P - den * (k[:, None] * k[None, :]), w - step[:, None] * e[None, :]
+    den = jnp.where(on, 1 / (rls.forgetting + jnp.dot(x, k, precision=EXACT)), 0)
+    P = P - den * (k[:, None] * k[None, :])
+    if rls.forgetting != 1:
+        P = P * jnp.where(on, 1 / rls.forgetting, 1)
+    return P, w - _gain(rls, k, den, on)[:, None] * e[None, :]
 
 
-def update_deferred(gain: str, P: Array, u: Array, w: Array, x: Array, e: Array) -> tuple[Array, Array]:
-    """`update` where P [L, L] stays as it is and lacks sum_q u_q u_q^T, u [Q, L].
+def _gain(rls: RLSConfig, k: Array, den: Array, on: Array) -> Array:
+    """[L] what a weight changes by for an error of -1."""
+    return jnp.where(on, k, 0) if rls.gain == "tsn_head" else den * k
 
-        k   = P x - sum_q u_q (u_q.x)
+
+def update_deferred(
+    rls: RLSConfig, P: Array, u: Array, factor: Array, w: Array, x: Array, e: Array, on: Array
+) -> tuple[Array, Array, Array]:
+    """`update` where P [L, L] stays as it is, and P_now = factor*(P - sum_q u_q u_q^T), u [Q, L].
+
+        k      = factor*(P x - sum_q u_q (u_q.x))
+        u_new  = sqrt(den/factor) k
+        factor <- factor/forgetting
 
     Returns:
-      The u of this update, sqrt(den)*k [L], and w after it.
+      The u of this update [L], and factor and w after it.
     """
     k = jnp.matmul(P, x, precision=EXACT) - jnp.matmul(jnp.matmul(u, x, precision=EXACT), u, precision=EXACT)
-    den = 1 / (1 + jnp.dot(x, k, precision=EXACT))
-    step = k if gain == "tsn_head" else den * k
-    return jnp.sqrt(den) * k, w - step[:, None] * e[None, :]
+    if rls.forgetting != 1:
+        k = factor * k
+    den = jnp.where(on, 1 / (rls.forgetting + jnp.dot(x, k, precision=EXACT)), 0)
+    w = w - _gain(rls, k, den, on)[:, None] * e[None, :]
+    return jnp.sqrt(den / factor) * k, jnp.where(on, factor / rls.forgetting, factor), w
 
 
-def take_in(P: Array, u: Array) -> Array:
-    """[L, L]  P - sum_q u_q u_q^T, written so that it compiles to one pass over P."""
+def take_in(rls: RLSConfig, P: Array, u: Array, factor: Array) -> Array:
+    """[L, L]  factor*(P - sum_q u_q u_q^T), written so that it compiles to one pass over P."""
     for row in u:
         P = P - row[:, None] * row[None, :]
-    return P
+    return P if rls.forgetting == 1 else factor * P
 
 
 def gather_inputs(network: Network, r: Array) -> Array:
-    """[G, L] filtered spikes of each group's plastic inputs, 0 where padded."""
+    """[G, L] filtered spikes of each group's inputs, 0 where padded."""
     return jnp.where(network.pre >= 0, r[network.pre], 0)
 
 
+def by_group(network: Network, values: Array) -> Array:
+    """[N] as [G, S], NaN for the neurons that fill up the last group."""
+    groups, size = network.pre.shape[0], network.group_size
+    return jnp.pad(values, (0, groups * size - network.n_neurons), constant_values=jnp.nan).reshape(groups, size)
+
+
 def errors(network: Network, w: Array, x: Array, lack: Array) -> Array:
-    """[G, S]  e = w.x + lack, where lack [N] is u_bal - target; 0 for the neurons that fill up the last group."""
-    groups, size = w.shape[0], network.group_size
-    lack = jnp.pad(lack, (0, groups * size - network.n_neurons)).reshape(groups, size)
-    return jnp.einsum("gls,gl->gs", w, x, precision=EXACT) + lack
+    """[G, S]  e = w.x + lack, where lack [N] is u_bal - target; 0 for neurons that are not trained, whose lack is NaN."""
+    lack = by_group(network, lack)
+    return jnp.where(jnp.isnan(lack), 0, jnp.einsum("gls,gl->gs", w, x, precision=EXACT) + lack)
 
 
 def begin(rls: RLSConfig, kernels: str, network: Network, learner: Learner, points: int) -> Pending | None:
     """What a trial of so many learning points starts with: nothing pending; None in the dense form."""
-    if method(rls, kernels) == "dense":
-        return None
     groups, inputs, _ = learner.w.shape
+    dtype = learner.w.dtype
+    if rls.storage == "window" or form(rls, kernels, dtype) == "dense":
+        return None
     most = -(-points // -(-points // PENDING))  # equal shares of at most PENDING
-    zeros = partial(jnp.zeros, dtype=learner.P.dtype)
-    n = network.n_neurons
-    return Pending(jnp.int32(0), zeros((groups, most, inputs)), zeros((groups, inputs)), zeros(n), jnp.zeros(n, jnp.int32))
+    zeros = partial(jnp.zeros, dtype=dtype)
+    n = network.n_neurons + network.n_feedforward
+    return Pending(
+        jnp.int32(0), zeros((groups, most, inputs)), jnp.ones(groups, dtype), zeros((groups, inputs)), zeros(n), jnp.zeros(n, jnp.int32)
+    )
 
 
 def learn(
@@ -175,29 +222,43 @@ def learn(
       learner: before.
       pending: before; None chooses the dense form.
       decay: of r between two learning points.
-      r: [N] filtered spikes.
-      n_spikes: [N] int32, spikes of the trial that are in r.
-      lack: [N] u_bal - target: current through static synapses, less the total current wanted.
+      r: [N+X] filtered spikes.
+      n_spikes: [N+X] int32, spikes of the trial that are in r.
+      lack: [N] u_bal - target: current through static synapses, less the total current wanted; NaN: not trained here.
     """
-    if pending is None:
-        return _learn_dense(rls, network, learner, r, lack), None
-    if kernels == "native":
-        return _learn_native(rls, network, learner, pending, decay, r, n_spikes, lack)
-    P, u = _take_in_all(learner.P, pending, pending.count == pending.u.shape[1])
-    count = pending.count % pending.u.shape[1]
-    x = gather_inputs(network, r)
-    latest, w = jax.vmap(partial(update_deferred, rls.gain))(P, u, learner.w, x, errors(network, learner.w, x, lack))
-    u = lax.dynamic_update_slice_in_dim(u, latest[:, None], count, 1)
-    return Learner(w, P), dataclasses.replace(pending, count=count + 1, u=u)
+    shared = "tau_plas" not in network.parameters
+    if pending is not None and form(rls, kernels, r.dtype, shared) == "native":
+        after, pending = _learn_native(rls, network, learner, pending, decay, r, n_spikes, lack)
+    else:
+        x = gather_inputs(network, r)
+        # hidden from the compiler, lest it leaves out what changes nothing
+        on = jnp.any(~jnp.isnan(by_group(network, lack)), axis=1) & lax.optimization_barrier(jnp.bool_(rls.apply))
+        e = errors(network, learner.w, x, lack)
+        if rls.storage == "window":
+            after = _learn_window(rls, network, learner, r, x, e, on)
+        elif pending is None:
+            after = _learn_dense(rls, learner, x, e, on)
+        else:
+            after, pending = _learn_deferred(rls, learner, pending, x, e, on)
+    if rls.dale and rls.apply:
+        exc = network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)]
+        wrong = jnp.where(exc[:, :, None], after.w < 0, after.w > 0) & (network.pre < network.n_neurons)[:, :, None]
+        after = dataclasses.replace(after, w=jnp.where(wrong, 0, after.w))
+    return after, pending
 
 
-def finish(kernels: str, learner: Learner, pending: Pending | None) -> Learner:
+def finish(rls: RLSConfig, kernels: str, learner: Learner, pending: Pending | None) -> Learner:
     """The learner with all that was pending taken into P."""
     if pending is None:
         return learner
-    if kernels == "native":
-        return dataclasses.replace(learner, P=kernels_.flush(pending.count, pending.u, learner.P))
-    return dataclasses.replace(learner, P=_take_in_all(learner.P, pending, jnp.bool_(True))[0])
+    if form(rls, kernels, learner.w.dtype) == "native":
+        return dataclasses.replace(learner, P=kernels_.flush(pending.count, pending.u, pending.factor, _plain(learner.P)))
+    return dataclasses.replace(learner, P=_take_in_all(rls, learner, pending, jnp.bool_(True))[0])
+
+
+def _plain(P: Stored) -> Array:
+    assert isinstance(P, Array)  # `form` sees to it
+    return P
 
 
 def _learn_native(
@@ -205,61 +266,114 @@ def _learn_native(
 ) -> tuple[Learner, Pending]:
     """The deferred form with fewer bytes: most of k follows from the last update.
 
-    r = decay*r_last + arrived, where arrived is 0 but for inputs that spiked. So with g = P_last x_last
+    r = decay*r_last + arrived, where arrived is 0 but for inputs that spiked. So with g = P_last x_last, which is den*k,
 
-        k = decay*g + P arrived - sum_q u_q (u_q.arrived)
+        k = decay*g + factor*(P arrived - sum_q u_q (u_q.arrived))
 
     which needs only the rows of P whose input spiked. Whenever P takes in what is pending, as at a trial's first point, k is P x anew,
     so that rounding does not build up.
     """
     refresh = pending.count % pending.u.shape[1] == 0
     arrived = jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
-    textbook = rls.gain == "textbook"
-    P, w, u, g = kernels_.learn(
-        textbook, pending.count, refresh, decay, r, arrived, network.pre, lack, learner.P, learner.w, pending.u, pending.g
-    )
-    return Learner(w, P), Pending(jnp.where(refresh, 1, pending.count + 1), u, g, r, n_spikes)
+    flags = jnp.array([rls.gain == "textbook", rls.apply])
+    P, w, u, factor, g = kernels_.learn(
+        flags, rls.forgetting, pending.count, refresh, decay, r, arrived, network.pre, lack, _plain(learner.P), learner.w, pending.u,
+        pending.factor, pending.g,
+    )  # fmt: skip
+    return Learner(w, P), Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
 
 
-def _take_in_all(P: Array, pending: Pending, now: Array) -> tuple[Array, Array]:
-    """P and u after P has taken in all of u, if `now`, in place. What is not used of u is zero."""
-    (P,) = _by_blocks(lambda P, u: (jax.vmap(take_in)(P, u),), (P,), (pending.u,), now)
-    return P, jnp.where(now, 0, pending.u)
-
-
-def _learn_dense(rls: RLSConfig, network: Network, learner: Learner, r: Array, lack: Array) -> Learner:
-    """`update` of all groups, by blocks of groups where P is large."""
-    x = gather_inputs(network, r)
-    e = errors(network, learner.w, x, lack)
-    update_all = jax.vmap(partial(update, rls.gain))
-    if learner.P.size <= WHOLE:
-        P, w = update_all(learner.P, learner.w, x, e)
+def _learn_deferred(rls: RLSConfig, learner: Learner, pending: Pending, x: Array, e: Array, on: Array) -> tuple[Learner, Pending]:
+    """`update_deferred` of all groups, P having taken in what was pending where there was no room for more."""
+    P, u, factor = _take_in_all(rls, learner, pending, pending.count == pending.u.shape[1])
+    count = pending.count % pending.u.shape[1]
+    one = jax.vmap(partial(update_deferred, rls))
+    if is_plain(rls, x.dtype):
+        latest, factor, w = one(_plain(P), u, factor, learner.w, x, e, on)
     else:
-        P, w = _by_blocks(update_all, (learner.P, learner.w), (x, e), jnp.bool_(True))
+
+        def block(changed: Any, P: Any, u: Array, x: Array, e: Array, on: Array) -> Any:
+            _, factor, w = changed
+            return one(decode(rls, P, x.shape[1], x.dtype), u, factor, w, x, e, on)
+
+        latest, factor, w = _by_blocks(x.shape[1], block, (jnp.zeros_like(x), factor, learner.w), (P, u, x, e, on))
+    u = lax.dynamic_update_slice_in_dim(u, latest[:, None], count, 1)
+    return Learner(w, P), dataclasses.replace(pending, count=count + 1, u=u, factor=factor)
+
+
+def _take_in_all(rls: RLSConfig, learner: Learner, pending: Pending, now: Array) -> tuple[Stored, Array, Array]:
+    """(P, u, factor) after P has taken in all of u, if `now`, in place. What is not used of u is zero."""
+    inputs, dtype = learner.w.shape[1], learner.w.dtype
+    take = jax.vmap(partial(take_in, rls))
+
+    def block(P: Any, u: Array, factor: Array) -> Any:
+        if is_plain(rls, dtype):
+            return take(P, u, factor)
+        return encode(rls, take(decode(rls, P, inputs, dtype), u, factor))
+
+    P = _by_blocks(inputs, block, learner.P, (pending.u, pending.factor), now)
+    return P, jnp.where(now, 0, pending.u), jnp.where(now, 1, pending.factor)
+
+
+def _learn_dense(rls: RLSConfig, learner: Learner, x: Array, e: Array, on: Array) -> Learner:
+    """`update` of all groups, by blocks of groups where P is large."""
+    one = jax.vmap(partial(update, rls))
+
+    def block(changed: Any, x: Array, e: Array, on: Array) -> Any:
+        P, w = changed
+        if is_plain(rls, x.dtype):
+            return one(P, w, x, e, on)
+        P, w = one(decode(rls, P, x.shape[1], x.dtype), w, x, e, on)
+        return encode(rls, P), w
+
+    if isinstance(learner.P, Array) and learner.P.size <= WHOLE:
+        P, w = block((learner.P, learner.w), x, e, on)
+    else:
+        P, w = _by_blocks(x.shape[1], block, (learner.P, learner.w), (x, e, on))
     return Learner(w, P)
 
 
-def _by_blocks(
-    change: Callable[..., tuple[Array, ...]], changed: tuple[Array, ...], given: tuple[Array, ...], now: Array
-) -> tuple[Array, ...]:
-    """change(*changed, *given) in place, a block of groups at a time, if `now`.
+def _learn_window(rls: RLSConfig, network: Network, learner: Learner, r: Array, x: Array, e: Array, on: Array) -> Learner:
+    """An update with P from the regressors of the last `rls.window` learning points, this one not among them."""
+    window = learner.P
+    assert isinstance(window, Window)
+
+    def block(w: Array, positive: Array, pre: Array, x: Array, e: Array, on: Array) -> Array:
+        regressors = jnp.where(pre >= 0, window.r[:, pre], 0)
+        k = window_P(rls, regressors, positive, pre, network.n_neurons, x)
+        den = jnp.where(on, 1 / (1 + jnp.einsum("gl,gl->g", x, k, precision=EXACT)), 0)
+        return w - jax.vmap(partial(_gain, rls))(k, den, on)[:, :, None] * e[:, None, :]
+
+    w = _by_blocks(x.shape[1], block, learner.w, (window.positive, network.pre, x, e, on))
+    if not rls.apply:
+        return Learner(w, window)
+    seen = lax.dynamic_update_slice_in_dim(window.r, r[None], window.count % rls.window, 0)
+    return Learner(w, dataclasses.replace(window, r=seen, count=window.count + 1))
+
+
+def _by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tuple[Any, ...], now: Array | bool = True) -> Any:
+    """change(changed, *given) in place, a block of groups at a time, if `now`.
 
     Args:
-      change: what becomes of `changed`; must leave it as it is where `given` is 0.
-      changed: arrays [G, ...], P [G, L, L] the first.
-      given: arrays [G, ...].
+      inputs: L, with whose square the work for a group grows.
+      change: what becomes of `changed`.
+      changed: arrays [G, ...], in any pytree.
+      given: arrays [G, ...], in any pytrees.
       now: bool; a loop of no turns otherwise, as a condition might copy P.
     """
-    groups, inputs = changed[0].shape[:2]
+    groups = len(jax.tree.leaves(changed)[0])
     numbers = BLOCK if kernels_.platform_in_use() == "cpu" else BLOCK_GPU
     size = max(1, min(groups, numbers // inputs**2))
 
-    def one_block(index: Array, changed: tuple[Array, ...]) -> tuple[Array, ...]:
+    def one_block(index: Array, changed: Any) -> Any:
         start = jnp.minimum(index * size, groups - size)
         fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps the one before
-        parts = [lax.dynamic_slice_in_dim(array, start, size) for array in (*changed, *given)]
-        own, rest = parts[: len(changed)], parts[len(changed) :]
-        after = change(*own, *(jnp.where(jnp.expand_dims(fresh, tuple(range(1, part.ndim))), part, 0) for part in rest))
-        return tuple(lax.dynamic_update_slice_in_dim(array, part, start, 0) for array, part in zip(changed, after, strict=True))
+        own, parts = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), (changed, given))
 
-    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)
+        def put(array: Array, before: Array, after: Array) -> Array:
+            kept = jnp.where(fresh.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+            return lax.dynamic_update_slice_in_dim(array, kept, start, 0)
+
+        return jax.tree.map(put, changed, own, change(own, *parts))
+
+    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0) if isinstance(now, Array) else -(-groups // size), one_block, changed)

@@ -28,6 +28,9 @@ class Purpose(IntEnum):
     VOLTAGE = 5
     NOISE = 6
     SUBSET = 7
+    FEEDFORWARD = 8
+    FEEDFORWARD_RATE = 9
+    FEEDFORWARD_WEIGHT = 10
     BIAS = 20
     ORDER = 21
 

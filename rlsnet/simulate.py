@@ -16,7 +16,17 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet import inputs, kernels, neurons, rng, spikes
-from rlsnet.config import Config, LIFConfig, NoiseConfig, NoStimulusConfig, OUStimulusConfig, SynapseConfig, TrialConfig
+from rlsnet.config import (
+    Config,
+    FeedforwardConfig,
+    NeuronConfig,
+    NoiseConfig,
+    NoStimulusConfig,
+    StimulusConfig,
+    SynapseConfig,
+    TrialConfig,
+    by_class,
+)
 from rlsnet.network import Network
 
 CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each with random numbers of its own
@@ -27,67 +37,86 @@ class Dynamics:
     """The equations of motion: what is compiled into the step. Times in ms, voltages in units of the threshold."""
 
     trial: TrialConfig
-    neuron: LIFConfig
+    neuron: NeuronConfig
     synapse: SynapseConfig
     noise: NoiseConfig
-    stimulus: OUStimulusConfig | NoStimulusConfig
+    stimulus: StimulusConfig
+    feedforward: FeedforwardConfig
     kernels: str
 
     @staticmethod
     def of(config: Config) -> Dynamics:
         """The part of a configuration that the step depends on, and which kernels compute it."""
-        kind = kernels.choose(config.engine)
-        return Dynamics(config.trial, config.neuron, config.synapse, config.noise, config.stimulus, kind)
+        sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(Dynamics) if field.name != "kernels"}
+        return Dynamics(**sections, kernels=kernels.choose(config.engine))
+
+    def sigma(self, network: Network) -> Any:
+        """Strength of the noise, one number or [N]; None without noise."""
+        values = network.parameters.get("noise_sigma", self.noise.sigma)
+        return None if isinstance(values, float) and values == 0 else values
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["voltage", "noise", "stimulus"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["voltage", "noise", "stimulus", "feedforward", "rates", "condition"], meta_fields=[]
+)
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """[2] uint32 keys of the random numbers of a trial; see `rng`."""
+    """[2] uint32 keys of the random numbers of a trial, see `rng`; and which condition it is, int32."""
 
     voltage: Array
     noise: Array
     stimulus: Array
+    feedforward: Array
+    rates: Array
+    condition: Array
 
     @staticmethod
     def create(seed: int, stage: int) -> Keys:
-        """The keys of a stage. The stimulus is the same in all stages."""
-        voltage, noise = (rng.fold(rng.key(seed, p), stage) for p in (rng.Purpose.VOLTAGE, rng.Purpose.NOISE))
-        return Keys(voltage, noise, rng.key(seed, rng.Purpose.STIMULUS))
+        """The keys of a stage. Stimulus and feed-forward rates are the same in all stages."""
+        own = (rng.Purpose.VOLTAGE, rng.Purpose.NOISE, rng.Purpose.FEEDFORWARD)
+        voltage, noise, feedforward = (rng.fold(rng.key(seed, purpose), stage) for purpose in own)
+        stimulus, rates = rng.key(seed, rng.Purpose.STIMULUS), rng.key(seed, rng.Purpose.FEEDFORWARD_RATE)
+        return Keys(voltage, noise, stimulus, feedforward, rates, jnp.int32(0))
 
     def trial(self, number: Array, condition: Array) -> Keys:
         """The keys of one trial of a stage: its number, from 0, and its condition."""
-        own = rng.fold(self.voltage, number), rng.fold(self.noise, number)
-        return Keys(*(rng.fold(key, condition) for key in (*own, self.stimulus)))
+        own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
+        keys = dataclasses.replace(self, **own)
+        folded = {f.name: rng.fold(getattr(keys, f.name), condition) for f in dataclasses.fields(keys) if f.name != "condition"}
+        return Keys(**folded, condition=condition)
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["i", "spiked", "neuron", "synapses", "r", "stimulus", "u_sum", "n_delivered", "lost"],
+    data_fields=["i", "spiked", "neuron", "synapses", "by_synapse", "r", "stimulus", "rates", "u_sum", "n_delivered", "lost"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class SimState:
-    """The state of one trial.
+    """The state of one trial. Arrays [N+X] have the feed-forward neurons at their end.
 
     i: int32, steps done.
-    spiked: [N] bool, who spiked in the last step, still to be delivered.
+    spiked: [N+X] bool, who spiked in the last step, still to be delivered.
     neuron: the neuron model's own state.
     synapses: [3, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
       current), plastic current.
-    r: [N] spikes filtered with tau_plas, 1/ms.
-    stimulus: [N] stimulus of the next step.
+    by_synapse: [G, X+L, S] the plastic current of each synapse, where tau_plas differs between neurons; else None.
+    r: [N+X] spikes filtered with tau_plas, 1/ms.
+    stimulus: [N] what the stimulus keeps for its next step.
+    rates: [X] feed-forward rates, Hz.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
-    n_delivered: [N] int32, spikes in the trial so far, but for those of the last step.
+    n_delivered: [N+X] int32, spikes in the trial so far, but for those of the last step.
     lost: bool, whether more spikes came at once than fixed shapes had room for, so that this state is not to be used.
     """
 
     i: Array
     spiked: Array
-    neuron: neurons.LIFState
+    neuron: Any
     synapses: Array
+    by_synapse: Array | None
     r: Array
     stimulus: Array
+    rates: Array
     u_sum: Array
     n_delivered: Array
     lost: Array
@@ -95,22 +124,26 @@ class SimState:
     @property
     def n_spikes(self) -> Array:
         """[N] int32, spikes in the trial so far."""
-        return self.n_delivered + self.spiked.astype(jnp.int32)
+        n = self.u_sum.shape[0]
+        return self.n_delivered[:n] + self.spiked[:n].astype(jnp.int32)
 
 
-def init(dynamics: Dynamics, network: Network, keys: Keys) -> SimState:
-    """The start of a trial: random (or the network's own) voltages, all else zero."""
+def init(dynamics: Dynamics, network: Network, keys: Keys, w: Array | None = None) -> SimState:
+    """The start of a trial: random (or the network's own) voltages, all else zero. `w` as in `deliver`, for its shape."""
     zeros = jnp.zeros_like(network.bias)
-    counts = jnp.zeros(zeros.shape, jnp.int32)
+    everybody = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
+    neuron = neurons.of(dynamics.neuron, network.parameters)
     return SimState(
         i=jnp.int32(0),
-        spiked=zeros > 0,
-        neuron=neurons.init(inputs.initial_voltage(network, dynamics.neuron, keys.voltage)),
+        spiked=everybody > 0,
+        neuron=neurons.init(neuron, inputs.initial_voltage(network, neuron, keys.voltage)),
         synapses=jnp.zeros((3, *zeros.shape), zeros.dtype),
-        r=zeros,
+        by_synapse=None if w is None or "tau_plas" not in network.parameters else jnp.zeros_like(w),
+        r=everybody,
         stimulus=zeros,
+        rates=inputs.initial_rates(dynamics.feedforward, network),
         u_sum=zeros,
-        n_delivered=counts,
+        n_delivered=jnp.zeros(everybody.shape, jnp.int32),
         lost=jnp.bool_(False),
     )
 
@@ -126,31 +159,74 @@ def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
     return exc + inh, synapses[2]
 
 
+def balanced(dynamics: Dynamics, network: Network, state: SimState, keys: Keys) -> Array:
+    """[N] u_bal of the last step, what RLS finds there: the current through static synapses, and noise of kind current."""
+    u_bal = currents(network, state.synapses)[0]
+    sigma = dynamics.sigma(network)
+    if dynamics.noise.kind == "current" and sigma is not None:
+        tau_m = neurons.of(dynamics.neuron, network.parameters).tau_m
+        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, _normal(dynamics))
+    return u_bal
+
+
+def _normal(dynamics: Dynamics) -> inputs.Normal:
+    return kernels.normal if dynamics.kernels == "native" else rng.normal
+
+
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array, whole: bool = True) -> SimState:
     """The state after the spikes of the last step have reached their targets, and been counted.
 
     Args:
       dynamics: the equations.
       network: the wiring.
-      w: [G, L, S] plastic weights, or None: static synapses only.
+      w: [G, X+L, S] trained weights, or None: static synapses only.
       state: who spiked, and the filters.
       gain: [3] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r).
       whole: whether to deliver, in wide kernels, also those spikes that fixed shapes have no room for.
     """
-    arguments = network, w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
     if dynamics.kernels == "wide":
         synapses, r, n_delivered, more = spikes.deliver_wide(*arguments, whole)
-        return dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered, lost=state.lost | (more & (not whole)))
-    function = kernels.deliver if dynamics.kernels == "native" else spikes.deliver
-    synapses, r, n_delivered = function(*arguments)
-    return dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
+        state = dataclasses.replace(state, lost=state.lost | (more & (not whole)))
+    else:
+        synapses, r, n_delivered = (kernels.deliver if dynamics.kernels == "native" else spikes.deliver)(*arguments)
+    state = dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
+    if "tau_plas" not in network.parameters:
+        return state
+    tau = network.parameters["tau_plas"]
+    arrived = jnp.where(state.spiked, 1 / (tau - dynamics.trial.dt), 0)  # 1/(tau*a): the step at hand takes a share a of it
+    if state.by_synapse is not None and w is not None:
+        state = dataclasses.replace(state, by_synapse=state.by_synapse + w * _at_inputs(network, arrived)[:, :, None])
+    return dataclasses.replace(state, r=state.r + arrived)
 
 
-def _factors(dynamics: Dynamics, n: int, dtype: Any) -> tuple[Array, Array]:
-    """(decay, gain) [n, 3] of the filters in the steps of a block: a^i, and what a unit of input adds to y."""
-    tau = np.array([dynamics.synapse.tau_exc, dynamics.synapse.tau_inh, dynamics.synapse.tau_plas])
+def _at_inputs(network: Network, values: Array) -> Array:
+    """[G, X+L] values [N+X] of the inputs of each group, 0 where padded."""
+    return jnp.where(network.pre >= 0, values[network.pre], 0)
+
+
+def _decay_by_synapse(dynamics: Dynamics, network: Network, state: SimState) -> SimState:
+    """One step of r and the plastic currents where each presynaptic neuron has its own time constant."""
+    decay = 1 - dynamics.trial.dt / network.parameters["tau_plas"]
+    state = dataclasses.replace(state, r=state.r * decay)
+    if state.by_synapse is None:
+        return state
+    by_synapse = state.by_synapse * _at_inputs(network, decay)[:, :, None]
+    u_plas = jnp.sum(by_synapse, axis=1).reshape(-1)[: network.n_neurons]
+    return dataclasses.replace(state, by_synapse=by_synapse, synapses=state.synapses.at[2].set(u_plas))
+
+
+def _factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array]:
+    """(decay, gain) [n, 3] of the filters in the steps of a block: a^i, and what a unit of input adds to y.
+
+    Where tau_plas differs between neurons the third, and r, are not for blocks: they neither decay nor gain in this way.
+    """
+    shared = "tau_plas" not in network.parameters
+    tau = np.array([dynamics.synapse.tau_exc, dynamics.synapse.tau_inh, by_class(dynamics.synapse.tau_plas)[0]])
     power = (1 - dynamics.trial.dt / tau)[None, :] ** np.arange(1, n + 1)[:, None]
-    return jnp.asarray(power, dtype), jnp.asarray(1 / (tau * power), dtype)
+    gain = 1 / (tau * power) * np.array([1, 1, shared])
+    power[:, 2] = np.where(shared, power[:, 2], 1)
+    return jnp.asarray(power, network.bias.dtype), jnp.asarray(gain, network.bias.dtype)
 
 
 def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
@@ -158,7 +234,7 @@ def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimStat
 
     The filters then hold what the next step takes up, and are no longer those that learning wants.
     """
-    gain = _factors(dynamics, 1, network.bias.dtype)[1][0]
+    gain = _factors(dynamics, network, 1)[1][0]
     state = deliver(dynamics, network, w, state, gain)
     return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
 
@@ -183,7 +259,7 @@ def block(
     Args:
       dynamics: the equations.
       network: the wiring.
-      w: [G, L, S] plastic weights, or None: static synapses only.
+      w: [G, X+L, S] trained weights, or None: static synapses only.
       state: after the last step.
       keys: of this trial.
       n: steps.
@@ -194,25 +270,37 @@ def block(
     Returns:
       The state after the block and, with `record`, [n, W] uint32, the spikes of its steps as `spikes.pack` packs them.
     """
-    dt, like = dynamics.trial.dt, network.bias
-    decay, gain = _factors(dynamics, n, like.dtype)
-    normal = kernels.normal if dynamics.kernels == "native" else rng.normal
+    trial, dt, like = dynamics.trial, dynamics.trial.dt, network.bias
+    decay, gain = _factors(dynamics, network, n)
+    normal, sigma = _normal(dynamics), dynamics.sigma(network)
+    parameters = neurons.of(dynamics.neuron, network.parameters)
 
     def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array | None]:
         decay, gain = factors
         state = deliver(dynamics, network, w, state, gain, whole)
+        if "tau_plas" in network.parameters:
+            state = _decay_by_synapse(dynamics, network, state)
         i = state.i + 1
         u_bal, u_plas = currents(network, state.synapses * decay[:, None])
-        drive, stimulus = network.bias + u_bal, state.stimulus
+        drive, kick = network.bias + u_bal, None
         if w is not None:
             drive = drive + u_plas
-        if stimulated and isinstance(dynamics.stimulus, OUStimulusConfig):
-            drive = drive + stimulus
-            stimulus = inputs.stimulus_step(dynamics.stimulus, dt, stimulus, keys.stimulus, i, normal)
-        kick = inputs.voltage_noise(dynamics.noise, dynamics.neuron.tau_m, dt, keys.noise, i, like, normal)
-        neuron, spiked = neurons.step(dynamics.neuron, dt, state.neuron, i, drive, kick)
-        state = dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron, stimulus=stimulus)
-        return state, spikes.pack(spiked) if record else None
+        if stimulated:
+            since = i - trial.steps(trial.stim_on)
+            now, stimulus = inputs.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.stimulus, keys.condition, i, since, normal)
+            drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
+        if sigma is not None and dynamics.noise.kind == "voltage":
+            kick = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal)
+        elif sigma is not None:
+            drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal)
+        neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, kick)
+        words = spikes.pack(spiked) if record else None
+        if network.n_feedforward:
+            since = i - trial.steps(trial.stim_off)
+            streams = keys.feedforward, keys.rates
+            outside, rates = inputs.feedforward(dynamics.feedforward, dt, network, state.rates, streams, keys.condition, since, trial.every)
+            spiked, state = jnp.concatenate([spiked, outside]), dataclasses.replace(state, rates=rates)
+        return dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron), words
 
     state, words = lax.scan(one_step, state, (decay, gain))
     synapses = state.synapses * decay[-1][:, None]
@@ -264,7 +352,7 @@ def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys:
     """
     trial = dynamics.trial
     on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
-    state = init(dynamics, network, keys)
+    state = init(dynamics, network, keys, w)
     if isinstance(dynamics.stimulus, NoStimulusConfig) or on >= last:
         on = last
     state, _ = advance(dynamics, network, w, state, keys, on)

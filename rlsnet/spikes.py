@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from rlsnet import wiring
 from rlsnet.network import Network
 
 
@@ -56,7 +57,7 @@ def take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tupl
 
 
 def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
-    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N."""
+    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N+X."""
     known = jnp.minimum(j, indptr.shape[0] - 2)
     start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
     valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
@@ -69,8 +70,14 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
     targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         edge, valid = _runs(network.indptr, j, network.static_width)
-        exc = network.excitatory[jnp.minimum(j, n - 1)][:, None]
-        targets.append(jnp.where(valid, network.post[edge] + jnp.where(exc, 0, n), 3 * n).reshape(-1))
+        known = jnp.minimum(j, n - 1)[:, None]
+        if network.stream is None:
+            post = network.post[edge]
+        else:
+            every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
+            post = wiring.targets_of(network.stream, *every, n)
+        exc = network.excitatory[known]
+        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), 3 * n).reshape(-1))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
         values.append(weight.reshape(-1))
@@ -86,7 +93,7 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
 def deliver(
     network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
 ) -> tuple[Array, Array, Array]:
-    """The filters [3, N], r [N] and n_delivered [N] after spikes [N] have reached their targets; see `simulate.deliver`.
+    """The filters [3, N], r and n_delivered [N+X] after spikes [N+X] have reached their targets; see `simulate.deliver`.
 
     Spikes are taken in batches, so that in large networks, where many fire at once, each operation has work enough.
     """
@@ -94,7 +101,7 @@ def deliver(
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, pool, r, n_delivered = carry
-        left, words, blocks, j = take(left, words, blocks, size, n)
+        left, words, blocks, j = take(left, words, blocks, size, len(spiked))
         targets, values = outputs(network, w, j, gain)
         pool = pool.at[targets].add(values, mode="drop")
         return left, words, blocks, pool, r.at[j].add(gain[2], mode="drop"), n_delivered.at[j].add(1, mode="drop")
@@ -121,11 +128,11 @@ def deliver_wide(
       which takes a loop that the device cannot run by itself.
     """
     n = network.n_neurons
-    size, words = room(n), pack(spiked)
+    size, words = room(len(spiked)), pack(spiked)
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
 
     def one_batch(index: Array, pool: Array) -> Array:
-        j = nth(words, count, index * size + jnp.arange(size, dtype=jnp.int32), n)
+        j = nth(words, count, index * size + jnp.arange(size, dtype=jnp.int32), len(spiked))
         targets, values = outputs(network, w, j, gain)
         return pool.at[targets].add(values, mode="drop")
 

@@ -25,12 +25,13 @@ import yaml
 import zarr
 from jax import Array, lax
 
-from rlsnet import zarrio
+from rlsnet import rls, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.memory import free_memory
 from rlsnet.network import Network
 from rlsnet.rls import Learner
+from rlsnet.storage import Kept, Stored, Window, triangle
 from rlsnet.wiring import from_groups, to_groups
 
 log = logging.getLogger(__name__)
@@ -47,25 +48,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _triangle(n: int) -> np.ndarray:
-    """[n, n] int32, the place of each entry of a symmetric matrix in its upper triangle read by rows."""
-    i, j = np.triu_indices(n)
-    place = np.empty((n, n), np.int32)
-    place[i, j] = place[j, i] = np.arange(len(i))
-    return place
-
-
 @partial(jax.jit, static_argnums=2)
-def _packed(P: Array, start: Array, size: int) -> Array:
-    """[size, L(L+1)/2] upper triangles of `size` matrices of P."""
-    i, j = np.triu_indices(P.shape[-1])
-    return lax.dynamic_slice_in_dim(P, start, size)[:, i, j]
+def _packed(numbers: Array, start: Array, size: int) -> Array:
+    """[size, L(L+1)/2] upper triangles of `size` matrices of P, whole or packed."""
+    block = lax.dynamic_slice_in_dim(numbers, start, size)
+    return block if numbers.ndim == 2 else block[(slice(None), *np.triu_indices(numbers.shape[-1]))]
 
 
 @partial(jax.jit, donate_argnums=0)
-def _unpack(P: Array, packed: Array, start: Array) -> Array:
+def _unpack(numbers: Array, packed: Array, start: Array) -> Array:
     """P with the matrices from `start` on replaced by packed ones."""
-    return lax.dynamic_update_slice_in_dim(P, packed[:, _triangle(P.shape[-1])], start, 0)
+    block = packed if numbers.ndim == 2 else packed[:, triangle(numbers.shape[-1])]
+    return lax.dynamic_update_slice_in_dim(numbers, block, start, 0)
 
 
 class Writer:
@@ -200,11 +194,14 @@ class Run:
         best = self._best()
         return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
 
-    def _write(self, path: Path, iteration: int, weight: np.ndarray, config: Config, **attributes: Any) -> zarr.Group:
-        """A checkpoint without P."""
+    def _write(self, path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
+        """A checkpoint without P; weight [N, X+L]."""
         info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
         root = zarr.create_group(str(path), attributes={**info, **attributes})
-        zarrio.write(root, "plastic/weight", weight, ["neuron", "input"], compress=False, units="threshold*ms")
+        x = network.n_feedforward
+        zarrio.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], compress=False, units="threshold*ms")
+        if x:
+            zarrio.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], compress=False, units="threshold*ms")
         return root
 
     def save_checkpoint(self, writer: Writer, iteration: int, network: Network, learner: Learner, config: Config) -> None:
@@ -214,29 +211,43 @@ class Run:
         there is no memory for one, P is written here and now, by blocks.
         """
         writer.wait()
-        groups, inputs = learner.P.shape[:2]
-        entries, dtype = inputs * (inputs + 1) // 2, learner.P.dtype
-        size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * dtype.itemsize)))
-        weight = from_groups(np.array(learner.w), network.n_neurons)
-        blocks: Iterable[np.ndarray] = (
-            np.asarray(_packed(learner.P, jnp.int32(start), min(size, groups - start))) for start in range(0, groups, size)
-        )
-        copied = groups * entries * dtype.itemsize < free_memory() / 2
-        if copied:
-            blocks = list(blocks)
+        weight, P = from_groups(np.array(learner.w), network.n_neurons), learner.P
+        small, numbers = _small(P), None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P
+        blocks: Iterable[np.ndarray] = []
+        copied = True
+        if numbers is not None:
+            groups, inputs, dtype = len(numbers), network.n_inputs, numbers.dtype
+            entries = inputs * (inputs + 1) // 2
+            size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * dtype.itemsize)))
+            on_disk = np.dtype("uint16") if dtype == jnp.bfloat16 else np.dtype(dtype)
+            blocks = (
+                np.asarray(_packed(numbers, jnp.int32(start), min(size, groups - start))).view(on_disk) for start in range(0, groups, size)
+            )
+            copied = groups * entries * dtype.itemsize < free_memory() / 2
+            if copied:
+                blocks = list(blocks)
 
         def write() -> None:
             with zarrio.replacing(self.checkpoints / f"{iteration:06d}.zarr") as temporary:
-                root = self._write(temporary, iteration, weight, config)
+                root = self._write(temporary, iteration, weight, network, config)
+                for name, (values, dims) in small.items():
+                    zarrio.write(root, name, values, dims, compress=False)
+                if numbers is None:
+                    return
                 stored = root.create_array(
                     "P",
                     shape=(groups, entries),
                     chunks=(size, max(1, entries)),
-                    dtype=dtype,
+                    dtype=on_disk,
                     compressors=None,
                     config={"write_empty_chunks": True},
                     dimension_names=["group", "entry"],
-                    attributes={"storage": "full", "layout": "upper triangle by rows", "n_inputs": inputs},
+                    attributes={
+                        "storage": config.rls.storage,
+                        "numbers": str(dtype),
+                        "layout": "upper triangle by rows",
+                        "n_inputs": inputs,
+                    },
                 )
                 for part, block in zip(zarrio.chunks(stored), blocks, strict=True):
                     stored[part] = block
@@ -251,7 +262,7 @@ class Run:
 
         def write() -> None:
             with zarrio.replacing(path) as temporary:
-                self._write(temporary, iteration, weight, config, correlation=correlation)
+                self._write(temporary, iteration, weight, network, config, correlation=correlation)
             for old in self.checkpoints.glob("*.best.zarr"):
                 if old != path:
                     zarrio.remove(old)
@@ -271,21 +282,47 @@ class Run:
         raise UserError(f"test.checkpoint={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
 
     def load_weights(self, path: Path, network: Network) -> Array:
-        """[G, L, S] weights of a checkpoint, on the device."""
-        group = zarrio.open_group(path, "checkpoint", FORMAT)
-        stored = zarrio.array(group, "plastic/weight", [network.n_neurons, network.n_inputs], "f", str(path))
-        zarrio.check_complete(stored)
-        return jnp.asarray(to_groups(zarrio.read(stored).astype(network.bias.dtype), network.group_size))
+        """[G, X+L, S] weights of a checkpoint, on the device."""
+        group, x = zarrio.open_group(path, "checkpoint", FORMAT), network.n_feedforward
+        weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
+        for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
+            if weight[:, columns].size:
+                stored = zarrio.array(group, name, list(weight[:, columns].shape), "f", str(path))
+                zarrio.check_complete(stored)
+                weight[:, columns] = zarrio.read(stored)
+        return jnp.asarray(to_groups(weight, network.group_size))
 
-    def load_learner(self, iteration: int, network: Network) -> Learner:
+    def load_learner(self, iteration: int, network: Network, config: Config) -> Learner:
         """Weights and P after an iteration; P is filled on the device block by block."""
         path = self.checkpoints / f"{iteration:06d}.zarr"
         w = self.load_weights(path, network)
         groups, inputs = w.shape[:2]
         group = zarrio.open_group(path, "checkpoint", FORMAT)
-        stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "f", str(path))
+        like = jax.eval_shape(lambda: rls.init(config.rls, network, w).P)
+        small = {}
+        for name, (expected, _) in _small(like).items():
+            stored = zarrio.array(group, name, list(expected.shape), "fiub", str(path))
+            zarrio.check_complete(stored)
+            small[name] = jnp.asarray(zarrio.read(stored).astype(expected.dtype))
+        if isinstance(like, Window):
+            return Learner(w, Window(small["window/r"], small["window/count"], small["window/positive"]))
+        expected = like.numbers if isinstance(like, Kept) else like
+        stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
         zarrio.check_complete(stored)
-        P = jnp.zeros((groups, inputs, inputs), w.dtype)
+        numbers = jnp.zeros(expected.shape, expected.dtype)
         for part in zarrio.chunks(stored):
-            P = _unpack(P, jnp.asarray(zarrio.read(stored, part).astype(w.dtype)), jnp.int32(part.start))
-        return Learner(w, P)
+            block = zarrio.read(stored, part)
+            block = block.view(jnp.bfloat16) if expected.dtype == jnp.bfloat16 else block.astype(expected.dtype)
+            numbers = _unpack(numbers, jnp.asarray(block), jnp.int32(part.start))
+        return Learner(w, Kept(numbers, small.get("P_scale")) if isinstance(like, Kept) else numbers)
+
+
+def _small(P: Stored) -> dict[str, tuple[Any, list[str]]]:
+    """What a checkpoint holds of P besides its numbers: arrays and the names of their dimensions."""
+    if isinstance(P, Window):
+        return {
+            "window/r": (P.r, ["update", "neuron"]),
+            "window/count": (P.count, []),
+            "window/positive": (P.positive, ["group", "input"]),
+        }
+    return {"P_scale": (P.scale, ["group", "one"])} if isinstance(P, Kept) and P.scale is not None else {}

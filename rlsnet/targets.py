@@ -23,7 +23,6 @@ from rlsnet.config import (
     SinusoidTargetConfig,
     TargetConfig,
     UserError,
-    by_class,
 )
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
@@ -125,10 +124,8 @@ def common_bias(target: SinusoidTargetConfig, config: Config, condition: int) ->
 
 
 def per_neuron(network: Network, name: str, value: ByClass) -> np.ndarray:
-    """[N] a parameter of each neuron: its own (network.parameters), or that of its class."""
-    own = getattr(network, "parameters", {}).get(name)
-    exc, inh = by_class(value)
-    return np.where(np.asarray(network.excitatory), exc, inh) if own is None else np.asarray(own, np.float64)
+    """[N] a parameter of each neuron: its own or its class's (both in network.parameters), or `value`, which all share."""
+    return np.array(np.broadcast_to(np.asarray(network.parameters.get(name, value), np.float64), network.n_neurons))
 
 
 def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> Neuron:
@@ -138,7 +135,7 @@ def transfer_neurons(config: Config, network: Network, calibration: Calibration 
     as measured in each class.
     """
     lif = config.neuron
-    if not isinstance(lif, LIFConfig | GLIF1Config):
+    if type(lif) not in (LIFConfig, GLIF1Config):  # what is derived from them obeys other equations
         raise UserError(
             f"neuron.name={lif.name}: should be lif or glif1 for target=recording, as the formula from rates to currents is theirs;"
             " or give currents with target=currents."

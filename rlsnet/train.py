@@ -19,7 +19,7 @@ from jax import Array, lax
 
 from rlsnet import rls as rls_
 from rlsnet import rng, scores, simulate
-from rlsnet.config import Config, RLSConfig, UserError
+from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
 from rlsnet.rls import Learner, Pending
@@ -71,12 +71,12 @@ def iterate(
     keys = keys.trial(number, condition)
     wanted = target[condition]
     every, kernels = dynamics.trial.every, dynamics.kernels
-    decay = (1 - dynamics.trial.dt / dynamics.synapse.tau_plas) ** every
+    decay = (1 - dynamics.trial.dt / by_class(dynamics.synapse.tau_plas)[0]) ** every
 
     def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry
         state, _ = simulate.advance(dynamics, network, learner.w, state, keys, every)
-        lack = simulate.currents(network, state.synapses)[0] - target_m
+        lack = simulate.balanced(dynamics, network, state, keys) - target_m
         after = simulate.deliver_early(dynamics, network, learner.w, state)
         learner, pending = rls_.learn(rls, kernels, network, learner, pending, decay, state.r, state.n_delivered, lack)
         return (simulate.restart_sum(after), learner, pending), state.u_sum / every
@@ -84,7 +84,7 @@ def iterate(
     state = simulate.before_learning(dynamics, network, learner.w, keys)
     pending = rls_.begin(rls, kernels, network, learner, len(wanted))
     (state, learner, pending), currents = lax.scan(until_learning, (state, learner, pending), wanted)
-    learner = rls_.finish(kernels, learner, pending)
+    learner = rls_.finish(rls, kernels, learner, pending)
     state, _ = simulate.advance(dynamics, network, learner.w, state, keys, 1)
 
     correlation = scores.current_correlation(dynamics.trial, currents, wanted)

@@ -152,10 +152,11 @@ class Case:
         from jax import lax
 
         from rlsnet import rls, simulate
+        from rlsnet.config import by_class
 
         trial, kernels, settings = self.dynamics.trial, self.dynamics.kernels, self.config.rls
         keys = self.keys.trial(jnp.int32(0), jnp.int32(0))
-        decay = (1 - trial.dt / self.dynamics.synapse.tau_plas) ** trial.every
+        decay = (1 - trial.dt / by_class(self.dynamics.synapse.tau_plas)[0]) ** trial.every
 
         @jax.jit
         def follow(net: Any, w: Any, target: Any) -> Any:
@@ -170,7 +171,7 @@ class Case:
                 return rls.learn(settings, kernels, net, *carry, decay, *point), None
 
             carry = learner, rls.begin(settings, kernels, net, learner, trial.n_points)
-            return rls.finish(kernels, *lax.scan(one, carry, points)[0])
+            return rls.finish(settings, kernels, *lax.scan(one, carry, points)[0])
 
         points = follow(self.net, self.learner.w, self.target[0])
         run = jax.jit(updates, donate_argnums=1)
@@ -198,7 +199,7 @@ class Case:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None where there is no saying."""
         from rlsnet import rls
 
-        if rls.method(self.config.rls, self.dynamics.kernels) != "deferred":
+        if rls.form(self.config.rls, self.dynamics.kernels, self.network.bias.dtype) == "dense":
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points

@@ -1,7 +1,9 @@
 """Shared by all tests: strict JAX settings, configurations composed as the command line composes them, small networks."""
 
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
@@ -14,7 +16,7 @@ import zarr
 from rlsnet import kernels
 from rlsnet.cli import compose
 
-__all__ = ["FORMS", "KERNELS", "compose", "small_network", "write_network"]
+__all__ = ["FORMS", "KERNELS", "compose", "difference", "small_network", "write_network"]
 
 KERNELS = ["xla", "wide"] + ([] if kernels.obstacle() else ["native"])  # what this machine can run
 FORMS = [("xla", "dense"), ("wide", "deferred"), ("native", "deferred")][: len(KERNELS)]  # engine.kernels, rls.method
@@ -30,6 +32,31 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests that record figures, so that scripts/validate.py finds them; first, as others then choose by marker."""
+    for item in items:
+        if "witness" in getattr(item, "fixturenames", ()):
+            item.add_marker("validation")
+
+
+@pytest.fixture
+def witness(request, record_property) -> Callable[[str, str, str, str], None]:
+    """witness(case, what, expected, seen): a figure for docs/validation.md. Call it before the assertion, so that a failure shows too."""
+    marker = next((f"-m {name} " for name in ("slow", "witness", "gpu") if request.node.get_closest_marker(name)), "")
+    record_property("command", f"pytest {marker}{request.node.nodeid.partition('[')[0]}")
+
+    def record(case: str, what: str, expected: str, seen: str) -> None:
+        record_property("witness", json.dumps({"case": case, "what": what, "expected": expected, "seen": seen}))
+
+    return record
+
+
+def difference(a, b) -> float:
+    """The largest absolute difference."""
+    return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max())
 
 
 def write_network(path: Path, arrays: dict[str, np.ndarray], group_size: int = 1) -> None:

@@ -182,7 +182,7 @@ def test_a_configuration_of_ones_own(tmp_path):
 WRONG = [
     (["trian"], "trian: no such verb; should be train, simulate, test, plot, info. Did you mean train?"),
     (["train", "config=mouse"], "config=mouse: no such configuration; should be million, mouse_decision, sinusoid, tiny."),
-    (["train", "stimulus=noise"], "stimulus=noise: no such configuration; should be none, ou."),
+    (["train", "stimulus=noise"], "stimulus=noise: no such configuration; should be given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: should be a multiple of trial.dt=0.1 ms"),

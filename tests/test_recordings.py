@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
@@ -113,7 +114,7 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
     config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
                      f"neuron={model}", "neuron.tau_m=[20,8]", "neuron.threshold=[1.2,0.9]", "noise.sigma=[0.4,0.7]",
                      *(["neuron.rest=[0.2,-0.3]"] if model == "glif1" else []))  # fmt: skip
-    net, _, _ = network.build(dataclasses.replace(config, neuron=compose().neuron))
+    net, _, _ = network.build(config)
     exc = np.asarray(net.excitatory)
     values = {"tau_m": (20, 8), "threshold": (1.2, 0.9), "reset": (0, 0), "noise_sigma": (0.4, 0.7), "rest": (0.2, -0.3)}
     values = {name: np.where(exc, *pair) for name, pair in values.items()}
@@ -121,23 +122,14 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
         values["rest"] = np.zeros(512)
     if own:
         values |= {"tau_m": random.uniform(5, 30, 512), "reset": random.uniform(-0.5, 0.3, 512), "noise_sigma": random.uniform(0.2, 1, 512)}
-        net = Heterogeneous(net, {name: values[name] for name in ("tau_m", "reset", "noise_sigma")})
+        given = {name: jnp.asarray(values[name]) for name in ("tau_m", "reset", "noise_sigma")}
+        net = dataclasses.replace(net, parameters={**net.parameters, **given})
     got = targets.from_rates(config.target, config, net, None, recordings.for_config(config, print, QUIET), QUIET)
     neuron = Neuron(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
     mu = got + np.asarray(net.bias) + values["rest"]
     known = np.arange(512) != 7
     assert np.isnan(got[:, :, 7]).all()
     np.testing.assert_allclose(firing_rate(mu, neuron)[:, :, known], np.maximum(rate[:, :, known], 0.1), rtol=3e-4)
-
-
-class Heterogeneous:
-    """A network with parameters of each neuron."""
-
-    def __init__(self, net, parameters):
-        self.net, self.parameters = net, parameters
-
-    def __getattr__(self, name):
-        return getattr(self.net, name)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FORMS, compose
+from conftest import FORMS, compose, difference
 
 from rlsnet import network, rls, wiring
-from rlsnet.rls import Learner
 
 L, S = 24, 3
 DECAY = 0.9
@@ -69,26 +68,30 @@ def run(form, spikes, arrived, y, w0, dtype, gain="textbook"):
     def trial(learner, inputs):
         carry = learner, rls.begin(config, kernels, net, learner, y.shape[1]), jnp.zeros(L, jnp.int32)
         (learner, pending, _), _ = jax.lax.scan(point, carry, inputs)
-        return rls.finish(kernels, learner, pending), None
+        return rls.finish(config, kernels, learner, pending), None
 
     w = jnp.asarray(w0, dtype)
-    learner = Learner(w, rls.initial_P(config, w, net.pre, net.excitatory))
+    learner = rls.init(config, net, w)
     inputs = jnp.asarray(spikes, jnp.int32), jnp.asarray(filtered(arrived), dtype), jnp.asarray(y, dtype)
     return jax.jit(lambda learner: jax.lax.scan(trial, learner, inputs)[0])(learner)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-11), (jnp.float32, 3e-5)])
-def test_v8_is_ridge_regression(x64, form, dtype, tolerance):
+def test_v8_is_ridge_regression(x64, witness, form, dtype, tolerance):
     """After 10,000 updates in 100 trials."""
     spikes, arrived, y, w0 = problem()
     learner = run(form, spikes, arrived, y, w0, dtype)
     assert learner.P.dtype == learner.w.dtype == dtype
     x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
+    errors = []
     for g in range(L // S):
-        w_true, P_true = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
-        np.testing.assert_allclose(learner.w[g], w_true, rtol=0, atol=tolerance * np.abs(w_true).max())
-        np.testing.assert_allclose(learner.P[g], P_true, rtol=0, atol=tolerance * np.abs(P_true).max())
+        truth = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
+        errors.append([difference(a, b) / np.abs(b).max() for a, b in zip((learner.w[g], learner.P[g]), truth, strict=True)])
+    w_error, P_error = np.max(errors, axis=0)
+    what = f"w and P after 10,000 updates in 100 trials, {jnp.dtype(dtype).name}, groups of {S}"
+    witness(f"V8 ridge regression, {' '.join(form)}", what, f"relative error < {tolerance}", f"w {w_error:.1e}, P {P_error:.1e}")
+    assert w_error < tolerance and P_error < tolerance
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -102,26 +105,31 @@ def test_P_is_whole_after_any_number_of_points(x64, form, points):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_P_stays_symmetric_to_the_last_bit_and_positive(form):
+def test_P_stays_symmetric_to_the_last_bit_and_positive(witness, form):
     P = np.asarray(run(form, *problem(30), jnp.float32).P)
+    least = np.linalg.eigvalsh(P.astype(np.float64)).min()
+    seen = f"asymmetry {difference(P, P.transpose(0, 2, 1)):.0f}, least eigenvalue {least:.2e}"
+    witness(f"P, {' '.join(form)}", "after 3000 updates, float32", "symmetric to the bit, positive definite", seen)
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
-    assert np.linalg.eigvalsh(P.astype(np.float64)).min() > 0
+    assert least > 0
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_other_gain_drops_the_denominator(form):
+def test_the_other_gain_drops_the_denominator(witness, form):
     spikes, arrived, y, w0 = problem(1, 1)
     textbook, other = (run(form, spikes, arrived, y, w0, jnp.float32, gain) for gain in ("textbook", "tsn_head"))
     np.testing.assert_array_equal(textbook.P, other.P)
     sign, (_, pre) = np.arange(L) < L // 2, everybody()
     x, e = arrived[0, 0][pre[2]], w0[2].T @ arrived[0, 0][pre[2]] - y[0, 0, 2 * S : 3 * S]
     k = np.linalg.inv(0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :])) @ x
+    seen = np.abs(other.w[2] / (w0[2] - np.outer(k, e)) - 1).max()
+    witness(f"gain tsn_head, {' '.join(form)}", "w after one update, float32", "w - e*k to 1e-5 relative", f"largest error {seen:.1e}")
     np.testing.assert_allclose(other.w[2], w0[2] - np.outer(k, e), rtol=1e-5)
     np.testing.assert_allclose(textbook.w[2], w0[2] - np.outer(k, e) / (1 + x @ k), rtol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", [2, 6, 14, 16, 22, 58, 128])
-def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, inputs):
+def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, witness, inputs):
     """Vectors of 16 and 8 numbers, their rests, and groups that end within a range of a thread; neighbours stay untouched."""
     config = compose("network.n_neurons=150", "static.out_degree=0", f"plastic.n_inputs={inputs}", "plastic.group_size=4",
                      "engine.precision=float64")  # fmt: skip
@@ -138,8 +146,11 @@ def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, inputs):
             spiked = random.random(150) < (0.2 if point else 1)
             r, n_spikes = DECAY * r + spiked * random.gamma(0.5, 0.05, 150), n_spikes + spiked.astype(np.int32)
             learner, pending = learn(learner, pending, DECAY, jnp.asarray(r), jnp.asarray(n_spikes), jnp.asarray(random.normal(size=150)))
-        results.append(rls.finish(kernels, learner, pending))
-    for learner in results[1:]:
+        results.append(rls.finish(settings, kernels, learner, pending))
+    for (kernels, method), learner in zip(FORMS[1:], results[1:], strict=True):
+        seen = f"w differs by {difference(learner.w, results[0].w):.1e}, P by {difference(learner.P, results[0].P):.1e}"
+        what = f"20 updates of 150 neurons with L = {inputs}, float64"
+        witness(f"updates agree, xla dense and {kernels} {method}", what, "w to 1e-12, P to 1e-13", seen)
         np.testing.assert_allclose(learner.P, results[0].P, rtol=0, atol=1e-13)
         np.testing.assert_allclose(learner.w, results[0].w, rtol=0, atol=1e-12)
     assert np.abs(np.asarray(results[0].w - start.w)).max() > 0.01
@@ -152,7 +163,8 @@ def test_initial_P_is_the_inverse_where_signs_are_mixed_and_inputs_padded(x64):
     excitatory = jnp.array([True, True, False, False])
     sign = np.array([1, -1, 1, -1, 1, 0])  # a zero weight takes its input's class, padding is in no block
     same = (sign[:, None] == sign[None, :]) & (sign != 0)
-    P = rls.initial_P(config, jnp.asarray(w)[:, :, None], jnp.asarray(pre), excitatory)[0]
+    net = dataclasses.replace(everybody()[0], pre=jnp.asarray(pre), excitatory=excitatory)
+    P = rls.init(config, net, jnp.asarray(w)[:, :, None]).P[0]
     np.testing.assert_allclose(P, np.linalg.inv(0.3 * np.eye(6) + 0.2 * same), atol=1e-14)
 
 
@@ -161,7 +173,7 @@ def dense(config, net, learner, r, lack):
     return rls.learn(config.rls, "xla", net, learner, None, DECAY, r, jnp.zeros(r.shape, jnp.int32), lack)[0]
 
 
-def test_groups_learn_as_their_neurons_would_alone():
+def test_groups_learn_as_their_neurons_would_alone(witness):
     """S neurons that share inputs, in one group or each with its own P, learn the same weights."""
     shared = compose("network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", "plastic.group_size=7")
     net, weight, _ = network.build(shared)
@@ -173,6 +185,8 @@ def test_groups_learn_as_their_neurons_would_alone():
         r, u, target = (jnp.asarray(random.gamma(0.5, 0.05, 60), jnp.float32) for _ in range(3))
         learners = [dense(shared, n, learner, r, u - target) for n, learner in zip((net, alone), learners, strict=True)]
     grouped, single = (wiring.from_groups(np.asarray(x.w), 60) for x in learners)
+    what, seen = "weights of 60 neurons after 50 updates, float32", f"largest difference {difference(grouped, single):.1e}"
+    witness("groups of 7 learn as their neurons alone", what, "equal to 2e-5", seen)
     np.testing.assert_allclose(grouped, single, rtol=2e-5, atol=2e-5)
     assert not np.any(np.asarray(learners[0].w)[-1, :, 60 % 7 :])  # what fills up the last group stays zero
     assert np.abs(single - weight).max() > 0.1

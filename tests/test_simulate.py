@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import KERNELS, compose, small_network, write_network
+from conftest import KERNELS, compose, difference, small_network, write_network
 
 from rlsnet import evaluate, kernels, network, neurons, rls, simulate, spikes, wiring
 from rlsnet.config import UserError
@@ -29,32 +29,40 @@ def spikes_of(dynamics, net, keys, steps, w=None, start=None):
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
-def test_v7_interval_is_exact(refractory):
+def test_v7_interval_is_exact(witness, refractory):
     """From reset to threshold at mu = 1.5 takes the first n with 1.5*(1 - 0.99^n) > 1, that is 110 steps."""
     config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", f"neuron.refractory={refractory}")
     net, _, _ = network.build(config)
     net = dataclasses.replace(net, bias=jnp.full(40, 1.5, jnp.float32), v0=jnp.zeros(40, jnp.float32))
     step, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 1000)
     interval = 110 + round(refractory / 0.1)
-    np.testing.assert_array_equal(step[neuron == 17], np.arange(109, 1000, interval))
+    own = step[neuron == 17]
+    what, intervals = f"mu 1.5, no noise, refractory {refractory} ms", ", ".join(map(str, np.unique(np.diff(own))))
+    seen = f"step {own[0] + 1}, then after {intervals} steps, {len(own)} spikes"
+    witness("V7 interval between spikes", what, f"step 110, then after {interval} steps, exactly", seen)
+    np.testing.assert_array_equal(own, np.arange(109, 1000, interval))
 
 
-def test_v4_default_network_in_balance():
+def test_v4_default_network_in_balance(witness):
     """Rates, mean currents, their temporal s.d. and the irregularity of the static network (TSN and NEST agree on the rates)."""
     config = compose()
     net, _, _ = network.build(config)
     calibration = simulate.calibrate(Dynamics.of(config), net, keys_of())
     exc = np.asarray(net.excitatory)
-    rate = np.asarray(calibration.n_spikes) / 2.0
-    assert rate[exc].mean() == pytest.approx(3.41, abs=0.04)
-    assert rate[~exc].mean() == pytest.approx(6.14, abs=0.04)
-    mean, sd = np.asarray(calibration.mean), np.asarray(calibration.sd)
-    assert mean[exc].mean() == pytest.approx(-1.161, abs=0.01)
-    assert mean[~exc].mean() == pytest.approx(-0.779, abs=0.01)
-    assert sd[exc].mean() == pytest.approx(0.4715, abs=0.005)
+    rate, mean, sd = np.asarray(calibration.n_spikes) / 2.0, np.asarray(calibration.mean), np.asarray(calibration.sd)
+    for what, unit, values, who, expected, tolerance in (
+        ("rate of excitatory neurons", " Hz", rate, exc, 3.41, 0.04),
+        ("rate of inhibitory neurons", " Hz", rate, ~exc, 6.14, 0.04),
+        ("mean current of excitatory neurons after 1 s", "", mean, exc, -1.161, 0.01),
+        ("mean current of inhibitory neurons after 1 s", "", mean, ~exc, -0.779, 0.01),
+        ("temporal s.d. of the current after 1 s", "", sd, exc, 0.4715, 0.005),
+    ):
+        seen = values[who].mean()
+        witness("V4 static default network", what, f"{expected}{unit} +- {tolerance}", f"{seen:.4f}{unit} ({seen - expected:+.4f})")
+        assert seen == pytest.approx(expected, abs=tolerance)
 
 
-def test_v4_spiking_is_irregular():
+def test_v4_spiking_is_irregular(witness):
     """Mean CV of the intervals between spikes in one trial of 2 s, over neurons with three spikes or more."""
     config = compose()
     net, _, _ = network.build(config)
@@ -62,11 +70,13 @@ def test_v4_spiking_is_irregular():
     order = np.argsort(neuron, kind="stable")
     trains = np.split(step[order], np.cumsum(np.bincount(neuron, minlength=4096))[:-1])
     intervals = [np.diff(train) for train in trains if len(train) >= 3]
-    assert np.mean([i.std() / i.mean() for i in intervals]) == pytest.approx(0.776, abs=0.03)
+    seen = np.mean([i.std() / i.mean() for i in intervals])
+    witness("V4 static default network", "CV of the intervals between spikes, 2 s", "0.776 +- 0.03", f"{seen:.3f} ({seen - 0.776:+.3f})")
+    assert seen == pytest.approx(0.776, abs=0.03)
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size):
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witness, size):
     write_network(tmp_path / "n.zarr", small_network(2, group_size=size), size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
     net, weight, _ = network.build(config)
@@ -76,18 +86,20 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, size
         jax.jit(lambda net, w, state, keys, n=n: simulate.advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)
     ]
     state = simulate.init(dynamics, net, keys)
-    active = 0
+    active, error = 0, 0.0
     for turn in range(300):
         state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
         expected = rls.errors(net, w, rls.gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
-        np.testing.assert_allclose(state.synapses[2], expected, atol=1e-12, rtol=0)
+        error = max(error, difference(state.synapses[2], expected))
         active += int(np.any(np.asarray(state.synapses[2]) != 0))
-    assert active > 200
+    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}"
+    witness("V9 plastic current", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    assert error < 1e-12 and active > 200
 
 
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
-def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kind):
+def test_delivery_is_a_matrix_product(x64, tmp_path, witness, n, size, kind):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
@@ -105,17 +117,21 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, n, size, kind):
     dynamics, w = Dynamics.of(config), jnp.asarray(wiring.to_groups(weight, size))
     before = dataclasses.replace(simulate.init(dynamics, net, keys_of()), i=jnp.int32(9))
     send = jax.jit(lambda state: simulate.deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0])))
+    error = 0.0
     for share in (0, 0.03, 0.5, 1):
         spiked = np.random.default_rng(1).random(n) < share
         after = send(dataclasses.replace(before, spiked=jnp.asarray(spiked)))
         expected = 2 * static @ (spiked & exc), 3 * static @ (spiked & ~exc), 5 * plastic @ spiked
-        np.testing.assert_allclose(after.synapses, np.stack(expected), atol=1e-12)
+        error = max(error, difference(after.synapses, np.stack(expected)))
         np.testing.assert_array_equal(after.r, 5.0 * spiked)
         np.testing.assert_array_equal(after.n_delivered, spiked)
         np.testing.assert_array_equal(after.n_spikes, 2 * spiked)  # still on their way, as far as the state knows
         early = simulate.deliver_early(dynamics, net, w, dataclasses.replace(before, spiked=jnp.asarray(spiked)))
         np.testing.assert_array_equal(early.n_spikes, spiked)
         assert not np.any(np.asarray(early.spiked))
+    what = f"{n} neurons in groups of {size}; 0, 3, 50 and 100 % of them spike; float64"
+    witness(f"delivery is a matrix product, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    assert error < 1e-12
 
 
 def test_who_spikes_is_reset_and_waits():
@@ -129,7 +145,7 @@ def test_who_spikes_is_reset_and_waits():
 
 @pytest.mark.parametrize("kind", KERNELS[1:])
 @pytest.mark.parametrize("size", [1, 16])
-def test_all_kernels_make_the_same_spikes(monkeypatch, kind, size):
+def test_all_kernels_make_the_same_spikes(monkeypatch, witness, kind, size):
     """Float32, a static network with plastic synapses, and in wide kernels more spikes than there is room for, now and then."""
     monkeypatch.setattr(spikes, "room", lambda n: 2)
     counts = []
@@ -141,6 +157,9 @@ def test_all_kernels_make_the_same_spikes(monkeypatch, kind, size):
         counts.append((step, neuron))
         assert np.sum(np.bincount(step) > 2) > 20 and np.sum(np.bincount(step) <= 2) > 500
         np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
+    one, other = (set(zip(step.tolist(), neuron.tolist(), strict=True)) for step, neuron in counts)
+    what, seen = f"2003 steps of `tiny`, float32, groups of {size}", f"{len(one)} spikes, {len(one ^ other)} differ"
+    witness(f"kernels agree, xla and {kind}", what, "the same spikes", seen)
     np.testing.assert_array_equal(*counts)
 
 
@@ -216,7 +235,7 @@ def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions(
     assert not np.array_equal(v[0], v[1])
 
 
-def test_the_stimulus_is_an_ornstein_uhlenbeck_process():
+def test_the_stimulus_is_an_ornstein_uhlenbeck_process(witness):
     """Its s.d. after 10 time constants is sigma*sqrt(tau/2), its correlation over one time constant 1/e."""
     config = compose("network.n_neurons=20000", "static.out_degree=0", "plastic.n_inputs=2", "trial.stim_on=100", "trial.stim_off=320")
     net, _, _ = network.build(config)
@@ -226,8 +245,11 @@ def test_the_stimulus_is_an_ornstein_uhlenbeck_process():
     later = jax.jit(lambda state: simulate.advance(dynamics, net, None, state, keys, 200, stimulated=True)[0])
     first = run(state)
     a, b = np.asarray(first.stimulus), np.asarray(later(first).stimulus)
-    assert a.std() == pytest.approx(0.2 * np.sqrt(10), rel=0.02)
-    assert np.corrcoef(a, b)[0, 1] == pytest.approx(np.exp(-1), abs=0.02)
+    sd, correlation = a.std(), np.corrcoef(a, b)[0, 1]
+    expected = f"{0.2 * np.sqrt(10):.4f} +- 2 %, {np.exp(-1):.4f} +- 0.02"
+    witness("stimulus", "s.d. after 10 tau, correlation over one tau, 20,000 neurons", expected, f"{sd:.4f}, {correlation:.4f}")
+    assert sd == pytest.approx(0.2 * np.sqrt(10), rel=0.02)
+    assert correlation == pytest.approx(np.exp(-1), abs=0.02)
 
 
 def test_before_learning_stops_one_step_short_of_the_stimulus_end():

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compose
+from conftest import compose, difference
 from scipy.optimize import brentq
 
 from rlsnet import network, simulate
@@ -14,10 +14,13 @@ from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, firing_ra
 PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
 
-def test_inverse_gives_the_published_currents():
+def test_inverse_gives_the_published_currents(witness):
     rate = [0.1, 0.480769, 1.3125, 10.0622, 27.5787]
     current = [-0.749397, -0.525916, -0.358576, 0.100442, 0.466731]
-    np.testing.assert_allclose(InverseTransfer.build(PUBLISHED)(rate), current, atol=5e-6)
+    seen = InverseTransfer.build(PUBLISHED)(rate)
+    words = f"{', '.join(f'{u:.6f}' for u in seen)}: largest error {difference(seen, current):.1e}"
+    witness("V1 inverse transfer function", "current (threshold) of 5 rates at sigma 0.65", f"{current} to 5e-6", words)
+    np.testing.assert_allclose(seen, current, atol=5e-6)
 
 
 @pytest.mark.parametrize(
@@ -27,20 +30,29 @@ def test_inverse_gives_the_published_currents():
         (0.3, [0, 0.5, 1], [0.00266867, 4.59712, 45.3125]),
     ],
 )
-def test_forward_gives_the_published_rates(sigma, mu, rate):
-    np.testing.assert_allclose(firing_rate(mu, dataclasses.replace(PUBLISHED, sigma=sigma)), rate, rtol=1e-5)
+def test_forward_gives_the_published_rates(witness, sigma, mu, rate):
+    seen = firing_rate(mu, dataclasses.replace(PUBLISHED, sigma=sigma))
+    words = f"{', '.join(f'{r:.6g}' for r in seen)}: largest relative error {np.abs(seen / rate - 1).max():.1e}"
+    witness("V2 transfer function", f"rate (Hz) at sigma {sigma}, mu {mu}", f"{rate} to 1e-5 relative", words)
+    np.testing.assert_allclose(seen, rate, rtol=1e-5)
 
 
-def test_without_noise_the_rate_is_the_closed_form():
+def test_without_noise_the_rate_is_the_closed_form(witness):
     quiet = dataclasses.replace(PUBLISHED, sigma=0.0)
-    np.testing.assert_allclose(firing_rate([0.9, 1.5, 3.0], quiet), [0, 100 / np.log(3), 100 / np.log(1.5)])
+    seen, rate = firing_rate([0.9, 1.5, 3.0], quiet), [0, 100 / np.log(3), 100 / np.log(1.5)]
+    words = f"{', '.join(f'{r:.6g}' for r in seen)}: largest error {difference(seen, rate):.1e} Hz"
+    witness("transfer function without noise", "rate (Hz) at mu 0.9, 1.5, 3", "closed form 0, 91.0239, 246.63 to 1e-7 relative", words)
+    np.testing.assert_allclose(seen, rate)
     np.testing.assert_allclose(InverseTransfer.build(quiet)(firing_rate([1.5, 3.0], quiet)), [1.5, 3.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("neuron", [PUBLISHED, Neuron(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
-def test_the_inverse_inverts(neuron):
+def test_the_inverse_inverts(witness, neuron):
     rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
-    np.testing.assert_allclose(firing_rate(InverseTransfer.build(neuron)(rate), neuron), rate, rtol=1e-8)
+    back = firing_rate(InverseTransfer.build(neuron)(rate), neuron)
+    what = f"5000 rates of 0.1-500 Hz to currents and back; tau_m {neuron.tau_m:g} ms, sigma {neuron.sigma:.3g}"
+    witness("transfer function, there and back", what, "relative error < 1e-8", f"largest {np.abs(back / rate - 1).max():.1e}")
+    np.testing.assert_allclose(back, rate, rtol=1e-8)
 
 
 @pytest.mark.parametrize(("n", "tables"), [(5000, None), (31, 31)])
@@ -70,7 +82,7 @@ def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
 
 
 @pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
-def test_noisy_neurons_fire_as_published(mu, rate):
+def test_noisy_neurons_fire_as_published(witness, mu, rate):
     """The Euler scheme at dt = 0.1 ms, by simulation; and the corrected formula comes closer to it than the plain one."""
     config = compose("network.n_neurons=8000", "static.out_degree=0", "plastic.n_inputs=2", "noise.sigma=0.65", "stimulus=none",
                      "trial.stim_off=200", "trial.stim_on=200", "trial.duration=1800")  # fmt: skip
@@ -78,6 +90,10 @@ def test_noisy_neurons_fire_as_published(mu, rate):
     net = dataclasses.replace(net, bias=jnp.full(8000, mu, jnp.float32))
     keys = simulate.Keys.create(3, simulate.CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
     seen = np.asarray(simulate.calibrate(simulate.Dynamics.of(config), net, keys).n_spikes).mean() / 2.0
-    assert seen == pytest.approx(rate, rel=0.015)
     plain, corrected = firing_rate(mu, PUBLISHED), firing_rate(mu, PUBLISHED.with_euler(0.1))
+    what = f"8000 neurons with noise alone, mu {mu}, sigma 0.65, dt 0.1 ms, 2 s"
+    witness("V3 noisy neurons", what, f"{rate} Hz +- 1.5 %", f"{seen:.3f} Hz ({100 * (seen / rate - 1):+.2f} %)")
+    closer = f"{corrected:.2f} Hz with it ({100 * (corrected / rate - 1):+.1f} %), {plain:.2f} without ({100 * (plain / rate - 1):+.1f} %)"
+    witness("V3 formula with the Euler correction", f"rate of the formula, mu {mu}", "error < 0.3 of that without", closer)
+    assert seen == pytest.approx(rate, rel=0.015)
     assert abs(corrected - rate) < 0.3 * abs(plain - rate)
