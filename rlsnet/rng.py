@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     FEEDFORWARD_WEIGHT = 10
     BIAS = 20
     ORDER = 21
+    TRANSFER = 22
 
 
 def mix(x: Array) -> Array:

@@ -5,16 +5,17 @@ NaN means not trained: a whole neuron, or a bin of one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import singledispatch
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from scipy.signal import lfilter
 
-from rlsnet import rng
+from rlsnet import neurons, rng
 from rlsnet.config import (
-    ByClass,
     Config,
     CurrentsTargetConfig,
     GLIF1Config,
@@ -27,11 +28,12 @@ from rlsnet.config import (
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
 from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
-from rlsnet.transfer import InverseTransfers, Neuron
+from rlsnet.transfer import InverseTransfers, Neuron, SimulatedInverse
 
 Tell = Callable[[int, int], None]
 
 LEAST_NOISE = 0.005  # of threshold - reset; below, the transfer function is a step
+MOST_SIMULATED = 8  # different neurons, seconds each
 
 
 def run_calibration(config: Config, network: Network) -> Calibration:
@@ -123,34 +125,61 @@ def common_bias(target: SinusoidTargetConfig, config: Config, condition: int) ->
     return b[trial.steps(trial.stim_off) + trial.every - 1 :: trial.every]
 
 
-def per_neuron(network: Network, name: str, value: ByClass) -> np.ndarray:
-    """[N] a parameter of each neuron: its own or its class's (both in network.parameters), or `value`, which all share."""
-    return np.array(np.broadcast_to(np.asarray(network.parameters.get(name, value), np.float64), network.n_neurons))
+def per_neuron(network: Network, value: Any) -> np.ndarray:
+    """[N] float64 from a parameter that is one number for all, or [N]."""
+    return np.array(np.broadcast_to(np.asarray(value, np.float64), network.n_neurons))
+
+
+def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray:
+    """[N] s.d. of the static currents in time, as measured in each class; 0 without static synapses."""
+    spread = np.zeros(network.n_neurons)
+    if calibration is not None:
+        sd, exc = np.asarray(calibration.sd, np.float64), np.asarray(network.excitatory)
+        for members in (exc, ~exc):
+            spread[members] = sd[members].mean() if members.any() else 0
+    return spread
 
 
 def transfer_neurons(config: Config, network: Network, calibration: Calibration | None) -> Neuron:
     """What the transfer function knows of the N neurons, each with its own parameters.
 
-    Without static synapses the noise is noise.sigma. With them, the fluctuations of the static currents are added,
-    as measured in each class.
+    Without static synapses the noise is noise.sigma. With them, the fluctuations of the static currents are added.
     """
-    lif = config.neuron
-    if type(lif) not in (LIFConfig, GLIF1Config):  # what is derived from them obeys other equations
-        raise UserError(
-            f"neuron.name={lif.name}: should be lif or glif1 for target=recording, as the formula from rates to currents is theirs;"
-            " or give currents with target=currents."
-        )
-    parameters = {name: per_neuron(network, name, getattr(lif, name)) for name in ("tau_m", "threshold", "reset")}
-    neuron = Neuron(**parameters, sigma=per_neuron(network, "noise_sigma", config.noise.sigma))
+    model, sigma = neurons.of(config.neuron, network.parameters), network.parameters.get("noise_sigma", config.noise.sigma)
+    neuron = Neuron(*(per_neuron(network, value) for value in (model.tau_m, model.threshold, model.reset, sigma)))
     if getattr(config.target, "euler_correction", False):
         neuron = neuron.with_euler(config.trial.dt)
-    if calibration is None:
-        return neuron
-    sd, classes = np.asarray(calibration.sd, np.float64), np.asarray(network.excitatory)
-    spread = np.zeros(network.n_neurons)
-    for members in (classes, ~classes):
-        spread[members] = sd[members].mean() if members.any() else 0
-    return neuron.with_synaptic_noise(spread, (config.synapse.tau_exc + config.synapse.tau_inh) / 2)
+    return neuron.with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
+
+
+def _tau_static(config: Config) -> float:
+    """Correlation time of the static currents, ms."""
+    return (config.synapse.tau_exc + config.synapse.tau_inh) / 2
+
+
+def simulated_inverse(config: Config, network: Network, calibration: Calibration | None) -> Callable[[np.ndarray, slice], np.ndarray]:
+    """Rate -> mean input, as `InverseTransfers`, for models without a formula: each different neuron is simulated."""
+    own = {name: per_neuron(network, value) for name, value in network.parameters.items() if name in vars(config.neuron)}
+    sigma = per_neuron(network, network.parameters.get("noise_sigma", config.noise.sigma))
+    different, label = np.unique([*own.values(), sigma, synaptic_sd(network, calibration)], axis=1, return_inverse=True)
+    if different.shape[1] > MOST_SIMULATED:
+        raise UserError(
+            f"neuron.name={config.neuron.name}: has {different.shape[1]} different neurons; should have at most {MOST_SIMULATED} for"
+            " target=recording, as each is simulated, or be lif or glif1; or give currents with target=currents."
+        )
+    inverses = []
+    for *values, noise, spread in different.T:
+        model = dataclasses.replace(config.neuron, **dict(zip(own, map(float, values), strict=True)))  # type: ignore[type-var]
+        inverses.append(SimulatedInverse(model, config.noise, config.trial.dt, noise, spread, _tau_static(config)))
+
+    def inverse(rate: np.ndarray, part: slice) -> np.ndarray:
+        mu = np.empty_like(rate)
+        for index, each in enumerate(inverses):
+            mine = np.flatnonzero(label.reshape(-1)[part] == index)
+            mu[..., mine] = each(rate[..., mine])
+        return mu
+
+    return inverse
 
 
 @currents.register
@@ -162,15 +191,15 @@ def from_rates(
     noise = np.asarray(neuron.sigma / (neuron.threshold - neuron.reset))
     least = int(np.argmin(noise))
     if noise[least] < LEAST_NOISE:
-        sigma = per_neuron(network, "noise_sigma", config.noise.sigma)[least]
+        sigma = per_neuron(network, network.parameters.get("noise_sigma", config.noise.sigma))[least]
         raise UserError(
             f"noise.sigma={sigma:g}: the noise of neuron {least} comes to {noise[least]:.2g} of threshold - reset; should be at least"
             f" {LEAST_NOISE:g} of it for target=recording, as low rates come from noise."
         )
-    inverse = InverseTransfers(neuron)
-    drive = np.asarray(network.bias, np.float64)
-    if isinstance(config.neuron, GLIF1Config):
-        drive = drive + per_neuron(network, "rest", config.neuron.rest)
+    drive, formula = per_neuron(network, network.bias), type(config.neuron) in (LIFConfig, GLIF1Config)  # not what derives from them
+    inverse = InverseTransfers(neuron) if formula else simulated_inverse(config, network, calibration)
+    if type(config.neuron) is GLIF1Config:
+        drive += per_neuron(network, neurons.of(config.neuron, network.parameters).rest)
     units = recording.choose(n, config.seed)
     out = np.empty((recording.n_conditions, config.trial.n_points, n), network.bias.dtype)
     done = 0

@@ -10,16 +10,27 @@ Noise that is not white but filtered by a fast synapse (correlation time `tau_sy
 sqrt(tau_syn/tau_m), like white noise with threshold and reset both raised: Fourcaud & Brunel, Neural
 Computation 14:2057 (2002). An Euler scheme that looks at the voltage only every dt misses crossings, which acts
 like a threshold raised by 0.5826*sigma*sqrt(dt/tau_m): Broadie, Glasserman & Kou, Math. Finance 7:325 (1997).
+
+Other models have no such formula; `SimulatedInverse` simulates them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import UnivariateSpline
 from scipy.special import erfcx, zeta
+
+from rlsnet import inputs, neurons, rng
+from rlsnet.config import NoiseConfig, UserError
 
 Array = NDArray[np.float64]
 
@@ -185,3 +196,88 @@ class InverseTransfers:
             total = sum(weight[own] * table(count) for weight, table in zip(weights, self.tables[first:], strict=False))
             mu[..., mine] = self.shift[own] + self.scale[own] * total
         return mu
+
+
+@partial(jax.jit, static_argnames=("neuron", "noise", "dt", "steps"))
+def count_spikes(
+    neuron: Any,
+    noise: NoiseConfig,
+    dt: float,
+    steps: int,
+    sigma: jax.Array,
+    current_sd: jax.Array,
+    tau_syn: float,
+    mu: jax.Array,
+    seed: int,
+) -> jax.Array:
+    """[n] int32, spikes of copies of a neuron at mean inputs mu [n], in the second half of `steps` steps.
+
+    Args:
+      neuron: parameters of any model, the same for all copies.
+      noise: whether the noise is on the voltage or a current.
+      dt: ms.
+      steps: of the simulation.
+      sigma: strength of the noise.
+      current_sd: s.d. of an Ornstein-Uhlenbeck current with correlation time tau_syn (ms) besides.
+      tau_syn: ms.
+      mu: inputs.
+      seed: of the random numbers.
+    """
+    white, slow, start = (rng.fold(rng.key(0, rng.Purpose.TRANSFER), 3 * seed + k) for k in range(3))
+    n, dtype = len(mu), mu.dtype
+
+    def one_step(carry: Any, i: jax.Array) -> tuple[Any, None]:
+        state, current, count = carry
+        current = (1 - dt / tau_syn) * current + current_sd * (2 * dt / tau_syn) ** 0.5 * rng.normal(rng.fold(slow, i), n, dtype)
+        drive, kick = mu + current, None
+        if noise.kind == "voltage":
+            kick = inputs.voltage_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
+        else:
+            drive = drive + inputs.current_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
+        state, spiked = neurons.step(neuron, dt, state, i, drive, kick)
+        return (state, current, count + (spiked & (i > steps // 2)).astype(count.dtype)), None
+
+    v = neuron.reset + (neuron.threshold - neuron.reset) * rng.uniform(start, n, dtype)
+    begin = neurons.init(neuron, v), jnp.zeros_like(mu), jnp.zeros(n, jnp.int32)
+    return lax.scan(one_step, begin, jnp.arange(1, steps + 1, dtype=jnp.int32))[0][2]
+
+
+class SimulatedInverse:
+    """Rate (Hz) -> mean input of a neuron of any model, by simulation of many copies at constant inputs.
+
+    A smoothing spline through log(rate) against the input, made to rise, is read backwards. It rests on thousands of spikes at high
+    and on tens at the lowest rates; the error of a rate is a few per cent. Rates beyond what the neuron reaches are taken as the ends.
+    """
+
+    COPIES, SECONDS = 128, 2.0
+    RANGE_HZ = (0.03, 500.0)
+
+    def __init__(self, neuron: Any, noise: NoiseConfig, dt: float, sigma: float, current_sd: float, tau_syn: float):
+        def rates(mu: Array, copies: int, seconds: float, seed: int) -> Array:
+            steps = 2 * round(seconds * 1000 / dt)
+            values = jnp.asarray(np.repeat(mu, copies), jnp.float32)
+            settings = jnp.float32(sigma), jnp.float32(current_sd)
+            counts = count_spikes(neuron, noise, dt, steps, *settings, tau_syn, values, seed)
+            return np.asarray(counts, np.float64).reshape(len(mu), copies).sum(axis=1) / (copies * seconds)
+
+        gap = neuron.threshold - neuron.reset
+        rough = neuron.reset + gap * np.sinh(np.linspace(-math.asinh(8), math.asinh(100), 128))
+        rate = np.maximum.accumulate(rates(rough, 16, 0.5, 0))
+        if rate[-1] <= 0:
+            raise UserError(
+                f"neuron.name={neuron.name}: does not fire even at an input of {rough[-1]:.3g}, so that rates tell no currents."
+            )
+        first, last = int(np.argmax(rate > 0)), int(np.argmax(rate >= min(self.RANGE_HZ[1], rate[-1])))
+        wanted = np.linspace(math.log(rate[first]), math.log(rate[last]), 48)
+        mu = np.interp(wanted, np.log(rate[first : last + 1]) + 1e-9 * np.arange(last + 1 - first), rough[first : last + 1])
+        mu = np.unique(np.concatenate([np.linspace(rough[max(0, first - 3)], mu[0], 16, endpoint=False), mu]))
+        rate = rates(mu, self.COPIES, self.SECONDS, 1)
+        count = rate * self.COPIES * self.SECONDS
+        seen = count >= 5
+        spline = UnivariateSpline(mu[seen], np.log(rate[seen]), w=np.sqrt(count[seen]), s=float(seen.sum()))
+        self.mu = np.linspace(mu[seen][0], mu[seen][-1], 4096)
+        self.log_rate = np.maximum.accumulate(spline(self.mu)) + 1e-12 * np.arange(4096)
+
+    def __call__(self, rate: Array) -> Array:
+        """Mean input that gives `rate` (Hz, any shape; NaN where that is NaN)."""
+        return np.interp(np.log(rate), self.log_rate, self.mu)

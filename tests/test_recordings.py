@@ -8,7 +8,7 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import network, recordings, synthetic, targets
+from rlsnet import network, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
 from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
@@ -132,10 +132,33 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
     np.testing.assert_allclose(firing_rate(mu, neuron)[:, :, known], np.maximum(rate[:, :, known], 0.1), rtol=3e-4)
 
 
+@pytest.mark.parametrize("model", ["glif3", "glif5"])
+def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_path, model):
+    """Recorded rates to currents; neurons of the network, simulated at those currents, fire at the rates."""
+    wanted = np.repeat([2.0, 8.0, 30.0, 80.0], 128)
+    path = write(tmp_path / "r.zarr", np.broadcast_to(wanted, (1, 100, 512)), 10.0)
+    config = compose("config=tiny", "target=recording", f"recording.path={path}", "static.out_degree=0", "stimulus=none", "noise.sigma=0.6",
+                     f"neuron={model}", "neuron.threshold=[1,1.2]", "trial.stim_off=3000", "trial.stim_on=3000")  # fmt: skip
+    net, _, _ = network.build(config)
+    order = np.random.default_rng(0).permutation(512)  # both classes get each rate
+    with zarrio.replacing(path) as again:
+        write(again, np.broadcast_to(wanted[order], (1, 100, 512)), 10.0)
+    target = targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
+    net = dataclasses.replace(net, bias=net.bias + jnp.asarray(target[0, 0]))
+    seen = np.asarray(targets.run_calibration(config, net).n_spikes) / 4.0
+    for rate in (2.0, 8.0, 30.0, 80.0):
+        for members in (slice(0, 256), slice(256, 512)):
+            mine = seen[members][wanted[order][members] == rate]
+            assert mine.mean() == pytest.approx(rate, rel=0.03, abs=4 * np.sqrt(rate / 4 / len(mine)))
+    parameters = {**net.parameters, "asc_tau_1": jnp.linspace(5, 20, 512)}
+    with pytest.raises(UserError, match=f"neuron.name={model}: has 512 different neurons; should have at most 8 for target=recording"):
+        targets.simulated_inverse(config, dataclasses.replace(net, parameters=parameters), None)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["neuron=glif3", "noise.sigma=0.5"], "neuron.name=glif3: should be lif or glif1 for target=recording"),
+        (["neuron=glif3"], "noise.sigma=0: the noise of neuron 0 comes to 0 of threshold - reset"),
         (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; should be at least 0.005"),
     ],
 )

@@ -9,7 +9,7 @@ from conftest import compose, difference
 from scipy.optimize import brentq
 
 from rlsnet import network, simulate
-from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, firing_rate
+from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, SimulatedInverse, firing_rate
 
 PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
@@ -79,6 +79,16 @@ def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
         np.testing.assert_allclose(mu[1, :, i], exact, rtol=0, atol=1e-5)
     low, high = (firing_rate(mu + shift, neurons) for shift in (-1e-5, 1e-5))
     assert (np.isnan(rate) | ((low < rate) & (rate < high))).all()
+
+
+def test_a_simulated_inverse_is_near_the_formula():
+    """For the model that has one; NaN stays NaN, and rates out of reach are taken as the ends."""
+    config = compose()
+    inverse = SimulatedInverse(config.neuron, config.noise, 0.1, 0.65, 0.0, 3.0)
+    rate = np.array([0.1, 0.3, 1, 3, 10, 30, 100])
+    np.testing.assert_allclose(inverse(rate), InverseTransfer.build(PUBLISHED.with_euler(0.1))(rate), atol=0.02)
+    ends = inverse(np.array([np.nan, 1e-9, 1e9]))
+    assert np.isnan(ends[0]) and ends[1] < inverse(rate)[0] and inverse(rate)[-1] < ends[2] < 100
 
 
 @pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
