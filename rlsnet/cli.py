@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict, suggest
+from rlsnet.convert import completed, from_dict, suggest, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +112,12 @@ def _dispatch(arguments: list[str]) -> int:
         print(help_text(verb, VERBS[verb], configs_dir()))
         return 0
     if verb == "info":
-        from rlsnet.describe import info
-
         if len(rest) > 1:
             raise UserError(f"info {' '.join(rest)}: should be one path, or none for the versions and devices here.")
-        info(rest[0] if rest else None)
+        from rlsnet.describe import defaults
+        from rlsnet.info import show
+
+        show(rest[0] if rest else None, defaults(configs_dir()))
         return 0
     return _with_hydra(verb, rest)
 
@@ -162,9 +163,12 @@ def _in_quotes(text: str) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """A resume=PATH or run=PATH with the quotes that Hydra's grammar wants around an odd path."""
+    """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
-    if key not in ("resume", "run") or re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
+    if key not in ("resume", "run", "test.checkpoint"):
+        odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
+        return f"{key}={','.join(map(_in_quotes, value.split(',')))}" if odd else argument
+    if re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
         return argument
     return f"{key}={_in_quotes(value)}"
 
@@ -252,9 +256,10 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     if verb != "train" or resumed:
         from rlsnet.experiment import resumed_values
 
-        saved = _completed(run.saved_config(), values)
+        saved = completed(run.saved_config(), values)
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
-        values = resumed_values(saved, asked, run.path)
+        before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
+        values = resumed_values(before, now, run.path)
     config = from_dict({**values, "resume": None, "run": None})
     if verb == "train":
         from rlsnet.experiment import run_training
@@ -270,17 +275,6 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
         from rlsnet.plots import plot
 
         plot(config, run)
-
-
-def _completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Saved settings with those that a run of an older version does not know at their defaults."""
-    result = dict(saved)
-    for key, value in defaults.items():
-        if key not in result:
-            result[key] = value
-        elif isinstance(value, dict) and isinstance(result[key], dict) and value.get("name") == result[key].get("name"):
-            result[key] = _completed(result[key], value)
-    return result
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

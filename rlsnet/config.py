@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 
@@ -431,6 +432,7 @@ class TrainConfig:
     weights: tuple[float, ...] | None = key("how often each condition is drawn, relative to the others; for order=weighted", least=0)
     checkpoint_every: int = key("save a checkpoint each this many iterations, and at the end", least=1)
     save_best: bool = key("keep the weights of the best iteration so far")
+    resources_every: float = key("time between two lines of resources.jsonl (processor, memory, GPU), of any verb; 0: none", "s", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -439,7 +441,8 @@ class TestConfig:
 
     __test__ = False  # not a test class, whatever pytest makes of the name
     trials: int = key("trials per condition", least=1)
-    checkpoint: str = key("last, best, or an iteration")
+    neurons: str | None = key("whose results are stored: null for all, [0,5,17], 0:100, exc or inh", items=True)
+    checkpoint: str = key("last, best, an iteration, or the path of a checkpoint")
     spikes: bool = key("store every spike")
 
 
@@ -545,5 +548,11 @@ def validate(config: Config) -> None:
         raise UserError(f"train.weights={given}: should be a number for each condition, one above 0 at least, for train.order=weighted.")
     if order != "weighted" and weights is not None:
         raise UserError(f"train.order={order}: should be weighted, for train.weights to count; or those should be null.")
-    if not (config.test.checkpoint in ("last", "best") or config.test.checkpoint.isdigit()):
-        raise UserError(f"test.checkpoint={config.test.checkpoint}: should be last, best, or an iteration such as 100.")
+    if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
+        raise UserError(
+            f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
+            " RUN/checkpoints/000100.zarr."
+        )
+    chosen = config.test.neurons
+    if chosen is not None and not all(re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*)\s*", item) for item in chosen.split(",")):
+        raise UserError(f"test.neurons={chosen or '[]'}: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh.")

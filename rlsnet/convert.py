@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import Config, UserError, Variant, validate
+from rlsnet.units import quantity
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
 
@@ -105,6 +106,10 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
     kind = options[0]
     unit = f" {rule['unit']}" if rule["unit"] else ""
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
+    if kind is str and isinstance(value, list) and "items" in rule:
+        value = ",".join(map(str, value))
+    if kind is float and isinstance(value, str):
+        value = quantity(key, value, rule["unit"])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -177,3 +182,14 @@ def to_dict(config: Any) -> dict[str, Any]:
         return [plain(each) for each in value] if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings with those that a run of an older version does not know at their defaults."""
+    result = dict(saved)
+    for key, value in defaults.items():
+        if key not in result:
+            result[key] = value
+        elif isinstance(value, dict) and isinstance(result[key], dict) and value.get("name") == result[key].get("name"):
+            result[key] = completed(result[key], value)
+    return result

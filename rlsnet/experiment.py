@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from pathlib import Path
@@ -12,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, targets, train, wiring, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
 from rlsnet.config import Config, UserError
+from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
+from rlsnet.resources import Sampler
 from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
@@ -112,6 +115,11 @@ def start(config: Config, run: Run) -> Progress:
     return Progress(config.progress)
 
 
+def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
+    """The sampling of resources beside a verb."""
+    return Sampler(run.resources, config.train.resources_every, verb, lambda: show.iteration)
+
+
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
     done = run.iterations()[-1] if resumed else 0
@@ -122,8 +130,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         return 0
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
-    with run.claimed():
-        show = start(config, run)
+    with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
         if resumed:
             ready = reopen(config, run)
             learner = run.load_learner(done, ready.network, config)
@@ -147,8 +154,7 @@ def run_simulation(config: Config, run: Run) -> None:
     """Draws a network and runs it as it is, with its initial weights."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
-    with run.claimed():
-        show = start(config, run)
+    with run.claimed(), _sampled(show := start(config, run), config, run, "simulate"):
         ready = prepare(config, show, learning=False)
         save_network(run, ready)
         run.save_config(config)
@@ -159,18 +165,31 @@ def run_simulation(config: Config, run: Run) -> None:
 def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
     path = run.checkpoint(config.test.checkpoint)
-    show = start(config, run)
-    ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-    iteration = int(path.name.split(".")[0])
-    _evaluate(config, ready, run.load_weights(path, ready.network), run, show, iteration)
+    with _sampled(show := start(config, run), config, run, "test"):
+        ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+        w = run.load_weights(path, ready.network)
+        about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
+        if path.parent != run.checkpoints:
+            _warn_of_other_wiring(path, about.get("config", {}), config)
+        _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
+
+
+def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
+    """Says so where the network of another run's checkpoint was drawn otherwise: weights belong to their synapses."""
+    ours = json.loads(json.dumps(to_dict(config)))
+    differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]
+    if differ:
+        log.warning("%s is of a network drawn otherwise (%s); here its weights are put on other synapses.", path, ", ".join(differ))
 
 
 def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
     began = time.perf_counter()
     evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run, show, iteration=iteration)
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
-    excitatory = np.asarray(ready.network.excitatory)
+    excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
+    if config.test.neurons is not None:
+        log.info("Of the %s neurons of test.neurons=%s:", f"{len(excitatory):,}", config.test.neurons)
     log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:

@@ -96,7 +96,7 @@ def check(sizes: Sizes, learning: bool) -> str:
     """The plan in words; raises UserError, with advice, when it does not fit."""
     parts = plan(sizes, learning)
     total = sum(parts.values())
-    words = ", ".join(f"{name} {_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
+    words = ", ".join(f"{name} {in_words(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
         advice = []
@@ -107,11 +107,13 @@ def check(sizes: Sizes, learning: bool) -> str:
         if parts.get("static wiring", 0) > total / 3:
             advice.append("a smaller static.out_degree")
         advice.append("a smaller network.n_neurons")
-        raise UserError(f"memory: the run needs {_size(total)} ({words}) and this {where} has {_size(free)} free. Try {', '.join(advice)}.")
-    return f"Memory plan: {_size(total)} of {_size(free)} free: {words}."
+        raise UserError(
+            f"memory: the run needs {in_words(total)} ({words}) and this {where} has {in_words(free)} free. Try {', '.join(advice)}."
+        )
+    return f"Memory plan: {in_words(total)} of {in_words(free)} free: {words}."
 
 
-def _size(bytes_: float) -> str:
+def in_words(bytes_: float) -> str:
     """Bytes in words, such as 4.3 GB."""
     for unit in ("B", "kB", "MB"):
         if bytes_ < 999.5:

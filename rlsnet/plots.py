@@ -58,6 +58,11 @@ class Results:
         return [str(name) for name in self.read("condition")]
 
     @property
+    def neurons(self) -> np.ndarray:
+        """[n] which of the network's neurons test.zarr is of."""
+        return self.read("neuron")
+
+    @property
     def time(self) -> np.ndarray:
         """[M] s, from stim_off to each learning point."""
         trial = self.config.trial
@@ -131,7 +136,9 @@ def examples(results: Results) -> Figure:
                 axis.plot(results.time, results.read(data, condition, slice(None), neuron), style, color=DATA, lw=1)
                 drawn = results.smooth(results.read(model, condition, slice(None), neuron))
                 axis.plot(results.time, drawn, style, color=MODEL, lw=1)
-            axis.set_title(f"{name}: neuron {neuron}, r = {mean[neuron]:.2f}", fontsize=8)
+            axis.set_title(f"{name}: neuron {results.neurons[neuron]}, r = {mean[neuron]:.2f}", fontsize=8)
+        for axis in row[len(neurons) :]:
+            axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("time from stimulus end (s)")
     axes[1, 0].set_ylabel(label)
@@ -178,8 +185,8 @@ def raster(results: Results) -> Figure:
     trial = results.config.trial
     for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
         shown = members[_evenly(len(members), RASTER_NEURONS // 2)]
-        row = np.full(len(excitatory), -1)
-        row[shown] = base + np.arange(len(shown))
+        row = np.full(results.neurons[-1] + 1, -1)
+        row[results.neurons[shown]] = base + np.arange(len(shown))
         mine = row[neuron] >= 0
         axis.plot((step[mine] * trial.dt - trial.stim_off) / 1000, row[neuron[mine]], "|", ms=2.2, color=colour, label=name)
         base += len(shown)
@@ -224,7 +231,9 @@ def rates(results: Results) -> Figure:
     span = (floor, 1.3 * max(x.max(), y.max()))
     axis.hexbin(x, y, xscale="log", yscale="log", bins="log", gridsize=60, cmap="Greys", mincnt=1, extent=tuple(np.log10([*span, *span])))
     axis.plot(span, span, color=MODEL, lw=1)
-    axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span, title=f"r = {np.corrcoef(x, y)[0, 1]:.2f}")
+    axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span)
+    if len(x) > 1:
+        axis.set_title(f"r = {np.corrcoef(x, y)[0, 1]:.2f}")
     axis.set_aspect("equal")
     return figure
 

@@ -23,7 +23,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record."""
-        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def memory_used() -> int:
@@ -77,7 +77,9 @@ class _Silent:
 
 
 class Progress:
-    """A display of progress; mode: auto, rich, plain or off. One bar at a time."""
+    """A display of progress; mode: auto, rich, plain or off. One bar at a time. `iteration` is the one at hand, None outside."""
+
+    iteration: int | None = None
 
     def __init__(self, mode: str):
         self.mode = ("rich" if rich.get_console().is_terminal else "plain") if mode == "auto" else mode

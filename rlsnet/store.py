@@ -1,4 +1,4 @@
-"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, metrics.jsonl, test.zarr, figures/.
+"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, figures/.
 
 What is under its final name is whole. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume from) or
 `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
@@ -105,6 +105,7 @@ class Run:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
+        self.resources = self.path / "resources.jsonl"
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
 
     @staticmethod
@@ -136,7 +137,7 @@ class Run:
 
     def clear(self) -> None:
         """Removes what an earlier run that never reached a checkpoint left behind."""
-        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures]:
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures, self.resources]:
             zarrio.remove(stale)
         self.cut_metrics(0)
 
@@ -184,14 +185,14 @@ class Run:
         found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
         return sorted(int(match[1]) for match in found if match)
 
-    def _best(self) -> Path | None:
+    def best(self) -> Path | None:
         """The newest checkpoint of the best weights."""
         found = sorted(self.checkpoints.glob("*.best.zarr"))
         return found[-1] if found else None
 
     def best_correlation(self) -> float | None:
         """The correlation of the best iteration saved so far."""
-        best = self._best()
+        best = self.best()
         return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
 
     def _write(self, path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
@@ -270,14 +271,17 @@ class Run:
         writer.submit(write)
 
     def checkpoint(self, which: str) -> Path:
-        """The path of a checkpoint: last, best, or an iteration."""
+        """The path of a checkpoint: last, best, an iteration, or a path as it is."""
         have = self.iterations()
-        if which == "best" and (best := self._best()) is not None:
+        if which == "best" and (best := self.best()) is not None:
             return best
         if which == "last" and have:
             return self.checkpoints / f"{have[-1]:06d}.zarr"
         if which.isdigit() and int(which) in have:
             return self.checkpoints / f"{int(which):06d}.zarr"
+        if which not in ("last", "best") and not which.isdigit():
+            zarrio.open_group(which, "test.checkpoint", FORMAT)
+            return Path(which)
         listed = ", ".join(map(str, have)) or "none"
         raise UserError(f"test.checkpoint={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
 

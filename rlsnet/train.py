@@ -168,7 +168,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     best = run.best_correlation()
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
-            start = time.perf_counter()
+            show.iteration, start = iteration, time.perf_counter()
             condition = condition_of(config, len(target), iteration)
             learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition))
             outcome = jax.device_get(outcome)

@@ -3,60 +3,94 @@
 import numpy as np
 
 
-def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu: float,
-          gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0):  # fmt: skip
-    """Trains without noise and stimulus; returns weights [N, L], P [N, L, L] and spike counts of each trial [iterations, N]."""
-    excitatory, bias, pre = net["neuron/excitatory"], net["neuron/bias"], net["plastic/pre"]
-    n, (points, inputs) = len(bias), (net["target"].shape[1], pre.shape[1])
+def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu=0.0,
+          gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
+          forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,
+          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0):  # fmt: skip
+    """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each trial [iterations, N].
+
+    mu is one number or those of positive and negative weights, tau_p one number or one for each presynaptic neuron [N+X].
+    outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
+    A target that is NaN trains nothing.
+    """
+    excitatory, bias = net["neuron/excitatory"], net["neuron/bias"]
+    n, points = len(bias), net["target"].shape[1]
+    x = 0 if outside is None else outside.shape[2]
+    pre = np.concatenate([np.tile(n + np.arange(x), (len(net["plastic/pre"]), 1)), net["plastic/pre"]], axis=1).astype(int)
+    w = net["plastic/weight"].astype(float).copy()
+    if x:
+        w = np.concatenate([outside_weight, w], axis=1)
+    inputs = x + net["plastic/pre"].shape[1]
+    tau_p = np.broadcast_to(np.asarray(tau_p, float), n + x)
+    mu_plus, mu_minus = mu if isinstance(mu, tuple) else (mu, mu)
     static = np.zeros((n, n))
     for j in range(n):
         for edge in range(net["static/indptr"][j], net["static/indptr"][j + 1]):
             static[net["static/post"][edge], j] += net["static/weight"][edge]
-    w = net["plastic/weight"].astype(float).copy()
     P = np.zeros((n, inputs, inputs))
     for i in range(n):
-        real = pre[i // group_size] >= 0
-        group = w[i // group_size * group_size : (i // group_size + 1) * group_size].sum(axis=0)
-        same = (np.sign(group)[:, None] == np.sign(group)[None, :]) & real[:, None] & real[None, :]
-        P[i] = np.linalg.inv(lam * np.eye(inputs) + mu * same)
+        inside = (pre[i // group_size] >= 0) & (pre[i // group_size] < n)
+        sign = np.sign(w[i // group_size * group_size : (i // group_size + 1) * group_size].sum(axis=0))
+        A = np.diag(np.where(pre[i // group_size] >= n, lam_outside, lam))
+        for label, size in ((1, mu_plus), (-1, mu_minus)):
+            member = (inside & (sign == label)).astype(float)
+            A = A + size * np.outer(member, member)
+        P[i] = np.linalg.inv(A)
     off, step = round(stim_off / dt), round(every / dt)
+    on, hold = round(stim_on / dt), round(stimulus_bin / dt)
     all_spikes = []
     for iteration in range(iterations):
-        target = net["target"][iteration % len(net["target"])]
+        condition = iteration % len(net["target"])
+        target = net["target"][condition]
         v, wait = net["neuron/v0"].astype(float).copy(), np.zeros(n, int)
-        ue, ui, up, r = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
-        in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+        ue, ui, up, r = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
+        in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
         count = np.zeros(n, int)
         for t in range(1, off + points * step + 1):
             if t > off and t % step == off % step:
                 m = (t - off) // step - 1
                 for i in range(n):
-                    inputs_of = pre[i // group_size]
-                    x = np.where(inputs_of >= 0, r[inputs_of], 0)
-                    k = P[i] @ x
-                    den = 1 / (1 + x @ k)
-                    e = w[i] @ x + ue[i] + ui[i] - target[m, i]
-                    P[i] = P[i] - den * np.outer(k, k)
+                    group = i // group_size
+                    mine = target[m, group * group_size : (group + 1) * group_size]
+                    if np.all(np.isnan(mine)):
+                        continue
+                    regressors = np.where(pre[group] >= 0, r[pre[group]], 0)
+                    k = P[i] @ regressors
+                    den = 1 / (forgetting + regressors @ k)
+                    e = w[i] @ regressors + ue[i] + ui[i] - target[m, i]
+                    P[i] = (P[i] - den * np.outer(k, k)) / forgetting
+                    if np.isnan(target[m, i]):
+                        continue
                     w[i] = w[i] - e * (k if gain == "tsn_head" else den * k)
+                    if dale:
+                        for place, j in enumerate(pre[group]):
+                            if 0 <= j < n:
+                                w[i, place] = max(w[i, place], 0) if excitatory[j] else min(w[i, place], 0)
             ue += (-dt * ue + in_e) / tau_e
             ui += (-dt * ui + in_i) / tau_i
-            up += (-dt * up + in_p) / tau_p
+            for i in range(n):
+                up[i] += (-dt * up[i] + in_p[i]) / tau_p[pre[i // group_size]]
             r += (-dt * r + fired) / tau_p
-            in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+            in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
             for i in range(n):
                 if wait[i] > 0:
                     wait[i] -= 1
                     continue
-                v[i] += dt / tau_m * (bias[i] + ue[i] + ui[i] + up[i] - v[i])
+                given = 0.0
+                if stimulus is not None and on < t < off and (t - on - 1) // hold < stimulus.shape[1]:
+                    given = stimulus[condition, (t - on - 1) // hold, i]
+                v[i] += dt / tau_m * (bias[i] + given + ue[i] + ui[i] + up[i].sum() - v[i])
                 if v[i] > 1:
                     v[i], wait[i], fired[i] = 0.0, refractory, 1.0
                     count[i] += 1
+            if x and t > off:
+                fired[n:] = outside[condition, t - off - 1]
             for j in np.flatnonzero(fired):
-                if excitatory[j]:
+                if j < n and excitatory[j]:
                     in_e += static[:, j]
-                else:
+                elif j < n:
                     in_i += static[:, j]
                 for i in range(n):
-                    in_p[i] += w[i][pre[i // group_size] == j].sum()
+                    in_p[i] += w[i] * (pre[i // group_size] == j)
         all_spikes.append(count)
     return w, P, np.array(all_spikes)

@@ -3,11 +3,12 @@
 import dataclasses
 import typing
 
+import numpy as np
 import pytest
 from conftest import compose
 
 from rlsnet import config as schema
-from rlsnet import experiment
+from rlsnet import evaluate, experiment
 from rlsnet.cli import configs_dir
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict, variants
@@ -82,7 +83,12 @@ def test_round_trip():
         ("train.iterations=2.5", "train.iterations=2.5: should be a whole number"),
         ("train.iterations=true", "train.iterations=True: should be a whole number"),
         ("train.save_best=2", "train.save_best=2: should be true or false"),
-        ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, or an iteration"),
+        ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, an iteration such as 100, or a path"),
+        ("test.neurons=many", "test.neurons=many: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh."),
+        ("test.neurons=[]", "test.neurons=[]: should be null, indices"),
+        ("test.neurons=[0.5]", "test.neurons=0.5: should be null, indices"),
+        ("test.neurons=-1", "test.neurons=-1: should be null, indices"),
+        ("rls.gain=[1,2]", "rls.gain=[1, 2]: should be a text"),
         ("engine.devices=2", "engine.devices=2: should be at most 1"),
         ("+train.iteratons=3", "train.iteratons: no such key. Did you mean train.iterations?"),
         ("+learn_evry=3", "learn_evry: no such key. Did you mean trial.learn_every?"),
@@ -95,6 +101,81 @@ def test_mistakes_are_named(override, message):
     with pytest.raises(UserError) as caught:
         compose(override)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("trial.dt=100 us", 0.1),
+        ("trial.dt='0.0001s'", 0.1),
+        ("trial.duration=2 s", 2000),
+        ("trial.stim_off=1e3ms", 1000),
+        ("target.period=0.5", 0.5),
+        ("target.period='0.5'", 0.5),
+        ("synapse.tau_plas='150000 µs'", 150),
+        ("noise.sigma=0.5 threshold", 0.5),
+        ("static.strength=20e-3 threshold*s", 20),
+        ("stimulus.sigma='0.2 threshold/sqrt(ms)'", 0.2),
+        ("stimulus.sigma='10 threshold/sqrt(s)'", 0.316227766017),
+        ("target.rate_floor=12 /min", 0.2),
+        ("target.rate_floor=5 Hz", 5),
+    ],
+)
+def test_numbers_may_come_with_a_unit(override, value):
+    overrides = ["target=recording", override] if "rate_floor" in override else [override]
+    section, name = override.split("=")[0].split(".")
+    assert getattr(getattr(compose(*overrides), section), name) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trial.stim_off=1/60 min", "trial.stim_off=1/60 min: cannot be read; should be a number in ms"),
+        ("trial.dt=5 Hz", "trial.dt=5 Hz: Hz is not a unit of this setting; should be a number in ms, or with its unit, such as"),
+        ("trial.dt=5 furlongz", "trial.dt=5 furlongz: no such unit as furlongz; should be a number in ms"),
+        ("noise.sigma=0.5 mV", "noise.sigma=0.5 mV: mV is not a unit of this setting; should be a number in threshold"),
+        ("noise.sigma=0.5 mV", "voltages and currents are counted in thresholds here, not in volts"),
+        ("rls.penlambda=0.8 ms", "rls.penlambda=0.8 ms: should be a number without a unit."),
+        ("trial.dt='0.1 ms)'", "trial.dt=0.1 ms): cannot be read; should be a number in ms"),
+        ("trial.dt='1.2.3 ms'", "trial.dt=1.2.3 ms: should be a number in ms"),
+        ("trial.dt='0.1 ms**9**9**9**9'", "cannot be read"),
+        ("trial.dt='1e999 s'", "trial.dt=inf: should be a finite number in ms"),
+        ("trial.dt=-100 us", "trial.dt=-0.1: should be above 0 ms"),
+        ("train.iterations=5 s", "train.iterations=5 s: should be a whole number."),
+    ],
+)
+def test_mistaken_units_are_named(override, message):
+    with pytest.raises(UserError) as caught:
+        compose(override)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "chosen"),
+    [
+        ("null", range(10)),
+        ("3", [3]),
+        ("[7,0,7]", [0, 7]),
+        ("0:3", [0, 1, 2]),
+        ("8:", [8, 9]),
+        (":2", [0, 1]),
+        ("exc", range(6)),
+        ("[inh,2:4,0]", [0, 2, 3, 6, 7, 8, 9]),
+        ("10", "test.neurons=10: reaches beyond the 10 neurons; should be 0 to 9."),
+        ("[0,5:11]", "test.neurons=5:11: reaches beyond the 10 neurons; should be a range within 0:10."),
+        ("4:4", "test.neurons=4:4: chooses no neuron of 10"),
+    ],
+)
+def test_chosen_neurons(override, chosen):
+    config = compose(f"test.neurons={override}")
+    assert from_dict(to_dict(config)) == config
+    excitatory = np.arange(10) < 6
+    if isinstance(chosen, str):
+        with pytest.raises(UserError) as caught:
+            evaluate.choose(config.test.neurons, excitatory)
+        assert chosen in str(caught.value)
+    else:
+        assert evaluate.choose(config.test.neurons, excitatory).tolist() == list(chosen)
 
 
 def test_a_missing_key_is_named():

@@ -11,7 +11,7 @@ import zarr
 from conftest import compose
 from scipy.ndimage import gaussian_filter1d
 
-from rlsnet import experiment, network, plots, recordings, rng, scores, targets
+from rlsnet import experiment, info, network, plots, recordings, rng, scores, targets
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.simulate import Calibration
@@ -171,10 +171,12 @@ def some_currents(conditions=2, n=512):
     return whole, partly
 
 
-def test_recorded_currents_are_used_as_they_are(tmp_path):
+def test_recorded_currents_are_used_as_they_are(tmp_path, capsys):
     """From the command's first step to the figures; there are then no recorded rates to compare with."""
     _, values = some_currents()
     path = write_recording(tmp_path / "r.zarr", "current", values)
+    info.show(str(path), {})
+    assert "mean current" in (shown := capsys.readouterr().out) and "negative" not in shown
     config = compose("config=tiny", "target=currents", f"recording.path={path}", "network.n_neurons=null", "progress=off", "test.trials=2")
     net, _, _ = network.build(config, 512)
     recording = recordings.for_config(config, print, QUIET)

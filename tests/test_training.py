@@ -59,6 +59,83 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, witness, gain, size,
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
 
 
+def richer(case, arrays, tmp_path):
+    """Overrides, and arguments of the oracle, for what an experiment may have besides; `arrays` and files are changed to match."""
+    random = np.random.default_rng(3)
+    if case == "forgetting, Dale's law, penalties by class":
+        return ["rls.forgetting=0.97", "rls.dale=true", "rls.penmu=[0.3,0.1]"], {"forgetting": 0.97, "dale": True, "mu": (0.3, 0.1)}
+    if case == "bins and neurons that are not trained":
+        arrays["target"][:, :, 5:12] = np.nan
+        arrays["target"][random.random(arrays["target"].shape) < 0.2] = np.nan
+        arrays["target"][0, :3] = np.nan
+        return ["rls.penmu=0.3", "rls.forgetting=0.99"], {"mu": 0.3, "forgetting": 0.99}
+    if case == "feed-forward neurons":  # rates of once in every step or never, so that chance has no part
+        rates = np.where(random.random((2, 20, 3)) < 0.3, 1e4, 0.0)
+        np.save(tmp_path / "rates.npy", rates)
+        weight = random.normal(0, 0.5, (60, 3))
+        root = zarr.open_group(str(tmp_path / "n.zarr"))
+        root["feedforward/weight"] = weight
+        outside = np.repeat(rates > 0, 50, axis=1)
+        return (
+            ["feedforward=given", f"feedforward.path={tmp_path}/rates.npy", "rls.penlam_ff=0.4", "rls.penmu=0.3"],
+            {"mu": 0.3, "outside": outside, "outside_weight": weight, "lam_outside": 0.4},
+        )
+    if case == "a time constant for each neuron":
+        arrays["neuron/tau_plas"] = random.uniform(50, 200, 60)
+        return ["rls.penmu=0.3"], {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"]}
+    assert case == "given stimulus"
+    stimulus = random.normal(0, 3, (2, 4, 60))
+    np.save(tmp_path / "stimulus.npy", stimulus)
+    return (
+        ["stimulus=given", f"stimulus.path={tmp_path}/stimulus.npy", "stimulus.bin=2.5", "rls.penmu=0.3"],
+        {"mu": 0.3, "stimulus": stimulus, "stim_on": 15, "stimulus_bin": 2.5},
+    )
+
+
+@pytest.mark.parametrize(("kernels", "method"), [*FORMS, ("xla", "deferred")])
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "forgetting, Dale's law, penalties by class",
+        "bins and neurons that are not trained",
+        "feed-forward neurons",
+        "a time constant for each neuron",
+        "given stimulus",
+    ],
+)
+def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, witness, case, size, kernels, method):
+    """As above, for all else that the learning can do."""
+    arrays = small_network(5, group_size=size)
+    write_network(tmp_path / "n.zarr", {}, size)
+    overrides, arguments = richer(case, arrays, tmp_path)
+    root = zarr.open_group(str(tmp_path / "n.zarr"))
+    for name, values in arrays.items():
+        root[name] = values
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
+                     "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=3", "progress=off",
+                     f"engine.kernels={kernels}", f"rls.method={method}", *overrides)  # fmt: skip
+    assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
+    w, P, spikes = reference.train(arrays, 3, dt=0.1, stim_off=30, every=5, lam=0.8, group_size=size, **arguments)
+    x = w.shape[1] - arrays["plastic/weight"].shape[1]
+    moved = difference(w[:, x:], arrays["plastic/weight"])
+    assert spikes.sum() > 300 and moved > 0.5
+    weight, packed = checkpoint(tmp_path / "run", 3)
+    i, j = np.triu_indices(P.shape[1])
+    rates = [line["rate_hz"] for line in metrics(tmp_path / "run")]
+    apart = difference(packed, P[::size][:, i, j])
+    seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by"
+    seen += f" {difference(weight, w[:, x:]):.1e}, P by {apart:.1e}; learning moved w by up to {moved:.2g}"
+    what = f"3 trials of 2 conditions: {case}, 60 neurons in groups of {size}, float64"
+    witness(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    np.testing.assert_allclose(weight, w[:, x:], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
+    if x:
+        group = zarr.open_group(str(tmp_path / "run" / "checkpoints" / "000003.zarr"), mode="r")
+        np.testing.assert_allclose(group["feedforward/weight"][...], w[:, :x], rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("kernels", KERNELS[-1:])
 def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, witness, kernels):
     """A network.zarr with its neurons renamed learns the same weights, and then makes the same spikes."""

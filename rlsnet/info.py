@@ -1,0 +1,281 @@
+"""`rlsnet info`: what is in a run, a network, a recording, a checkpoint or a test, as a table. Nothing here computes on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import zarr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlsnet import evaluate, memory, network, recordings, resources, store, zarrio
+from rlsnet.config import Config, UserError
+from rlsnet.convert import completed, from_dict
+from rlsnet.store import Run
+
+Rows = Iterator[tuple[str, Any]]
+
+LARGEST = 2**30  # bytes of wiring that are read to count inputs and outputs
+WIDTH = 120  # columns, where the output is no terminal
+
+
+def show(path: str | None, defaults: dict[str, Any]) -> None:
+    """Prints a table on what is at `path`, a run folder or a store of ours, or on this installation (None).
+
+    Args:
+      path: as the user gave it.
+      defaults: nested settings, for what a run of an older version does not know.
+    """
+    if path is None:
+        title, rows = "rlsnet", _here()
+    elif not Path(path).exists():
+        raise UserError(f"info {path}: no such folder; should be a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
+    else:
+        jax.config.update("jax_platforms", "cpu")
+        is_run = (Path(path) / "config.yaml").exists()
+        title, rows = (f"run {path}", _of_run(Run.open(path, "info"), defaults)) if is_run else (path, _of_store(path))
+    table = Table("", "", title=Text(title), show_header=False, title_justify="left")
+    table.columns[1].overflow = "fold"
+    for name, value in rows:
+        table.add_row(Text(name), Text(str(value)))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+
+
+def _here() -> Rows:
+    from rlsnet.kernels import obstacle
+
+    yield from store.versions().items()
+    yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
+    yield "memory free", memory.in_words(memory.available()[0])
+    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := obstacle()) else "native"
+    yield "cache", zarrio.cache_dir()
+    if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
+        yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
+
+
+def _on_disk(path: Path) -> str:
+    """The size of a folder on disk."""
+    return memory.in_words(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
+
+
+def _duration(seconds: float) -> str:
+    """A time in words, such as 12 s, 3.4 min or 2.1 h."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _made_with(attributes: Any) -> Rows:
+    if "versions" in attributes:
+        yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
+
+
+def _of_run(run: Run, defaults: dict[str, Any]) -> Rows:
+    config = from_dict(completed(run.saved_config(), defaults))
+    trial, done = config.trial, run.iterations()
+    length = trial.stim_off + trial.duration
+    yield "target", f"{getattr(config.target, 'name', '')}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
+    if run.network.exists():
+        group = zarrio.open_group(run.network, "info", network.FORMAT)
+        yield from _sizes(run, config, group)
+        yield from (row for row in _of_network(group, str(run.network), degrees=False) if row[0] != "neurons")
+    yield from _progress(run, config)
+    best = run.best()
+    kept = [str(k) for k in done] if len(done) < 10 else [*map(str, done[:3]), "...", *map(str, done[-3:])]
+    kept += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
+    yield "checkpoints", ", ".join(kept) or "none"
+    if done:
+        yield from _made_with(zarrio.open_group(run.checkpoint("last"), "info", store.FORMAT).attrs)
+    yield from _resources(run)
+    if run.test.exists():
+        rows = dict(_of_test(zarrio.open_group(run.test, "info", evaluate.FORMAT), str(run.test)))
+        yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
+    yield "on disk", _on_disk(run.path)
+
+
+def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
+    """The letters of `network`, and the memory that they take in training."""
+    of_run = dataclasses.replace(config.network, load=str(run.network))
+    of_engine = dataclasses.replace(config.engine, kernels="wide")  # needs no compiler to say
+    conditions = group["target"].shape[0] if "target" in group else 1
+    sizes = memory.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
+    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
+    parts = memory.plan(sizes, learning=True)
+    yield "memory of training", f"P {memory.in_words(parts.get('P', 0))}, about {memory.in_words(sum(parts.values()))} in all"
+
+
+def _progress(run: Run, config: Config) -> Rows:
+    metrics, total = run.read_metrics(), config.train.iterations
+    seconds = [m["seconds"] for m in metrics]
+    left = f", {_duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
+    yield "progress", f"{len(metrics)} of {total} iterations{left}"
+    if not metrics:
+        return
+    yield "an iteration", f"{np.median(seconds):.3g} s (median)"
+    known = [m for m in metrics if m["correlation"] is not None]
+    if known:
+        best: Any = max(known, key=lambda m: m["correlation"])
+        if (kept := run.best()) is not None:  # of several conditions, the mean over a turn of all
+            best = zarrio.open_group(kept, "info", store.FORMAT).attrs
+        yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+    rates = [
+        f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]
+    ]
+    yield "rates", ", ".join(rates) or "none"
+
+
+def _resources(run: Run) -> Rows:
+    """Peak memory and mean use of processor and GPUs, a row a verb."""
+    lines = resources.read(run.resources)
+    for verb in dict.fromkeys(line.get("verb", "") for line in lines):
+        mine = [line for line in lines if line.get("verb", "") == verb]
+        words = [f"peak memory {memory.in_words(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
+        for key, name in (("cpu_percent", "CPU"), ("gpu_percent", "GPU")):
+            if values := [line[key] for line in mine if key in line]:
+                words.append(f"mean {name} {np.mean([np.mean(v) for v in values]):.0f} %")
+        yield f"resources of {verb}", ", ".join(words)
+
+
+def _of_store(path: str) -> Rows:
+    try:
+        group = zarr.open_group(path, mode="r")
+    except Exception as error:
+        raise UserError(f"info {path}: not a run folder and not a Zarr store.") from error
+    kind = str(group.attrs.get("format", recordings.FORMAT if recordings.TARGETS.keys() & set(group) else "unknown"))
+    yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
+    if "source" in group.attrs:
+        yield "source", group.attrs["source"]
+    tellers: dict[str, Callable[[zarr.Group, str], Rows]] = {
+        network.FORMAT: _of_network,
+        store.FORMAT: _of_checkpoint,
+        evaluate.FORMAT: _of_test,
+        recordings.FORMAT: _of_recording,
+    }
+    if kind in tellers:
+        yield from tellers[kind](group, path)
+    yield from _made_with(group.attrs)
+    yield "on disk", _on_disk(Path(path))
+    for name, array in sorted(group.members(max_depth=None)):
+        if isinstance(array, zarr.Array):
+            dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim
+            yield name, f"{array.dtype} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"
+
+
+def _classes(excitatory: np.ndarray) -> str:
+    return f"{excitatory.sum():,} excitatory, {(~excitatory).sum():,} inhibitory"
+
+
+def _of_network(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
+    """Neurons and synapses; with `degrees` also how many of them a neuron has."""
+    excitatory = zarrio.read(zarrio.array(group, "neuron/excitatory", ["N"], "b", where))
+    n = len(excitatory)
+    yield "neurons", f"{n:,}: {_classes(excitatory)}"
+    if "static/indptr" in group:
+        out = np.diff(zarrio.read(zarrio.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
+        yield "static synapses", f"{out.sum():,}"
+        if degrees:
+            post = zarrio.array(group, "static/post", ["edges"], "iu", where)
+            yield "static outputs of a neuron", _spread(out)
+            yield (
+                "static inputs of a neuron",
+                _spread(_counts(post, n)) if post.nbytes <= LARGEST else f"{out.sum() / max(1, n):.1f} on average",
+            )
+    if "plastic/pre" in group:
+        size = network.group_size_of(group, where)
+        pre = zarrio.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
+        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= LARGEST else (np.full(n, pre.shape[1]), None)
+        yield "plastic synapses", f"{inputs.sum():,}"
+        if degrees:
+            yield "plastic inputs of a neuron", _spread(inputs) + (f", shared by groups of {size}" if size > 1 else "")
+            if outputs is not None:
+                yield "plastic outputs of a neuron", _spread(outputs)
+    if degrees and "target" in group:
+        yield "targets", "{} condition(s) of {} points".format(*group["target"].shape[:2])
+
+
+def _spread(degree: np.ndarray) -> str:
+    return f"{degree.mean():.1f}, s.d. {degree.std():.1f}" if degree.size else "none"
+
+
+def _counts(stored: zarr.Array, n: int) -> np.ndarray:
+    """[n] how often each of 0..n-1 occurs, by chunks."""
+    counts = np.zeros(n, np.int64)
+    for part in zarrio.chunks(stored):
+        values = zarrio.read(stored, part)
+        counts += np.bincount(values[(values >= 0) & (values < n)], minlength=n)
+    return counts
+
+
+def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """([n] plastic inputs, [n] plastic outputs) of each neuron from pre [G, L], by chunks."""
+    groups = np.arange(n) // size
+    inputs, outputs, members = np.zeros(pre.shape[0], np.int64), np.zeros(n), np.bincount(groups, minlength=pre.shape[0])
+    for part in zarrio.chunks(pre):
+        block = zarrio.read(pre, part)
+        kept = (block >= 0) & (block < n)
+        inputs[part] = kept.sum(axis=1)
+        outputs += np.bincount(block[kept], weights=np.broadcast_to(members[part, None], block.shape)[kept], minlength=n)
+    return inputs[groups], outputs
+
+
+def _of_recording(group: zarr.Group, where: str) -> Rows:
+    recording = recordings.open_recording(where, "current" if "current" in group and "rate" not in group else "rate")
+    conditions, bins, units = recording.values.shape
+    names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
+    yield "conditions", f"{conditions}: {names}"
+    yield "bins", f"{bins:,} of {recording.bin_ms:g} ms, {bins * recording.bin_ms / 1000:g} s"
+    yield "units", f"{units:,}"
+    total, known, negative, silent = 0.0, 0, 0, 0
+    for part in zarrio.chunks(recording.values, along=2):
+        block = zarrio.read(recording.values, (slice(None), slice(None), part))
+        finite = np.isfinite(block)
+        total += float(block.sum(where=finite, dtype=np.float64))
+        known += int(finite.sum())
+        negative += int((block < 0).sum())
+        silent += int((finite.any(axis=(0, 1)) & (block.max(axis=(0, 1), where=finite, initial=0) <= 0)).sum())
+    rates = recording.kind == "rate"
+    yield f"mean {recording.kind}", f"{total / known:.3f} {'Hz' if rates else 'threshold'}" if known else "none"
+    if rates:
+        yield "silent units", f"{silent:,}"
+    yield "missing values", f"{1 - known / recording.values.size:.3%}"
+    if negative and rates:
+        yield "negative values", f"{negative:,}; a rate should be at least 0 Hz"
+
+
+def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
+    weight = zarrio.array(group, "plastic/weight", ["N", "L"], "f", where)
+    for name in ("iteration", "correlation"):
+        if name in group.attrs:
+            yield name, group.attrs[name]
+    yield "sizes", f"N {weight.shape[0]:,}, L {weight.shape[1]}"
+    if "P" in group:
+        yield "P", f"{group['P'].shape[0]:,} upper triangles, {memory.in_words(group['P'].nbytes)}"
+    else:
+        yield "P", "none: weights to test with, not to resume from"
+    if isinstance(config := group.attrs.get("config"), dict):
+        shown = [("target", "name"), ("rls", "penlambda"), ("rls", "penmu"), ("rls", "gain")]
+        words = [f"{section}.{key}={config[section][key]}" for section, key in shown if key in config.get(section, {})]
+        yield "settings", ", ".join([f"seed={config.get('seed')}", *words])
+
+
+def _of_test(group: zarr.Group, where: str) -> Rows:
+    excitatory = zarrio.read(zarrio.array(group, "excitatory", ["n"], "b", where))
+    rate = zarrio.read(zarrio.array(group, "rate", ["C", len(excitatory)], "f", where))
+    yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
+    yield "conditions", ", ".join(map(str, zarrio.read(group["condition"]))) if "condition" in group else len(rate)
+    n = group.attrs.get("n_neurons", len(excitatory))
+    yield "neurons", f"{len(excitatory):,} of {n:,}: {_classes(excitatory)}"
+    rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
+    yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
+    for name in ("current_correlation", "rate_correlation"):
+        if name in group:
+            values = zarrio.read(group[name])
+            mean = f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+            yield name.replace("_", " "), f"{mean} ({int(np.isnan(values).sum())} undefined)"
+    if "spikes/neuron" in group:
+        yield "spikes", f"{group['spikes/neuron'].shape[0]:,}"

@@ -1,0 +1,150 @@
+"""resources.jsonl: processor, memory and GPUs beside a run, sampled by a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlsnet.memory import free_memory
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0  # s, for the last sample when the run is over
+GPU_READINGS: dict[str, Callable[[Any, Any], float]] = {
+    "gpu_percent": lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
+    "gpu_memory_mb": lambda nvml, gpu: _mb(nvml.nvmlDeviceGetMemoryInfo(gpu).used),
+    "gpu_power_w": lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+}
+
+
+def _mb(size: float) -> float:
+    """Bytes in MB."""
+    return round(size / 1e6, 1)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had resident, now or before."""
+    status = Path("/proc/self/status")
+    if status.exists() and (match := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
+        return int(match[1]) * 1024
+    if (peak := getattr(psutil.Process().memory_info(), "peak_wset", None)) is not None:  # Windows
+        return int(peak)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class _Gpus:
+    """The NVIDIA GPUs that this process may use, through nvidia-ml-py; none where that or the driver is missing."""
+
+    def __init__(self) -> None:
+        self.nvml: Any = None
+        self.handles: list[Any] = []
+        with contextlib.suppress(Exception):  # no package, no driver, no permission
+            import pynvml as nvml
+
+            nvml.nvmlInit()
+            self.nvml = nvml
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = map(str, range(nvml.nvmlDeviceGetCount())) if visible is None else visible.split(",")
+            for name in map(str.strip, names):
+                with contextlib.suppress(nvml.NVMLError):  # -1, "", an abbreviation: not a device of that name
+                    by_index = name.isdigit()
+                    self.handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if by_index else nvml.nvmlDeviceGetHandleByUUID(name))
+
+    def sample(self) -> dict[str, list[float]]:
+        """Each reading that the devices know, one value a device."""
+        found: dict[str, list[float]] = {}
+        for name, reading in GPU_READINGS.items() if self.handles else ():
+            with contextlib.suppress(self.nvml.NVMLError):  # not known to this device
+                found[name] = [reading(self.nvml, gpu) for gpu in self.handles]
+        return found
+
+    def close(self) -> None:
+        """Lets go of the driver."""
+        if self.nvml is not None:
+            self.nvml.nvmlShutdown()
+
+
+class Sampler:
+    """Adds a line to resources.jsonl at regular times and one at the end, for as long as its context lasts.
+
+    What goes wrong in here ends the sampling with a line in the log, and never the run. A line holds: time (UTC); verb;
+    iteration at hand, where known; cpu_percent (this process since the line before, 100 is one core); memory_mb and
+    memory_peak_mb (resident); threads; system_cpu_percent (100 is all cores); system_free_mb (that can still be taken, within
+    the limits of a container); and, a value a device, gpu_percent, gpu_memory_mb, gpu_power_w. What is not known is left out.
+    """
+
+    def __init__(self, path: Path, every: float, verb: str, iteration: Callable[[], int | None]):
+        """Of a verb's run.
+
+        Args:
+          path: the file, which grows.
+          every: s between two lines; 0 for none.
+          verb: what is run.
+          iteration: says which iteration is at hand, or None.
+        """
+        self.path, self.every, self.verb, self.iteration = path, every, verb, iteration
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
+
+    def __enter__(self) -> Sampler:
+        if self.every:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if self.every:
+            self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        try:
+            process, gpus = psutil.Process(), _Gpus()
+            process.cpu_percent(), psutil.cpu_percent()  # both count from the call before
+            while not self._over.wait(self.every):
+                self._write(process, gpus)
+            self._write(process, gpus)
+            gpus.close()
+        except Exception as failed:
+            log.warning("%s: sampling ends here (%s); the run goes on.", self.path, " ".join(str(failed).split()) or type(failed).__name__)
+
+    def _write(self, process: psutil.Process, gpus: _Gpus) -> None:
+        """Adds one line, at once in the file."""
+        iteration = self.iteration()
+        line = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "verb": self.verb,
+            **({} if iteration is None else {"iteration": iteration}),
+            "cpu_percent": process.cpu_percent(),
+            "memory_mb": _mb(process.memory_info().rss),
+            "memory_peak_mb": _mb(peak_memory()),
+            "threads": process.num_threads(),
+            "system_cpu_percent": psutil.cpu_percent(),
+            "system_free_mb": _mb(free_memory()),
+            **gpus.sample(),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a resources.jsonl; what is no line of one, as a crash may leave it, is left out."""
+    lines = []
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "memory_peak_mb" in line:
+                lines.append(line)
+    return lines
