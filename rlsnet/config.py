@@ -8,8 +8,9 @@ names the key and says what would be right.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 class UserError(Exception):
@@ -48,6 +49,7 @@ class Variant:
 class NeuronConfig(Variant):
     """A neuron model. Values are per class or, with an array `neuron/KEY` in network.load, per neuron."""
 
+    name: str
     threshold: ByClass
     reset: ByClass
 
@@ -347,33 +349,54 @@ class TrialConfig:
 
 
 class TargetConfig(Variant):
-    """What is learned."""
+    """What is learned. One with `recorded = "rate"` or `"current"` gets the recording that has that array."""
+
+    name: str
+    recorded: ClassVar[str | None] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidTargetConfig(TargetConfig):
-    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network."""
+    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network, and a bias common to all."""
 
     name: str = key("kind of target", choices=("sinusoid",))
     amplitude: float = key("amplitude of the current", "threshold")
     period: float = key("period", "ms", above=0)
     n_conditions: int = key("conditions C, each with its own phases", least=1)
+    bias: str = key(
+        "added to all neurons: zero; ou, an Ornstein-Uhlenbeck process from 0 at the start of the trial, one realisation per condition;"
+        " ramp, from 0 at stim_off to ramp_height at the end",
+        choices=("zero", "ou", "ramp"),
+    )
+    bias_mean: float = key("of the ou bias b", "threshold")
+    bias_tau: float = key("its correlation time", "ms", above=0)
+    bias_sigma: float = key("db = (bias_mean - b)/bias_tau dt + bias_sigma dW", "threshold/sqrt(ms)", least=0)
+    ramp_height: float = key("the ramp at the end of the trial", "threshold")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordingTargetConfig(TargetConfig):
     """Recorded rates turned into currents by the inverse transfer function."""
 
+    recorded: ClassVar[str | None] = "rate"
     name: str = key("kind of target", choices=("recording",))
     rate_floor: float = key("rates below this are raised to it", "Hz", above=0)
     euler_correction: bool = key("correct the transfer function for the finite time step")
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordingConfig:
-    """Where recorded rates come from."""
+class CurrentsTargetConfig(TargetConfig):
+    """Recorded currents (`current` in recording.path), used as they are."""
 
-    path: str | None = key("a recording.zarr; null: a synthetic stand-in of 66,002 units, made once")
+    recorded: ClassVar[str | None] = "current"
+    name: str = key("kind of target", choices=("currents",))
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingConfig:
+    """Where recorded rates or currents come from."""
+
+    path: str | None = key("a recording.zarr; null: for target=recording a synthetic stand-in of 66,002 units, made once")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -402,6 +425,11 @@ class TrainConfig:
     """The training loop."""
 
     iterations: int = key("total number of trials, those of a resumed run included", least=1)
+    order: str = key(
+        "whose turn it is: conditions in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
+        choices=("in_turn", "shuffled", "weighted"),
+    )
+    weights: tuple[float, ...] | None = key("how often each condition is drawn, relative to the others; for order=weighted", least=0)
     checkpoint_every: int = key("save a checkpoint each this many iterations, and at the end", least=1)
     save_best: bool = key("keep the weights of the best iteration so far")
     resources_every: float = key("time between two lines of resources.jsonl (processor, memory, GPU), of any verb; 0: none", "s", least=0)
@@ -495,6 +523,8 @@ def validate(config: Config) -> None:
     decays = ("tau_m", "threshold_tau", "asc_tau_1", "asc_tau_2", "adaptation_tau")
     taus |= {f"neuron.{k}": getattr(neuron, k) for k in decays if hasattr(neuron, k)}
     taus |= {f"{k}.tau": getattr(config, k).tau for k in ("stimulus", "feedforward") if hasattr(getattr(config, k), "tau")}
+    if getattr(config.target, "bias", None) == "ou":
+        taus["target.bias_tau"] = getattr(config.target, "bias_tau", math.inf)
     for name, values in taus.items():
         for tau in by_class(values):
             if tau < 2 * trial.dt:
@@ -512,6 +542,12 @@ def validate(config: Config) -> None:
         for name, wanted in (("precision", "auto"), ("forgetting", 1), ("method", "auto")):
             if (value := getattr(rls, name)) != wanted:
                 raise UserError(f"rls.{name}={value}: should be {wanted} with rls.storage=window, which keeps no P.")
+    weights, order = config.train.weights, config.train.order
+    if order == "weighted" and not any(weights or ()):
+        given = "null" if weights is None else list(weights)
+        raise UserError(f"train.weights={given}: should be a number for each condition, one above 0 at least, for train.order=weighted.")
+    if order != "weighted" and weights is not None:
+        raise UserError(f"train.order={order}: should be weighted, for train.weights to count; or those should be null.")
     if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
         raise UserError(
             f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"

@@ -88,8 +88,10 @@ def suggest(key: str) -> str:
 def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> Any:
     """`value`, plain or a list, as the type of its field, within its rule, or a UserError that names the key."""
     options = [annotation] if typing.get_origin(annotation) is tuple else list(typing.get_args(annotation)) or [annotation]
+    if value is None and type(None) in options:
+        return None
     items = next((typing.get_args(o) for o in options if typing.get_origin(o) is tuple), None)
-    plain = [o for o in options if typing.get_origin(o) is not tuple]
+    plain = [o for o in options if typing.get_origin(o) is not tuple and o is not type(None)]
     if items is not None and isinstance(value, list | tuple):
         if items[-1] is not Ellipsis and len(value) != len(items):
             raise UserError(f"{key}={value}: should be one value, or two: of excitatory and of inhibitory neurons.")
@@ -101,11 +103,9 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
 
 def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any]) -> Any:
     """`value` as one of the types `options`, within its rule, or a UserError that names the key."""
-    kind = next(o for o in options if o is not type(None))
+    kind = options[0]
     unit = f" {rule['unit']}" if rule["unit"] else ""
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
-    if value is None and type(None) in options:
-        return None
     if kind is str and isinstance(value, list) and "items" in rule:
         value = ",".join(map(str, value))
     if kind is float and isinstance(value, str):

@@ -108,8 +108,8 @@ def evaluate(
       config: the experiment.
       network: the wiring.
       w: [G, L, S] plastic weights.
-      target: [C, M, N] currents wanted.
-      recording: the rates behind them, if that is where they come from.
+      target: [C, M, N] currents wanted, NaN where not trained.
+      recording: what they come from, if it was recorded.
       run: the folder that takes test.zarr.
       show: progress display.
       about: attributes of the store, such as the iteration of the weights.
@@ -125,7 +125,9 @@ def evaluate(
         root.attrs["n_neurons"] = network.n_neurons
         names = [str(c) for c in range(len(target))] if recording is None else list(recording.conditions)
         out = _Output(root, config, network, names, neurons)
-        rates = None if recording is None else recorded_rates(recording, network.n_neurons, config.seed, neurons)
+        rates = (
+            None if recording is None or recording.kind != "rate" else recorded_rates(recording, network.n_neurons, config.seed, neurons)
+        )
         for condition in range(len(target)):
             shape = target.shape[1], len(neurons)
             counts = np.zeros(shape, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
-from rlsnet.config import Config, RecordingTargetConfig, UserError
+from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
@@ -51,7 +51,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     load = config.network.load
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
-    if isinstance(config.target, RecordingTargetConfig) and not given_target:
+    if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
     conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)
@@ -67,7 +67,9 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
     drawn = time.perf_counter()
     log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, drawn - start)
-    if target is None:
+    if target is not None:
+        targets.check(target, f"{load}: target")
+    else:
         with show.counting("targets") as tell:
             target = targets.make(config, net, recording, tell)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
@@ -99,7 +101,7 @@ def find_recording(config: Config, run: Run) -> Recording | None:
         return None
     for path in (config.recording.path, made_from):
         if path is not None and Path(path).exists():
-            recording = recordings.open_recording(path)
+            recording = recordings.open_recording(path, config.target.recorded or "rate")
             recordings.check_bins(recording, config.trial)
             return recording
     log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)

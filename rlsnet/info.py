@@ -146,7 +146,7 @@ def _of_store(path: str) -> Rows:
         group = zarr.open_group(path, mode="r")
     except Exception as error:
         raise UserError(f"info {path}: not a run folder and not a Zarr store.") from error
-    kind = str(group.attrs.get("format", recordings.FORMAT if "rate" in group else "unknown"))
+    kind = str(group.attrs.get("format", recordings.FORMAT if recordings.TARGETS.keys() & set(group) else "unknown"))
     yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
     if "source" in group.attrs:
         yield "source", group.attrs["source"]
@@ -223,25 +223,27 @@ def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np
     return inputs[groups], outputs
 
 
-def _of_recording(_: zarr.Group, where: str) -> Rows:
-    recording = recordings.open_recording(where)
-    conditions, bins, units = recording.rate.shape
+def _of_recording(group: zarr.Group, where: str) -> Rows:
+    recording = recordings.open_recording(where, "current" if "current" in group and "rate" not in group else "rate")
+    conditions, bins, units = recording.values.shape
     names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
     yield "conditions", f"{conditions}: {names}"
     yield "bins", f"{bins:,} of {recording.bin_ms:g} ms, {bins * recording.bin_ms / 1000:g} s"
     yield "units", f"{units:,}"
     total, known, negative, silent = 0.0, 0, 0, 0
-    for part in zarrio.chunks(recording.rate, along=2):
-        block = zarrio.read(recording.rate, (slice(None), slice(None), part))
+    for part in zarrio.chunks(recording.values, along=2):
+        block = zarrio.read(recording.values, (slice(None), slice(None), part))
         finite = np.isfinite(block)
         total += float(block.sum(where=finite, dtype=np.float64))
         known += int(finite.sum())
         negative += int((block < 0).sum())
         silent += int((finite.any(axis=(0, 1)) & (block.max(axis=(0, 1), where=finite, initial=0) <= 0)).sum())
-    yield "mean rate", f"{total / known:.3f} Hz" if known else "none"
-    yield "silent units", f"{silent:,}"
-    yield "missing values", f"{1 - known / recording.rate.size:.3%}"
-    if negative:
+    rates = recording.kind == "rate"
+    yield f"mean {recording.kind}", f"{total / known:.3f} {'Hz' if rates else 'threshold'}" if known else "none"
+    if rates:
+        yield "silent units", f"{silent:,}"
+    yield "missing values", f"{1 - known / recording.values.size:.3%}"
+    if negative and rates:
         yield "negative values", f"{negative:,}; a rate should be at least 0 Hz"
 
 

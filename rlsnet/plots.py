@@ -69,8 +69,12 @@ class Results:
         return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
-        """[M, ...] averaged over the window in which scores are computed."""
-        return np.tensordot(scores.window_weights(self.config.trial), values, 1)
+        """[M, ...] averaged over the window in which scores are computed, as far as known; NaN stays where it is."""
+        weights, known = scores.window_weights(self.config.trial), np.isfinite(values)
+        if known.all():
+            return np.tensordot(weights, values, 1)
+        total = np.tensordot(weights, np.where(known, values, 0), 1)
+        return np.divide(total, np.tensordot(weights, known, 1), out=np.full(total.shape, np.nan), where=known)
 
 
 def learning_curve(results: Results) -> Figure:
@@ -103,6 +107,13 @@ def _evenly(n: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
 
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is not NaN; NaN where all is."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
 def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Neurons to show: three best, three around the median, three worst by score [N], where it is defined."""
     order = np.argsort(score)[: int(np.isfinite(score).sum())][::-1]
@@ -116,7 +127,7 @@ def examples(results: Results) -> Figure:
     """Data and model of the best, median and worst neurons, all conditions."""
     data, model, score_name, source, label = results.pair()
     score = results.read(score_name)
-    mean = score.mean(axis=0)  # not defined where one condition's is not
+    mean = _mean_of_known(score)
     figure, axes = plt.subplots(3, 3, figsize=(9, 6.5), sharex=True, layout="constrained")
     for row, (name, neurons) in zip(axes, _chosen(mean), strict=True):
         for axis, neuron in zip(row, neurons, strict=False):
@@ -141,22 +152,22 @@ def examples(results: Results) -> Figure:
 
 
 def heatmaps(results: Results) -> Figure:
-    """Data and model of all neurons, each scaled to its own range in the data, sorted by the time of the data's peak."""
+    """Data and model of all neurons with a target, each scaled to its own range in the data, sorted by the time of the data's peak."""
     data, model, _, source, label = results.pair()
-    names = results.conditions[:4]
+    names, colours = results.conditions[:4], plt.get_cmap("viridis").with_extremes(bad="#cccccc")
     conditions = len(names)
+    trained = np.flatnonzero(np.isfinite(np.stack([results.read(data, c) for c in range(conditions)])).any(axis=(0, 1)))
+    chosen = trained[_evenly(len(trained), MOST_ROWS)]
     figure, axes = plt.subplots(2, conditions, figsize=(1.5 + 3.2 * conditions, 6), squeeze=False, sharex=True, layout="constrained")
     for condition in range(conditions):
-        n = results.test[data].shape[2] if results.test is not None else 0
-        chosen = _evenly(n, MOST_ROWS)
         blocks = [results.smooth(results.read(name, condition)[:, chosen]) for name in (data, model)]
-        low, high = blocks[0].min(axis=0), blocks[0].max(axis=0)
+        low, high = np.fmin.reduce(blocks[0]), np.fmax.reduce(blocks[0])
         scaled = [(b - low) / np.where(high > low, high - low, 1) for b in blocks]
         if condition == 0:
-            order = np.argsort(np.argmax(scaled[0], axis=0), kind="stable")
+            order = np.argsort(np.argmax(np.nan_to_num(scaled[0], nan=-1), axis=0), kind="stable")
         for axis, block, name in zip(axes[:, condition], scaled, (source, "model"), strict=True):
             extent = (0.0, results.time[-1], len(chosen), 0)
-            image = axis.imshow(block[:, order].T, aspect="auto", cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="none")
+            image = axis.imshow(block[:, order].T, aspect="auto", cmap=colours, vmin=0, vmax=1, extent=extent, interpolation="none")
             axis.set_title(f"{name}, {names[condition]}" if conditions > 1 else name)
         axes[1, condition].set_xlabel("time from stimulus end (s)")
     for axis in axes[:, 0]:
@@ -214,9 +225,9 @@ def rates(results: Results) -> Figure:
         axis.set(xlabel="firing rate (Hz)", ylabel="neurons")
         axis.legend()
         return figure
-    data = np.stack([results.read("rate_target", condition).mean(axis=0) for condition in range(len(model))])
-    floor = 0.05
-    x, y = np.maximum(data.ravel(), floor), np.maximum(model.ravel(), floor)
+    data = np.stack([_mean_of_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
+    known, floor = np.isfinite(data), 0.05
+    x, y = np.maximum(data[known], floor), np.maximum(model.ravel()[known], floor)
     span = (floor, 1.3 * max(x.max(), y.max()))
     axis.hexbin(x, y, xscale="log", yscale="log", bins="log", gridsize=60, cmap="Greys", mincnt=1, extent=tuple(np.log10([*span, *span])))
     axis.plot(span, span, color=MODEL, lw=1)

@@ -1,6 +1,7 @@
-"""Recorded firing rates: a recording.zarr with `rate` [C, M, N] in Hz, read by chunks of units.
+"""Recordings: a recording.zarr with `rate` [C, M, N] in Hz, or `current` in threshold units, read by chunks of units.
 
-Attributes: bin_ms, and a source in words. Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N].
+NaN is what is not known and not trained: whole units, or single bins. Attributes: bin_ms, and a source in words.
+Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N].
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ class Recording:
     """An open recording.
 
     path: the store.
-    rate: [C, M, N] float, Hz, on disk.
+    kind: what was recorded, rate or current.
+    values: [C, M, N] float on disk, Hz or threshold units; NaN is not known.
     bin_ms: length of a bin.
     source: where it comes from, in words.
     conditions: [C] their names.
     """
 
     path: Path
-    rate: zarr.Array
+    kind: str
+    values: zarr.Array
     bin_ms: float
     source: str
     conditions: tuple[str, ...]
@@ -39,12 +42,12 @@ class Recording:
     @property
     def n_conditions(self) -> int:
         """C."""
-        return self.rate.shape[0]
+        return self.values.shape[0]
 
     @property
     def n_units(self) -> int:
         """N."""
-        return self.rate.shape[2]
+        return self.values.shape[2]
 
     def choose(self, n: int, seed: int) -> np.ndarray | None:
         """[n] the units that a network of n neurons takes, in order: all (None), or a random subset."""
@@ -53,42 +56,50 @@ class Recording:
         return None if n == self.n_units else rng.subset(rng.key(seed, rng.Purpose.SUBSET), n, self.n_units)
 
     def stream(self, units: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Blocks [C, M, n] float64 of consecutive units (of those chosen), each checked: finite and not negative."""
-        for part in zarrio.chunks(self.rate, along=2):
+        """Blocks [C, M, n] float64 of consecutive units (of those chosen), each checked: not infinite and, for rates, not negative."""
+        for part in zarrio.chunks(self.values, along=2):
             mine = np.arange(part.start, part.stop)
             if units is not None:
                 mine = units[(units >= part.start) & (units < part.stop)]
             if not len(mine):
                 continue
-            block = zarrio.read(self.rate, (slice(None), slice(None), part)).astype(np.float64)
+            block = zarrio.read(self.values, (slice(None), slice(None), part)).astype(np.float64)
             if units is not None:
                 block = block[:, :, mine - part.start]
-            bad = ~(np.isfinite(block) & (block >= 0))
+            rate = self.kind == "rate"
+            bad = np.isinf(block) | (block < 0) if rate else np.isinf(block)
             if bad.any():
                 c, m, u = (int(i[0]) for i in np.nonzero(bad))
-                where = f"rate[{c}, {m}, {mine[u]}] (condition, bin, unit)"
-                raise UserError(f"{self.path}: {where} is {block[c, m, u]}; should be a finite rate in Hz, at least 0.")
+                right = "a finite rate in Hz, at least 0," if rate else "a finite current"
+                where = f"{self.kind}[{c}, {m}, {mine[u]}] (condition, bin, unit)"
+                raise UserError(f"{self.path}: {where} is {block[c, m, u]}; should be {right} or NaN, not to train it.")
             yield block
 
 
-def open_recording(path: str | Path) -> Recording:
-    """Opens a recording.zarr; raises UserError where it is not one."""
+TARGETS = {"rate": "recording", "current": "currents"}  # what can be recorded, and the target made of it
+
+
+def open_recording(path: str | Path, wanted: str = "rate") -> Recording:
+    """Opens a recording.zarr of rates or currents (`wanted`: rate or current); raises UserError where it is not one."""
     group = zarrio.open_group(path, "recording.path", FORMAT)
-    rate = zarrio.array(group, "rate", ["C", "M", "N"], "fiu", str(path))
-    bin_ms = group.attrs.get("bin_ms", rate.attrs.get("bin_ms"))
+    for other in TARGETS.keys() - {wanted}:
+        if other in group and wanted not in group:
+            raise UserError(f"{path}: holds {other}s, no array {wanted}; should have one, or be used with target={TARGETS[other]}.")
+    values = zarrio.array(group, wanted, ["C", "M", "N"], "fiu", str(path))
+    bin_ms = group.attrs.get("bin_ms", values.attrs.get("bin_ms"))
     if not isinstance(bin_ms, int | float) or bin_ms <= 0:
         raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; should be the length of a bin in ms, such as 20.")
-    if 0 in rate.shape:
-        raise UserError(f"{path}: rate has shape {list(rate.shape)}; should hold at least one condition, bin and unit.")
-    names = [str(c) for c in range(rate.shape[0])]
+    if 0 in values.shape:
+        raise UserError(f"{path}: {wanted} has shape {list(values.shape)}; should hold at least one condition, bin and unit.")
+    names = [str(c) for c in range(values.shape[0])]
     if "condition" in group:
-        names = [str(c) for c in zarrio.read(zarrio.array(group, "condition", [rate.shape[0]], "TUOiuf", str(path)))]
-    return Recording(Path(path), rate, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names))
+        names = [str(c) for c in zarrio.read(zarrio.array(group, "condition", [values.shape[0]], "TUOiuf", str(path)))]
+    return Recording(Path(path), wanted, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names))
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:
     """Whether the bins of a recording are the learning points of a trial; raises UserError."""
-    bins, length = recording.rate.shape[1], recording.bin_ms
+    bins, length = recording.values.shape[1], recording.bin_ms
     if abs(length - trial.learn_every) > 1e-9:
         raise UserError(f"{recording.path}: has bins of {length:g} ms; trial.learn_every={trial.learn_every:g} should be equal to that.")
     if bins != trial.n_points:
@@ -99,15 +110,18 @@ def check_bins(recording: Recording, trial: TrialConfig) -> None:
 
 
 def for_config(config: Config, say: Callable[[str], None], tell: Callable[[int, int], None]) -> Recording:
-    """The recording that an experiment names, or the synthetic stand-in, which is made on first use.
+    """The recording that an experiment names, of the kind that its target wants, or the synthetic stand-in, made on first use.
 
     Args:
       config: the experiment.
       say: takes a sentence for the user.
       tell: called with (done, total) units while the stand-in is made.
     """
+    wanted = config.target.recorded or "rate"
     if config.recording.path is not None:
-        recording = open_recording(config.recording.path)
+        recording = open_recording(config.recording.path, wanted)
+    elif wanted != "rate":
+        raise UserError(f"recording.path=null: should be a recording.zarr with {wanted}s for target={config.target.name}.")
     else:
         from rlsnet import synthetic
 

@@ -31,6 +31,9 @@ class Purpose(IntEnum):
     FEEDFORWARD = 8
     FEEDFORWARD_RATE = 9
     FEEDFORWARD_WEIGHT = 10
+    BIAS = 20
+    ORDER = 21
+    TRANSFER = 22
 
 
 def mix(x: Array) -> Array:

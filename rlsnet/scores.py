@@ -27,22 +27,30 @@ def window_weights(trial: TrialConfig) -> np.ndarray:
 
 
 def pearson(x: Array, y: Array) -> Array:
-    """[N] correlation of x and y [M, N] over their first axis; NaN where one of them does not vary.
+    """[N] correlation of x and y [M, N] over those of their first axis where x is not NaN; NaN where one of them does not vary.
 
     Sums go row by row, N numbers at a time: 20 times faster on a CPU than sums over the first axis.
     """
-    points, zeros = x.shape[0], jnp.zeros_like(x[0])
+    zeros = jnp.zeros_like(x[0])
 
     def add(total: Any, row: Any) -> tuple[Any, None]:
-        return (total[0] + (row[0] - x[0]), total[1] + (row[1] - y[0])), None
+        count, first_x, first_y, total_x, total_y = total
+        known = ~jnp.isnan(row[0])
+        start = known & (count == 0)
+        first_x, first_y = jnp.where(start, row[0], first_x), jnp.where(start, row[1], first_y)
+        total_x += jnp.where(known, row[0] - first_x, 0)
+        total_y += jnp.where(known, row[1] - first_y, 0)
+        return (count + known.astype(count.dtype), first_x, first_y, total_x, total_y), None
 
-    total_x, total_y = lax.scan(add, (zeros, zeros), (x, y))[0]
-    mean_x, mean_y = x[0] + total_x / points, y[0] + total_y / points  # exact where nothing varies
+    count, first_x, first_y, total_x, total_y = lax.scan(add, (zeros,) * 5, (x, y))[0]
+    points = jnp.maximum(count, 1)
+    mean_x, mean_y = first_x + total_x / points, first_y + total_y / points  # exact where nothing varies
 
     def one(sums: Any, row: Any) -> tuple[Any, None]:
         xx, yy, xy, most_x, most_y = sums
-        dx, dy = row[0] - mean_x, row[1] - mean_y
-        largest = jnp.maximum(most_x, jnp.abs(row[0])), jnp.maximum(most_y, jnp.abs(row[1]))
+        known = ~jnp.isnan(row[0])
+        dx, dy = (jnp.where(known, each - mean, 0) for each, mean in zip(row, (mean_x, mean_y), strict=True))
+        largest = (jnp.maximum(most, jnp.where(known, jnp.abs(each), 0)) for most, each in zip((most_x, most_y), row, strict=True))
         return (xx + dx * dx, yy + dy * dy, xy + dx * dy, *largest), None
 
     xx, yy, xy, most_x, most_y = lax.scan(one, (zeros,) * 5, (x, y))[0]
@@ -52,5 +60,8 @@ def pearson(x: Array, y: Array) -> Array:
 
 
 def current_correlation(trial: TrialConfig, currents: Array, target: Array) -> Array:
-    """[N] correlation of the target [M, N] with the windowed mean current; `currents` [M, N] are means over learning bins."""
+    """[N] correlation of the target [M, N], where it is not NaN, with the windowed mean current.
+
+    `currents` [M, N] are means over learning bins.
+    """
     return pearson(target, jnp.matmul(jnp.asarray(window_weights(trial), currents.dtype), currents, precision="highest"))

@@ -1,8 +1,10 @@
 """A synthetic stand-in for a large recording of mice that lick left or right after a delay.
 
-It is not data. It has the size and the roughness of such data, so that everything from reading to training is tried
-at full scale: log-normal mean rates, sessions and regions, choice-selective ramps during the delay, responses to the
-sample tone and the go cue, a licking rhythm, and the noise of PSTHs from tens of trials.
+It is not data: nothing in it was measured, and its numbers are only of the size that such recordings have. It has the
+size and the structure of one, so that everything from reading to training is tried at full scale: log-normal mean rates,
+sessions and regions; a few time courses that the units of a region share (tone, delay and go responses, a ramp in the delay,
+choice, movement, a licking rhythm) and that each unit has its own share of; something smooth of its own; and the noise of
+PSTHs from about a hundred trials, smoothed.
 """
 
 from __future__ import annotations
@@ -17,48 +19,62 @@ from scipy.ndimage import gaussian_filter1d
 from rlsnet import zarrio
 from rlsnet.recordings import CHUNK_UNITS, FORMAT
 
-VERSION = 1
+VERSION = 2
 N_UNITS = 66_002
 CONDITIONS = ("left", "right")
 BIN_MS, N_BINS, START_S = 20.0, 150, -2.0  # bins around the go cue at 0 s
 SAMPLE_S, DELAY_S = -1.85, -1.2  # start of the sample tones and of the delay
 REGIONS = ("ALM", "striatum", "thalamus", "midbrain", "medulla", "cerebellum")
+LATENCY_S = (0.05, 0.06, 0.04, 0.03, 0.02, 0.03)  # of a region's responses
+CHOICE, MOVEMENT = (1.5, 1.2, 1.2, 0.8, 0.6, 0.6), (0.8, 0.8, 0.8, 1.2, 1.6, 1.2)  # strength of these by region
 UNITS_PER_SESSION = 380
+TRIALS = (60, 140)  # of each condition in a session
+MEDIAN_HZ, SPREAD = 3.0, 1.15  # of mean rates, log-normal; about 6 Hz on average, a sixth below 1
 LICK_HZ = 7.0
 MAX_HZ = 200.0
 SMOOTHING_BINS = 2.5  # s.d. of the Gaussian that smooths PSTHs, 50 ms
+OWN, OWN_BINS = 0.15, 7.5  # s.d. of what is a unit's own in the logarithm of its rate, and of the Gaussian that makes it smooth
 
 
-def _bump(t: np.ndarray, latency: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """[M, n] responses that start at `latency`, peak at 1 after `width` and fade; s."""
-    x = np.maximum(t[:, None] - latency, 0) / width
-    return x * np.exp(1 - x)
+def time_courses(latency: float) -> tuple[np.ndarray, np.ndarray]:
+    """[7, M] courses that both conditions have, and [3, M] with opposite signs in the two; they reach about 1."""
+    t = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5) - latency
+
+    def since(onset: float) -> np.ndarray:
+        return np.maximum(t - onset, 0)
+
+    def transient(onset: float, width: float) -> np.ndarray:
+        return since(onset) / width * np.exp(1 - since(onset) / width)
+
+    def held(onset: float, rise: float, end: float, fade: float) -> np.ndarray:
+        return (1 - np.exp(-since(onset) / rise)) * np.exp(-since(end) / fade)
+
+    ramp = np.minimum(since(DELAY_S) / -DELAY_S, 1) * np.exp(-since(0) / 0.2)
+    licking = held(0, 0.05, 0.2, 0.4) * np.exp(2j * np.pi * LICK_HZ * t)
+    movement = held(0, 0.1, 0.3, 0.6)
+    common = [transient(SAMPLE_S, 0.08), transient(DELAY_S, 0.08), ramp, transient(0, 0.05), movement, licking.real, licking.imag]
+    tone, choice = held(SAMPLE_S, 0.1, DELAY_S, 0.4), held(SAMPLE_S, 0.4, 0, 0.2)
+    return np.array(common), np.array([tone, choice * (1 + ramp) / 2, movement])
 
 
 def rates(random: np.random.Generator, n: int, region: np.ndarray) -> np.ndarray:
     """[C, M, n] underlying rates in Hz of n units, noise not yet included."""
-    t = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
-    mean = np.minimum(np.exp(random.normal(np.log(2.75), 1.25, n)), 90)  # about 6 Hz on average, a fifth below 1
-    motor = np.isin(region, (3, 4, 5))
-
-    power = random.uniform(0.5, 3, n)
-    ramp = np.clip((t[:, None] - DELAY_S) / -DELAY_S, 0, 1) ** power
-    ramp *= np.where(t[:, None] > 0, np.exp(-np.maximum(t[:, None], 0) / random.uniform(0.05, 0.6, n)), 1)
-    common = random.normal(0.1, 0.4, n) * ramp
-    selective = random.laplace(0, 0.35, n) * ramp
-    sample = random.gamma(1, 0.15, n) * _bump(t, SAMPLE_S + random.uniform(0, 0.2, n), random.uniform(0.05, 0.3, n))
-    go = random.normal(0.25, 0.5, n) * _bump(t, random.uniform(0.02, 0.15, n), random.uniform(0.03, 0.2, n))
-    go_selective = random.laplace(0, 0.25, n) * _bump(t, random.uniform(0.02, 0.2, n), random.uniform(0.1, 0.4, n))
-    lick = (
-        np.where(motor, 0.5, 0.15) * random.gamma(1, 0.7, n) * np.where(t[:, None] > 0.1, np.exp(-np.maximum(t[:, None] - 0.1, 0) / 0.8), 0)
-    )
-    lick = lick * np.cos(2 * np.pi * LICK_HZ * t[:, None] + random.uniform(0, 2 * np.pi, n))
-    side = random.choice([0.3, 1.0, 1.7], n)
-
-    out = np.empty((len(CONDITIONS), N_BINS, n))
-    for condition, sign in enumerate((1.0, -1.0)):
-        drive = common + sample + go + sign * (selective + go_selective) + lick * (side if sign > 0 else 2 - side)
-        out[condition] = np.exp(np.clip(drive, -4, 2.5))
+    mean = np.minimum(np.exp(random.normal(np.log(MEDIAN_HZ), SPREAD, n)), 90)
+    choice, movement = np.array(CHOICE)[region], np.array(MOVEMENT)[region]
+    even = np.ones(n)
+    centre = np.array([0.15, 0.0, 0.15, 0.15, 0.2, 0.0, 0.0])[:, None]
+    share = centre + np.array([0.2, 0.15, 0.4, 0.3, 0.5, 0.1, 0.1])[:, None] * random.laplace(0, 1, (7, n))
+    share *= np.array([even, even, even, even, movement, movement, movement])
+    share_of_difference = np.array([0.1, 0.25, 0.25])[:, None] * random.laplace(0, 1, (3, n)) * np.array([even, choice, movement])
+    own = gaussian_filter1d(random.normal(size=(len(CONDITIONS), N_BINS, n)), OWN_BINS, axis=1)
+    drive = OWN * own / own.std(axis=1, keepdims=True)
+    for index, latency in enumerate(LATENCY_S):
+        mine = region == index
+        common, difference = (
+            courses.T @ part[:, mine] for courses, part in zip(time_courses(latency), (share, share_of_difference), strict=True)
+        )
+        drive[:, :, mine] += np.stack([common + difference, common - difference])
+    out = np.exp(np.clip(drive, -4, 2.5))
     return np.minimum(out * (mean / out.mean(axis=(0, 1))), MAX_HZ)
 
 
@@ -74,7 +90,7 @@ def make(path: Path, n_units: int, seed: int = 0, tell: Callable[[int, int], Non
     session = np.arange(n_units) // UNITS_PER_SESSION
     of_session = np.random.Generator(np.random.Philox(key=[seed, 2**32]))
     session_region = of_session.choice(len(REGIONS), session[-1] + 1, p=[0.3, 0.2, 0.2, 0.15, 0.1, 0.05])
-    session_trials = of_session.integers(20, 90, (len(CONDITIONS), session[-1] + 1))
+    session_trials = of_session.integers(*TRIALS, (len(CONDITIONS), session[-1] + 1))
     region, trials = session_region[session], session_trials[:, session]
     with zarrio.replacing(path) as temporary:
         attributes = {"format": FORMAT, "bin_ms": BIN_MS, "source": "synthetic stand-in made by rlsnet; not a recording", "seed": seed}

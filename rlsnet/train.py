@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet import rls as rls_
-from rlsnet import scores, simulate
+from rlsnet import rng, scores, simulate
 from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
@@ -40,7 +39,7 @@ class Outcome:
     """What one iteration reports, all scalars.
 
     correlation: mean over the neurons where it is defined, of target and windowed current.
-    n_undefined: int32, neurons whose correlation is not defined.
+    n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
     rate, rate_exc, rate_inh: Hz, over the whole trial.
     finite: bool, whether all weights are finite numbers.
     """
@@ -109,6 +108,43 @@ def compiled(function: Any, *arguments: Any) -> tuple[Callable[..., Any], float]
     return executable, time.perf_counter() - start
 
 
+def condition_of(config: Config, conditions: int, iteration: int) -> int:
+    """Which of the `conditions` an iteration (from 1) trains, as train.order says; nothing but the seed and the two numbers counts."""
+    stream, turn = rng.key(config.seed, rng.Purpose.ORDER), iteration - 1
+    if config.train.order == "shuffled":
+        draws = rng.uniform(rng.fold(stream, turn // conditions), conditions, jnp.dtype("float32"))
+        return int(np.argsort(draws, kind="stable")[turn % conditions])
+    if config.train.order == "weighted":
+        share = np.cumsum(config.train.weights or ())
+        draw = float(rng.uniform(rng.fold(stream, turn), 1, jnp.dtype("float32"))[0])
+        return int(np.searchsorted(share, draw * share[-1], side="right"))
+    return turn % conditions
+
+
+class Recent:
+    """The correlation of the last iteration of each condition; conditions differ in difficulty, so only their mean is compared."""
+
+    def __init__(self, config: Config, conditions: int, metrics: Iterable[Mapping[str, Any]]):
+        weights = config.train.weights or (1.0,) * conditions
+        if len(weights) != conditions:
+            raise UserError(f"train.weights={list(weights)}: should be {conditions} numbers, one for each condition.")
+        self.wanted = {condition for condition, weight in enumerate(weights) if weight > 0}
+        self.correlation: dict[int, float | None] = {}
+        for line in metrics:
+            self.add(line)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Takes in a line of metrics."""
+        if line["task"] in self.wanted:
+            self.correlation.pop(line["task"], None)  # in order of time
+            self.correlation[line["task"]] = line["correlation"]
+
+    def score(self) -> float | None:
+        """Their mean; None until each condition that is trained at all has a correlation."""
+        known = [value for value in self.correlation.values() if value is not None]
+        return float(np.mean(known)) if len(known) == len(self.wanted) else None
+
+
 def train(config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress) -> int:
     """The loop over iterations, from `done` to train.iterations.
 
@@ -124,17 +160,16 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     Returns:
       0, or the number of the signal that asked for a stop. The run is saved in either case.
     """
+    recent = Recent(config, len(target), run.read_metrics())
     dynamics, total = Dynamics.of(config), config.train.iterations
     keys = Keys.create(config.seed, simulate.TRAINING)
     step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0))
     log.info("Compiled in %.1f s.", seconds)
     best = run.best_correlation()
-    # conditions differ in difficulty: what is compared is the mean over the last iteration of each
-    recent = collections.deque((line["correlation"] for line in run.read_metrics()), maxlen=len(target))
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
-            condition = (iteration - 1) % len(target)
+            condition = condition_of(config, len(target), iteration)
             learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition))
             outcome = jax.device_get(outcome)
             line = _metrics(iteration, condition, time.perf_counter() - start, outcome)
@@ -145,8 +180,8 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
                 )
             run.append_metrics(line)
             writer.check()
-            recent.append(line["correlation"])
-            score = float(np.mean(recent)) if len(recent) == len(target) and None not in recent else None
+            recent.add(line)
+            score = recent.score()
             if config.train.save_best and score is not None and (best is None or score > best):
                 best = score
                 run.save_best(writer, iteration, network, learner, config, best)

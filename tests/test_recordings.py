@@ -1,11 +1,14 @@
 """From recorded rates to target currents: the store, the stand-in, chunks, subsets, static networks, wrong input."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import network, recordings, synthetic, targets
+from rlsnet import network, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
 from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
@@ -46,7 +49,14 @@ def test_the_stand_in_is_as_rich_as_said(stand_in):
     early = opened.time.values < -1.9
     selectivity = np.abs(rate[0] - rate[1])[:, busy] / mean[busy]
     assert selectivity[late].mean() > 1.5 * selectivity[early].mean()
+    shape = np.log(np.maximum(rate[:, :, mean > 3], 0.1))
+    shape = (shape - shape.mean(axis=1, keepdims=True)).reshape(300, -1)
+    power = np.linalg.svd(shape / shape.std(axis=0), compute_uv=False) ** 2
+    assert 0.4 < power[:3].sum() / power.sum() < 0.8 < power[:20].sum() / power.sum()  # few courses, that most of the units share
+    step = np.diff(rate, axis=1).std(axis=(0, 1)) / rate.std(axis=(0, 1))
+    assert np.median(step) < 0.35  # smooth: neighbouring bins are alike
     table = zarr.open_group(str(stand_in), mode="r")["unit"]
+    assert 90 < table["n_trials"][:].mean() < 110
     assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
     assert table["n_trials"].shape == (9000, 2)
 
@@ -57,7 +67,7 @@ def test_targets_from_rates_are_the_inverse_transfer(stand_in):
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
     assert target.shape == (2, 150, 9000) and target.dtype == np.float32
-    rate = np.maximum(recording.rate[:, :, ::97], 0.1)
+    rate = np.maximum(recording.values[:, :, ::97], 0.1)
     np.testing.assert_allclose(firing_rate(target[:, :, ::97], Neuron(10, 1, 0, 0.65)), rate, rtol=2e-5)
 
 
@@ -68,7 +78,7 @@ def test_a_smaller_network_takes_a_random_subset(stand_in):
     assert len(np.unique(units)) == 500 and units.max() > 8000
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
-    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.rate[:, :, :][:, :, units], 0.1))
+    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match=r"network.n_neurons=9001: should be at most 9000"):
         recording.choose(9001, 1)
@@ -87,11 +97,78 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
     recording = recordings.for_config(config, print, QUIET)
     net, _, _ = network.build(config)
     sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)
-    got = targets.from_rates(config, config.target, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
+    got = targets.from_rates(config.target, config, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
     for members, spread in ((slice(0, 256), 0.3), (slice(256, 512), 0.6)):
         neuron = Neuron(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
         mu = got[:, :, members] + np.asarray(net.bias)[members]
         np.testing.assert_allclose(firing_rate(mu, neuron), np.maximum(rate[:, :, members], 0.1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("model", ["lif", "glif1"])
+def test_each_neurons_own_parameters_count(tmp_path, model, own):
+    """By class in the settings, or per neuron in the network; glif1 rests where it says."""
+    random = np.random.default_rng(1)
+    rate = random.uniform(0, 40, (2, 100, 512))
+    rate[:, :, 7] = np.nan
+    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
+                     f"neuron={model}", "neuron.tau_m=[20,8]", "neuron.threshold=[1.2,0.9]", "noise.sigma=[0.4,0.7]",
+                     *(["neuron.rest=[0.2,-0.3]"] if model == "glif1" else []))  # fmt: skip
+    net, _, _ = network.build(config)
+    exc = np.asarray(net.excitatory)
+    values = {"tau_m": (20, 8), "threshold": (1.2, 0.9), "reset": (0, 0), "noise_sigma": (0.4, 0.7), "rest": (0.2, -0.3)}
+    values = {name: np.where(exc, *pair) for name, pair in values.items()}
+    if model == "lif":
+        values["rest"] = np.zeros(512)
+    if own:
+        values |= {"tau_m": random.uniform(5, 30, 512), "reset": random.uniform(-0.5, 0.3, 512), "noise_sigma": random.uniform(0.2, 1, 512)}
+        given = {name: jnp.asarray(values[name]) for name in ("tau_m", "reset", "noise_sigma")}
+        net = dataclasses.replace(net, parameters={**net.parameters, **given})
+    got = targets.from_rates(config.target, config, net, None, recordings.for_config(config, print, QUIET), QUIET)
+    neuron = Neuron(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
+    mu = got + np.asarray(net.bias) + values["rest"]
+    known = np.arange(512) != 7
+    assert np.isnan(got[:, :, 7]).all()
+    np.testing.assert_allclose(firing_rate(mu, neuron)[:, :, known], np.maximum(rate[:, :, known], 0.1), rtol=3e-4)
+
+
+@pytest.mark.parametrize("model", ["glif3", "glif5"])
+def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_path, model):
+    """Recorded rates to currents; neurons of the network, simulated at those currents, fire at the rates."""
+    wanted = np.repeat([2.0, 8.0, 30.0, 80.0], 128)
+    path = write(tmp_path / "r.zarr", np.broadcast_to(wanted, (1, 100, 512)), 10.0)
+    config = compose("config=tiny", "target=recording", f"recording.path={path}", "static.out_degree=0", "stimulus=none", "noise.sigma=0.6",
+                     f"neuron={model}", "neuron.threshold=[1,1.2]", "trial.stim_off=3000", "trial.stim_on=3000")  # fmt: skip
+    net, _, _ = network.build(config)
+    order = np.random.default_rng(0).permutation(512)  # both classes get each rate
+    with zarrio.replacing(path) as again:
+        write(again, np.broadcast_to(wanted[order], (1, 100, 512)), 10.0)
+    target = targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
+    net = dataclasses.replace(net, bias=net.bias + jnp.asarray(target[0, 0]))
+    seen = np.asarray(targets.run_calibration(config, net).n_spikes) / 4.0
+    for rate in (2.0, 8.0, 30.0, 80.0):
+        for members in (slice(0, 256), slice(256, 512)):
+            mine = seen[members][wanted[order][members] == rate]
+            assert mine.mean() == pytest.approx(rate, rel=0.03, abs=4 * np.sqrt(rate / 4 / len(mine)))
+    parameters = {**net.parameters, "asc_tau_1": jnp.linspace(5, 20, 512)}
+    with pytest.raises(UserError, match=f"neuron.name={model}: has 512 different neurons; should have at most 8 for target=recording"):
+        targets.simulated_inverse(config, dataclasses.replace(net, parameters=parameters), None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["neuron=glif3"], "noise.sigma=0: the noise of neuron 0 comes to 0 of threshold - reset"),
+        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; should be at least 0.005"),
+    ],
+)
+def test_neurons_without_a_transfer_function_are_refused(tmp_path, overrides, message):
+    rate = np.ones((1, 100, 512))
+    config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
+                     *overrides)  # fmt: skip
+    net, _, _ = network.build(config)
+    with pytest.raises(UserError, match=message):
+        targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
 
 
 def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibration():
@@ -99,10 +176,10 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
     config = compose()
     net, _, _ = network.build(config)
     calibration = targets.run_calibration(config, net)
-    labels, neurons = targets.transfer_neurons(config, net, calibration)
+    neurons, exc = targets.transfer_neurons(config, net, calibration), np.asarray(net.excitatory)
     mu, seen = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
-    for label, neuron in enumerate(neurons):
-        mine = labels == label
+    for mine in (exc, ~exc):
+        neuron = Neuron(*(values[mine] for values in dataclasses.astuple(neurons)))
         spread = float(np.asarray(calibration.sd)[mine].mean())
         by_hand = firing_rate(mu[mine], Neuron(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
         ours = firing_rate(mu[mine], neuron).mean()
@@ -117,7 +194,8 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
         ({"bin_ms": -1}, "attribute bin_ms is -1"),
         ({"rate": np.ones((2, 149, 9))}, "has 149 bins of 20 ms; trial.duration=3000 ms makes 150, so it should be 2980"),
         ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; should be \[C, M, N\]"),
-        ({"rate": np.full((1, 150, 9), np.nan)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is nan"),
+        ({"rate": np.full((1, 150, 9), np.inf)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is inf"),
+        ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN in all neurons and bins"),
         ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; should be a finite rate in Hz"),
     ],
 )
@@ -133,19 +211,3 @@ def test_wrong_recordings_are_refused(tmp_path, change, message):
         recording = recordings.for_config(config, print, QUIET)
         net, _, _ = network.build(config, recording.n_units)
         targets.make(config, net, recording, QUIET)
-
-
-def test_sinusoids_are_as_written():
-    config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
-    net, _, _ = network.build(config)
-    mean = np.linspace(-1, 1, 512).astype(np.float32)
-    target = targets.sinusoids(config, config.target, net, Calibration(mean, mean, mean))
-    t = 200 + 10 * np.arange(1, 101)
-    basis = np.stack([np.sin(2 * np.pi * t / 250), np.cos(2 * np.pi * t / 250)], 1)
-    for condition in target:
-        coefficient, *_ = np.linalg.lstsq(basis, condition - mean, rcond=None)
-        np.testing.assert_allclose(basis @ coefficient, condition - mean, atol=1e-5)
-        np.testing.assert_allclose(np.hypot(*coefficient), 0.7, rtol=1e-5)
-        phase = np.arctan2(-coefficient[1], coefficient[0]) / (2 * np.pi) % 1
-        assert np.histogram(phase, 8, (0, 1))[0].min() > 35
-    assert not np.allclose(target[0], target[1], atol=0.1)

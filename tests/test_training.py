@@ -201,7 +201,8 @@ def test_float32_stays_near_float64(x64, tmp_path, witness):
     np.testing.assert_allclose(single, double, atol=2e-4)
 
 
-@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"), ("engine.kernels=wide",)])
+@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"),
+                                   ("engine.kernels=wide", "target.n_conditions=2", "train.order=shuffled")])  # fmt: skip
 def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, witness, extra):
     config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
 
@@ -228,6 +229,70 @@ def test_conditions_take_turns(tmp_path):
     config = compose("config=tiny", "target.n_conditions=3", "train.iterations=5", "progress=off")
     experiment.run_training(config, Run(tmp_path), resumed=False)
     assert [line["task"] for line in metrics(tmp_path)] == [0, 1, 2, 0, 1]
+
+
+def order(conditions: int, iterations: int, *overrides: str) -> list[int]:
+    config = compose("config=tiny", *overrides)
+    return [train.condition_of(config, conditions, iteration) for iteration in range(1, iterations + 1)]
+
+
+def test_shuffled_conditions_come_once_a_round_in_every_order():
+    seen = np.array(order(3, 3 * 1200, "train.order=shuffled")).reshape(-1, 3)
+    np.testing.assert_array_equal(np.sort(seen, axis=1), np.broadcast_to([0, 1, 2], seen.shape))
+    _, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(counts) == 6 and np.abs(counts - 200).max() < 4 * np.sqrt(200 * 5 / 6)
+    assert order(3, 60, "train.order=shuffled", "seed=2") != seen.ravel()[:60].tolist()
+    assert order(1, 4, "train.order=shuffled") == [0] * 4
+
+
+def test_weighted_conditions_are_drawn_as_often_as_they_weigh():
+    seen = np.array(order(4, 3000, "train.order=weighted", "train.weights=[0,1,0,3]"))
+    counts = np.bincount(seen, minlength=4)
+    assert counts[0] == counts[2] == 0 and abs(counts[1] - 750) < 4 * np.sqrt(3000 * 3 / 16)
+    assert abs(np.corrcoef(seen[1:], seen[:-1])[0, 1]) < 4 / np.sqrt(3000)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.order=weighted"], "train.weights=null: should be a number for each condition, one above 0 at least"),
+        (["train.order=weighted", "train.weights=[0,0]"], "one above 0 at least"),
+        (["train.order=weighted", "train.weights=[1,-1]"], "train.weights[1]=-1.0: should be at least 0"),
+        (["train.order=weighted", "train.weights=[1,2,3]"], "train.weights=[1.0, 2.0, 3.0]: should be 2 numbers, one for each condition"),
+        (["train.order=weighted", "train.weights=3"], "train.weights=3: should be a list"),
+        (["train.weights=[1,2]"], "train.order=in_turn: should be weighted, for train.weights to count"),
+        (["train.order=random"], "train.order=random: should be in_turn or shuffled or weighted"),
+    ],
+)
+def test_wrong_orders_are_refused(tmp_path, overrides, message):
+    with pytest.raises(UserError) as caught:
+        config = compose("config=tiny", "target.n_conditions=2", "progress=off", *overrides)
+        experiment.run_training(config, Run(tmp_path), resumed=False)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_best_is_that_of_the_last_iterations_of_all_conditions_that_are_trained(tmp_path):
+    """Weighted, with a condition that never comes; a resumed run knows what came before."""
+    overrides = (
+        "config=tiny",
+        "target.n_conditions=3",
+        "train.order=weighted",
+        "train.weights=[3,0,1]",
+        "progress=off",
+        "train.checkpoint_every=1",
+    )
+    for iterations in (9, 14):
+        experiment.run_training(compose(*overrides, f"train.iterations={iterations}"), Run(tmp_path), resumed=iterations == 14)
+    lines, scores_ = metrics(tmp_path), {}
+    tasks = [line["task"] for line in lines]
+    assert set(tasks) == {0, 2} and len(tasks) == 14
+    for end in range(1, 15):
+        last = {line["task"]: line["correlation"] for line in lines[:end]}
+        if len(last) == 2:
+            scores_[end] = np.mean(list(last.values()))
+    best = max(scores_, key=scores_.get)
+    group = zarr.open_group(str(tmp_path / "checkpoints" / f"{best:06d}.best.zarr"), mode="r")
+    assert group.attrs["correlation"] == pytest.approx(scores_[best])
 
 
 @pytest.mark.parametrize("conditions", [1, 2])

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import compose, difference
+from scipy.optimize import brentq
 
 from rlsnet import network, simulate
-from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, SimulatedInverse, firing_rate
 
 PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
@@ -52,6 +53,42 @@ def test_the_inverse_inverts(witness, neuron):
     what = f"5000 rates of 0.1-500 Hz to currents and back; tau_m {neuron.tau_m:g} ms, sigma {neuron.sigma:.3g}"
     witness("transfer function, there and back", what, "relative error < 1e-8", f"largest {np.abs(back / rate - 1).max():.1e}")
     np.testing.assert_allclose(back, rate, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("n", "tables"), [(5000, None), (31, 31)])
+def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
+    """Against a root finder for each neuron, and by the way back; many neurons share tables, few have their own."""
+    random = np.random.default_rng(4)
+    neurons = Neuron(
+        random.uniform(3, 60, n), random.uniform(0.8, 1.5, n), random.uniform(-0.6, 0.3, n), np.exp(random.uniform(-4, 0.5, n))
+    )
+    inverse = InverseTransfers(neurons)
+    assert tables is None or len(inverse.tables) == tables
+    rate = np.exp(random.uniform(np.log(0.1), np.log(300), (2, 10, n)))
+    rate[0, 3, 5] = np.nan
+    half = slice(n // 2, n)
+    np.testing.assert_array_equal(inverse(rate[:, :, half], half), inverse(rate, slice(0, n))[:, :, half])
+    mu = inverse(rate, slice(0, n))
+    assert np.isnan(mu[0, 3, 5]) and np.isnan(mu).sum() == 1
+    for i in random.choice(n, 30, replace=False):
+        own = Neuron(*(values[i] for values in dataclasses.astuple(neurons)))
+        exact = [
+            brentq(lambda m, r=r, own=own: np.log(firing_rate(m, own) / r), own.threshold - 15 * own.sigma, 40, xtol=1e-12)
+            for r in rate[1, :, i]
+        ]
+        np.testing.assert_allclose(mu[1, :, i], exact, rtol=0, atol=1e-5)
+    low, high = (firing_rate(mu + shift, neurons) for shift in (-1e-5, 1e-5))
+    assert (np.isnan(rate) | ((low < rate) & (rate < high))).all()
+
+
+def test_a_simulated_inverse_is_near_the_formula():
+    """For the model that has one; NaN stays NaN, and rates out of reach are taken as the ends."""
+    config = compose()
+    inverse = SimulatedInverse(config.neuron, config.noise, 0.1, 0.65, 0.0, 3.0)
+    rate = np.array([0.1, 0.3, 1, 3, 10, 30, 100])
+    np.testing.assert_allclose(inverse(rate), InverseTransfer.build(PUBLISHED.with_euler(0.1))(rate), atol=0.02)
+    ends = inverse(np.array([np.nan, 1e-9, 1e9]))
+    assert np.isnan(ends[0]) and ends[1] < inverse(rate)[0] and inverse(rate)[-1] < ends[2] < 100
 
 
 @pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
