@@ -58,7 +58,7 @@ def compose(*overrides: str) -> Config:
 
     with hydra.initialize_config_dir(str(configs_dir()), **_version_base()):
         composed: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
-    return from_dict(composed)
+    return from_dict(composed, overrides)
 
 
 def _version_base() -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 
-        run_simulation(from_dict(values), run)
+        run_simulation(from_dict(values, overrides), run)
         return
     resumed = verb == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
     if verb != "train" or resumed:
@@ -260,7 +260,7 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
         before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
         values = resumed_values(before, now, run.path)
-    config = from_dict({**values, "resume": None, "run": None})
+    config = from_dict({**values, "resume": None, "run": None}, overrides)
     if verb == "train":
         from rlsnet.experiment import run_training
 

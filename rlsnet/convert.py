@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import logging
 import math
 import os
 import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rlsnet.config import Config, UserError, Variant, validate
 from rlsnet.units import quantity
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
+
+log = logging.getLogger(__name__)
 
 _loaded: dict[str, Any] = {}
 
@@ -131,8 +134,16 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
     return value
 
 
-def _section(cls: type, values: Any, prefix: str) -> Any:
-    """A dataclass from a mapping: types converted, unknown and missing keys named."""
+def _section(cls: type, values: Any, prefix: str, asked: Collection[str], strays: Collection[str] = ()) -> Any:
+    """A dataclass from a mapping: types converted, unknown and missing keys named.
+
+    Args:
+      cls: the dataclass.
+      values: the mapping.
+      prefix: of its keys.
+      asked: keys that the user has given for this very run.
+      strays: keys of other variants of the section, left out unless asked for: an experiment may be made for another variant.
+    """
     if not isinstance(values, Mapping):
         names = ", ".join(f.name for f in dataclasses.fields(cls))
         raise UserError(f"{prefix[:-1]}={'null' if values is None else values}: should be a section with keys {names}.")
@@ -141,7 +152,9 @@ def _section(cls: type, values: Any, prefix: str) -> Any:
     for name in values:
         if name == "config" and not prefix:
             raise UserError("config: no such key; should the file config/NAME.yaml not start with '# @package _global_'?")
-        if name not in known:
+        if name not in known and name in strays and prefix + name not in asked:
+            log.info("%s%s does not count with %sname=%s.", prefix, name, prefix, values["name"])
+        elif name not in known:
             raise UserError(f"{prefix}{name}: no such key.{suggest(prefix + str(name))}")
     arguments = {}
     for name, field in known.items():
@@ -160,15 +173,16 @@ def _section(cls: type, values: Any, prefix: str) -> Any:
             if chosen not in named:
                 raise UserError(f"{prefix}{name}.name={chosen}: should be {' or '.join(named)}.")
             variant = named[chosen]
-        arguments[name] = _section(variant, values[name], f"{prefix}{name}.")
+        others = {field.name for other in options for field in dataclasses.fields(other)}
+        arguments[name] = _section(variant, values[name], f"{prefix}{name}.", asked, others)
     return cls(**arguments)
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The typed configuration from nested mappings (what YAML holds), checked by `validate`."""
+def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """The typed configuration from nested mappings (what YAML holds), checked by `validate`; `overrides`: the user's key=value texts."""
     plugins = values.get("plugins")
     load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
-    config = _section(Config, values, "")
+    config = _section(Config, values, "", {text.lstrip("+").split("=", 1)[0] for text in overrides})
     validate(config)
     return config
 

@@ -10,8 +10,9 @@ import numpy as np
 import psutil
 
 from rlsnet import kernels, rls, zarrio
-from rlsnet.config import Config, UserError
+from rlsnet.config import Config, ErdosRenyiConfig, UserError
 from rlsnet.network import FORMAT, group_size_of
+from rlsnet.storage import number_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Sizes:
     every: int  # steps between learning points
     pending: int  # vectors of L numbers that a group's P may have to take in; XLA keeps them twice
     item: int  # bytes of a floating point number
+    P: int  # bytes of P as it is kept
+    by_synapse: bool  # a plastic current for each synapse
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
         """From the configuration, and from the shapes in network.load where it says more."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
-        edges, weighted = None, False
+        edges, weighted, by_synapse = None, False, isinstance(config.synapse.tau_plas, tuple)
         if config.network.load is not None:
             given = zarrio.open_group(config.network.load, "network.load", FORMAT)
             n = zarrio.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
@@ -45,12 +48,21 @@ class Sizes:
                 edges = zarrio.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
-        if edges is None:
-            edges = n * getattr(config.static, "out_degree", 0) if getattr(config.static, "storage", "stored") == "stored" else 0
-        item = np.dtype(config.engine.precision).itemsize
-        form = rls.form(config.rls, kernels.choose(config.engine), np.dtype(config.engine.precision))
+            by_synapse = "neuron/tau_plas" in given
+        if edges is None:  # of a file it is known only when it is read
+            static = config.static
+            degree = static.probability * n if isinstance(static, ErdosRenyiConfig) else getattr(static, "out_degree", 0)
+            edges = 0 if getattr(static, "storage", "stored") == "procedural" else int(n * degree)
+        inputs += getattr(config.feedforward, "n_neurons", 0)
+        groups, dtype = -(-n // size), np.dtype(config.engine.precision)
+        P = {"full": inputs**2, "packed": inputs * (inputs + 1) // 2, "window": 0}[config.rls.storage]
+        P = groups * P * number_type(config.rls, dtype).itemsize
+        if config.rls.storage == "window":
+            P = config.rls.window * n * dtype.itemsize + groups * inputs
+        form = rls.form(config.rls, kernels.choose(config.engine), dtype)
         pending = {"dense": 0, "native": 1, "deferred": 2}["dense" if config.rls.storage == "window" else form] * rls.PENDING
-        return Sizes(n, size, inputs, edges, weighted, conditions, config.trial.n_points, config.trial.every, pending, item)
+        trial = config.trial
+        return Sizes(n, size, inputs, edges, weighted, conditions, trial.n_points, trial.every, pending, dtype.itemsize, P, by_synapse)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -60,9 +72,10 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     slots = groups * sizes.inputs
     weights = slots * sizes.group_size * item
     parts = {
-        "P": groups * sizes.inputs**2 * item if learning else 0,
+        "P": sizes.P if learning else 0,
         "pending updates of P": sizes.pending * slots * item if learning else 0,
         "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
+        "plastic currents of synapses": 2 * weights if sizes.by_synapse else 0,
         "static wiring": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
@@ -103,6 +116,7 @@ def check(sizes: Sizes, learning: bool) -> str:
         if learning and parts.get("P", 0) > total / 3:
             fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and parts["P"] * sizes.group_size / s < free / 2), 128)
             advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
+            advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
             advice.append("a smaller plastic.n_inputs (P goes with its square)")
         if parts.get("static wiring", 0) > total / 3:
             advice.append("a smaller static.out_degree")

@@ -95,6 +95,9 @@ def test_round_trip():
         ("stimulus.name=noise", "stimulus.name=noise: should be ou or none"),
         ("trial=3", "trial=3: should be a section with keys dt, stim_on"),
         ("seed=-1", "seed=-1: should be at least 0"),
+        ("neuron.tau_m=[10]", "neuron.tau_m=[10]: should be one value, or two: of excitatory and of inhibitory neurons"),
+        ("neuron.tau_m=[10,-1]", "neuron.tau_m[1]=-1.0: should be above 0 ms"),
+        ("plugins=mine", "plugins=mine: should be a list"),
     ],
 )
 def test_mistakes_are_named(override, message):
@@ -176,6 +179,15 @@ def test_chosen_neurons(override, chosen):
         assert chosen in str(caught.value)
     else:
         assert evaluate.choose(config.test.neurons, excitatory).tolist() == list(chosen)
+
+
+def test_an_experiment_made_for_another_variant(caplog):
+    """What it sets for its own does not count and is said; what the user asks for is refused."""
+    with caplog.at_level("INFO"):
+        config = compose("config=tiny", "static=erdos_renyi")
+    assert config.static.probability == 0.1 and "static.out_degree does not count with static.name=erdos_renyi" in caplog.text
+    with pytest.raises(UserError, match="static.out_degree: no such key"):
+        compose("config=tiny", "static=erdos_renyi", "static.out_degree=12")
 
 
 def test_a_missing_key_is_named():

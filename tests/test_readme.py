@@ -1,0 +1,91 @@
+"""The README's table of what can be expressed: every line of ours is run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from conftest import compose, small_network, write_network
+
+from rlsnet import experiment
+from rlsnet.store import Run
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", README, re.MULTILINE)
+LINES = [line for row in ROWS for line in re.findall(r"`([^`]*=[^`]*)`", row)]
+SMALL = shlex.split(
+    "network.n_neurons=60 static.out_degree=12 plastic.n_inputs=16 trial.stim_on=10 trial.stim_off=40 trial.duration=200 train.iterations=1"
+)
+
+MINE = """
+import dataclasses
+import numpy as np
+from rlsnet import neurons, targets
+from rlsnet.config import ByClass, LIFConfig, TargetConfig, key
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(LIFConfig):
+    name: str = key("neuron model", choices=("mine",))
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig(TargetConfig):
+    name: str = key("kind of target", choices=("step",))
+    height: float = key("height", "threshold")
+
+
+@targets.currents.register
+def step(target: StepConfig, config, network, calibration, recording, tell):
+    mean = 0 if calibration is None else np.asarray(calibration.mean)
+    return mean + target.height * (np.arange(config.trial.n_points) > 10)[None, :, None] * np.ones((1, 1, network.n_neurons))
+"""
+
+
+def test_the_table_is_found():
+    assert len(LINES) > 30 and "neuron=lif" in LINES
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The files that the lines name, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    write_network(tmp_path / "network.zarr", small_network(0))
+    np.savetxt("edges.csv", random.integers(0, 60, (300, 3)), "%d", ",", header="pre,post,weight", comments="")
+    np.save("rates.npy", random.uniform(0, 20, (1, 20, 5)))
+    np.save("stimulus.npy", random.normal(0, 1, (1, 3, 60)))
+    for name, array, values in (
+        ("mine", "rate", random.uniform(1, 20, (2, 20, 60))),
+        ("gaps", "rate", np.where(np.arange(60) % 3, random.uniform(1, 20, (2, 20, 60)), np.nan)),
+        ("currents", "current", random.normal(0, 0.5, (1, 20, 60))),
+    ):
+        root = zarr.create_group(f"{name}.zarr", attributes={"format": "rlsnet-recording", "bin_ms": 10.0})
+        root[array] = values.astype("float32")
+    Path("mine.py").write_text(MINE)
+    for group, name, text in (
+        ("neuron", "mine", "name: mine\ntau_m: 12.0\nthreshold: 1.0\nreset: 0.0\nrefractory: 0.2\n"),
+        ("target", "step", "name: step\nheight: 0.3\n"),
+    ):
+        folder = Path("conf") / group
+        folder.mkdir(parents=True)
+        (folder / f"{name}.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_line_of_the_table_runs(tmp_path, files, line):
+    words = shlex.split(line)
+    small = [s for s in SMALL if not (s.startswith("static.out_degree") and any(w.startswith("static=") for w in words))]
+    if "--config-dir" in words:
+        run = [sys.executable, "-m", "rlsnet", "train", "config=tiny", *small, *words, "hydra.run.dir=run", "progress=off"]
+        done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+        assert done.returncode == 0, done.stderr
+    else:
+        config = compose("config=tiny", *small, *words, "progress=off")
+        assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
+    assert Run(tmp_path / "run").iterations() == [1]
