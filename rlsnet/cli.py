@@ -109,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
     if "-h" in rest or "--help" in rest:
         from rlsnet.describe import help_text
 
-        print(help_text(verb, VERBS[verb], configs_dir()))
+        print(help_text(verb, VERBS[verb], configs_dir(), rest))
         return 0
     if verb == "info":
         if len(rest) > 1:

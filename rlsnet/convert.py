@@ -64,7 +64,7 @@ def variants(annotation: Any) -> list[Any]:
     return [annotation] if dataclasses.is_dataclass(annotation) else []
 
 
-def _choices(cls: type) -> tuple[str, ...]:
+def choices_of(cls: type) -> tuple[str, ...]:
     """The names under which a variant of a group is chosen."""
     return next(f.metadata["choices"] for f in dataclasses.fields(cls) if f.name == "name")
 
@@ -168,7 +168,7 @@ def _section(cls: type, values: Any, prefix: str, asked: Collection[str], strays
             continue
         variant = options[0]
         if issubclass(variant, Variant):
-            named = {choice: v for v in options for choice in _choices(v)}
+            named = {choice: v for v in options for choice in choices_of(v)}
             chosen = values[name].get("name") if isinstance(values[name], Mapping) else values[name]
             if chosen not in named:
                 raise UserError(f"{prefix}{name}.name={chosen}: should be {' or '.join(named)}.")

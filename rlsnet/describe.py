@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlsnet import config as schema
-from rlsnet.convert import variants
+from rlsnet.config import UserError
+from rlsnet.convert import choices_of, variants
 
 SECTIONS = {
     "train": None,
@@ -27,29 +28,35 @@ def _default(values: dict[str, Any], key: str) -> Any:
 
 
 def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(key, default, meaning) of every setting; of a group's variants, the default one's."""
+    """(key, default, meaning) of every setting; of a section's variants, the one that `values` name."""
     hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=lambda field: field.name != "name"):  # the name first
         key = prefix + field.name
         options = variants(hints[field.name])
         if options:
-            yield from _rows(options[0], values, f"{key}.")
+            name = _default(values, f"{key}.name")
+            variant = next((v for v in options if "name" in v.__dataclass_fields__ and name in choices_of(v)), options[0])
+            yield from _rows(variant, values, f"{key}.")
         else:
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""
             choices = f" ({', '.join(map(str, field.metadata['choices']))})" if "choices" in field.metadata else ""
             yield key, str(_default(values, key)), field.metadata["help"] + choices + unit
 
 
-def defaults(configs: Path) -> dict[str, Any]:
-    """Nested settings of configs/config.yaml and the default option of each group, without Hydra."""
+def defaults(configs: Path, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Nested settings of configs/config.yaml and an option of each group, without Hydra: that of `choices`, or the default."""
     import yaml
 
     values = yaml.safe_load((configs / "config.yaml").read_text())
     chosen = {group: name for entry in values.pop("defaults") if isinstance(entry, dict) for group, name in entry.items()}
+    chosen |= choices or {}
     for group in _groups(configs):
         if group.name != "config":
-            first = chosen.get(group.name) or min(p.stem for p in group.glob("*.yaml"))
-            values[group.name] = yaml.safe_load((group / f"{first}.yaml").read_text())
+            file = group / f"{chosen.get(group.name)}.yaml"
+            if not file.exists():
+                names = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
+                raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; should be {names}.")
+            values[group.name] = yaml.safe_load(file.read_text())
     del values["hydra"]
     return values
 
@@ -59,11 +66,20 @@ def _groups(configs: Path) -> list[Path]:
     return sorted(p for p in configs.iterdir() if p.is_dir() and p.name != "hydra")
 
 
-def help_text(verb: str, what: str, configs: Path) -> str:
-    """Usage of a verb: the groups with their options, and every setting with default, meaning and unit."""
+def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()) -> str:
+    """Usage of a verb: the groups with their options, and every setting with default, meaning and unit.
+
+    Args:
+      verb: such as train.
+      what: it does.
+      configs: the shipped configurations.
+      arguments: of the command line; a group=option among them has that option's settings shown.
+    """
     if verb == "info":
         return f"rlsnet info [PATH]: {what}; without a path: the versions and devices here."
-    values, groups = defaults(configs), _groups(configs)
+    groups = _groups(configs)
+    names = {group.name for group in groups}
+    values = defaults(configs, dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in names and "=" in a))
     sections = SECTIONS[verb]
     lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} [key=value ...]"]
     if sections is None:
@@ -72,7 +88,7 @@ def help_text(verb: str, what: str, configs: Path) -> str:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help says more."]
         lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
-    lines += ["", "Settings, with the defaults of config=sinusoid:"]
+    lines += ["", "Settings, with the defaults of config=sinusoid; with neuron=glif3 --help, say, those of another option:"]
     rows = [row for row in _rows(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
     width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     lines += [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
