@@ -225,7 +225,9 @@ def _(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activi
     groups = -(-len(excitatory) // plastic.group_size)
     half = plastic.n_inputs // 2
     least = half if plastic.least_inputs is None else plastic.least_inputs // 2
-    number = half - np.floor(np.asarray(rng.uniform(rng.fold(stream, 2), groups, jnp.dtype("float32"))) * (half - least + 1)).astype(int)
+    number = np.full(groups, half)
+    if least < half:
+        number -= np.floor(np.asarray(rng.uniform(rng.fold(stream, 2), groups, jnp.dtype("float32"))) * (half - least + 1)).astype(int)
     rows = []
     for label, members in enumerate((np.flatnonzero(excitatory), np.flatnonzero(~excitatory))):
         if activity is not None and plastic.active_fraction < 1:

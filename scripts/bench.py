@@ -199,7 +199,7 @@ class Case:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None where there is no saying."""
         from rlsnet import rls
 
-        if rls.form(self.config.rls, self.dynamics.kernels, self.network.bias.dtype) == "dense":
+        if rls.form(self.config.rls, self.dynamics.kernels, self.net.bias.dtype) == "dense":
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points
