@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -43,73 +43,56 @@ def current_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array,
     return (sigma * (tau_m / dt) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
+class Moment(NamedTuple):
+    """When a stimulus is asked for.
+
+    stream: [2] uint32, a key that depends on the condition only, so that every trial of a condition gets the same stimulus.
+    condition: int32.
+    step: int32, number of the step in the trial, from 1.
+    since: int32, steps since stim_on, from 1.
+    normal: `rng.normal` or what does the same faster.
+    """
+
+    stream: Array
+    condition: Array
+    step: Array
+    since: Array
+    normal: Normal
+
+
 @singledispatch
-def stimulus(
-    settings: StimulusConfig,
-    dt: float,
-    network: Network,
-    s: Array,
-    stream: Array,
-    condition: Array,
-    step: Array,
-    since: Array,
-    normal: Normal,
-) -> tuple[Array, Array]:
-    """The stimulus [N] of a step in which it is on, and what is kept for the next one.
+def stimulus(settings: StimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
+    """The stimulus [N] of a step in which it is on, threshold units, and what is kept for the next one.
 
     Args:
       settings: of the stimulus.
       dt: ms.
       network: N, type of number, and what was given.
       s: [N] what was kept, 0 at the start.
-      stream: [2] uint32, a key that depends on the condition only, so that every trial of a condition gets the same stimulus.
-      condition: int32.
-      step: int32, number of the step in the trial, from 1.
-      since: int32, steps since stim_on, from 1.
-      normal: `rng.normal` or what does the same faster.
+      moment: which step of which condition.
     """
     raise UserError(f"stimulus: {type(settings).__name__} should have a function registered with inputs.stimulus.")
 
 
 @stimulus.register
-def _(settings: NoStimulusConfig, dt: float, network: Network, s: Array, *_: Any) -> tuple[Array, Array]:
+def _(settings: NoStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
     return jnp.zeros_like(s), s
 
 
 @stimulus.register
-def _(
-    settings: OUStimulusConfig,
-    dt: float,
-    network: Network,
-    s: Array,
-    stream: Array,
-    condition: Array,
-    step: Array,
-    since: Array,
-    normal: Normal,
-) -> tuple[Array, Array]:
-    """S + (mean - s)*dt/tau + sigma*sqrt(dt)*xi, from s = 0 at its start."""
-    xi = normal(rng.fold(stream, step), s.shape[0], s.dtype)
+def _(settings: OUStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
+    """From s = 0 at its start, s <- s + (mean - s)*dt/tau + sigma*sqrt(dt)*xi."""
+    xi = moment.normal(rng.fold(moment.stream, moment.step), s.shape[0], s.dtype)
     return s, s + (dt / settings.tau) * (settings.mean - s) + (settings.sigma * dt**0.5) * xi
 
 
 @stimulus.register
-def _(
-    settings: GivenStimulusConfig,
-    dt: float,
-    network: Network,
-    s: Array,
-    stream: Array,
-    condition: Array,
-    step: Array,
-    since: Array,
-    _: Normal,
-) -> tuple[Array, Array]:
+def _(settings: GivenStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
     """Row (since-1)*dt/bin of what was given; nothing after the last."""
     given = network.stimulus
     assert given is not None  # network.build reads it for these settings
-    row = (since - 1) // round(settings.bin / dt)
-    return jnp.where(row < given.shape[1], given[condition, jnp.minimum(row, given.shape[1] - 1)], 0), s
+    row = (moment.since - 1) // round(settings.bin / dt)
+    return jnp.where(row < given.shape[1], given[moment.condition, jnp.minimum(row, given.shape[1] - 1)], 0), s
 
 
 def initial_rates(settings: FeedforwardConfig, network: Network) -> Array:

@@ -287,7 +287,8 @@ def block(
             drive = drive + u_plas
         if stimulated:
             since = i - trial.steps(trial.stim_on)
-            now, stimulus = inputs.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.stimulus, keys.condition, i, since, normal)
+            moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal)
+            now, stimulus = inputs.stimulus(dynamics.stimulus, dt, network, state.stimulus, moment)
             drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
         if sigma is not None and dynamics.noise.kind == "voltage":
             kick = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal)

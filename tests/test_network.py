@@ -305,7 +305,7 @@ class Step(StimulusConfig):
 
 
 @inputs.stimulus.register
-def _(settings: Step, dt, network, s, *_):
+def _(settings: Step, dt, network, s, moment):
     return s + settings.height, s
 """
 
