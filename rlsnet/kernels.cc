@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -284,14 +286,6 @@ void Downdate(T* P, const T* u, int64_t n_u, int64_t inputs) {
   for (; i < inputs; ++i) DowndateRows<T, 1>(P, u, n_u, inputs, i);
 }
 
-// P = factor*(P - sum_q u_q u_q^T).
-template <typename T>
-void TakeIn(T* P, const T* u, int64_t n_u, T factor, int64_t inputs) {
-  if (n_u) Downdate(P, u, n_u, inputs);
-  if (factor != 1)
-    for (int64_t l = 0; l < inputs * inputs; ++l) P[l] *= factor;
-}
-
 // The sum of a[l]*b[l], in one fixed order.
 template <typename T>
 T Dot(const T* a, const T* b, int64_t n) {
@@ -336,6 +330,149 @@ struct Terms {
   }
 };
 
+// Numbers of 16 bits, to the nearest and from there. (Half-precision types of the compiler's own are not to be had everywhere, and
+// subnormal floats may be flushed to zero.)
+struct Bfloat16 {
+  uint16_t bits;
+  static uint32_t Of(float x) {
+    uint32_t u;
+    std::memcpy(&u, &x, 4);
+    return u;
+  }
+  static float From(uint32_t u) {
+    float x;
+    std::memcpy(&x, &u, 4);
+    return x;
+  }
+  explicit operator float() const { return From(static_cast<uint32_t>(bits) << 16); }
+  static Bfloat16 Nearest(float x) {
+    const uint32_t u = Of(x);
+    return {static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16)};
+  }
+};
+
+struct Float16 {
+  uint16_t bits;
+  explicit operator float() const {
+    const uint32_t exponent = (bits >> 10) & 31, mantissa = bits & 0x3FF;
+    const float normal = Bfloat16::From(((exponent + 112) << 23) | (mantissa << 13)), small = static_cast<float>(mantissa) * 0x1p-24f;
+    const float size = exponent ? normal : small;
+    return bits & 0x8000 ? -size : size;
+  }
+  static Float16 Nearest(float x) {
+    const uint32_t sign = (Bfloat16::Of(x) >> 16) & 0x8000, u = Bfloat16::Of(x) & 0x7FFFFFFF;
+    const float size = Bfloat16::From(u);
+    const uint32_t normal = ((u + 0xFFF + ((u >> 13) & 1)) >> 13) - (112 << 10), small = static_cast<uint32_t>(std::rint(size * 0x1p24f));
+    const uint32_t rounded = size >= 65520.0f ? 0x7C00 : size < 0x1p-14f ? small : normal;
+    return {static_cast<uint16_t>(sign | rounded)};
+  }
+};
+
+// P of all groups as it is kept (storage.py): in full or as upper triangles by rows, in T or in numbers of 16 bits.
+template <typename T>
+class Kept {
+ public:
+  Kept(ffi::AnyBuffer numbers, T* scale, int64_t inputs)
+      : numbers_(numbers.untyped_data()),
+        type_(numbers.element_type()),
+        packed_(numbers.dimensions().size() == 2),
+        scale_(scale),
+        inputs_(inputs),
+        stride_(packed_ ? inputs * (inputs + 1) / 2 : inputs * inputs) {}
+
+  // Whether P can be read and written in place.
+  bool plain() const { return !packed_ && type_ == (sizeof(T) == 4 ? ffi::F32 : ffi::F64); }
+  int64_t inputs() const { return inputs_; }
+  T* At(int64_t group) const { return static_cast<T*>(numbers_) + group * stride_; }
+
+  // Fetches row l of a group into the cache.
+  void Fetch(int64_t group, int64_t l) const {
+    const int64_t size = type_ == ffi::F64 ? 8 : type_ == ffi::F32 ? 4 : 2, first = packed_ ? Place(l, l) : l * inputs_;
+    const char* from = static_cast<const char*>(numbers_) + (group * stride_ + first) * size;
+    for (int64_t byte = 0; byte < (packed_ ? inputs_ - l : inputs_) * size; byte += 64) __builtin_prefetch(from + byte);
+  }
+
+  // to[j] = P[l, j].
+  void Row(int64_t group, int64_t l, T* to) const {
+    Visit([&](auto* all, auto scale) {
+      auto* p = all + group * stride_;
+      if (!packed_) {
+        for (int64_t j = 0; j < inputs_; ++j) to[j] = Value(p[l * inputs_ + j]) * scale(group);
+        return;
+      }
+      for (int64_t j = 0, place = l; j < l; place += inputs_ - ++j) to[j] = Value(p[place]) * scale(group);
+      for (int64_t j = l, place = Place(l, l); j < inputs_; ++j) to[j] = Value(p[place++]) * scale(group);
+    });
+  }
+
+  // The whole of a group's P, [L, L].
+  void Get(int64_t group, T* to) const {
+    for (int64_t l = 0; l < inputs_; ++l) Row(group, l, to + l * inputs_);
+  }
+  void Put(int64_t group, const T* from) const {
+    if (type_ == ffi::S16) {
+      T most = std::numeric_limits<T>::min();
+      for (int64_t l = 0; l < inputs_ * inputs_; ++l) most = std::max(most, std::abs(from[l]));
+      scale_[group] = most / 32767;
+    }
+    Visit([&](auto* all, auto scale) {
+      auto* p = all + group * stride_;
+      using S = std::remove_pointer_t<decltype(p)>;
+      for (int64_t l = 0; l < inputs_; ++l)
+        for (int64_t j = packed_ ? l : 0; j < inputs_; ++j) *p++ = Nearest<S>(from[l * inputs_ + j] / scale(group));
+    });
+  }
+
+ private:
+  int64_t Place(int64_t l, int64_t j) const { return l * inputs_ - l * (l - 1) / 2 + j - l; }
+
+  template <typename S>
+  static T Value(S x) {
+    if constexpr (std::is_arithmetic_v<S>) return static_cast<T>(x);
+    else return static_cast<T>(static_cast<float>(x));
+  }
+  template <typename S>
+  static S Nearest(T x) {
+    if constexpr (std::is_same_v<S, int16_t>) return static_cast<S>(std::rint(x));
+    else if constexpr (std::is_same_v<S, T>) return x;
+    else return S::Nearest(static_cast<float>(x));
+  }
+
+  // Calls f with the numbers, typed, and what they are multiples of.
+  template <typename F>
+  void Visit(const F& f) const {
+    const auto one = [](int64_t) { return T(1); };
+    switch (type_) {
+      case ffi::BF16:
+        return f(static_cast<Bfloat16*>(numbers_), one);
+      case ffi::F16:
+        return f(static_cast<Float16*>(numbers_), one);
+      case ffi::S16:
+        return f(static_cast<int16_t*>(numbers_), [&](int64_t group) { return scale_[group]; });
+      default:
+        return f(static_cast<T*>(numbers_), one);
+    }
+  }
+
+  void* numbers_;
+  ffi::DataType type_;
+  bool packed_;
+  T* scale_;
+  int64_t inputs_, stride_;
+};
+
+// P = factor*(P - sum_q u_q u_q^T) for one group; P is in place, or room for it.
+template <typename T>
+void TakeIn(const Kept<T>& all, int64_t group, T* P, const T* u, int64_t n_u, T factor) {
+  const int64_t inputs = all.inputs();
+  if (n_u == 0 && factor == 1) return;
+  if (!all.plain()) all.Get(group, P);
+  Downdate(P, u, n_u, inputs);
+  if (factor != 1)
+    for (int64_t l = 0; l < inputs * inputs; ++l) P[l] *= factor;
+  if (!all.plain()) all.Put(group, P);
+}
+
 // What is at hand of a group before its update: its regressors x, and which of them got spikes and how much.
 template <typename T>
 struct Gathered {
@@ -349,9 +486,9 @@ struct Gathered {
 template <ffi::DataType D>
 ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buffer<D> forgetting, ffi::Buffer<ffi::S32> pending,
                  ffi::Buffer<ffi::PRED> refresh, ffi::Buffer<D> decay, ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre,
-                 ffi::Buffer<D> lack, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>,
-                 ffi::ResultBuffer<D> P_out, ffi::ResultBuffer<D> w_out, ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> factor_out,
-                 ffi::ResultBuffer<D> g_out) {
+                 ffi::Buffer<D> lack, ffi::AnyBuffer, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>,
+                 ffi::Result<ffi::AnyBuffer> P_out, ffi::ResultBuffer<D> scale_out, ffi::ResultBuffer<D> w_out,
+                 ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> factor_out, ffi::ResultBuffer<D> g_out) {
   using T = ffi::NativeType<D>;
   const int64_t groups = w_out->dimensions()[0], inputs = w_out->dimensions()[1], size = w_out->dimensions()[2];
   const int64_t most = u_out->dimensions()[1], n = lack.element_count(), n_u = pending.typed_data()[0];
@@ -359,10 +496,12 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
   const bool dense = refresh.typed_data()[0];
   const T a = decay.typed_data()[0], lambda = forgetting.typed_data()[0];
   const int64_t now = dense ? 0 : n_u;  // where this update's u goes
+  const Kept<T> all(*P_out, scale_out->typed_data(), inputs);
   auto range = [&](int64_t begin, int64_t end) {
     Gathered<T> both[2] = {Gathered<T>(inputs), Gathered<T>(inputs)};
     std::vector<T> k(inputs), e(size);
     Terms<T> terms(inputs + most + 1);
+    std::vector<T> room(all.plain() ? 0 : inputs * inputs);  // for a group's P, or the rows of it that are wanted
     // One group ahead of the update, so that what it reads of P is on its way.
     auto gather = [&](int64_t i) {
       Gathered<T>& at = both[i & 1];
@@ -381,7 +520,7 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
       auto fetch = [](const T* from, int64_t n) {
         for (int64_t l = 0; l < n; l += 64 / sizeof(T)) __builtin_prefetch(from + l);
       };
-      for (int64_t c = 0; c < count; ++c) fetch(P_out->typed_data() + (i * inputs + at.rows[c]) * inputs, inputs);
+      for (int64_t c = 0; c < count; ++c) all.Fetch(i, at.rows[c]);
       fetch(u_out->typed_data() + i * most * inputs, n_u * inputs);
       fetch(g_out->typed_data() + i * inputs, inputs);
       if (size == 1) fetch(w_out->typed_data() + i * inputs, inputs);
@@ -390,7 +529,7 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
     for (int64_t i = begin; i < end; ++i) {
       if (i + 1 < end) gather(i + 1);
       const Gathered<T>& at = both[i & 1];
-      T* P = P_out->typed_data() + i * inputs * inputs;
+      T* P = all.plain() ? all.At(i) : room.data();
       T* u = u_out->typed_data() + i * most * inputs;
       T* g = g_out->typed_data() + i * inputs;
       T* w = w_out->typed_data() + i * inputs * size;
@@ -402,12 +541,16 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
       on &= apply;
       terms.count = 0;
       if (dense) {
-        TakeIn(P, u, n_u, factor, inputs);
+        TakeIn(all, i, P, u, n_u, factor);
         factor = 1;
+        if (!all.plain()) all.Get(i, P);
         for (int64_t l = 0; l < inputs; ++l) terms.Add(P + l * inputs, at.x[l]);
       } else {
         terms.Add(g, a);
-        for (int64_t c = 0; c < at.n_rows; ++c) terms.Add(P + at.rows[c] * inputs, factor * at.s[c]);
+        for (int64_t c = 0; c < at.n_rows; ++c) {
+          if (!all.plain()) all.Row(i, at.rows[c], P + c * inputs);
+          terms.Add(P + (all.plain() ? at.rows[c] : c) * inputs, factor * at.s[c]);
+        }
         for (int64_t q = 0; q < n_u; ++q) {
           T sum = 0;
           for (int64_t c = 0; c < at.n_rows; ++c) sum += u[q * inputs + at.rows[c]] * at.s[c];
@@ -442,12 +585,17 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
 
 // P takes in all that is pending.
 template <ffi::DataType D>
-ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D> factor, ffi::Buffer<D>,
-                 ffi::ResultBuffer<D> P_out) {
+ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D> factor, ffi::AnyBuffer,
+                 ffi::Buffer<D>, ffi::Result<ffi::AnyBuffer> P_out, ffi::ResultBuffer<D> scale_out) {
+  using T = ffi::NativeType<D>;
   const int64_t groups = u.dimensions()[0], most = u.dimensions()[1], inputs = u.dimensions()[2], n_u = pending.typed_data()[0];
+  const Kept<T> all(*P_out, scale_out->typed_data(), inputs);
   Parallel(threads, groups, std::max<int64_t>(16, std::min<int64_t>(512, groups / 16)), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      TakeIn(P_out->typed_data() + i * inputs * inputs, u.typed_data() + i * most * inputs, n_u, factor.typed_data()[i], inputs);
+    std::vector<T> room(all.plain() ? 0 : inputs * inputs);
+    for (int64_t i = begin; i < end; ++i) {
+      T* P = all.plain() ? all.At(i) : room.data();
+      TakeIn(all, i, P, u.typed_data() + i * most * inputs, n_u, factor.typed_data()[i]);
+    }
   });
   return ffi::Error::Success();
 }

@@ -112,9 +112,9 @@ def _processor() -> str:
     return "".join([platform.system(), platform.machine(), platform.processor(), *about])
 
 
-def _call(name: str, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:
-    """Calls a kernel, which changes its last arguments, `changed`, in place."""
-    kind = {4: "f32", 8: "f64"}[changed[0].dtype.itemsize]
+def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:
+    """Calls a kernel for numbers of type `dtype`, which changes its last arguments, `changed`, in place."""
+    kind = {4: "f32", 8: "f64"}[jnp.dtype(dtype).itemsize]
     shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed)
     aliases = {len(arguments) + index: index for index in range(len(changed))}
     return tuple(jax.ffi.ffi_call(f"rlsnet_{name}_{kind}", shapes, input_output_aliases=aliases)(*arguments, *changed))
@@ -126,7 +126,7 @@ def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *chan
     drawn = jnp.zeros(0, jnp.uint32) if network.stream is None else network.stream
     static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
     plastic = network.out_indptr, network.out_slot, none.reshape(0, 0, 1) if w is None else w
-    return _call("deliver", changed, spiked, gain, network.excitatory, *static, *plastic)
+    return _call("deliver", gain.dtype, changed, spiked, gain, network.excitatory, *static, *plastic)
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
@@ -148,7 +148,7 @@ def learn(
     lack: Array,
     *changed: Array,
 ) -> tuple[Array, ...]:
-    """P [G, L, L], w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after one update; see `rls.Pending`.
+    """P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after one update; see `storage.Kept` and `rls.Pending`.
 
     Args:
       flags: [2] bool, whether the gain is the textbook's, and whether anything is to change.
@@ -160,13 +160,13 @@ def learn(
       arrived: [N+X] what spikes since the last update have added to r, exactly 0 where there were none.
       pre: [G, L].
       lack: [N] u_bal - target, NaN for who is not trained now.
-      *changed: the five arrays before.
+      *changed: the six arrays before; the scale is [0, 1] where there is none.
     """
     dtype = r.dtype
     numbers = jnp.asarray(forgetting, dtype), count, refresh, jnp.asarray(decay, dtype)
-    return _call("learn", changed, flags, *numbers, r, arrived, pre, lack)
+    return _call("learn", dtype, changed, flags, *numbers, r, arrived, pre, lack)
 
 
-def flush(count: Array, u: Array, factor: Array, P: Array) -> Array:
-    """factor*(P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]); factor [G]."""
-    return _call("flush", (P,), count, u, factor)[0]
+def flush(count: Array, u: Array, factor: Array, *changed: Array) -> tuple[Array, ...]:
+    """P and its scale after P = factor*(P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]); factor [G]."""
+    return _call("flush", u.dtype, changed, count, u, factor)

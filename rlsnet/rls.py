@@ -18,7 +18,7 @@ from jax import Array, lax
 from rlsnet import kernels as kernels_
 from rlsnet.config import RLSConfig, by_class
 from rlsnet.network import Network
-from rlsnet.storage import Stored, Window, decode, encode, is_plain, starting_sign, window_P
+from rlsnet.storage import Kept, Stored, Window, decode, encode, is_plain, starting_sign, window_P
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 WHOLE = 2**25  # numbers of P up to which all groups are updated at once
@@ -64,7 +64,7 @@ class Pending:
 def form(rls: RLSConfig, kernels: str, dtype: jnp.dtype, shared: bool = True) -> str:
     """`dense`, `deferred` or `native` (deferred in compiled kernels), as rls.method asks.
 
-    auto takes what was fastest; where P is in fewer bits, what rounds it least. The native form needs P as it is computed with.
+    auto takes what was fastest; where P is in fewer bits, what rounds it least. The native form knows those of float32.
 
     Args:
       rls: settings.
@@ -76,7 +76,8 @@ def form(rls: RLSConfig, kernels: str, dtype: jnp.dtype, shared: bool = True) ->
     wanted = rls.method
     if wanted == "auto":
         wanted = "dense" if plain and kernels == "xla" else "deferred"
-    return "native" if wanted == "deferred" and plain and kernels == "native" and shared else wanted
+    native = kernels == "native" and shared and rls.storage != "window" and (plain or dtype == jnp.float32)
+    return "native" if wanted == "deferred" and native else wanted
 
 
 def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
@@ -252,13 +253,25 @@ def finish(rls: RLSConfig, kernels: str, learner: Learner, pending: Pending | No
     if pending is None:
         return learner
     if form(rls, kernels, learner.w.dtype) == "native":
-        return dataclasses.replace(learner, P=kernels_.flush(pending.count, pending.u, pending.factor, _plain(learner.P)))
+        numbers, scale = _in_place(learner)
+        return dataclasses.replace(
+            learner, P=_as_before(learner.P, *kernels_.flush(pending.count, pending.u, pending.factor, numbers, scale))
+        )
     return dataclasses.replace(learner, P=_take_in_all(rls, learner, pending, jnp.bool_(True))[0])
 
 
-def _plain(P: Stored) -> Array:
-    assert isinstance(P, Array)  # `form` sees to it
-    return P
+def _in_place(learner: Learner) -> tuple[Array, Array]:
+    """P's numbers and their scale for a kernel; the scale is [0, 1] where there is none."""
+    none = jnp.zeros((0, 1), learner.w.dtype)
+    if isinstance(learner.P, Kept):
+        return learner.P.numbers, none if learner.P.scale is None else learner.P.scale
+    assert isinstance(learner.P, Array)  # `form` sees to it
+    return learner.P, none
+
+
+def _as_before(P: Stored, numbers: Array, scale: Array) -> Stored:
+    """What `_in_place` took apart, with new numbers."""
+    return Kept(numbers, None if P.scale is None else scale) if isinstance(P, Kept) else numbers
 
 
 def _learn_native(
@@ -276,11 +289,11 @@ def _learn_native(
     refresh = pending.count % pending.u.shape[1] == 0
     arrived = jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
     flags = jnp.array([rls.gain == "textbook", rls.apply])
-    P, w, u, factor, g = kernels_.learn(
-        flags, rls.forgetting, pending.count, refresh, decay, r, arrived, network.pre, lack, _plain(learner.P), learner.w, pending.u,
+    numbers, scale, w, u, factor, g = kernels_.learn(
+        flags, rls.forgetting, pending.count, refresh, decay, r, arrived, network.pre, lack, *_in_place(learner), learner.w, pending.u,
         pending.factor, pending.g,
     )  # fmt: skip
-    return Learner(w, P), Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
+    return Learner(w, _as_before(learner.P, numbers, scale)), Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
 
 
 def _learn_deferred(rls: RLSConfig, learner: Learner, pending: Pending, x: Array, e: Array, on: Array) -> tuple[Learner, Pending]:
@@ -288,8 +301,8 @@ def _learn_deferred(rls: RLSConfig, learner: Learner, pending: Pending, x: Array
     P, u, factor = _take_in_all(rls, learner, pending, pending.count == pending.u.shape[1])
     count = pending.count % pending.u.shape[1]
     one = jax.vmap(partial(update_deferred, rls))
-    if is_plain(rls, x.dtype):
-        latest, factor, w = one(_plain(P), u, factor, learner.w, x, e, on)
+    if isinstance(P, Array):
+        latest, factor, w = one(P, u, factor, learner.w, x, e, on)
     else:
 
         def block(changed: Any, P: Any, u: Array, x: Array, e: Array, on: Array) -> Any:

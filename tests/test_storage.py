@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compose, difference
+from conftest import KERNELS, compose, difference
 from test_rls import DECAY, L, S, everybody, filtered, problem, ridge, run
 from test_training import metrics
 
-from rlsnet import experiment, network, rls, storage, wiring
+from rlsnet import experiment, kernels, network, rls, storage, wiring
 from rlsnet.config import UserError
 from rlsnet.store import Run
 
-XLA = ("xla", "deferred")
+DEFERRED = [(kernels, "deferred") for kernels in KERNELS if kernels != "wide"]
 FEW_BITS = {"float32": 3e-5, "float16": 0.02, "int16": 0.02, "bfloat16": 0.1}  # of the largest weight
 
 
@@ -24,13 +24,14 @@ def decoded(learner, rls_config):
     return np.asarray(P, np.float64)
 
 
+@pytest.mark.parametrize("form", DEFERRED)
 @pytest.mark.parametrize("kept", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
-def test_each_storage_against_ridge_regression(x64, witness, kept, precision):
+def test_each_storage_against_ridge_regression(x64, witness, kept, precision, form):
     """After 1000 updates in 10 trials, sums in float32; and P is symmetric to the bit."""
     spikes, arrived, y, w0 = problem(10)
     extra = (f"rls.storage={kept}", f"rls.precision={precision}")
-    learner = run(XLA, spikes, arrived, y, w0, jnp.float32, extra=extra)
+    learner = run(form, spikes, arrived, y, w0, jnp.float32, extra=extra)
     config = compose(*extra).rls
     P = decoded(learner, config)
     x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
@@ -39,7 +40,7 @@ def test_each_storage_against_ridge_regression(x64, witness, kept, precision):
         w_true, P_true = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
         off.append((difference(learner.w[g], w_true) / np.abs(w_true).max(), difference(P[g], P_true) / np.abs(P_true).max()))
     w_off, P_off = np.max(off, axis=0)
-    what = f"ridge regression in float64 after 1000 updates, L = {L}, deferred, sums in float32"
+    what = f"ridge regression in float64 after 1000 updates, L = {L}, {' '.join(form)}, sums in float32"
     witness(f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}")
     assert w_off < FEW_BITS[precision]
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
@@ -89,6 +90,29 @@ def test_int16_rounds_by_half_a_step(x64):
     assert kept.numbers.dtype == jnp.int16 and int(jnp.abs(kept.numbers).max()) == 32767
     step = np.abs(np.asarray(P)).max(axis=(1, 2)) / 32767
     assert np.all(np.abs(np.asarray(storage.decode(config, kept, 9, P.dtype) - P)).max(axis=(1, 2)) < 0.501 * step)
+
+
+@pytest.mark.skipif("native" not in KERNELS, reason="no C++ compiler")
+@pytest.mark.parametrize("kept", ["full", "packed"])
+@pytest.mark.parametrize("precision", FEW_BITS)
+@pytest.mark.parametrize("inputs", [3, 16, 41])
+def test_native_kernels_keep_the_same_bits(kept, precision, inputs):
+    """Numbers of all sizes, times 0.3 and rounded again by either; subnormal and too large ones of float16 among them."""
+    config = compose(f"rls.storage={kept}", f"rls.precision={precision}").rls
+    random = np.random.default_rng(0)
+    P = random.normal(size=(20, inputs, inputs)) * 10.0 ** random.uniform(-9, 1, (20, inputs, inputs))
+    P = jnp.asarray(P + P.transpose(0, 2, 1), jnp.float32)
+    before = storage.encode(config, P) if not storage.is_plain(config, P.dtype) else storage.Kept(P, None)
+    none, u, factor = jnp.zeros((0, 1), jnp.float32), jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
+    numbers, scale = kernels.flush(jnp.int32(0), u, factor, before.numbers, none if before.scale is None else before.scale)
+    after = storage.encode(config, factor[:, None, None] * storage.decode(config, before, inputs, P.dtype))
+    assert numbers.dtype == after.numbers.dtype and numbers.shape == after.numbers.shape
+    if after.scale is not None:  # which may differ in its last digit
+        np.testing.assert_allclose(scale, after.scale, rtol=2e-7)
+        assert np.abs(np.asarray(numbers, int) - np.asarray(after.numbers, int)).max() <= 1
+        return
+    bits = f"u{numbers.dtype.itemsize}"
+    np.testing.assert_array_equal(np.asarray(numbers).view(bits), np.asarray(after.numbers).view(bits))
 
 
 STORAGES = [
