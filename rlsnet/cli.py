@@ -258,6 +258,7 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
 
         saved = completed(run.saved_config(), values)
         asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
+        saved = {**saved, "plugins": asked["plugins"]}  # they may have moved
         before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
         values = resumed_values(before, now, run.path)
     config = from_dict({**values, "resume": None, "run": None}, overrides)

@@ -406,7 +406,9 @@ class RLSConfig:
     penlambda: float = key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", above=0)
     penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", least=0)
     penlam_ff: float = key("ridge penalty of feed-forward weights", above=0)
-    forgetting: float = key("factor by which what was learned counts less at each update; 1: never", above=0, most=1)
+    forgetting: float = key(
+        "factor by which what was learned counts less at each update; 1: never (P grows for inputs that never spike)", above=0, most=1
+    )
     gain: str = key("weight update: textbook den*k, or k as TrainSpikingNet.jl since 2024", choices=("textbook", "tsn_head"))
     dale: bool = key("keep every plastic weight's sign: positive from E, negative from I neurons")
     apply: bool = key("false: compute every update and change nothing, for timing")
@@ -536,6 +538,12 @@ def validate(config: Config) -> None:
         raise UserError(f"plastic.least_inputs={least}: should be even and at most plastic.n_inputs={plastic.n_inputs}.")
     if isinstance(static, FixedDegreeConfig) and static.out_degree % 2:
         raise UserError(f"static.out_degree={static.out_degree}: should be even, as the weights scale with half of it.")
+    if not hasattr(neuron, "tau_m") and any(by_class(config.noise.sigma)):
+        raise UserError(f"noise.sigma={config.noise.sigma}: should be 0, as {type(neuron).__name__} has no tau_m.")
+    if getattr(config.feedforward, "mean", 0) * trial.dt > 1000:
+        raise UserError(f"feedforward.mean={config.feedforward.mean:g} Hz: should be at most {1000 / trial.dt:g}, a spike a step.")  # type: ignore[attr-defined]
+    if rls.precision == "float16" and min(rls.penlambda, rls.penlam_ff) < 2e-5:
+        raise UserError("rls.precision=float16: should be another with penalties below 2e-5, for which P starts above 65504.")
     if rls.precision == "float64" and config.engine.precision != "float64":
         raise UserError("rls.precision=float64: should be another unless engine.precision=float64, in which sums would be as exact.")
     if rls.storage == "window":

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config import Config, UserError, Variant, validate
+from rlsnet.config import Config, NeuronConfig, UserError, Variant, validate
 from rlsnet.units import quantity
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
@@ -46,14 +46,43 @@ def load_plugins(names: Sequence[str]) -> None:
                 finally:
                     sys.path.remove(os.getcwd())
             else:
-                spec = importlib.util.spec_from_file_location(path.stem, path)
+                spec = importlib.util.spec_from_file_location(f"rlsnet_plugin_{path.stem}", path)
                 if spec is None or spec.loader is None or not path.exists():
                     raise ImportError("no such file")
-                module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+                module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
                 spec.loader.exec_module(module)
                 _loaded[known] = module
         except Exception as error:
             raise UserError(f"plugins: {name} cannot be imported ({type(error).__name__}: {error}).") from error
+    for cls in _variants_below(Variant):
+        _check_variant(cls)
+
+
+def _variants_below(cls: type) -> Iterator[Any]:
+    """All subclasses that a user may choose, which have a `name`."""
+    subclasses: list[Any] = cls.__subclasses__()
+    for below in subclasses:
+        own = vars(below)
+        if (
+            "name" in own.get("__dataclass_fields__", {})
+            if "__dataclass_params__" in own
+            else isinstance(own.get("name"), dataclasses.Field)
+        ):
+            yield below
+        yield from _variants_below(below)
+
+
+def _check_variant(cls: Any) -> None:
+    """Whether a variant, perhaps of a plugin, is what the rest relies on; raises UserError."""
+    where = f"plugins: {cls.__module__.removeprefix('rlsnet_plugin_')}.{cls.__name__}"
+    if "__dataclass_params__" not in vars(cls) or not cls.__dataclass_params__.frozen:
+        raise UserError(f"{where}: should be a dataclass with frozen=True.")
+    fields = dataclasses.fields(cls)
+    if not all(field.metadata.get("help") for field in fields) or not choices_of(cls):
+        raise UserError(f'{where}: every field should be made with config.key("what it means"), and name with choices=("its name",).')
+    has = {*dir(cls), *(field.name for field in fields)}
+    if issubclass(cls, NeuronConfig) and not {"threshold", "reset"} <= has:
+        raise UserError(f"{where}: should have a threshold and a reset, as fields or properties; trials start from between them.")
 
 
 def variants(annotation: Any) -> list[Any]:
@@ -66,7 +95,7 @@ def variants(annotation: Any) -> list[Any]:
 
 def choices_of(cls: type) -> tuple[str, ...]:
     """The names under which a variant of a group is chosen."""
-    return next(f.metadata["choices"] for f in dataclasses.fields(cls) if f.name == "name")
+    return next(f.metadata.get("choices", ()) for f in dataclasses.fields(cls) if f.name == "name")
 
 
 def keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
@@ -120,7 +149,7 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{key}={value}: should be {name}{' in' + unit if unit else ''}.")
+        raise UserError(f"{key}={'null' if value is None else value}: should be {name}{' in' + unit if unit else ''}.")
     if kind is float and not math.isfinite(value):
         raise UserError(f"{key}={value}: should be a finite number{' in' + unit if unit else ''}.")
     if "choices" in rule and value not in rule["choices"]:
@@ -154,10 +183,14 @@ def _section(cls: type, values: Any, prefix: str, asked: Collection[str], strays
             raise UserError("config: no such key; should the file config/NAME.yaml not start with '# @package _global_'?")
         if name not in known and name in strays and prefix + name not in asked:
             log.info("%s%s does not count with %sname=%s.", prefix, name, prefix, values["name"])
+        elif name in strays and name not in known:
+            raise UserError(f"{prefix}{name}: does not go with {prefix}name={values['name']}.")
         elif name not in known:
             raise UserError(f"{prefix}{name}: no such key.{suggest(prefix + str(name))}")
     arguments = {}
     for name, field in known.items():
+        if values.get(name) == "???":
+            raise UserError(f"{prefix}{name}: has to be given; it is {field.metadata['help']}.")
         if name not in values and field.default is not dataclasses.MISSING:
             continue
         if name not in values:
@@ -184,7 +217,8 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
     load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
     config = _section(Config, values, "", {text.lstrip("+").split("=", 1)[0] for text in overrides})
     validate(config)
-    return config
+    paths = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in config.plugins)
+    return dataclasses.replace(config, plugins=paths)  # a run is found again from other folders
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlsnet import config as schema
 from rlsnet.config import UserError
-from rlsnet.convert import choices_of, variants
+from rlsnet.convert import choices_of, load_plugins, variants
 
 SECTIONS = {
     "train": None,
@@ -43,8 +43,11 @@ def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple
             yield key, str(_default(values, key)), field.metadata["help"] + choices + unit
 
 
-def defaults(configs: Path, choices: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Nested settings of configs/config.yaml and an option of each group, without Hydra: that of `choices`, or the default."""
+def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Nested settings of configs/config.yaml and an option of each group, without Hydra: that of `choices`, or the default.
+
+    An option is looked for in `folders`, those of --config-dir, before `configs`.
+    """
     import yaml
 
     values = yaml.safe_load((configs / "config.yaml").read_text())
@@ -53,7 +56,10 @@ def defaults(configs: Path, choices: Mapping[str, str] | None = None) -> dict[st
     for group in _groups(configs):
         if group.name != "config":
             file = group / f"{chosen.get(group.name)}.yaml"
-            if not file.exists():
+            own = next((folder / group.name / file.name for folder in folders if (folder / group.name / file.name).exists()), None)
+            if own is not None:
+                file = own
+            elif not file.exists():
                 names = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
                 raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; should be {names}.")
             values[group.name] = yaml.safe_load(file.read_text())
@@ -79,7 +85,10 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
         return f"rlsnet info [PATH]: {what}; without a path: the versions and devices here."
     groups = _groups(configs)
     names = {group.name for group in groups}
-    values = defaults(configs, dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in names and "=" in a))
+    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in names and "=" in a)
+    folders = [Path(after) for flag, after in zip(arguments, arguments[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    load_plugins([p for a in arguments if a.startswith("plugins=") for p in a.removeprefix("plugins=").strip("[]").split(",")])
+    values = defaults(configs, chosen, folders)
     sections = SECTIONS[verb]
     lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} [key=value ...]"]
     if sections is None:

@@ -25,7 +25,7 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = ("train.", "test.", "progress", "resume", "run", "recording.path", "engine.platform", "engine.kernels", "rls.method")
+MAY_CHANGE = tuple("train. test. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         with show.counting("targets") as tell:
             target = targets.make(config, net, recording, tell)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
+    network.check_conditions(net, len(target))
     seconds = drawn - start, time.perf_counter() - drawn
     return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, seconds)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
 from rlsnet import kernels, rls, zarrio
-from rlsnet.config import Config, ErdosRenyiConfig, UserError
+from rlsnet.config import Config, ErdosRenyiConfig, GivenFeedforwardConfig, GivenStimulusConfig, UserError
 from rlsnet.network import FORMAT, group_size_of
 from rlsnet.storage import number_type
 
@@ -31,12 +33,14 @@ class Sizes:
     item: int  # bytes of a floating point number
     P: int  # bytes of P as it is kept
     by_synapse: bool  # a plastic current for each synapse
+    stimulus: int  # numbers of a given stimulus
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
         """From the configuration, and from the shapes in network.load where it says more."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
         edges, weighted, by_synapse = None, False, isinstance(config.synapse.tau_plas, tuple)
+        given: Any = {}
         if config.network.load is not None:
             given = zarrio.open_group(config.network.load, "network.load", FORMAT)
             n = zarrio.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
@@ -53,7 +57,16 @@ class Sizes:
             static = config.static
             degree = static.probability * n if isinstance(static, ErdosRenyiConfig) else getattr(static, "out_degree", 0)
             edges = 0 if getattr(static, "storage", "stored") == "procedural" else int(n * degree)
+        points, stimulus = config.trial.n_points, 0
         inputs += getattr(config.feedforward, "n_neurons", 0)
+        if isinstance(config.feedforward, GivenFeedforwardConfig):
+            known = given.get("feedforward/rate")
+            rates = known if known is not None else zarrio.open_plain(config.feedforward.path, "feedforward.path", ["C", points, "X"])
+            inputs += rates.shape[2]
+        if isinstance(config.stimulus, GivenStimulusConfig):
+            known = given.get("stimulus")
+            values = known if known is not None else zarrio.open_plain(config.stimulus.path, "stimulus.path", ["C", "bins", n])
+            stimulus = math.prod(values.shape)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = {"full": inputs**2, "packed": inputs * (inputs + 1) // 2, "window": 0}[config.rls.storage]
         P = groups * P * number_type(config.rls, dtype).itemsize
@@ -61,8 +74,8 @@ class Sizes:
             P = config.rls.window * n * dtype.itemsize + groups * inputs
         form = rls.form(config.rls, kernels.choose(config.engine), dtype)
         pending = {"dense": 0, "native": 1, "deferred": 2}["dense" if config.rls.storage == "window" else form] * rls.PENDING
-        trial = config.trial
-        return Sizes(n, size, inputs, edges, weighted, conditions, trial.n_points, trial.every, pending, dtype.itemsize, P, by_synapse)
+        every, item = config.trial.every, dtype.itemsize
+        return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -76,6 +89,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
         "pending updates of P": sizes.pending * slots * item if learning else 0,
         "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
         "plastic currents of synapses": 2 * weights if sizes.by_synapse else 0,
+        "given stimulus": sizes.stimulus * item,
         "static wiring": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,

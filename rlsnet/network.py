@@ -160,9 +160,6 @@ def build(
     target = given.read("target", ["C", config.trial.n_points, n], "f", missing=True)
     if target is not None and not len(target):
         raise UserError(f"{given.path}: target holds no condition; should be of shape [C, {config.trial.n_points}, {n}].")
-    for key, values in (("stimulus.path", stimulus), ("feedforward.path", rates)):
-        if values is not None and target is not None and len(values) < len(target):
-            raise UserError(f"{key}: has {len(values)} conditions; should have {len(target)}, as the target has.")
 
     pre = np.concatenate([np.broadcast_to(extra, (len(pre), x)), pre], axis=1).astype(np.int32)
     out_indptr, out_slot = wiring.outputs_of(pre, n + x)
@@ -175,6 +172,13 @@ def build(
         plastic_width=plastic_width,
     )
     return network, np.concatenate([initial_extra, initial], axis=1).astype(dtype), target
+
+
+def check_conditions(network: Network, n_conditions: int) -> None:
+    """Whether what was given for each condition is there for all conditions of the target; raises UserError."""
+    for key, values in (("stimulus.path", network.stimulus), ("feedforward.path", network.rates)):
+        if values is not None and len(values) != n_conditions:
+            raise UserError(f"{key}: has {len(values)} conditions; should have {n_conditions}, as the target has.")
 
 
 def _widest(indptr: np.ndarray) -> int:
@@ -200,6 +204,10 @@ def _parameters(config: Config, given: _Given, excitatory: np.ndarray, x: int) -
         value, rule = getattr(section, field.name), field.metadata
         values = given.read(f"neuron/{name}", [n], "f")
         if values is not None:
+            if rule["unit"] == "ms" and "above" in rule and np.any(values < 2 * config.trial.dt):
+                raise UserError(f"{given.path}: neuron/{name} should be at least twice trial.dt={config.trial.dt:g} ms for every neuron.")
+            if name == "refractory" and not np.all(np.abs(values / config.trial.dt - np.rint(values / config.trial.dt)) < 1e-4):
+                raise UserError(f"{given.path}: neuron/refractory should be multiples of trial.dt={config.trial.dt:g} ms.")
             for word, wrong in (("least", np.less), ("above", np.less_equal), ("most", np.greater)):
                 if word in rule and np.any(wrong(values, rule[word])):
                     at = int(np.flatnonzero(wrong(values, rule[word]))[0])
@@ -225,13 +233,17 @@ def _outside(config: Config, given: _Given, n: int) -> tuple[np.ndarray | None, 
             stimulus = zarrio.read_plain(config.stimulus.path, "stimulus.path", ["C", "bins", n])
     settings, x = config.feedforward, 0
     if isinstance(settings, NoFeedforwardConfig):
+        if "feedforward/weight" in given:
+            log.info("network.load has feed-forward weights; they do not count with feedforward=none.")
         return stimulus, rates, np.zeros(0, np.int32), np.zeros((n, 0))
     if isinstance(settings, GivenFeedforwardConfig):
         rates = given.read("feedforward/rate", ["C", config.trial.n_points, "X"], "f")
         if rates is None:
             rates = zarrio.read_plain(settings.path, "feedforward.path", ["C", config.trial.n_points, "X"])
-        if np.any(rates < 0):
-            raise UserError(f"feedforward.path={settings.path}: holds negative rates; should be in Hz, at least 0.")
+        if np.any(rates < 0) or np.any(rates > 1000 / config.trial.dt):
+            raise UserError(
+                f"feedforward.path={settings.path}: should be rates in Hz, from 0 to {1000 / config.trial.dt:g}, a spike a step."
+            )
         x = rates.shape[2]
     else:
         x = settings.n_neurons  # type: ignore[attr-defined]
@@ -285,6 +297,8 @@ def _static(config: Config, given: _Given, excitatory: np.ndarray) -> Edges:
         weight, by_class_ = given.read("static/weight", [total], "f"), given.read("static/class_weight", [2, 2], "f")
         if weight is None and by_class_ is None:
             raise UserError(f"{given.path}: has static wiring without weights; should have static/weight or static/class_weight.")
+        if stream is not None and (by_class_ is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
+            raise UserError(f"{given.path}: static/stream should come with static/class_weight, and at most {n - 1} outputs of a neuron.")
         edges = Edges(indptr, post, weight, by_class_ if weight is None else None, stream)
     indptr = np.asarray(edges.indptr, np.int64)
     _check_indptr(indptr, n, where)

@@ -7,6 +7,7 @@ the same rule without writing P each time. Both are exact. A trial is `begin`, t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ WHOLE = 2**25  # numbers of P up to which all groups are updated at once
 BLOCK = 2**20  # numbers of P in a block of groups else: small enough that P is still in the cache when it is written
 BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
 PENDING = 16  # updates that P takes in at once in the deferred form
+MOST_FACTOR = 1.2  # by which forgetting may raise P before P takes it in
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["w", "P"], meta_fields=[])
@@ -83,10 +85,11 @@ def form(rls: RLSConfig, kernels: str, dtype: jnp.dtype, shared: bool = True) ->
 def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
     """[G, L, L]  P_0 = inv(penlambda*I + penmu*[same sign of w]), feed-forward inputs inv(penlam_ff*I), in closed form.
 
-    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block.
+    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block, and P
+    is 0 there, lest forgetting makes it grow.
     """
     lam, outside = rls.penlambda, pre >= n_neurons
-    diagonal = jnp.where(outside, 1 / rls.penlam_ff, 1 / lam).astype(dtype)
+    diagonal = jnp.where(pre < 0, 0, jnp.where(outside, 1 / rls.penlam_ff, 1 / lam)).astype(dtype)
     P = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
     for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True):
         member = (sign & (pre >= 0) & ~outside).astype(dtype)
@@ -102,7 +105,8 @@ def init(rls: RLSConfig, network: Network, w: Array) -> Learner:
     def make(w: Array) -> Stored:
         positive, dtype = starting_sign(w, network), w.dtype
         if rls.storage == "window":
-            return Window(jnp.zeros((rls.window, network.n_neurons + network.n_feedforward), dtype), jnp.zeros(1, jnp.int32), positive)
+            n, groups = network.n_neurons + network.n_feedforward, len(positive)
+            return Window(jnp.zeros((rls.window, n), dtype), jnp.zeros((groups, rls.window), bool), jnp.zeros(1, jnp.int32), positive)
         whole = partial(initial_P, rls, n_neurons=network.n_neurons, dtype=dtype)
         if is_plain(rls, dtype):
             return whole(positive, network.pre)
@@ -195,7 +199,10 @@ def begin(rls: RLSConfig, kernels: str, network: Network, learner: Learner, poin
     dtype = learner.w.dtype
     if rls.storage == "window" or form(rls, kernels, dtype) == "dense":
         return None
-    most = -(-points // -(-points // PENDING))  # equal shares of at most PENDING
+    most = PENDING
+    if rls.forgetting < 1:  # P_now = factor*(P - what is pending): a large factor would cost digits
+        most = max(1, min(PENDING, int(math.log(MOST_FACTOR) / -math.log(rls.forgetting))))
+    most = -(-points // -(-points // most))  # equal shares of at most that
     zeros = partial(jnp.zeros, dtype=dtype)
     n = network.n_neurons + network.n_feedforward
     return Pending(
@@ -351,17 +358,18 @@ def _learn_window(rls: RLSConfig, network: Network, learner: Learner, r: Array, 
     window = learner.P
     assert isinstance(window, Window)
 
-    def block(w: Array, positive: Array, pre: Array, x: Array, e: Array, on: Array) -> Array:
-        regressors = jnp.where(pre >= 0, window.r[:, pre], 0)
+    def block(w: Array, positive: Array, used: Array, pre: Array, x: Array, e: Array, on: Array) -> Array:
+        regressors = jnp.where((pre >= 0)[None] & used.T[:, :, None], window.r[:, pre], 0)
         k = window_P(rls, regressors, positive, pre, network.n_neurons, x)
         den = jnp.where(on, 1 / (1 + jnp.einsum("gl,gl->g", x, k, precision=EXACT)), 0)
         return w - jax.vmap(partial(_gain, rls))(k, den, on)[:, :, None] * e[:, None, :]
 
-    w = _by_blocks(x.shape[1], block, learner.w, (window.positive, network.pre, x, e, on))
+    w = _by_blocks(x.shape[1], block, learner.w, (window.positive, window.on, network.pre, x, e, on))
     if not rls.apply:
         return Learner(w, window)
-    seen = lax.dynamic_update_slice_in_dim(window.r, r[None], window.count[0] % rls.window, 0)
-    return Learner(w, dataclasses.replace(window, r=seen, count=window.count + 1))
+    row = window.count[0] % rls.window
+    seen, used = lax.dynamic_update_slice_in_dim(window.r, r[None], row, 0), lax.dynamic_update_slice_in_dim(window.on, on[:, None], row, 1)
+    return Learner(w, dataclasses.replace(window, r=seen, on=used, count=window.count + 1))
 
 
 def _by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tuple[Any, ...], now: Array | bool = True) -> Any:

@@ -31,17 +31,19 @@ class Kept:
     scale: Array | None
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["r", "count", "positive"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["r", "on", "count", "positive"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Window:
     """What P of storage=window is computed from.
 
     r: [W, N+X] filtered spikes at the last W learning points, 0 before the first.
+    on: [G, W] bool, which of them count: those at which somebody of the group was trained.
     count: [1] int32, learning points so far; the next one goes to row count % W.
     positive: [G, L] bool, the sign that a weight started with.
     """
 
     r: Array
+    on: Array
     count: Array
     positive: Array
 

@@ -313,7 +313,7 @@ class Run:
             zarrio.check_complete(stored)
             small[name] = jnp.asarray(zarrio.read(stored).astype(expected.dtype))
         if isinstance(like, Window):
-            return Learner(w, Window(small["window/r"], small["window/count"], small["window/positive"]))
+            return Learner(w, Window(**{name.removeprefix("window/"): values for name, values in small.items()}))
         expected = like.numbers if isinstance(like, Kept) else like
         stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
         zarrio.check_complete(stored)
@@ -330,6 +330,7 @@ def _small(P: Stored) -> dict[str, tuple[Any, list[str]]]:
     if isinstance(P, Window):
         return {
             "window/r": (P.r, ["update", "neuron"]),
+            "window/on": (P.on, ["group", "update"]),
             "window/count": (P.count, ["one"]),
             "window/positive": (P.positive, ["group", "input"]),
         }

@@ -176,7 +176,8 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
             if not outcome.finite:
                 raise UserError(
                     f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
-                    f" too small or rls.gain={config.rls.gain} may diverge. What {run.path} holds is from before."
+                    f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
+                    f" bound. What {run.path} holds is from before."
                 )
             run.append_metrics(line)
             writer.check()

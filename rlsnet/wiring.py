@@ -7,7 +7,9 @@ import dataclasses
 import math
 from functools import partial, singledispatch
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +132,8 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
                 raise UserError(
                     f"static.path={path}: has shape {list(matrix.shape)}; should be square, a row and a column for each neuron."
                 )
+            if matrix.data.dtype.kind not in "fiub":
+                raise UserError(f"static.path={path}: holds {matrix.data.dtype}; should be real numbers.")
             return (first, second, matrix.data) if rows == "pre" else (second, first, matrix.data)
         if suffix == ".parquet":
             try:
@@ -141,15 +145,15 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
             table = parquet.read_table(path, columns=["pre", "post", "weight"])
             columns = [table[name].to_numpy() for name in ("pre", "post", "weight")]
         elif suffix in (".csv", ".tsv"):
-            with Path(path).open(newline="") as file:
+            with Path(path).open(newline="", encoding="utf-8-sig") as file:
                 delimiter = "," if suffix == ".csv" else "\t"
-                names = next(csv.reader(file, delimiter=delimiter), [])
+                names = [name.strip() for name in next(csv.reader(file, delimiter=delimiter), [])]
                 _check_columns(path, names)
                 used = [names.index(name) for name in ("pre", "post", "weight")]
                 columns = list(np.loadtxt(file, delimiter=delimiter, usecols=used, ndmin=2).reshape(-1, 3).T)
         else:
             raise UserError(f"static.path={path}: should be a .npz, .csv, .tsv or .parquet.")
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
         raise UserError(f"static.path={path}: cannot be read ({str(error).splitlines()[0]}).") from error
     pre, post = (np.asarray(column) for column in columns[:2])
     for name, values in (("pre", pre), ("post", post)):

@@ -62,15 +62,21 @@ def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
         raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
 
 
-def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
-    """An array of finite numbers in a .npy file or a Zarr array; `key` is the setting that named it, `shape` as in `array`."""
+def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
+    """An array in a .npy file or a Zarr array, not yet read; `key` is the setting that named it, `shape` as in `array`."""
     try:
-        values = np.load(path, allow_pickle=False) if path.endswith(".npy") else np.asarray(zarr.open_array(path, mode="r")[...])
+        values = np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(path, mode="r")
     except Exception as error:  # as many kinds as there are ways to be no array
         raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); should be a .npy file or a Zarr array.") from error
     fits = values.ndim == len(shape) and all(isinstance(s, str) or s == f for s, f in zip(shape, values.shape, strict=True))
     if not fits or not values.size:
         raise UserError(f"{key}={path}: has shape {list(values.shape)}; should be [{', '.join(map(str, shape))}].")
+    return values
+
+
+def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
+    """`open_plain`, read; raises UserError unless all are finite numbers."""
+    values = np.asarray(open_plain(path, key, shape)[...])
     if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
         raise UserError(f"{key}={path}: should hold finite numbers.")
     return values

@@ -35,7 +35,8 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
         for label, size in ((1, mu_plus), (-1, mu_minus)):
             member = (inside & (sign == label)).astype(float)
             A = A + size * np.outer(member, member)
-        P[i] = np.linalg.inv(A)
+        real = pre[i // group_size] >= 0
+        P[i] = np.linalg.inv(A) * np.outer(real, real)
     off, step = round(stim_off / dt), round(every / dt)
     on, hold = round(stim_on / dt), round(stimulus_bin / dt)
     all_spikes = []

@@ -186,7 +186,7 @@ def test_an_experiment_made_for_another_variant(caplog):
     with caplog.at_level("INFO"):
         config = compose("config=tiny", "static=erdos_renyi")
     assert config.static.probability == 0.1 and "static.out_degree does not count with static.name=erdos_renyi" in caplog.text
-    with pytest.raises(UserError, match="static.out_degree: no such key"):
+    with pytest.raises(UserError, match="static.out_degree: does not go with static.name=erdos_renyi"):
         compose("config=tiny", "static=erdos_renyi", "static.out_degree=12")
 
 

@@ -92,6 +92,38 @@ def test_int16_rounds_by_half_a_step(x64):
     assert np.all(np.abs(np.asarray(storage.decode(config, kept, 9, P.dtype) - P)).max(axis=(1, 2)) < 0.501 * step)
 
 
+@pytest.mark.parametrize("form", [("xla", "dense"), *DEFERRED])
+def test_forgetting_is_weighted_ridge_regression(x64, witness, form):
+    """P = inv(f^T A_0 + sum of f^(T-t) x x^T), w the least squares of what is still remembered; with strong forgetting, in float32."""
+    f, (spikes, arrived, y, w0) = 0.9, problem(10)
+    learner = run(form, spikes, arrived, y, w0, jnp.float32, extra=(f"rls.forgetting={f}",))
+    x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
+    age = f ** np.arange(len(x))[::-1]
+    off = []
+    for g in range(L // S):
+        sign = np.sign(w0[g][:, 0])
+        A0 = f ** len(x) * (0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :]))
+        own, wanted = x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S]
+        w = np.linalg.solve(A0 + own.T @ (age[:, None] * own), A0 @ w0[g] + own.T @ (age[:, None] * wanted))
+        off.append(difference(learner.w[g], w) / np.abs(w).max())
+    what = "weighted ridge regression, 1000 updates in float32"
+    witness(f"forgetting {f}, {' '.join(form)}", what, "w within 0.002 of the largest", f"w off by {max(off):.1e}")
+    assert max(off) < 2e-3
+
+
+def test_padded_inputs_do_not_grow_with_forgetting():
+    config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=8", "plastic.least_inputs=2", "rls.forgetting=0.5")
+    net, weight, _ = network.build(config)
+    learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
+    padded = np.asarray(net.pre) < 0
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        r, lack = (jnp.asarray(random.gamma(0.5, 0.05, 40), jnp.float32) for _ in range(2))
+        learner, _ = rls.learn(config.rls, "xla", net, learner, None, DECAY, r, jnp.zeros(40, jnp.int32), lack)
+    P = np.asarray(learner.P)
+    assert padded.any() and not np.any(P[padded]) and np.all(np.isfinite(P)) and not np.any(np.asarray(learner.w)[padded])
+
+
 @pytest.mark.skipif("native" not in KERNELS, reason="no C++ compiler")
 @pytest.mark.parametrize("kept", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
