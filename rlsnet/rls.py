@@ -26,6 +26,7 @@ WHOLE = 2**25  # numbers of P up to which all groups are updated at once
 BLOCK = 2**20  # numbers of P in a block of groups else: small enough that P is still in the cache when it is written
 BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
 PENDING = 16  # updates that P takes in at once in the deferred form
+LEAST_FORGETTING = 0.97  # below, updates of what has wound up are left to the dense form, which stands more of it
 MOST_FACTOR = 1.2  # by which forgetting may raise P before P takes it in
 
 
@@ -77,7 +78,7 @@ def form(rls: RLSConfig, kernels: str, dtype: jnp.dtype, shared: bool = True) ->
     plain = is_plain(rls, dtype)
     wanted = rls.method
     if wanted == "auto":
-        wanted = "dense" if plain and kernels == "xla" else "deferred"
+        wanted = "dense" if (plain and kernels == "xla") or rls.forgetting < LEAST_FORGETTING else "deferred"
     native = kernels == "native" and shared and rls.storage != "window" and (plain or dtype == jnp.float32)
     return "native" if wanted == "deferred" and native else wanted
 

@@ -45,7 +45,7 @@ SETS = {
 TITLES = {
     "storages": "default network, forms of P",
     "groups": "default network, groups of S",
-    "mouse": "8192 units of mouse_decision (synthetic), one condition, groups of S",
+    "mouse": "mouse_decision, 8192 synthetic units, groups of S",
 }
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--runs", type=Path, default=Path("outputs/curves"))
     parser.add_argument("--only", nargs="+", help="labels of the curves to run; the others are taken as the file has them")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/curves.json"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/curves-2026-11-21.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/learning-curves.png"))
     arguments = parser.parse_args()
     known = json.loads(arguments.json.read_text())["curves"] if arguments.json.exists() else {}
