@@ -328,7 +328,7 @@ def test_wrong_files_are_refused(tmp_path):
             r"s.npy: has shape \[1, 5, 59\]; should be \[C, bins, 60\]",
         ),
         (["stimulus=given", f"stimulus.path={tmp_path}/no.npy"], "stimulus.path=.*no.npy: cannot be read"),
-        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: holds negative rates; should be in Hz, at least 0"),
+        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: should be rates in Hz, from 0 to 10000, a spike a step"),
     ):
         with pytest.raises(UserError, match=message):
             network.build(compose("config=tiny", "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", *overrides))
