@@ -7,8 +7,10 @@ names the key and says what would be right.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
+import operator
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +22,9 @@ class UserError(Exception):
 def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, **rule: Any) -> Any:
     """A field with its meaning, its unit and its allowed values (`least`, `above`, `most` or `choices`)."""
     return dataclasses.field(default=default, metadata={"help": help, "unit": unit, **rule})
+
+
+LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "above"), ("most", operator.gt, "at most"))  # rule, broken, words
 
 
 if TYPE_CHECKING:
@@ -160,7 +165,7 @@ class StaticConfig(Variant):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BalancedConfig(StaticConfig):
+class BalancedConfig(StaticConfig, abc.ABC):
     """Fixed random wiring in the balanced state: weights and bias scale with the square root of the inputs.
 
     With K_e inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic class first), the bias
@@ -175,9 +180,9 @@ class BalancedConfig(StaticConfig):
     bias_exc: float = key("constant drive of E neurons, in units of sqrt(K_e)")
     bias_inh: float = key("constant drive of I neurons, in units of sqrt(K_e)")
 
+    @abc.abstractmethod
     def class_inputs(self, n: int) -> float:
         """K_e in a network of n neurons."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

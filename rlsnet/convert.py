@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config import Config, NeuronConfig, UserError, Variant, validate
+from rlsnet.config import LIMITS, Config, NeuronConfig, UserError, Variant, validate
 from rlsnet.units import quantity
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
@@ -39,7 +39,7 @@ def load_plugins(names: Sequence[str]) -> None:
         if known in _loaded:
             continue
         try:
-            if known == name and not name.endswith(".py"):
+            if not name.endswith(".py"):
                 sys.path.append(os.getcwd())
                 try:
                     _loaded[known] = importlib.import_module(name)
@@ -154,12 +154,9 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
         raise UserError(f"{key}={value}: should be a finite number{' in' + unit if unit else ''}.")
     if "choices" in rule and value not in rule["choices"]:
         raise UserError(f"{key}={value}: should be {' or '.join(map(str, rule['choices']))}.")
-    if "least" in rule and value < rule["least"]:
-        raise UserError(f"{key}={value}: should be at least {rule['least']}{unit}.")
-    if "above" in rule and value <= rule["above"]:
-        raise UserError(f"{key}={value}: should be above {rule['above']}{unit}.")
-    if "most" in rule and value > rule["most"]:
-        raise UserError(f"{key}={value}: should be at most {rule['most']}{unit}.")
+    for word, broken, words in LIMITS:
+        if word in rule and broken(value, rule[word]):
+            raise UserError(f"{key}={value}: should be {words} {rule[word]}{unit}.")
     return value
 
 

@@ -55,11 +55,9 @@ def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: S
     chosen |= choices or {}
     for group in _groups(configs):
         if group.name != "config":
-            file = group / f"{chosen.get(group.name)}.yaml"
-            own = next((folder / group.name / file.name for folder in folders if (folder / group.name / file.name).exists()), None)
-            if own is not None:
-                file = own
-            elif not file.exists():
+            option = Path(group.name) / f"{chosen.get(group.name)}.yaml"
+            file = next((folder / option for folder in (*folders, configs) if (folder / option).exists()), None)
+            if file is None:
                 names = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
                 raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; should be {names}.")
             values[group.name] = yaml.safe_load(file.read_text())

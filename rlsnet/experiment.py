@@ -20,6 +20,7 @@ from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
 from rlsnet.resources import Sampler
+from rlsnet.simulate import Calibration
 from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     log.info(memory.check(sizes, learning))
     start = time.perf_counter()
 
+    static_run: list[Calibration] = []
+
     def activity(net: Network) -> np.ndarray:
-        return np.asarray(targets.run_calibration(config, net).n_spikes)
+        static_run.append(targets.run_calibration(config, net))
+        return np.asarray(static_run[0].n_spikes)
 
     net, weight, target = network.build(config, recording.n_units if recording else None, activity)
     members = np.bincount(np.arange(net.n_neurons) // net.group_size)
@@ -71,7 +75,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         targets.check(target, f"{load}: target")
     else:
         with show.counting("targets") as tell:
-            target = targets.make(config, net, recording, tell)
+            target = targets.make(config, net, recording, tell, *static_run)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     network.check_conditions(net, len(target))
     seconds = drawn - start, time.perf_counter() - drawn

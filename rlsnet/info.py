@@ -179,12 +179,10 @@ def _of_network(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         out = np.diff(zarrio.read(zarrio.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
         yield "static synapses", f"{out.sum():,}"
         if degrees:
-            post = zarrio.array(group, "static/post", ["edges"], "iu", where)
-            yield "static outputs of a neuron", _spread(out)
-            yield (
-                "static inputs of a neuron",
-                _spread(_counts(post, n)) if post.nbytes <= LARGEST else f"{out.sum() / max(1, n):.1f} on average",
-            )
+            post = zarrio.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
+            counted = post is not None and post.nbytes <= LARGEST
+            yield "static outputs of a neuron", _spread(out) + ("" if post is not None else ", drawn anew for each spike")
+            yield "static inputs of a neuron", _spread(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network.group_size_of(group, where)
         pre = zarrio.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
@@ -255,6 +253,8 @@ def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
     yield "sizes", f"N {weight.shape[0]:,}, L {weight.shape[1]}"
     if "P" in group:
         yield "P", f"{group['P'].shape[0]:,} upper triangles, {memory.in_words(group['P'].nbytes)}"
+    elif "window/r" in group:
+        yield "P", f"from a window of {group['window/r'].shape[0]} updates"
     else:
         yield "P", "none: weights to test with, not to resume from"
     if isinstance(config := group.attrs.get("config"), dict):

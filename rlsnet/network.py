@@ -20,7 +20,7 @@ import zarr
 from jax import Array
 
 from rlsnet import neurons, rng, wiring, zarrio
-from rlsnet.config import Config, GivenFeedforwardConfig, GivenStimulusConfig, NoFeedforwardConfig, UserError, by_class
+from rlsnet.config import LIMITS, Config, GivenFeedforwardConfig, GivenStimulusConfig, NoFeedforwardConfig, UserError, by_class
 from rlsnet.wiring import Edges
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,11 @@ def build(
     return network, np.concatenate([initial_extra, initial], axis=1).astype(dtype), target
 
 
+def gather_inputs(network: Network, values: Array) -> Array:
+    """[G, X+L] values [N+X] of each group's inputs, 0 where padded."""
+    return jnp.where(network.pre >= 0, values[network.pre], 0)
+
+
 def check_conditions(network: Network, n_conditions: int) -> None:
     """Whether what was given for each condition is there for all conditions of the target; raises UserError."""
     for key, values in (("stimulus.path", network.stimulus), ("feedforward.path", network.rates)):
@@ -208,10 +213,9 @@ def _parameters(config: Config, given: _Given, excitatory: np.ndarray, x: int) -
                 raise UserError(f"{given.path}: neuron/{name} should be at least twice trial.dt={config.trial.dt:g} ms for every neuron.")
             if name == "refractory" and not np.all(np.abs(values / config.trial.dt - np.rint(values / config.trial.dt)) < 1e-4):
                 raise UserError(f"{given.path}: neuron/refractory should be multiples of trial.dt={config.trial.dt:g} ms.")
-            for word, wrong in (("least", np.less), ("above", np.less_equal), ("most", np.greater)):
-                if word in rule and np.any(wrong(values, rule[word])):
-                    at = int(np.flatnonzero(wrong(values, rule[word]))[0])
-                    words = {"least": "at least", "above": "above", "most": "at most"}[word]
+            for word, broken, words in LIMITS:
+                if word in rule and np.any(wrong := broken(values, rule[word])):
+                    at = int(np.flatnonzero(wrong)[0])
                     raise UserError(f"{given.path}: neuron/{name}[{at}] is {values[at]:g}; should be {words} {rule[word]} {rule['unit']}.")
         elif isinstance(value, tuple):
             values = np.asarray(np.where(excitatory, *value))

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from rlsnet import kernels as kernels_
-from rlsnet.config import RLSConfig, by_class
-from rlsnet.network import Network
-from rlsnet.storage import Kept, Stored, Window, decode, encode, is_plain, starting_sign, window_P
+from rlsnet.config import RLSConfig
+from rlsnet.network import Network, gather_inputs
+from rlsnet.storage import Kept, Stored, Window, decode, encode, is_plain, same_sign, starting_sign, window_product
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 WHOLE = 2**25  # numbers of P up to which all groups are updated at once
@@ -89,11 +89,10 @@ def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype
     With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block, and P
     is 0 there, lest forgetting makes it grow.
     """
-    lam, outside = rls.penlambda, pre >= n_neurons
-    diagonal = jnp.where(pre < 0, 0, jnp.where(outside, 1 / rls.penlam_ff, 1 / lam)).astype(dtype)
+    lam = rls.penlambda
+    diagonal = jnp.where(pre < 0, 0, jnp.where(pre >= n_neurons, 1 / rls.penlam_ff, 1 / lam)).astype(dtype)
     P = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
-    for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True):
-        member = (sign & (pre >= 0) & ~outside).astype(dtype)
+    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
         n = jnp.sum(member, axis=1)[:, None, None]
         P = P - (mu / (lam * (lam + n * mu))) * (member[:, :, None] * member[:, None, :])
     return P
@@ -175,11 +174,6 @@ def take_in(rls: RLSConfig, P: Array, u: Array, factor: Array) -> Array:
     for row in u:
         P = P - row[:, None] * row[None, :]
     return P if rls.forgetting == 1 else factor * P
-
-
-def gather_inputs(network: Network, r: Array) -> Array:
-    """[G, L] filtered spikes of each group's inputs, 0 where padded."""
-    return jnp.where(network.pre >= 0, r[network.pre], 0)
 
 
 def by_group(network: Network, values: Array) -> Array:
@@ -361,7 +355,7 @@ def _learn_window(rls: RLSConfig, network: Network, learner: Learner, r: Array, 
 
     def block(w: Array, positive: Array, used: Array, pre: Array, x: Array, e: Array, on: Array) -> Array:
         regressors = jnp.where((pre >= 0)[None] & used.T[:, :, None], window.r[:, pre], 0)
-        k = window_P(rls, regressors, positive, pre, network.n_neurons, x)
+        k = window_product(rls, regressors, positive, pre, network.n_neurons, x)
         den = jnp.where(on, 1 / (1 + jnp.einsum("gl,gl->g", x, k, precision=EXACT)), 0)
         return w - jax.vmap(partial(_gain, rls))(k, den, on)[:, :, None] * e[:, None, :]
 
@@ -398,4 +392,4 @@ def _by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tup
 
         return jax.tree.map(put, changed, own, change(own, *parts))
 
-    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0) if isinstance(now, Array) else -(-groups // size), one_block, changed)
+    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)

@@ -27,7 +27,7 @@ from rlsnet.config import (
     TrialConfig,
     by_class,
 )
-from rlsnet.network import Network
+from rlsnet.network import Network, gather_inputs
 
 CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each with random numbers of its own
 
@@ -196,13 +196,8 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
     tau = network.parameters["tau_plas"]
     arrived = jnp.where(state.spiked, 1 / (tau - dynamics.trial.dt), 0)  # 1/(tau*a): the step at hand takes a share a of it
     if state.by_synapse is not None and w is not None:
-        state = dataclasses.replace(state, by_synapse=state.by_synapse + w * _at_inputs(network, arrived)[:, :, None])
+        state = dataclasses.replace(state, by_synapse=state.by_synapse + w * gather_inputs(network, arrived)[:, :, None])
     return dataclasses.replace(state, r=state.r + arrived)
-
-
-def _at_inputs(network: Network, values: Array) -> Array:
-    """[G, X+L] values [N+X] of the inputs of each group, 0 where padded."""
-    return jnp.where(network.pre >= 0, values[network.pre], 0)
 
 
 def _decay_by_synapse(dynamics: Dynamics, network: Network, state: SimState) -> SimState:
@@ -211,7 +206,7 @@ def _decay_by_synapse(dynamics: Dynamics, network: Network, state: SimState) -> 
     state = dataclasses.replace(state, r=state.r * decay)
     if state.by_synapse is None:
         return state
-    by_synapse = state.by_synapse * _at_inputs(network, decay)[:, :, None]
+    by_synapse = state.by_synapse * gather_inputs(network, decay)[:, :, None]
     u_plas = jnp.sum(by_synapse, axis=1).reshape(-1)[: network.n_neurons]
     return dataclasses.replace(state, by_synapse=by_synapse, synapses=state.synapses.at[2].set(u_plas))
 

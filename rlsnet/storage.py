@@ -90,13 +90,17 @@ def decode(rls: RLSConfig, kept: Kept, inputs: int, dtype: jnp.dtype) -> Array:
     return numbers if kept.scale is None else numbers * kept.scale[:, :, None]
 
 
+def same_sign(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> list[tuple[float, Array]]:
+    """For each sign its penmu and [G, L] whether (1 or 0) a weight started with it; padded and feed-forward inputs have none."""
+    inside = (pre >= 0) & (pre < n_neurons)
+    return [(mu, (sign & inside).astype(dtype)) for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True)]
+
+
 def penalty(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
     """[G, L, L]  A_0 = inv(P_0): penlambda (feed-forward: penlam_ff) on the diagonal, penmu between weights of one sign."""
-    outside, real = pre >= n_neurons, pre >= 0
-    diagonal = jnp.where(outside, rls.penlam_ff, rls.penlambda).astype(dtype)
+    diagonal = jnp.where(pre >= n_neurons, rls.penlam_ff, rls.penlambda).astype(dtype)
     A = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
-    for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True):
-        member = (sign & real & ~outside).astype(dtype)
+    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
         A = A + mu * (member[:, :, None] * member[:, None, :])
     return A
 
@@ -107,7 +111,7 @@ def starting_sign(w: Array, network: Network) -> Array:
     return jnp.where(total == 0, network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)], total > 0)
 
 
-def window_P(rls: RLSConfig, regressors: Array, positive: Array, pre: Array, n_neurons: int, x: Array) -> Array:
+def window_product(rls: RLSConfig, regressors: Array, positive: Array, pre: Array, n_neurons: int, x: Array) -> Array:
     """[G, L]  k = P x  with  P = inv(A_0 + sum of x x^T over the window), for a block of groups.
 
     Args:

@@ -214,10 +214,7 @@ class Run:
         writer.wait()
         weight, P = from_groups(np.array(learner.w), network.n_neurons), learner.P
         numbers = None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P
-        small, numbers = (
-            {name: (np.array(values), dims) for name, (values, dims) in _small(P).items()},
-            None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P,
-        )
+        small = {name: (np.array(values), dims) for name, (values, dims) in _small(P).items()}
         blocks: Iterable[np.ndarray] = []
         copied = True
         if numbers is not None:

@@ -42,7 +42,7 @@ def run_calibration(config: Config, network: Network) -> Calibration:
     return calibrate(Dynamics.of(config), network, keys)
 
 
-def make(config: Config, network: Network, recording: Recording | None, tell: Tell) -> np.ndarray:
+def make(config: Config, network: Network, recording: Recording | None, tell: Tell, calibration: Calibration | None = None) -> np.ndarray:
     """[C, M, N] target currents, threshold units, of the kind that the configuration asks for, checked.
 
     Args:
@@ -50,8 +50,10 @@ def make(config: Config, network: Network, recording: Recording | None, tell: Te
       network: for biases and, where there are static synapses, the calibration run.
       recording: what target.recorded asks for.
       tell: called with (done, total) neurons.
+      calibration: that run, where it has been made already.
     """
-    calibration = run_calibration(config, network) if network.static_width else None
+    if calibration is None and network.static_width:
+        calibration = run_calibration(config, network)
     target = np.asarray(currents(config.target, config, network, calibration, recording, tell))
     points, n = config.trial.n_points, network.n_neurons
     if target.ndim != 3 or target.shape[1:] != (points, n) or not len(target) or target.dtype.kind not in "fiu":

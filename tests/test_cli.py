@@ -394,3 +394,12 @@ def test_a_mistake_gets_one_line_and_a_status(place, arguments, message):
     assert len(complaint) == 1 and complaint[0].startswith("rlsnet: error: ") and message in complaint[0]
     assert message not in result.stdout
     assert not (place / "nowhere").exists()
+
+
+def test_info_on_procedural_wiring_and_a_window(tmp_path):
+    """Neither has the array that others have: no static targets, no P."""
+    small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
+    rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)
+    network = rlsnet("info", "run/network.zarr", cwd=tmp_path).stdout
+    assert "12.0, s.d. 0.0, drawn anew for each spike" in network and "12.0 on average" in network
+    assert "from a window of 7 updates" in rlsnet("info", "run/checkpoints/000001.zarr", cwd=tmp_path).stdout
