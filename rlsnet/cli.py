@@ -6,6 +6,7 @@ JAX and Hydra are imported only when they are needed, so that help is quick.
 from __future__ import annotations
 
 import difflib
+import importlib
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import Config, UserError
-from rlsnet.convert import completed, from_dict, suggest, to_dict
+from rlsnet.convert import completed, from_dict, plain_arguments, suggest, to_dict
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ VERBS = {
     "plot": "draw figures from a run's stored results (run=RUN)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
 }
+PLAIN = {"info": "rlsnet.info"}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
@@ -45,16 +47,12 @@ Examples:
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
 
-def configs_dir() -> Path:
-    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
-
-
 def compose(*overrides: str) -> Config:
     """The typed configuration of `rlsnet train *overrides`, for use from Python."""
     import hydra
     from omegaconf import OmegaConf
+
+    from rlsnet.describe import configs_dir
 
     with hydra.initialize_config_dir(str(configs_dir()), **_version_base()):
         composed: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
@@ -107,17 +105,16 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{verb}: no such verb; should be {', '.join(VERBS)}.{hint}")
     if "-h" in rest or "--help" in rest:
-        from rlsnet.describe import help_text
+        from rlsnet.describe import configs_dir, help_text, plain_help_text
 
+        if verb in PLAIN:
+            print(plain_help_text(verb, VERBS[verb], importlib.import_module(PLAIN[verb])))
+            return 0
         print(help_text(verb, VERBS[verb], configs_dir(), rest))
         return 0
-    if verb == "info":
-        if len(rest) > 1:
-            raise UserError(f"info {' '.join(rest)}: should be one path, or none for the versions and devices here.")
-        from rlsnet.describe import defaults
-        from rlsnet.info import show
-
-        show(rest[0] if rest else None, defaults(configs_dir()))
+    if verb in PLAIN:
+        module = importlib.import_module(PLAIN[verb])
+        module.main(*plain_arguments(module.Options, verb, rest))
         return 0
     return _with_hydra(verb, rest)
 
@@ -181,6 +178,8 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
     import yaml
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+
+    from rlsnet.describe import configs_dir
 
     overrides = [_quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
     others = [a for a in arguments if "=" not in a or a.startswith("-")]

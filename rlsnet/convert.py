@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rlsnet.config import LIMITS, Config, NeuronConfig, UserError, Variant, validate
 from rlsnet.units import quantity
 
@@ -122,6 +124,8 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
     options = [annotation] if typing.get_origin(annotation) is tuple else list(typing.get_args(annotation)) or [annotation]
     if value is None and type(None) in options:
         return None
+    if any(typing.get_origin(o) is dict for o in options):
+        return _texts(key, value)
     items = next((typing.get_args(o) for o in options if typing.get_origin(o) is tuple), None)
     plain = [o for o in options if typing.get_origin(o) is not tuple and o is not type(None)]
     if items is not None and isinstance(value, list | tuple):
@@ -131,6 +135,13 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
     if items is not None and not plain:
         raise UserError(f"{key}={value}: should be a list, such as [a, b].")
     return _scalar(key, value, plain, rule)
+
+
+def _texts(key: str, value: Any) -> dict[str, str]:
+    """A section of texts under names of the user's choice, or a UserError."""
+    if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
+        raise UserError(f"{key}={value}: should be texts with names, such as {key}.left=TEXT {key}.right=TEXT.")
+    return {str(name): each for name, each in value.items()}
 
 
 def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any]) -> Any:
@@ -216,6 +227,39 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
     validate(config)
     paths = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in config.plugins)
     return dataclasses.replace(config, plugins=paths)  # a run is found again from other folders
+
+
+def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[list[str], Any]:
+    """(paths, settings) out of the arguments of a verb that Hydra has no part in; raises UserError.
+
+    Args:
+      cls: the dataclass of the settings, each with a default.
+      verb: for messages.
+      arguments: paths, and key=value or section.key=value with values in YAML.
+      base: settings that those on the command line are laid over.
+    """
+    paths: list[str] = []
+    values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or Path(argument).exists():
+            if argument.startswith("-"):
+                raise UserError(f"{verb} {argument}: no such option; should be paths and key=value, see rlsnet {verb} --help.")
+            paths.append(argument)
+            continue
+        section, dot, below = name.partition(".")
+        if section not in {field.name for field in dataclasses.fields(cls)}:
+            close = difflib.get_close_matches(section, [field.name for field in dataclasses.fields(cls)], 1)
+            raise UserError(f"{name}: no such setting of {verb}.{f' Did you mean {close[0]}?' if close else ''}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if dot:
+            values[section] = {**(values.get(section) or {}), below: text}
+        else:
+            values[section] = value
+    return paths, _section(cls, values, "", set(values))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

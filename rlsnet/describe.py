@@ -17,8 +17,13 @@ SECTIONS = {
     "simulate": None,
     "test": ("run", "progress", "test", "engine"),
     "plot": ("run",),
-    "info": (),
 }
+
+
+def configs_dir() -> Path:
+    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 def _default(values: dict[str, Any], key: str) -> Any:
@@ -79,8 +84,6 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
       configs: the shipped configurations.
       arguments: of the command line; a group=option among them has that option's settings shown.
     """
-    if verb == "info":
-        return f"rlsnet info [PATH]: {what}; without a path: the versions and devices here."
     groups = _groups(configs)
     names = {group.name for group in groups}
     chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in names and "=" in a)
@@ -99,4 +102,15 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
     rows = [row for row in _rows(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
     width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     lines += [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
+    return "\n".join(lines)
+
+
+def plain_help_text(verb: str, what: str, module: Any) -> str:
+    """Usage of a verb that takes paths and a few settings, those of the dataclass `module.Options`."""
+    lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
+    values = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(module.Options)}
+    rows = list(_rows(module.Options, values))
+    if rows:
+        width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
+        lines += ["", "Settings:"] + [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from rich.text import Text
 from rlsnet import evaluate, memory, network, recordings, resources, store, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict
+from rlsnet.describe import configs_dir, defaults
 from rlsnet.store import Run
 
 Rows = Iterator[tuple[str, Any]]
@@ -25,12 +26,26 @@ LARGEST = 2**30  # bytes of wiring that are read to count inputs and outputs
 WIDTH = 120  # columns, where the output is no terminal
 
 
-def show(path: str | None, defaults: dict[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """None yet."""
+
+
+USAGE = "[PATH]   without a path: the versions and devices here"
+
+
+def main(paths: list[str], options: Options) -> None:
+    """`rlsnet info [PATH]`."""
+    if len(paths) > 1:
+        raise UserError(f"info {' '.join(paths)}: should be one path, or none for the versions and devices here.")
+    show(paths[0] if paths else None)
+
+
+def show(path: str | None) -> None:
     """Prints a table on what is at `path`, a run folder or a store of ours, or on this installation (None).
 
     Args:
       path: as the user gave it.
-      defaults: nested settings, for what a run of an older version does not know.
     """
     if path is None:
         title, rows = "rlsnet", _here()
@@ -39,7 +54,7 @@ def show(path: str | None, defaults: dict[str, Any]) -> None:
     else:
         jax.config.update("jax_platforms", "cpu")
         is_run = (Path(path) / "config.yaml").exists()
-        title, rows = (f"run {path}", _of_run(Run.open(path, "info"), defaults)) if is_run else (path, _of_store(path))
+        title, rows = (f"run {path}", _of_run(Run.open(path, "info"))) if is_run else (path, _of_store(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     for name, value in rows:
@@ -75,8 +90,8 @@ def _made_with(attributes: Any) -> Rows:
         yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
 
 
-def _of_run(run: Run, defaults: dict[str, Any]) -> Rows:
-    config = from_dict(completed(run.saved_config(), defaults))
+def _of_run(run: Run) -> Rows:
+    config = from_dict(completed(run.saved_config(), defaults(configs_dir())))
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
     yield "target", f"{getattr(config.target, 'name', '')}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"

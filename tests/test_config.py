@@ -9,7 +9,7 @@ from conftest import compose
 
 from rlsnet import config as schema
 from rlsnet import evaluate, experiment
-from rlsnet.cli import configs_dir
+from rlsnet.describe import configs_dir
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict, variants
 from rlsnet.store import Run

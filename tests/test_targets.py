@@ -175,7 +175,7 @@ def test_recorded_currents_are_used_as_they_are(tmp_path, capsys):
     """From the command's first step to the figures; there are then no recorded rates to compare with."""
     _, values = some_currents()
     path = write_recording(tmp_path / "r.zarr", "current", values)
-    info.show(str(path), {})
+    info.show(str(path))
     assert "mean current" in (shown := capsys.readouterr().out) and "negative" not in shown
     config = compose("config=tiny", "target=currents", f"recording.path={path}", "network.n_neurons=null", "progress=off", "test.trials=2")
     net, _, _ = network.build(config, 512)
