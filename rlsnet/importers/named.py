@@ -16,10 +16,7 @@ import numpy as np
 
 from rlsnet.config import UserError
 from rlsnet.importers import tables
-from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session
 
-AXES = ("condition", "time", "unit")
 USUAL = {  # what is looked for, and its usual names, in lower case
     "rate": ("rate", "rates", "psth", "psths", "firing_rate", "firing_rates"),
     "current": ("current", "currents", "utarg"),
@@ -177,6 +174,6 @@ def columns_of(where: str, members: Mapping[str, Leaf]) -> dict[str, np.ndarray]
             out[name] = tables.as_column(each.load())
         elif each.kind == "O":
             values = each.load()
-            if values and all(value.size == 1 for value in values):
-                out[name] = tables.as_column(np.array([value.reshape(-1)[0] for value in values]))
+            if values and all(value.size <= 1 for value in values):  # an empty one is not known
+                out[name] = tables.as_column(np.array([value.reshape(-1)[0] if value.size else math.nan for value in values]))
     return out

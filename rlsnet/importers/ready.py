@@ -90,12 +90,16 @@ def choose_axes(
     """
     said = tuple(str(axis) for axis in order)
     if said and (sorted(said) not in (sorted(AXES), sorted(AXES[1:])) or len(said) != len(shape)):
-        raise UserError(f"{where} has shape {list(shape)}, axes={list(said)}: should name each axis once: {', '.join(AXES[-len(shape) :])}.")
+        raise UserError(
+            f"{where} has shape {list(shape)}, axes={list(said)}: should name each axis once: {', '.join(AXES[-len(shape) :])}."
+        )
     first = said or tuple(axis for axis in usual if len(shape) == 3 or axis != "condition")
     fits = [axes for axes in [first, *itertools.permutations(first)] if all(known.get(a, s) == s for a, s in zip(axes, shape, strict=True))]
     if not fits or (said and fits[0] != said) or (fits[0] != first and len(set(fits)) > 1):
         lengths = ", ".join(f"{size} of {axis}" for axis, size in known.items())
-        raise UserError(f"{where} has shape {list(shape)}, but the file has {lengths}; should fit [{', '.join(first)}], or be said: axes=[...].")
+        raise UserError(
+            f"{where} has shape {list(shape)}, but the file has {lengths}; should fit [{', '.join(first)}], or be said: axes=[...]."
+        )
     sizes = ", ".join(f"{axis} {size:,}" for axis, size in zip(fits[0], shape, strict=True))
     return fits[0], f"axes of the matrix: {sizes}"
 

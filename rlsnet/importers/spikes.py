@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlsnet.config import UserError
-from rlsnet.importers import tables
+from rlsnet.importers import byunit, tables
 from rlsnet.importers.named import Names, columns_of, vector
 from rlsnet.importers.options import Options
 from rlsnet.importers.session import Session
@@ -32,22 +32,24 @@ def _grouped(names: Names, path: str) -> Grouped:
     if found is None or found.kind == "O":
         members = names.group(path) if found is None else {}
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
-        flat, index = tables.listed(where, vectors)
-        times, said = tables.seconds(where, flat, rate)
-        times, index, notes = tables.clean(times, index)
+        flat, index = byunit.listed(where, vectors)
+        times, said = byunit.seconds(where, flat, rate)
+        times, index, notes = byunit.clean(times, index)
         return times, index, np.array(list(members), object) if members else None, (*said, *notes)
-    times, said = tables.seconds(where, vector(where, found), rate)
+    times, said = byunit.seconds(where, vector(where, found), rate)
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:
-        times, index, ids, notes = tables.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels]))
+        times, index, ids, notes = byunit.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels]))
         return times, index, ids, (*said, *notes)
-    times, index, notes = tables.clean(times, _index(names, len(times)))
+    times, index, notes = byunit.clean(times, _index(names, path, len(times)))
     return times, index, None, (*said, *notes)
 
 
-def _index(names: Names, spikes: int) -> np.ndarray:
+def _index(names: Names, path: str, spikes: int) -> np.ndarray:
     """[U+1] index from the ends of units, with or without a leading 0; raises UserError."""
     ends = names.column("spike_index")
+    if ends is None and path.rpartition("/")[0] == (names.find("units", arrays=False) or "units"):
+        return np.array([0, spikes], np.int64)  # a struct array of one unit
     if ends is None:
         raise UserError(
             f"{names.path}: has spike times, but nothing says of which unit; should have spike_clusters [spikes] or"
@@ -79,12 +81,11 @@ def _units(names: Names, index: np.ndarray, ids: np.ndarray | None) -> tuple[np.
         return index, {"id": ids}
     tables.check_lengths(where, columns)
     key = tables.whole(next((columns[name] for name in IDS if name in columns), _count(where, ids, len(next(iter(columns.values()))))))
-    if (key.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
-        key, ids = key.astype(str), ids.astype(str)
-    if ids.dtype.kind in "iu" or not np.array_equal(key, ids):
-        ids = ids.astype(key.dtype if ids.dtype.kind not in "iu" else ids.dtype)
-        index, ids = tables.placed(index, ids, key)
-    return index, {"id": ids} | tables.aligned({name: v for name, v in columns.items() if name != "id"}, key, ids)
+    if ids.dtype.kind == "O" or (key.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
+        key = key.astype(str)
+    if ids.dtype.kind != "O":  # as `tables.group` gives them, ascending
+        index, ids = byunit.placed(index, ids if key.dtype.kind in "iu" else ids.astype(str), key)
+    return index, {"id": ids} | byunit.aligned({name: values for name, values in columns.items() if name != "id"}, key, ids)
 
 
 def _count(where: str, ids: np.ndarray, rows: int) -> np.ndarray:
