@@ -120,7 +120,10 @@ class Names:
 
     def words(self) -> str:
         """What the file holds, for messages."""
-        shown = [f"{name} [{', '.join(map(str, each.shape))}]" if each.shape else name for name, each in self.leaves.items()]
+        shown = []
+        for name, each in self.leaves.items():
+            what = "(cannot be read)" if each.kind == "?" else str(list(each.shape)) if each.shape else ""
+            shown.append(f"{name} {what}".rstrip())
         return ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else "") or "nothing that can be read"
 
     def group(self, path: str) -> dict[str, Leaf]:
@@ -160,6 +163,8 @@ def _number(text: Any) -> float | None:
 
 def vector(where: str, found: Leaf) -> np.ndarray:
     """A leaf as one axis; raises UserError where it has more."""
+    if found.kind == "?":
+        raise UserError(f"{where} cannot be read, it is an object of the program that wrote it; should be saved as numbers or texts.")
     values = tables.as_column(found.load())
     if values.ndim != 1:
         raise UserError(f"{where} has shape {list(values.shape)}; should be one axis.")

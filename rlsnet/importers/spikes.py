@@ -80,7 +80,8 @@ def _units(names: Names, index: np.ndarray, ids: np.ndarray | None) -> tuple[np.
     if not columns:
         return index, {"id": ids}
     tables.check_lengths(where, columns)
-    key = tables.whole(next((columns[name] for name in IDS if name in columns), _count(where, ids, len(next(iter(columns.values()))))))
+    own = next((columns[name] for name in IDS if name in columns), None)
+    key = tables.whole(_count(where, ids, len(next(iter(columns.values())))) if own is None else own)
     if ids.dtype.kind == "O" or (key.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
         key = key.astype(str)
     if ids.dtype.kind != "O":  # as `tables.group` gives them, ascending
