@@ -43,7 +43,7 @@ def read(path: Path, options: Options) -> Session | Ready:
         from scipy.io import loadmat
 
         try:
-            content = loadmat(path, chars_as_strings=True)
+            content = loadmat(path, chars_as_strings=True, mat_dtype=True)  # dtypes as in MATLAB: 1 2 3 is stored as uint8
         except NotImplementedError:  # version 7.3
             return _read_73(path, options)
         tree = {name: of_scipy(value) for name, value in content.items() if not name.startswith("__")}
