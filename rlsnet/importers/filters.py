@@ -26,6 +26,10 @@ COMPARISONS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Gt: np.greater,
     ast.GtE: np.greater_equal,
 }
+PARTS = (
+    *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.cmpop),
+    *(ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.Set),
+)
 RIGHT = "should be comparisons of columns, such as outcome == 'hit' and quality in ['good', 'multi'] and not early"
 
 
@@ -68,11 +72,20 @@ def keep(text: str | None, table: Table, size: int, what: str, where: str) -> np
 
 
 def _parse(text: str, what: str) -> ast.expr:
+    """The tree of a filter; raises UserError where it has parts that no filter has."""
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # ValueError: a zero byte
         assigned = " (one = is an assignment; == compares)" if re.search(r"(?<![=!<>])=(?!=)", text) else ""
         raise UserError(f"{what}: cannot be read as a filter{assigned}; {RIGHT}.") from error
+    for node in ast.walk(tree):
+        if not isinstance(node, PARTS):
+            raise _wrong(what, node)
+    return tree
+
+
+def _wrong(what: str, node: ast.AST) -> UserError:
+    return UserError(f"{what}: {ast.unparse(node)} does not go there in a filter; {RIGHT}.")
 
 
 class _Filter:
@@ -96,13 +109,13 @@ class _Filter:
             return self.as_truth(node.id)
         if isinstance(node, ast.Constant) and isinstance(node.value, bool):
             return np.full(self.size, node.value)
-        raise self.wrong(node)
+        raise _wrong(self.what, node)
 
     def compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> np.ndarray:
         """One comparison, also with a list."""
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.List | ast.Tuple | ast.Set):
-                raise self.wrong(right)
+                raise _wrong(self.what, right)
             found = [self.compare(left, ast.Eq(), each) for each in right.elts]
             within = np.logical_or.reduce(found) if found else np.zeros(self.size, bool)
             return ~within if isinstance(op, ast.NotIn) else within
@@ -111,7 +124,7 @@ class _Filter:
         for side, other in ((left, right), (right, left)):
             if self.is_missing(side):
                 if not isinstance(op, ast.Eq | ast.NotEq):
-                    raise self.wrong(side)
+                    raise _wrong(self.what, side)
                 absent = _missing(np.asarray(self.value(other)))
                 return np.broadcast_to(absent if isinstance(op, ast.Eq) else ~absent, self.size)
         given = np.asarray(self.value(left)), np.asarray(self.value(right))
@@ -130,7 +143,7 @@ class _Filter:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd) and isinstance(node.operand, ast.Constant):
             if isinstance(node.operand.value, int | float):
                 return -node.operand.value if isinstance(node.op, ast.USub) else node.operand.value
-        raise self.wrong(node)
+        raise _wrong(self.what, node)
 
     def as_truth(self, name: str) -> np.ndarray:
         """A column that stands alone: of booleans, or of their words."""
@@ -144,9 +157,6 @@ class _Filter:
 
     def is_missing(self, node: ast.expr) -> bool:
         return (isinstance(node, ast.Constant) and node.value is None) or (isinstance(node, ast.Name) and node.id == "nan")
-
-    def wrong(self, node: ast.AST) -> UserError:
-        return UserError(f"{self.what}: {ast.unparse(node)} does not go there in a filter; {RIGHT}.")
 
 
 def _texts(column: Any) -> np.ndarray:
