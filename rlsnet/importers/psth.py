@@ -118,17 +118,17 @@ def _merged(intervals: np.ndarray) -> np.ndarray:
     return np.column_stack([intervals[first, 0], end[np.append(first[1:], True)]])
 
 
-def _patterns(session: Session) -> tuple[np.ndarray, list[np.ndarray]]:
+def _patterns(session: Session, units: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """([U] pattern of each unit, intervals [K, 2] of each pattern): units of a probe are mostly observed together."""
     if session.observed is None:
-        return np.zeros(len(session.index) - 1, np.int64), [np.array([[-np.inf, np.inf]])]
+        return np.zeros(len(units), np.int64), [np.array([[-np.inf, np.inf]])]
     intervals, index = session.observed
     seen: dict[bytes, int] = {}
     patterns: list[np.ndarray] = []
-    kinds = np.zeros(len(index) - 1, np.int64)
-    for u in range(len(kinds)):
+    kinds = np.zeros(len(units), np.int64)
+    for row, u in enumerate(units):
         mine = np.ascontiguousarray(intervals[index[u] : index[u + 1]])
-        number = kinds[u] = seen.setdefault(mine.tobytes(), len(seen))
+        number = kinds[row] = seen.setdefault(mine.tobytes(), len(seen))
         if number == len(patterns):
             patterns.append(_merged(mine) if len(mine) else mine.reshape(0, 2))
     return kinds, patterns
@@ -177,24 +177,24 @@ def _trials(times: np.ndarray, patterns: list[np.ndarray], options: Options, pad
     return _Trials(at, half, low, high, exposure)
 
 
-def _counts(session: Session, kinds: np.ndarray, trials: _Trials, width: float) -> np.ndarray:
-    """[2, U, B] spikes in each bin, of the trials of each half."""
+def _counts(session: Session, chosen: np.ndarray, kinds: np.ndarray, trials: _Trials, width: float) -> np.ndarray:
+    """[2, U, B] spikes of the chosen units in each bin, of the trials of each half."""
     n_units, total = len(kinds), trials.exposure.shape[2]
     edges = np.concatenate([trials.at - ON_EDGE * width, trials.at + (total - ON_EDGE) * width])
     within = np.empty((n_units, len(edges)), np.int64)
-    for u in range(n_units):
+    for row, u in enumerate(chosen):
         begin = session.index[u]
-        within[u] = begin + np.searchsorted(session.times[begin : session.index[u + 1]], edges)
-    first, last = np.split(within, 2, axis=1)  # [U, T] the spikes of a unit around each trial
-    length = np.where(trials.half[kinds] >= 0, last - first, 0)
+        within[row] = begin + np.searchsorted(session.times[begin : session.index[u + 1]], edges)
+    first, after = np.split(within, 2, axis=1)  # [U, T] the spikes of a unit around each trial
+    length = np.where(trials.half[kinds] >= 0, after - first, 0)
     done = np.cumsum(length.sum(axis=1))
     out = np.zeros((2, n_units, total))
     flat = out.reshape(-1)
     a = 0
     while a < n_units:
         b = max(a + 1, int(np.searchsorted(done, (done[a - 1] if a else 0) + BLOCK, side="right")))
-        units, of_trial = np.nonzero(length[a:b])
-        units += a
+        rows, of_trial = np.nonzero(length[a:b])
+        units = rows + a
         many = length[units, of_trial]
         before = np.cumsum(many) - many
         spike = np.arange(many.sum()) + np.repeat(first[units, of_trial] - before, many)
@@ -218,11 +218,12 @@ def _smooth(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return convolve1d(values, weight, axis=-1, mode="constant")[..., pad : values.shape[-1] - pad]
 
 
-def average(session: Session, chosen: list[np.ndarray], times: np.ndarray, options: Options) -> Psth:
-    """The rates of all units of a session around an event.
+def average(session: Session, units: np.ndarray, chosen: list[np.ndarray], times: np.ndarray, options: Options) -> Psth:
+    """The rates of units of a session around an event.
 
     Args:
       session: spikes, and when units were observed.
+      units: [U] numbers of those wanted.
       chosen: for each condition, [trials] bool, its trials; those whose time is NaN are left out.
       times: [trials] s, of the event.
       options: window, bin, kernel, sigma, halves.
@@ -232,14 +233,14 @@ def average(session: Session, chosen: list[np.ndarray], times: np.ndarray, optio
     """
     weight = kernel(options)
     pad, n_bins, width = len(weight) // 2, len(bins(options)), options.bin / 1000
-    kinds, patterns = _patterns(session)
-    n_units = len(kinds)
+    kinds, patterns = _patterns(session, units)
+    n_units = len(units)
     rate = np.empty((len(chosen), n_bins, n_units), np.float32)
     half = np.empty((2, *rate.shape), np.float32) if options.halves else None
     n_trials = np.zeros((n_units, len(chosen)), np.int32)
     for c, mine in enumerate(chosen):
         trials = _trials(times[mine & np.isfinite(times)], patterns, options, pad, n_bins)
-        spikes = _smooth(_counts(session, kinds, trials, width), weight) / width
+        spikes = _smooth(_counts(session, units, kinds, trials, width), weight) / width
         exposure = _smooth(trials.exposure, weight)[kinds].transpose(1, 0, 2)
         n_trials[:, c] = (trials.half >= 0).sum(axis=1)[kinds]
         with np.errstate(divide="ignore", invalid="ignore"):
