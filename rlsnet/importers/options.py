@@ -30,9 +30,7 @@ class Options:
     conditions: dict[str, str] | None = key(
         "trials of each condition, conditions.left=\"trial_instruction=='left'\"; null: one, called all", default=None
     )
-    trials: str | None = key(
-        "filter of trials, for all conditions, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None
-    )
+    trials: str | None = key("filter of all trials, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None)
     units: str | None = key("filter of units, such as \"classification == 'good' and presence_ratio > 0.9\"", default=None)
     regions: tuple[str, ...] | None = key("regions taken, such as [ALM, 'Primary motor*']; null: all", default=None)
     region_column: str | None = key("column of the units with their regions; null: as the format has it", default=None)
@@ -47,9 +45,7 @@ class Options:
     variables: dict[str, str] | None = key(
         "what arrays are called in the file, such as variables.rate=psth variables.spike_times=st", default=None
     )
-    axes: tuple[str, ...] | None = key(
-        "axes of ready-made rates, such as [condition, unit, time]; null: as the format has them", default=None
-    )
+    axes: tuple[str, ...] | None = key("of ready-made rates, such as [condition, unit, time]; null: as the format has them", default=None)
     source: str | None = key("where the data come from, in words, for the store's attributes", default=None)
 
 
