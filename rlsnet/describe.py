@@ -16,7 +16,6 @@ SECTIONS = {
     "train": None,
     "simulate": None,
     "test": ("run", "progress", "test", "engine"),
-    "plot": ("run",),
 }
 
 
