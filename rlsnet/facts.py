@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,10 +141,15 @@ def number(value: Any, form: str = ".3f") -> str:
     return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
-def compared(several: Sequence[Facts]) -> Iterator[tuple[str, list[Any]]]:
-    """(key, values) of the settings in which runs differ."""
-    each = [reproduce.flat(facts.settings) for facts in several]
-    for key in dict.fromkeys(key for settings in each for key in settings):
-        values = [settings.get(key) for settings in each]
-        if key.split(".")[0] not in reproduce.OF_A_COMMAND and any(not reproduce.same(value, values[0]) for value in values):
-            yield key, values
+def compared(several: Sequence[Facts]) -> list[tuple[str, list[Any]]]:
+    """(key, values) of the settings in which runs differ, those of the model before those of training, testing and the engine.
+
+    What only some of them have, as it goes with the option of a group, is left out: the option itself is there.
+    """
+    each, found = [reproduce.flat(facts.settings) for facts in several], []
+    for key in each[0] if each else ():
+        if key.split(".")[0] not in reproduce.OF_A_COMMAND and all(key in settings for settings in each):
+            values = [settings[key] for settings in each]
+            if any(not reproduce.same(value, values[0]) for value in values):
+                found.append((key, values))
+    return sorted(found, key=lambda item: item[0].split(".")[0] in ("train", "test", "engine"))

@@ -112,7 +112,8 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], kind: 
     if kind == "sortable":
         body = body.replace("<tr>", '<tr class="best">', 1)
     opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html(title)}"><table{f" class={kind}" if kind else ""}>'
-    return Raw(f"{opening}<caption>{html(title)}</caption><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>")
+    headings = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
+    return Raw(f"{opening}<caption>{html(title)}</caption>{headings}\n<tbody>{body}</tbody></table></div>")
 
 
 def bar(value: float | None, mark: float | None = None) -> Raw:
@@ -126,14 +127,14 @@ def bar(value: float | None, mark: float | None = None) -> Raw:
 
 def figure(drawing: Drawing, name: str, caption: str = "") -> Raw:
     """A drawing with its parts side by side as far as there is room."""
-    width = int(min(max(300, drawing.size[0] * 78), 430))
+    least, most = int(min(300, drawing.size[0] * 74)), int(drawing.size[0] * 118)
     kind = "parts" + (" single" if len(drawing.parts) == 1 else " three" if len(drawing.parts) == 3 else "")
     parts = [
         f'<div class="plot" role="img" aria-label="{html(part.label)}">{drawing.alone(part, f"{name}-{index}")}</div>'
         for index, part in enumerate(drawing.parts)
     ]
     said = f"<figcaption>{html(caption)}</figcaption>" if caption else ""
-    return Raw(f'<figure><div class="{kind}" style="--part:{width}px">{"".join(parts)}</div>{said}</figure>')
+    return Raw(f'<figure><div class="{kind}" style="--least:{least}px;--most:{most}px">{"".join(parts)}</div>{said}</figure>')
 
 
 def folded(title: str, body: str) -> Raw:

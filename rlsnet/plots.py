@@ -149,7 +149,7 @@ def raster(results: Results) -> Drawing:
         axis.set(xlabel="time from stimulus end (s)", ylabel="neuron", xlim=(0, trial.duration / 1000), ylim=(-1, base))
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, markerscale=2, borderaxespad=0)
 
-    return Drawing("Spikes of one trial", (Part(f"Raster of one trial: {len(step):,} spikes.", draw),), (6.4, 3.6))
+    return Drawing("Spikes of one trial", (Part(f"Raster of one trial: {len(step):,} spikes.", draw),), (5.4, 3.4))
 
 
 def _histogram(axis: Any, values: np.ndarray, bins: np.ndarray, colour: str, name: str, **style: Any) -> None:
@@ -171,7 +171,7 @@ def correlations(results: Results) -> Drawing:
         for name, (label, colour) in names.items():
             if results.has(name):
                 _histogram(axes[0], results.read(name).ravel(), bins, colour, label, histtype="step", lw=1.5)
-        axes[0].set(xlabel="correlation of model and target", ylabel="neurons", xlim=(-1, 1))
+        axes[0].set(xlabel="correlation of model and target", ylabel="neurons", xlim=(-1, 1), xticks=np.linspace(-1, 1, 5))
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
 
     def against(axes: Sequence[Any]) -> None:

@@ -111,7 +111,7 @@ def reliability(found: Summary) -> Drawing:
             label = f"{name}, median {np.median(known):.2f}" if known.size else f"{name}, undefined"
             style = {"histtype": "step", "lw": 1.3, "color": COLOURS[c % 4], "ls": LINES[c // 4 % 4]}
             axes[0].hist(known, bins=np.linspace(-1, 1, 61), label=label, **style)
-        axes[0].set(xlabel="correlation of odd and even trials", ylabel="units", xlim=(-1, 1))
+        axes[0].set(xlabel="correlation of odd and even trials", ylabel="units", xlim=(-1, 1), xticks=np.linspace(-1, 1, 5))
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=1)
 
     def against(axes: Sequence[Any]) -> None:
