@@ -24,12 +24,17 @@ VERBS = {
     "train": "train a network; also resumes (resume=RUN) and sweeps (-m)",
     "simulate": "run a network as it is drawn, without training",
     "test": "run a trained network with frozen weights (run=RUN)",
-    "plot": "draw figures from a run's stored results (run=RUN)",
     "import": "make a recording.zarr of NWB, Phy, ALF, NumPy, MATLAB or HDF5 files (import SOURCE... OUT.zarr)",
+    "plot": "draw figures of a run or a recording from what is stored (plot PATH)",
+    "report": "put a run's results on one page, an HTML file (report RUN)",
+    "compare": "compare runs or the jobs of a sweep, as a table and a page (compare RUNS)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
 }
 PLAIN = {
     "import": "rlsnet.importers",
+    "plot": "rlsnet.draw",
+    "report": "rlsnet.report",
+    "compare": "rlsnet.compare",
     "info": "rlsnet.info",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 
@@ -47,7 +52,9 @@ Examples:
   rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
   rlsnet train -m config=tiny rls.penlambda=.4,.8         two runs, each in its own folder
   rlsnet test run=outputs/2026-11-21/10-00-00
-  rlsnet plot run=outputs/2026-11-21/10-00-00
+  rlsnet plot outputs/2026-11-21/10-00-00                 also of a recording.zarr
+  rlsnet report outputs/2026-11-21/10-00-00               report.html in the run folder
+  rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
 
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
@@ -137,13 +144,13 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
 
     many = bool({"-m", "--multirun"} & set(arguments))
     key, path = "run", _setting(arguments, "run")
-    if verb in ("test", "plot"):
+    if verb == "test":
         if many:
             raise UserError(f"{verb} -m: should be one run at a time; only train and simulate sweep.")
         if path is None:
             raise UserError(f"{verb}: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
     elif path is not None:
-        raise UserError(f"run={path}: is for test and plot; {verb} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+        raise UserError(f"run={path}: is for test, plot and report; {verb} takes hydra.run.dir=FOLDER, and train resume=RUN.")
     if verb == "train":
         key, path = "resume", _setting(arguments, "resume")
         if path == "auto":
@@ -273,14 +280,10 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
         stopped = run_training(config, run, resumed)
         if stopped:
             sys.exit(128 + stopped)
-    elif verb == "test":
+    else:
         from rlsnet.experiment import run_test
 
         run_test(config, run)
-    else:
-        from rlsnet.plots import plot
-
-        plot(config, run)
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ SECTIONS = {
     "train": None,
     "simulate": None,
     "test": ("run", "progress", "test", "engine"),
-    "plot": ("run",),
 }
 
 
@@ -32,7 +31,7 @@ def _default(values: dict[str, Any], key: str) -> Any:
     return "" if isinstance(values, dict) else "null" if values is None else str(values).lower() if isinstance(values, bool) else values
 
 
-def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def settings(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(key, default, meaning) of every setting; of a section's variants, the one that `values` name."""
     hints = typing.get_type_hints(cls)
     for field in sorted(dataclasses.fields(cls), key=lambda field: field.name != "name"):  # the name first
@@ -41,7 +40,7 @@ def _rows(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple
         if options:
             name = _default(values, f"{key}.name")
             variant = next((v for v in options if "name" in v.__dataclass_fields__ and name in choices_of(v)), options[0])
-            yield from _rows(variant, values, f"{key}.")
+            yield from settings(variant, values, f"{key}.")
         else:
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""
             choices = f" ({', '.join(map(str, field.metadata['choices']))})" if "choices" in field.metadata else ""
@@ -99,7 +98,7 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help says more."]
         lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
     lines += ["", "Settings, with the defaults of config=sinusoid; with neuron=glif3 --help, say, those of another option:"]
-    rows = [row for row in _rows(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
+    rows = [row for row in settings(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
     width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     lines += [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
     return "\n".join(lines)
@@ -109,7 +108,7 @@ def plain_help_text(verb: str, what: str, module: Any) -> str:
     """Usage of a verb that takes paths and a few settings, those of the dataclass `module.Options`."""
     lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
     values = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(module.Options)}
-    rows = list(_rows(module.Options, values))
+    rows = list(settings(module.Options, values))
     if rows:
         width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
         lines += ["", "Settings:"] + [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlsnet import evaluate, memory, network, recordings, resources, store, zarrio
+from rlsnet import evaluate, memory, network, recordings, resources, store, summary, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict
 from rlsnet.describe import configs_dir, defaults
@@ -258,6 +258,7 @@ def _of_recording(group: zarr.Group, where: str) -> Rows:
     yield "missing values", f"{1 - known / recording.values.size:.3%}"
     if negative and rates:
         yield "negative values", f"{negative:,}; a rate should be at least 0 Hz"
+    yield from summary.rows(group, recording)
 
 
 def _of_checkpoint(group: zarr.Group, where: str) -> Rows:

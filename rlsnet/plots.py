@@ -2,116 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-import zarr
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from rlsnet import evaluate, network, scores, zarrio
+from rlsnet import network, zarrio
 from rlsnet.config import Config, UserError
+from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Drawing, Part, plainly
+from rlsnet.results import Results, mean_of_known, of_run
 from rlsnet.store import Run
+from rlsnet.summary import evenly
 
 log = logging.getLogger(__name__)
 
-DATA, MODEL, EXC, INH = "#444444", "#d1495b", "#2e6f95", "#c8553d"
 MOST_ROWS = 2000  # neurons drawn in a heatmap
 RASTER_NEURONS = 200
-plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "figure.dpi": 130, "legend.frameon": False})
+SHOWN_WEIGHTS = 20000  # neurons whose weights are counted
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What figures are drawn from.
-
-    config: of the run.
-    run: its folder.
-    test: test.zarr, or None.
-    """
-
-    config: Config
-    run: Run
-    test: zarr.Group | None
-
-    def pair(self) -> tuple[str, str, str, str, str]:
-        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, or else currents."""
-        if self.test is not None and "rate_target" in self.test:
-            return "rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)"
-        return "current_target", "current_mean", "current_correlation", "target", "current (threshold)"
-
-    def read(self, name: str, *index: Any) -> np.ndarray:
-        """An array of test.zarr, or a part of it."""
-        assert self.test is not None
-        return np.asarray(self.test[name][index or ...])
-
-    @property
-    def conditions(self) -> list[str]:
-        """[C] names of the conditions."""
-        return [str(name) for name in self.read("condition")]
-
-    @property
-    def neurons(self) -> np.ndarray:
-        """[n] which of the network's neurons test.zarr is of."""
-        return self.read("neuron")
-
-    @property
-    def time(self) -> np.ndarray:
-        """[M] s, from stim_off to each learning point."""
-        trial = self.config.trial
-        return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
-
-    def smooth(self, values: np.ndarray) -> np.ndarray:
-        """[M, ...] averaged over the window in which scores are computed, as far as known; NaN stays where it is."""
-        weights, known = scores.window_weights(self.config.trial), np.isfinite(values)
-        if known.all():
-            return np.tensordot(weights, values, 1)
-        total = np.tensordot(weights, np.where(known, values, 0), 1)
-        return np.divide(total, np.tensordot(weights, known, 1), out=np.full(total.shape, np.nan), where=known)
-
-
-def learning_curve(results: Results) -> Figure:
+def learning_curve(results: Results) -> Drawing:
     """Correlation and firing rate against the iteration."""
     metrics = results.run.read_metrics()
     if not metrics:
         raise UserError(f"{results.run.metrics}: holds no iterations yet.")
-    iteration = np.array([m["iteration"] for m in metrics])
-    task = np.array([m["task"] for m in metrics])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    value = np.array([np.nan if m["correlation"] is None else m["correlation"] for m in metrics])
-    for each in np.unique(task):
-        label = f"condition {each}" if task.any() else None
-        left.plot(iteration[task == each], value[task == each], marker="." if len(metrics) < 30 else None, label=label)
-    left.set(xlabel="iteration", ylabel="correlation with target", ylim=(min(0, np.nanmin(value, initial=0)) - 0.02, 1))
-    if task.any():
-        left.legend()
-    for key, colour, label in (("rate_exc_hz", EXC, "excitatory"), ("rate_inh_hz", INH, "inhibitory")):
-        right.plot(iteration, [np.nan if m[key] is None else m[key] for m in metrics], color=colour, label=label)
-    right.set(xlabel="iteration", ylabel="firing rate (Hz)")
-    right.set_ylim(bottom=0)
-    for axis in (left, right):
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    right.legend()
-    return figure
+    iteration, task = (np.array([m[key] for m in metrics]) for key in ("iteration", "task"))
+    known = [m["correlation"] for m in metrics if m["correlation"] is not None]
 
+    def correlation(axes: Sequence[Any]) -> None:
+        value = np.array([np.nan if m["correlation"] is None else m["correlation"] for m in metrics])
+        names = results.conditions if results.has("condition") else [f"condition {c}" for c in range(task.max() + 1)]
+        for each in np.unique(task):
+            colour = (EXC, MODEL, SOFT, INH)[each % 4]
+            axes[0].plot(iteration[task == each], value[task == each], lw=1.4, color=colour, marker="." if len(metrics) < 30 else None)
+            if task.any() and len(np.unique(task)) < 7:
+                axes[0].plot([], [], color=colour, label=names[each] if each < len(names) else f"condition {each}")
+        axes[0].set(xlabel="iteration", ylabel="correlation with target", ylim=(min(0, np.nanmin(value, initial=0)) - 0.02, 1))
+        if axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend()
 
-def _evenly(n: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0..n-1, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+    def rate(axes: Sequence[Any]) -> None:
+        for key, colour, label in (("rate_exc_hz", EXC, "excitatory"), ("rate_inh_hz", INH, "inhibitory")):
+            axes[0].plot(iteration, [np.nan if m[key] is None else m[key] for m in metrics], color=colour, label=label, lw=1.4)
+        axes[0].set(xlabel="iteration", ylabel="firing rate (Hz)")
+        axes[0].set_ylim(bottom=0)
+        axes[0].legend()
 
-
-def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """The mean over the first axis of what is not NaN; NaN where all is."""
-    known = np.isfinite(values)
-    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    ends = f"from {known[0]:.2f} to {known[-1]:.2f} in {len(metrics)} iterations" if known else "undefined"
+    parts = Part(f"Correlation with the target by iteration: {ends}.", correlation), Part("Mean firing rates by iteration.", rate)
+    return Drawing("Learning curve", tuple(parts), columns=2)
 
 
 def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -123,179 +66,239 @@ def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [("best", order[:3]), ("median", order[middle : middle + 3]), ("worst", order[-3:])]
 
 
-def examples(results: Results) -> Figure:
+def examples(results: Results) -> Drawing:
     """Data and model of the best, median and worst neurons, all conditions."""
     data, model, score_name, source, label = results.pair()
     score = results.read(score_name)
-    mean = _mean_of_known(score)
-    figure, axes = plt.subplots(3, 3, figsize=(9, 6.5), sharex=True, layout="constrained")
-    for row, (name, neurons) in zip(axes, _chosen(mean), strict=True):
-        for axis, neuron in zip(row, neurons, strict=False):
+    mean = mean_of_known(score)
+
+    def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
+        for axis, neuron in zip(axes, neurons, strict=False):
             for condition in range(len(score)):
-                style = ("-", "--", ":", "-.")[condition % 4]
+                style = LINES[condition % 4]
                 axis.plot(results.time, results.read(data, condition, slice(None), neuron), style, color=DATA, lw=1)
                 drawn = results.smooth(results.read(model, condition, slice(None), neuron))
-                axis.plot(results.time, drawn, style, color=MODEL, lw=1)
+                axis.plot(results.time, drawn, style, color=MODEL, lw=1.2)
             axis.set_title(f"{name}: neuron {results.neurons[neuron]}, r = {mean[neuron]:.2f}", fontsize=8)
-        for axis in row[len(neurons) :]:
+            axis.set_ylabel(label, fontsize=8)
+            axis.tick_params(labelbottom=False)
+        for axis in axes[len(neurons) :]:
             axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("time from stimulus end (s)")
-    axes[1, 0].set_ylabel(label)
-    handles = [plt.Line2D([], [], color=DATA, label=source), plt.Line2D([], [], color=MODEL, label="model")]
+        axes[len(neurons) - 1].set_xlabel("time from stimulus end (s)")
+        axes[len(neurons) - 1].tick_params(labelbottom=True)
+
+    handles = [Line2D([], [], color=DATA, label=source), Line2D([], [], color=MODEL, label="model")]
     if len(score) > 1:
-        handles += [
-            plt.Line2D([], [], color="k", ls=("-", "--", ":", "-.")[c % 4], label=name) for c, name in enumerate(results.conditions[:4])
-        ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
-    return figure
+        handles += [Line2D([], [], color=SOFT, ls=LINES[c % 4], label=name) for c, name in enumerate(results.conditions[:4])]
+    parts = []
+    for name, neurons in _chosen(mean):
+        correlations = ", ".join(f"{mean[n]:.2f}" for n in neurons)
+        words = f"{name.capitalize()} fits: {source} and model of {len(neurons)} neurons over time, correlations {correlations}."
+        parts.append(Part(words, partial(draw, name, neurons)))
+    return Drawing("Best, median and worst neurons", tuple(parts), (3.4, 5.4), 3, 3, tuple(handles))
 
 
-def heatmaps(results: Results) -> Figure:
+def heatmaps(results: Results) -> Drawing:
     """Data and model of all neurons with a target, each scaled to its own range in the data, sorted by the time of the data's peak."""
     data, model, _, source, label = results.pair()
-    names, colours = results.conditions[:4], plt.get_cmap("viridis").with_extremes(bad="#cccccc")
+    names = results.conditions[:4]
     conditions = len(names)
     trained = np.flatnonzero(np.isfinite(np.stack([results.read(data, c) for c in range(conditions)])).any(axis=(0, 1)))
-    chosen = trained[_evenly(len(trained), MOST_ROWS)]
-    figure, axes = plt.subplots(2, conditions, figsize=(1.5 + 3.2 * conditions, 6), squeeze=False, sharex=True, layout="constrained")
-    for condition in range(conditions):
+    chosen = trained[evenly(len(trained), MOST_ROWS)]
+    if not len(chosen):
+        raise UserError(f"{results.run.test}: none of its neurons has a target.")
+    first = results.smooth(results.read(data, 0)[:, chosen])
+    order = np.argsort(np.argmax(np.nan_to_num(first, nan=-np.inf), axis=0), kind="stable")
+
+    def draw(condition: int, axes: Sequence[Any]) -> None:
         blocks = [results.smooth(results.read(name, condition)[:, chosen]) for name in (data, model)]
         low, high = np.fmin.reduce(blocks[0]), np.fmax.reduce(blocks[0])
         scaled = [(b - low) / np.where(high > low, high - low, 1) for b in blocks]
-        if condition == 0:
-            order = np.argsort(np.argmax(np.nan_to_num(scaled[0], nan=-1), axis=0), kind="stable")
-        for axis, block, name in zip(axes[:, condition], scaled, (source, "model"), strict=True):
+        for axis, block, name in zip(axes, scaled, (source, "model"), strict=True):
             extent = (0.0, results.time[-1], len(chosen), 0)
-            image = axis.imshow(block[:, order].T, aspect="auto", cmap=colours, vmin=0, vmax=1, extent=extent, interpolation="none")
+            image = axis.imshow(block[:, order].T, aspect="auto", cmap=HEAT, vmin=0, vmax=1, extent=extent)
             axis.set_title(f"{name}, {names[condition]}" if conditions > 1 else name)
-        axes[1, condition].set_xlabel("time from stimulus end (s)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(f"neuron, sorted by peak{'' if conditions == 1 else f' in {names[0]}'}")
-    figure.colorbar(image, ax=axes, label=f"{label.split(' (')[0]}, scaled to the {source}'s range", shrink=0.6)
-    return figure
+            axis.set_ylabel("neuron")
+        axes[-1].set_xlabel("time from stimulus end (s)")
+        axes[0].tick_params(labelbottom=False)
+        words = f"{label.split(' (')[0]}, scaled to the {source}'s range"
+        axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
+
+    sorted_by = f"sorted by the time of the {source}'s peak{f' in {names[0]}' if conditions > 1 else ''}"
+    label_of = "Heatmaps of {} neurons over time, {}: {} above, model below; {}."
+    parts = tuple(Part(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
+    return Drawing(f"All neurons, {sorted_by}", parts, (4.2, 6.2), 2, 4)
 
 
-def raster(results: Results) -> Figure:
+def raster(results: Results) -> Drawing:
     """Spikes of one trial: neurons drawn evenly from both classes."""
     step, neuron = (results.read(f"spikes/{name}", slice(*results.read("spikes/trial_indptr", slice(0, 2)))) for name in ("step", "neuron"))
-    excitatory = results.read("excitatory")
-    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-    base = 0
-    trial = results.config.trial
-    for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
-        shown = members[_evenly(len(members), RASTER_NEURONS // 2)]
-        row = np.full(results.neurons[-1] + 1, -1)
-        row[results.neurons[shown]] = base + np.arange(len(shown))
-        mine = row[neuron] >= 0
-        axis.plot((step[mine] * trial.dt - trial.stim_off) / 1000, row[neuron[mine]], "|", ms=2.2, color=colour, label=name)
-        base += len(shown)
-    axis.set(xlabel="time from stimulus end (s)", ylabel="neuron", xlim=(0, trial.duration / 1000), ylim=(-1, base), title="one trial")
-    figure.legend(loc="outside upper right", ncols=2, markerscale=3)
-    return figure
+    excitatory, trial = results.read("excitatory"), results.config.trial
+
+    def draw(axes: Sequence[Any]) -> None:
+        base, axis = 0, axes[0]
+        for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
+            shown = members[evenly(len(members), RASTER_NEURONS // 2)]
+            row = np.full(results.neurons[-1] + 1, -1)
+            row[results.neurons[shown]] = base + np.arange(len(shown))
+            mine = row[neuron] >= 0
+            seconds = (step[mine] * trial.dt - trial.stim_off) / 1000
+            axis.plot(seconds, row[neuron[mine]], "|", ms=2.4, color=colour, rasterized=True)
+            axis.plot([], [], "|", color=colour, label=name)
+            base += len(shown)
+        axis.set(xlabel="time from stimulus end (s)", ylabel="neuron", xlim=(0, trial.duration / 1000), ylim=(-1, base))
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, markerscale=2, borderaxespad=0)
+
+    return Drawing("Spikes of one trial", (Part(f"Raster of one trial: {len(step):,} spikes.", draw),), (5.4, 3.4))
 
 
-def correlations(results: Results) -> Figure:
-    """Histogram over neurons of the correlation with the target."""
-    figure, axis = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
-    names = {"current_correlation": ("current", MODEL), "rate_correlation": ("firing rate", DATA)}
-    assert results.test is not None
-    for name, (label, colour) in names.items():
-        if name in results.test:
-            score = results.read(name).ravel()
-            score = score[np.isfinite(score)]
-            mean = f"{score.mean():.2f}" if score.size else "undefined"
-            axis.hist(score, bins=np.linspace(-1, 1, 61), histtype="step", lw=1.5, color=colour, label=f"{label}, mean {mean}")
-    axis.set(xlabel="correlation with the target", ylabel="neurons", xlim=(-1, 1))
-    figure.legend(loc="outside upper right", ncols=2)
-    return figure
+def _histogram(axis: Any, values: np.ndarray, bins: np.ndarray, colour: str, name: str, **style: Any) -> None:
+    values = values[np.isfinite(values)]
+    label = f"{name}, median {np.median(values):.2f}" if values.size else f"{name}, undefined"
+    axis.hist(values, bins=bins, color=colour, label=label, **style)
+    if values.size:
+        axis.axvline(np.median(values), color=colour, lw=0.9, ls=(0, (3, 2)))
 
 
-def rates(results: Results) -> Figure:
+def correlations(results: Results) -> Drawing:
+    """Histogram over neurons of the correlation with the target, and of what noise in the recording leaves possible."""
+    bins = np.linspace(-1, 1, 61)
+    names = {"current_correlation": ("current", SOFT), "rate_correlation": ("rate", EXC), "heldout_correlation": ("rate, held out", MODEL)}
+
+    def draw(axes: Sequence[Any]) -> None:
+        if results.has("noise_ceiling"):
+            _histogram(axes[0], results.read("noise_ceiling").ravel(), bins, DATA, "noise ceiling", alpha=0.25)
+        for name, (label, colour) in names.items():
+            if results.has(name):
+                _histogram(axes[0], results.read(name).ravel(), bins, colour, label, histtype="step", lw=1.5)
+        axes[0].set(xlabel="correlation of model and target", ylabel="neurons", xlim=(-1, 1), xticks=np.linspace(-1, 1, 5))
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
+
+    def against(axes: Sequence[Any]) -> None:
+        score = "heldout_correlation" if results.has("heldout_correlation") else "rate_correlation"
+        x, y = results.read("noise_ceiling").ravel(), results.read(score).ravel()
+        known = np.isfinite(x) & np.isfinite(y)
+        axes[0].hexbin(x[known], y[known], gridsize=40, bins="log", cmap=DENSITY, mincnt=1, extent=(0, 1, -1, 1), linewidths=0)
+        axes[0].plot([0, 1], [0, 1], color=DATA, lw=0.9)
+        axes[0].set(
+            xlabel="noise ceiling", ylabel=f"correlation{' with held-out trials' if score[0] == 'h' else ''}", xlim=(0, 1), ylim=(-1, 1)
+        )
+
+    parts = [Part("Histogram of the correlation of model and target over neurons.", draw)]
+    if results.has("noise_ceiling", "rate_correlation"):
+        parts.append(Part("Correlation of each neuron against its noise ceiling, the line where they are equal.", against))
+    return Drawing("Correlation of model and target", tuple(parts), columns=2)
+
+
+def rates(results: Results) -> Drawing:
     """Mean rates: model against recording where there is one, else their distribution by class."""
-    figure, axis = plt.subplots(figsize=(4, 3.8), layout="constrained")
     model, excitatory = results.read("rate"), results.read("excitatory")
-    assert results.test is not None
-    if "rate_target" not in results.test:
+
+    def by_class(axes: Sequence[Any]) -> None:
         top = max(1.0, float(np.quantile(model, 0.995)))
         for members, colour, name in ((excitatory, EXC, "excitatory"), (~excitatory, INH, "inhibitory")):
             values = model[:, members].ravel()
             label = f"{name}, mean {values.mean():.1f} Hz" if values.size else name
-            axis.hist(values, bins=np.linspace(0, top, 51), histtype="step", lw=1.5, color=colour, label=label)
-        axis.set(xlabel="firing rate (Hz)", ylabel="neurons")
-        axis.legend()
-        return figure
-    data = np.stack([_mean_of_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
+            axes[0].hist(values, bins=np.linspace(0, top, 51), histtype="step", lw=1.5, color=colour, label=label)
+        axes[0].set(xlabel="firing rate (Hz)", ylabel="neurons")
+        axes[0].legend()
+
+    if not results.has("rate_target"):
+        return Drawing("Firing rates", (Part("Histogram of mean firing rates by class.", by_class),))
+    data = np.stack([mean_of_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
     known, floor = np.isfinite(data), 0.05
+    if not known.any():
+        raise UserError(f"{results.run.test}: no neuron has a recorded rate.")
     x, y = np.maximum(data[known], floor), np.maximum(model.ravel()[known], floor)
-    span = (floor, 1.3 * max(x.max(), y.max()))
-    axis.hexbin(x, y, xscale="log", yscale="log", bins="log", gridsize=60, cmap="Greys", mincnt=1, extent=tuple(np.log10([*span, *span])))
-    axis.plot(span, span, color=MODEL, lw=1)
-    axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span)
-    if len(x) > 1:
-        axis.set_title(f"r = {np.corrcoef(x, y)[0, 1]:.2f}")
-    axis.set_aspect("equal")
-    return figure
+    correlation = f"r = {np.corrcoef(x, y)[0, 1]:.2f}" if len(x) > 1 else ""
+
+    def against(axes: Sequence[Any]) -> None:
+        span, axis = (floor, 1.3 * max(x.max(), y.max())), axes[0]
+        options = {"xscale": "log", "yscale": "log", "bins": "log", "extent": tuple(np.log10([*span, *span]))}
+        axis.hexbin(x, y, gridsize=50, cmap=DENSITY, mincnt=1, linewidths=0, **options)
+        axis.plot(span, span, color=MODEL, lw=1)
+        axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span, title=correlation)
+        axis.set_aspect("equal")
+        for each in (axis.xaxis, axis.yaxis):
+            plainly(each)
+
+    return Drawing("Firing rates", (Part(f"Mean rate of each neuron, model against recording; {correlation}.", against),), (4.2, 3.9))
 
 
-def weights(results: Results) -> Figure:
+def weights(results: Results) -> Drawing:
     """Plastic weights before and after training, by the classes of both neurons."""
     last = results.run.checkpoint("last")
     before = zarrio.open_group(results.run.network, "run", network.FORMAT)
     after = zarrio.open_group(last, "run", "rlsnet-checkpoint")["plastic/weight"]
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
-    size = int(before["plastic"].attrs["group_size"])
-    figure, axes = plt.subplots(2, 2, figsize=(7.5, 5.5), sharex=True, layout="constrained")
-    some = _evenly(len(excitatory), 20000)
+    some = evenly(len(excitatory), SHOWN_WEIGHTS)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]
+    if not end.size:
+        raise UserError(f"{last}: has no plastic weights.")
     wide = float(np.quantile(np.abs(end), 0.998)) * 1.1 or 1.0
-    inputs = pre[some // size]
-    for row, to_exc in zip(axes, (True, False), strict=True):
-        for axis, from_exc in zip(row, (True, False), strict=True):
+    inputs, bins = pre[some // int(before["plastic"].attrs["group_size"])], np.linspace(-wide, wide, 101)
+
+    def draw(mine: np.ndarray, title: str, colour: str, axes: Sequence[Any]) -> None:
+        axis, values = axes[0], start[mine]
+        axis.hist(end[mine], bins=bins, color=colour, alpha=0.8, label="after")
+        if values.size and np.ptp(values) < 1e-6 * wide:
+            axis.axvline(values[0], color=DATA, ls="--", lw=1, label="before")
+        else:
+            axis.hist(values, bins=bins, histtype="step", color=DATA, label="before")
+        axis.set(title=title, xlabel="plastic weight (threshold ms)", ylabel="synapses")
+        axis.legend()
+
+    parts = []
+    for to_exc in (True, False):
+        for from_exc in (True, False):
             mine = (excitatory[some] == to_exc)[:, None] & (inputs >= 0) & (excitatory[inputs] == from_exc)
-            axis.hist(end[mine], bins=np.linspace(-wide, wide, 101), color=EXC if from_exc else INH, alpha=0.8, label="after")
-            values = start[mine]
-            if values.size and np.ptp(values) < 1e-6 * wide:
-                axis.axvline(values[0], color="k", ls="--", lw=1, label="before")
-            else:
-                axis.hist(values, bins=np.linspace(-wide, wide, 101), histtype="step", color="k", label="before")
-            changed = np.mean(np.sign(end[mine]) == -np.sign(values)) if values.size else 0.0
-            axis.set_title(f"{'E' if from_exc else 'I'} to {'E' if to_exc else 'I'}: {100 * changed:.0f} % changed sign", fontsize=9)
-    axes[0, 0].legend()
-    for axis in axes[1]:
-        axis.set_xlabel("plastic weight (threshold ms)")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("synapses")
-    return figure
+            changed = np.mean(np.sign(end[mine]) == -np.sign(start[mine])) if mine.any() else 0.0
+            title = f"{'E' if from_exc else 'I'} to {'E' if to_exc else 'I'}: {100 * changed:.0f} % changed sign"
+            drawn = partial(draw, mine, title, EXC if from_exc else INH)
+            parts.append(Part(f"Histogram of plastic weights before and after, {title}.", drawn))
+    return Drawing("Plastic weights before and after training", tuple(parts), (3.7, 2.7), columns=2)
 
 
-def plot(config: Config, run: Run) -> None:
-    """Draws what the run has data for into figures/ and says what is missing."""
-    test = zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None
-    results = Results(config, run, test)
-    drawn: dict[str, Callable[[Results], Figure]] = {}
-    if run.metrics.exists():
+def drawable(results: Results) -> dict[str, Callable[[Results], Drawing]]:
+    """The figures that a run has data for, by name."""
+    drawn: dict[str, Callable[[Results], Drawing]] = {}
+    if results.run.metrics.exists():
         drawn["learning_curve"] = learning_curve
-    if run.iterations():
+    if results.run.iterations():
         drawn["weights"] = weights
-    if test is not None:
+    if results.test is not None:
         drawn |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
-        if "spikes/trial_indptr" in test:
+        if results.has("spikes/trial_indptr"):
             drawn["raster"] = raster
-    if not drawn:
-        raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
-    run.figures.mkdir(exist_ok=True)
-    for name, draw in drawn.items():
+    return drawn
+
+
+def drawings(results: Results) -> Iterator[tuple[str, Drawing | UserError]]:
+    """(name, drawing) of each figure that a run has data for, or why it cannot be drawn."""
+    for name, draw in drawable(results).items():
         try:
-            _save(draw(results), run.figures / f"{name}.png")
+            yield name, draw(results)
         except UserError as error:
-            log.warning("No %s: %s", name, error)
-    if test is None:
-        log.info("No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run=%s.", run.path)
+            yield name, error
 
 
-def _save(figure: Figure, path: Path) -> None:
-    with zarrio.replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
-    log.info("%s", path)
+def plot(
+    config: Config,
+    run: Run,
+    folder: Path | None = None,
+    say: Callable[[str], None] = log.info,
+    complain: Callable[[str], None] = log.warning,
+) -> None:
+    """Draws what the run has data for into figures/, or another folder, and says what is missing."""
+    results, folder = of_run(config, run), folder or run.figures
+    if not drawable(results):
+        raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, drawing in drawings(results):
+        if isinstance(drawing, UserError):
+            complain(f"No {name}: {drawing}")
+            continue
+        drawing.save(folder / f"{name}.png")
+        say(str(folder / f"{name}.png"))
+    if results.test is None:
+        say(f"No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run={run.path}.")

@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import os
+import platform
 import re
 import sys
 import threading
@@ -43,6 +44,20 @@ def peak_memory() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def machine() -> dict[str, str | int]:
+    """The computer at hand: system, processor, cores that this process may use, bytes of memory."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor,
+        "cores": cores,
+        "memory": psutil.virtual_memory().total,
+    }
 
 
 class _Gpus:

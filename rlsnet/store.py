@@ -25,7 +25,7 @@ import yaml
 import zarr
 from jax import Array, lax
 
-from rlsnet import rls, zarrio
+from rlsnet import resources, rls, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.memory import free_memory
@@ -198,6 +198,7 @@ class Run:
     def _write(self, path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
         """A checkpoint without P; weight [N, X+L]."""
         info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
+        info["machine"] = {**resources.machine(), "device": jax.devices()[0].device_kind}
         root = zarr.create_group(str(path), attributes={**info, **attributes})
         x = network.n_feedforward
         zarrio.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], compress=False, units="threshold*ms")

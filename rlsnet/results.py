@@ -1,0 +1,88 @@
+"""What figures and reports of a run are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet import evaluate, scores, zarrio
+from rlsnet.config import Config
+from rlsnet.convert import completed, from_dict
+from rlsnet.describe import configs_dir, defaults
+from rlsnet.store import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What figures are drawn from.
+
+    config: of the run.
+    run: its folder.
+    test: test.zarr, or None.
+    """
+
+    config: Config
+    run: Run
+    test: zarr.Group | None
+
+    def pair(self) -> tuple[str, str, str, str, str]:
+        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, or else currents."""
+        if self.test is not None and "rate_target" in self.test:
+            return "rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)"
+        return "current_target", "current_mean", "current_correlation", "target", "current (threshold)"
+
+    def read(self, name: str, *index: Any) -> np.ndarray:
+        """An array of test.zarr, or a part of it."""
+        assert self.test is not None
+        return np.asarray(self.test[name][index or ...])
+
+    def has(self, *names: str) -> bool:
+        """Whether test.zarr is there and has all of these arrays."""
+        return self.test is not None and all(name in self.test for name in names)
+
+    @property
+    def conditions(self) -> list[str]:
+        """[C] names of the conditions."""
+        return [str(name) for name in self.read("condition")]
+
+    @property
+    def neurons(self) -> np.ndarray:
+        """[n] which of the network's neurons test.zarr is of."""
+        return self.read("neuron")
+
+    @property
+    def time(self) -> np.ndarray:
+        """[M] s, from stim_off to each learning point."""
+        trial = self.config.trial
+        return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
+
+    def smooth(self, values: np.ndarray) -> np.ndarray:
+        """[M, ...] averaged over the window in which scores are computed, as far as known; NaN stays where it is."""
+        weights, known = scores.window_weights(self.config.trial), np.isfinite(values)
+        if known.all():
+            return np.tensordot(weights, values, 1)
+        total = np.tensordot(weights, np.where(known, values, 0), 1)
+        return np.divide(total, np.tensordot(weights, known, 1), out=np.full(total.shape, np.nan), where=known)
+
+
+def open_results(run: Run, plugins: Sequence[str] | None = None) -> Results:
+    """The results of a run as it is stored; `plugins` stand where the saved ones are no longer."""
+    saved = completed(run.saved_config(), defaults(configs_dir()))
+    config = from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
+    return of_run(config, run)
+
+
+def of_run(config: Config, run: Run) -> Results:
+    """The results of a run whose configuration is known."""
+    return Results(config, run, zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None)
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """The mean over the first axis of what is not NaN; NaN where all is."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -1,0 +1,204 @@
+"""What a report of a run says, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from rlsnet import evaluate, facts, memory, network, perturbed_plots, plots, provenance, reproduce, zarrio
+from rlsnet.config import UserError
+from rlsnet.facts import SCORES, Facts, number
+from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
+from rlsnet.results import Results
+
+CAPTIONS = {
+    "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
+    "psth_examples": "Dark: what was to be learned. Red: the model, mean over test trials, averaged over the window of the scores.",
+    "psth_heatmaps": "A row is a neuron, in the same order in all panels, scaled to the range of what it was to learn.",
+    "correlations": "Over neurons and conditions. The noise ceiling is what a perfect model would reach with data of so many trials.",
+    "rates": "Mean over the trial, of each neuron and condition.",
+    "raster": "Some neurons of each class, in the first test trial.",
+    "weights": "By the classes of the presynaptic and the postsynaptic neuron.",
+}
+
+
+def page(results: Results) -> str:
+    """The whole report as HTML."""
+    found = facts.of(results.run)
+    drawn, missing = {}, []
+    for name, drawing in plots.drawings(results):
+        if isinstance(drawing, UserError):
+            missing.append(f"No figure of {name.replace('_', ' ')}: {drawing}")
+        else:
+            drawn[name] = drawing
+    notes = [*_notes(results, found), *missing]
+    figures = {name: figure(drawing, name, CAPTIONS.get(name, "")) for name, drawing in drawn.items()}
+    titled = {name: Raw(f"<h3>{html(drawing.title)}</h3>{figures[name]}") for name, drawing in drawn.items()}
+
+    def some(*names: str) -> list[Raw]:
+        return [titled[name] for name in names if name in titled]
+
+    sections = [
+        Section("learning", "Learning", figures.get("learning_curve", Raw(""))),
+        Section("fit", "Fit to the target", joined(some("psth_examples", "psth_heatmaps"))),
+        Section("scores", "Scores", joined([*some("correlations"), *_scores(found)])),
+        Section("activity", "Activity", joined(some("raster", "rates"))),
+        Section("weights", "Weights", joined(some("weights"))),
+        Section("perturbations", "Perturbations", joined(_perturbations(results, found))),
+        Section("settings", "Settings", joined(provenance.settings(found))),
+        Section("recording", "Recording", joined(provenance.recording(results))),
+        Section("resources", "Resources and versions", joined(provenance.resources(results, found))),
+        Section("reproduce", "How to reproduce", joined(provenance.again(results, found))),
+    ]
+    where = results.run.path.resolve()
+    title = where.name if not where.name[:2].isdigit() else f"{where.parent.name}/{where.name}"
+    return document(title, "rlsnet report", _lead(results, found), [tiles(_tiles(results, found)), warnings(notes)], sections)
+
+
+def _lead(results: Results, found: Facts) -> str:
+    config = results.config
+    size = _size(results)
+    neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
+    target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
+    name = getattr(config.target, "name", "")
+    length = f"trials of {config.trial.duration / 1000:g} s"
+    return f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
+
+
+def _size(results: Results) -> int | None:
+    """N, from the stored network."""
+    if not results.run.network.exists():
+        return None
+    group = zarrio.open_group(results.run.network, "run", network.FORMAT)
+    return int(group["neuron/excitatory"].shape[0]) if "neuron/excitatory" in group else None
+
+
+def _tiles(results: Results, found: Facts) -> Iterator[tuple[str, str, str]]:
+    if (main := found.main) is not None:
+        ceiling, value = found.mean("noise_ceiling"), found.mean(main)
+        share = f"{100 * value / ceiling:.0f} % of the ceiling {ceiling:.2f}" if ceiling and value is not None and main[0] != "c" else ""
+        yield f"Test: {SCORES[main]}", number(value, ".2f"), share or f"{found.tested.get('trials', '?')} trials, frozen weights"
+    if found.last is not None:
+        yield "Training: correlation", number(found.last, ".2f"), f"last; best {number(found.best, '.2f')}"
+    if found.metrics:
+        yield "Iterations", f"{len(found.metrics):,}", "all" if len(found.metrics) >= found.total else f"of {found.total:,}"
+        line = found.metrics[-1]
+        yield (
+            "Firing rate",
+            f"{number(line['rate_hz'], '.1f')} Hz",
+            f"E {number(line['rate_exc_hz'], '.1f')}, I {number(line['rate_inh_hz'], '.1f')}",
+        )
+        total = sum(each["seconds"] for each in found.metrics)
+        yield "An iteration", f"{number(found.seconds, '.3g')} s", f"{provenance.duration(total)} in all"
+    if found.peak_memory is not None:
+        yield "Peak memory", memory.in_words(int(found.peak_memory)), "of the process"
+
+
+def _notes(results: Results, found: Facts) -> Iterator[str]:
+    """What a reader should know before believing the rest."""
+    path, group = provenance.source(results)
+    if group is not None and "synthetic" in str(group.attrs.get("source", "")).lower():
+        yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
+    if path is not None and group is None:
+        yield f"The recording {path} is not there any more; what is said of it here is what the run kept."
+    if found.metrics and len(found.metrics) < found.total:
+        left = f"rlsnet train resume={results.run.path}"
+        yield f"Training is not done: {len(found.metrics)} of {found.total} iterations. {left} goes on."
+    if not found.metrics and not found.scores:
+        yield "Nothing has been trained yet."
+    if found.metrics and found.metrics[-1]["correlation"] is None:
+        yield "The correlation of the last iteration is undefined for all neurons."
+    elif found.metrics and (undefined := found.metrics[-1]["n_undefined"]):
+        yield f"The correlation of {undefined:,} neurons is undefined (no target, or nothing that varies); means are over the others."
+    if found.last is not None and found.best is not None and found.best - found.last > 0.05:
+        words = f"The last iteration ({found.last:.2f}) is worse than the best ({found.best:.2f})"
+        yield f"{words}; test.checkpoint=best tests the best weights."
+    if not results.config.rls.apply:
+        yield "rls.apply=false: nothing was learned, updates were only timed."
+    yield from _notes_on_the_test(results, found)
+
+
+def _notes_on_the_test(results: Results, found: Facts) -> Iterator[str]:
+    if results.test is None:
+        yield f"Not tested yet: PSTHs, scores and spikes come with rlsnet test run={results.run.path}."
+        return
+    tested, done = int(found.tested.get("iteration", 0)), results.run.iterations()
+    if done and tested != done[-1]:
+        yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
+    n, stored = found.tested.get("n_neurons"), len(results.neurons)
+    if isinstance(n, int) and stored < n:
+        yield f"The test holds {stored:,} of {n:,} neurons (test.neurons); scores are of these."
+    bad = [name for name in ("psth", "current_mean") if name in results.test and not np.isfinite(results.read(name, 0)).all()]
+    if bad:
+        yield f"The test holds numbers that are not finite in {', '.join(bad)}."
+    if (main := found.main) is not None and main in results.test:
+        values = results.read(main)
+        if missing := int(np.isnan(values).sum()):
+            of = f"{missing:,} of {values.size:,} neurons and conditions"
+            yield f"{SCORES[main].capitalize()}: undefined for {of}; means are over the others."
+
+
+def _scores(found: Facts) -> Iterator[Raw]:
+    """Tables of scores: of all, by class, condition and region."""
+    everything = found.scores.get("all", {})
+    names = [name for name in SCORES if everything.get(name, {}).get("mean") is not None]
+    if not names:
+        return
+    groups = {"all neurons": everything}
+    groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in found.scores.get("by_class", {}).items()}
+    conditions = found.scores.get("by_condition", {})
+    groups |= conditions if len(conditions) > 1 else {}
+    yield _score_table("Mean scores, of all, by class and by condition", "", names, groups)
+    if regions := found.scores.get("by_region", {}):
+        by_size = sorted(regions.items(), key=lambda item: -(_leaf(item[1], names[0]).get("n") or 0))
+        yield Raw("<h3>By region</h3>")
+        yield _score_table("Mean scores by region; the bar is the score, the mark its noise ceiling", "region", names, dict(by_size))
+
+
+def _leaf(scores: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return scores.get(name) or {}
+
+
+def _score_table(title: str, what: str, names: list[str], groups: Mapping[str, Any]) -> Raw:
+    main = next((name for name in facts.MAIN if name in names), names[0])
+    rows = []
+    for group, scores in groups.items():
+        row: list[Any] = [group or "(none)"]
+        row.append(_count(_leaf(scores, main).get("n")))
+        for name in names:
+            value, ceiling = _leaf(scores, name).get("mean"), _leaf(scores, "noise_ceiling").get("mean")
+            more = bar(value, ceiling) if name == main else Raw("")
+            row.append(Cell(number(value, "+.2f" if name == "rate_error" else ".3f"), value, more))
+        rows.append(row)
+    return table(title, (what, "values", *(SCORES[name] for name in names)), rows)
+
+
+def _count(value: Any) -> Cell:
+    return Cell(f"{value:,}" if isinstance(value, int) else "–", value if isinstance(value, int) else None)
+
+
+def _perturbations(results: Results, found: Facts) -> Iterator[Raw]:
+    """Each perturbed test: what was done, its effect, and its scores."""
+    for path in sorted((results.run.path / "perturbed").glob("*.zarr")):
+        group = zarrio.open_group(path, "perturb", evaluate.FORMAT)
+        after = Results(results.config, results.run, group)
+        yield Raw(f"<h3>{html(path.stem)}</h3>")
+        settings = group.attrs.get("perturb")
+        if isinstance(settings, Mapping):
+            words = ", ".join(f"{k}={reproduce.shown(v)}" for k, v in settings.items() if v not in (None, "", [], {}))
+            yield Raw(f"<p><code>{html(words)}</code></p>")
+        try:
+            yield figure(perturbed_plots.effect(results, after), f"perturbed-{_word(path.stem)}")
+        except UserError as error:
+            yield paragraph(f"No figure: {error}", "note")
+        scores = facts.table(group).get("all", {})
+        names = [name for name in SCORES if _leaf(scores, name).get("mean") is not None]
+        rows = [[SCORES[name], *(Cell(number(v), v) for v in (found.mean(name), scores[name]["mean"]))] for name in names]
+        yield table("Mean scores", ("", "unperturbed", "perturbed"), rows) if rows else Raw("")
+
+
+def _word(text: str) -> str:
+    """A text as part of an id."""
+    return "".join(c if c.isalnum() and c.isascii() else f"-{ord(c):x}" for c in text)
