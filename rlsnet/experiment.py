@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import yaml
+import zarr
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, store, tables, targets, train, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
@@ -52,6 +53,8 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     load = config.network.load
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
+    if given_target and config.recording.half is not None:
+        raise UserError(f"recording.half={config.recording.half}: should be null, as {load} brings its own target.")
     if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
@@ -94,23 +97,41 @@ def reopen(config: Config, run: Run) -> Prepared:
 
 
 def save_network(run: Run, ready: Prepared) -> None:
-    """Writes network.zarr, with the path of the recording that the targets were made from."""
-    source = {} if ready.recording is None else {"recording": str(ready.recording.path.resolve())}
+    """Writes network.zarr, with the path of the recording that the targets were made from, its fingerprint and which half it was."""
+    recording = ready.recording
+    source: dict[str, str | None] = {}
+    if recording is not None:
+        source = {"recording": str(recording.path.resolve()), "recording_half": recording.half}
+        source["recording_fingerprint"] = recording.fingerprint
     network.save(run.network, ready.network, ready.weight, ready.target, **source)
 
 
 def find_recording(config: Config, run: Run) -> Recording | None:
-    """The recording that a run's targets were made from, or None where there was none or it is not to be found."""
-    made_from = zarrio.open_group(run.network, "run", network.FORMAT).attrs.get("recording")
+    """The recording that a run's targets were made from, or None where there was none or it has moved without our knowing.
+
+    Raises:
+      UserError: it is not where the command line says, or is another one while half of its trials are to be held out.
+    """
+    about = zarrio.open_group(run.network, "run", network.FORMAT).attrs
+    made_from, half = about.get("recording"), about.get("recording_half")
     if made_from is None:
         return None
-    for path in (config.recording.path, made_from):
-        if path is not None and Path(path).exists():
-            recording = recordings.open_recording(path, config.target.recorded or "rate")
-            recordings.check_bins(recording, config.trial)
-            return recording
-    log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
-    return None
+    given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
+    candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
+    if given is not None:
+        candidates = [given]  # which says so itself if it is not there
+    if not candidates:
+        log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
+        return None
+    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").training_on(half)
+    recordings.check_bins(recording, config.trial)
+    if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
+        if half is not None:
+            raise UserError(
+                f"recording.path={recording.path}: is not what {run.path} was trained on; should be, as its {half} trials may be others."
+            )
+        log.warning("The recording %s is not what %s was trained on: its rates differ.", recording.path, run.path)
+    return recording
 
 
 def start(config: Config, run: Run) -> Progress:
@@ -176,6 +197,7 @@ def run_test(config: Config, run: Run) -> None:
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)
+            _refuse_other_half(path, about.get("config", {}), ready.recording)
         _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
 
 
@@ -187,9 +209,20 @@ def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) ->
         log.warning("%s is of a network drawn otherwise (%s); here its weights are put on other synapses.", path, ", ".join(differ))
 
 
+def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording | None) -> None:
+    """Raises UserError where weights of another run may have been trained on what counts as held out here."""
+    half = None if recording is None else recording.half
+    trained = theirs.get("recording", {}).get("half")
+    if half is not None and trained != half:
+        raise UserError(
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; should be one"
+            f" trained with recording.half={half}."
+        )
+
+
 def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
     began = time.perf_counter()
-    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run, show, iteration=iteration)
+    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run.test, show, iteration=iteration)
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
     excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
@@ -198,8 +231,17 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:
-        log.info("Rate correlation %s.", _mean(results["rate_correlation"][...]))
+        log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
+        log.info("%s", tables.of_scores(results.attrs["scores"]))
     log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+
+
+def _heldout(results: zarr.Group) -> str:
+    """What was compared with what, in words."""
+    trained = results.attrs["trained_on"]
+    if trained == "all":
+        return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
+    return f" with the {trained} trials, which were trained on, {_mean(results['heldout_correlation'][...])} with those held out"
 
 
 def _mean(values: np.ndarray) -> str:
