@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 import zarr
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, store, tables, targets, train, wiring, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, scores, store, tables, targets, train, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
@@ -38,6 +38,7 @@ class Prepared:
     weight: [N, L] initial plastic weights.
     target: [C, M, N] currents.
     recording: the rates behind the target, if any.
+    rate: [C, N] Hz, their means over time; or None.
     seconds: what the network and the targets took.
     """
 
@@ -45,6 +46,7 @@ class Prepared:
     weight: np.ndarray
     target: np.ndarray
     recording: Recording | None
+    rate: np.ndarray | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
@@ -82,7 +84,15 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     network.check_conditions(net, len(target))
     seconds = drawn - start, time.perf_counter() - drawn
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, seconds)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, _mean_rates(config, net, recording), seconds)
+
+
+def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:
+    """[C, N] float32 Hz, mean over time of the recorded rates that are trained on, NaN where none is known."""
+    if recording is None or recording.kind != "rate":
+        return None
+    blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
+    return np.concatenate([scores.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
 
 
 def reopen(config: Config, run: Run) -> Prepared:
@@ -93,7 +103,8 @@ def reopen(config: Config, run: Run) -> Prepared:
     net, weight, target = network.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; it should be there, currents of shape [C, M, N].")
-    return Prepared(net, weight, target, None)
+    stored = zarrio.open_group(run.network, "run", network.FORMAT).get("recorded_rate")
+    return Prepared(net, weight, target, None, None if stored is None else zarrio.read(stored))
 
 
 def save_network(run: Run, ready: Prepared) -> None:
@@ -103,7 +114,7 @@ def save_network(run: Run, ready: Prepared) -> None:
     if recording is not None:
         source = {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         source["recording_fingerprint"] = recording.fingerprint
-    network.save(run.network, ready.network, ready.weight, ready.target, **source)
+    network.save(run.network, ready.network, ready.weight, ready.target, ready.rate, **source)
 
 
 def find_recording(config: Config, run: Run) -> Recording | None:
@@ -170,7 +181,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             save_network(run, ready)
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
-        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
+        recorded = None if ready.rate is None else jnp.asarray(ready.rate, ready.network.bias.dtype)
+        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, recorded)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped

@@ -163,8 +163,8 @@ def rate_scores(
         difference = _over_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
         noise = _covariance(difference, difference) * n1 * n2 / trials**2
         out["model_ceiling"] = np.sqrt(np.maximum(1 - _ratio(noise, _varying(q)), 0))
-    out["explained_variance"] = 1 - _ratio(_mean((q - d) ** 2), _varying(d))
-    out["rate_error"] = _mean(np.where(known, model - data, np.nan))
+    out["explained_variance"] = 1 - _ratio(mean_known((q - d) ** 2), _varying(d))
+    out["rate_error"] = mean_known(np.where(known, model - data, np.nan))
     if halves is not None:
         both = np.isfinite(halves[0]) & np.isfinite(halves[1]) & known
         one, two = (_over_known(weights, half, both) for half in halves)
@@ -184,7 +184,7 @@ def _over_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> n
     return np.divide(total, weights @ known, out=np.full(total.shape, np.nan), where=known)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def mean_known(values: np.ndarray) -> np.ndarray:
     """[n] mean over the first axis of what is not NaN; NaN where all is."""
     known = np.isfinite(values)
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0).astype(float))
@@ -194,7 +194,7 @@ def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """[n] over the first axis, where neither is NaN."""
     known = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
-    return _mean((x - _mean(x)) * (y - _mean(y)))
+    return mean_known((x - mean_known(x)) * (y - mean_known(y)))
 
 
 def _varying(x: np.ndarray) -> np.ndarray:
@@ -225,7 +225,7 @@ def summary(
     """
 
     def leaf(pick: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        values = {name: _mean(np.atleast_2d(pick(score).astype(float))) for name, score in scores.items()}
+        values = {name: mean_known(np.atleast_2d(pick(score).astype(float))) for name, score in scores.items()}
         kept = {name: value[np.isfinite(value)] for name, value in values.items()}
         return {name: {"mean": float(v.mean()), "median": float(np.median(v)), "n": len(v)} for name, v in kept.items() if len(v)}
 
