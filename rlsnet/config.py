@@ -402,6 +402,9 @@ class RecordingConfig:
     """Where recorded rates or currents come from."""
 
     path: str | None = key("a recording.zarr; null: for target=recording a synthetic stand-in of 66,002 units, made once")
+    half: str | None = key(
+        "train on each unit's odd- or even-numbered trials, and test on the others; null: all trials", choices=("odd", "even")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -561,6 +564,8 @@ def validate(config: Config) -> None:
         raise UserError(f"train.weights={given}: should be a number for each condition, one above 0 at least, for train.order=weighted.")
     if order != "weighted" and weights is not None:
         raise UserError(f"train.order={order}: should be weighted, for train.weights to count; or those should be null.")
+    if config.recording.half is not None and config.target.recorded != "rate":
+        raise UserError(f"recording.half={config.recording.half}: should be null with target={config.target.name}, which takes no rates.")
     if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
         raise UserError(
             f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
