@@ -14,7 +14,7 @@ from scipy import io as matlab
 from rlsnet.config import UserError
 from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, tables
 from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session
+from rlsnet.importers.session import Ready, Session, ordered
 
 RATE = 30000
 SPIKES = {3: [0.5, 1.0, 7.25], 5: [2.0], 11: [0.1, 0.2, 8.0, 9.5]}  # s, whole samples at RATE
@@ -27,7 +27,8 @@ PSTH = np.random.default_rng(0).uniform(0.1, 40, (2, 6, 4))  # condition, time, 
 
 
 def spikes_of(session: Session) -> dict:
-    """Spikes by the id of their unit."""
+    """Spikes by the id of their unit, as import goes on with them."""
+    session = ordered(session)
     parts = [session.times[a:b].tolist() for a, b in zip(session.index[:-1], session.index[1:], strict=True)]
     return dict(zip(session.units["id"].tolist(), parts, strict=True))
 
@@ -40,7 +41,6 @@ def check(session, ids=tuple(SPIKES), silent=()) -> Session:
     assert found.keys() == expected.keys()
     for unit in found:
         np.testing.assert_allclose(found[unit], expected[unit], rtol=0, atol=1e-12)
-    assert session.times.dtype == np.float64 and session.index.dtype == np.int64
     assert all(len(column) == len(found) for column in session.units.values())
     for name, column in TRIALS.items():
         assert session.trials[name].tolist() == column
@@ -103,16 +103,15 @@ def test_tables_of_texts(tmp_path):
     refused(lambda path, _: tables.read_table(path), damaged, "cannot be read, it is damaged")
 
 
-def test_spikes_are_cleaned():
-    times, index, notes = byunit.clean(np.array([3.0, 1.0, np.nan, -1.0, 5.0, 4.0]), np.array([0, 3, 3, 4, 6]))
-    assert times.tolist() == [1, 3, -1, 4, 5] and index.tolist() == [0, 2, 2, 3, 5]
-    assert len(notes) == 3 and "1 spikes without a time" in notes[0] and "2 units were not ascending" in notes[1] and "negative" in notes[2]
-    times, index, ids, notes = byunit.group("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
-    assert (times.tolist(), index.tolist(), ids.tolist(), notes) == ([2, 4, 1, 3], [0, 2, 4], ["a", "b"], ())
-    times, index, ids, _ = byunit.group("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
+def test_spikes_by_unit():
+    times, index, ids = byunit.group("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
+    assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 4, 1, 3], [0, 2, 4], ["a", "b"])
+    times, index, ids = byunit.group("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
     assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 1, 3], [0, 1, 3], [-1, 2**40])
     with pytest.raises(UserError, match="fractions or NaN"):
         byunit.group("x", np.ones(2), np.array([1, np.nan]))
+    times, notes = byunit.seconds("x", np.array([-30, 60, 90]), 30)
+    assert times.tolist() == [-1, 2, 3] and notes == ("spike times are samples at 30 Hz", "1 spikes at negative times")
 
 
 # Phy

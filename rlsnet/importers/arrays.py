@@ -91,9 +91,9 @@ def of_table(path: Path, columns: Mapping[str, np.ndarray], options: Options) ->
         return _rates(path, columns, options)
     rate = Names(path, named.flatten({}), given).number("sample_rate")
     values, said = byunit.seconds(f"{path}: {times}", columns[times], rate)
-    values, index, ids, notes = byunit.group(path, values, columns[labels])
+    values, index, ids = byunit.group(path, values, columns[labels])
     trials, note = tables.need_trials(path, options.trials_table)
-    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*said, *notes, note))
+    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*said, note))
 
 
 def _named(path: Path, columns: Mapping[str, np.ndarray], given: Mapping[str, str], what: str) -> str | None:

@@ -36,13 +36,13 @@ def read(path: Path, options: Options) -> Session:
     given = Names(path, {}, options.variables or {}).number("sample_rate")
     rate = _sample_rate(path / "params.py") if given is None else given
     times, said = byunit.seconds(path / "spike_times.npy", samples, rate)
-    times, index, ids, more = byunit.group(path, times, clusters)
+    times, index, ids = byunit.group(path, times, clusters)
     columns, words = _columns(path, ids, options.labels)
     units = {"id": ids} | _places(path, clusters, ids, columns) | columns
     trials, note = tables.need_trials(path, options.trials_table)
     parent = path.resolve()
     name = parent.name if not parent.name.lower().startswith(GENERIC) else f"{parent.parent.name}/{parent.name}"
-    return Session(name, path, times, index, units, trials, notes=(*notes, *said, *more, *words, note))
+    return Session(name, path, times, index, units, trials, notes=(*notes, *said, *words, note))
 
 
 def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -136,8 +136,9 @@ def _places(path: Path, clusters: np.ndarray, ids: np.ndarray, columns: dict[str
     if templates.shape != clusters.shape or shapes.ndim != 3 or positions.ndim != 2 or not templates.size or templates.max() >= len(shapes):
         return found
     peak = np.ptp(shapes, axis=1).argmax(axis=1)
-    if (path / "template_ind.npy").is_file() and (inside := tables.load_npy(path / "template_ind.npy")).shape == shapes.shape[::2]:
-        peak = inside[np.arange(len(peak)), peak].astype(np.int64)  # templates of a few channels each
+    for file in path.glob("template*_ind.npy"):  # templates of a few channels each
+        if (inside := tables.load_npy(file)).shape == shapes.shape[::2]:
+            peak = inside[np.arange(len(peak)), peak].astype(np.int64)
     row = np.searchsorted(ids, clusters)
     pairs, spikes = np.unique(row * len(shapes) + templates, return_counts=True)
     order = np.argsort(spikes, kind="stable")  # the commonest template of a cluster is written last

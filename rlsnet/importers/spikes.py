@@ -34,15 +34,12 @@ def _grouped(names: Names, path: str) -> Grouped:
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
         flat, index = byunit.listed(where, vectors)
         times, said = byunit.seconds(where, flat, rate)
-        times, index, notes = byunit.clean(times, index)
-        return times, index, np.array(list(members), object) if members else None, (*said, *notes)
+        return times, index, np.array(list(members), object) if members else None, said
     times, said = byunit.seconds(where, vector(where, found), rate)
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:
-        times, index, ids, notes = byunit.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels]))
-        return times, index, ids, (*said, *notes)
-    times, index, notes = byunit.clean(times, _index(names, path, len(times)))
-    return times, index, None, (*said, *notes)
+        return *byunit.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels])), said
+    return times, _index(names, path, len(times)), None, said
 
 
 def _index(names: Names, path: str, spikes: int) -> np.ndarray:
