@@ -12,7 +12,7 @@ from pyarrow import parquet
 from scipy import io as matlab
 
 from rlsnet.config import UserError
-from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, tables
+from rlsnet.importers import alf, arrays, byunit, hdf5, import_recordings, jld2, mat, phy, tables
 from rlsnet.importers.options import Options
 from rlsnet.importers.session import Ready, Session, ordered
 
@@ -123,7 +123,9 @@ def phy_folder(tmp_path) -> Path:
     folder.mkdir()
     np.save(folder / "spike_times.npy", np.round(TIMES[ORDER] * RATE).astype(np.uint64)[:, None])
     np.save(folder / "spike_clusters.npy", LABELS[ORDER].astype(np.int32))
-    (folder / "params.py").write_text(f"dat_path = r'C:\\raw.bin'\nn_channels_dat = 385\nsample_rate = {RATE}.\nraise SystemExit('run')\n")
+    (folder / "params.py").write_text(
+        f"dat_path = 'C:\\Users\\raw.bin'\nn_channels_dat = 385\nsample_rate = {RATE}.\nraise SystemExit('run')\n"
+    )
     (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tgood\n4\tnoise\n11\tmua\n")
     (folder / "cluster_KSLabel.tsv").write_text("cluster_id\tKSLabel\n3\tmua\n5\tgood\n11\tgood\n")
     (folder / "cluster_Amplitude.tsv").write_text("cluster_id\tAmplitude\n3\t10.5\n5\t20\n")
@@ -174,7 +176,7 @@ def test_phy_mistakes(phy_folder, tmp_path):
     np.save(times, np.arange(8) / 3)
     refused(phy.read, phy_folder, "fractions; should be whole numbers, samples")
     np.save(times, np.array([{}], object), allow_pickle=True)
-    refused(phy.read, phy_folder, "spike_times.npy: cannot be read")
+    refused(phy.read, phy_folder, "spike_times.npy: holds Python objects, which are never unpickled")
     times.write_bytes(whole)
     (phy_folder / "params.py").write_text("sample_rate = float('3')\n")
     refused(phy.read, phy_folder, "has no line sample_rate = 30000")
@@ -323,7 +325,7 @@ def test_npz_mistakes(tmp_path):
     np.savez(file, x=np.ones(3))
     refused(arrays.read, file, r"no spikes or rates of a usual name; it has x \[3\]")
     np.savez(file, rate=np.array([[None]], object), allow_pickle=True)
-    refused(arrays.read, file, "cannot be read.*allow_pickle=False")
+    refused(arrays.read, file, "holds Python objects, which are never unpickled")
     file.write_bytes(file.read_bytes()[:50])
     refused(arrays.read, file, "cannot be read")
     refused(arrays.read, tmp_path / "no.npz", "no such file")
@@ -610,3 +612,25 @@ def test_jld2(tmp_path):
     refused(jld2.read, psth, re.escape("variables.rate=psht: "), variables={"rate": "psht"})
     psth.write_bytes(psth.read_bytes()[:700])
     refused(jld2.read, psth, "cannot be read")
+
+
+def test_formats_agree(phy_folder, tmp_path):
+    """The same spikes make the same recording, whatever held them."""
+    trials = {name: np.array(column) for name, column in TRIALS.items()}
+    np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
+    cells = {"spike_times": of_cells(VECTORS), "unit_id": [*SPIKES], "trials": trials | {"side": of_cells(TRIALS["side"])}}
+    matlab.savemat(tmp_path / "s.mat", cells)
+    with h5py.File(tmp_path / "s.h5", "w") as out:
+        out["spike_times"], out["spike_index"], out["unit_id"] = TIMES, [0, 3, 4, 8], [*SPIKES]
+        for name, values in TRIALS.items():
+            out[f"trials/{name}"] = values
+    write_table(tmp_path / "spikes.csv", {"time": TIMES, "unit": LABELS})
+    write_table(tmp_path / "trials.csv", TRIALS)
+    options = Options(window=(0, 1), bin=100, kernel="none", min_trials=1, conditions={"left": "side == 'left'"})
+    for source in (phy_folder, *(tmp_path / name for name in ("s.npz", "s.mat", "s.h5", "spikes.csv"))):
+        import_recordings([source], tmp_path / "out.zarr", options, say=lambda line: None)
+        found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
+        expected = np.zeros((1, 10, 3))  # two trials, at 0 and 8.5 s, in bins of 0.1 s
+        expected[0, 5, 0] = expected[0, 1, 2] = expected[0, 2, 2] = 5
+        np.testing.assert_allclose(found["rate"][...], expected, err_msg=str(source))
+        assert found["unit/id"][...].tolist() == ["3", "5", "11"]

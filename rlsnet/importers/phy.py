@@ -7,6 +7,9 @@ Columns of the units: id (the cluster), label, channel and depth, and whatever t
 from __future__ import annotations
 
 import ast
+import contextlib
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from rlsnet.importers.session import Session
 KEYS = ("cluster_id", "id")  # the column of clusters in cluster_*.tsv
 LABELS = ("group", "KSLabel", "label")  # where a label is looked for, unless `labels` says it
 UNSORTED = "unsorted"  # what Phy calls clusters that nobody has judged
-GENERIC = ("kilosort", "phy", "sorter_output", "sorting", "output", "ks")  # folder names that do not tell sessions apart
+GENERIC = re.compile(r"(kilosort|ks|phy)[\d._]*|sorter_output|sorting|output|results")  # folder names that do not tell sessions apart
 
 
 def matches(path: Path) -> bool:
@@ -40,8 +43,8 @@ def read(path: Path, options: Options) -> Session:
     columns, words = _columns(path, ids, options.labels)
     units = {"id": ids} | _places(path, clusters, ids, columns) | columns
     trials, note = tables.need_trials(path, options.trials_table)
-    parent = path.resolve()
-    name = parent.name if not parent.name.lower().startswith(GENERIC) else f"{parent.parent.name}/{parent.name}"
+    folder = path.resolve()
+    name = f"{folder.parent.name}/{folder.name}" if GENERIC.fullmatch(folder.name.lower()) else folder.name
     return Session(name, path, times, index, units, trials, notes=(*notes, *said, *words, note))
 
 
@@ -64,17 +67,11 @@ def _sample_rate(path: Path) -> float:
     """sample_rate in params.py, which is read, never run."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so the sample rate is not known; should be given: variables.sample_rate=30000.")
-    with tables.reading(path):
-        module = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
-    for line in module.body:
-        if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "sample_rate" for t in line.targets):
-            try:
-                rate = float(ast.literal_eval(line.value))
-            except (ValueError, TypeError):
-                break
-            if rate > 0:
-                return rate
-            break
+    found = re.search(r"^\s*sample_rate\s*=\s*([^#\n]+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    with contextlib.suppress(ValueError, TypeError, SyntaxError):
+        rate = float(ast.literal_eval(found[1].strip())) if found else math.nan
+        if math.isfinite(rate) and rate > 0:
+            return rate
     raise UserError(f"{path}: has no line sample_rate = 30000.; should have, or it be given: variables.sample_rate=30000.")
 
 

@@ -97,9 +97,8 @@ def choose_axes(
     fits = [axes for axes in [first, *itertools.permutations(first)] if all(known.get(a, s) == s for a, s in zip(axes, shape, strict=True))]
     if not fits or (said and fits[0] != said) or (fits[0] != first and len(set(fits)) > 1):
         lengths = ", ".join(f"{size} of {axis}" for axis, size in known.items())
-        raise UserError(
-            f"{where} has shape {list(shape)}, but the file has {lengths}; should fit [{', '.join(first)}], or be said: axes=[...]."
-        )
+        right = "should fit each other" if said else f"should fit [{', '.join(first)}], or be said: axes=[...]"
+        raise UserError(f"{where} has shape {list(shape)}{f', axes={list(said)}' if said else ''}, but the file has {lengths}; {right}.")
     sizes = ", ".join(f"{axis} {size:,}" for axis, size in zip(fits[0], shape, strict=True))
     return fits[0], f"axes of the matrix: {sizes}"
 
