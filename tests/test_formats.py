@@ -286,6 +286,9 @@ def test_npz(tmp_path):
     assert arrays.matches(file)
     session = check(arrays.read(file, Options()))
     assert session.events["lick"].tolist() == [1, 3]
+    np.savez(file, rate=PSTH, spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
+    assert check(arrays.read(file, Options())).notes == ("its rate is not used; it would be with variables.rate=rate",)
+    check_ready(arrays.read(file, Options(variables={"rate": "rate"})))
     table = str(write_table(tmp_path / "trials_of_s.csv", TRIALS))
     np.savez(file, st=np.round(TIMES * RATE).astype(int), cl=LABELS, sample_rate=RATE)
     check(arrays.read(file, Options(trials_table=table, variables={"spike_times": "st", "spike_clusters": "cl"})))
@@ -322,6 +325,12 @@ def test_npz_mistakes(tmp_path):
     refused(arrays.read, file, "units: has 5 entries, but 3 units have spikes; should have a column id")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": [1.0], "trials/stop_time": [1.0, 2.0]})
     refused(arrays.read, file, "stop_time has 2 entries; should have 1")
+    labels = {"units/id": [101, 102, 103], "units/region": ["a"] * 3}
+    np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **labels)
+    refused(arrays.read, file, r"its ids \(101, ...\) are none that spikes are labelled with \(3, 5, 11, ...\)")
+    np.savez(file, **{"spikes/t": TIMES, "spikes/u": LABELS})
+    refused(arrays.read, file, r"no spikes or rates of a usual name; it has spikes/t \[8\], spikes/u \[8\]")
+    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "looks like a table of trials; should be given as trials_table=")
     np.savez(file, x=np.ones(3))
     refused(arrays.read, file, r"no spikes or rates of a usual name; it has x \[3\]")
     np.savez(file, rate=np.array([[None]], object), allow_pickle=True)
@@ -363,7 +372,7 @@ def test_matrices(tmp_path):
     store = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 25})
     store.create_array("rate", data=PSTH.transpose(0, 2, 1).astype("f4"), dimension_names=("condition", "unit", "time"), chunks=(1, 2, 6))
     check_ready(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
-    zarr.save_array(str(tmp_path / "one.zarr"), PSTH)
+    zarr.create_array(str(tmp_path / "one.zarr"), data=PSTH, dimension_names=("x", "y", "z"))
     check_ready(arrays.read(tmp_path / "one.zarr", Options()))
     shorter = zarr.create_group(str(tmp_path / "s.zarr"))
     for name, values in {"spike_times": TIMES, "spike_clusters": LABELS, "trials/start_time": np.array([0.0, 4.0, 8.5])}.items():

@@ -114,6 +114,8 @@ def _rates(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> R
     given = options.variables or {}
     kind = "current" if "current" in given or path.stem.lower().startswith("utarg") else "rate"
     lower = {name.lower(): name for name in columns}
+    if tables.TIMES.keys() <= lower.keys():
+        raise UserError(f"{path}: looks like a table of trials; should be given as trials_table={path}, beside the spikes.")
     units = dict(columns)
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # the row numbers that pandas writes

@@ -32,7 +32,8 @@ def of_matrix(names: Names, kind: str, path: str, order: Sequence[str], usual: S
         raise UserError(f"{names.path}: {path} is {shape}; should be numbers [time, unit] or [condition, time, unit].")
     labels = {axis: _labels(names, axis, found.shape) for axis in AXES}
     known = {axis: len(values) for axis, values in labels.items() if values is not None}
-    axes, note = choose_axes(f"{names.path}: {path}", found.shape, known, order or found.dims, usual)
+    dims = found.dims if set(AXES[1:]) <= set(found.dims) <= set(AXES) else ()
+    axes, note = choose_axes(f"{names.path}: {path}", found.shape, known, order or dims, usual)
     values = arranged(np.asarray(found.load()), axes)
     check(names.path, path, kind, values)
     units = _units(names, labels["unit"], values.shape[2])

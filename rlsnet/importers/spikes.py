@@ -81,7 +81,9 @@ def _units(names: Names, index: np.ndarray, ids: np.ndarray | None) -> tuple[np.
     key = tables.whole(_count(where, ids, len(next(iter(columns.values())))) if own is None else own)
     if ids.dtype.kind == "O" or (key.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
         key = key.astype(str)
-    if ids.dtype.kind != "O":  # as `tables.group` gives them, ascending
+    if not np.isin(ids.astype(key.dtype), key).any():
+        raise UserError(f"{where}: its ids ({key[0]}, ...) are none that spikes are labelled with ({', '.join(map(str, ids[:3]))}, ...).")
+    if ids.dtype.kind != "O":  # as `byunit.group` gives them, ascending
         index, ids = byunit.placed(index, ids if key.dtype.kind in "iu" else ids.astype(str), key)
     return index, {"id": ids} | byunit.aligned({name: values for name, values in columns.items() if name != "id"}, key, ids)
 
