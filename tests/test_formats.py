@@ -110,6 +110,8 @@ def test_spikes_by_unit():
     assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 1, 3], [0, 1, 3], [-1, 2**40])
     with pytest.raises(UserError, match="fractions or NaN"):
         byunit.group("x", np.ones(2), np.array([1, np.nan]))
+    with pytest.raises(UserError, match="2,000 spikes have 2,000 labels of units"):
+        byunit.group("x", np.ones(2000), np.arange(2000))
     times, notes = byunit.seconds("x", np.array([-30, 60, 90]), 30)
     assert times.tolist() == [-1, 2, 3] and notes == ("spike times are samples at 30 Hz", "1 spikes at negative times")
 

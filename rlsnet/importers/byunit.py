@@ -62,6 +62,8 @@ def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.
     if labels.dtype.kind == "O":
         labels = labels.astype(str)
     ids, owner = _numbered(labels)
+    if len(ids) > 1000 and len(ids) > labels.size / 2:
+        raise UserError(f"{where}: {labels.size:,} spikes have {len(ids):,} labels of units; should be the units that they belong to.")
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner, minlength=len(ids))
     return times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ids
