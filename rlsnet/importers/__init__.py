@@ -82,8 +82,10 @@ def _expanded(sources: Sequence[str | Path], out: Path) -> list[Path]:
         if not matched:
             pattern = glob.has_magic(source)
             raise UserError(f"import {source}: {'matches no file' if pattern else 'no such file or folder'}.")
-        for each in matched:
-            found.setdefault(os.path.realpath(each), Path(each))
+        for each in map(Path, matched):
+            within = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if each.is_dir() else []
+            for path in within or [each]:
+                found.setdefault(os.path.realpath(path), path)
     if os.path.realpath(out) in found:
         raise UserError(f"import {out}: is a source and the recording to make; should be another path.")
     return list(found.values())
