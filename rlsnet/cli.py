@@ -24,13 +24,19 @@ VERBS = {
     "train": "train a network; also resumes (resume=RUN) and sweeps (-m)",
     "simulate": "run a network as it is drawn, without training",
     "test": "run a trained network with frozen weights (run=RUN)",
+    "import": "make a recording.zarr of NWB, Phy, ALF, NumPy, MATLAB or HDF5 files (import SOURCE... OUT.zarr)",
     "plot": "draw figures of a run or a recording from what is stored (plot PATH)",
     "report": "put a run's results on one page, an HTML file (report RUN)",
     "compare": "compare runs or the jobs of a sweep, as a table and a page (compare RUNS)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
 }
-# verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
-PLAIN = {"plot": "rlsnet.draw", "report": "rlsnet.report", "compare": "rlsnet.compare", "info": "rlsnet.info"}
+PLAIN = {
+    "import": "rlsnet.importers",
+    "plot": "rlsnet.draw",
+    "report": "rlsnet.report",
+    "compare": "rlsnet.compare",
+    "info": "rlsnet.info",
+}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
@@ -41,6 +47,7 @@ Usage: rlsnet VERB [key=value ...]
 Examples:
   rlsnet train config=tiny                                a few seconds, to see that it works
   rlsnet train                                            4096 neurons learn sinusoids
+  rlsnet import sessions/*.nwb mine.zarr preset=map
   rlsnet train config=mouse_decision recording.path=mine.zarr
   rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
   rlsnet train -m config=tiny rls.penlambda=.4,.8         two runs, each in its own folder
@@ -119,7 +126,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if verb in PLAIN:
         module = importlib.import_module(PLAIN[verb])
-        module.main(*plain_arguments(module.Options, verb, rest))
+        preset = module.base(rest) if hasattr(module, "base") else None
+        module.main(*plain_arguments(module.Options, verb, rest, preset))
         return 0
     return _with_hydra(verb, rest)
 

@@ -130,8 +130,11 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
     plain = [o for o in options if typing.get_origin(o) is not tuple and o is not type(None)]
     if items is not None and isinstance(value, list | tuple):
         if items[-1] is not Ellipsis and len(value) != len(items):
-            raise UserError(f"{key}={value}: should be one value, or two: of excitatory and of inhibitory neurons.")
+            one = "one value, or two: of excitatory and of inhibitory neurons" if plain else f"{len(items)} values"
+            raise UserError(f"{key}={value}: should be {one}.")
         return tuple(_scalar(f"{key}[{index}]", each, [items[0]], rule) for index, each in enumerate(value))
+    if items == (str, ...) and isinstance(value, str) and type(None) in options:
+        return (value,)  # a list of one
     if items is not None and not plain:
         raise UserError(f"{key}={value}: should be a list, such as [a, b].")
     return _scalar(key, value, plain, rule)

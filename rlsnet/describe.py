@@ -71,7 +71,7 @@ def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: S
 
 def _groups(configs: Path) -> list[Path]:
     """The folders of configs/ that a user chooses from."""
-    return sorted(p for p in configs.iterdir() if p.is_dir() and p.name != "hydra")
+    return sorted(p for p in configs.iterdir() if p.is_dir() and p.name not in ("hydra", "import"))
 
 
 def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()) -> str:

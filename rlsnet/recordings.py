@@ -1,22 +1,25 @@
 """Recordings: a recording.zarr with `rate` [C, M, N] in Hz, or `current` in threshold units, read by chunks of units.
 
 NaN is what is not known and not trained: whole units, or single bins. Attributes: bin_ms, and a source in words.
-Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N].
+Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N], `rate_half` [2, C, M, N] of odd and of even trials.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
-from rlsnet import rng, zarrio
+from rlsnet import zarrio
 from rlsnet.config import Config, TrialConfig, UserError
 
 FORMAT = "rlsnet-recording"
+VERSION = 1
 CHUNK_UNITS = 4096
 
 
@@ -53,6 +56,8 @@ class Recording:
         """[n] the units that a network of n neurons takes, in order: all (None), or a random subset."""
         if n > self.n_units:
             raise UserError(f"network.n_neurons={n}: should be at most {self.n_units}, the units of {self.path}; null takes them all.")
+        from rlsnet import rng
+
         return None if n == self.n_units else rng.subset(rng.key(seed, rng.Purpose.SUBSET), n, self.n_units)
 
     def stream(self, units: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -133,3 +138,88 @@ def for_config(config: Config, say: Callable[[str], None], tell: Callable[[int, 
         recording = open_recording(path)
     check_bins(recording, config.trial)
     return recording
+
+
+class Writer:
+    """A recording in the making: units are appended, a few or many at a time, and go to the disk in whole chunks.
+
+    Args:
+      root: the new store.
+      kind: rate or current.
+      conditions: [C] names.
+      time: [M] s, the middle of each bin.
+      halves: whether `append` gets the rates of odd and of even trials too.
+      what: is at time 0, in words.
+    """
+
+    def __init__(self, root: zarr.Group, kind: str, conditions: Sequence[str], time: np.ndarray, halves: bool = False, what: str = ""):
+        self.root, self.kind, self.n_units = root, kind, 0
+        self.shape = (len(conditions), len(time))
+        self.chunk = int(min(CHUNK_UNITS, max(1, zarrio.CHUNK_BYTES // (4 * len(conditions) * len(time)))))
+        self.waiting: dict[str, list[np.ndarray]] = {kind: [], **({"rate_half": []} if halves else {})}
+        self.columns: dict[str, list[np.ndarray]] = {}
+        zarrio.write(root, "condition", np.array(conditions, dtype=str), ["condition"])
+        zarrio.write(root, "time", np.asarray(time, np.float64), ["time"], units="s", long_name=f"time from {what}" if what else "time")
+        if halves:
+            zarrio.write(root, "half", np.array(["odd", "even"]), ["half"])
+
+    def append(self, values: np.ndarray, columns: Mapping[str, np.ndarray], half: np.ndarray | None = None) -> None:
+        """Adds units: values [C, M, n], columns [n, ...] by name (the same ones every time), half [2, C, M, n]."""
+        for name, part in ((self.kind, values), ("rate_half", half)):
+            if part is not None:
+                self.waiting[name].append(np.asarray(part, np.float32))
+        for name, column in columns.items():
+            self.columns.setdefault(name, []).append(np.asarray(column))
+        self.n_units += values.shape[2]
+        if self.n_units - self._written() >= self.chunk:
+            self._flush(self.n_units // self.chunk * self.chunk)
+
+    def finish(self, **attributes: Any) -> None:
+        """Writes what is left, the columns and the attributes."""
+        self._flush(self.n_units)
+        for name, parts in self.columns.items():
+            column = np.concatenate([part.astype(object) if part.dtype.kind in "OU" else part for part in parts])
+            dims = ["unit", "condition"][: column.ndim]
+            units = {"units": "Hz"} if name.endswith("_rate") else {}
+            zarrio.write(self.root, f"unit/{name}", column.astype(str) if column.dtype.kind == "O" else column, dims, **units)
+        self.root.attrs.update({"format": FORMAT, "version": VERSION, **attributes})
+
+    def _written(self) -> int:
+        return self.root[self.kind].shape[2] if self.kind in self.root else 0
+
+    def _flush(self, stop: int) -> None:
+        """Writes the units waiting, up to number `stop`."""
+        start = self._written()
+        if stop == start:
+            return
+        for name, parts in self.waiting.items():
+            whole = np.concatenate(parts, axis=-1)
+            taken, rest = np.split(whole, [stop - start], axis=-1)
+            self.waiting[name] = [rest.copy()]
+            stored = self.root.get(name) or self._create(name, min(self.chunk, stop))
+            stored.resize((*stored.shape[:-1], stop))
+            stored[..., start:stop] = taken
+
+    def _create(self, name: str, chunk: int) -> zarr.Array:
+        """An array of no units yet."""
+        halves = [2] if name == "rate_half" else []
+        what = {"rate_half": "firing rate of odd and of even trials", "rate": "trial-averaged firing rate", "current": "current"}
+        return self.root.create_array(
+            name,
+            shape=(*halves, *self.shape, 0),
+            dtype="float32",
+            chunks=(*(1 for _ in halves), *self.shape, chunk),
+            dimension_names=[*("half" for _ in halves), "condition", "time", "unit"],
+            attributes={"units": "threshold" if name == "current" else "Hz", "long_name": what[name]},
+        )
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, kind: str, conditions: Sequence[str], time: np.ndarray, halves: bool = False, what: str = "", **attributes: Any
+) -> Iterator[Writer]:
+    """A Writer of a new recording.zarr, whole or not at all; arguments as `Writer` has them."""
+    with zarrio.replacing(path) as temporary:
+        writer = Writer(zarr.create_group(str(temporary)), kind, conditions, time, halves, what)
+        yield writer
+        writer.finish(**attributes)

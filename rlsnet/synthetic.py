@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import zarr
 from scipy.ndimage import gaussian_filter1d
 
-from rlsnet import zarrio
-from rlsnet.recordings import CHUNK_UNITS, FORMAT
+from rlsnet import recordings
+from rlsnet.recordings import CHUNK_UNITS
 
 VERSION = 2
 N_UNITS = 66_002
@@ -92,26 +91,14 @@ def make(path: Path, n_units: int, seed: int = 0, tell: Callable[[int, int], Non
     session_region = of_session.choice(len(REGIONS), session[-1] + 1, p=[0.3, 0.2, 0.2, 0.15, 0.1, 0.05])
     session_trials = of_session.integers(*TRIALS, (len(CONDITIONS), session[-1] + 1))
     region, trials = session_region[session], session_trials[:, session]
-    with zarrio.replacing(path) as temporary:
-        attributes = {"format": FORMAT, "bin_ms": BIN_MS, "source": "synthetic stand-in made by rlsnet; not a recording", "seed": seed}
-        root = zarr.create_group(str(temporary), attributes=attributes)
-        shape = (len(CONDITIONS), N_BINS, n_units)
-        rate = root.create_array(
-            "rate",
-            shape=shape,
-            dtype="float32",
-            chunks=(*shape[:2], min(CHUNK_UNITS, n_units)),
-            dimension_names=["condition", "time", "unit"],
-            attributes={"units": "Hz", "long_name": "trial-averaged firing rate"},
-        )
-        for index, part in enumerate(zarrio.chunks(rate, along=2)):
+    source = "synthetic stand-in made by rlsnet; not a recording"
+    time = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
+    with recordings.writing(path, "rate", CONDITIONS, time, what="the go cue", bin_ms=BIN_MS, source=source, seed=seed) as writer:
+        for index, start in enumerate(range(0, n_units, CHUNK_UNITS)):
+            part = slice(start, min(start + CHUNK_UNITS, n_units))
             random = np.random.Generator(np.random.Philox(key=[seed, index]))
             underlying = rates(random, part.stop - part.start, region[part])
-            rate[:, :, part] = observe(random, underlying, trials[:, part]).astype(np.float32)
+            columns = {"session": session[part].astype(np.int32), "region": np.array(REGIONS)[region[part]]}
+            columns["n_trials"] = trials.T[part].astype(np.int32)
+            writer.append(observe(random, underlying, trials[:, part]), columns)
             tell(part.stop, n_units)
-        zarrio.write(root, "condition", np.array(CONDITIONS), ["condition"])
-        time = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
-        zarrio.write(root, "time", time, ["time"], units="s", long_name="time from the go cue")
-        zarrio.write(root, "unit/session", session.astype(np.int32), ["unit"])
-        zarrio.write(root, "unit/region", np.array(REGIONS)[region], ["unit"])
-        zarrio.write(root, "unit/n_trials", trials.T.astype(np.int32), ["unit", "condition"])

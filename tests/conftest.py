@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process that started them
+    os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
 
 import jax
 import numpy as np

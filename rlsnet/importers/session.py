@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsnet.config import UserError
+
 Table = Mapping[str, np.ndarray]  # columns of one length: numbers, or texts as object or str arrays
 
 
@@ -59,3 +61,25 @@ class Ready:
     conditions: tuple[str, ...] | None
     units: Table
     notes: tuple[str, ...] = ()
+
+
+def ordered(session: Session) -> Session:
+    """The session with the spikes of each unit ascending and finite; what that took is among its notes."""
+    times, index = np.asarray(session.times, np.float64), np.asarray(session.index, np.int64)
+    if not len(index) or index[0] != 0 or (np.diff(index) < 0).any() or index[-1] != len(times):
+        raise UserError(f"{session.path}: its units should hold all {len(times):,} spikes, one unit after another; the file is damaged.")
+    notes = list(session.notes)
+    if lost := int((~np.isfinite(times)).sum()):
+        index = np.concatenate([[0], np.cumsum(np.isfinite(times))])[index]
+        times = times[np.isfinite(times)]
+        notes.append(f"{lost:,} spikes without a time left out")
+    back = np.diff(times) < 0
+    inner = index[(index > 0) & (index < len(times))]
+    back[inner - 1] = False  # from one unit to the next
+    if back.any():
+        units = np.unique(np.searchsorted(index, np.flatnonzero(back), side="right") - 1)
+        times = times.copy()
+        for u in units:
+            times[index[u] : index[u + 1]].sort()
+        notes.append(f"spikes of {len(units):,} units put in order")
+    return dataclasses.replace(session, times=times, index=index, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""The README's table of what can be expressed: every line of ours is run."""
+"""What the documentation says can be done, done: every line of the table of features, and models of one's own."""
 
 import os
 import re
@@ -15,36 +15,15 @@ from conftest import compose, small_network, write_network
 from rlsnet import experiment
 from rlsnet.store import Run
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", README, re.MULTILINE)
+DOCS = Path(__file__).parents[1] / "docs"
+ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", (DOCS / "features.md").read_text(), re.MULTILINE)
 LINES = [line for row in ROWS for line in re.findall(r"`([^`]*=[^`]*)`", row)]
 SMALL = shlex.split(
     "network.n_neurons=60 static.out_degree=12 plastic.n_inputs=16 trial.stim_on=10 trial.stim_off=40 trial.duration=200 train.iterations=1"
 )
 
-MINE = """
-import dataclasses
-import numpy as np
-from rlsnet import neurons, targets
-from rlsnet.config import ByClass, LIFConfig, TargetConfig, key
-
-
-@dataclasses.dataclass(frozen=True)
-class Mine(LIFConfig):
-    name: str = key("neuron model", choices=("mine",))
-
-
-@dataclasses.dataclass(frozen=True)
-class StepConfig(TargetConfig):
-    name: str = key("kind of target", choices=("step",))
-    height: float = key("height", "threshold")
-
-
-@targets.currents.register
-def step(target: StepConfig, config, network, calibration, recording, tell):
-    mean = 0 if calibration is None else np.asarray(calibration.mean)
-    return mean + target.height * (np.arange(config.trial.n_points) > 10)[None, :, None] * np.ones((1, 1, network.n_neurons))
-"""
+EXTENDING = (DOCS / "extending.md").read_text()
+MINE, STEP, SOFT = re.findall(r"```(?:python|yaml)\n(.*?)```", EXTENDING, re.DOTALL)
 
 
 def test_the_table_is_found():
@@ -68,13 +47,9 @@ def files(tmp_path, monkeypatch):
         root = zarr.create_group(f"{name}.zarr", attributes={"format": "rlsnet-recording", "bin_ms": 10.0})
         root[array] = values.astype("float32")
     Path("mine.py").write_text(MINE)
-    for group, name, text in (
-        ("neuron", "mine", "name: mine\ntau_m: 12.0\nthreshold: 1.0\nreset: 0.0\nrefractory: 0.2\n"),
-        ("target", "step", "name: step\nheight: 0.3\n"),
-    ):
-        folder = Path("conf") / group
-        folder.mkdir(parents=True)
-        (folder / f"{name}.yaml").write_text(text)
+    for path, text in (("conf/target/step.yaml", STEP), ("conf/neuron/mine.yaml", SOFT)):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text(text)
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -1,0 +1,133 @@
+"""Spikes to units one after the other, ascending within each, from labels or from lists; columns to the units they belong to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsnet.config import UserError
+from rlsnet.importers import tables
+from rlsnet.importers.session import Table
+
+
+def seconds(where: Path | str, times: np.ndarray, sample_rate: float | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """([spikes] s, notes) from times in s, or in samples: whole numbers, of a given rate.
+
+    Args:
+      where: the file, for messages.
+      times: [spikes] as stored.
+      sample_rate: in Hz; None: not known.
+    """
+    times = np.asarray(times)
+    if times.dtype.kind not in "fiu":
+        raise UserError(f"{where}: spike times are {times.dtype}; should be numbers, s or samples.")
+    times = times.reshape(-1)
+    finite = times[np.isfinite(times)] if times.dtype.kind == "f" else times
+    whole = bool(finite.size) and (times.dtype.kind in "iu" or bool(np.all(finite == np.floor(finite))))
+    if not whole:
+        return times.astype(np.float64), ()
+    if sample_rate is None:
+        if finite.size < 20 and times.dtype.kind == "f":  # so few may be whole seconds by chance
+            return times.astype(np.float64), ()
+        raise UserError(
+            f"{where}: spike times are whole numbers, so samples; should come with their rate in Hz: variables.sample_rate=30000."
+        )
+    return times / sample_rate, (f"spike times are samples at {sample_rate:g} Hz",)
+
+
+def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Spikes that come with the label of their unit, as units one after the other.
+
+    Args:
+      where: the file, for messages.
+      times: [spikes] s.
+      labels: [spikes] numbers or texts.
+
+    Returns:
+      (times, index, ids, notes): as in Session, `ids` [U] the labels in ascending order.
+    """
+    labels = tables.as_column(labels)
+    if labels.shape != times.shape:
+        raise UserError(f"{where}: has {times.size:,} spike times, but {labels.size:,} labels of units; should have as many.")
+    if labels.dtype.kind == "f":
+        if not np.all(labels == np.floor(labels)):
+            raise UserError(f"{where}: labels of units are fractions or NaN; should be whole numbers or names.")
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "O":
+        labels = labels.astype(str)
+    ids, owner = _numbered(labels)
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=len(ids))
+    times, index, notes = clean(times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+    return times, index, ids, notes
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct labels ascending, [spikes] the place of each among them), small numbers quickly."""
+    if labels.dtype.kind in "iu" and labels.size and int(labels.min()) >= 0 and int(labels.max()) < 2**24:
+        ids = np.flatnonzero(np.bincount(labels))
+        small: Any = np.uint16 if len(ids) < 2**16 else np.int64  # 16 bits are sorted by radix
+        place = np.zeros(int(labels.max()) + 1, small)
+        place[ids] = np.arange(len(ids))
+        return ids, place[labels]
+    ids, owner = np.unique(labels, return_inverse=True)
+    return ids, owner
+
+
+def listed(where: Path | str, vectors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(times, index) of units that come as one vector of times each, as they are stored."""
+    flat = [np.asarray(vector).reshape(-1) for vector in vectors]
+    for unit, vector in enumerate(flat):
+        if vector.size and vector.dtype.kind not in "fiu":
+            raise UserError(f"{where}: spike times of unit {unit} are {vector.dtype}; should be numbers.")
+    index = np.concatenate([[0], np.cumsum([vector.size for vector in flat])]).astype(np.int64)
+    used = [vector for vector in flat if vector.size]
+    return (np.concatenate(used) if used else np.zeros(0)), index
+
+
+def clean(times: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """(times, index, notes) without times that are no number, ascending within each unit."""
+    notes = []
+    finite = np.isfinite(times)
+    if not finite.all():
+        notes.append(f"{int((~finite).sum()):,} spikes without a time (NaN or infinite) left out")
+        index = np.concatenate([[0], np.cumsum(finite)])[index].astype(np.int64)
+        times = times[finite]
+    falls = np.flatnonzero(np.diff(times) < 0)  # the later one is falls + 1
+    owner = np.searchsorted(index, falls, side="right") - 1
+    unsorted = np.unique(owner[np.searchsorted(index, falls + 1, side="right") - 1 == owner])
+    if unsorted.size:
+        times = times.copy()
+        for unit in unsorted:
+            times[index[unit] : index[unit + 1]].sort()
+        notes.append(f"spike times of {unsorted.size:,} units were not ascending: sorted")
+    negative = int((times < 0).sum())
+    if negative:
+        notes.append(f"{negative:,} spikes at negative times")
+    return np.ascontiguousarray(times, np.float64), index, tuple(notes)
+
+
+def placed(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(index, ids) with the units `known` that have no spikes put in; both kinds of `ids` ascending, as `group` gives them."""
+    every = np.union1d(ids, known.astype(ids.dtype if ids.dtype.kind in "iu" and len(ids) else known.dtype))
+    counts = np.zeros(len(every), np.int64)
+    counts[np.searchsorted(every, ids)] = np.diff(index)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), every
+
+
+def aligned(columns: Table, key: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of a table that belong to units `wanted`, by its column `key`; unknown ones are NaN, False or ''."""
+    rows = {each: row for row, each in enumerate(key.tolist())}
+    found = np.array([rows.get(each, -1) for each in wanted.tolist()], np.int64)
+    out = {}
+    for name, column in columns.items():
+        taken = column[found] if len(column) else np.full(len(wanted), math.nan)
+        if (found < 0).any():
+            taken = taken.astype(np.float64) if taken.dtype.kind in "iu" else taken.copy()
+            taken[found < 0] = {"f": math.nan, "b": False}.get(taken.dtype.kind, "")
+        out[name] = taken
+    return out

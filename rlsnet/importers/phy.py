@@ -1,0 +1,156 @@
+"""Folders that Kilosort writes and Phy edits: spikes in samples, their clusters, labels of clusters. No library of theirs is needed.
+
+Columns of the units: id (the cluster), label, channel and depth, and whatever the cluster_*.tsv files have (group, KSLabel, Amplitude,
+...). Trials come from a table beside, `trials_table`, or trials.csv in the folder, in s of the same clock.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+
+from rlsnet.config import UserError
+from rlsnet.importers import byunit, tables
+from rlsnet.importers.named import Names
+from rlsnet.importers.options import Options
+from rlsnet.importers.session import Session
+
+KEYS = ("cluster_id", "id")  # the column of clusters in cluster_*.tsv
+LABELS = ("group", "KSLabel", "label")  # where a label is looked for, unless `labels` says it
+UNSORTED = "unsorted"  # what Phy calls clusters that nobody has judged
+GENERIC = ("kilosort", "phy", "sorter_output", "sorting", "output", "ks")  # folder names that do not tell sessions apart
+
+
+def matches(path: Path) -> bool:
+    """Whether a source is a folder with spikes of clusters."""
+    return path.is_dir() and any((path / name).is_file() for name in ("spike_clusters.npy", "spike_templates.npy", "params.py"))
+
+
+def read(path: Path, options: Options) -> Session:
+    """The session in a folder; raises UserError where files are missing, damaged or do not fit together."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; should be one of Kilosort or Phy, with spike_times.npy and spike_clusters.npy.")
+    samples, clusters, notes = _spikes(path)
+    given = Names(path, {}, options.variables or {}).number("sample_rate")
+    rate = _sample_rate(path / "params.py") if given is None else given
+    times, said = byunit.seconds(path / "spike_times.npy", samples, rate)
+    times, index, ids, more = byunit.group(path, times, clusters)
+    columns, words = _columns(path, ids, options.labels)
+    units = {"id": ids} | _places(path, clusters, ids, columns) | columns
+    trials, note = tables.need_trials(path, options.trials_table)
+    parent = path.resolve()
+    name = parent.name if not parent.name.lower().startswith(GENERIC) else f"{parent.parent.name}/{parent.name}"
+    return Session(name, path, times, index, units, trials, notes=(*notes, *said, *more, *words, note))
+
+
+def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """([spikes] samples, [spikes] clusters, notes); before Phy has been there the clusters are the templates."""
+    name = "spike_clusters.npy" if (path / "spike_clusters.npy").is_file() else "spike_templates.npy"
+    for each in ("spike_times.npy", name):
+        if not (path / each).is_file():
+            raise UserError(f"{path}: has no {each}; should have spike_times.npy and spike_clusters.npy, as Kilosort writes them.")
+    times, clusters = (tables.as_column(tables.load_npy(path / each)) for each in ("spike_times.npy", name))
+    for each, values in (("spike_times.npy", times), (name, clusters)):
+        if values.ndim != 1 or values.dtype.kind not in "fiu":
+            raise UserError(f"{path / each}: holds {values.dtype} {list(values.shape)}; should be one number a spike.")
+    if times.dtype.kind == "f" and not np.all(times == np.floor(times), where=np.isfinite(times)):
+        raise UserError(f"{path / 'spike_times.npy'}: holds fractions; should be whole numbers, samples, as Kilosort writes them.")
+    return times, clusters, () if name == "spike_clusters.npy" else ("no spike_clusters.npy: units are the templates",)
+
+
+def _sample_rate(path: Path) -> float:
+    """sample_rate in params.py, which is read, never run."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so the sample rate is not known; should be given: variables.sample_rate=30000.")
+    with tables.reading(path):
+        module = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
+    for line in module.body:
+        if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "sample_rate" for t in line.targets):
+            try:
+                rate = float(ast.literal_eval(line.value))
+            except (ValueError, TypeError):
+                break
+            if rate > 0:
+                return rate
+            break
+    raise UserError(f"{path}: has no line sample_rate = 30000.; should have, or it be given: variables.sample_rate=30000.")
+
+
+def _cluster_tables(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Tables with a column of clusters, by the name of their file; cluster_info, which repeats the others, first."""
+    files = sorted({*path.glob("cluster*.tsv"), *path.glob("cluster*.csv")}, key=lambda file: (not file.stem.endswith("info"), file.name))
+    found = {file.name: tables.read_table(file) for file in files}
+    return {name: table for name, table in found.items() if set(KEYS) & set(table) and len(next(iter(table.values())))}
+
+
+def _columns(path: Path, ids: np.ndarray, labels: str | None) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """([U] columns of the clusters that have spikes, `label` among them, notes)."""
+    columns: dict[str, np.ndarray] = {}
+    listed: set[int] = set()
+    for name, table in _cluster_tables(path).items():
+        key_name = next(key for key in KEYS if key in table)
+        key = table[key_name]
+        if key.dtype.kind not in "iu":
+            raise UserError(f"{path / name}: column {key_name} should hold the numbers of clusters.")
+        listed |= set(key.tolist())
+        columns |= byunit.aligned({column: values for column, values in table.items() if column not in KEYS}, key, ids)
+    silent = len(listed - set(ids.tolist()))
+    notes = (f"{silent:,} clusters of the tables have no spikes, as after a merge: left out",) if silent else ()
+    label, note = _label(path, columns, labels, len(ids))
+    return columns | {"label": label}, (*notes, *note)
+
+
+def _label(path: Path, columns: dict[str, np.ndarray], chosen: str | None, units: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """([U] label of each unit, a note on where it is from); raises UserError where the chosen column is not there."""
+    if chosen is not None:
+        if chosen not in columns:
+            have = ", ".join(columns) or "none"
+            raise UserError(f"labels={chosen}: the cluster_*.tsv files of {path} have no such column; they have {have}.")
+        return _texts(columns[chosen]), ()
+    for name in LABELS:
+        values = _texts(columns[name]) if name in columns else np.zeros(0, object)
+        if np.any(values != UNSORTED):
+            return values, (f"label is {name} of the cluster tables",)
+    why = "all clusters are unsorted" if "group" in columns else "there is no cluster_group.tsv or cluster_KSLabel.tsv"
+    return np.full(units, UNSORTED, object), (f"{why}: label is {UNSORTED}",)
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """Labels as texts, unsorted where a cluster has none; numbers stay."""
+    if values.dtype.kind == "f" and np.isnan(values).all():
+        values = np.full(len(values), "", object)
+    return np.array([each or UNSORTED for each in values], object) if values.dtype.kind == "O" else values
+
+
+def _places(path: Path, clusters: np.ndarray, ids: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns channel and depth (um along the probe): those of cluster_info.tsv, or of the template that a cluster has most spikes of."""
+    names = {"channel": ("channel", "ch"), "depth": ("depth",)}
+    found = {to: columns[name] for to, options in names.items() for name in options if name in columns}
+    files = [path / f"{name}.npy" for name in ("spike_templates", "templates", "channel_positions")]
+    if len(found) == 2 or not all(file.is_file() for file in files):
+        return found
+    templates = tables.as_column(tables.load_npy(files[0])).astype(np.int64)
+    shapes, positions = tables.load_npy(files[1]), tables.load_npy(files[2])
+    if templates.shape != clusters.shape or shapes.ndim != 3 or positions.ndim != 2 or not templates.size or templates.max() >= len(shapes):
+        return found
+    peak = np.ptp(shapes, axis=1).argmax(axis=1)
+    if (path / "template_ind.npy").is_file() and (inside := tables.load_npy(path / "template_ind.npy")).shape == shapes.shape[::2]:
+        peak = inside[np.arange(len(peak)), peak].astype(np.int64)  # templates of a few channels each
+    row = np.searchsorted(ids, clusters)
+    pairs, spikes = np.unique(row * len(shapes) + templates, return_counts=True)
+    order = np.argsort(spikes, kind="stable")  # the commonest template of a cluster is written last
+    main = np.zeros(len(ids), np.int64)
+    main[pairs[order] // len(shapes)] = pairs[order] % len(shapes)
+    channel = peak[main]
+    depth = np.where(channel < len(positions), positions[np.minimum(channel, len(positions) - 1), 1], np.nan)
+    return {"channel": _site(path, channel), "depth": depth} | found
+
+
+def _site(path: Path, channel: np.ndarray) -> np.ndarray:
+    """Channels of the file that was sorted, out of rows of the probe."""
+    if not (path / "channel_map.npy").is_file():
+        return channel
+    sites = tables.as_column(tables.load_npy(path / "channel_map.npy"))
+    return sites[channel] if sites.size and channel.max(initial=0) < len(sites) else channel

@@ -1,0 +1,110 @@
+"""The filter language against the same words run by Python, row by row; what it refuses, and how it says so."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rlsnet.config import UserError
+from rlsnet.importers import filters
+
+TABLE = {
+    "side": np.array(["left", "right", "left", "right", "left"], dtype=object),
+    "outcome": np.array(["hit", "hit", "miss", "ignore", "hit"]),
+    "onset": np.array(["N/A", "1.891", "2.5", "N/A", "0.4"], dtype=object),
+    "contrast": np.array([0.25, np.nan, 1.0, 0.0, np.nan]),
+    "trial": np.arange(1, 6),
+    "early": np.array([True, False, False, True, False]),
+    "word": np.array(["True", "False", "true", "false", "FALSE"]),
+    "gap": np.array(["a", "", None, "nan", float("nan")], dtype=object),
+}
+
+
+def rows(text):
+    return np.flatnonzero(filters.keep(text, TABLE, 5, "trials", "x.nwb")).tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "side == 'left'",
+        "side=='left' and outcome=='hit'",
+        "side == 'left' or outcome == 'hit' and not early",
+        "outcome in ['hit', 'miss']",
+        "outcome not in ('hit', 'miss')",
+        "trial in [1, 5]",
+        "1 < trial <= 4",
+        "2 <= trial != 3",
+        "trial >= -1 and contrast > .1",
+        "contrast != 1",
+        "not contrast > 0.1",
+        "early",
+        "not early and trial > 2",
+        "early == True",
+        "'left' == side",
+        "side < 'm'",
+        "True",
+    ],
+)
+def test_a_filter_means_what_python_means(text):
+    expected = [i for i in range(5) if eval(text, {}, {name: column[i] for name, column in TABLE.items()})]
+    assert rows(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("onset == 'N/A'", [0, 3]),
+        ("onset > 1", [1, 2]),
+        ("onset == 2.5", [2]),
+        ("onset != 2.5", [0, 1, 3, 4]),
+        ("onset in ['N/A', 0.4]", [0, 3, 4]),
+        ("trial == '3'", [2]),
+        ("trial == 'left'", []),
+        ("contrast == None", [1, 4]),
+        ("contrast is not None", [0, 2, 3]),
+        ("contrast != nan", [0, 2, 3]),
+        ("gap == None", [1, 2, 3, 4]),
+        ("word", [0, 2]),
+        ("word == True", [0, 2]),
+        ("early == 'true'", [0, 3]),
+        ("", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_texts_numbers_and_what_is_missing(text, expected):
+    assert rows(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "sid == 'left'",
+            "trials=sid == 'left': x.nwb has no sid; it has contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
+        ),
+        ("side = 'left'", "one = is an assignment"),
+        ("side ==", "cannot be read as a filter"),
+        ("__import__('os').system('true')", "does not go there"),
+        ("side.upper() == 'LEFT'", "side.upper() does not go there"),
+        ("[x for x in side]", "does not go there"),
+        ("trial + 1 == 2", "trial + 1 does not go there"),
+        ("side in outcome", "outcome does not go there"),
+        ("side", "side in x.nwb is not true or false"),
+        ("trial < 'left'", "a number and a text"),
+        ("contrast < None", "None does not go there"),
+        ("lambda: 0", "does not go there"),
+    ],
+)
+def test_what_is_no_filter_is_refused(text, said):
+    with pytest.raises(UserError) as error:
+        rows(text)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_numbers_out_of_texts():
+    assert [x if math.isfinite(x) else None for x in filters.numbers(TABLE["onset"])] == [None, 1.891, 2.5, None, 0.4]
+
+
+def test_what_columns_hold_is_told():
+    said = filters.values("side == 'up' and trial > 9 and contrast > 2", TABLE)
+    assert said == "side is 'left', 'right'; trial is 1, 2, 3, 4, 5; contrast is 0, 0.25, 1, nan"
