@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,18 +15,21 @@ import numpy as np
 import zarr
 from jax import Array, lax
 
-from rlsnet import scores, simulate, zarrio
-from rlsnet.config import Config, UserError
+from rlsnet import perturb, scores, simulate, zarrio
+from rlsnet.config import Config
 from rlsnet.network import Network
+from rlsnet.perturb import choose
 from rlsnet.progress import Progress
-from rlsnet.recordings import Recording
+from rlsnet.recordings import HALVES, Recording
 from rlsnet.simulate import Dynamics, Keys
-from rlsnet.store import Run
 from rlsnet.train import compiled
 
 log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-test"
+COLUMNS = ("region", "session")  # of a recording's units that go along
+SCORES = ("current_correlation", *scores.RATE_SCORES)
+BLOCK = 4096  # neurons
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["counts", "current", "words"], meta_fields=[])
@@ -69,36 +74,10 @@ def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return step, place % 32 * words.shape[1] + place // 32
 
 
-def choose(which: str | None, excitatory: np.ndarray) -> np.ndarray:
-    """[n] the neurons that test.neurons names, in ascending order; raises UserError.
-
-    Args:
-      which: None for all, or indices, ranges, exc and inh with commas between them.
-      excitatory: [N] bool.
-    """
-    n = len(excitatory)
-    if which is None:
-        return np.arange(n)
-    found = np.zeros(n, bool)
-    for item in map(str.strip, which.split(",")):
-        if item in ("exc", "inh"):
-            found |= excitatory == (item == "exc")
-            continue
-        start, colon, stop = item.partition(":")
-        end = int(stop or n) if colon else int(start) + 1
-        if end > n:
-            right = f"a range within 0:{n}" if colon else f"0 to {n - 1}"
-            raise UserError(f"test.neurons={item}: reaches beyond the {n} neurons; should be {right}.")
-        found[int(start or 0) : end] = True
-    if not found.any():
-        raise UserError(f"test.neurons={which}: chooses no neuron of {n}; should be at least one, such as 0:100.")
-    return np.flatnonzero(found)
-
-
 def evaluate(
-    config: Config, network: Network, w: Array, target: np.ndarray, recording: Recording | None, run: Run, show: Progress, **about: object
+    config: Config, network: Network, w: Array, target: np.ndarray, recording: Recording | None, path: Path, show: Progress, **about: object
 ) -> None:
-    """Runs test.trials trials of each condition, one after another, and writes test.zarr, whole or not at all.
+    """Runs test.trials trials of each condition, one after another, and writes a test.zarr, whole or not at all.
 
     What is stored is of test.neurons; all neurons are simulated.
 
@@ -110,55 +89,100 @@ def evaluate(
       w: [G, L, S] plastic weights.
       target: [C, M, N] currents wanted, NaN where not trained.
       recording: what they come from, if it was recorded.
-      run: the folder that takes test.zarr.
+      path: the store to be written.
       show: progress display.
       about: attributes of the store, such as the iteration of the weights.
     """
     dynamics, trials = Dynamics.of(config), config.test.trials
     keys = Keys.create(config.seed, simulate.TESTING)
-    neurons = choose(config.test.neurons, np.asarray(network.excitatory))
+    excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
+    neurons = choose(config.test.neurons, excitatory, region)
+    perturbation = perturb.of(config, excitatory, region, simulate.TESTING)
+    keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one, seconds = compiled(run_trial, dynamics, config.test.spikes, network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", seconds)
-    with zarrio.replacing(run.test) as temporary, show.counting("trials") as tell:
+    with zarrio.replacing(path) as temporary, show.counting("trials") as tell:
         root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "dt_ms": config.trial.dt, "trials": trials, **about})
-        root.attrs["n_neurons"] = network.n_neurons
+        root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
         names = [str(c) for c in range(len(target))] if recording is None else list(recording.conditions)
-        out = _Output(root, config, network, names, neurons)
-        rates = (
-            None if recording is None or recording.kind != "rate" else recorded_rates(recording, network.n_neurons, config.seed, neurons)
-        )
+        recorded = None
+        if recording is not None and recording.kind == "rate":
+            recorded = Recorded.of(recording, network.n_neurons, config.seed, neurons)
+            root.attrs["trained_on"] = recording.half or "all"
+        out = _Output(root, config, network, names, neurons, recorded)
+        if perturbation is not None:
+            root.attrs["perturb"] = perturbation.about(config.trial)
+            zarrio.write(root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
         for condition in range(len(target)):
             shape = target.shape[1], len(neurons)
-            counts = np.zeros(shape, np.int64)
+            counts = np.zeros((2, *shape), np.int64)
             mean, squares = np.zeros(shape), np.zeros(shape)
             for trial in range(trials):
                 result = jax.device_get(one(network, w, keys, jnp.int32(trial), jnp.int32(condition), chosen))
-                counts += result.counts
+                counts[trial % 2] += result.counts
                 difference = result.current - mean
                 mean += difference / (trial + 1)
                 squares += difference * (result.current - mean)
                 out.add_spikes(result.words)
                 tell(condition * trials + trial + 1, len(target) * trials)
-            rate = None if rates is None else rates[condition]
             wanted = target[condition] if chosen is None else target[condition][:, neurons]
-            out.add_condition(condition, counts, mean, np.sqrt(squares / max(1, trials - 1)), wanted, rate)
+            out.add_condition(condition, counts, mean, np.sqrt(squares / max(1, trials - 1)), wanted)
         out.finish()
 
 
-def recorded_rates(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> np.ndarray:
-    """[C, M, len(neurons)] float32 rates of the units that those neurons of a network of n stand for."""
+def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
+    """[n] names of the regions that the neurons of a network stand for; None where they are not known."""
+    names = None if recording is None else recording.column("region")
+    if recording is None or names is None:
+        return None
     units = recording.choose(n, seed)
-    units = neurons if units is None else units[neurons]
-    return np.concatenate([block.astype(np.float32) for block in recording.stream(units)], axis=2)
+    return (names if units is None else names[units]).astype(str)
+
+
+def fingerprint(w: Array) -> str:
+    """A hash of weights, to know whether two results are of the same."""
+    return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a recording of rates knows of n neurons.
+
+    target: [C, M, n] Hz, what was trained on.
+    heldout: [C, M, n] Hz, of the trials that were not; or None.
+    halves: [C, M, n] Hz, of odd and of even trials; or None.
+    columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
+    """
+
+    target: np.ndarray
+    heldout: np.ndarray | None
+    halves: tuple[np.ndarray, np.ndarray] | None
+    columns: dict[str, np.ndarray]
+
+    @staticmethod
+    def of(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> Recorded:
+        """Of those neurons of a network of n."""
+        units = recording.choose(n, seed)
+        units = neurons if units is None else units[neurons]
+        columns = {"unit": units, **{name: values[units] for name in COLUMNS if (values := recording.column(name)) is not None}}
+        if recording.halves is None:
+            return Recorded(recording.read(units), None, None, columns)
+        odd, even = (recording.read(units, half) for half in HALVES)
+        if recording.half is None:
+            return Recorded(recording.read(units), None, (odd, even), columns)
+        trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
+        return Recorded(trained, heldout, (odd, even), columns)
 
 
 class _Output:
     """The arrays of a test.zarr and how they are filled, for some neurons; opens in xarray."""
 
-    def __init__(self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray):
+    def __init__(
+        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: Recorded | None
+    ):
         trial, n = config.trial, len(neurons)
-        self.root, self.trial, self.trials = root, trial, config.test.trials
+        self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
         self.kept = np.isin(np.arange(network.n_neurons), neurons)
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
         zarrio.write(root, "condition", np.array(conditions), ["condition"])
@@ -166,7 +190,9 @@ class _Output:
         zarrio.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
         zarrio.write(root, "neuron", neurons, ["neuron"])
         zarrio.write(root, "excitatory", np.asarray(network.excitatory)[neurons], ["neuron"])
-        self.ends = [0]
+        for name, values in {} if recorded is None else recorded.columns.items():
+            zarrio.write(root, name, values, ["neuron"])
+        self.ends, self.by_name = [0], dict[str, np.ndarray]()
         if config.test.spikes:
             for name, meaning in (("step", "time step of a spike; times dt_ms is its time in the trial"), ("neuron", "who spiked")):
                 root.create_array(
@@ -190,26 +216,39 @@ class _Output:
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
     def finish(self) -> None:
-        """Writes where each trial's spikes start and end, conditions one after the other."""
+        """Writes where each trial's spikes start and end, conditions one after the other, and the summary of the scores."""
         if len(self.ends) > 1:
             zarrio.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
+        found = {name: self.root[name][...] for name in SCORES if name in self.root}
+        excitatory, names = self.root["excitatory"][...], [str(name) for name in self.root["condition"][...]]
+        region = None if self.recorded is None else self.recorded.columns.get("region")
+        self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
 
-    def add_condition(
-        self, condition: int, counts: np.ndarray, mean: np.ndarray, sd: np.ndarray, target: np.ndarray, rate: np.ndarray | None
-    ) -> None:
-        """Writes the averages and scores of one condition; all arguments are [M, n], the rate recorded or None."""
-        psth = counts * (1000 / (self.trials * self.trial.learn_every))
+    def add_condition(self, condition: int, counts: np.ndarray, mean: np.ndarray, sd: np.ndarray, target: np.ndarray) -> None:
+        """Writes the averages and scores of one condition; counts of odd and of even trials are [2, M, n], all else is [M, n]."""
+        spikes, recorded = counts.sum(axis=0), self.recorded
+        psth = spikes * (1000 / (self.trials * self.trial.learn_every))
         self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
         self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
         self._put("current_sd", condition, sd, units="threshold", long_name="s.d. over trials of the current's mean in a bin")
         self._put("current_target", condition, target, units="threshold", long_name="target current")
         score = scores.current_correlation(self.trial, jnp.asarray(mean, jnp.float32), jnp.asarray(target, jnp.float32))
         self._put("current_correlation", condition, score, long_name="correlation of target and windowed mean current")
-        self._put("rate", condition, counts.sum(axis=0) * (1000 / (self.trials * self.trial.duration)), units="Hz", long_name="mean rate")
-        if rate is not None:
-            self._put("rate_target", condition, rate, units="Hz", long_name="recorded firing rate")
-            score = scores.current_correlation(self.trial, jnp.asarray(psth, jnp.float32), jnp.asarray(rate))
-            self._put("rate_correlation", condition, score, long_name="correlation of recorded and windowed model rate")
+        self._put("rate", condition, spikes.sum(axis=0) * (1000 / (self.trials * self.trial.duration)), units="Hz", long_name="mean rate")
+        if recorded is None:
+            return
+        self._put("rate_target", condition, recorded.target[condition], units="Hz", long_name="recorded firing rate, trained on")
+        if recorded.heldout is not None:
+            self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
+        for part in range(0, psth.shape[1], BLOCK):  # in blocks of neurons, as sums are in float64
+            mine = condition, slice(None), slice(part, part + BLOCK)
+            heldout = None if recorded.heldout is None else recorded.heldout[mine]
+            halves = None if recorded.halves is None else (recorded.halves[0][mine], recorded.halves[1][mine])
+            found = scores.rate_scores(self.trial, counts[:, :, mine[2]], self.trials, recorded.target[mine], heldout, halves)
+            for name, values in found.items():
+                self.by_name.setdefault(name, np.empty(psth.shape[1]))[mine[2]] = values
+        for name, values in self.by_name.items():
+            self._put(name, condition, values, long_name=scores.RATE_SCORES[name], **({"units": "Hz"} if name == "rate_error" else {}))
 
     def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
         """One condition's slice of a float32 array [C, M, n] or [C, n], created at the first."""

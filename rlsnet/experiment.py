@@ -12,9 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import yaml
+import zarr
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
-from rlsnet.config import Config, UserError
+from rlsnet import effects, engine, evaluate, memory, network, recordings, rls, scores, store, tables, targets, train, wiring, zarrio
+from rlsnet.config import Config, NoPerturbConfig, UserError, WindowConfig
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
@@ -26,7 +27,7 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = tuple("train. test. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
+MAY_CHANGE = tuple("train. test. perturb. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Prepared:
     weight: [N, L] initial plastic weights.
     target: [C, M, N] currents.
     recording: the rates behind the target, if any.
+    rate: [C, N] Hz, their means over time; or None.
     seconds: what the network and the targets took.
     """
 
@@ -44,6 +46,7 @@ class Prepared:
     weight: np.ndarray
     target: np.ndarray
     recording: Recording | None
+    rate: np.ndarray | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
@@ -52,6 +55,8 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     load = config.network.load
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
+    if given_target and config.recording.half is not None:
+        raise UserError(f"recording.half={config.recording.half}: should be null, as {load} brings its own target.")
     if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
@@ -79,7 +84,15 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     network.check_conditions(net, len(target))
     seconds = drawn - start, time.perf_counter() - drawn
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, seconds)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, _mean_rates(config, net, recording), seconds)
+
+
+def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:
+    """[C, N] float32 Hz, mean over time of the recorded rates that are trained on, NaN where none is known."""
+    if recording is None or recording.kind != "rate":
+        return None
+    blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
+    return np.concatenate([scores.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
 
 
 def reopen(config: Config, run: Run) -> Prepared:
@@ -90,27 +103,46 @@ def reopen(config: Config, run: Run) -> Prepared:
     net, weight, target = network.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; it should be there, currents of shape [C, M, N].")
-    return Prepared(net, weight, target, None)
+    stored = zarrio.open_group(run.network, "run", network.FORMAT).get("recorded_rate")
+    return Prepared(net, weight, target, None, None if stored is None else zarrio.read(stored))
 
 
 def save_network(run: Run, ready: Prepared) -> None:
-    """Writes network.zarr, with the path of the recording that the targets were made from."""
-    source = {} if ready.recording is None else {"recording": str(ready.recording.path.resolve())}
-    network.save(run.network, ready.network, ready.weight, ready.target, **source)
+    """Writes network.zarr, with the path of the recording that the targets were made from, its fingerprint and which half it was."""
+    recording = ready.recording
+    source: dict[str, str | None] = {}
+    if recording is not None:
+        source = {"recording": str(recording.path.resolve()), "recording_half": recording.half}
+        source["recording_fingerprint"] = recording.fingerprint
+    network.save(run.network, ready.network, ready.weight, ready.target, ready.rate, **source)
 
 
 def find_recording(config: Config, run: Run) -> Recording | None:
-    """The recording that a run's targets were made from, or None where there was none or it is not to be found."""
-    made_from = zarrio.open_group(run.network, "run", network.FORMAT).attrs.get("recording")
+    """The recording that a run's targets were made from, or None where there was none or it has moved without our knowing.
+
+    Raises:
+      UserError: it is not where the command line says, or is another one while half of its trials are to be held out.
+    """
+    about = zarrio.open_group(run.network, "run", network.FORMAT).attrs
+    made_from, half = about.get("recording"), about.get("recording_half")
     if made_from is None:
         return None
-    for path in (config.recording.path, made_from):
-        if path is not None and Path(path).exists():
-            recording = recordings.open_recording(path, config.target.recorded or "rate")
-            recordings.check_bins(recording, config.trial)
-            return recording
-    log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
-    return None
+    given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
+    candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
+    if given is not None:
+        candidates = [given]  # which says so itself if it is not there
+    if not candidates:
+        log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
+        return None
+    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").training_on(half)
+    recordings.check_bins(recording, config.trial)
+    if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
+        if half is not None:
+            raise UserError(
+                f"recording.path={recording.path}: is not what {run.path} was trained on; should be, as its {half} trials may be others."
+            )
+        log.warning("The recording %s is not what %s was trained on: its rates differ.", recording.path, run.path)
+    return recording
 
 
 def start(config: Config, run: Run) -> Progress:
@@ -149,7 +181,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             save_network(run, ready)
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
-        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
+        recorded = None if ready.rate is None else jnp.asarray(ready.rate, ready.network.bias.dtype)
+        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, recorded)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
@@ -164,7 +197,9 @@ def run_simulation(config: Config, run: Run) -> None:
         save_network(run, ready)
         run.save_config(config)
         w = jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size))
-        _evaluate(config, ready, w, run, show, 0)
+        _evaluate(dataclasses.replace(config, perturb=NoPerturbConfig("none")), ready, w, run, show, 0)
+        if isinstance(config.perturb, WindowConfig):
+            _perturb(config, config.perturb, ready, w, run, show, 0)
 
 
 def run_test(config: Config, run: Run) -> None:
@@ -176,7 +211,12 @@ def run_test(config: Config, run: Run) -> None:
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)
-        _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
+            _refuse_other_half(path, about.get("config", {}), ready.recording)
+        iteration = int(about.get("iteration", 0))
+        if isinstance(config.perturb, WindowConfig):
+            _perturb(config, config.perturb, ready, w, run, show, iteration)
+        else:
+            _evaluate(config, ready, w, run, show, iteration)
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
@@ -187,9 +227,20 @@ def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) ->
         log.warning("%s is of a network drawn otherwise (%s); here its weights are put on other synapses.", path, ", ".join(differ))
 
 
+def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording | None) -> None:
+    """Raises UserError where weights of another run may have been trained on what counts as held out here."""
+    half = None if recording is None else recording.half
+    trained = theirs.get("recording", {}).get("half")
+    if half is not None and trained != half:
+        raise UserError(
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; should be one"
+            f" trained with recording.half={half}."
+        )
+
+
 def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
     began = time.perf_counter()
-    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run, show, iteration=iteration)
+    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run.test, show, iteration=iteration)
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
     excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
@@ -198,8 +249,34 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:
-        log.info("Rate correlation %s.", _mean(results["rate_correlation"][...]))
+        log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
+        log.info("%s", tables.of_scores(results.attrs["scores"]))
     log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+
+
+def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+    """Runs the trials of the test with a perturbation, stores the result and says what changed."""
+    began, path = time.perf_counter(), run.perturbed / f"{settings.result}.zarr"
+    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, path, show, iteration=iteration)
+    perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
+    log.info("Perturbed: %s.", effects.in_words(perturbed))
+    if not run.test.exists():
+        log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
+    else:
+        test = zarrio.open_group(run.test, "run", evaluate.FORMAT)
+        if differ := effects.differences(test, perturbed):
+            log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
+        log.info("%s", effects.rates_table(effects.Effect.of(test, perturbed)))
+        log.info("%s", effects.scores_table(test, perturbed))
+    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", path, time.perf_counter() - began, run.path)
+
+
+def _heldout(results: zarr.Group) -> str:
+    """What was compared with what, in words."""
+    trained = results.attrs["trained_on"]
+    if trained == "all":
+        return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
+    return f" with the {trained} trials, which were trained on, {_mean(results['heldout_correlation'][...])} with those held out"
 
 
 def _mean(values: np.ndarray) -> str:

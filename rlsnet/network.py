@@ -363,7 +363,9 @@ def group_size_of(group: zarr.Group, where: str) -> int:
     return size
 
 
-def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray, **attributes: Any) -> None:
+def save(
+    path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
+) -> None:
     """Writes a network.zarr, whole or not at all.
 
     Args:
@@ -371,6 +373,7 @@ def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray, *
       network: wiring and neurons.
       weight: [N, X+L] initial weights of feed-forward and plastic inputs.
       target: [C, M, N] target currents.
+      recorded_rate: [C, N] Hz, means over time of the rates that the target was made from; or None.
       **attributes: more attributes of its root.
     """
     n, x = network.n_neurons, network.n_feedforward
@@ -401,3 +404,5 @@ def save(path: Path, network: Network, weight: np.ndarray, target: np.ndarray, *
         if network.stimulus is not None:
             zarrio.write(root, "stimulus", network.stimulus, ["condition", "bin", "neuron"], along=2, units="threshold")
         zarrio.write(root, "target", target, ["condition", "time", "neuron"], along=2, units="threshold")
+        if recorded_rate is not None:
+            zarrio.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")

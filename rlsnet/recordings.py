@@ -1,13 +1,15 @@
 """Recordings: a recording.zarr with `rate` [C, M, N] in Hz, or `current` in threshold units, read by chunks of units.
 
 NaN is what is not known and not trained: whole units, or single bins. Attributes: bin_ms, and a source in words.
-Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N], `rate_half` [2, C, M, N] of odd and of even trials.
+Optional: `condition` [C] names, `time` [M] in s, columns `unit/*` [N], and `rate_half` [2, C, M, N], the rates of each unit's
+odd-numbered and of its even-numbered trials.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from rlsnet.config import Config, TrialConfig, UserError
 FORMAT = "rlsnet-recording"
 VERSION = 1
 CHUNK_UNITS = 4096
+HALVES = ("odd", "even")  # of the trials, in the order of rate_half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Recording:
     bin_ms: length of a bin.
     source: where it comes from, in words.
     conditions: [C] their names.
+    halves: [2, C, M, N] Hz, rates of odd- and of even-numbered trials; or None.
+    half: which of these is trained on, odd or even; None: all trials.
     """
 
     path: Path
@@ -41,6 +46,8 @@ class Recording:
     bin_ms: float
     source: str
     conditions: tuple[str, ...]
+    halves: zarr.Array | None = None
+    half: str | None = None
 
     @property
     def n_conditions(self) -> int:
@@ -60,15 +67,46 @@ class Recording:
 
         return None if n == self.n_units else rng.subset(rng.key(seed, rng.Purpose.SUBSET), n, self.n_units)
 
-    def stream(self, units: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Blocks [C, M, n] float64 of consecutive units (of those chosen), each checked: not infinite and, for rates, not negative."""
-        for part in zarrio.chunks(self.values, along=2):
+    def column(self, name: str) -> np.ndarray | None:
+        """[N] unit/NAME, such as region or session; None where the recording does not have it."""
+        group = zarr.open_group(str(self.path), mode="r")
+        if f"unit/{name}" not in group:
+            return None
+        return zarrio.read(zarrio.array(group, f"unit/{name}", [self.n_units], "TUOiuf", str(self.path)))
+
+    def training_on(self, half: str | None) -> Recording:
+        """This recording with `stream` giving the rates of half of the trials; raises UserError where it does not have them."""
+        if half is not None and self.halves is None:
+            raise UserError(f"recording.half={half}: {self.path} has no array rate_half; should be null, to train on all trials.")
+        return dataclasses.replace(self, half=half)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what training may see of the first units, to know a recording again under another path."""
+        one = slice(0, self.values.chunks[2])
+        digest = hashlib.sha256(str(self.values.shape).encode())
+        digest.update(zarrio.read(self.values, (slice(None), slice(None), one)).tobytes())
+        if self.halves is not None:
+            digest.update(zarrio.read(self.halves, (slice(None), slice(None), slice(None), one)).tobytes())
+        return digest.hexdigest()[:16]
+
+    def stream(self, units: np.ndarray | None = None, half: str | None = None) -> Iterator[np.ndarray]:
+        """Blocks [C, M, n] float64 of consecutive units, each checked: not infinite and, for rates, not negative.
+
+        Args:
+          units: which, in ascending order; None for all.
+          half: rates of odd or even trials, or of all; None for what is trained on.
+        """
+        half = half or self.half or "all"
+        stored, before = (self.values, ()) if half == "all" else (self.training_on(half).halves, (HALVES.index(half),))
+        assert stored is not None
+        for part in zarrio.chunks(stored, along=stored.ndim - 1):
             mine = np.arange(part.start, part.stop)
             if units is not None:
                 mine = units[(units >= part.start) & (units < part.stop)]
             if not len(mine):
                 continue
-            block = zarrio.read(self.values, (slice(None), slice(None), part)).astype(np.float64)
+            block = zarrio.read(stored, (*before, slice(None), slice(None), part)).astype(np.float64)
             if units is not None:
                 block = block[:, :, mine - part.start]
             rate = self.kind == "rate"
@@ -76,9 +114,14 @@ class Recording:
             if bad.any():
                 c, m, u = (int(i[0]) for i in np.nonzero(bad))
                 right = "a finite rate in Hz, at least 0," if rate else "a finite current"
-                where = f"{self.kind}[{c}, {m}, {mine[u]}] (condition, bin, unit)"
+                name = self.kind if half == "all" else "rate_half"
+                where = f"{name}[{', '.join(map(str, (*before, c, m, mine[u])))}] ({'half, ' * len(before)}condition, bin, unit)"
                 raise UserError(f"{self.path}: {where} is {block[c, m, u]}; should be {right} or NaN, not to train it.")
             yield block
+
+    def read(self, units: np.ndarray | None = None, half: str | None = None) -> np.ndarray:
+        """[C, M, n] float32, all that `stream` gives."""
+        return np.concatenate([block.astype(np.float32) for block in self.stream(units, half)], axis=2)
 
 
 TARGETS = {"rate": "recording", "current": "currents"}  # what can be recorded, and the target made of it
@@ -99,7 +142,12 @@ def open_recording(path: str | Path, wanted: str = "rate") -> Recording:
     names = [str(c) for c in range(values.shape[0])]
     if "condition" in group:
         names = [str(c) for c in zarrio.read(zarrio.array(group, "condition", [values.shape[0]], "TUOiuf", str(path)))]
-    return Recording(Path(path), wanted, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names))
+    halves = None
+    if wanted == "rate" and "rate_half" in group:
+        halves = zarrio.array(group, "rate_half", [len(HALVES), *values.shape], "fiu", str(path))
+        if "half" in group and (order := tuple(map(str, zarrio.read(group["half"])))) != HALVES:
+            raise UserError(f"{path}: half is {', '.join(order)}; should be {', '.join(HALVES)}, the order of rate_half.")
+    return Recording(Path(path), wanted, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names), halves)
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:
@@ -137,7 +185,7 @@ def for_config(config: Config, say: Callable[[str], None], tell: Callable[[int, 
         say(f"The targets are SYNTHETIC data, not a recording: {path}. Give your own with recording.path=...")
         recording = open_recording(path)
     check_bins(recording, config.trial)
-    return recording
+    return recording.training_on(config.recording.half)
 
 
 class Writer:
@@ -161,7 +209,7 @@ class Writer:
         zarrio.write(root, "condition", np.array(conditions, dtype=str), ["condition"])
         zarrio.write(root, "time", np.asarray(time, np.float64), ["time"], units="s", long_name=f"time from {what}" if what else "time")
         if halves:
-            zarrio.write(root, "half", np.array(["odd", "even"]), ["half"])
+            zarrio.write(root, "half", np.array(HALVES), ["half"])
 
     def append(self, values: np.ndarray, columns: Mapping[str, np.ndarray], half: np.ndarray | None = None) -> None:
         """Adds units: values [C, M, n], columns [n, ...] by name (the same ones every time), half [2, C, M, n]."""

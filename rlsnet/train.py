@@ -32,7 +32,9 @@ Carry = tuple[simulate.SimState, Learner, Pending | None]
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["correlation", "n_undefined", "rate", "rate_exc", "rate_inh", "finite"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["correlation", "n_undefined", "explained_variance", "rate", "rate_exc", "rate_inh", "rate_error", "finite"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -40,21 +42,34 @@ class Outcome:
 
     correlation: mean over the neurons where it is defined, of target and windowed current.
     n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
+    explained_variance: 1 - E/V with the squared error E of the windowed current and the variance V of the target over time, both
+      summed over all neurons and known bins: mean correlations do not see offset and scale.
     rate, rate_exc, rate_inh: Hz, over the whole trial.
+    rate_error: Hz, mean over neurons of the rate from stim_off on minus the recorded one; None where none is recorded.
     finite: bool, whether all weights are finite numbers.
     """
 
     correlation: Array
     n_undefined: Array
+    explained_variance: Array
     rate: Array
     rate_exc: Array
     rate_inh: Array
+    rate_error: Array | None
     finite: Array
 
 
 @partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
 def iterate(
-    dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: Keys, number: Array, condition: Array
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    keys: Keys,
+    number: Array,
+    condition: Array,
+    recorded: Array | None = None,
 ) -> tuple[Learner, Outcome]:
     """One iteration: a trial with learning.
 
@@ -67,6 +82,7 @@ def iterate(
       keys: of the stage.
       number: int32, trials before this one.
       condition: int32, which target.
+      recorded: [C, N] Hz, mean recorded rates, NaN is not known; or None.
     """
     keys = keys.trial(number, condition)
     wanted = target[condition]
@@ -82,20 +98,29 @@ def iterate(
         return (simulate.restart_sum(after), learner, pending), state.u_sum / every
 
     state = simulate.before_learning(dynamics, network, learner.w, keys)
-    pending = rls_.begin(rls, kernels, network, learner, len(wanted))
+    pending, before = rls_.begin(rls, kernels, network, learner, len(wanted)), state.n_spikes
     (state, learner, pending), currents = lax.scan(until_learning, (state, learner, pending), wanted)
     learner = rls_.finish(rls, kernels, learner, pending)
     state, _ = simulate.advance(dynamics, network, learner.w, state, keys, 1)
 
-    correlation = scores.current_correlation(dynamics.trial, currents, wanted)
+    trial = dynamics.trial
+    moments = scores.moments(wanted, scores.windowed(trial, currents))
+    correlation = scores.correlation(moments)
     defined = jnp.isfinite(correlation)
-    rate = state.n_spikes.astype(currents.dtype) * (1000 / (dynamics.trial.n_steps * dynamics.trial.dt))
+    rate = state.n_spikes.astype(currents.dtype) * (1000 / (trial.n_steps * trial.dt))
+    rate_error = None
+    if recorded is not None:
+        learned = (state.n_spikes - before).astype(currents.dtype) * (1000 / (trial.duration + trial.dt))
+        error = learned - recorded[condition]
+        rate_error = jnp.mean(error, where=jnp.isfinite(error))
     outcome = Outcome(
         correlation=jnp.mean(correlation, where=defined),
         n_undefined=jnp.sum(~defined, dtype=jnp.int32),
+        explained_variance=1 - jnp.sum(scores.squared_error(moments)) / jnp.sum(moments.xx),
         rate=jnp.mean(rate),
         rate_exc=jnp.mean(rate, where=network.excitatory),
         rate_inh=jnp.mean(rate, where=~network.excitatory),
+        rate_error=rate_error,
         finite=jnp.isfinite(jnp.sum(learner.w)),
     )
     return learner, outcome
@@ -145,7 +170,9 @@ class Recent:
         return float(np.mean(known)) if len(known) == len(self.wanted) else None
 
 
-def train(config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress) -> int:
+def train(
+    config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress, recorded: Array | None = None
+) -> int:
     """The loop over iterations, from `done` to train.iterations.
 
     Args:
@@ -156,6 +183,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
       run: the folder that takes metrics and checkpoints.
       done: iterations behind us.
       show: progress display.
+      recorded: [C, N] Hz, mean recorded rates, for the metrics; or None.
 
     Returns:
       0, or the number of the signal that asked for a stop. The run is saved in either case.
@@ -163,14 +191,14 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
     recent = Recent(config, len(target), run.read_metrics())
     dynamics, total = Dynamics.of(config), config.train.iterations
     keys = Keys.create(config.seed, simulate.TRAINING)
-    step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0))
+    step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0), recorded)
     log.info("Compiled in %.1f s.", seconds)
     best = run.best_correlation()
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
             condition = condition_of(config, len(target), iteration)
-            learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition))
+            learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition), recorded)
             outcome = jax.device_get(outcome)
             line = _metrics(iteration, condition, time.perf_counter() - start, outcome)
             if not outcome.finite:
@@ -212,6 +240,8 @@ def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -
         "rate_inh_hz": number(outcome.rate_inh),
         "correlation": number(outcome.correlation),
         "n_undefined": int(outcome.n_undefined),
+        "explained_variance": number(outcome.explained_variance),
+        **({} if outcome.rate_error is None else {"rate_error_hz": number(outcome.rate_error)}),
     }
 
 
