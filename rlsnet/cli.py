@@ -175,6 +175,8 @@ def _in_quotes(text: str) -> str:
 def _quoted(argument: str) -> str:
     """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
+    if key in ("test.neurons", "perturb.neurons") and re.search(r"[&,]", value) and value[:1] not in ("[", "'", '"'):
+        return f"{key}={_in_quotes(value)}"
     if key not in ("resume", "run", "test.checkpoint"):
         odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
         return f"{key}={','.join(map(_in_quotes, value.split(',')))}" if odd else argument
@@ -259,6 +261,9 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     from rlsnet.store import Run
 
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
+    asked_to = values.get("perturb", {}).get("name", "none")
+    if asked_to != "none" and verb in ("train", "plot"):
+        raise UserError(f"perturb={asked_to}: is for test and simulate; should be none for {verb}.")
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 

@@ -19,6 +19,7 @@ from rlsnet.facts import MAIN, SCORES, Facts
 from rlsnet.store import Run
 
 WIDTH = 160  # columns, where the output is no terminal
+FIRST = 3  # settings shown before the results
 TRAINING = "training"  # the score of runs that have not all been tested
 
 
@@ -116,7 +117,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def columns(found: Comparison) -> list[Column]:
     """What is shown of each run, without its name; a column that is empty for all is left out."""
     runs = found.runs
-    result = [Column(name, [reproduce.shown(v) for v in values], [_plain(v) for v in values], 2) for name, values in found.differing]
+    settings = [Column(name, [reproduce.shown(v) for v in values], [_plain(v) for v in values], 2) for name, values in found.differing]
+    result = settings[:FIRST]
 
     def numbers(name: str, values: list[Any], words: Any, spare: int = 0) -> None:
         known = [None if v is None or not np.isfinite(v) else float(v) for v in values]
@@ -133,6 +135,7 @@ def columns(found: Comparison) -> list[Column]:
         numbers(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 1)
     numbers("s/iteration", [run.seconds for run in runs], "{:.3g}".format)
     numbers("peak memory", [run.peak_memory for run in runs], lambda size: memory.in_words(int(size)))
+    result += settings[FIRST:]
     return [column for column in result if column.numeric or any(word != "–" for word in column.words)]
 
 
@@ -148,7 +151,7 @@ def said(found: Comparison) -> str:
 
 def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
     """The columns that there is room for, and those that there is none for."""
-    kept, left = list(shown), []
+    kept, left = list(shown), list[Column]()
     while sum(column.width + 3 for column in kept) > width and (most := max((c.spare for c in kept), default=0)):
         last = max(index for index, column in enumerate(kept) if column.spare == most)
         left.insert(0, kept.pop(last))
@@ -163,8 +166,10 @@ def show(found: Comparison) -> None:
         table = Table(title=Text(said(found)), title_justify="left")
         table.add_column("run", overflow="fold")
         kept, left = fitting(columns(found), console.width - max(map(len, found.names)) - 4)
+        natural = sum(max(column.width, len(column.name)) + 3 for column in kept) + max(map(len, found.names)) + 4
         for column in kept:
-            table.add_column(Text(column.name), justify="right" if column.numeric else "left", min_width=column.width)
+            width = column.width if left or natural > console.width else None  # rich would crop the last columns
+            table.add_column(Text(column.name), justify="right" if column.numeric else "left", width=width)
         for index, name in enumerate(found.names):
             table.add_row(Text(name), *(Text(column.words[index]) for column in kept))
         console.print(table)

@@ -456,6 +456,64 @@ class TestConfig:
     spikes: bool = key("store every spike")
 
 
+class PerturbConfig(Variant):
+    """What is done to some neurons in a window of time, in trials with frozen weights."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPerturbConfig(PerturbConfig):
+    """Nothing."""
+
+    name: str = key("perturbation", choices=("none",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowConfig(PerturbConfig, abc.ABC):
+    """What all perturbations have: who, when, and the name of the result."""
+
+    neurons: str | None = key("who: null for all, [0,5,17], 0:100, exc, inh, region:NAME, or both of region:NAME&inh", items=True)
+    fraction: float = key("share of those, drawn with the seed", above=0, most=1)
+    start: float | None = key("when it starts, in the trial's own time; null: after a third of the learned time", "ms", least=0)
+    stop: float | None = key("when it stops; null: after two thirds of the learned time", "ms", above=0)
+    label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: the perturbation's")
+
+    def window(self, trial: TrialConfig) -> tuple[int, int]:
+        """(start, stop) in whole steps of a trial."""
+        off, length = trial.steps(trial.stim_off), trial.steps(trial.duration)
+        start = off + length // 3 if self.start is None else trial.steps(self.start)
+        return start, off + 2 * length // 3 if self.stop is None else trial.steps(self.stop)
+
+    @property
+    def result(self) -> str:
+        """Under which name it is stored."""
+        return self.label or self.name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SilenceConfig(WindowConfig):
+    """Held at the reset potential, without spikes."""
+
+    name: str = key("perturbation", choices=("silence",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExciteConfig(WindowConfig):
+    """A constant current on top of all other input."""
+
+    name: str = key("perturbation", choices=("excite",))
+    strength: float = key("the current, also below 0", "threshold")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClampConfig(WindowConfig):
+    """Poisson spikes whatever the input; the potential is held at reset."""
+
+    name: str = key("perturbation", choices=("clamp",))
+    rate: float = key("of the spikes, at most one a step", "Hz", least=0)
+
+
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
     """Where and how numbers are computed."""
@@ -492,6 +550,7 @@ class Config:
     rls: RLSConfig
     train: TrainConfig
     test: TestConfig
+    perturb: PerturbConfig
     engine: EngineConfig
 
 
@@ -571,6 +630,33 @@ def validate(config: Config) -> None:
             f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
             " RUN/checkpoints/000100.zarr."
         )
-    chosen = config.test.neurons
-    if chosen is not None and not all(re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*)\s*", item) for item in chosen.split(",")):
-        raise UserError(f"test.neurons={chosen or '[]'}: should be null, indices such as [0,5,17], a range such as 0:100, exc or inh.")
+    _validate_neurons("test.neurons", config.test.neurons)
+    if isinstance(config.perturb, WindowConfig):
+        _validate_perturb(config.perturb, trial)
+
+
+def _validate_neurons(name: str, chosen: str | None) -> None:
+    """Whether a choice of neurons can be read."""
+    for item in [] if chosen is None else re.split("[,&]", chosen):
+        if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
+            right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
+            raise UserError(f"{name}={chosen or '[]'}: should be {right}.")
+
+
+def _validate_perturb(perturb: WindowConfig, trial: TrialConfig) -> None:
+    """Whether a perturbation's window is one of the trial, and the rest makes sense."""
+    _validate_neurons("perturb.neurons", perturb.neurons)
+    end = trial.stim_off + trial.duration
+    for name in ("start", "stop"):
+        value = getattr(perturb, name)
+        if value is not None and not is_multiple(value, trial.dt):
+            raise UserError(f"perturb.{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms.")
+        if value is not None and value > end:
+            raise UserError(f"perturb.{name}={value:g} ms: should be within the trial, which ends at {end:g} ms.")
+    start, stop = perturb.window(trial)
+    if start >= stop:
+        raise UserError(f"perturb.start={start * trial.dt:g} ms: should be before perturb.stop={stop * trial.dt:g} ms.")
+    if isinstance(perturb, ClampConfig) and perturb.rate * trial.dt > 1000:
+        raise UserError(f"perturb.rate={perturb.rate:g} Hz: should be at most {1000 / trial.dt:g}, a spike a step.")
+    if not re.fullmatch(r"\w[\w.-]*", perturb.result):
+        raise UserError(f"perturb.label={perturb.label}: should be letters, digits, and . _ or - between them.")

@@ -15,7 +15,7 @@ from rlsnet.convert import choices_of, load_plugins, variants
 SECTIONS = {
     "train": None,
     "simulate": None,
-    "test": ("run", "progress", "test", "engine"),
+    "test": ("run", "progress", "test", "perturb", "recording", "engine"),
 }
 
 

@@ -47,11 +47,13 @@ def _of_recording(path: Path, out: Path | None) -> None:
     import zarr
 
     try:
-        inside = set(zarr.open_group(str(path), mode="r"))
+        group = zarr.open_group(str(path), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
         raise UserError(f"plot {path}: neither a run folder nor a recording.zarr.") from error
-    if not inside & {"rate", "current"}:
-        raise UserError(f"plot {path}: a Zarr store without rates or currents; should be a run folder or a recording.zarr.")
-    from rlsnet import recording_plots
+    from rlsnet import recording_plots, recordings
+
+    kind = group.attrs.get("format", recordings.FORMAT)
+    if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
+        raise UserError(f"plot {path}: holds format {kind} and no recorded rates; should be a run folder or a recording.zarr.")
 
     recording_plots.plot(str(path), path.with_name(f"{path.resolve().stem}.figures") if out is None else out, print)

@@ -15,9 +15,10 @@ import numpy as np
 import zarr
 from jax import Array, lax
 
-from rlsnet import scores, simulate, zarrio
-from rlsnet.config import Config, UserError
+from rlsnet import perturb, scores, simulate, zarrio
+from rlsnet.config import Config
 from rlsnet.network import Network
+from rlsnet.perturb import choose
 from rlsnet.progress import Progress
 from rlsnet.recordings import HALVES, Recording
 from rlsnet.simulate import Dynamics, Keys
@@ -73,32 +74,6 @@ def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return step, place % 32 * words.shape[1] + place // 32
 
 
-def choose(which: str | None, excitatory: np.ndarray) -> np.ndarray:
-    """[n] the neurons that test.neurons names, in ascending order; raises UserError.
-
-    Args:
-      which: None for all, or indices, ranges, exc and inh with commas between them.
-      excitatory: [N] bool.
-    """
-    n = len(excitatory)
-    if which is None:
-        return np.arange(n)
-    found = np.zeros(n, bool)
-    for item in map(str.strip, which.split(",")):
-        if item in ("exc", "inh"):
-            found |= excitatory == (item == "exc")
-            continue
-        start, colon, stop = item.partition(":")
-        end = int(stop or n) if colon else int(start) + 1
-        if end > n:
-            right = f"a range within 0:{n}" if colon else f"0 to {n - 1}"
-            raise UserError(f"test.neurons={item}: reaches beyond the {n} neurons; should be {right}.")
-        found[int(start or 0) : end] = True
-    if not found.any():
-        raise UserError(f"test.neurons={which}: chooses no neuron of {n}; should be at least one, such as 0:100.")
-    return np.flatnonzero(found)
-
-
 def evaluate(
     config: Config, network: Network, w: Array, target: np.ndarray, recording: Recording | None, path: Path, show: Progress, **about: object
 ) -> None:
@@ -120,7 +95,10 @@ def evaluate(
     """
     dynamics, trials = Dynamics.of(config), config.test.trials
     keys = Keys.create(config.seed, simulate.TESTING)
-    neurons = choose(config.test.neurons, np.asarray(network.excitatory))
+    excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
+    neurons = choose(config.test.neurons, excitatory, region)
+    perturbation = perturb.of(config, excitatory, region, simulate.TESTING)
+    keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one, seconds = compiled(run_trial, dynamics, config.test.spikes, network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", seconds)
@@ -133,6 +111,9 @@ def evaluate(
             recorded = Recorded.of(recording, network.n_neurons, config.seed, neurons)
             root.attrs["trained_on"] = recording.half or "all"
         out = _Output(root, config, network, names, neurons, recorded)
+        if perturbation is not None:
+            root.attrs["perturb"] = perturbation.about(config.trial)
+            zarrio.write(root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
         for condition in range(len(target)):
             shape = target.shape[1], len(neurons)
             counts = np.zeros((2, *shape), np.int64)
@@ -148,6 +129,15 @@ def evaluate(
             wanted = target[condition] if chosen is None else target[condition][:, neurons]
             out.add_condition(condition, counts, mean, np.sqrt(squares / max(1, trials - 1)), wanted)
         out.finish()
+
+
+def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
+    """[n] names of the regions that the neurons of a network stand for; None where they are not known."""
+    names = None if recording is None else recording.column("region")
+    if recording is None or names is None:
+        return None
+    units = recording.choose(n, seed)
+    return (names if units is None else names[units]).astype(str)
 
 
 def fingerprint(w: Array) -> str:

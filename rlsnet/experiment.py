@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 import zarr
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, scores, store, tables, targets, train, wiring, zarrio
-from rlsnet.config import Config, UserError
+from rlsnet import effects, engine, evaluate, memory, network, recordings, rls, scores, store, tables, targets, train, wiring, zarrio
+from rlsnet.config import Config, NoPerturbConfig, UserError, WindowConfig
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
@@ -27,7 +27,7 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = tuple("train. test. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
+MAY_CHANGE = tuple("train. test. perturb. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,9 @@ def run_simulation(config: Config, run: Run) -> None:
         save_network(run, ready)
         run.save_config(config)
         w = jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size))
-        _evaluate(config, ready, w, run, show, 0)
+        _evaluate(dataclasses.replace(config, perturb=NoPerturbConfig("none")), ready, w, run, show, 0)
+        if isinstance(config.perturb, WindowConfig):
+            _perturb(config, config.perturb, ready, w, run, show, 0)
 
 
 def run_test(config: Config, run: Run) -> None:
@@ -210,7 +212,11 @@ def run_test(config: Config, run: Run) -> None:
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), ready.recording)
-        _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
+        iteration = int(about.get("iteration", 0))
+        if isinstance(config.perturb, WindowConfig):
+            _perturb(config, config.perturb, ready, w, run, show, iteration)
+        else:
+            _evaluate(config, ready, w, run, show, iteration)
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
@@ -246,6 +252,23 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
         log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
         log.info("%s", tables.of_scores(results.attrs["scores"]))
     log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+
+
+def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+    """Runs the trials of the test with a perturbation, stores the result and says what changed."""
+    began, path = time.perf_counter(), run.perturbed / f"{settings.result}.zarr"
+    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, path, show, iteration=iteration)
+    perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
+    log.info("Perturbed: %s.", effects.in_words(perturbed))
+    if not run.test.exists():
+        log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
+    else:
+        test = zarrio.open_group(run.test, "run", evaluate.FORMAT)
+        if differ := effects.differences(test, perturbed):
+            log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
+        log.info("%s", effects.rates_table(effects.Effect.of(test, perturbed)))
+        log.info("%s", effects.scores_table(test, perturbed))
+    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", path, time.perf_counter() - began, run.path)
 
 
 def _heldout(results: zarr.Group) -> str:

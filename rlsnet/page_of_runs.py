@@ -15,6 +15,7 @@ from rlsnet.figures import Drawing, Part
 from rlsnet.page import Cell, Raw, Section, document, figure, joined, paragraph, table
 
 MOST_NAMED = 10  # runs in a legend
+MOST_SAID = 6  # settings in the sentence above
 
 
 def _curve(run: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,13 +53,13 @@ def curves(names: Sequence[str], runs: Sequence[Facts], differing: Sequence[tupl
         axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
         handles, shown = axes[0].get_legend_handles_labels()
         if handles:
-            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7)
+            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
 
     best = f"the best is {names[0]}" if names else ""
     words = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
     height = 3.0 + 0.17 * min(len(runs), MOST_NAMED)
     parts = tuple(Part(text, partial(draw, index)) for index, text in enumerate(words))
-    return Drawing("Learning curves", parts, (4.8, height), columns=2)
+    return Drawing("Learning curves", parts, (4.3, height), columns=2)
 
 
 def page(

@@ -72,7 +72,8 @@ class Recording:
         group = zarr.open_group(str(self.path), mode="r")
         if f"unit/{name}" not in group:
             return None
-        return zarrio.read(zarrio.array(group, f"unit/{name}", [self.n_units], "TUOiuf", str(self.path)))
+        stored = zarrio.array(group, f"unit/{name}", [self.n_units], "TUOiuf", str(self.path))
+        return zarrio.read(stored) if stored.dtype.kind in "iuf" else zarrio.texts(stored)
 
     def training_on(self, half: str | None) -> Recording:
         """This recording with `stream` giving the rates of half of the trials; raises UserError where it does not have them."""

@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     BIAS = 20
     ORDER = 21
     TRANSFER = 22
+    PERTURB = 23
 
 
 def mix(x: Array) -> Array:

@@ -28,6 +28,7 @@ from rlsnet.config import (
     by_class,
 )
 from rlsnet.network import Network, gather_inputs
+from rlsnet.perturb import Perturbation
 
 CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each with random numbers of its own
 
@@ -57,11 +58,13 @@ class Dynamics:
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["voltage", "noise", "stimulus", "feedforward", "rates", "condition"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["voltage", "noise", "stimulus", "feedforward", "rates", "condition", "perturbation"],
+    meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """[2] uint32 keys of the random numbers of a trial, see `rng`; and which condition it is, int32."""
+    """[2] uint32 keys of the random numbers of a trial, see `rng`; which condition it is, int32; and what is done to its neurons."""
 
     voltage: Array
     noise: Array
@@ -69,6 +72,7 @@ class Keys:
     feedforward: Array
     rates: Array
     condition: Array
+    perturbation: Perturbation | None = None
 
     @staticmethod
     def create(seed: int, stage: int) -> Keys:
@@ -81,9 +85,10 @@ class Keys:
     def trial(self, number: Array, condition: Array) -> Keys:
         """The keys of one trial of a stage: its number, from 0, and its condition."""
         own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
-        keys = dataclasses.replace(self, **own)
-        folded = {f.name: rng.fold(getattr(keys, f.name), condition) for f in dataclasses.fields(keys) if f.name != "condition"}
-        return Keys(**folded, condition=condition)
+        streams = {name: getattr(self, name) for name in ("stimulus", "rates")} | own
+        perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
+        folded = {name: rng.fold(stream, condition) for name, stream in streams.items()}
+        return Keys(**folded, condition=condition, perturbation=perturbation)
 
 
 @partial(
@@ -245,6 +250,31 @@ def block(
     record: bool = False,
     whole: bool = True,
 ) -> tuple[SimState, Array | None]:
+    """`n` time steps as `_block` does them; where neurons may be perturbed, with that only if it is the time for it.
+
+    So what comes before a perturbation is computed by the same operations as without it, and equal to the bit.
+    """
+
+    def run(perturbation: Perturbation | None) -> tuple[SimState, Array | None]:
+        own = dataclasses.replace(keys, perturbation=perturbation)
+        return _block(dynamics, network, w, state, own, n, stimulated, record, whole)
+
+    if keys.perturbation is None:
+        return run(None)
+    return lax.cond(keys.perturbation.touches(state.i, n), lambda: run(keys.perturbation), lambda: run(None))
+
+
+def _block(
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    state: SimState,
+    keys: Keys,
+    n: int,
+    stimulated: bool,
+    record: bool,
+    whole: bool,
+) -> tuple[SimState, Array | None]:
     """`n` time steps, few enough that the filters need no renormalising between them.
 
     A filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block y = x_i/a^i is kept instead,
@@ -289,7 +319,12 @@ def block(
             kick = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal)
         elif sigma is not None:
             drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal)
+        perturbation = keys.perturbation
+        if perturbation is not None and (extra := perturbation.current(i, like)) is not None:
+            drive = drive + extra
         neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, kick)
+        if perturbation is not None:
+            neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like)
         words = spikes.pack(spiked) if record else None
         if network.n_feedforward:
             since = i - trial.steps(trial.stim_off)

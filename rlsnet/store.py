@@ -1,4 +1,4 @@
-"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, figures/.
+"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, figures/.
 
 What is under its final name is whole. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume from) or
 `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
@@ -105,7 +105,7 @@ class Run:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
-        self.resources = self.path / "resources.jsonl"
+        self.resources, self.perturbed = self.path / "resources.jsonl", self.path / "perturbed"
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
 
     @staticmethod
@@ -137,7 +137,7 @@ class Run:
 
     def clear(self) -> None:
         """Removes what an earlier run that never reached a checkpoint left behind."""
-        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.figures, self.resources]:
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
             zarrio.remove(stale)
         self.cut_metrics(0)
 
@@ -179,6 +179,10 @@ class Run:
         kept = [line for line in self.read_metrics() if line["iteration"] <= iteration]
         with zarrio.replacing(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def perturbed_results(self) -> dict[str, Path]:
+        """The stored results of perturbations by their label."""
+        return {path.stem: path for path in sorted(self.perturbed.glob("[!.]*.zarr"))}
 
     def iterations(self) -> list[int]:
         """The iterations whose checkpoint is complete, in order."""

@@ -62,6 +62,11 @@ def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
         raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
 
 
+def texts(stored: zarr.Array) -> np.ndarray:
+    """An array of texts, or of anything else as texts, of numpy's own type of fixed width."""
+    return np.array([str(each) for each in read(stored)])
+
+
 def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
     """An array in a .npy file or a Zarr array, not yet read; `key` is the setting that named it, `shape` as in `array`."""
     try:

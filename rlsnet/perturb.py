@@ -1,0 +1,139 @@
+"""Perturbations of a network in a window of time: who is silenced, excited or clamped, and what that does in a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rlsnet import neurons, rng
+from rlsnet.config import ClampConfig, Config, ExciteConfig, TrialConfig, UserError, WindowConfig
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["who", "stream"], meta_fields=["settings", "first", "last"])
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """What is done to whom, and when.
+
+    who: [N] bool.
+    stream: [2] uint32, the key of the spikes of clamped neurons.
+    settings: what is done.
+    first, last: the steps of the trial in which it is done, from 1, both included; step i ends at time i*dt.
+    """
+
+    who: Array
+    stream: Array
+    settings: WindowConfig
+    first: int
+    last: int
+
+    def trial(self, number: Array, condition: Array) -> Perturbation:
+        """With the key of one trial."""
+        return dataclasses.replace(self, stream=rng.fold(rng.fold(self.stream, number), condition))
+
+    def about(self, trial: TrialConfig) -> dict[str, Any]:
+        """Its settings as plain values, with the window in ms and the number of neurons, `n`."""
+        times = {"start": round((self.first - 1) * trial.dt, 9), "stop": round(self.last * trial.dt, 9)}
+        return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.who.sum())}
+
+    def touches(self, i: Array, n: int) -> Array:
+        """Whether any of the `n` steps after step i is in the window."""
+        return (i < self.last) & (i + n >= self.first)
+
+    def current(self, i: Array, like: Array) -> Array | None:
+        """[N] what is added to the input in step i; None for perturbations that add nothing."""
+        if not isinstance(self.settings, ExciteConfig):
+            return None
+        return jnp.where(self.who & self._on(i), jnp.asarray(self.settings.strength, like.dtype), 0)
+
+    def hold(self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array) -> tuple[Any, Array]:
+        """The neurons' state and spikes of step i with those held that are silenced or clamped.
+
+        They stay what `neurons.init` makes of the reset potential: not refractory, without after-spike currents.
+        """
+        if isinstance(self.settings, ExciteConfig):
+            return state, spiked
+        held = self.who & self._on(i)
+        rest = neurons.init(model, jnp.zeros_like(like) + model.reset)
+        state = jax.tree.map(lambda new, old: jnp.where(_along(held, old), new, old), rest, state)
+        fired = jnp.zeros_like(spiked)
+        if isinstance(self.settings, ClampConfig):
+            fired = rng.uniform(rng.fold(self.stream, i), like.shape[0], like.dtype) < self.settings.rate * (dt / 1000)
+        return state, jnp.where(held, fired, spiked)
+
+    def _on(self, i: Array) -> Array:
+        return (i >= self.first) & (i <= self.last)
+
+
+def _along(held: Array, values: Array) -> Array:
+    """[N] flags shaped to go with an array that has the neurons along its first axis, or its last."""
+    return held if values.shape[-1:] == held.shape else held.reshape(held.shape + (1,) * (values.ndim - 1))
+
+
+def of(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
+    """The perturbation that an experiment asks for, or None.
+
+    Args:
+      config: the experiment.
+      excitatory: [N] bool.
+      region: [N] names, or None where they are not known.
+      stage: of the experiment, whose trials it is for.
+    """
+    settings = config.perturb
+    if not isinstance(settings, WindowConfig):
+        return None
+    members = choose(settings.neurons, excitatory, region, "perturb.neurons")
+    stream, size = rng.key(config.seed, rng.Purpose.PERTURB), max(1, round(settings.fraction * len(members)))
+    if size < len(members):
+        members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
+    start, stop = settings.window(config.trial)
+    who = np.isin(np.arange(len(excitatory)), members)
+    return Perturbation(jnp.asarray(who), rng.fold(rng.fold(stream, 1), stage), settings, start + 1, stop)
+
+
+def choose(which: str | None, excitatory: np.ndarray, region: np.ndarray | None = None, key: str = "test.neurons") -> np.ndarray:
+    """[n] the neurons that a setting names, in ascending order; raises UserError.
+
+    Args:
+      which: None for all, or indices, ranges, exc, inh and region:NAME, with commas between what is added and & between what has
+        to be true at once; * in a region's name stands for anything.
+      excitatory: [N] bool.
+      region: [N] names, or None where they are not known.
+      key: the setting.
+    """
+    n = len(excitatory)
+    if which is None:
+        return np.arange(n)
+    found = np.zeros(n, bool)
+    for item in which.split(","):
+        found |= np.logical_and.reduce([_members(part.strip(), excitatory, region, key) for part in item.split("&")])
+    if not found.any():
+        raise UserError(f"{key}={which}: chooses no neuron of {n}; should be at least one, such as 0:100.")
+    return np.flatnonzero(found)
+
+
+def _members(item: str, excitatory: np.ndarray, region: np.ndarray | None, key: str) -> np.ndarray:
+    """[N] bool, whom one word of a setting names."""
+    n = len(excitatory)
+    if item in ("exc", "inh"):
+        return excitatory == (item == "exc")
+    if item.startswith("region:"):
+        if region is None:
+            raise UserError(f"{key}={item}: the regions are not known; should be others, or need a recording with unit/region.")
+        names = np.unique(region.astype(str))
+        wanted = [name for name in names if fnmatchcase(name, item.removeprefix("region:"))]
+        if not wanted:
+            raise UserError(f"{key}={item}: no such region; should be {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
+        return np.isin(region.astype(str), wanted)
+    start, colon, stop = item.partition(":")
+    end = int(stop or n) if colon else int(start) + 1
+    if end > n:
+        right = f"a range within 0:{n}" if colon else f"0 to {n - 1}"
+        raise UserError(f"{key}={item}: reaches beyond the {n} neurons; should be {right}.")
+    return (np.arange(n) >= int(start or 0)) & (np.arange(n) < end)
