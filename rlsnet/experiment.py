@@ -26,7 +26,7 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = tuple("train. test. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
+MAY_CHANGE = tuple("train. test. progress resume run sweep tracking recording.path plugins engine.platform engine.kernels rls.method".split())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -226,9 +226,12 @@ def graceful_stop() -> Iterator[_Stop]:
     """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
 
     A second one does what it always did, once a checkpoint that is being written is whole. Outside the main thread, signals are left alone.
+    In a job of submitit the only such signal is the one on which that queues the job again, which it should do after we have saved.
     """
     stop = _Stop()
-    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    requeuing = [each for each in watched if getattr(signal.getsignal(each), "__name__", "") == "checkpoint_and_try_requeue"]
+    watched = requeuing or watched[:3]
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
