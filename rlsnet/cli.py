@@ -227,7 +227,7 @@ def _one_line(error: Exception) -> str:
         if "No match in the defaults list" in text:
             return f"{key}: no such group.{suggest(key)}"
         return f"{key}: no such key.{suggest(key)}"
-    if match := re.search(r"Could not find 'hydra/launcher/((joblib|submitit)\w*)'", text):
+    if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit)\w*)'", text):
         return f"hydra/launcher: {match[1]} is not installed; should be there after pip install 'rlsnet[{EXTRAS[match[2]]}]'."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
