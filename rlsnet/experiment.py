@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, train, wiring, zarrio
+from rlsnet import engine, evaluate, memory, network, recordings, rls, store, targets, tracking, train, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
@@ -26,7 +26,9 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = tuple("train. test. progress resume run sweep tracking recording.path plugins engine.platform engine.kernels rls.method".split())
+MAY_CHANGE = tuple(
+    "train. test. progress resume run sweep tracking recording.path plugins engine.platform engine.kernels rls.method".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +135,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     if resumed and config.train.iterations == done:
         log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
         return 0
+    tracking.require(config.tracking)
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
@@ -149,7 +152,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             save_network(run, ready)
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
-        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show)
+        with tracking.tracked(config, run, done) as track:
+            stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, track)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
@@ -169,6 +173,7 @@ def run_simulation(config: Config, run: Run) -> None:
 
 def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
+    tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with _sampled(show := start(config, run), config, run, "test"):
         ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
@@ -176,7 +181,10 @@ def run_test(config: Config, run: Run) -> None:
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)
-        _evaluate(config, ready, w, run, show, int(about.get("iteration", 0)))
+        iteration = int(about.get("iteration", 0))
+        _evaluate(config, ready, w, run, show, iteration)
+        with tracking.tracked(config, run, max(run.iterations(), default=0)) as track:
+            track(tracking.test_scores(zarrio.open_group(run.test, "run", evaluate.FORMAT)), iteration)
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:

@@ -163,7 +163,7 @@ def state(verb: str, values: Mapping[str, Any], run: Run) -> str:
     return "done" if saved == dataclasses.replace(config, sweep=None) else "unfinished"
 
 
-class Jobs(Launcher):
+class Jobs(Launcher):  # type: ignore[misc]
     """A launcher around the one that was asked for: names folders, leaves out what is done, and takes down what failed."""
 
     def __init__(self, launcher: Launcher, setup: Mapping[str, Any], result: Result):
@@ -252,9 +252,8 @@ class Result:
             return
         counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "busy", "failed")}
         sweep = self.words()
-        words = ((len(counted["done"]), "done"), (len(counted["before"]), "done before"), (len(counted["busy"]), "at work elsewhere"))
-        words += ((len(counted["failed"]), "failed"),)
-        print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{n} {word}' for n, word in words if n)}.")
+        words = {"done": "done", "before": "done before", "busy": "at work elsewhere", "failed": "failed"}
+        print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
         if failed := counted["failed"]:
             told = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
             more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""

@@ -145,7 +145,16 @@ class Recent:
         return float(np.mean(known)) if len(known) == len(self.wanted) else None
 
 
-def train(config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress) -> int:
+def train(
+    config: Config,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    run: Run,
+    done: int,
+    show: Progress,
+    track: Callable[[Mapping[str, Any], int], None] = lambda line, iteration: None,
+) -> int:
     """The loop over iterations, from `done` to train.iterations.
 
     Args:
@@ -156,6 +165,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
       run: the folder that takes metrics and checkpoints.
       done: iterations behind us.
       show: progress display.
+      track: takes a line of metrics and the iteration that it is of.
 
     Returns:
       0, or the number of the signal that asked for a stop. The run is saved in either case.
@@ -180,6 +190,7 @@ def train(config: Config, network: Network, learner: Learner, target: Array, run
                     f" bound. What {run.path} holds is from before."
                 )
             run.append_metrics(line)
+            track(line, iteration)
             writer.check()
             recent.add(line)
             score = recent.score()
