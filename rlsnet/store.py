@@ -135,6 +135,19 @@ class Run:
                 zarrio.remove(killed)
             yield
 
+    def busy(self) -> bool:
+        """Whether another process has claimed the folder."""
+        try:
+            import fcntl
+
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, FileNotFoundError):
+            return False
+        return False
+
     def clear(self) -> None:
         """Removes what an earlier run that never reached a checkpoint left behind."""
         for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
