@@ -9,9 +9,9 @@ from conftest import compose
 
 from rlsnet import config as schema
 from rlsnet import evaluate, experiment
-from rlsnet.describe import configs_dir
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict, variants
+from rlsnet.describe import configs_dir
 from rlsnet.store import Run
 
 SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))

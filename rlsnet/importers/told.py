@@ -43,4 +43,4 @@ def summary(found: Pool, path: str, seconds: float) -> None:
 
 def _small(kept: int) -> str:
     """Settings that a small recording needs: an even number of plastic inputs, fewer than there are neurons."""
-    return "" if kept > 512 else f" plastic.n_inputs={max(2, min(64, kept // 4) // 2 * 2)}"
+    return "" if kept >= 256 else f" plastic.n_inputs={max(2, kept // 4 * 2)}"
