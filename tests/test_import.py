@@ -289,9 +289,13 @@ def rounded(file):
     [
         (strip("intervals/trials"), [], "has no trials; should have the table intervals/trials."),
         (strip("units"), [], "holds no sorted spikes; should have units/spike_times"),
-        (strip("acquisition/BehavioralEvents/go_start_times"), [], "align=go_start_times: {path} has no go_start_times; it has auto_water"),
+        (
+            strip("acquisition/BehavioralEvents/go_start_times"),
+            [],
+            "align=go_start_times: no go_start_times in {path}; there is auto_water",
+        ),
         (None, ["align=go_start_time"], "Did you mean go_start_times?"),
-        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': {path} has no outcom; it has auto_water"),
+        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; there is auto_water"),
         (None, ["units=clasification == 'good'"], "Did you mean classification?"),
         (None, ["conditions.left=trial_instruction == 'up'"], "keeps none of the "),
         (None, ["conditions.left=trial_instruction == 'up'"], "there, trial_instruction is 'left', 'right'."),
@@ -304,11 +308,12 @@ def rounded(file):
         (None, ["min_trials=100"], "none of 24 units is left: min_trials: fewer than 100 in a condition ("),
         (None, ["min_rate=400"], "min_rate: below 400 Hz ("),
         (None, ["regions=[nowhere]"], "regions: not in nowhere ("),
-        (None, ["region_column=anno"], "region_column=anno: the units or electrodes of {path} has no anno; it has"),
-        (None, ["trials_table=licks"], "trials_table=licks: intervals of {path} has no licks; it has trials."),
+        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; there is"),
+        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; there is trials."),
         (None, ["bin=70"], "bin=70: should divide the window of 3000 ms"),
         (None, ["format=nwbb"], "format=nwbb: should be auto or nwb"),
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: should be 2 values."),
+        (None, ["axes=[time, unit]"], "axes: is not for NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
         (None, ["preset=maps"], "preset=maps: no such preset; should be allen, ibl, map, phy or the path of a .yaml file."),
         (wrong_index, [], "units/spike_times_index should ascend to the "),
@@ -463,6 +468,11 @@ def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
     assert not list(tmp_path.iterdir())
 
 
+def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
+    with pytest.raises(UserError, match="one: holds ready-made rates; conditions and trials are for spikes"):
+        pool.pool(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
+
+
 def test_spikes_and_ready_made_rates_are_kept_apart(maps, tmp_path):
     both = iter([nwb.read(maps[0][0], options("preset=map")), ready("one", 3)])
     with pytest.raises(UserError, match="holds ready-made rates, others do not; should be imported apart"):
@@ -479,7 +489,7 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
         return ended.value.code, *capsys.readouterr()
 
     status, out, err = run("import", *[path for path, _ in maps], "mine.zarr", "preset=map", "subsample=30")
-    assert status == 0 and not err and "units left out" in out and "not among the 30 drawn" in out
+    assert status == 0 and not err and "units left out" in out and "from -2 to 1 s" in out and "not among the 30 drawn" in out
     command = out.strip().splitlines()[-1].split()
     assert command[:2] == ["rlsnet", "train"] and "trial.learn_every=20" in command and "trial.duration=3000" in command
     config = compose(*command[2:], "train.iterations=1", "progress=off")

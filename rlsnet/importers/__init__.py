@@ -83,7 +83,7 @@ def _expanded(sources: Sequence[str | Path], out: Path) -> list[Path]:
             pattern = glob.has_magic(source)
             raise UserError(f"import {source}: {'matches no file' if pattern else 'no such file or folder'}.")
         for each in map(Path, matched):
-            within = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if each.is_dir() else []
+            within = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if each.is_dir() and each.suffix != ".zarr" else []
             for path in within or [each]:
                 found.setdefault(os.path.realpath(path), path)
     if os.path.realpath(out) in found:

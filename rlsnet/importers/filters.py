@@ -41,7 +41,7 @@ def known(name: str, columns: Iterable[str], what: str, where: str) -> None:
     lower = {column.lower(): column for column in columns}
     close = difflib.get_close_matches(name.lower(), lower, 1)
     hint = f" Did you mean {lower[close[0]]}?" if close else ""
-    raise UserError(f"{what}: {where} has no {name}; it has {', '.join(columns) or 'none'}.{hint}")
+    raise UserError(f"{what}: no {name} in {where}; there is {', '.join(columns) or 'nothing'}.{hint}")
 
 
 def names(text: str) -> list[str]:

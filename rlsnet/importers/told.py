@@ -34,6 +34,8 @@ def summary(found: Pool, path: str, seconds: float) -> None:
     bins, conditions = len(found.time), len(found.conditions)
     plural = "s" if len(found.sessions) > 1 else ""
     shape = f"{conditions} condition{'s' if conditions > 1 else ''} ({', '.join(found.conditions)}), {bins} bins of {found.bin_ms:g} ms"
+    start, end = (found.time[i] + sign * found.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
+    shape += f" from {round(start, 9) + 0:g} to {round(end, 9) + 0:g} s"
     line(f"{path}: {kept:,} units of {len(found.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
     target = " target=currents" if found.kind == "current" else ""
     trial = f"trial.learn_every={found.bin_ms:g} trial.duration={bins * found.bin_ms:g}"
