@@ -35,7 +35,7 @@ RIGHT = "should be comparisons of columns, such as outcome == 'hit' and quality 
 
 def known(name: str, columns: Iterable[str], what: str, where: str) -> None:
     """Raises UserError unless `name` is one of `columns`; `what` is the setting that named it and `where` the file."""
-    columns = sorted(columns)
+    columns = sorted(set(columns))
     if name in columns:
         return
     lower = {column.lower(): column for column in columns}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,7 +42,7 @@ def summary(found: Pool, path: str, seconds: float) -> None:
     target = " target=currents" if found.kind == "current" else ""
     trial = f"trial.learn_every={found.bin_ms:g} trial.duration={bins * found.bin_ms:g}"
     line("Train on it:")
-    line(f"  rlsnet train config=mouse_decision{target} recording.path={path} {trial}{_small(kept)}")
+    line(f"  rlsnet train config=mouse_decision{target} recording.path={shlex.quote(path)} {trial}{_small(kept)}")
 
 
 def _small(kept: int) -> str:
