@@ -1,7 +1,6 @@
 """From NWB files written with pynwb to a recording: what is read, taken, left out and said, and that it trains."""
 
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -15,12 +14,13 @@ import yaml
 import zarr
 from conftest import compose
 
-from rlsnet import importers, recordings
+from rlsnet import cli, experiment, importers, recordings
 from rlsnet.config import UserError
 from rlsnet.convert import plain_arguments
 from rlsnet.importers import nwb, pool, psth
 from rlsnet.importers.options import Options, base
 from rlsnet.importers.session import Ready
+from rlsnet.store import Run
 
 RLSNET = [sys.executable, "-m", "rlsnet"]
 
@@ -136,7 +136,9 @@ def test_what_is_in_the_store(pooled, maps):
     assert root["rate_half"].shape == (2, 2, 150, n) and root["half"][...].tolist() == ["odd", "even"]
     assert root["rate"].metadata.dimension_names == ("condition", "time", "unit")
     assert root["condition"][...].tolist() == ["left", "right"] and root["time"][0] == pytest.approx(-1.99)
-    assert [len(root[f"unit/{name}"]) for name in ("session", "id", "region", "probe", "mean_rate", "n_trials", "reliability")] == [n] * 7
+    assert [root[f"unit/{name}"].shape[0] for name in ("session", "id", "region", "probe", "mean_rate", "n_trials", "reliability")] == [
+        n
+    ] * 7
     for _, made in maps[:1]:
         regions = np.array(sessions.example_sessions.synthetic.REGIONS)[made.region]
         ids = root["unit/id"][...][: good[0]].astype(int)
@@ -287,9 +289,13 @@ def rounded(file):
     [
         (strip("intervals/trials"), [], "has no trials; should have the table intervals/trials."),
         (strip("units"), [], "holds no sorted spikes; should have units/spike_times"),
-        (strip("acquisition/BehavioralEvents/go_start_times"), [], "align=go_start_times: {path} has no go_start_times; it has auto_water"),
+        (
+            strip("acquisition/BehavioralEvents/go_start_times"),
+            [],
+            "align=go_start_times: no go_start_times in {path}; there is auto_water",
+        ),
         (None, ["align=go_start_time"], "Did you mean go_start_times?"),
-        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': {path} has no outcom; it has auto_water"),
+        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; there is auto_water"),
         (None, ["units=clasification == 'good'"], "Did you mean classification?"),
         (None, ["conditions.left=trial_instruction == 'up'"], "keeps none of the "),
         (None, ["conditions.left=trial_instruction == 'up'"], "there, trial_instruction is 'left', 'right'."),
@@ -302,11 +308,12 @@ def rounded(file):
         (None, ["min_trials=100"], "none of 24 units is left: min_trials: fewer than 100 in a condition ("),
         (None, ["min_rate=400"], "min_rate: below 400 Hz ("),
         (None, ["regions=[nowhere]"], "regions: not in nowhere ("),
-        (None, ["region_column=anno"], "region_column=anno: the units or electrodes of {path} has no anno; it has"),
-        (None, ["trials_table=licks"], "trials_table=licks: intervals of {path} has no licks; it has trials."),
+        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; there is"),
+        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; there is trials."),
         (None, ["bin=70"], "bin=70: should divide the window of 3000 ms"),
         (None, ["format=nwbb"], "format=nwbb: should be auto or nwb"),
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: should be 2 values."),
+        (None, ["axes=[time, unit]"], "axes: is not for NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
         (None, ["preset=maps"], "preset=maps: no such preset; should be allen, ibl, map, phy or the path of a .yaml file."),
         (wrong_index, [], "units/spike_times_index should ascend to the "),
@@ -461,38 +468,46 @@ def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
     assert not list(tmp_path.iterdir())
 
 
+def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
+    with pytest.raises(UserError, match="one: holds ready-made rates; conditions and trials are for spikes"):
+        pool.pool(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
+
+
 def test_spikes_and_ready_made_rates_are_kept_apart(maps, tmp_path):
     both = iter([nwb.read(maps[0][0], options("preset=map")), ready("one", 3)])
     with pytest.raises(UserError, match="holds ready-made rates, others do not; should be imported apart"):
         pool.pool(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
 
 
-def test_from_the_command_line_to_training(maps, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        return subprocess.run([*RLSNET, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
+        monkeypatch.setattr(sys, "argv", ["rlsnet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
 
-    done = run("import", *[str(path) for path, _ in maps], "mine.zarr", "preset=map", "subsample=30")
-    assert done.returncode == 0, done.stderr
-    assert "units left out" in done.stdout and "not among the 30 drawn" in done.stdout
-    command = done.stdout.strip().splitlines()[-1].split()
+    status, out, err = run("import", *[path for path, _ in maps], "mine.zarr", "preset=map", "subsample=30")
+    assert status == 0 and not err and "units left out" in out and "from -2 to 1 s" in out and "not among the 30 drawn" in out
+    command = out.strip().splitlines()[-1].split()
     assert command[:2] == ["rlsnet", "train"] and "trial.learn_every=20" in command and "trial.duration=3000" in command
-    trained = run(*command[1:], "train.iterations=1", "hydra.run.dir=run", "progress=plain")
-    assert trained.returncode == 0 and "2 condition(s) of 150 points" in trained.stdout, trained.stdout + trained.stderr
-    again = run("import", str(maps[0][0]), "mine.zarr", "preset=map")  # an older recording is replaced
-    assert again.returncode == 0 and zarr.open_group(str(tmp_path / "mine.zarr"), mode="r")["rate"].shape[2] != 30
+    config = compose(*command[2:], "train.iterations=1", "progress=off")
+    assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
+    assert zarr.open_group("run/network.zarr", mode="r")["target"].shape == (2, 150, 30)
+    status, _, _ = run("import", maps[0][0], "mine.zarr", "preset=map")  # an older recording is replaced
+    assert status == 0 and zarr.open_group("mine.zarr", mode="r")["rate"].shape[2] != 30
     (tmp_path / "data.zarr").mkdir()
     for arguments, said in (
-        (["import", "x.nwb"], "should be one source or more and, last, the recording to make"),
-        (["import", "x.nwb", "y.zarr"], "rlsnet: error: import x.nwb: no such file or folder."),
-        (["import", "*.nwb", "y.zarr"], "matches no file"),
-        (["import", str(maps[0][0]), "y"], "should end in .zarr"),
-        (["import", str(maps[0][0]), "data.zarr"], "not a Zarr store"),
-        (["import", "mine.zarr", "mine.zarr"], "is a source and the recording to make"),
+        (["x.nwb"], "should be one source or more and, last, the recording to make"),
+        (["x.nwb", "y.zarr"], "rlsnet: error: import x.nwb: no such file or folder."),
+        (["*.nwb", "y.zarr"], "matches no file"),
+        ([maps[0][0], "y"], "should end in .zarr"),
+        ([maps[0][0], "data.zarr"], "not a Zarr store"),
+        (["mine.zarr", "mine.zarr"], "is a source and the recording to make"),
     ):
-        done = run(*arguments)
-        assert done.returncode == 1 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        status, _, err = run("import", *arguments)
+        assert status == 1 and said in err and len(err.splitlines()) == 1, err
 
 
 def test_help_is_quick():

@@ -73,7 +73,8 @@ def kernel(options: Options) -> np.ndarray:
 def aligned(session: Session, align: str) -> np.ndarray:
     """[trials] s, when the event that time is counted from happens in each trial; NaN where it does not.
 
-    A column of the trials has it, or a series of events whose first time in [start, stop) of a trial is that trial's.
+    A column of the trials has it, or a series of events whose first time in [start, stop) of a trial is that trial's. Raises
+    UserError where there is neither, and where trials overlap, so that an event may be in two.
     """
     where = str(session.path)
     if align in session.trials:
