@@ -30,8 +30,10 @@ class Results:
     test: zarr.Group | None
 
     def pair(self) -> tuple[str, str, str, str, str]:
-        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, or else currents."""
-        if self.test is not None and "rate_target" in self.test:
+        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, held out if some were, or currents."""
+        if self.has("rate_heldout"):
+            return "rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)"
+        if self.has("rate_target"):
             return "rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)"
         return "current_target", "current_mean", "current_correlation", "target", "current (threshold)"
 
