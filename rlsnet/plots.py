@@ -108,7 +108,8 @@ def heatmaps(results: Results) -> Drawing:
     chosen = trained[evenly(len(trained), MOST_ROWS)]
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
-    first = results.smooth(results.read(data, 0)[:, chosen])
+    ordering, by = ("rate_target", "trials trained on") if data == "rate_heldout" else (data, source)
+    first = results.smooth(results.read(ordering, 0)[:, chosen])
     order = np.argsort(np.argmax(np.nan_to_num(first, nan=-np.inf), axis=0), kind="stable")
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
@@ -125,7 +126,7 @@ def heatmaps(results: Results) -> Drawing:
         words = f"{label.split(' (')[0]}, scaled to the range of the {source}"
         axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
 
-    sorted_by = f"sorted by the time of the peak in the {source}{f', {names[0]}' if conditions > 1 else ''}"
+    sorted_by = f"sorted by the time of the peak in the {by}{f', {names[0]}' if conditions > 1 else ''}"
     label_of = "Heatmaps of {} neurons over time, {}: {} above, model below; {}."
     parts = tuple(Part(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
     return Drawing(f"All neurons, {sorted_by}", parts, (4.2, 6.2), 2, 4)

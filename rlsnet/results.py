@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet import evaluate, scores, zarrio
-from rlsnet.config import Config
+from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict
 from rlsnet.describe import configs_dir, defaults
 from rlsnet.store import Run
@@ -39,8 +39,10 @@ class Results:
 
     def read(self, name: str, *index: Any) -> np.ndarray:
         """An array of test.zarr, or a part of it."""
-        assert self.test is not None
-        return np.asarray(self.test[name][index or ...])
+        stored = None if self.test is None else self.test.get(name)
+        if not isinstance(stored, zarr.Array):
+            raise UserError(f"{self.run.test}: has no array {name}; rlsnet test run={self.run.path} makes it anew.")
+        return zarrio.read(stored, index or ...)
 
     def has(self, *names: str) -> bool:
         """Whether test.zarr is there and has all of these arrays."""

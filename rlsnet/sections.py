@@ -13,6 +13,7 @@ from rlsnet.facts import SCORES, Facts, number
 from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
 from rlsnet.results import Results
 
+OF_THE_DATA = ("noise_ceiling", "reliability")  # scores that no perturbation changes
 CAPTIONS = {
     "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
     "psth_examples": "Red: the model, mean over test trials, averaged over the window of the scores.",
@@ -146,7 +147,7 @@ def _notes_on_the_test(results: Results, found: Facts) -> Iterator[str]:
 def _scores(found: Facts) -> Iterator[Raw]:
     """Tables of scores: of all, by class, condition and region."""
     everything = found.scores.get("all", {})
-    names = [name for name in SCORES if facts.typical(everything, name) is not None]
+    names = [name for name in SCORES if facts.typical(everything, name) is not None and name != "reliability"]  # it is in the ceiling
     if not names:
         return
     groups = {"all neurons": everything}
@@ -200,7 +201,7 @@ def _perturbations(results: Results, found: Facts) -> Iterator[Raw]:
             yield figure(drawing, f"perturbed-{_word(label)}", "Mean over conditions; dashed without, solid with the perturbation.")
             yield _effect(effect)
         scores = facts.table(group).get("all", {})
-        names = [name for name in SCORES if facts.typical(scores, name) is not None]
+        names = [name for name in SCORES if facts.typical(scores, name) is not None and name not in OF_THE_DATA]
         rows = [[SCORES[name], *(Cell(number(v), v) for v in (found.typical(name), facts.typical(scores, name)))] for name in names]
         yield table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows) if rows else Raw("")
 
