@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,8 @@ def plot(config: Config, run: Run) -> None:
         drawn |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
         if "spikes/trial_indptr" in test:
             drawn["raster"] = raster
+    if test is not None:
+        drawn |= _perturbed(run)
     if not drawn:
         raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
     run.figures.mkdir(exist_ok=True)
@@ -291,7 +294,15 @@ def plot(config: Config, run: Run) -> None:
         except UserError as error:
             log.warning("No %s: %s", name, error)
     if test is None:
-        log.info("No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run=%s.", run.path)
+        log.info("No test.zarr: PSTHs, raster, scores and perturbations are drawn after rlsnet test run=%s.", run.path)
+
+
+def _perturbed(run: Run) -> dict[str, Callable[[Results], Figure]]:
+    """A figure for each stored perturbation."""
+    from rlsnet.perturb_plots import perturbed
+
+    stored = {label: zarrio.open_group(path, "run", evaluate.FORMAT) for label, path in run.perturbed_results().items()}
+    return {f"perturbed_{label}": partial(perturbed, stored=group, label=label) for label, group in stored.items()}
 
 
 def _save(figure: Figure, path: Path) -> None:
