@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet import network, perturbed_plots, zarrio
+from rlsnet import network, perturb_plots, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Drawing, Part, plainly
 from rlsnet.results import Results, mean_of_known, of_run
@@ -273,7 +273,7 @@ def drawable(results: Results) -> dict[str, Callable[[Results], Drawing]]:
         if results.has("spikes/trial_indptr"):
             drawn["raster"] = raster
         for label in results.run.perturbed_results():
-            drawn[f"{PERTURBED}{label}"] = partial(perturbed_plots.effect, label)
+            drawn[f"{PERTURBED}{label}"] = partial(perturb_plots.perturbed, label)
     return drawn
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet import effects, facts, memory, network, perturbed_plots, plots, provenance, zarrio
+from rlsnet import effects, facts, memory, network, perturb_plots, plots, provenance, zarrio
 from rlsnet.config import UserError
 from rlsnet.facts import SCORES, Facts, number
 from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
@@ -187,10 +187,10 @@ def _count(value: Any) -> Cell:
 def _perturbations(results: Results, found: Facts) -> Iterator[Raw]:
     """Each perturbed test: what was done, its effect, and its scores."""
     for label in results.run.perturbed_results():
-        group = perturbed_plots.opened(results, label)
+        group = perturb_plots.opened(results, label)
         yield Raw(f"<h3>{html(label)}</h3>")
         try:
-            effect, drawing = perturbed_plots.effect_of(results, group), perturbed_plots.effect(label, results)
+            effect, drawing = perturb_plots.effect_of(results, group), perturb_plots.perturbed(label, results)
         except UserError as error:
             yield paragraph(f"No figure: {error}", "note")
         else:
@@ -198,7 +198,7 @@ def _perturbations(results: Results, found: Facts) -> Iterator[Raw]:
             assert results.test is not None
             if differ := effects.differences(results.test, group):
                 yield paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
-            yield figure(drawing, f"perturbed-{_word(label)}", "Mean over conditions; dashed without, solid with the perturbation.")
+            yield figure(drawing, f"perturbed-{_word(label)}", "Means over conditions; the window is shaded.")
             yield _effect(effect)
         scores = facts.table(group).get("all", {})
         names = [name for name in SCORES if facts.typical(scores, name) is not None and name not in OF_THE_DATA]
