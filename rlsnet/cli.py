@@ -276,8 +276,8 @@ def run_job(verb: str, values: dict[str, Any], overrides: list[str], folder: Pat
 
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
     asked_to = values.get("perturb", {}).get("name", "none")
-    if asked_to != "none" and verb in ("train", "plot"):
-        raise UserError(f"perturb={asked_to}: is for test and simulate; should be none for {verb}.")
+    if asked_to != "none" and verb == "train":
+        raise UserError(f"perturb={asked_to}: is for test and simulate; should be none for train.")
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 

@@ -92,7 +92,7 @@ def read(paths: Sequence[Path]) -> Comparison:
             broken.append((name, why))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # as many kinds as there are ways to be damaged
             broken.append((name, f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."))
-    score = next((name for name in MAIN if good and all(each.mean(name) is not None for _, each in good)), TRAINING)
+    score = next((name for name in MAIN if good and all(each.typical(name) is not None for _, each in good)), TRAINING)
     good.sort(key=lambda item: -_or_least(of_score(item[1], score)))
     runs = [each for _, each in good]
     return Comparison([name for name, _ in good], runs, facts.compared(runs), score, broken)
@@ -100,7 +100,7 @@ def read(paths: Sequence[Path]) -> Comparison:
 
 def of_score(run: Facts, score: str) -> float | None:
     """The score of a run that comparisons sort by."""
-    return run.best if score == TRAINING else run.mean(score)
+    return run.best if score == TRAINING else run.typical(score)
 
 
 def _or_least(value: float | None) -> float:
@@ -129,8 +129,8 @@ def columns(found: Comparison) -> list[Column]:
     numbers("last", [run.last for run in runs], "{:.3f}".format)
     numbers("best", [run.best for run in runs], "{:.3f}".format)
     for score, title in SCORES.items():
-        if score not in ("reliability", "explained_variance"):
-            numbers(title, [run.mean(score) for run in runs], "{:.3f}".format, int(score != found.score))
+        if score not in ("reliability", "explained_variance", "model_ceiling"):
+            numbers(title, [run.typical(score) for run in runs], "{:.3f}".format, int(score != found.score))
     for kind, title in (("exc", "rate E (Hz)"), ("inh", "rate I (Hz)")):
         numbers(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 1)
     numbers("s/iteration", [run.seconds for run in runs], "{:.3g}".format)
@@ -145,7 +145,7 @@ def _plain(value: Any) -> float | None:
 
 def said(found: Comparison) -> str:
     """What the runs are sorted by, in words."""
-    what = "the best correlation in training" if found.score == TRAINING else f"the test's {SCORES[found.score]}"
+    what = "the best correlation in training" if found.score == TRAINING else f"the test's {SCORES[found.score]}, median over neurons"
     return f"{len(found.runs):,} run{'s' if len(found.runs) != 1 else ''}, sorted by {what}"
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet import evaluate, reproduce, resources, zarrio
+from rlsnet import evaluate, reproduce, resources, scores, zarrio
 from rlsnet.store import Run
-
-Leaf = dict[str, dict[str, float | int | None]]  # by score: its mean, median and number of neurons
+from rlsnet.tables import MEANS
 
 # what is scored, in the order of a table: name, and what it is called
 SCORES = {
     "heldout_correlation": "correlation, held-out trials",
     "rate_correlation": "rate correlation",
     "noise_ceiling": "noise ceiling",
+    "model_ceiling": "own ceiling",
     "signal_explained": "explainable variance explained",
     "explained_variance": "variance explained",
     "rate_error": "rate error (Hz)",
@@ -83,11 +83,11 @@ class Facts:
     @property
     def main(self) -> str | None:
         """The score that counts, of those the test has."""
-        return next((name for name in MAIN if self.mean(name) is not None), None)
+        return next((name for name in MAIN if self.typical(name) is not None), None)
 
-    def mean(self, score: str) -> float | None:
-        """The mean of a score over all neurons and conditions of the test."""
-        return self.scores.get("all", {}).get(score, {}).get("mean")
+    def typical(self, score: str) -> float | None:
+        """The median of a score over all neurons and conditions of the test, or the mean of an error."""
+        return typical(self.scores.get("all", {}), score)
 
     @property
     def state(self) -> str:
@@ -101,9 +101,9 @@ def of(run: Run) -> Facts:
     """Reads what a run says of itself; UserError where a file of it is damaged."""
     settings = reproduce.saved(run.path / "config.yaml", run.saved_config())
     test = zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None
-    scores = {} if test is None else table(test)
+    scored = {} if test is None else table(test)
     tested = {} if test is None else dict(test.attrs)
-    return Facts(run, settings, run.read_metrics(), resources.read(run.resources), scores, tested)
+    return Facts(run, settings, run.read_metrics(), resources.read(run.resources), scored, tested)
 
 
 def table(group: zarr.Group) -> dict[str, Any]:
@@ -114,26 +114,14 @@ def table(group: zarr.Group) -> dict[str, Any]:
 
 def _computed(group: zarr.Group) -> dict[str, Any]:
     values = {name: zarrio.read(group[name]) for name in SCORES if name in group}
-    excitatory = zarrio.read(group["excitatory"])
-    everyone = np.ones(len(excitatory), bool)
-    result: dict[str, Any] = {"all": _leaf(values, everyone)}
-    result["by_class"] = {name: _leaf(values, mine) for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()}
-    names = [str(name) for name in zarrio.read(group["condition"])]
-    result["by_condition"] = {name: _leaf({k: v[c : c + 1] for k, v in values.items()}, everyone) for c, name in enumerate(names)}
-    if "region" in group:
-        region = np.array([str(name) for name in zarrio.read(group["region"])], object)
-        result["by_region"] = {name: _leaf(values, region == name) for name in sorted(set(region))}
-    return result
+    excitatory, conditions = zarrio.read(group["excitatory"]), zarrio.texts(group["condition"]).tolist()
+    return scores.summary(values, excitatory, conditions, zarrio.texts(group["region"]) if "region" in group else None)
 
 
-def _leaf(values: Mapping[str, np.ndarray], mine: np.ndarray) -> Leaf:
-    """Mean and median of each score [C, n] over what is defined of some neurons."""
-    found: Leaf = {}
-    for name, each in values.items():
-        known = each[:, mine][np.isfinite(each[:, mine])]
-        found[name] = {"mean": float(known.mean()) if known.size else None, "median": float(np.median(known)) if known.size else None}
-        found[name]["n"] = int(known.size)
-    return found
+def typical(scored: Mapping[str, Any], score: str) -> float | None:
+    """Of the scores of some neurons, the median of one, or the mean of an error; None where it is not there or not defined."""
+    value = (scored.get(score) or {}).get("mean" if score in MEANS else "median")
+    return value if value is not None and np.isfinite(value) else None
 
 
 def number(value: Any, form: str = ".3f") -> str:

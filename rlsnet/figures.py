@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from rlsnet import zarrio
@@ -67,7 +66,7 @@ class Drawing:
     size: tuple[float, float] = (4.2, 3.1)
     stacked: int = 1
     columns: int = 3
-    handles: tuple[Line2D, ...] = ()
+    handles: tuple[Any, ...] = ()
 
     def composed(self) -> Figure:
         """All parts in one figure."""

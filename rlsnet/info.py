@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlsnet import evaluate, memory, network, recordings, resources, store, summary, zarrio
+from rlsnet import effects, evaluate, memory, network, recordings, resources, store, summary, tables, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict
 from rlsnet.describe import configs_dir, defaults
@@ -23,6 +23,7 @@ from rlsnet.store import Run
 Rows = Iterator[tuple[str, Any]]
 
 LARGEST = 2**30  # bytes of wiring that are read to count inputs and outputs
+TABLE_WIDTH = 96  # of a table within the table
 WIDTH = 120  # columns, where the output is no terminal
 
 
@@ -110,7 +111,22 @@ def _of_run(run: Run) -> Rows:
     if run.test.exists():
         rows = dict(_of_test(zarrio.open_group(run.test, "info", evaluate.FORMAT), str(run.test)))
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
+        yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
+    yield from _perturbed(run)
     yield "on disk", _on_disk(run.path)
+
+
+def _perturbed(run: Run) -> Rows:
+    """What each stored perturbation was, and did to the rates of those that it was not applied to."""
+    test = zarrio.open_group(run.test, "info", evaluate.FORMAT) if run.test.exists() else None
+    for label, path in run.perturbed_results().items():
+        words = effects.in_words(group := zarrio.open_group(path, "info", evaluate.FORMAT))
+        if test is not None:
+            effect = effects.Effect.of(test, group)
+            without, with_ = effect.rate(~effect.perturbed, 1)
+            words += f"; the others fire at {with_:.2f} Hz then, {without:.2f} Hz without"
+            words += "".join(f"; test.zarr has {each}" for each in effects.differences(test, group))
+        yield f"perturbed {label}", words
 
 
 def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
@@ -293,5 +309,13 @@ def _of_test(group: zarr.Group, where: str) -> Rows:
             values = zarrio.read(group[name])
             mean = f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
             yield name.replace("_", " "), f"{mean} ({int(np.isnan(values).sum())} undefined)"
+    if "trained_on" in group.attrs:
+        trained = group.attrs["trained_on"]
+        other = {"odd": "even", "even": "odd"}.get(str(trained))
+        yield "compared with", f"the {other} trials, held out; the {trained} were trained on" if other else "all trials, those trained on"
+    if "rate_correlation" in group and "scores" in group.attrs:
+        yield "scores", tables.of_scores(group.attrs["scores"], width=TABLE_WIDTH)
+    if "perturb" in group.attrs:
+        yield "perturbed", effects.in_words(group)
     if "spikes/neuron" in group:
         yield "spikes", f"{group['spikes/neuron'].shape[0]:,}"

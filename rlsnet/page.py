@@ -111,9 +111,10 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], kind: 
     body = "\n".join(f"<tr>{_cell(row[0], 'th')}{''.join(map(_cell, row[1:]))}</tr>" for row in lines)
     if kind == "sortable":
         body = body.replace("<tr>", '<tr class="best">', 1)
-    opening = f'<div class="scroll" tabindex="0" role="region" aria-label="{html(title)}"><table{f" class={kind}" if kind else ""}>'
     headings = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
-    return Raw(f"{opening}<caption>{html(title)}</caption>{headings}\n<tbody>{body}</tbody></table></div>")
+    of_kind = f" class={kind}" if kind else ""
+    opening = f'<p class="above">{html(title)}</p><div class="scroll" tabindex="0" role="region" aria-label="{html(title)}">'
+    return Raw(f'{opening}<table aria-label="{html(title)}"{of_kind}>{headings}\n<tbody>{body}</tbody></table></div>')
 
 
 def bar(value: float | None, mark: float | None = None) -> Raw:

@@ -96,11 +96,8 @@ def page(
         Section("unreadable", "Not there yet, or broken", lost),
     ]
     title = f"{len(runs):,} run{'s' if len(runs) != 1 else ''} compared"
-    lead = (
-        f"They differ in {', '.join(key for key, _ in differing)}."
-        if differing
-        else "Their settings are the same."
-        if len(runs) > 1
-        else ""
-    )
+    lead = "Their settings are the same." if len(runs) > 1 else ""
+    if differing:
+        more = f" and {len(differing) - MOST_SAID} more settings" if len(differing) > MOST_SAID else ""
+        lead = f"They differ in {', '.join(key for key, _ in differing[:MOST_SAID])}{more}."
     return document(title, "rlsnet comparison", lead, [], sections, scripts=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet import network, zarrio
+from rlsnet import network, perturb_plots, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Drawing, Part, plainly
 from rlsnet.results import Results, mean_of_known, of_run
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MOST_ROWS = 2000  # neurons drawn in a heatmap
 RASTER_NEURONS = 200
+PERTURBED = "perturbed_"  # before the label in the name of a figure
 SHOWN_WEIGHTS = 20000  # neurons whose weights are counted
 
 
@@ -107,7 +108,8 @@ def heatmaps(results: Results) -> Drawing:
     chosen = trained[evenly(len(trained), MOST_ROWS)]
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
-    first = results.smooth(results.read(data, 0)[:, chosen])
+    ordering, by = ("rate_target", "trials trained on") if data == "rate_heldout" else (data, source)
+    first = results.smooth(results.read(ordering, 0)[:, chosen])
     order = np.argsort(np.argmax(np.nan_to_num(first, nan=-np.inf), axis=0), kind="stable")
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
@@ -121,10 +123,10 @@ def heatmaps(results: Results) -> Drawing:
             axis.set_ylabel("neuron")
         axes[-1].set_xlabel("time from stimulus end (s)")
         axes[0].tick_params(labelbottom=False)
-        words = f"{label.split(' (')[0]}, scaled to the {source}'s range"
+        words = f"{label.split(' (')[0]}, scaled to the range of the {source}"
         axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
 
-    sorted_by = f"sorted by the time of the {source}'s peak{f' in {names[0]}' if conditions > 1 else ''}"
+    sorted_by = f"sorted by the time of the peak in the {by}{f', {names[0]}' if conditions > 1 else ''}"
     label_of = "Heatmaps of {} neurons over time, {}: {} above, model below; {}."
     parts = tuple(Part(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
     return Drawing(f"All neurons, {sorted_by}", parts, (4.2, 6.2), 2, 4)
@@ -270,6 +272,8 @@ def drawable(results: Results) -> dict[str, Callable[[Results], Drawing]]:
         drawn |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
         if results.has("spikes/trial_indptr"):
             drawn["raster"] = raster
+        for label in results.run.perturbed_results():
+            drawn[f"{PERTURBED}{label}"] = partial(perturb_plots.perturbed, label)
     return drawn
 
 

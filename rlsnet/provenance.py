@@ -59,6 +59,8 @@ def recording(results: Results) -> Iterator[Raw]:
     about: dict[str, Any] = {"source": recording.source, "path": str(path), "units": f"{units:,}"}
     about["conditions"] = f"{conditions}: {', '.join(recording.conditions)}"
     about["bins"] = f"{bins:,} of {recording.bin_ms:g} ms"
+    if (half := results.config.recording.half) is not None:
+        about["trained on"] = f"{half}-numbered trials; the others are held out"
     about |= {name: value for name, value in summary.rows(group, recording) if name != "imported with"}
     yield listed(about, "What the targets were made from")
     if isinstance(options := group.attrs.get("import"), Mapping):

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet import evaluate, scores, zarrio
-from rlsnet.config import Config
+from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict
 from rlsnet.describe import configs_dir, defaults
 from rlsnet.store import Run
@@ -30,15 +30,19 @@ class Results:
     test: zarr.Group | None
 
     def pair(self) -> tuple[str, str, str, str, str]:
-        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, or else currents."""
-        if self.test is not None and "rate_target" in self.test:
+        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, held out if some were, or currents."""
+        if self.has("rate_heldout"):
+            return "rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)"
+        if self.has("rate_target"):
             return "rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)"
         return "current_target", "current_mean", "current_correlation", "target", "current (threshold)"
 
     def read(self, name: str, *index: Any) -> np.ndarray:
         """An array of test.zarr, or a part of it."""
-        assert self.test is not None
-        return np.asarray(self.test[name][index or ...])
+        stored = None if self.test is None else self.test.get(name)
+        if not isinstance(stored, zarr.Array):
+            raise UserError(f"{self.run.test}: has no array {name}; rlsnet test run={self.run.path} makes it anew.")
+        return zarrio.read(stored, index or ...)
 
     def has(self, *names: str) -> bool:
         """Whether test.zarr is there and has all of these arrays."""

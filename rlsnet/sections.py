@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet import evaluate, facts, memory, network, perturbed_plots, plots, provenance, reproduce, zarrio
+from rlsnet import effects, facts, memory, network, perturb_plots, plots, provenance, zarrio
 from rlsnet.config import UserError
 from rlsnet.facts import SCORES, Facts, number
 from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
 from rlsnet.results import Results
 
+OF_THE_DATA = ("noise_ceiling", "reliability")  # scores that no perturbation changes
 CAPTIONS = {
     "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
-    "psth_examples": "Dark: what was to be learned. Red: the model, mean over test trials, averaged over the window of the scores.",
-    "psth_heatmaps": "A row is a neuron, in the same order in all panels, scaled to the range of what it was to learn.",
-    "correlations": "Over neurons and conditions. The noise ceiling is what a perfect model would reach with data of so many trials.",
+    "psth_examples": "Red: the model, mean over test trials, averaged over the window of the scores.",
+    "psth_heatmaps": "A row is a neuron, in the same order in all panels.",
+    "correlations": "Over neurons and conditions. The noise ceiling is what the underlying rate itself would reach.",
     "rates": "Mean over the trial, of each neuron and condition.",
     "raster": "Some neurons of each class, in the first test trial.",
     "weights": "By the classes of the presynaptic and the postsynaptic neuron.",
@@ -29,6 +30,8 @@ def page(results: Results) -> str:
     found = facts.of(results.run)
     drawn, missing = {}, []
     for name, drawing in plots.drawings(results):
+        if name.startswith(plots.PERTURBED):
+            continue  # beside their numbers, below
         if isinstance(drawing, UserError):
             missing.append(f"No figure of {name.replace('_', ' ')}: {drawing}")
         else:
@@ -77,9 +80,10 @@ def _size(results: Results) -> int | None:
 
 def _tiles(results: Results, found: Facts) -> Iterator[tuple[str, str, str]]:
     if (main := found.main) is not None:
-        ceiling, value = found.mean("noise_ceiling"), found.mean(main)
-        share = f"{100 * value / ceiling:.0f} % of the ceiling {ceiling:.2f}" if ceiling and value is not None and main[0] != "c" else ""
-        yield f"Test: {SCORES[main]}", number(value, ".2f"), share or f"{found.tested.get('trials', '?')} trials, frozen weights"
+        ceiling, value = found.typical("noise_ceiling"), found.typical(main)
+        share = f"{100 * value / ceiling:.0f} % of the noise ceiling {ceiling:.2f}" if ceiling and value is not None else ""
+        more = share if share and main != "current_correlation" else f"{found.tested.get('trials', '?')} trials, frozen weights"
+        yield f"Test: {SCORES[main]}", number(value, ".2f"), f"median; {more}"
     if found.last is not None:
         yield "Training: correlation", number(found.last, ".2f"), f"last; best {number(found.best, '.2f')}"
     if found.metrics:
@@ -143,18 +147,19 @@ def _notes_on_the_test(results: Results, found: Facts) -> Iterator[str]:
 def _scores(found: Facts) -> Iterator[Raw]:
     """Tables of scores: of all, by class, condition and region."""
     everything = found.scores.get("all", {})
-    names = [name for name in SCORES if everything.get(name, {}).get("mean") is not None]
+    names = [name for name in SCORES if facts.typical(everything, name) is not None and name != "reliability"]  # it is in the ceiling
     if not names:
         return
     groups = {"all neurons": everything}
     groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in found.scores.get("by_class", {}).items()}
     conditions = found.scores.get("by_condition", {})
     groups |= conditions if len(conditions) > 1 else {}
-    yield _score_table("Mean scores, of all, by class and by condition", "", names, groups)
+    yield _score_table("Medians over neurons (error: mean), of all, by class and by condition", "", names, groups)
     if regions := found.scores.get("by_region", {}):
         by_size = sorted(regions.items(), key=lambda item: -(_leaf(item[1], names[0]).get("n") or 0))
         yield Raw("<h3>By region</h3>")
-        yield _score_table("Mean scores by region; the bar is the score, the mark its noise ceiling", "region", names, dict(by_size))
+        title = "Medians over neurons (error: mean) by region; the mark on a bar is the noise ceiling"
+        yield _score_table(title, "region", names, dict(by_size))
 
 
 def _leaf(scores: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -168,11 +173,11 @@ def _score_table(title: str, what: str, names: list[str], groups: Mapping[str, A
         row: list[Any] = [group or "(none)"]
         row.append(_count(_leaf(scores, main).get("n")))
         for name in names:
-            value, ceiling = _leaf(scores, name).get("mean"), _leaf(scores, "noise_ceiling").get("mean")
-            more = bar(value, ceiling) if name == main else Raw("")
+            value, ceiling = (facts.typical(scores, each) for each in (name, "noise_ceiling"))
+            more = bar(value, None if main == "current_correlation" else ceiling) if name == main else Raw("")
             row.append(Cell(number(value, "+.2f" if name == "rate_error" else ".3f"), value, more))
         rows.append(row)
-    return table(title, (what, "values", *(SCORES[name] for name in names)), rows)
+    return table(title, (what, "neurons", *(SCORES[name] for name in names)), rows)
 
 
 def _count(value: Any) -> Cell:
@@ -181,22 +186,35 @@ def _count(value: Any) -> Cell:
 
 def _perturbations(results: Results, found: Facts) -> Iterator[Raw]:
     """Each perturbed test: what was done, its effect, and its scores."""
-    for path in sorted((results.run.path / "perturbed").glob("*.zarr")):
-        group = zarrio.open_group(path, "perturb", evaluate.FORMAT)
-        after = Results(results.config, results.run, group)
-        yield Raw(f"<h3>{html(path.stem)}</h3>")
-        settings = group.attrs.get("perturb")
-        if isinstance(settings, Mapping):
-            words = ", ".join(f"{k}={reproduce.shown(v)}" for k, v in settings.items() if v not in (None, "", [], {}))
-            yield Raw(f"<p><code>{html(words)}</code></p>")
+    for label in results.run.perturbed_results():
+        group = perturb_plots.opened(results, label)
+        yield Raw(f"<h3>{html(label)}</h3>")
         try:
-            yield figure(perturbed_plots.effect(results, after), f"perturbed-{_word(path.stem)}")
+            effect, drawing = perturb_plots.effect_of(results, group), perturb_plots.perturbed(label, results)
         except UserError as error:
             yield paragraph(f"No figure: {error}", "note")
+        else:
+            yield paragraph(f"{drawing.title}.")
+            assert results.test is not None
+            if differ := effects.differences(results.test, group):
+                yield paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
+            yield figure(drawing, f"perturbed-{_word(label)}", "Means over conditions; the window is shaded.")
+            yield _effect(effect)
         scores = facts.table(group).get("all", {})
-        names = [name for name in SCORES if _leaf(scores, name).get("mean") is not None]
-        rows = [[SCORES[name], *(Cell(number(v), v) for v in (found.mean(name), scores[name]["mean"]))] for name in names]
-        yield table("Mean scores", ("", "unperturbed", "perturbed"), rows) if rows else Raw("")
+        names = [name for name in SCORES if facts.typical(scores, name) is not None and name not in OF_THE_DATA]
+        rows = [[SCORES[name], *(Cell(number(v), v) for v in (found.typical(name), facts.typical(scores, name)))] for name in names]
+        yield table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows) if rows else Raw("")
+
+
+def _effect(effect: effects.Effect) -> Raw:
+    rows = []
+    for name, members in effect.groups():
+        row: list[Any] = [name, _count(int(members.sum()))]
+        for period in range(len(effects.PERIODS)):
+            without, with_ = effect.rate(members, period)
+            row.append(Cell(f"{without:.2f} \u2192 {with_:.2f}" if np.isfinite(without) else "–", with_ if np.isfinite(with_) else None))
+        rows.append(row)
+    return table("Mean rates in Hz, without → with the perturbation", ("", "neurons", *(f"{p} it" for p in effects.PERIODS)), rows)
 
 
 def _word(text: str) -> str:

@@ -56,12 +56,6 @@ def column(group: zarr.Group, name: str, n: int) -> np.ndarray | None:
     return zarrio.read(found) if isinstance(found, zarr.Array) and found.ndim and found.shape[0] == n else None
 
 
-def halves_of(group: zarr.Group, recording: Recording) -> zarr.Array | None:
-    """rate_half [2, C, M, N], where the store has it."""
-    found = group.get("rate_half")
-    return found if isinstance(found, zarr.Array) and found.shape == (2, *recording.values.shape) else None
-
-
 def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Correlation over axis 1 of x and y [C, M, n] where both are known, [C, n]; NaN where one of them does not vary."""
     known = np.isfinite(x) & np.isfinite(y)
@@ -77,8 +71,7 @@ def reliabilities(group: zarr.Group, recording: Recording) -> np.ndarray | None:
     stored = column(group, "reliability", recording.n_units)
     if stored is not None:
         return stored.T if stored.ndim == 2 else stored[None]
-    halves = halves_of(group, recording)
-    if halves is None:
+    if (halves := recording.halves) is None:
         return None
     blocks = (zarrio.read(halves, (slice(None), slice(None), slice(None), part)) for part in zarrio.chunks(halves, along=3))
     return np.concatenate([pearson(*block.astype(np.float64)) for block in blocks], axis=1)
@@ -97,8 +90,7 @@ def summarize(path: str) -> Summary:
         np.divide(block.sum(axis=1, where=known), count, out=mean[:, start:stop], where=count > 0)
         kept.append(block[:, :, shown[(shown >= start) & (shown < stop)] - start].astype(np.float32))
         start = stop
-    halves = halves_of(group, recording)
-    some = None if halves is None else _columns_of(halves, shown)
+    some = None if recording.halves is None else _columns_of(recording.halves, shown)
     time = np.arange(bins) * recording.bin_ms / 1000 + recording.bin_ms / 2000
     if "time" in group and group["time"].shape == (bins,):
         time = zarrio.read(group["time"]).astype(np.float64)

@@ -15,18 +15,18 @@ HEADS = {
     "rate_correlation": "rate r",
     "heldout_correlation": "held-out r",
     "noise_ceiling": "ceiling",
-    "model_ceiling": "own ceiling",
+    "model_ceiling": "own ceil.",
     "explained_variance": "explained",
-    "signal_explained": "signal expl.",
-    "rate_error": "error (Hz)",
+    "signal_explained": "sig. expl.",
+    "rate_error": "error Hz",
 }
 MEANS = ("rate_error",)  # errors of both signs; of the others, which a few outliers would rule, the median is shown
-CAPTION = "Medians over neurons (error: mean). A perfect model's r would be ceiling x own ceiling; more test.trials raise the latter."
+CAPTION = "Medians (error: mean). A perfect model's r is ceiling x own ceil., which grows with test.trials."
 
 
 def text(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
     """A plain table, its first column aligned left, without a trailing line end."""
-    table = Table(box=None, caption=caption or None, caption_justify="left", padding=(0, 1))
+    table = Table(box=None, caption=caption or None, caption_justify="left", padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
         table.add_column(name, justify="right" if index else "left")
     for row in rows:

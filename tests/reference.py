@@ -6,12 +6,13 @@ import numpy as np
 def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu=0.0,
           gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
           forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,
-          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0):  # fmt: skip
+          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None):  # fmt: skip
     """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each trial [iterations, N].
 
     mu is one number or those of positive and negative weights, tau_p one number or one for each presynaptic neuron [N+X].
     outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
-    A target that is NaN trains nothing.
+    excited (who [N] bool, first step, last step, current) get a current then; held (who, first, last, spikes [steps, N]) stay at
+    reset and fire as they are told. A target that is NaN trains nothing.
     """
     excitatory, bias = net["neuron/excitatory"], net["neuron/bias"]
     n, points = len(bias), net["target"].shape[1]
@@ -74,12 +75,18 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
             r += (-dt * r + fired) / tau_p
             in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
             for i in range(n):
+                if held is not None and held[0][i] and held[1] <= t <= held[2]:
+                    v[i], wait[i], fired[i] = 0.0, 0, held[3][t - held[1], i]
+                    count[i] += int(fired[i])
+                    continue
                 if wait[i] > 0:
                     wait[i] -= 1
                     continue
                 given = 0.0
                 if stimulus is not None and on < t < off and (t - on - 1) // hold < stimulus.shape[1]:
                     given = stimulus[condition, (t - on - 1) // hold, i]
+                if excited is not None and excited[0][i] and excited[1] <= t <= excited[2]:
+                    given += excited[3]
                 v[i] += dt / tau_m * (bias[i] + given + ue[i] + ui[i] + up[i].sum() - v[i])
                 if v[i] > 1:
                     v[i], wait[i], fired[i] = 0.0, refractory, 1.0

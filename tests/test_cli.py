@@ -12,6 +12,8 @@ import xarray
 import zarr
 from conftest import small_network, write_network
 
+from rlsnet.cli import VERBS
+
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
 
@@ -38,7 +40,7 @@ def test_help_needs_neither_jax_nor_hydra():
     code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
     code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
-    for arguments in (["--help"], [], ["train", "--help"], ["info", "--help"], ["--version"]):
+    for arguments in (["--help"], [], *([verb, "--help"] for verb in VERBS), ["--version"]):
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert "rlsnet" in result.stdout
@@ -355,7 +357,7 @@ def test_a_configuration_of_ones_own(tmp_path):
 
 
 WRONG = [
-    (["trian"], "trian: no such verb; should be train, simulate, test, plot, info. Did you mean train?"),
+    (["trian"], f"trian: no such verb; should be {', '.join(VERBS)}. Did you mean train?"),
     (["train", "config=mouse"], "config=mouse: no such configuration; should be million, mouse_decision, sinusoid, tiny."),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; should be given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
