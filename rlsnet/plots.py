@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 DATA, MODEL, EXC, INH = "#444444", "#d1495b", "#2e6f95", "#c8553d"
 MOST_ROWS = 2000  # neurons drawn in a heatmap
 RASTER_NEURONS = 200
-plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "figure.dpi": 130, "legend.frameon": False})
+STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "figure.dpi": 130, "legend.frameon": False}
+plt.rcParams.update(STYLE)
 
 
 @dataclasses.dataclass(frozen=True)
