@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlsnet.config import Config, UserError
+from rlsnet.config import UserError
 from rlsnet.convert import completed, from_dict, plain_arguments, suggest, to_dict
 
 if TYPE_CHECKING:
@@ -62,19 +62,7 @@ Examples:
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
 
-def compose(*overrides: str) -> Config:
-    """The typed configuration of `rlsnet train *overrides`, for use from Python."""
-    import hydra
-    from omegaconf import OmegaConf
-
-    from rlsnet.describe import configs_dir
-
-    with hydra.initialize_config_dir(str(configs_dir()), **_version_base()):
-        composed: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
-    return from_dict(composed, overrides)
-
-
-def _version_base() -> dict[str, Any]:
+def version_base() -> dict[str, Any]:
     """What Hydra 1.3 wants to be told of the version it should behave like; later ones do not."""
     import hydra
 
@@ -169,7 +157,7 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     run = Run.open(path, key)
     if verb == "train" and not run.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
-    return [f"hydra.run.dir={_in_quotes(str(run.path))}", "hydra.output_subdir=null"]
+    return [f"hydra.run.dir={in_quotes(str(run.path))}", "hydra.output_subdir=null"]
 
 
 def _sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
@@ -182,25 +170,25 @@ def _sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
     path = Path(folder)
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
         raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; should be a new folder, or that of a sweep.")
-    return [f"hydra.sweep.dir={_in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
+    return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
 
 
-def _in_quotes(text: str) -> str:
+def in_quotes(text: str) -> str:
     """A text as Hydra's grammar quotes it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
     if key in ("test.neurons", "perturb.neurons") and re.search(r"[&,]", value) and value[:1] not in ("[", "'", '"'):
         return f"{key}={_in_quotes(value)}"
     if key not in ("resume", "run", "sweep", "test.checkpoint"):
         odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
-        return f"{key}={','.join(map(_in_quotes, value.split(',')))}" if odd else argument
+        return f"{key}={','.join(map(in_quotes, value.split(',')))}" if odd else argument
     if re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
         return argument
-    return f"{key}={_in_quotes(value)}"
+    return f"{key}={in_quotes(value)}"
 
 
 def _with_hydra(verb: str, arguments: list[str]) -> int:
@@ -215,22 +203,22 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
     from rlsnet import sweeps
     from rlsnet.describe import configs_dir
 
-    overrides = [_quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
+    overrides = [quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
     others = [a for a in arguments if "=" not in a or a.startswith("-")]
     sys.argv = ["rlsnet", *overrides, *extra, *others]  # Hydra wants overrides in one piece
     task = sweeps.Task(verb)
     try:
         with sweeps.watched(_setting(arguments, "sweep")) as result:
-            hydra.main(config_path=str(configs_dir()), config_name="config", **_version_base())(task)()
+            hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     result.tell()
     if task.failed and not task.many:
         raise UserError(task.failed[0])
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What Hydra complains about, in our words where we know better ones."""
     text = str(error)
     if (override := getattr(error, "override", None)) is not None:

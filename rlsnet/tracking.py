@@ -30,6 +30,7 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # tracker, which is also the extra: module
+SHOWN = 300  # characters of somebody else's error
 PARAMS_AT_ONCE = 100  # that MLflow takes
 
 
@@ -65,7 +66,8 @@ def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[s
             act()
         except Exception as error:
             tracker.clear()
-            log.warning("tracking=%s ends here (%s); the run goes on.", config.tracking, " ".join(str(error).split()) or repr(error))
+            words = " ".join(str(error).split()) or type(error).__name__
+            log.warning("tracking=%s ends here (%s); the run goes on.", config.tracking, words[:SHOWN])
 
     def take(values: Mapping[str, Any], iteration: int) -> None:
         known = {
@@ -165,7 +167,8 @@ class Wandb:
         _remember(run, "wandb", id=name)
         self.run.define_metric("iteration")
         self.run.define_metric("*", step_metric="iteration")
-        if self.run.url:
+        self.offline = self.run.settings.mode == "offline"
+        if not self.offline:
             log.info("Tracked at %s", self.run.url)
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
@@ -175,7 +178,7 @@ class Wandb:
     def finish(self) -> None:
         """Uploads what is left, or says how to."""
         self.run.finish()
-        if self.run.settings.mode == "offline":
+        if self.offline:
             log.info("Tracked offline; wandb sync %s uploads it.", Path(self.run.dir).parent)
 
 
@@ -185,6 +188,7 @@ class MLflow:
     def __init__(self, run: Run, config: Config, done: int):
         known = _remembered(run, "mlflow")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # since 3.17 it takes a folder only so
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 take minutes
         where = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or Path("mlruns").resolve().as_uri()
         mlflow = importlib.import_module("mlflow")
         self.client = mlflow.MlflowClient(where)

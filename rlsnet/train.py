@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from rlsnet import api, rng, scores, simulate
 from rlsnet import rls as rls_
-from rlsnet import rng, scores, simulate
 from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
@@ -288,3 +288,6 @@ def graceful_stop() -> Iterator[_Stop]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+api.callable_module(__name__, api.train)
