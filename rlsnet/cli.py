@@ -26,8 +26,9 @@ VERBS = {
     "test": "run a trained network with frozen weights (run=RUN)",
     "plot": "draw figures from a run's stored results (run=RUN)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
+    "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
 }
-PLAIN = {"info": "rlsnet.info"}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
+PLAIN = {"info": "rlsnet.info", "export": "rlsnet.export"}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
