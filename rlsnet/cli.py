@@ -28,7 +28,8 @@ VERBS = {
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
     "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
 }
-PLAIN = {"info": "rlsnet.info", "export": "rlsnet.export"}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
+# verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
+PLAIN = {"info": "rlsnet.info", "export": "rlsnet.export"}
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
@@ -44,6 +45,7 @@ Examples:
   rlsnet train -m config=tiny rls.penlambda=.4,.8         two runs, each in its own folder
   rlsnet test run=outputs/2026-11-21/10-00-00
   rlsnet plot run=outputs/2026-11-21/10-00-00
+  rlsnet export outputs/2026-11-21/10-00-00 to=npz
 
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 

@@ -2,7 +2,7 @@
 
 A format is a module of this package with
 
-    SUFFIX   of what it writes beside RUN/export/, such as ".nwb"; "" for a folder
+    NAME     of what it writes within RUN/export
     MARKER   a file within a folder that says it is such an export; None where a single file is written
     OPEN     how a user opens it, one line with {out} in it
     write(trained, path)   writes it all to `path`, which is not there yet
@@ -29,7 +29,7 @@ class Options:
     """What to export, and where to."""
 
     to: str = key(
-        "zarr (all of it, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as units), nest or brian2"
+        "the format: zarr (all of it, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as units), nest or brian2"
         " (a script that runs the network)",
         choices=FORMATS,
     )
@@ -70,7 +70,7 @@ def export(path: str | Path, options: Options) -> tuple[Path, Trained]:
 
     run = Run.open(path, "export")
     module: Any = importlib.import_module(f"rlsnet.export.{options.to}")
-    out = Path(options.out) if options.out else run.path / "export" / f"{options.to}{module.SUFFIX}"
+    out = Path(options.out) if options.out else run.path / "export" / module.NAME
     _check_free(out, options, module.MARKER)
     jax.config.update("jax_platforms", "cpu")
     trained = Trained.of(run, options.checkpoint)

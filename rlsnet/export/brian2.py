@@ -8,7 +8,7 @@ from rlsnet.config import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GL
 from rlsnet.export import simulator
 from rlsnet.export.trained import Trained
 
-SUFFIX, MARKER = "", simulator.MARKER
+NAME, MARKER = "brian2", simulator.MARKER
 OPEN = "Run it where Brian2 is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config)
 

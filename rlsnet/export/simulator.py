@@ -1,5 +1,7 @@
 """What the exports to NEST and Brian2 have in common: a folder of plain NumPy files beside the script that reads them.
 
+Large arrays are written block by block.
+
     network.json              sizes, times, models, and the rates of `rlsnet test`
     neurons.npz               [N] each: excitatory, bias, noise_sigma and the neuron model's parameters
     v0.npy                    [C, trials, N] initial voltages, those of `rlsnet test`
@@ -16,7 +18,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,8 @@ def write(trained: Trained, path: Path, script: str) -> None:
             f"export: {len(settings['tau_plastic_ms'])} decay times of plastic currents (neuron/tau_plas) are too many for a simulator;"
             f" should be at most {TAUS}, or to=zarr or to=npz."
         )
-    np.savez(path / "neurons.npz", excitatory=trained.excitatory, **{name: values for name, (values, _) in trained.values().items()})
+    values = {"excitatory": trained.excitatory, **{name: each for name, (each, _) in trained.values().items()}}
+    np.savez(path / "neurons.npz", **cast(Any, values))
     np.save(path / "v0.npy", trained.initial_voltages(trained.n_trials))
     _synapses(path, "static", trained.static(), trained.network.n_edges, trained)
     _synapses(path, "plastic", trained.plastic(), trained.n_plastic, trained)
@@ -77,7 +80,7 @@ def _synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: int, tra
     """Writes the synapses of a kind block by block; none where there are none."""
     if not total:
         return
-    types = {"pre": np.int32, "post": np.int32, "weight": trained.weight.dtype}
+    types: dict[str, Any] = {"pre": np.int32, "post": np.int32, "weight": trained.weight.dtype}
     taus = np.unique(trained.tau_plastic)
     if kind != "static" and len(taus) > 1:
         types["tau"] = np.uint8

@@ -77,7 +77,7 @@ class Trained:
         ready = experiment.reopen(config, run)
         net, weight, iteration = ready.network, ready.weight, 0
         if not untrained:
-            iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))  # type: ignore[arg-type]
+            iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))
             weight = wiring.from_groups(np.asarray(run.load_weights(path, net)), net.n_neurons)
         conditions, test = tuple(str(c) for c in range(len(ready.target))), None
         if run.test.exists():
@@ -140,7 +140,7 @@ class Trained:
 
     def values(self) -> dict[str, tuple[np.ndarray, str]]:
         """Parameters of the neurons, each [N] with its unit: those of the neuron model, `bias` and `noise_sigma`."""
-        own = neurons.of(self.config.neuron, self.network.parameters)  # type: ignore[arg-type]
+        own = neurons.of(self.config.neuron, self.network.parameters)
         found: dict[str, tuple[np.ndarray, str]] = {"bias": (np.asarray(self.network.bias, np.float64), "threshold")}
         for field in dataclasses.fields(self.config.neuron):  # type: ignore[arg-type]
             if field.name != "name":
@@ -163,7 +163,7 @@ class Trained:
     def initial_voltages(self, trials: int) -> np.ndarray:
         """[C, trials, N] voltages at the start of the first trials of `rlsnet test`, threshold units."""
         keys = simulate.Keys.create(self.config.seed, simulate.TESTING)
-        model = neurons.of(self.config.neuron, self.network.parameters)  # type: ignore[arg-type]
+        model = neurons.of(self.config.neuron, self.network.parameters)
 
         @jax.jit
         def one(number: jax.Array, condition: jax.Array) -> jax.Array:
@@ -188,7 +188,7 @@ class Trained:
             pre = np.repeat(np.arange(start, stop, dtype=np.int32), np.diff(indptr[start : stop + 1]))
             if post_of is None:
                 draw = np.arange(edge.start, edge.stop) - indptr[pre]
-                drawn = wiring.targets_of(net.stream, jnp.asarray(pre), jnp.asarray(draw, jnp.int32), self.n)  # type: ignore[arg-type]
+                drawn = wiring.targets_of(net.stream, jnp.asarray(pre), jnp.asarray(draw, jnp.int32), self.n)
                 post = np.asarray(drawn)
             else:
                 post = post_of[edge]
@@ -247,7 +247,7 @@ class Trained:
     @property
     def n_trials(self) -> int:
         """Trials of each condition in the test, or that it would have."""
-        return int(self.test.attrs["trials"]) if self.test is not None else self.config.test.trials  # type: ignore[arg-type]
+        return int(self.test.attrs["trials"]) if self.test is not None else self.config.test.trials
 
     def spikes_by_trial(self) -> Iterator[Spikes]:
         """The simulated spikes, trial by trial, conditions one after the other."""

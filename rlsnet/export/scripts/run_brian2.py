@@ -128,7 +128,7 @@ def main() -> None:
     rates = np.load(HERE / "feedforward_rate.npy", mmap_mode="r") if outside is not None else None
     now = {"condition": 0}
 
-    @b2.network_operation(when="start")
+    @b2.network_operation(when="start")  # type: ignore[untyped-decorator]
     def drive(t: Any) -> None:
         step = round(float(t / b2.ms) / dt) + 1  # rlsnet counts from 1
         if given is not None:
@@ -173,8 +173,9 @@ def report(about: dict[str, Any], excitatory: np.ndarray, spikes: dict[str, np.n
                 theirs = about["rlsnet_rates_hz"].get(name)
                 beside = f", rlsnet test {theirs[condition]:.3f} Hz" if theirs else ""
                 print(f"condition {about['conditions'][condition]}, {word}: {rate[row, who].mean():.3f} Hz{beside}")
-    np.savez(args.out, **spikes, rate=rate, conditions=chosen, dt_ms=about["dt_ms"])
-    print(f"Wrote {args.out}: condition, trial, step (times {about['dt_ms']:g} ms) and neuron of {len(spikes['step']):,} spikes, rate in Hz.")
+    result: dict[str, Any] = {**spikes, "rate": rate, "conditions": chosen, "dt_ms": about["dt_ms"]}
+    np.savez(args.out, **result)
+    print(f"Wrote {args.out}: condition, trial, step (of {about['dt_ms']:g} ms) and neuron of {len(spikes['step']):,} spikes; rates in Hz.")
 
 
 if __name__ == "__main__":

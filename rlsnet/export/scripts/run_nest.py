@@ -3,9 +3,9 @@
 Neurons are iaf_psc_exp_multisynapse, with a receptor for each decay time: static excitatory, static inhibitory, plastic ones. A unit of
 the threshold is 1 mV, and C_m in pF is tau_m in ms, so that currents in pA are threshold units too.
 
-NEST solves the equations exactly within a step and rlsnet takes Euler steps. With time constants -dt/log(1 - dt/tau) the decays are the
-same, and a factor on the weights makes up for how a current moves v in a step. What differs: a spike acts after two steps, not one.
-So spikes differ in time after a while, and rates agree within their scatter. The same holds for noise, a noise_generator.
+NEST solves the equations exactly within a step and rlsnet takes Euler steps. Time constants and the factors on the weights (nest.npz) make
+up for that. What differs: a spike acts after two steps, not one. So spikes come at other times after a while, and rates agree within
+their scatter. Noise is white noise of the same strength, from a noise_generator.
 """
 
 import argparse
@@ -34,41 +34,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def of_euler(tau: Any, dt: float) -> Any:
-    """The time constant whose exponential decays in a step as an Euler step of `tau` does."""
-    return -dt / np.log1p(-dt / tau)
-
-
-def gain(tau_m: np.ndarray, tau: float, dt: float) -> np.ndarray:
-    """What NEST's weights take so that a current of decay time `tau` moves v by dt/tau_m times its value at the start of a step."""
-    m, s = of_euler(tau_m, dt), of_euler(tau, dt)
-    equal = np.isclose(m, s, rtol=1e-6)
-    other = np.where(equal, 2 * m, m)
-    moved = np.where(equal, dt / m * np.exp(-dt / m), s / (other - s) * (np.exp(-dt / other) - np.exp(-dt / s)))
-    return dt / tau_m / moved
-
-
-def create(about: dict[str, Any], values: Any, v0: np.ndarray) -> Any:
+def create(about: dict[str, Any], nests: Any, v0: np.ndarray) -> Any:
     """The neurons."""
-    dt, tau_m = about["dt_ms"], of_euler(values["tau_m"], about["dt_ms"])
-    taus = [about["tau_exc_ms"], about["tau_inh_ms"], *about["tau_plastic_ms"]]
-    neurons = nest.Create("iaf_psc_exp_multisynapse", about["n_neurons"], {"tau_syn": [float(of_euler(tau, dt)) for tau in taus]})
-    given = {"tau_m": tau_m, "C_m": tau_m, "E_L": values["rest"] if "rest" in values else 0 * tau_m, "I_e": values["bias"]}
-    given |= {"t_ref": values["refractory"], "V_reset": values["reset"], "V_th": values["threshold"]}
-    # E_L first: it moves the others; V_m last
-    for name in ("E_L", "V_th", "V_reset"):
-        neurons.set({name: given.pop(name).tolist()}) if name != "V_th" else neurons.set({name: (given[name] + 1e3).tolist()})
-    neurons.set({name: each.tolist() for name, each in given.items()})
+    neurons = nest.Create("iaf_psc_exp_multisynapse", about["n_neurons"], {"tau_syn": nests["tau_syn"].tolist()})
+    neurons.set({"E_L": nests["E_L"].tolist()})  # moves the other voltages, and so comes first
+    neurons.set({"V_reset": (nests["V_reset"] - 1e3).tolist()})  # the threshold may be anywhere then
+    neurons.set({name: nests[name].tolist() for name in ("tau_m", "C_m", "I_e", "t_ref", "V_th")})
+    neurons.set({"V_reset": nests["V_reset"].tolist()})
     neurons.set({"V_m": np.asarray(v0, float).tolist()})
     return neurons
 
 
-def connect(about: dict[str, Any], values: Any, neurons: Any, outside: Any) -> None:
+def connect(about: dict[str, Any], excitatory: np.ndarray, gains: np.ndarray, neurons: Any, outside: Any) -> None:
     """All synapses, block by block."""
-    dt, excitatory, tau_m = about["dt_ms"], values["excitatory"], values["tau_m"]
-    taus = np.array([about["tau_exc_ms"], about["tau_inh_ms"], *about["tau_plastic_ms"]])
-    gains = np.stack([gain(tau_m, tau, dt) / tau for tau in taus])
-    first = neurons[0].global_id
+    dt, first = about["dt_ms"], neurons[0].global_id
     for kind in ("static", "plastic", "feedforward"):
         if not (HERE / f"{kind}_pre.npy").exists():
             continue
@@ -78,7 +57,8 @@ def connect(about: dict[str, Any], values: Any, neurons: Any, outside: Any) -> N
         source = first if kind != "feedforward" else outside[0].global_id - about["n_neurons"]
         for start in range(0, len(files["pre"]), EDGES):
             part = slice(start, start + EDGES)
-            pre, post, weight = (np.asarray(file[part]).astype(type_) for file, type_ in zip(files.values(), (int, int, float), strict=True))
+            pre, post = (np.asarray(files[name][part]).astype(int) for name in ("pre", "post"))
+            weight = np.asarray(files["weight"][part]).astype(float)
             receptor = np.where(excitatory[pre], 0, 1) if kind == "static" else np.full(len(pre), 2) + (0 if own is None else own[part])
             spec = {"weight": weight * gains[receptor, post], "delay": np.full(len(pre), dt), "receptor_type": receptor + 1}
             nest.Connect(pre + source, post + first, "one_to_one", spec)
@@ -128,9 +108,10 @@ def run(about: dict[str, Any], values: Any, condition: int, v0: np.ndarray, seed
     nest.ResetKernel()
     nest.verbosity = nest.VerbosityLevel.ERROR
     nest.set(resolution=about["dt_ms"], local_num_threads=threads, rng_seed=seed)
-    neurons = create(about, values, v0)
+    nests = np.load(HERE / "nest.npz")
+    neurons = create(about, nests, v0)
     outside = feedforward(about, condition)
-    connect(about, values, neurons, outside)
+    connect(about, values["excitatory"], nests["gain"], neurons, outside)
     stimulate(about, condition, neurons)
     add_noise(about, values, neurons)
     recorder = nest.Create("spike_recorder")
@@ -171,8 +152,9 @@ def report(about: dict[str, Any], excitatory: np.ndarray, spikes: dict[str, np.n
                 theirs = about["rlsnet_rates_hz"].get(name)
                 beside = f", rlsnet test {theirs[condition]:.3f} Hz" if theirs else ""
                 print(f"condition {about['conditions'][condition]}, {word}: {rate[row, who].mean():.3f} Hz{beside}")
-    np.savez(args.out, **spikes, rate=rate, conditions=chosen, dt_ms=about["dt_ms"])
-    print(f"Wrote {args.out}: condition, trial, step (times {about['dt_ms']:g} ms) and neuron of {len(spikes['step']):,} spikes, rate in Hz.")
+    result: dict[str, Any] = {**spikes, "rate": rate, "conditions": chosen, "dt_ms": about["dt_ms"]}
+    np.savez(args.out, **result)
+    print(f"Wrote {args.out}: condition, trial, step (of {about['dt_ms']:g} ms) and neuron of {len(spikes['step']):,} spikes; rates in Hz.")
 
 
 if __name__ == "__main__":
