@@ -31,12 +31,14 @@ VERBS = {
     "report": "put a run's results on one page, an HTML file (report RUN)",
     "compare": "compare runs or the jobs of a sweep, as a table and a page (compare RUNS)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
+    "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
 }
 PLAIN = {
     "import": "rlsnet.importers",
     "plot": "rlsnet.draw",
     "report": "rlsnet.report",
     "compare": "rlsnet.compare",
+    "export": "rlsnet.export",
     "info": "rlsnet.info",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and what has them installed
@@ -58,6 +60,7 @@ Examples:
   rlsnet plot outputs/2026-11-21/10-00-00                 also of a recording.zarr
   rlsnet report outputs/2026-11-21/10-00-00               report.html in the run folder
   rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
+  rlsnet export outputs/2026-11-21/10-00-00 to=npz
 
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
@@ -182,7 +185,7 @@ def quoted(argument: str) -> str:
     """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
     if key in ("test.neurons", "perturb.neurons") and re.search(r"[&,]", value) and value[:1] not in ("[", "'", '"'):
-        return f"{key}={_in_quotes(value)}"
+        return f"{key}={in_quotes(value)}"
     if key not in ("resume", "run", "sweep", "test.checkpoint"):
         odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
         return f"{key}={','.join(map(in_quotes, value.split(',')))}" if odd else argument
