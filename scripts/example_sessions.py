@@ -23,10 +23,17 @@ import numpy as np
 
 from rlsnet import synthetic
 
-SIZES = (120, 200, 90)  # units of the sessions
+SIZES = (250, 310, 220)  # units of the sessions
+MEDIAN_HZ, MODULATION = 12.0, 2.5  # of rates over units; the power that a rate's course is raised to
 BIN_S = synthetic.BIN_MS / 1000
 BEFORE_S, AFTER_S, GAP_S = 3.2, 2.3, 0.7  # of a trial, from its go cue; until the next trial
 TEXT = "SYNTHETIC, made by rlsnet's scripts/example_sessions.py; not a recording"
+
+
+def vivid(rate: np.ndarray) -> np.ndarray:
+    """Rates [C, M, U] with more spikes and stronger modulation, so that a small network learns them within a minute."""
+    mean = rate.mean(axis=(0, 1))
+    return np.clip(MEDIAN_HZ * np.sqrt(mean / np.median(mean)) * (rate / mean) ** MODULATION, 0.1, 150)
 
 
 class Simulated:
@@ -54,7 +61,8 @@ class Simulated:
         self.early = random.random(n_trials) < 0.05
         self.stimulated = random.random(n_trials) < 0.1
         self.region = random.integers(0, 3, n_units)
-        self.rate = synthetic.rates(random, n_units, self.region)
+        usual = synthetic.rates(random, n_units, self.region)
+        self.rate = vivid(usual)
         self.good = random.random(n_units) < 0.8
         self.until = np.where(random.random(n_units) < 0.2, n_trials * 3 // 4, n_trials)
         self.spikes = self._spikes()
