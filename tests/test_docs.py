@@ -64,3 +64,36 @@ def test_each_line_of_the_table_runs(tmp_path, files, line):
         config = compose("config=tiny", *small, *words, "progress=off")
         assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     assert Run(tmp_path / "run").iterations() == [1]
+
+
+SMALLER = (
+    ("example_sessions.py sessions", "example_sessions.py sessions --units 40 50 40"),
+    ("iterations=100", "iterations=2"),
+    ("iterations=110", "iterations=3"),
+    ("iterations=20", "iterations=1"),
+    ("000110.zarr", "000003.zarr"),
+    ("test.trials=10", "test.trials=2"),
+    ("python scripts/", f"{sys.executable} {shlex.quote(str(DOCS.parent))}/scripts/"),
+    ("rlsnet ", f"{sys.executable} -m rlsnet "),
+)
+
+
+def test_the_tutorial_runs(tmp_path):
+    """Every block of docs/tutorial.md, in one shell, with fewer units and iterations."""
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 9
+    script = ["set -euo pipefail"]
+    for language, text in blocks:
+        for before, after in SMALLER[: None if language == "bash" else -2]:
+            text = text.replace(before, after)
+        script.append(text if language == "bash" else f"{sys.executable} - <<'END'\n{text}END\n")
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs/first/report.html").exists() and (tmp_path / "runs/first/perturbed/silence.zarr").exists()
+    assert len(list((tmp_path / "tune").glob("*/checkpoints/000001.zarr"))) == 3
