@@ -451,7 +451,9 @@ class TestConfig:
 
     __test__ = False  # not a test class, whatever pytest makes of the name
     trials: int = key("trials per condition", least=1)
-    neurons: str | None = key("whose results are stored: null for all, [0,5,17], 0:100, exc or inh", items=True)
+    neurons: str | None = key(
+        "whose results are stored: null for all, [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh", items=True
+    )
     checkpoint: str = key("last, best, an iteration, or the path of a checkpoint")
     spikes: bool = key("store every spike")
 
@@ -480,10 +482,10 @@ class WindowConfig(PerturbConfig, abc.ABC):
     label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: the perturbation's")
 
     def window(self, trial: TrialConfig) -> tuple[int, int]:
-        """(start, stop) in whole steps of a trial."""
-        off, length = trial.steps(trial.stim_off), trial.steps(trial.duration)
-        start = off + length // 3 if self.start is None else trial.steps(self.start)
-        return start, off + 2 * length // 3 if self.stop is None else trial.steps(self.stop)
+        """(start, stop) in whole steps of a trial; what is null is at the edge of a learning bin."""
+        off, points = trial.steps(trial.stim_off), trial.n_points
+        start = off + points // 3 * trial.every if self.start is None else trial.steps(self.start)
+        return start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)
 
     @property
     def result(self) -> str:

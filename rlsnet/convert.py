@@ -112,6 +112,8 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
 def suggest(key: str) -> str:
     """' Did you mean ...?' for a key that is not one, or nothing."""
     known = list(dict.fromkeys(keys()))
+    if key in known:
+        return f" It belongs to another {key.split('.')[0]}=NAME, see rlsnet train --help."
     tails = {k.rsplit(".", 1)[-1]: k for k in known}
     close = difflib.get_close_matches(key, known, 1, 0.75)
     if not close:

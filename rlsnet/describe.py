@@ -15,7 +15,7 @@ from rlsnet.convert import choices_of, load_plugins, variants
 SECTIONS = {
     "train": None,
     "simulate": None,
-    "test": ("run", "progress", "test", "perturb", "recording", "engine"),
+    "test": ("run", "progress", "test", "perturb", "recording.path", "engine"),
 }
 
 
@@ -92,14 +92,18 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
     values = defaults(configs, chosen, folders)
     sections = SECTIONS[verb]
     lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} [key=value ...]"]
-    if sections is None:
+    offered = [group for group in groups if sections is None or group.name in sections]
+    if offered:
         lines += ["", "Groups:"]
-        lines += [f"  {group.name}={'|'.join(sorted(p.stem for p in group.glob('*.yaml')))}" for group in groups]
+        lines += [f"  {group.name}={'|'.join(sorted(p.stem for p in group.glob('*.yaml')))}" for group in offered]
+    if sections is None:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help says more."]
         lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
-    lines += ["", "Settings, with the defaults of config=sinusoid; with neuron=glif3 --help, say, those of another option:"]
-    rows = [row for row in settings(schema.Config, values) if sections is None or row[0].split(".")[0] in sections]
+    other = "neuron=glif3" if sections is None else "perturb=clamp"
+    more = f"; with {other} --help, say, those of another option" if offered else ""
+    lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
+    rows = [row for row in settings(schema.Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
     width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
     lines += [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ class Effect:
     perturbed: [n] bool, who was perturbed.
     excitatory: [n] bool.
     region: [n] names, or None.
-    period: [M] 0 before, 1 inside, 2 after the window: where the middle of a bin lies.
+    period: [M] 0 before, 1 inside, 2 after the window; -1 for bins that lie across an edge, unless none lies inside.
     window: (start, stop), ms in the trial's own time.
     """
 
@@ -42,14 +42,13 @@ class Effect:
         end = zarrio.read(perturbed["time"])
         bin_ms = float(end[1] - end[0]) if len(end) > 1 else 0.0
         start, stop = window(perturbed)
-        period = np.searchsorted([start, stop], end - bin_ms / 2, side="right")
         return Effect(
             without=zarrio.read(test["psth"])[:, :, in_test],
             with_=zarrio.read(perturbed["psth"])[:, :, here],
             perturbed=zarrio.read(perturbed["perturbed"])[here],
             excitatory=zarrio.read(perturbed["excitatory"])[here],
             region=zarrio.texts(perturbed["region"])[here] if "region" in perturbed else None,
-            period=period,
+            period=periods(end - bin_ms, end, start, stop),
             window=(start, stop),
         )
 
@@ -80,6 +79,16 @@ class Effect:
             if bins.any()
             else np.full(len(self.perturbed), np.nan)
         )
+
+
+def periods(begin: np.ndarray, end: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """[M] whether a bin from begin to end, ms, lies before (0), inside (1) or after (2) a window, or across an edge (-1)."""
+    tiny = 1e-6 * (stop - start)
+    before, after = end <= start + tiny, begin >= stop - tiny
+    inside = (begin >= start - tiny) & (end <= stop + tiny)
+    if not inside.any():
+        inside = ~before & ~after
+    return np.select([inside, before, after], [1, 0, 2], -1)
 
 
 def window(perturbed: zarr.Group) -> tuple[float, float]:

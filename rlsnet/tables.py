@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ CAPTION = "Medians (error: mean). A perfect model's r is ceiling x own ceil., wh
 
 def text(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
     """A plain table, its first column aligned left, without a trailing line end."""
-    table = Table(box=None, caption=caption or None, caption_justify="left", padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
         table.add_column(name, justify="right" if index else "left")
     for row in rows:
@@ -34,7 +35,7 @@ def text(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", 
     console = Console(width=width, file=io.StringIO(), color_system=None)
     console.print(table)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join([*(line.rstrip() for line in lines), *textwrap.wrap(caption, width)])
 
 
 def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

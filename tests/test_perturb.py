@@ -225,8 +225,11 @@ def test_a_share_is_drawn_with_the_seed():
 def test_units_and_the_window_that_null_stands_for():
     config = compose("config=tiny", "perturb=excite", "perturb.start='0.5 s'", "perturb.strength=1")
     assert config.perturb.start == 500
-    assert config.perturb.window(config.trial) == (5000, 2000 + 6666)
-    assert compose("config=tiny", "perturb=clamp").perturb.window(config.trial) == (2000 + 3333, 2000 + 6666)
+    assert config.perturb.window(config.trial) == (5000, 2000 + 6700)
+    assert compose("config=tiny", "perturb=clamp").perturb.window(config.trial) == (
+        2000 + 3300,
+        2000 + 6700,
+    )  # bins of 10 ms, a hundred of them
 
 
 SMALL = ["config=tiny", "network.n_neurons=200", "static.out_degree=40", "trial.duration=400", "train.iterations=2", "test.trials=2"]
@@ -253,16 +256,16 @@ def test_from_the_command_line(place):
     out = rlsnet(
         "test", "run=run", "perturb=excite", "perturb.label=lit", "perturb.neurons=exc&0:20", "perturb.start=300", cwd=place
     ).stdout
-    assert "excite 0.5 threshold: 20 of 200 neurons, 300 to 466.6 ms" in out
+    assert "excite 0.5 threshold: 20 of 200 neurons, 300 to 470 ms" in out
     assert before == {path: path.read_bytes() for path in (place / "run" / "test.zarr").rglob("*") if path.is_file()}
     store = place / "run" / "perturbed" / "lit.zarr"
     assert sorted(p.name for p in store.parent.iterdir()) == ["lit.zarr", "silence.zarr"]
     test, perturbed = (zarr.open_group(str(path), mode="r") for path in (place / "run" / "test.zarr", store))
     assert set(test) | {"perturbed"} == set(perturbed)
-    assert perturbed.attrs["perturb"] == {"name": "excite", "neurons": "exc&0:20", "fraction": 1.0, "start": 300.0, "stop": 466.6,
+    assert perturbed.attrs["perturb"] == {"name": "excite", "neurons": "exc&0:20", "fraction": 1.0, "start": 300.0, "stop": 470.0,
                                           "strength": 0.5, "label": "lit", "n": 20}  # fmt: skip
     bins = np.arange(205, 605, 10)  # their middles
-    for period, mine in enumerate((bins < 300, (bins > 300) & (bins < 466.6), bins > 466.6)):
+    for period, mine in enumerate((bins < 300, (bins > 300) & (bins < 470), bins > 470)):
         for name, who in (("perturbed", np.arange(200) < 20), ("others", np.arange(200) >= 20)):
             means = [group["psth"][...][:, mine][:, :, who].mean() for group in (test, perturbed)]
             row = next(line for line in out.splitlines() if line.strip().startswith(name))
