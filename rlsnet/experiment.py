@@ -268,7 +268,7 @@ def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, ru
             log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
         log.info("%s", effects.rates_table(effects.Effect.of(test, perturbed)))
         log.info("%s", effects.scores_table(test, perturbed))
-    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", path, time.perf_counter() - began, run.path)
+    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", path, time.perf_counter() - began, run.path)
 
 
 def _heldout(results: zarr.Group) -> str:
