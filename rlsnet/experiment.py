@@ -251,7 +251,7 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     if "rate_correlation" in results:
         log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
         log.info("%s", tables.of_scores(results.attrs["scores"]))
-    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", run.test, time.perf_counter() - began, run.path)
 
 
 def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
