@@ -1,1 +1,29 @@
-"""Trains recurrent spiking networks to reproduce recorded neural activity, by recursive least squares."""
+"""Trains recurrent spiking networks to reproduce recorded neural activity, by recursive least squares.
+
+    import rlsnet
+
+    config = rlsnet.compose("config=tiny", "train.iterations=20")
+    run = rlsnet.train(config, "first")
+    results = rlsnet.test(run)
+    rlsnet.plot(run)
+
+See `rlsnet.api`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Config", "Run", "UserError", "compose", "load", "open_run", "plot", "simulate", "test", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The verbs, when they are asked for: they need JAX."""
+    if name in ("train", "simulate"):  # modules that can be called
+        return import_module(f"rlsnet.{name}")
+    if name in __all__:
+        return getattr(import_module("rlsnet.api"), name)
+    raise AttributeError(f"module 'rlsnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

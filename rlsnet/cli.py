@@ -11,17 +11,19 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlsnet.config import Config, UserError
+from rlsnet.config import UserError
 from rlsnet.convert import completed, from_dict, plain_arguments, suggest, to_dict
+
+if TYPE_CHECKING:
+    from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
 VERBS = {
-    "train": "train a network; also resumes (resume=RUN) and sweeps (-m)",
+    "train": "train a network; also resumes (resume=RUN) and sweeps (sweep=FOLDER)",
     "simulate": "run a network as it is drawn, without training",
     "test": "run a trained network with frozen weights (run=RUN)",
     "import": "make a recording.zarr of NWB, Phy, ALF, NumPy, MATLAB or HDF5 files (import SOURCE... OUT.zarr)",
@@ -29,14 +31,17 @@ VERBS = {
     "report": "put a run's results on one page, an HTML file (report RUN)",
     "compare": "compare runs or the jobs of a sweep, as a table and a page (compare RUNS)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
+    "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
 }
 PLAIN = {
     "import": "rlsnet.importers",
     "plot": "rlsnet.draw",
     "report": "rlsnet.report",
     "compare": "rlsnet.compare",
+    "export": "rlsnet.export",
     "info": "rlsnet.info",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
+EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and what has them installed
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
@@ -50,28 +55,17 @@ Examples:
   rlsnet import sessions/*.nwb mine.zarr preset=map
   rlsnet train config=mouse_decision recording.path=mine.zarr
   rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
-  rlsnet train -m config=tiny rls.penlambda=.4,.8         two runs, each in its own folder
+  rlsnet train sweep=tune config=tiny rls.penlambda=.4,.8 two runs, each in a folder of its own in tune
   rlsnet test run=outputs/2026-11-21/10-00-00
   rlsnet plot outputs/2026-11-21/10-00-00                 also of a recording.zarr
   rlsnet report outputs/2026-11-21/10-00-00               report.html in the run folder
   rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
+  rlsnet export outputs/2026-11-21/10-00-00 to=npz
 
 rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
 
-def compose(*overrides: str) -> Config:
-    """The typed configuration of `rlsnet train *overrides`, for use from Python."""
-    import hydra
-    from omegaconf import OmegaConf
-
-    from rlsnet.describe import configs_dir
-
-    with hydra.initialize_config_dir(str(configs_dir()), **_version_base()):
-        composed: Any = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
-    return from_dict(composed, overrides)
-
-
-def _version_base() -> dict[str, Any]:
+def version_base() -> dict[str, Any]:
     """What Hydra 1.3 wants to be told of the version it should behave like; later ones do not."""
     import hydra
 
@@ -142,7 +136,7 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     """Hydra's run folder, where the verb or resume names an existing one."""
     from rlsnet.store import Run
 
-    many = bool({"-m", "--multirun"} & set(arguments))
+    many = bool({"-m", "--multirun"} & set(arguments)) or _setting(arguments, "sweep") is not None
     key, path = "run", _setting(arguments, "run")
     if verb == "test":
         if many:
@@ -154,35 +148,50 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     if verb == "train":
         key, path = "resume", _setting(arguments, "resume")
         if path == "auto":
-            return []
+            path = None
         if many and path is not None:
             raise UserError(f"resume={path}: should be resume=auto in a sweep, where every job has its own folder.")
     elif _setting(arguments, "resume") is not None:
         raise UserError(f"resume={_setting(arguments, 'resume')}: is for train.")
+    if (sweep := _setting(arguments, "sweep")) is not None:
+        return _sweep_overrides(verb, sweep, arguments)
     if path is None:
         return []
     run = Run.open(path, key)
     if verb == "train" and not run.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
-    return [f"hydra.run.dir={_in_quotes(str(run.path))}", "hydra.output_subdir=null"]
+    return [f"hydra.run.dir={in_quotes(str(run.path))}", "hydra.output_subdir=null"]
 
 
-def _in_quotes(text: str) -> str:
+def _sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
+    """What tells Hydra of sweep=FOLDER."""
+    if verb not in ("train", "simulate"):
+        raise UserError(f"sweep={folder}: is for train and simulate.")
+    for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"):
+        if (given := _setting(arguments, key)) is not None:
+            raise UserError(f"{key}={given}: does not go with sweep={folder}, which names the folders itself.")
+    path = Path(folder)
+    if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
+        raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; should be a new folder, or that of a sweep.")
+    return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
+
+
+def in_quotes(text: str) -> str:
     """A text as Hydra's grammar quotes it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _quoted(argument: str) -> str:
+def quoted(argument: str) -> str:
     """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
     if key in ("test.neurons", "perturb.neurons") and re.search(r"[&,]", value) and value[:1] not in ("[", "'", '"'):
-        return f"{key}={_in_quotes(value)}"
-    if key not in ("resume", "run", "test.checkpoint"):
+        return f"{key}={in_quotes(value)}"
+    if key not in ("resume", "run", "sweep", "test.checkpoint"):
         odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
-        return f"{key}={','.join(map(_in_quotes, value.split(',')))}" if odd else argument
+        return f"{key}={','.join(map(in_quotes, value.split(',')))}" if odd else argument
     if re.fullmatch(r"[\w./:~@%+-]*", value) or value[:1] in ("'", '"'):
         return argument
-    return f"{key}={_in_quotes(value)}"
+    return f"{key}={in_quotes(value)}"
 
 
 def _with_hydra(verb: str, arguments: list[str]) -> int:
@@ -194,22 +203,25 @@ def _with_hydra(verb: str, arguments: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from rlsnet import sweeps
     from rlsnet.describe import configs_dir
 
-    overrides = [_quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
+    overrides = [quoted(a) for a in arguments if "=" in a and not a.startswith("-")]
     others = [a for a in arguments if "=" not in a or a.startswith("-")]
     sys.argv = ["rlsnet", *overrides, *extra, *others]  # Hydra wants overrides in one piece
-    failed: list[UserError] = []
+    task = sweeps.Task(verb)
     try:
-        hydra.main(config_path=str(configs_dir()), config_name="config", **_version_base())(_task(verb, failed))()
+        with sweeps.watched(_setting(arguments, "sweep")) as result:
+            hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(_one_line(error)) from error
-    if failed:
-        raise failed[0]
+        raise UserError(one_line(error)) from error
+    result.tell()
+    if task.failed and not task.many:
+        raise UserError(task.failed[0])
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What Hydra complains about, in our words where we know better ones."""
     text = str(error)
     if (override := getattr(error, "override", None)) is not None:
@@ -221,6 +233,8 @@ def _one_line(error: Exception) -> str:
         if "No match in the defaults list" in text:
             return f"{key}: no such group.{suggest(key)}"
         return f"{key}: no such key.{suggest(key)}"
+    if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit)\w*)'", text):
+        return f"hydra/launcher: {match[1]} is not installed; should be there after pip install 'rlsnet[{EXTRAS[match[2]]}]'."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = getattr(error, "options", None)
@@ -232,32 +246,23 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split()) if text else type(error).__name__
 
 
-def _task(verb: str, failed: list[UserError]) -> Callable[[Any], None]:
-    """What Hydra calls with each composed configuration; a job's mistake is logged and goes to `failed`, the next job runs."""
+def continued(run: Run, values: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an existing run to go on with; raises UserError where one may not change.
 
-    def task(cfg: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
+    Args:
+      run: with a config.yaml.
+      values: nested settings, for those that a run of an older version lacks.
+      asked: nested settings wanted now.
+    """
+    from rlsnet.experiment import resumed_values
 
-        hydra_config = HydraConfig.get()
-        many = "MULTIRUN" in str(hydra_config.mode)
-        values: Any = OmegaConf.to_container(cfg, resolve=True)
-        try:
-            _run(verb, values, list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir))
-        except UserError as error:
-            logging.getLogger("rlsnet" if many else "rlsnet_file").error("%s", error)
-            failed.append(error)
-        finally:
-            if many:
-                import jax
-
-                jax.clear_caches()
-
-    return task
+    saved = {**completed(run.saved_config(), values), "plugins": asked["plugins"]}  # plugins may have moved
+    before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
+    return resumed_values(before, now, run.path)
 
 
-def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) -> None:
-    """One job."""
+def run_job(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) -> int:
+    """One job of a verb with settings as Hydra composed them; returns the signal that stopped it, or 0."""
     from rlsnet.store import Run
 
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
@@ -267,28 +272,21 @@ def _run(verb: str, values: dict[str, Any], overrides: list[str], folder: Path) 
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 
-        run_simulation(from_dict(values, overrides), run)
-        return
+        run_simulation(from_dict({**values, "sweep": None}, overrides), run)
+        return 0
     resumed = verb == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
     if verb != "train" or resumed:
-        from rlsnet.experiment import resumed_values
-
-        saved = completed(run.saved_config(), values)
-        asked = values if values["resume"] == "auto" else _over(saved, values, overrides)
-        saved = {**saved, "plugins": asked["plugins"]}  # they may have moved
-        before, now = (to_dict(from_dict(v)) for v in (saved, asked))  # plain numbers: 100 us and 0.1 ms are the same
-        values = resumed_values(before, now, run.path)
-    config = from_dict({**values, "resume": None, "run": None}, overrides)
+        asked = values if values["resume"] == "auto" else _over(completed(run.saved_config(), values), values, overrides)
+        values = continued(run, values, asked)
+    config = from_dict({**values, "resume": None, "run": None, "sweep": None}, overrides)
     if verb == "train":
         from rlsnet.experiment import run_training
 
-        stopped = run_training(config, run, resumed)
-        if stopped:
-            sys.exit(128 + stopped)
-    else:
-        from rlsnet.experiment import run_test
+        return run_training(config, run, resumed)
+    from rlsnet.experiment import run_test
 
-        run_test(config, run)
+    run_test(config, run)
+    return 0
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -534,6 +534,10 @@ class Config:
     seed: int = key("seed of everything random", least=0, most=2**63 - 1)
     resume: str | None = key("run folder to continue, or auto for the folder of this very run")
     run: str | None = key("run folder to test")
+    sweep: str | None = key("folder of a sweep over the keys that have several values; the same command goes on with it")
+    tracking: str = key(
+        "where metrics and scores of train and test go besides the run folder's files", choices=("none", "tensorboard", "wandb", "mlflow")
+    )
     progress: str = key("how progress is shown", choices=("auto", "rich", "plain", "off"))
     plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own")
     network: NetworkConfig

@@ -238,12 +238,12 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
     Args:
       cls: the dataclass of the settings, each with a default.
       verb: for messages.
-      arguments: paths, and key=value or section.key=value with values in YAML.
+      arguments: paths, and key=value or section.key=value with values in YAML; also as --key=value or --key value.
       base: settings that those on the command line are laid over.
     """
     paths: list[str] = []
     values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
-    for argument in arguments:
+    for argument in _joined_flags(cls, arguments):
         name, equals, text = argument.partition("=")
         if not equals or Path(argument).exists():
             if argument.startswith("-"):
@@ -263,6 +263,26 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
         else:
             values[section] = value
     return paths, _section(cls, values, "", set(values))
+
+
+def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
+    """Arguments with --key=value and --key value, of a known key, as key=value; a --key that is true or false may stand alone."""
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    rest = iter(arguments)
+    held = next(rest, None)
+    while (argument := held) is not None:
+        held = next(rest, None)
+        key, equals, _ = argument[2:].partition("=")
+        field = known.get(key.partition(".")[0]) if argument.startswith("--") else None
+        if field is None or equals:
+            yield argument[2:] if field is not None else argument
+        elif isinstance(field.default, bool) and held not in ("true", "false"):
+            yield f"{key}=true"
+        elif held is None:
+            raise UserError(f"{argument}: has no value; should be {argument} VALUE or {key}=VALUE.")
+        else:
+            yield f"{key}={held}"
+            held = next(rest, None)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def configs_dir() -> Path:
 def _default(values: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         values = values.get(part, {}) if isinstance(values, dict) else {}
+    values = list(values) if isinstance(values, tuple) else values
     return "" if isinstance(values, dict) else "null" if values is None else str(values).lower() if isinstance(values, bool) else values
 
 

@@ -14,7 +14,23 @@ import numpy as np
 import yaml
 import zarr
 
-from rlsnet import effects, engine, evaluate, memory, network, recordings, rls, scores, store, tables, targets, train, wiring, zarrio
+from rlsnet import (
+    effects,
+    engine,
+    evaluate,
+    memory,
+    network,
+    recordings,
+    rls,
+    scores,
+    store,
+    tables,
+    targets,
+    tracking,
+    train,
+    wiring,
+    zarrio,
+)
 from rlsnet.config import Config, NoPerturbConfig, UserError, WindowConfig
 from rlsnet.convert import to_dict
 from rlsnet.network import Network
@@ -27,7 +43,9 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 # what may change in an existing run
-MAY_CHANGE = tuple("train. test. perturb. progress resume run recording.path plugins engine.platform engine.kernels rls.method".split())
+MAY_CHANGE = tuple(
+    "train. test. perturb. progress resume run sweep tracking recording.path plugins engine.platform engine.kernels rls.method".split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +183,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     if resumed and config.train.iterations == done:
         log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
         return 0
+    tracking.require(config.tracking)
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
@@ -182,7 +201,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
         recorded = None if ready.rate is None else jnp.asarray(ready.rate, ready.network.bias.dtype)
-        stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, recorded)
+        with tracking.tracked(config, run, done) as track:
+            stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, recorded, track)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
@@ -204,6 +224,7 @@ def run_simulation(config: Config, run: Run) -> None:
 
 def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
+    tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with _sampled(show := start(config, run), config, run, "test"):
         ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
@@ -215,8 +236,10 @@ def run_test(config: Config, run: Run) -> None:
         iteration = int(about.get("iteration", 0))
         if isinstance(config.perturb, WindowConfig):
             _perturb(config, config.perturb, ready, w, run, show, iteration)
-        else:
-            _evaluate(config, ready, w, run, show, iteration)
+            return
+        _evaluate(config, ready, w, run, show, iteration)
+        with tracking.tracked(config, run, max(run.iterations(), default=0)) as track:
+            track(tracking.test_scores(zarrio.open_group(run.test, "run", evaluate.FORMAT)), iteration)
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import inputs, kernels, neurons, rng, spikes
+from rlsnet import api, inputs, kernels, neurons, rng, spikes
 from rlsnet.config import (
     Config,
     FeedforwardConfig,
@@ -436,3 +436,6 @@ def calibrate(dynamics: Dynamics, network: Network, keys: Keys) -> Calibration:
     offset = total / samples
     variance = jnp.maximum(squares / samples - offset**2, 0)
     return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes)
+
+
+api.callable_module(__name__, api.simulate)

@@ -135,6 +135,19 @@ class Run:
                 zarrio.remove(killed)
             yield
 
+    def busy(self) -> bool:
+        """Whether another process has claimed the folder."""
+        try:
+            import fcntl
+
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, FileNotFoundError):
+            return False
+        return False
+
     def clear(self) -> None:
         """Removes what an earlier run that never reached a checkpoint left behind."""
         for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
@@ -276,7 +289,7 @@ class Run:
 
         writer.submit(write)
 
-    def checkpoint(self, which: str) -> Path:
+    def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
         """The path of a checkpoint: last, best, an iteration, or a path as it is."""
         have = self.iterations()
         if which == "best" and (best := self.best()) is not None:
@@ -286,10 +299,10 @@ class Run:
         if which.isdigit() and int(which) in have:
             return self.checkpoints / f"{int(which):06d}.zarr"
         if which not in ("last", "best") and not which.isdigit():
-            zarrio.open_group(which, "test.checkpoint", FORMAT)
+            zarrio.open_group(which, key, FORMAT)
             return Path(which)
         listed = ", ".join(map(str, have)) or "none"
-        raise UserError(f"test.checkpoint={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
+        raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
 
     def load_weights(self, path: Path, network: Network) -> Array:
         """[G, X+L, S] weights of a checkpoint, on the device."""

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from rlsnet import api, rng, scores, simulate
 from rlsnet import rls as rls_
-from rlsnet import rng, scores, simulate
 from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
@@ -171,7 +171,15 @@ class Recent:
 
 
 def train(
-    config: Config, network: Network, learner: Learner, target: Array, run: Run, done: int, show: Progress, recorded: Array | None = None
+    config: Config,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    run: Run,
+    done: int,
+    show: Progress,
+    recorded: Array | None = None,
+    track: Callable[[Mapping[str, Any], int], None] = lambda line, iteration: None,
 ) -> int:
     """The loop over iterations, from `done` to train.iterations.
 
@@ -184,6 +192,7 @@ def train(
       done: iterations behind us.
       show: progress display.
       recorded: [C, N] Hz, mean recorded rates, for the metrics; or None.
+      track: takes a line of metrics and the iteration that it is of.
 
     Returns:
       0, or the number of the signal that asked for a stop. The run is saved in either case.
@@ -208,6 +217,7 @@ def train(
                     f" bound. What {run.path} holds is from before."
                 )
             run.append_metrics(line)
+            track(line, iteration)
             writer.check()
             recent.add(line)
             score = recent.score()
@@ -256,9 +266,12 @@ def graceful_stop() -> Iterator[_Stop]:
     """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
 
     A second one does what it always did, once a checkpoint that is being written is whole. Outside the main thread, signals are left alone.
+    In a job of submitit the only such signal is the one on which that queues the job again, which it should do after we have saved.
     """
     stop = _Stop()
-    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    requeuing = [each for each in watched if getattr(signal.getsignal(each), "__name__", "") == "checkpoint_and_try_requeue"]
+    watched = requeuing or watched[:3]
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -275,3 +288,6 @@ def graceful_stop() -> Iterator[_Stop]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+api.callable_module(__name__, api.train)

@@ -76,7 +76,7 @@ class Case:
         import jax.numpy as jnp
 
         from rlsnet import engine, experiment, rls, simulate, wiring
-        from rlsnet.cli import compose
+        from rlsnet.api import compose
         from rlsnet.progress import Progress
 
         self.config = compose(*overrides, f"engine.platform={device}")
@@ -340,7 +340,7 @@ def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, float
 
 def peer_arguments(case: str, iterations: int) -> list[str]:
     """What the peer is called with for the network of a case; it knows no groups of neurons."""
-    from rlsnet.cli import compose
+    from rlsnet.api import compose
 
     config = compose(*CASES[case])
     n, scenario = (66002, "mouse") if case.startswith("mouse") else (config.network.n_neurons, "sinusoid")

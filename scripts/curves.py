@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 
 from rlsnet import experiment
-from rlsnet.cli import compose
+from rlsnet.api import compose
 from rlsnet.store import Run, versions
 
 MOUSE = ["config=mouse_decision", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]

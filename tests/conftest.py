@@ -15,7 +15,7 @@ import pytest
 import zarr
 
 from rlsnet import kernels
-from rlsnet.cli import compose
+from rlsnet.api import compose
 
 __all__ = ["FORMS", "KERNELS", "compose", "difference", "small_network", "write_network"]
 

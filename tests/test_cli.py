@@ -304,7 +304,7 @@ def test_a_recording_may_move_after_training(tmp_path):
 
 
 def test_plain_numbers_do_not_load_the_units():
-    code = "import sys; from rlsnet.cli import compose; compose('config=mouse_decision', 'trial.dt=0.1'); assert 'pint' not in sys.modules"
+    code = "import sys; from rlsnet.api import compose; compose('config=mouse_decision', 'trial.dt=0.1'); assert 'pint' not in sys.modules"
     code += "; compose('trial.dt=100 us'); assert 'pint' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -80,7 +80,7 @@ def test_texts_numbers_and_what_is_missing(text, expected):
     [
         (
             "sid == 'left'",
-            "trials=sid == 'left': x.nwb has no sid; it has contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
+            "trials=sid == 'left': no sid in x.nwb; there is contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
         ),
         ("side = 'left'", "one = is an assignment"),
         ("side ==", "cannot be read as a filter"),

@@ -12,9 +12,9 @@ from pyarrow import parquet
 from scipy import io as matlab
 
 from rlsnet.config import UserError
-from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, tables
+from rlsnet.importers import alf, arrays, byunit, hdf5, import_recordings, jld2, mat, phy, tables
 from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session
+from rlsnet.importers.session import Ready, Session, ordered
 
 RATE = 30000
 SPIKES = {3: [0.5, 1.0, 7.25], 5: [2.0], 11: [0.1, 0.2, 8.0, 9.5]}  # s, whole samples at RATE
@@ -27,7 +27,8 @@ PSTH = np.random.default_rng(0).uniform(0.1, 40, (2, 6, 4))  # condition, time, 
 
 
 def spikes_of(session: Session) -> dict:
-    """Spikes by the id of their unit."""
+    """Spikes by the id of their unit, as import goes on with them."""
+    session = ordered(session)
     parts = [session.times[a:b].tolist() for a, b in zip(session.index[:-1], session.index[1:], strict=True)]
     return dict(zip(session.units["id"].tolist(), parts, strict=True))
 
@@ -40,7 +41,6 @@ def check(session, ids=tuple(SPIKES), silent=()) -> Session:
     assert found.keys() == expected.keys()
     for unit in found:
         np.testing.assert_allclose(found[unit], expected[unit], rtol=0, atol=1e-12)
-    assert session.times.dtype == np.float64 and session.index.dtype == np.int64
     assert all(len(column) == len(found) for column in session.units.values())
     for name, column in TRIALS.items():
         assert session.trials[name].tolist() == column
@@ -103,16 +103,17 @@ def test_tables_of_texts(tmp_path):
     refused(lambda path, _: tables.read_table(path), damaged, "cannot be read, it is damaged")
 
 
-def test_spikes_are_cleaned():
-    times, index, notes = byunit.clean(np.array([3.0, 1.0, np.nan, -1.0, 5.0, 4.0]), np.array([0, 3, 3, 4, 6]))
-    assert times.tolist() == [1, 3, -1, 4, 5] and index.tolist() == [0, 2, 2, 3, 5]
-    assert len(notes) == 3 and "1 spikes without a time" in notes[0] and "2 units were not ascending" in notes[1] and "negative" in notes[2]
-    times, index, ids, notes = byunit.group("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
-    assert (times.tolist(), index.tolist(), ids.tolist(), notes) == ([2, 4, 1, 3], [0, 2, 4], ["a", "b"], ())
-    times, index, ids, _ = byunit.group("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
+def test_spikes_by_unit():
+    times, index, ids = byunit.group("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
+    assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 4, 1, 3], [0, 2, 4], ["a", "b"])
+    times, index, ids = byunit.group("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
     assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 1, 3], [0, 1, 3], [-1, 2**40])
     with pytest.raises(UserError, match="fractions or NaN"):
         byunit.group("x", np.ones(2), np.array([1, np.nan]))
+    with pytest.raises(UserError, match="2,000 spikes have 2,000 labels of units"):
+        byunit.group("x", np.ones(2000), np.arange(2000))
+    times, notes = byunit.seconds("x", np.array([-30, 60, 90]), 30)
+    assert times.tolist() == [-1, 2, 3] and notes == ("spike times are samples at 30 Hz", "1 spikes at negative times")
 
 
 # Phy
@@ -124,7 +125,9 @@ def phy_folder(tmp_path) -> Path:
     folder.mkdir()
     np.save(folder / "spike_times.npy", np.round(TIMES[ORDER] * RATE).astype(np.uint64)[:, None])
     np.save(folder / "spike_clusters.npy", LABELS[ORDER].astype(np.int32))
-    (folder / "params.py").write_text(f"dat_path = r'C:\\raw.bin'\nn_channels_dat = 385\nsample_rate = {RATE}.\nraise SystemExit('run')\n")
+    (folder / "params.py").write_text(
+        f"dat_path = 'C:\\Users\\raw.bin'\nn_channels_dat = 385\nsample_rate = {RATE}.\nraise SystemExit('run')\n"
+    )
     (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tgood\n4\tnoise\n11\tmua\n")
     (folder / "cluster_KSLabel.tsv").write_text("cluster_id\tKSLabel\n3\tmua\n5\tgood\n11\tgood\n")
     (folder / "cluster_Amplitude.tsv").write_text("cluster_id\tAmplitude\n3\t10.5\n5\t20\n")
@@ -175,7 +178,7 @@ def test_phy_mistakes(phy_folder, tmp_path):
     np.save(times, np.arange(8) / 3)
     refused(phy.read, phy_folder, "fractions; should be whole numbers, samples")
     np.save(times, np.array([{}], object), allow_pickle=True)
-    refused(phy.read, phy_folder, "spike_times.npy: cannot be read")
+    refused(phy.read, phy_folder, "spike_times.npy: holds Python objects, which are never unpickled")
     times.write_bytes(whole)
     (phy_folder / "params.py").write_text("sample_rate = float('3')\n")
     refused(phy.read, phy_folder, "has no line sample_rate = 30000")
@@ -285,6 +288,9 @@ def test_npz(tmp_path):
     assert arrays.matches(file)
     session = check(arrays.read(file, Options()))
     assert session.events["lick"].tolist() == [1, 3]
+    np.savez(file, rate=PSTH, spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
+    assert check(arrays.read(file, Options())).notes == ("its rate is not used; it would be with variables.rate=rate",)
+    check_ready(arrays.read(file, Options(variables={"rate": "rate"})))
     table = str(write_table(tmp_path / "trials_of_s.csv", TRIALS))
     np.savez(file, st=np.round(TIMES * RATE).astype(int), cl=LABELS, sample_rate=RATE)
     check(arrays.read(file, Options(trials_table=table, variables={"spike_times": "st", "spike_clusters": "cl"})))
@@ -321,10 +327,16 @@ def test_npz_mistakes(tmp_path):
     refused(arrays.read, file, "units: has 5 entries, but 3 units have spikes; should have a column id")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": [1.0], "trials/stop_time": [1.0, 2.0]})
     refused(arrays.read, file, "stop_time has 2 entries; should have 1")
+    labels = {"units/id": [101, 102, 103], "units/region": ["a"] * 3}
+    np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **labels)
+    refused(arrays.read, file, r"its ids \(101, ...\) are none that spikes are labelled with \(3, 5, 11, ...\)")
+    np.savez(file, **{"spikes/t": TIMES, "spikes/u": LABELS})
+    refused(arrays.read, file, r"no spikes or rates of a usual name; it has spikes/t \[8\], spikes/u \[8\]")
+    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "looks like a table of trials; should be given as trials_table=")
     np.savez(file, x=np.ones(3))
     refused(arrays.read, file, r"no spikes or rates of a usual name; it has x \[3\]")
     np.savez(file, rate=np.array([[None]], object), allow_pickle=True)
-    refused(arrays.read, file, "cannot be read.*allow_pickle=False")
+    refused(arrays.read, file, "holds Python objects, which are never unpickled")
     file.write_bytes(file.read_bytes()[:50])
     refused(arrays.read, file, "cannot be read")
     refused(arrays.read, tmp_path / "no.npz", "no such file")
@@ -362,7 +374,7 @@ def test_matrices(tmp_path):
     store = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 25})
     store.create_array("rate", data=PSTH.transpose(0, 2, 1).astype("f4"), dimension_names=("condition", "unit", "time"), chunks=(1, 2, 6))
     check_ready(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
-    zarr.save_array(str(tmp_path / "one.zarr"), PSTH)
+    zarr.create_array(str(tmp_path / "one.zarr"), data=PSTH, dimension_names=("x", "y", "z"))
     check_ready(arrays.read(tmp_path / "one.zarr", Options()))
     shorter = zarr.create_group(str(tmp_path / "s.zarr"))
     for name, values in {"spike_times": TIMES, "spike_clusters": LABELS, "trials/start_time": np.array([0.0, 4.0, 8.5])}.items():
@@ -611,3 +623,25 @@ def test_jld2(tmp_path):
     refused(jld2.read, psth, re.escape("variables.rate=psht: "), variables={"rate": "psht"})
     psth.write_bytes(psth.read_bytes()[:700])
     refused(jld2.read, psth, "cannot be read")
+
+
+def test_formats_agree(phy_folder, tmp_path):
+    """The same spikes make the same recording, whatever held them."""
+    trials = {name: np.array(column) for name, column in TRIALS.items()}
+    np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
+    cells = {"spike_times": of_cells(VECTORS), "unit_id": [*SPIKES], "trials": trials | {"side": of_cells(TRIALS["side"])}}
+    matlab.savemat(tmp_path / "s.mat", cells)
+    with h5py.File(tmp_path / "s.h5", "w") as out:
+        out["spike_times"], out["spike_index"], out["unit_id"] = TIMES, [0, 3, 4, 8], [*SPIKES]
+        for name, values in TRIALS.items():
+            out[f"trials/{name}"] = values
+    write_table(tmp_path / "spikes.csv", {"time": TIMES, "unit": LABELS})
+    write_table(tmp_path / "trials.csv", TRIALS)
+    options = Options(window=(0, 1), bin=100, kernel="none", min_trials=1, conditions={"left": "side == 'left'"})
+    for source in (phy_folder, *(tmp_path / name for name in ("s.npz", "s.mat", "s.h5", "spikes.csv"))):
+        import_recordings([source], tmp_path / "out.zarr", options, say=lambda line: None)
+        found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
+        expected = np.zeros((1, 10, 3))  # two trials, at 0 and 8.5 s, in bins of 0.1 s
+        expected[0, 5, 0] = expected[0, 1, 2] = expected[0, 2, 2] = 5
+        np.testing.assert_allclose(found["rate"][...], expected, err_msg=str(source))
+        assert found["unit/id"][...].tolist() == ["3", "5", "11"]

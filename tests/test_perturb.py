@@ -95,7 +95,7 @@ def spikes_of(group):
     ("silence", "xla", ()),
     ("silence", KERNELS[-1], ("noise.sigma=0.3", "neuron=glif5", "plastic.group_size=16")),
     ("clamp", KERNELS[-1], ("neuron=glif3", "target.n_conditions=2")),
-    ("clamp", "wide", ("perturb.rate=2000", "noise.sigma=0.3")),
+    ("clamp", "wide", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
     ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
 ])  # fmt: skip
 def test_nothing_differs_before_the_start(tmp_path, witness, kind, kernels, extra):

@@ -60,7 +60,7 @@ def import_recordings(sources: Sequence[str | Path], out: str | Path, options: O
     options = options or Options()
     psth.bins(options)
     path = _output(Path(out))
-    return pool.pool(_read(_expanded(sources, path), options), path, options, say)
+    return pool.pool(_read(_expanded(sources, path, options.format), options), path, options, say)
 
 
 def _output(path: Path) -> Path:
@@ -74,16 +74,19 @@ def _output(path: Path) -> Path:
     return path
 
 
-def _expanded(sources: Sequence[str | Path], out: Path) -> list[Path]:
-    """Patterns as the paths that they match, in order, each once."""
+def _expanded(sources: Sequence[str | Path], out: Path, format: str) -> list[Path]:
+    """Patterns as the paths that they match, and folders of NWB files as these, in order, each once."""
     found: dict[str, Path] = {}
     for source in map(os.path.expanduser, map(str, sources)):
         matched = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
         if not matched:
             pattern = glob.has_magic(source)
             raise UserError(f"import {source}: {'matches no file' if pattern else 'no such file or folder'}.")
-        for each in matched:
-            found.setdefault(os.path.realpath(each), Path(each))
+        for each in map(Path, matched):
+            folder = each.is_dir() and each.suffix != ".zarr" and format in ("auto", "nwb")
+            within = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if folder else []
+            for path in within or [each]:
+                found.setdefault(os.path.realpath(path), path)
     if os.path.realpath(out) in found:
         raise UserError(f"import {out}: is a source and the recording to make; should be another path.")
     return list(found.values())

@@ -105,9 +105,10 @@ def _probe(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
         if attribute not in files:
             raise UserError(f"{folder}: has no spikes.{attribute}.npy; should have spikes.times.npy and spikes.clusters.npy.")
     times, clusters = (tables.load_npy(files[attribute]).reshape(-1) for attribute in ("times", "clusters"))
-    if times.dtype.kind not in "fiu" or clusters.dtype.kind not in "iu":
+    if times.dtype.kind != "f" or clusters.dtype.kind not in "iu":
         raise UserError(f"{folder}: spikes.times holds {times.dtype}, spikes.clusters {clusters.dtype}; should be s and whole numbers.")
-    times, index, ids, notes = byunit.group(folder, times.astype(np.float64), clusters)
+    times, notes = byunit.seconds(folder, times, None)
+    times, index, ids = byunit.group(folder, times, clusters)
     columns, skipped = _attributes(folder, "clusters")
     rows = max([len(values) for values in columns.values()], default=0)
     index, ids = byunit.placed(index, ids, np.arange(rows))

@@ -91,9 +91,9 @@ def of_table(path: Path, columns: Mapping[str, np.ndarray], options: Options) ->
         return _rates(path, columns, options)
     rate = Names(path, named.flatten({}), given).number("sample_rate")
     values, said = byunit.seconds(f"{path}: {times}", columns[times], rate)
-    values, index, ids, notes = byunit.group(path, values, columns[labels])
+    values, index, ids = byunit.group(path, values, columns[labels])
     trials, note = tables.need_trials(path, options.trials_table)
-    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*said, *notes, note))
+    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*said, note))
 
 
 def _named(path: Path, columns: Mapping[str, np.ndarray], given: Mapping[str, str], what: str) -> str | None:
@@ -114,6 +114,8 @@ def _rates(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> R
     given = options.variables or {}
     kind = "current" if "current" in given or path.stem.lower().startswith("utarg") else "rate"
     lower = {name.lower(): name for name in columns}
+    if tables.TIMES.keys() <= lower.keys():
+        raise UserError(f"{path}: looks like a table of trials; should be given as trials_table={path}, beside the spikes.")
     units = dict(columns)
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # the row numbers that pandas writes

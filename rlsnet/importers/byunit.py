@@ -1,4 +1,4 @@
-"""Spikes to units one after the other, ascending within each, from labels or from lists; columns to the units they belong to."""
+"""Spikes to units one after the other, from labels or from lists; columns to the units they belong to."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ def seconds(where: Path | str, times: np.ndarray, sample_rate: float | None) -> 
     times = times.reshape(-1)
     finite = times[np.isfinite(times)] if times.dtype.kind == "f" else times
     whole = bool(finite.size) and (times.dtype.kind in "iu" or bool(np.all(finite == np.floor(finite))))
+    before = int((finite < 0).sum())
+    early = (f"{before:,} spikes at negative times",) if before else ()
     if not whole:
-        return times.astype(np.float64), ()
+        return times.astype(np.float64), early
     if sample_rate is None:
         if finite.size < 20 and times.dtype.kind == "f":  # so few may be whole seconds by chance
-            return times.astype(np.float64), ()
+            return times.astype(np.float64), early
         raise UserError(
             f"{where}: spike times are whole numbers, so samples; should come with their rate in Hz: variables.sample_rate=30000."
         )
-    return times / sample_rate, (f"spike times are samples at {sample_rate:g} Hz",)
+    return times / sample_rate, (f"spike times are samples at {sample_rate:g} Hz", *early)
 
 
-def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spikes that come with the label of their unit, as units one after the other.
 
     Args:
@@ -48,7 +50,7 @@ def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.
       labels: [spikes] numbers or texts.
 
     Returns:
-      (times, index, ids, notes): as in Session, `ids` [U] the labels in ascending order.
+      (times, index, ids): as in Session, but in the file's order within a unit; `ids` [U] the labels in ascending order.
     """
     labels = tables.as_column(labels)
     if labels.shape != times.shape:
@@ -60,10 +62,11 @@ def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.
     if labels.dtype.kind == "O":
         labels = labels.astype(str)
     ids, owner = _numbered(labels)
+    if len(ids) > 1000 and len(ids) > labels.size / 2:
+        raise UserError(f"{where}: {labels.size:,} spikes have {len(ids):,} labels of units; should be the units that they belong to.")
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner, minlength=len(ids))
-    times, index, notes = clean(times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    return times, index, ids, notes
+    return times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ids
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,28 +90,6 @@ def listed(where: Path | str, vectors: Sequence[np.ndarray]) -> tuple[np.ndarray
     index = np.concatenate([[0], np.cumsum([vector.size for vector in flat])]).astype(np.int64)
     used = [vector for vector in flat if vector.size]
     return (np.concatenate(used) if used else np.zeros(0)), index
-
-
-def clean(times: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """(times, index, notes) without times that are no number, ascending within each unit."""
-    notes = []
-    finite = np.isfinite(times)
-    if not finite.all():
-        notes.append(f"{int((~finite).sum()):,} spikes without a time (NaN or infinite) left out")
-        index = np.concatenate([[0], np.cumsum(finite)])[index].astype(np.int64)
-        times = times[finite]
-    falls = np.flatnonzero(np.diff(times) < 0)  # the later one is falls + 1
-    owner = np.searchsorted(index, falls, side="right") - 1
-    unsorted = np.unique(owner[np.searchsorted(index, falls + 1, side="right") - 1 == owner])
-    if unsorted.size:
-        times = times.copy()
-        for unit in unsorted:
-            times[index[unit] : index[unit + 1]].sort()
-        notes.append(f"spike times of {unsorted.size:,} units were not ascending: sorted")
-    negative = int((times < 0).sum())
-    if negative:
-        notes.append(f"{negative:,} spikes at negative times")
-    return np.ascontiguousarray(times, np.float64), index, tuple(notes)
 
 
 def placed(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,13 +35,13 @@ RIGHT = "should be comparisons of columns, such as outcome == 'hit' and quality 
 
 def known(name: str, columns: Iterable[str], what: str, where: str) -> None:
     """Raises UserError unless `name` is one of `columns`; `what` is the setting that named it and `where` the file."""
-    columns = sorted(columns)
+    columns = sorted(set(columns))
     if name in columns:
         return
     lower = {column.lower(): column for column in columns}
     close = difflib.get_close_matches(name.lower(), lower, 1)
     hint = f" Did you mean {lower[close[0]]}?" if close else ""
-    raise UserError(f"{what}: {where} has no {name}; it has {', '.join(columns) or 'none'}.{hint}")
+    raise UserError(f"{what}: no {name} in {where}; there is {', '.join(columns) or 'nothing'}.{hint}")
 
 
 def names(text: str) -> list[str]:

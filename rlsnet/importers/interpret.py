@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlsnet.config import UserError
-from rlsnet.importers.named import Leaves, Names
+from rlsnet.importers.named import USUAL, Leaves, Names
 from rlsnet.importers.options import Options
 from rlsnet.importers.ready import AXES, of_matrix
 from rlsnet.importers.session import Ready, Session
@@ -31,7 +32,10 @@ def read(path: Path, leaves: Leaves, options: Options, axes: Sequence[str] = AXE
     rates = _matrix(names)
     spikes = names.find("spike_times") if rates is None or rates[0] not in names.given else None
     if spikes is not None and _is_spikes(names, spikes):
-        return session(names, spikes, options)
+        found = session(names, spikes, options)
+        if rates is None or names.find(rates[0], groups=False) != rates[1]:
+            return found
+        return dataclasses.replace(found, notes=(*found.notes, f"its {rates[1]} is not used; it would be with variables.rate={rates[1]}"))
     if rates is None:
         raise UserError(
             f"{path}: holds no spikes or rates of a usual name; it has {names.words()}."
@@ -58,4 +62,6 @@ def _is_spikes(names: Names, path: str) -> bool:
     if "spike_times" in names.given:
         return True
     found = names.leaves.get(path)
-    return found is None or found.kind == "O" or (found.kind == "f" and math.prod(found.shape) == max(found.shape, default=0))
+    if found is None:  # a group of a vector a unit
+        return path.rsplit("/", 1)[-1].lower() in USUAL["spike_times"][:2]
+    return found.kind == "O" or (found.kind == "f" and math.prod(found.shape) == max(found.shape, default=0))

@@ -56,6 +56,9 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session:
     """A session out of an NWB file; raises UserError where it has no units or trials, or cannot be read."""
+    for unused in ("variables", "axes", "labels"):
+        if getattr(options, unused):
+            raise UserError(f"{unused}: is not for NWB files, which name what they hold; should be left out for {path}.")
     with _opened(path) as file:
         times, index, notes = _spikes(file, path)
         units, more = _units(file, path, len(index) - 1, options)
@@ -237,7 +240,7 @@ def _trials(file: h5py.File, path: Path, options: Options) -> tuple[dict[str, np
     tables = [name for name in file.get("intervals", {}) if isinstance(file["intervals"][name], h5py.Group)]
     name = options.trials_table or "trials"
     if options.trials_table is not None:
-        filters.known(name, tables, f"trials_table={name}", f"intervals of {path}")
+        filters.known(name, tables, f"trials_table={name}", f"the intervals of {path}")
     elif name not in tables:
         others = f", trials_table={' or '.join(sorted(tables))} takes another" if tables else ""
         raise UserError(f"{path}: has no trials; should have the table intervals/trials{others}.")

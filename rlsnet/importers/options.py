@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,4 +70,9 @@ def preset(name: str) -> dict[str, Any]:
         raise UserError(f"preset={name}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(values, dict):
         raise UserError(f"preset={name}: should hold settings, a line each, such as align: go_cue_time.")
+    known = [field.name for field in dataclasses.fields(Options) if field.name != "preset"]
+    for setting in map(str, values):
+        if setting not in known:
+            close = difflib.get_close_matches(setting, known, 1)
+            raise UserError(f"preset={name}: {setting} is no setting of import.{f' Did you mean {close[0]}?' if close else ''}")
     return {str(setting): value for setting, value in values.items()}

@@ -114,7 +114,7 @@ def _averaged(session: Session, units: np.ndarray, entry: dict[str, Any], found:
             entry["notes"].append(f"{options.align} is within no trial: should be times of the session, not of the trial")
     made = psth.average(session, units, chosen, times, options)
     mean = _mean(made.rate)
-    enough = (made.n_trials >= options.min_trials).all(axis=1) & made.n_trials.any(axis=1)
+    enough = np.asarray((made.n_trials >= options.min_trials).all(axis=1) & made.n_trials.any(axis=1))
     keep = _drop(np.ones(len(units), bool), enough, f"min_trials: fewer than {max(1, options.min_trials)} in a condition", found.dropped)
     keep = _within_limits(keep, mean, found.dropped, options)
     columns = _columns(session, units[keep], entry["name"])

@@ -7,6 +7,9 @@ Columns of the units: id (the cluster), label, channel and depth, and whatever t
 from __future__ import annotations
 
 import ast
+import contextlib
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from rlsnet.importers.session import Session
 KEYS = ("cluster_id", "id")  # the column of clusters in cluster_*.tsv
 LABELS = ("group", "KSLabel", "label")  # where a label is looked for, unless `labels` says it
 UNSORTED = "unsorted"  # what Phy calls clusters that nobody has judged
-GENERIC = ("kilosort", "phy", "sorter_output", "sorting", "output", "ks")  # folder names that do not tell sessions apart
+GENERIC = re.compile(r"(kilosort|ks|phy)[\d._]*|sorter_output|sorting|output|results")  # folder names that do not tell sessions apart
 
 
 def matches(path: Path) -> bool:
@@ -36,13 +39,13 @@ def read(path: Path, options: Options) -> Session:
     given = Names(path, {}, options.variables or {}).number("sample_rate")
     rate = _sample_rate(path / "params.py") if given is None else given
     times, said = byunit.seconds(path / "spike_times.npy", samples, rate)
-    times, index, ids, more = byunit.group(path, times, clusters)
+    times, index, ids = byunit.group(path, times, clusters)
     columns, words = _columns(path, ids, options.labels)
     units = {"id": ids} | _places(path, clusters, ids, columns) | columns
     trials, note = tables.need_trials(path, options.trials_table)
-    parent = path.resolve()
-    name = parent.name if not parent.name.lower().startswith(GENERIC) else f"{parent.parent.name}/{parent.name}"
-    return Session(name, path, times, index, units, trials, notes=(*notes, *said, *more, *words, note))
+    folder = path.resolve()
+    name = f"{folder.parent.name}/{folder.name}" if GENERIC.fullmatch(folder.name.lower()) else folder.name
+    return Session(name, path, times, index, units, trials, notes=(*notes, *said, *words, note))
 
 
 def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -64,17 +67,11 @@ def _sample_rate(path: Path) -> float:
     """sample_rate in params.py, which is read, never run."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so the sample rate is not known; should be given: variables.sample_rate=30000.")
-    with tables.reading(path):
-        module = ast.parse(path.read_text(encoding="utf-8", errors="replace"))
-    for line in module.body:
-        if isinstance(line, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "sample_rate" for t in line.targets):
-            try:
-                rate = float(ast.literal_eval(line.value))
-            except (ValueError, TypeError):
-                break
-            if rate > 0:
-                return rate
-            break
+    found = re.search(r"^\s*sample_rate\s*=\s*([^#\n]+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    with contextlib.suppress(ValueError, TypeError, SyntaxError):
+        rate = float(ast.literal_eval(found[1].strip())) if found else math.nan
+        if math.isfinite(rate) and rate > 0:
+            return rate
     raise UserError(f"{path}: has no line sample_rate = 30000.; should have, or it be given: variables.sample_rate=30000.")
 
 
@@ -136,8 +133,9 @@ def _places(path: Path, clusters: np.ndarray, ids: np.ndarray, columns: dict[str
     if templates.shape != clusters.shape or shapes.ndim != 3 or positions.ndim != 2 or not templates.size or templates.max() >= len(shapes):
         return found
     peak = np.ptp(shapes, axis=1).argmax(axis=1)
-    if (path / "template_ind.npy").is_file() and (inside := tables.load_npy(path / "template_ind.npy")).shape == shapes.shape[::2]:
-        peak = inside[np.arange(len(peak)), peak].astype(np.int64)  # templates of a few channels each
+    for file in path.glob("template*_ind.npy"):  # templates of a few channels each
+        if (inside := tables.load_npy(file)).shape == shapes.shape[::2]:
+            peak = inside[np.arange(len(peak)), peak].astype(np.int64)
     row = np.searchsorted(ids, clusters)
     pairs, spikes = np.unique(row * len(shapes) + templates, return_counts=True)
     order = np.argsort(spikes, kind="stable")  # the commonest template of a cluster is written last

@@ -93,6 +93,8 @@ def _check_fits(source: Session | Ready, found: Pool, options: Options) -> None:
         raise UserError(f"{source.path}: holds {'ready-made rates' if ready else 'spikes'}, others do not; should be imported apart.")
     if isinstance(source, Session):
         return
+    if options.conditions or options.trials:
+        raise UserError(f"{source.path}: holds ready-made rates; conditions and trials are for spikes.")
     shape = (len(found.conditions), len(found.time))
     if source.values.ndim != 3 or source.values.shape[:2] != shape or source.kind != found.kind:
         raise UserError(

@@ -73,7 +73,8 @@ def kernel(options: Options) -> np.ndarray:
 def aligned(session: Session, align: str) -> np.ndarray:
     """[trials] s, when the event that time is counted from happens in each trial; NaN where it does not.
 
-    A column of the trials has it, or a series of events whose first time in [start, stop) of a trial is that trial's.
+    A column of the trials has it, or a series of events whose first time in [start, stop) of a trial is that trial's. Raises
+    UserError where there is neither, and where trials overlap, so that an event may be in two.
     """
     where = str(session.path)
     if align in session.trials:
@@ -155,7 +156,7 @@ def _trials(times: np.ndarray, patterns: list[np.ndarray], options: Options, pad
     """`times` [T] s of the event, without NaN, in the order of the trials."""
     width, total = options.bin / 1000, n_bins + 2 * pad
     at = times + options.window[0] - pad * width
-    half = np.full((len(patterns), len(times)), -1, np.int8)
+    half = np.full((len(patterns), len(times)), -1, np.int64)
     low, high = np.zeros(half.shape, np.int64), np.full(half.shape, total, np.int64)
     exposure = np.zeros((len(patterns), 2, total))
     slack = ON_EDGE * width
@@ -182,32 +183,24 @@ def _counts(session: Session, chosen: np.ndarray, kinds: np.ndarray, trials: _Tr
     n_units, total = len(kinds), trials.exposure.shape[2]
     edges = np.concatenate([trials.at - ON_EDGE * width, trials.at + (total - ON_EDGE) * width])
     within = np.empty((n_units, len(edges)), np.int64)
-    for row, u in enumerate(chosen):
+    for number, u in enumerate(chosen):
         begin = session.index[u]
-        within[row] = begin + np.searchsorted(session.times[begin : session.index[u + 1]], edges)
+        within[number] = begin + np.searchsorted(session.times[begin : session.index[u + 1]], edges)
     first, after = np.split(within, 2, axis=1)  # [U, T] the spikes of a unit around each trial
     length = np.where(trials.half[kinds] >= 0, after - first, 0)
     done = np.cumsum(length.sum(axis=1))
     out = np.zeros((2, n_units, total))
-    flat = out.reshape(-1)
     a = 0
     while a < n_units:
         b = max(a + 1, int(np.searchsorted(done, (done[a - 1] if a else 0) + BLOCK, side="right")))
-        rows, of_trial = np.nonzero(length[a:b])
-        units = rows + a
-        many = length[units, of_trial]
-        before = np.cumsum(many) - many
-        spike = np.arange(many.sum()) + np.repeat(first[units, of_trial] - before, many)
-        row = np.repeat(np.arange(len(units)), many)
-        bin_of = np.floor((session.times[spike] - trials.at[of_trial][row]) / width + ON_EDGE).astype(np.int64)
-        g = kinds[units]
-        seen = (bin_of >= trials.low[g, of_trial][row]) & (bin_of < trials.high[g, of_trial][row])
-        cell = ((trials.half[g, of_trial].astype(np.int64) * n_units + units) * total)[row] + bin_of
-        kept = cell[seen]
-        for h in (0, 1):
-            lowest = (h * n_units + a) * total
-            mine = kept[(kept >= h * n_units * total) & (kept < (h + 1) * n_units * total)] - lowest
-            flat[lowest : lowest + (b - a) * total] += np.bincount(mine, minlength=(b - a) * total)
+        unit, trial = np.nonzero(length[a:b])  # a row for each unit and trial with spikes
+        many, kind = length[a:b][unit, trial], kinds[a:b][unit]
+        row = np.repeat(np.arange(len(unit)), many)
+        spike = np.arange(len(row)) + (first[a:b][unit, trial] - np.cumsum(many) + many)[row]
+        bin_of = np.floor((session.times[spike] - trials.at[trial][row]) / width + ON_EDGE).astype(np.int64)
+        seen = (bin_of >= trials.low[kind, trial][row]) & (bin_of < trials.high[kind, trial][row])
+        cell = ((trials.half[kind, trial] * (b - a) + unit) * total)[row] + bin_of
+        out[:, a:b] = np.bincount(cell[seen], minlength=2 * (b - a) * total).reshape(2, b - a, total)
         a = b
     return out
 

@@ -32,7 +32,8 @@ def of_matrix(names: Names, kind: str, path: str, order: Sequence[str], usual: S
         raise UserError(f"{names.path}: {path} is {shape}; should be numbers [time, unit] or [condition, time, unit].")
     labels = {axis: _labels(names, axis, found.shape) for axis in AXES}
     known = {axis: len(values) for axis, values in labels.items() if values is not None}
-    axes, note = choose_axes(f"{names.path}: {path}", found.shape, known, order or found.dims, usual)
+    dims = found.dims if set(AXES[1:]) <= set(found.dims) <= set(AXES) else ()
+    axes, note = choose_axes(f"{names.path}: {path}", found.shape, known, order or dims, usual)
     values = arranged(np.asarray(found.load()), axes)
     check(names.path, path, kind, values)
     units = _units(names, labels["unit"], values.shape[2])
@@ -97,9 +98,8 @@ def choose_axes(
     fits = [axes for axes in [first, *itertools.permutations(first)] if all(known.get(a, s) == s for a, s in zip(axes, shape, strict=True))]
     if not fits or (said and fits[0] != said) or (fits[0] != first and len(set(fits)) > 1):
         lengths = ", ".join(f"{size} of {axis}" for axis, size in known.items())
-        raise UserError(
-            f"{where} has shape {list(shape)}, but the file has {lengths}; should fit [{', '.join(first)}], or be said: axes=[...]."
-        )
+        right = "should fit each other" if said else f"should fit [{', '.join(first)}], or be said: axes=[...]"
+        raise UserError(f"{where} has shape {list(shape)}{f', axes={list(said)}' if said else ''}, but the file has {lengths}; {right}.")
     sizes = ", ".join(f"{axis} {size:,}" for axis, size in zip(fits[0], shape, strict=True))
     return fits[0], f"axes of the matrix: {sizes}"
 

@@ -72,7 +72,7 @@ def ordered(session: Session) -> Session:
     if lost := int((~np.isfinite(times)).sum()):
         index = np.concatenate([[0], np.cumsum(np.isfinite(times))])[index]
         times = times[np.isfinite(times)]
-        notes.append(f"{lost:,} spikes without a time left out")
+        notes.append(f"spikes without a time, left out: {lost:,}")
     back = np.diff(times) < 0
     inner = index[(index > 0) & (index < len(times))]
     back[inner - 1] = False  # from one unit to the next
@@ -81,5 +81,5 @@ def ordered(session: Session) -> Session:
         times = times.copy()
         for u in units:
             times[index[u] : index[u + 1]].sort()
-        notes.append(f"spikes of {len(units):,} units put in order")
+        notes.append(f"units whose spikes were put in order: {len(units):,}")
     return dataclasses.replace(session, times=times, index=index, notes=tuple(notes))

@@ -34,15 +34,12 @@ def _grouped(names: Names, path: str) -> Grouped:
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
         flat, index = byunit.listed(where, vectors)
         times, said = byunit.seconds(where, flat, rate)
-        times, index, notes = byunit.clean(times, index)
-        return times, index, np.array(list(members), object) if members else None, (*said, *notes)
+        return times, index, np.array(list(members), object) if members else None, said
     times, said = byunit.seconds(where, vector(where, found), rate)
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:
-        times, index, ids, notes = byunit.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels]))
-        return times, index, ids, (*said, *notes)
-    times, index, notes = byunit.clean(times, _index(names, path, len(times)))
-    return times, index, None, (*said, *notes)
+        return *byunit.group(names.path, times, vector(f"{names.path}: {labels}", names.leaves[labels])), said
+    return times, _index(names, path, len(times)), None, said
 
 
 def _index(names: Names, path: str, spikes: int) -> np.ndarray:
@@ -84,7 +81,9 @@ def _units(names: Names, index: np.ndarray, ids: np.ndarray | None) -> tuple[np.
     key = tables.whole(_count(where, ids, len(next(iter(columns.values())))) if own is None else own)
     if ids.dtype.kind == "O" or (key.dtype.kind in "iu") != (ids.dtype.kind in "iu"):
         key = key.astype(str)
-    if ids.dtype.kind != "O":  # as `tables.group` gives them, ascending
+    if not np.isin(ids.astype(key.dtype), key).any():
+        raise UserError(f"{where}: its ids ({key[0]}, ...) are none that spikes are labelled with ({', '.join(map(str, ids[:3]))}, ...).")
+    if ids.dtype.kind != "O":  # as `byunit.group` gives them, ascending
         index, ids = byunit.placed(index, ids if key.dtype.kind in "iu" else ids.astype(str), key)
     return index, {"id": ids} | byunit.aligned({name: values for name, values in columns.items() if name != "id"}, key, ids)
 

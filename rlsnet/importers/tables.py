@@ -31,6 +31,8 @@ def reading(path: Path | str) -> Iterator[None]:
         raise
     except Exception as error:  # as many kinds as there are ways to be damaged
         first = (str(error).splitlines() or [""])[0].rstrip(".")
+        if "allow_pickle" in str(error):
+            raise UserError(f"{path}: holds Python objects, which are never unpickled; should be saved as numbers or texts.") from error
         raise UserError(f"{path}: cannot be read, it is damaged or not what its name says ({first or type(error).__name__}).") from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -34,13 +36,15 @@ def summary(found: Pool, path: str, seconds: float) -> None:
     bins, conditions = len(found.time), len(found.conditions)
     plural = "s" if len(found.sessions) > 1 else ""
     shape = f"{conditions} condition{'s' if conditions > 1 else ''} ({', '.join(found.conditions)}), {bins} bins of {found.bin_ms:g} ms"
+    start, end = (found.time[i] + sign * found.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
+    shape += f" from {round(start, 9) + 0:g} to {round(end, 9) + 0:g} s"
     line(f"{path}: {kept:,} units of {len(found.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
     target = " target=currents" if found.kind == "current" else ""
     trial = f"trial.learn_every={found.bin_ms:g} trial.duration={bins * found.bin_ms:g}"
     line("Train on it:")
-    line(f"  rlsnet train config=mouse_decision{target} recording.path={path} {trial}{_small(kept)}")
+    line(f"  rlsnet train config=mouse_decision{target} recording.path={shlex.quote(path)} {trial}{_small(kept)}")
 
 
 def _small(kept: int) -> str:
-    """Settings that a small recording needs: no more plastic inputs than there are neurons."""
-    return "" if kept > 512 else f" plastic.n_inputs={max(1, min(64, kept // 4))}"
+    """Settings that a small recording needs: an even number of plastic inputs, fewer than there are neurons."""
+    return "" if kept >= 256 else f" plastic.n_inputs={max(2, kept // 4 * 2)}"

@@ -1,0 +1,280 @@
+"""The verbs for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
+
+They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
+What a run says goes to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows it. JAX is set up
+(device, precision, cache of compiled programs) as `config.engine` says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlsnet.config import Config, UserError
+
+if TYPE_CHECKING:
+    import zarr
+
+    from rlsnet.store import Run
+
+__all__ = ["Config", "Run", "UserError", "compose", "load", "open_run", "plot", "simulate", "test", "train"]
+
+Folder = str | PathLike[str]
+
+
+def __getattr__(name: str) -> Any:
+    """`Run`, when it is asked for: it needs JAX."""
+    if name == "Run":
+        from rlsnet.store import Run
+
+        return Run
+    raise AttributeError(f"module 'rlsnet' has no attribute '{name}'")
+
+
+def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
+    """The configuration that `rlsnet train *overrides` has.
+
+    Example:
+      >>> import dataclasses, rlsnet
+      >>> config = rlsnet.compose("config=tiny", "rls.penlambda=0.4")
+      >>> config.network.n_neurons, config.rls.penlambda
+      (512, 0.4)
+      >>> config = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=20))
+
+    Args:
+      overrides: key=value or group=option, as on the command line.
+      config_dir: a folder with options of your own, as --config-dir.
+
+    Raises:
+      UserError: a key, an option or a value that does not exist or fit.
+    """
+    import hydra
+    import yaml
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from rlsnet import cli
+    from rlsnet.convert import from_dict
+    from rlsnet.describe import configs_dir
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"config_dir={fspath(config_dir)}: no such folder.")
+    extra = [] if config_dir is None else [f"hydra.searchpath=[{cli.in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
+    outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(configs_dir()), **cli.version_base()):
+            composed: Any = OmegaConf.to_container(hydra.compose("config", [*map(cli.quoted, overrides), *extra]), resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(cli.one_line(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+    return from_dict(composed, overrides)
+
+
+def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
+    """Trains a network; returns its run folder.
+
+    Ctrl-C finishes the iteration at hand and saves, before it interrupts.
+
+    Example:
+      >>> import rlsnet
+      >>> config = rlsnet.compose("config=tiny", "network.n_neurons=64", "static.out_degree=12", "train.iterations=2")
+      >>> run = rlsnet.train(config, "first")
+      >>> [line["iteration"] for line in run.read_metrics()]
+      [1, 2]
+
+    Args:
+      config: from `compose`, perhaps changed with `dataclasses.replace`.
+      folder: where the run goes, made if need be.
+      resume: whether to go on with the run that is there; where there is none, it starts. Then config.train.iterations is the
+        total, and what shapes the network may not have changed.
+
+    Raises:
+      UserError: a setting that does not fit, or a folder that holds a run already, or one that was made with other settings.
+    """
+    from rlsnet.cli import continued
+    from rlsnet.convert import from_dict, to_dict
+    from rlsnet.experiment import run_training
+
+    config, run = _checked(config), _new(folder)
+    if done := run.iterations():
+        if not resume:
+            raise UserError(f"{run.path}: holds a run of {done[-1]} iterations already; resume=True goes on with it.")
+        values = to_dict(config)
+        config = from_dict(continued(run, values, values))
+    with _logged(run):
+        stopped = run_training(config, run, bool(done))
+    if stopped:
+        signal.raise_signal(stopped)
+    return run
+
+
+def simulate(config: Config, folder: Folder) -> zarr.Group:
+    """Draws a network and runs config.test.trials trials of it as it is; returns what `load` does.
+
+    Args:
+      config: from `compose`.
+      folder: where the results go, made if need be.
+
+    Raises:
+      UserError: a setting that does not fit, or a folder that holds a training run.
+    """
+    from rlsnet.experiment import run_simulation
+
+    config, run = _checked(config), _new(folder)
+    with _logged(run):
+        run_simulation(config, run)
+    return load(run)
+
+
+def test(run: Run | Folder, **settings: Any) -> zarr.Group:
+    """Runs a trained network with frozen weights; returns what `load` does.
+
+    Example:
+      >>> import rlsnet
+      >>> results = rlsnet.test("first", trials=2, checkpoint="best")
+      >>> results["psth"].shape                               # [condition, time, neuron]
+      (1, 100, 64)
+
+    Args:
+      run: or its folder.
+      settings: keys of the section `test`: trials, neurons, checkpoint, spikes.
+
+    Raises:
+      UserError: no run there, or a setting that does not fit.
+    """
+    from rlsnet.convert import from_dict
+    from rlsnet.experiment import run_test
+
+    run = open_run(run)
+    values = _values(run)
+    config = from_dict({**values, "test": {**values["test"], **settings}})
+    with _logged(run):
+        run_test(config, run)
+    return load(run)
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+
+
+def plot(run: Run | Folder) -> list[Path]:
+    """Draws figures from what a run has stored; returns their files. Matplotlib's settings are left as they were.
+
+    Args:
+      run: or its folder.
+
+    Raises:
+      UserError: no run there.
+    """
+    run = open_run(run)
+    with _logged(run):
+        from rlsnet import plots
+
+        plots.plot(config_of(run), run)
+    return sorted(run.figures.glob("*.png"))
+
+
+def load(run: Run | Folder) -> zarr.Group:
+    """The results of the last test or simulation of a run: the Zarr group RUN/test.zarr, which xarray opens too.
+
+    Example:
+      >>> import rlsnet
+      >>> results = rlsnet.load("first")
+      >>> results["current_correlation"][...].shape           # [condition, neuron]
+      (1, 64)
+
+    Args:
+      run: or its folder.
+
+    Raises:
+      UserError: no run there, or none that was tested.
+    """
+    from rlsnet import evaluate, zarrio
+
+    run = open_run(run)
+    if not run.test.exists():
+        raise UserError(f"{run.path}: has not been tested; rlsnet.test(run) does.")
+    return zarrio.open_group(run.test, "run", evaluate.FORMAT)
+
+
+def open_run(run: Run | Folder) -> Run:
+    """A run by its folder; raises UserError where there is none."""
+    from rlsnet.store import Run
+
+    return run if isinstance(run, Run) else Run.open(fspath(run), "run")
+
+
+def config_of(run: Run | Folder) -> Config:
+    """The configuration that a run was made with."""
+    from rlsnet.convert import from_dict
+
+    return from_dict(_values(open_run(run)))
+
+
+def _values(run: Run) -> dict[str, Any]:
+    from rlsnet.convert import completed
+    from rlsnet.describe import configs_dir, defaults
+
+    return completed(run.saved_config(), defaults(configs_dir()))
+
+
+def _new(folder: Folder) -> Run:
+    from rlsnet.store import Run
+
+    return Run(fspath(folder))
+
+
+def _checked(config: Config) -> Config:
+    """A configuration with types, units and ranges checked again, as `dataclasses.replace` does not; without traces of the command line."""
+    from rlsnet.convert import from_dict, to_dict
+
+    return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
+
+
+class _Onward(logging.Handler):
+    """Hands records to the root logger, if they are of its level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        root = logging.getLogger()
+        if root.isEnabledFor(record.levelno):
+            root.handle(record)
+
+
+@contextlib.contextmanager
+def _logged(run: Run) -> Iterator[None]:
+    """What is said while the block runs goes to RUN/rlsnet.log, as with the command line."""
+    logger = logging.getLogger("rlsnet")
+    run.path.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    added, before = (file, _Onward()), (logger.level, logger.propagate)
+    for handler in added:
+        logger.addHandler(handler)
+    logger.level, logger.propagate = logging.INFO, False
+    try:
+        yield
+    finally:
+        logger.level, logger.propagate = before
+        for handler in added:
+            logger.removeHandler(handler)
+        file.close()
+
+
+def callable_module(name: str, verb: Callable[..., Any]) -> None:
+    """Lets a module of the same name as a verb be called as that: `rlsnet.train` is both."""
+
+    class Verb(types.ModuleType):
+        __call__ = staticmethod(verb)
+
+    sys.modules[name].__class__ = Verb

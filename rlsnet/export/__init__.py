@@ -1,0 +1,90 @@
+"""`rlsnet export`: a trained network and its simulated spikes in the formats of other tools, one module a format.
+
+A format is a module of this package with
+
+    NAME     of what it writes within RUN/export
+    MARKER   a file within a folder that says it is such an export; None where a single file is written
+    OPEN     how a user opens it, one line with {out} in it
+    write(trained, path)   writes it all to `path`, which is not there yet
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlsnet.config import UserError, key
+
+if TYPE_CHECKING:
+    from rlsnet.export.trained import Trained
+
+FORMATS = ("zarr", "npz", "sonata", "nwb", "nest", "brian2")
+USAGE = "RUN to=FORMAT [key=value ...]   or --to FORMAT, and so on"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to export, and where to."""
+
+    to: str = key(
+        "the format: zarr (all of it, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as units), nest or brian2"
+        " (a script that runs the network)",
+        choices=FORMATS,
+    )
+    out: str | None = key("the file or folder to write; null: within RUN/export", default=None)
+    checkpoint: str = key("whose weights: last, best, an iteration or the path of a checkpoint", default="last")
+    overwrite: bool = key("true: replace an earlier export of the same name", default=False)
+
+
+def main(paths: list[str], options: Options) -> None:
+    """`rlsnet export RUN to=FORMAT`."""
+    if len(paths) != 1:
+        raise UserError(f"export {' '.join(paths)}: should be one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
+    out, trained = export(paths[0], options)
+    size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
+    from rlsnet.memory import in_words
+
+    print(f"Wrote {out} ({in_words(size)}): {trained.in_words()}.")
+    print(importlib.import_module(f"rlsnet.export.{options.to}").OPEN.format(out=out))
+    for line in trained.left_out(options.to):
+        print(line)
+
+
+def export(path: str | Path, options: Options) -> tuple[Path, Trained]:
+    """Writes an export, whole or not at all; raises UserError.
+
+    Args:
+      path: the run folder.
+      options: what and where to.
+
+    Returns:
+      What was written, and what it was made from.
+    """
+    import jax
+
+    from rlsnet import zarrio
+    from rlsnet.export.trained import Trained
+    from rlsnet.store import Run
+
+    run = Run.open(path, "export")
+    module: Any = importlib.import_module(f"rlsnet.export.{options.to}")
+    out = Path(options.out) if options.out else run.path / "export" / module.NAME
+    _check_free(out, options, module.MARKER)
+    jax.config.update("jax_platforms", "cpu")
+    trained = Trained.of(run, options.checkpoint)
+    with zarrio.replacing(out) as temporary:
+        module.write(trained, temporary)
+    return out, trained
+
+
+def _check_free(out: Path, options: Options, marker: str | None) -> None:
+    """Whether `out` may be written: not there, or an export of the same format that is to be replaced; raises UserError."""
+    if not out.exists():
+        return
+    same = out.is_file() if marker is None else (out / marker).is_file()
+    if not same:
+        raise UserError(f"out={out}: is there and no export to {options.to}; should be a path that is free.")
+    if not options.overwrite:
+        raise UserError(f"out={out}: is there already; overwrite=true replaces it, out=PATH writes elsewhere.")

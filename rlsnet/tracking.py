@@ -1,0 +1,221 @@
+"""Tracking: metrics and scores shown by another program, beside the run's own files, which are there always.
+
+`tracking=tensorboard` writes RUN/tensorboard; `wandb` and `mlflow` go where their own settings say (WANDB_MODE, WANDB_PROJECT,
+MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME). Which of their runs is ours is kept in RUN/tracking.json, so that a resumed run,
+and its tests, add to the same. What goes wrong out there ends the tracking with one warning, and never the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import zarr
+
+from rlsnet import zarrio
+from rlsnet.config import Config, UserError
+from rlsnet.convert import to_dict
+from rlsnet.store import Run
+
+log = logging.getLogger(__name__)
+
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # tracker, which is also the extra: module
+SHOWN = 300  # characters of somebody else's error
+PARAMS_AT_ONCE = 100  # that MLflow takes
+
+
+class Tracker(Protocol):
+    """Another program's run."""
+
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """Takes in named numbers of an iteration, from 1."""
+
+    def finish(self) -> None:
+        """Sends what is left and ends."""
+
+
+def require(name: str) -> None:
+    """Raises UserError where the package of a tracker is not installed."""
+    if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
+        raise UserError(f"tracking={name}: {PACKAGES[name]} is not installed; should be there after pip install 'rlsnet[{name}]'.")
+
+
+@contextlib.contextmanager
+def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
+    """A function that takes named numbers of an iteration, for as long as the block runs.
+
+    Args:
+      config: its `tracking` says where to.
+      run: the run.
+      done: iterations behind us.
+    """
+    tracker: list[Tracker] = []  # one, or none
+
+    def attempt(act: Callable[[], Any]) -> None:
+        try:
+            act()
+        except Exception as error:
+            tracker.clear()
+            words = " ".join(str(error).split()) or type(error).__name__
+            log.warning("tracking=%s ends here (%s); the run goes on.", config.tracking, words[:SHOWN])
+
+    def take(values: Mapping[str, Any], iteration: int) -> None:
+        known = {
+            name: float(value)
+            for name, value in values.items()
+            if name != "iteration" and isinstance(value, int | float) and np.isfinite(value)
+        }
+        if tracker:
+            attempt(lambda: tracker[0].log(known, iteration))
+
+    if config.tracking != "none":
+        require(config.tracking)
+        attempt(lambda: tracker.append(START[config.tracking](run, config, done)))
+    try:
+        yield take
+    finally:
+        if tracker:
+            attempt(lambda: tracker[0].finish())
+
+
+def test_scores(results: zarr.Group) -> dict[str, float]:
+    """The mean of each score in a test.zarr, over neurons and conditions where it is defined, as `test/NAME`."""
+    scores = {}
+    for name, values in results.arrays():
+        if values.metadata.dimension_names == ("condition", "neuron"):
+            found = zarrio.read(values)
+            if np.isfinite(found).any():
+                scores[f"test/{name}"] = float(np.nanmean(found))
+    return scores
+
+
+def _flat(config: Config) -> dict[str, str]:
+    """Settings with dotted keys, as texts."""
+
+    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, str(value)
+
+    return dict(walk(to_dict(config), ""))
+
+
+def _remembered(run: Run, tracker: str) -> dict[str, str]:
+    """What RUN/tracking.json holds of a tracker."""
+    path = run.path / "tracking.json"
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text()).get(tracker, {}))
+    return {}
+
+
+def _remember(run: Run, tracker: str, **what: str) -> None:
+    """Puts it there."""
+    path = run.path / "tracking.json"
+    held = json.loads(path.read_text()) if path.exists() else {}
+    with zarrio.replacing(path) as temporary:
+        temporary.write_text(json.dumps({**held, tracker: what}, indent=1))
+
+
+class TensorBoard:
+    """Event files in RUN/tensorboard."""
+
+    def __init__(self, run: Run, config: Config, done: int):
+        writer = importlib.import_module("tensorboardX").SummaryWriter
+        self.writer = writer(str(run.path / "tensorboard"), purge_step=done + 1 if done < config.train.iterations else None)
+        if not done:
+            self.writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in _flat(config).items()), 0)
+
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """At once on the disk, so that nothing before a checkpoint is missing after a crash."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, iteration)
+        self.writer.flush()
+
+    def finish(self) -> None:
+        """Closes the file."""
+        self.writer.close()
+
+
+class Wandb:
+    """A run of Weights & Biases, its files in RUN/wandb; iterations are told by a metric of that name, as its own steps cannot go back."""
+
+    def __init__(self, run: Run, config: Config, done: int):
+        wandb = importlib.import_module("wandb")
+        known = _remembered(run, "wandb").get("id")
+        name = known or uuid.uuid4().hex[:8]
+        self.run = wandb.init(
+            id=name,
+            resume="allow",
+            project=os.environ.get("WANDB_PROJECT", "rlsnet"),
+            name=None if known else str(run.path),
+            dir=str(run.path),
+            config=to_dict(config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        _remember(run, "wandb", id=name)
+        self.run.define_metric("iteration")
+        self.run.define_metric("*", step_metric="iteration")
+        self.offline = self.run.settings.mode == "offline"
+        if not self.offline:
+            log.info("Tracked at %s", self.run.url)
+
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """One row."""
+        self.run.log({**values, "iteration": iteration})
+
+    def finish(self) -> None:
+        """Uploads what is left, or says how to."""
+        self.run.finish()
+        if self.offline:
+            log.info("Tracked offline; wandb sync %s uploads it.", Path(self.run.dir).parent)
+
+
+class MLflow:
+    """A run of MLflow; without MLFLOW_TRACKING_URI, in the folder mlruns here."""
+
+    def __init__(self, run: Run, config: Config, done: int):
+        known = _remembered(run, "mlflow")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # since 3.17 it takes a folder only so
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 take minutes
+        where = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or Path("mlruns").resolve().as_uri()
+        mlflow = importlib.import_module("mlflow")
+        self.client = mlflow.MlflowClient(where)
+        self.id = known["id"] if known.get("uri") == where else self._create(run, config)
+        _remember(run, "mlflow", id=self.id, uri=where)
+        self.client.update_run(self.id, status="RUNNING")
+
+    def _create(self, run: Run, config: Config) -> str:
+        entities = importlib.import_module("mlflow.entities")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "rlsnet")
+        if self.client.get_experiment_by_name(name) is None:
+            with contextlib.suppress(Exception):  # another job of a sweep was quicker
+                self.client.create_experiment(name)
+        created = self.client.create_run(self.client.get_experiment_by_name(name).experiment_id, run_name=str(run.path))
+        params = [entities.Param(key, value) for key, value in _flat(config).items()]
+        for start in range(0, len(params), PARAMS_AT_ONCE):
+            self.client.log_batch(created.info.run_id, params=params[start : start + PARAMS_AT_ONCE])
+        return str(created.info.run_id)
+
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """One batch."""
+        metric, now = importlib.import_module("mlflow.entities").Metric, time.time_ns() // 10**6
+        self.client.log_batch(self.id, metrics=[metric(name, value, now, iteration) for name, value in values.items()])
+
+    def finish(self) -> None:
+        """Marks the run as finished."""
+        self.client.set_terminated(self.id)
+
+
+START: dict[str, Callable[[Run, Config, int], Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": MLflow}
