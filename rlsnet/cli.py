@@ -39,7 +39,7 @@ PLAIN = {
     "report": "rlsnet.report",
     "compare": "rlsnet.compare",
     "export": "rlsnet.export",
-    "info": "rlsnet.info",
+    "info": "rlsnet.tell",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and what has them installed
 

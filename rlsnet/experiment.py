@@ -274,7 +274,7 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     if "rate_correlation" in results:
         log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
         log.info("%s", tables.of_scores(results.attrs["scores"]))
-    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", run.test, time.perf_counter() - began, run.path)
+    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", run.test, time.perf_counter() - began, run.path)
 
 
 def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
@@ -291,7 +291,7 @@ def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, ru
             log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
         log.info("%s", effects.rates_table(effects.Effect.of(test, perturbed)))
         log.info("%s", effects.scores_table(test, perturbed))
-    log.info("Wrote %s (%.1f s). Next: rlsnet plot run=%s", path, time.perf_counter() - began, run.path)
+    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", path, time.perf_counter() - began, run.path)
 
 
 def _heldout(results: zarr.Group) -> str:

@@ -1,4 +1,4 @@
-"""`rlsnet info`: what is in a run, a network, a recording, a checkpoint or a test, as a table. Nothing here computes on a GPU."""
+"""What is in a run, a network, a recording, a checkpoint or a test, as a table. Nothing here computes on a GPU."""
 
 from __future__ import annotations
 
@@ -25,21 +25,6 @@ Rows = Iterator[tuple[str, Any]]
 LARGEST = 2**30  # bytes of wiring that are read to count inputs and outputs
 TABLE_WIDTH = 96  # of a table within the table
 WIDTH = 120  # columns, where the output is no terminal
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """None yet."""
-
-
-USAGE = "[PATH]   without a path: the versions and devices here"
-
-
-def main(paths: list[str], options: Options) -> None:
-    """`rlsnet info [PATH]`."""
-    if len(paths) > 1:
-        raise UserError(f"info {' '.join(paths)}: should be one path, or none for the versions and devices here.")
-    show(paths[0] if paths else None)
 
 
 def show(path: str | None) -> None:

@@ -129,7 +129,7 @@ def bar(value: float | None, mark: float | None = None) -> Raw:
 def figure(drawing: Drawing, name: str, caption: str = "") -> Raw:
     """A drawing with its parts side by side as far as there is room."""
     least, most = int(min(300, drawing.size[0] * 74)), int(drawing.size[0] * 118)
-    kind = "parts" + (" single" if len(drawing.parts) == 1 else " three" if len(drawing.parts) == 3 else "")
+    kind = "parts" + (" single" if len(drawing.parts) == 1 else " three" if len(drawing.parts) % 3 == 0 else "")
     parts = [
         f'<div class="plot" role="img" aria-label="{html(part.label)}">{drawing.alone(part, f"{name}-{index}")}</div>'
         for index, part in enumerate(drawing.parts)

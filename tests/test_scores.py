@@ -216,7 +216,7 @@ def test_metrics_know_variance_and_rates(trained):
 
 def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     folder, _, config = trained
-    info.main([str(folder / "run")], info.Options())
+    info.show(str(folder / "run"))
     shown = capsys.readouterr().out
     assert "the even trials, held out; the odd were trained on" in shown and "held-out r" in shown and "striatum" in shown
     with caplog.at_level("INFO"):

@@ -1,0 +1,24 @@
+"""`rlsnet info`: says what is at a path."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rlsnet.config import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """None yet."""
+
+
+USAGE = "[PATH]   without a path: the versions and devices here"
+
+
+def main(paths: list[str], options: Options) -> None:
+    """`rlsnet info [PATH]`."""
+    if len(paths) > 1:
+        raise UserError(f"info {' '.join(paths)}: should be one path, or none for the versions and devices here.")
+    from rlsnet import info  # late, as it takes JAX
+
+    info.show(paths[0] if paths else None)
