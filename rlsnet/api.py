@@ -179,15 +179,17 @@ def plot(run: Run | Folder) -> list[Path]:
     """
     import matplotlib
 
-    run = open_run(run)
     backend = dict.__getitem__(matplotlib.rcParams, "backend")  # also where none has been chosen yet
+    import matplotlib.pyplot
+
+    run = open_run(run)
     with matplotlib.rc_context(), _logged(run):
         from rlsnet import plots
 
         matplotlib.rcParams.update(plots.STYLE)
         matplotlib.use("Agg")
         plots.plot(config_of(run), run)
-    plots.plt.switch_backend(backend)
+    matplotlib.pyplot.switch_backend(backend)
     return sorted(run.figures.glob("*.png"))
 
 

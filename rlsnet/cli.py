@@ -28,8 +28,12 @@ VERBS = {
     "test": "run a trained network with frozen weights (run=RUN)",
     "plot": "draw figures from a run's stored results (run=RUN)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
+    "completion": "print what has a shell complete this command line (completion bash)",
 }
-PLAIN = {"info": "rlsnet.info"}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
+PLAIN = {
+    "info": "rlsnet.info",
+    "completion": "rlsnet.completion",
+}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and what has them installed
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
@@ -60,6 +64,11 @@ def version_base() -> dict[str, Any]:
 def main() -> None:
     """Entry point. Exit status 0, or non-zero after one line that says what is wrong."""
     arguments = sys.argv[1:]
+    if "RLSNET_COMPLETE" in os.environ:
+        from rlsnet.completion import candidates
+
+        print("\n".join(candidates(os.environ["RLSNET_COMPLETE"])))
+        return
     try:
         sys.exit(_dispatch(arguments))
     except UserError as error:
@@ -83,7 +92,7 @@ def _complain(message: str) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<9} {what}" for verb, what in VERBS.items())))
+        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())))
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb == "--version":
