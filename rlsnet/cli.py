@@ -32,6 +32,7 @@ VERBS = {
     "compare": "compare runs or the jobs of a sweep, as a table and a page (compare RUNS)",
     "info": "say what is in a run, network, recording or checkpoint (info PATH)",
     "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
+    "completion": "print what has a shell complete this command line (completion bash)",
 }
 PLAIN = {
     "import": "rlsnet.importers",
@@ -40,6 +41,7 @@ PLAIN = {
     "compare": "rlsnet.compare",
     "export": "rlsnet.export",
     "info": "rlsnet.tell",
+    "completion": "rlsnet.completion",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and what has them installed
 
@@ -75,6 +77,11 @@ def version_base() -> dict[str, Any]:
 def main() -> None:
     """Entry point. Exit status 0, or non-zero after one line that says what is wrong."""
     arguments = sys.argv[1:]
+    if "RLSNET_COMPLETE" in os.environ:
+        from rlsnet.completion import candidates
+
+        print("\n".join(candidates(os.environ["RLSNET_COMPLETE"])))
+        return
     try:
         sys.exit(_dispatch(arguments))
     except UserError as error:
@@ -98,7 +105,7 @@ def _complain(message: str) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<9} {what}" for verb, what in VERBS.items())))
+        print(OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())))
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb == "--version":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import hashlib
 import logging
@@ -15,6 +16,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,9 @@ class Task:
         values: Any = OmegaConf.to_container(composed, resolve=True)
         folder = Path(hydra_config.runtime.output_dir)
         if os.getpid() != self.process:
-            _settle(values, folder, str(hydra_config.launcher._target_))
+            _settle(values, folder)
+            if "joblib" in hydra_config.launcher._target_:
+                _follow(self.process)
         message = self._attempt(values, list(hydra_config.overrides.task), folder)
         if message is not None:
             where = f"Job {folder.name}: " if self.many and os.getpid() == self.process else ""
@@ -65,6 +70,7 @@ class Task:
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
         """Runs one job; of what goes wrong, only the text is kept, as a traceback would hold on to the job's arrays."""
         from rlsnet.cli import run_job
+        from rlsnet.train import requeuing
 
         try:
             stopped = run_job(self.verb, values, overrides, folder)
@@ -78,8 +84,12 @@ class Task:
         if not stopped:
             return None
         if os.getpid() == self.process:
+            if values["sweep"] is not None:
+                log.info("The same command goes on with the sweep.")
             sys.exit(128 + stopped)
-        if callable(signal.getsignal(stopped)):
+        if _follow.cache_info().currsize and os.getppid() != self.process:
+            os._exit(128 + stopped)  # nobody is left to give us jobs
+        if requeuing(stopped):
             try:
                 signal.raise_signal(stopped)  # submitit queues the job again, and ends this process
             except Exception as error:
@@ -87,8 +97,21 @@ class Task:
         return f"stopped by {signal.Signals(stopped).name}, and saved"
 
 
-def _settle(values: dict[str, Any], folder: Path, launcher: str) -> None:
-    """Arranges a process beside others: on the console plain lines, each with the job's name; memory of a GPU taken as needed."""
+@functools.cache
+def _follow(parent: int) -> None:
+    """Arranges a process on the same machine as the one that started the sweep, whose end it should not outlive."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # there are others on the GPU
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # saves the iteration at hand
+
+    threading.Thread(target=watch, name="sweep", daemon=True).start()
+
+
+def _settle(values: dict[str, Any], folder: Path) -> None:
+    """Has a process beside others say plain lines, each with the job's name."""
     from rlsnet.progress import ConsoleHandler
 
     if values["progress"] == "auto":
@@ -96,8 +119,6 @@ def _settle(values: dict[str, Any], folder: Path, launcher: str) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ConsoleHandler):
             handler.setFormatter(logging.Formatter(f"{folder.name.replace('%', '%%')}: %(message)s"))
-    if "joblib" in launcher:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _free() -> None:

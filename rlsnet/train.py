@@ -261,6 +261,11 @@ class _Stop:
     signal = 0
 
 
+def requeuing(number: int) -> bool:
+    """Whether a signal is the one on which submitit queues this job again."""
+    return getattr(signal.getsignal(number), "__name__", "") == "checkpoint_and_try_requeue"
+
+
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[_Stop]:
     """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
@@ -270,8 +275,7 @@ def graceful_stop() -> Iterator[_Stop]:
     """
     stop = _Stop()
     watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-    requeuing = [each for each in watched if getattr(signal.getsignal(each), "__name__", "") == "checkpoint_and_try_requeue"]
-    watched = requeuing or watched[:3]
+    watched = [each for each in watched if requeuing(each)] or watched[:3]
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:

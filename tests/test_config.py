@@ -84,7 +84,10 @@ def test_round_trip():
         ("train.iterations=true", "train.iterations=True: should be a whole number"),
         ("train.save_best=2", "train.save_best=2: should be true or false"),
         ("test.checkpoint=newest", "test.checkpoint=newest: should be last, best, an iteration such as 100, or a path"),
-        ("test.neurons=many", "test.neurons=many: should be null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME."),
+        (
+            "test.neurons=many",
+            "test.neurons=many: should be null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME.",
+        ),
         ("test.neurons=[]", "test.neurons=[]: should be null, indices"),
         ("test.neurons=[0.5]", "test.neurons=0.5: should be null, indices"),
         ("test.neurons=-1", "test.neurons=-1: should be null, indices"),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ append, claimed = Run.append_metrics, Run.claimed
 
 def spying_append(self, line):  # once, in the job and by the signal that SPY names, when a checkpoint is behind it
     append(self, line)
-    job, _, name = os.environ.get("SPY", "").partition(" ")
+    job, _, name = os.environ.get("SPY", "").partition(": ")
     if name and self.path.name == job and line["iteration"] == 3 and not (self.path / "spied").exists():
         while not (self.checkpoints / "000002.zarr").exists():
             time.sleep(0.01)
         (self.path / "spied").touch()
-        os.kill(os.getpid(), getattr(signal, name))
+        os.kill(os.getppid() if name == "SIGKILL parent" else os.getpid(), getattr(signal, name.split()[0]))
+        if name == "SIGKILL parent":
+            time.sleep(3)
 
 def spying_claimed(self):
     self.path.mkdir(exist_ok=True, parents=True)
@@ -70,7 +73,7 @@ def assert_same(a: Path, b: Path) -> None:
 
 def test_a_killed_sweep_goes_on_with_the_same_command(place):
     """SIGKILL in the second of three jobs; then the same with one value more, which is wrong."""
-    train("sweep=broken", "rls.penlambda=.4,.8,2", cwd=place, status=-9, SPY="rls.penlambda=0.8 SIGKILL")
+    train("sweep=broken", "rls.penlambda=.4,.8,2", cwd=place, status=-9, SPY="rls.penlambda=0.8: SIGKILL")
     assert not job(place, "broken", "2").exists() and "000002.zarr" in os.listdir(job(place, "broken", "0.8") / "checkpoints")
     before = (job(place, "broken", "0.4") / "rlsnet.log").stat().st_mtime_ns
     said = train("sweep=broken", "rls.penlambda=2,-1,0.80,.4", cwd=place, status=1)
@@ -101,8 +104,16 @@ def test_jobs_of_one_process_leave_neither_arrays_nor_programs_behind(place):
 
 
 def test_joblib_runs_jobs_side_by_side(place):
-    said = train("sweep=side", "rls.penlambda=.4,-1,.8", "hydra/launcher=parallel", cwd=place, status=1)
-    assert "rls.penlambda=0.8: Done: 4 iterations" in said and "Sweep side: 3 jobs: 2 done, 1 failed." in said
+    """The process that started them is killed, whereupon they save and end; then the same command."""
+    side = ["sweep=side", "rls.penlambda=.4,-1,.8", "hydra/launcher=parallel"]
+    train(*side, cwd=place, status=-9, SPY="rls.penlambda=0.8: SIGKILL parent")
+    log = job(place, "side", "0.8") / "rlsnet.log"
+    deadline = time.monotonic() + 30
+    while "Stopped after iteration 3 of 4 and saved it" not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    said = train(*side, cwd=place, status=1)
+    assert "rls.penlambda=0.8: Resuming after iteration 3." in said and "1 failed." in said
     assert "jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: should be above 0)." in said
     for value in ("0.4", "0.8"):
         assert_same(job(place, "whole", value), job(place, "side", value))
@@ -111,7 +122,7 @@ def test_joblib_runs_jobs_side_by_side(place):
 def test_submitit_queues_a_job_again_whose_time_is_up(place):
     """The signal that SLURM sends before the time is up: the job saves the iteration at hand, is queued again and goes on."""
     options = ["hydra/launcher=submitit_local", "+hydra.launcher.max_num_timeout=2"]
-    said = train("sweep=queue", "rls.penlambda=.4,-1", *options, cwd=place, status=1, SPY="rls.penlambda=0.4 SIGUSR2")
+    said = train("sweep=queue", "rls.penlambda=.4,-1", *options, cwd=place, status=1, SPY="rls.penlambda=0.4: SIGUSR2")
     assert "1 of 2 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: should be above 0)." in said
     log = (job(place, "queue", "0.4") / "rlsnet.log").read_text()
     assert "Stopped after iteration 3 of 4 and saved it" in log and "Resuming after iteration 3." in log
@@ -157,8 +168,16 @@ def test_a_launcher_that_is_not_installed(place):
     assert not (place / "s").exists()
 
 
-def test_the_slurm_presets_ask_for_what_they_say(place):
-    """Composed as `sbatch` would get them."""
-    shown = train("hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "--cfg", "hydra", cwd=place)
-    for setting in ("gpus_per_node: 1", "partition: gpu", "max_num_timeout: 20", "timeout_min: 240", "SlurmLauncher"):
-        assert setting in shown
+def test_slurm_is_asked_for_what_the_preset_says(place):
+    """The batch file as `sbatch` gets it; this one keeps it and refuses, as one does for a partition that is not there."""
+    (place / "bin").mkdir()
+    for name, script in (("sbatch", 'cp "$1" batch.sh; echo "sbatch: error: invalid partition specified: gpu" >&2; exit 1'), ("srun", "")):
+        (place / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (place / "bin" / name).chmod(0o755)
+    options = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "hydra.launcher.setup=[module load cuda]"]
+    said = train("sweep=slurm", "seed=1,2", *options, cwd=place, status=1, PATH=f"{place / 'bin'}:{os.environ['PATH']}")
+    assert "error: slurm: the launcher stopped (" in said and "invalid partition specified: gpu" in said
+    batch = (place / "batch.sh").read_text()
+    for line in ("--array=0-1%2", "--gpus-per-node=1", "--cpus-per-task=4", "--partition=gpu", "--signal=USR2@180", "--time=240"):
+        assert f"#SBATCH {line}\n" in batch
+    assert "module load cuda\n" in batch
