@@ -29,8 +29,8 @@ class Options:
     """What to export, and where to."""
 
     to: str = key(
-        "the format: zarr (all of it, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as units), nest or brian2"
-        " (a script that runs the network)",
+        "the format: zarr (all of it, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as"
+        " units), nest or brian2 (a script that runs the network)",
         choices=FORMATS,
     )
     out: str | None = key("the file or folder to write; null: within RUN/export", default=None)

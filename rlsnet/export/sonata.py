@@ -52,13 +52,15 @@ def write(trained: Trained, path: Path) -> None:
     taus, values = nest.taus(trained), nest.parameters(trained)
     with h5py.File(network / "nodes.h5", "w") as file:
         _nodes(_root(file), trained, values, _node_types(trained, values, network, cells))
-    for kind, blocks in (("static", trained.static()), ("plastic", trained.plastic())):
+    kinds = {"static": trained.static(), "plastic": trained.plastic()}
+    kinds = {kind: blocks for kind, blocks in kinds.items() if (trained.network.n_edges if kind == "static" else trained.n_plastic)}
+    for kind, blocks in kinds.items():
         _edge_types(kind, taus, network, models)
         with h5py.File(network / f"{kind}_edges.h5", "w") as file:
-            _edges(_root(file), kind, _joined(blocks), taus, trained)
+            _edges(_root(file), kind, _joined(list(blocks)), taus, trained)
     if trained.has_spikes:
         _spikes(trained, path)
-    _configs(trained, path, settings)
+    _configs(trained, path, list(kinds), settings)
 
 
 def _root(file: Any) -> Any:
@@ -119,12 +121,9 @@ def _edge_types(kind: str, taus: Sequence[float], network: Path, models: Path) -
     _table(network / f"{kind}_types.csv", table)
 
 
-def _joined(blocks: Iterable[Synapses]) -> Synapses:
+def _joined(blocks: list[Synapses]) -> Synapses:
     """Blocks as one, sorted by target, then source."""
-    listed = list(blocks)
-    if not listed:
-        return Synapses(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))
-    pre, post, weight = (np.concatenate(parts) for parts in zip(*listed, strict=True))
+    pre, post, weight = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     order = np.lexsort((pre, post))
     return Synapses(pre[order], post[order], weight[order])
 
@@ -152,8 +151,8 @@ def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained
 
 def _index(group: Any, nodes: np.ndarray, n: int) -> None:
     """Which ranges of edges belong to which node: node_id_to_ranges [n, 2] into range_to_edge_id [ranges, 2]."""
-    starts = np.flatnonzero(np.r_[True, nodes[1:] != nodes[:-1]]) if len(nodes) else np.zeros(0, int)
-    ends = np.r_[starts[1:], len(nodes)] if len(nodes) else starts
+    starts = np.flatnonzero(np.r_[True, nodes[1:] != nodes[:-1]])
+    ends = np.r_[starts[1:], len(nodes)]
     owner = nodes[starts]
     order = np.argsort(owner, kind="stable")
     group["range_to_edge_id"] = np.stack([starts, ends], axis=1)[order].astype(np.uint64)
@@ -180,12 +179,12 @@ def _spikes(trained: Trained, path: Path) -> None:
             rows.writerow([start, stop, trained.conditions[condition], trial, *window])
 
 
-def _configs(trained: Trained, path: Path, settings: dict[str, Any]) -> None:
+def _configs(trained: Trained, path: Path, kinds: list[str], settings: dict[str, Any]) -> None:
     """The two configuration files."""
     network = "$NETWORK_DIR"
     edges = [
         {"edges_file": f"{network}/{kind}_edges.h5", "edge_types_file": f"{network}/{kind}_types.csv", "populations": {kind: {}}}
-        for kind in ("static", "plastic")
+        for kind in kinds
     ]
     populations = {POPULATION: {"type": "point_neuron"}}
     nodes = {"nodes_file": f"{network}/nodes.h5", "node_types_file": f"{network}/node_types.csv", "populations": populations}
