@@ -58,7 +58,7 @@ def cell(text: object) -> str:
 
 def plain(value: Any) -> str:
     """A value as YAML writes it on one line."""
-    if value == "???":
+    if value == "???" or value is dataclasses.MISSING:
         return "to be given"
     return f"`{value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
 
