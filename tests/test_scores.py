@@ -10,7 +10,7 @@ from conftest import compose
 from scipy.ndimage import gaussian_filter1d
 
 from rlsnet import experiment, info, recordings, scores, zarrio
-from rlsnet.cli import _run
+from rlsnet.cli import run_job
 from rlsnet.config import UserError
 from rlsnet.convert import completed, to_dict
 from rlsnet.store import Run
@@ -241,7 +241,7 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     values = {**to_dict(config), "resume": None, "run": None}
     asked = {**values, "recording": {**values["recording"], "half": "even"}}
     with pytest.raises(UserError, match="recording.half=even: .* was made with odd; this cannot change"):
-        _run("test", asked, ["recording.half=even"], run.path)
+        run_job("test", asked, ["recording.half=even"], run.path)
     write(tmp_path / "other.zarr", halves[::-1])
     refused(folder, with_recording(config, path=str(tmp_path / "other.zarr")), "is not what")
     refused(folder, with_recording(config, path=str(tmp_path / "gone.zarr")), "gone.zarr: no such folder")
