@@ -12,8 +12,10 @@ import zarr
 from conftest import KERNELS, compose, difference, small_network, write_network
 from test_cli import rlsnet
 
-from rlsnet import experiment, network, perturb, rls, rng, simulate, train, wiring
+from rlsnet import experiment, network, perturb, plots, rls, rng, simulate, tell, train, wiring
+from rlsnet.cli import run_job
 from rlsnet.config import UserError
+from rlsnet.convert import to_dict
 from rlsnet.store import Run
 
 START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
@@ -247,7 +249,7 @@ def place(tmp_path_factory):
     return place
 
 
-def test_from_the_command_line(place):
+def test_from_the_command_line(place, capsys):
     """A perturbed test leaves test.zarr alone, is stored under its label, shown by info and drawn; it says what it is compared with."""
     out = rlsnet("test", "run=run", "perturb=silence", "perturb.neurons=0:20", cwd=place).stdout
     assert "There is no run/test.zarr to compare with" in out and not (place / "run" / "test.zarr").exists()
@@ -270,17 +272,28 @@ def test_from_the_command_line(place):
             means = [group["psth"][...][:, mine][:, :, who].mean() for group in (test, perturbed)]
             row = next(line for line in out.splitlines() if line.strip().startswith(name))
             assert f"{means[0]:.2f} -> {means[1]:.2f}" == re.findall(r"[\d.]+ -> [\d.]+", row)[period]
-    shown = rlsnet("info", "run", cwd=place).stdout
+    tell.main([str(place / "run")], tell.Options())
+    shown = capsys.readouterr().out
     assert "perturbed lit" in shown and "perturbed silence" in shown and "silence: 20 of 200" in shown
-    out = rlsnet("test", "run=run", "perturb=clamp", "test.trials=1", "test.neurons=5:30", "test.checkpoint=best", "perturb.neurons=inh",
-                 cwd=place).stdout  # fmt: skip
-    assert "run/test.zarr has another number of trials, so more differs" in " ".join(out.split())
-    rlsnet("plot", "run=run", cwd=place)
-    assert {f"perturbed_{label}.png" for label in ("lit", "silence", "clamp")} <= {p.name for p in (place / "run" / "figures").iterdir()}
-    refused = rlsnet("train", "resume=run", "perturb=silence", cwd=place, status=1).stderr
-    assert "perturb=silence: is for test and simulate" in refused
-    far = rlsnet("test", "run=run", "perturb=silence", "perturb.neurons=region:ALM", cwd=place, status=1).stderr
-    assert "the regions are not known" in far
-    rlsnet("train", "resume=run", "train.iterations=3", cwd=place)
-    out = rlsnet("test", "run=run", "perturb=silence", "perturb.neurons=0:20", cwd=place).stdout
-    assert "run/test.zarr has other weights, so more differs" in " ".join(out.split())
+
+
+def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
+    """Other trials, other weights, other neurons; verbs and runs that perturbations are not for."""
+    run, configs = Run(place / "run"), {}
+    if not run.test.exists():
+        experiment.run_test(compose(*SMALL, "progress=off"), run)
+    for name, *more in (("clamp", "test.trials=1", "test.neurons=5:30", "test.checkpoint=2"), ("silence",)):
+        configs[name] = compose(*SMALL, "progress=off", f"perturb={name}", "perturb.neurons=inh", *more)
+    experiment.run_training(compose(*SMALL, "train.iterations=3", "progress=off"), run, resumed=True)
+    with caplog.at_level("INFO"):
+        experiment.run_test(configs["silence"], run)
+    assert "test.zarr has other weights, so more differs" in caplog.text
+    with caplog.at_level("INFO"):
+        experiment.run_test(configs["clamp"], run)
+    assert "test.zarr has another number of trials, so more differs" in caplog.text
+    plots.plot(compose(*SMALL), run)
+    assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}
+    with pytest.raises(UserError, match="perturb=silence: is for test and simulate; should be none for"):
+        run_job("train", to_dict(configs["silence"]), ["perturb=silence"], run.path)
+    with pytest.raises(UserError, match="the regions are not known"):
+        experiment.run_test(compose(*SMALL, "perturb=silence", "perturb.neurons=region:ALM"), run)
