@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,30 +138,38 @@ def simulate(config: Config, folder: Folder) -> zarr.Group:
     return load(run)
 
 
-def test(run: Run | Folder, **settings: Any) -> zarr.Group:
-    """Runs a trained network with frozen weights; returns what `load` does.
+def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **settings: Any) -> zarr.Group:
+    """Runs a trained network with frozen weights; returns what `load` does, of the perturbed run if it was perturbed.
 
     Example:
       >>> import rlsnet
       >>> results = rlsnet.test("first", trials=2, checkpoint="best")
       >>> results["psth"].shape                               # [condition, time, neuron]
       (1, 100, 64)
+      >>> silenced = rlsnet.test("first", trials=2, checkpoint="best", perturb={"name": "silence", "neurons": "inh"})
+      >>> (silenced["psth"][0][40:60] == 0).mean(axis=0)[-1].item()    # the last neuron is inhibitory
+      1.0
 
     Args:
       run: or its folder.
+      perturb: keys of the section `perturb`, with its `name`; those not given are at their defaults.
       settings: keys of the section `test`: trials, neurons, checkpoint, spikes.
 
     Raises:
       UserError: no run there, or a setting that does not fit.
     """
+    from rlsnet import evaluate, zarrio
+    from rlsnet.config import WindowConfig
     from rlsnet.convert import from_dict
     from rlsnet.experiment import run_test
 
     run = open_run(run)
-    values = _values(run)
-    config = from_dict({**values, "test": {**values["test"], **settings}})
+    values = _values(run, str(perturb.get("name"))) if perturb else _values(run)
+    config = from_dict({**values, "test": {**values["test"], **settings}, "perturb": {**values["perturb"], **(perturb or {})}})
     with _logged(run):
         run_test(config, run)
+    if isinstance(config.perturb, WindowConfig):
+        return zarrio.open_group(run.perturbed_result(config.perturb.result), "run", evaluate.FORMAT)
     return load(run)
 
 
@@ -222,11 +230,13 @@ def config_of(run: Run | Folder) -> Config:
     return from_dict(_values(open_run(run)))
 
 
-def _values(run: Run) -> dict[str, Any]:
+def _values(run: Run, perturb: str = "none") -> dict[str, Any]:
+    """The settings of a run, with the defaults of a perturbation."""
     from rlsnet.convert import completed
     from rlsnet.describe import configs_dir, defaults
 
-    return completed(run.saved_config(), defaults(configs_dir()))
+    values = defaults(configs_dir(), {"perturb": perturb})
+    return {**completed(run.saved_config(), values), "perturb": values["perturb"]}
 
 
 def _new(folder: Folder) -> Run:

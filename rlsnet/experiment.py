@@ -279,7 +279,7 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
 
 def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
     """Runs the trials of the test with a perturbation, stores the result and says what changed."""
-    began, path = time.perf_counter(), run.perturbed / f"{settings.result}.zarr"
+    began, path = time.perf_counter(), run.perturbed_result(settings.result)
     evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, path, show, iteration=iteration)
     perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
     log.info("Perturbed: %s.", effects.in_words(perturbed))

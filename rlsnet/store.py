@@ -193,6 +193,10 @@ class Run:
         with zarrio.replacing(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
+    def perturbed_result(self, label: str) -> Path:
+        """Where the result of a perturbed test goes."""
+        return self.perturbed / f"{label}.zarr"
+
     def perturbed_results(self) -> dict[str, Path]:
         """The stored results of perturbations by their label."""
         return {path.stem: path for path in sorted(self.perturbed.glob("[!.]*.zarr"))}
