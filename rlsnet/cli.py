@@ -234,7 +234,7 @@ def one_line(error: Exception) -> str:
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: cannot be read as key=value ({text.splitlines()[0]})."
     if "Ambiguous value for argument" in text:
-        return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs -m."
+        return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs sweep=FOLDER (or -m)."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
         if "No match in the defaults list" in text:

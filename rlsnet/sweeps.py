@@ -281,6 +281,8 @@ class Result:
             raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {told}{more}.")
         if busy := counted["busy"]:
             raise UserError(f"{sweep.lower()}: another process is at work on {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
+        if self.folder:
+            print(f"Next: rlsnet compare {self.folder}")
 
 
 @contextlib.contextmanager

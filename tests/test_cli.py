@@ -374,7 +374,7 @@ WRONG = [
     (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; should be a number in ms, or with its unit"),
     (["test"], "test: needs run=RUN"),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
-    (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs -m."),
+    (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
     (
         ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
         "should be at least 0.005",
