@@ -136,15 +136,21 @@ def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained
     else:
         receptor = 2 + np.searchsorted(taus[2:], trained.tau_plastic[edges.pre])
     group = file.create_group(f"edges/{kind}")
-    for end, nodes in (("source", edges.pre), ("target", edges.post)):
-        group[f"{end}_node_id"] = nodes.astype(np.uint64)
+    columns: dict[str, np.ndarray] = {
+        "source_node_id": edges.pre.astype(np.uint64),
+        "target_node_id": edges.post.astype(np.uint64),
+        "edge_type_id": (receptor + 1).astype(np.uint64),
+        "edge_group_id": np.zeros(total, np.uint64),
+        "edge_group_index": np.arange(total, dtype=np.uint64),
+        "0/syn_weight": (edges.weight * nest.gains(trained)[receptor, edges.post]).astype(edges.weight.dtype),
+        "0/weight": edges.weight,
+        "0/delay": np.full(total, dt),
+    }
+    for name, values in columns.items():
+        group.create_dataset(name, data=values, chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+    for end in ("source", "target"):
         group[f"{end}_node_id"].attrs["node_population"] = POPULATION
-    group["edge_type_id"] = (receptor + 1).astype(np.uint64)
-    group["edge_group_id"], group["edge_group_index"] = np.zeros(total, np.uint64), np.arange(total, dtype=np.uint64)
-    group["0/syn_weight"] = edges.weight * nest.gains(trained)[receptor, edges.post]
-    group["0/weight"] = edges.weight
     group["0/weight"].attrs["units"] = "threshold*ms"
-    group["0/delay"] = np.full(total, dt)
     for name, nodes in (("source_to_target", edges.pre), ("target_to_source", edges.post)):
         _index(group.create_group(f"indices/{name}"), nodes, trained.n)
 

@@ -21,6 +21,7 @@ import numpy as np  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 EDGES = 2**22  # synapses connected at a time
+GENERATORS = 1024  # neurons stimulated at a time
 
 
 def arguments() -> argparse.Namespace:
@@ -73,10 +74,13 @@ def stimulate(about: dict[str, Any], condition: int, neurons: Any) -> None:
     step = np.arange(len(values) + 1) + about["stimulus_after_step"] - 1
     used = step >= 1
     times = np.round(step[used] * dt, 9).tolist()
-    amplitudes = np.concatenate([values, np.zeros((1, values.shape[1]), values.dtype)])[used].astype(float)
-    parameters = [{"amplitude_times": times, "amplitude_values": each.tolist()} for each in amplitudes.T]
-    generators = nest.Create("step_current_generator", len(parameters), params=parameters)
-    nest.Connect(generators, neurons, "one_to_one", {"delay": dt})
+    for start in range(0, len(neurons), GENERATORS):
+        stop = min(len(neurons), start + GENERATORS)
+        block = values[:, start:stop]
+        amplitudes = np.concatenate([block, np.zeros((1, block.shape[1]), block.dtype)])[used].astype(float)
+        parameters = [{"amplitude_times": times, "amplitude_values": each.tolist()} for each in amplitudes.T]
+        generators = nest.Create("step_current_generator", len(parameters), params=parameters)
+        nest.Connect(generators, neurons[start:stop], "one_to_one", {"delay": dt})
 
 
 def add_noise(about: dict[str, Any], values: Any, neurons: Any) -> None:
