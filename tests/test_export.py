@@ -399,7 +399,13 @@ def test_nest_makes_the_same_spikes_without_synapses(tmp_path, witness, model):
 
 RATES = {
     "voltage noise": ["noise.sigma=[0.4,0.6]"],
-    "current noise": ["noise.sigma=0.5", "noise.kind=current"],
+    "current noise, no synapses": [
+        "noise.sigma=0.65",
+        "noise.kind=current",
+        "static.out_degree=0",
+        "plastic.strength=0",
+        "network.bias=[0.5,0.8]",
+    ],
     "feed-forward neurons": ["feedforward=ou", "feedforward.n_neurons=20", "feedforward.mean=40", "feedforward.strength=4"],
     "two decay times": ["synapse.tau_plas=[60,150]"],
 }
