@@ -133,7 +133,8 @@ def test_sonata_is_read_by_libsonata(run, truth):
         chosen = libsonata.Selection([(0, edges.size)])
         source, target, weight = edges.source_nodes(chosen), edges.target_nodes(chosen), edges.get_attribute("weight", chosen)
         np.testing.assert_array_equal(scipy.sparse.coo_array((weight, (target, source)), shape=(120, 120)).toarray(), truth[kind])
-        assert (edges.get_attribute("delay", chosen) == 0.1).all()
+        types = (run / f"export/sonata/network/{kind}_types.csv").read_text().split()
+        assert types[:5] == ["edge_type_id", "model_template", "delay", "dynamics_params", "tau_syn"] and types[7] == "0.1"
         sizes = edges.get_attribute("syn_weight", chosen)
         assert sizes == pytest.approx(weight / (3 if kind == "static" else 150) * (1.01708 if kind == "static" else 1.0), rel=6e-3)
         for neuron in (0, 7, 119):
@@ -399,7 +400,13 @@ def test_nest_makes_the_same_spikes_without_synapses(tmp_path, witness, model):
 
 RATES = {
     "voltage noise": ["noise.sigma=[0.4,0.6]"],
-    "current noise": ["noise.sigma=0.5", "noise.kind=current"],
+    "current noise, no synapses": [
+        "noise.sigma=0.65",
+        "noise.kind=current",
+        "static.out_degree=0",
+        "plastic.strength=0",
+        "network.bias=[0.5,0.8]",
+    ],
     "feed-forward neurons": ["feedforward=ou", "feedforward.n_neurons=20", "feedforward.mean=40", "feedforward.strength=4"],
     "two decay times": ["synapse.tau_plas=[60,150]"],
 }

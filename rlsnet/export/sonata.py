@@ -55,7 +55,7 @@ def write(trained: Trained, path: Path) -> None:
     kinds = {"static": trained.static(), "plastic": trained.plastic()}
     kinds = {kind: blocks for kind, blocks in kinds.items() if (trained.network.n_edges if kind == "static" else trained.n_plastic)}
     for kind, blocks in kinds.items():
-        _edge_types(kind, taus, network, models)
+        _edge_types(kind, taus, trained.config.trial.dt, network, models)
         with h5py.File(network / f"{kind}_edges.h5", "w") as file:
             _edges(_root(file), kind, _joined(list(blocks)), taus, trained)
     if trained.has_spikes:
@@ -111,13 +111,13 @@ def _nodes(file: Any, trained: Trained, values: dict[str, np.ndarray], types: np
         own["dynamics_params/V_m"] = np.asarray(trained.network.v0, np.float64)
 
 
-def _edge_types(kind: str, taus: Sequence[float], network: Path, models: Path) -> None:
+def _edge_types(kind: str, taus: Sequence[float], dt: float, network: Path, models: Path) -> None:
     """Types of edges, numbered like the receptors that they reach: static from E and from I, then plastic ones by decay time."""
-    table = [["edge_type_id", "model_template", "dynamics_params", "tau_syn"]]
+    table = [["edge_type_id", "model_template", "delay", "dynamics_params", "tau_syn"]]
     for receptor in (1, 2) if kind == "static" else range(3, len(taus) + 1):
         name = f"receptor_{receptor}.json"
         (models / name).write_text(json.dumps({"receptor_type": receptor}))
-        table.append([str(receptor), "static_synapse", name, repr(taus[receptor - 1])])
+        table.append([str(receptor), "static_synapse", repr(dt), name, repr(taus[receptor - 1])])
     _table(network / f"{kind}_types.csv", table)
 
 
@@ -130,24 +130,23 @@ def _joined(blocks: list[Synapses]) -> Synapses:
 
 def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained: Trained) -> None:
     """A population of edges."""
-    total, dt = len(edges.pre), trained.config.trial.dt
+    total = len(edges.pre)
     if kind == "static":
         receptor = np.where(trained.excitatory[edges.pre], 0, 1)
     else:
         receptor = 2 + np.searchsorted(taus[2:], trained.tau_plastic[edges.pre])
     group = file.create_group(f"edges/{kind}")
     columns: dict[str, np.ndarray] = {
-        "source_node_id": edges.pre.astype(np.uint64),
-        "target_node_id": edges.post.astype(np.uint64),
-        "edge_type_id": (receptor + 1).astype(np.uint64),
-        "edge_group_id": np.zeros(total, np.uint64),
-        "edge_group_index": np.arange(total, dtype=np.uint64),
+        "source_node_id": edges.pre.astype(np.uint32),
+        "target_node_id": edges.post.astype(np.uint32),
+        "edge_type_id": (receptor + 1).astype(np.uint32),
+        "edge_group_id": np.zeros(total, np.uint32),
+        "edge_group_index": np.arange(total, dtype=np.uint32),
         "0/syn_weight": (edges.weight * nest.gains(trained)[receptor, edges.post]).astype(edges.weight.dtype),
         "0/weight": edges.weight,
-        "0/delay": np.full(total, dt),
     }
     for name, values in columns.items():
-        group.create_dataset(name, data=values, chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+        group[name] = values  # not compressed: libsonata's HDF5 has no filters
     for end in ("source", "target"):
         group[f"{end}_node_id"].attrs["node_population"] = POPULATION
     group["0/weight"].attrs["units"] = "threshold*ms"

@@ -5,7 +5,7 @@ the threshold is 1 mV, and C_m in pF is tau_m in ms, so that currents in pA are 
 
 NEST solves the equations exactly within a step and rlsnet takes Euler steps. Time constants and the factors on the weights (nest.npz) make
 up for that. What differs: a spike acts after two steps, not one. So spikes come at other times after a while, and rates agree within
-their scatter. Noise is white noise of the same strength, from a noise_generator.
+their scatter. Noise is white noise of the same strength, from a noise_generator; refractory neurons, which NEST holds, get none.
 """
 
 import argparse
