@@ -150,7 +150,7 @@ def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         options = variants(hints[field.name])
-        if not options:
+        if not options and not (prefix and field.name == "name"):  # of a group, which is chosen as a whole
             yield prefix + field.name, _choices(hints[field.name], field.metadata)
         named = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
         chosen = [each for each in options if "name" in each.__dataclass_fields__ and named & set(choices_of(each))]

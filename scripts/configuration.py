@@ -36,8 +36,8 @@ A number is in the unit of its key, or brings its own: `trial.dt=0.1` and `trial
 where a key says so, are those of excitatory and of inhibitory neurons. `null` stands for nothing. What is unknown, of the wrong
 type or out of range is refused with one line.
 
-`neuron`, `static`, `plastic`, `feedforward`, `stimulus` and `target` are groups: `neuron=glif3` takes another set of keys, and
-`neuron.tau_m=12` changes one of them. `config=NAME` is an experiment: a file with what differs from the defaults. Your own is
+`neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` are groups: `neuron=glif3` takes another set of keys,
+and `neuron.tau_m=12` changes one of them. `config=NAME` is an experiment: a file with what differs from the defaults. Your own is
 `config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`; so is an option of a group, `neuron/NAME.yaml`.
 
 | | |
