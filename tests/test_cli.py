@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import xarray
@@ -19,7 +20,7 @@ SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.
 
 
 def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:
-    result = subprocess.run([*RUNNER, *arguments], capture_output=True, text=True, cwd=cwd)
+    result = commands.run(*arguments, cwd=cwd)
     assert status is None or result.returncode == status, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     return result

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import zarr
@@ -57,8 +58,7 @@ def test_each_line_of_the_table_runs(tmp_path, files, line):
     words = shlex.split(line)
     small = [s for s in SMALL if not (s.startswith("static.out_degree") and any(w.startswith("static=") for w in words))]
     if "--config-dir" in words:
-        run = [sys.executable, "-m", "rlsnet", "train", "config=tiny", *small, *words, "hydra.run.dir=run", "progress=off"]
-        done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+        done = commands.run("train", "config=tiny", *small, *words, "hydra.run.dir=run", "progress=off", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     else:
         config = compose("config=tiny", *small, *words, "progress=off")
@@ -73,27 +73,28 @@ SMALLER = (
     ("iterations=20", "iterations=1"),
     ("000110.zarr", "000003.zarr"),
     ("test.trials=10", "test.trials=2"),
-    ("python scripts/", f"{sys.executable} {shlex.quote(str(DOCS.parent))}/scripts/"),
-    ("rlsnet ", f"{sys.executable} -m rlsnet "),
 )
 
 
 def test_the_tutorial_runs(tmp_path):
-    """Every block of docs/tutorial.md, in one shell, with fewer units and iterations."""
+    """Every block of docs/tutorial.md, in order, with fewer units and iterations."""
+
+    def run(command: list[str]) -> None:
+        if command[0] == "rlsnet":
+            words = [path for word in command[1:] for path in (sorted(map(str, tmp_path.glob(word))) if "*" in word else [word])]
+            done = commands.run(*words, cwd=tmp_path)
+        else:
+            environment = {**os.environ, "PYTHONPATH": str(DOCS.parent)}
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
     blocks = re.findall(r"```(bash|python)\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.DOTALL)
     assert len(blocks) >= 9
-    script = ["set -euo pipefail"]
+    (tmp_path / "scripts").symlink_to(DOCS.parent / "scripts")
     for language, text in blocks:
-        for before, after in SMALLER[: None if language == "bash" else -2]:
+        for before, after in SMALLER:
             text = text.replace(before, after)
-        script.append(text if language == "bash" else f"{sys.executable} - <<'END'\n{text}END\n")
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+        for command in [["python", "-c", text]] if language == "python" else map(shlex.split, text.splitlines()):
+            run([sys.executable, *command[1:]] if command[0] == "python" else command)
     assert (tmp_path / "runs/first/report.html").exists() and (tmp_path / "runs/first/perturbed/silence.zarr").exists()
     assert len(list((tmp_path / "tune").glob("*/checkpoints/000001.zarr"))) == 3

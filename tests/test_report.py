@@ -12,7 +12,7 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import compare, comparison, draw, experiment, info, report, reproduce, summary, synthetic, zarrio
+from rlsnet import compare, comparison, draw, experiment, info, memory, report, reproduce, summary, synthetic, zarrio
 from rlsnet.cli import _dispatch
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
@@ -139,8 +139,9 @@ def test_a_report_says_what_the_files_say(place, page):
     for name in ("ALM", "<b>thalamus</b>"):
         mine = test["heldout_correlation"][...][:, region == name]
         assert f"{name} {mine.shape[1]} {of_neurons(mine):.3f}" in text
-    peak = max(json.loads(line)["memory_peak_mb"] for line in (run / "resources.jsonl").read_text().splitlines())
-    assert f"{peak:.0f} MB" in text or f"{peak / 1e3:.2f} GB" in text
+    lines = [json.loads(line) for line in (run / "resources.jsonl").read_text().splitlines()]
+    peak = max(line["memory_peak_mb"] for line in lines if line["verb"] == "train")
+    assert f"Peak memory {memory.in_words(1e6 * peak)}" in text
 
 
 def test_a_report_says_where_the_data_come_from(page):
