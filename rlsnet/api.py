@@ -165,7 +165,8 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
 
     run = open_run(run)
     values = _values(run, str(perturb.get("name"))) if perturb else _values(run)
-    config = from_dict({**values, "test": {**values["test"], **settings}, "perturb": {**values["perturb"], **(perturb or {})}})
+    asked = {"test": {**values["test"], **_plain(settings)}, "perturb": {**values["perturb"], **_plain(perturb or {})}}
+    config = from_dict({**values, **asked}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
         run_test(config, run)
     if isinstance(config.perturb, WindowConfig):
@@ -239,6 +240,16 @@ def _values(run: Run, perturb: str = "none") -> dict[str, Any]:
     return {**completed(run.saved_config(), values), "perturb": values["perturb"]}
 
 
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with paths as texts, and NumPy's numbers, arrays, ranges and tuples as Python's numbers and lists."""
+
+    def of(value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else fspath(value) if isinstance(value, PathLike) else value
+        return list(value) if isinstance(value, range | tuple) else value
+
+    return {name: of(value) for name, value in settings.items()}
+
+
 def _new(folder: Folder) -> Run:
     from rlsnet.store import Run
 
@@ -265,17 +276,22 @@ class _Onward(logging.Handler):
 def _logged(run: Run) -> Iterator[None]:
     """What is said while the block runs goes to RUN/rlsnet.log, as with the command line."""
     logger = logging.getLogger("rlsnet")
+    for name, each in logging.root.manager.loggerDict.items():
+        if isinstance(each, logging.Logger) and f"{name}.".startswith("rlsnet."):
+            each.disabled = False  # as logging.config leaves loggers that it does not know
     run.path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     added, before = (file, _Onward()), (logger.level, logger.propagate)
     for handler in added:
         logger.addHandler(handler)
-    logger.level, logger.propagate = logging.INFO, False
+    logger.setLevel(logging.INFO)  # the attribute alone would leave what children remember of it
+    logger.propagate = False
     try:
         yield
     finally:
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
         for handler in added:
             logger.removeHandler(handler)
         file.close()

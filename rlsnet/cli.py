@@ -191,7 +191,7 @@ def in_quotes(text: str) -> str:
 def quoted(argument: str) -> str:
     """An argument with the quotes that Hydra's grammar wants around an odd path, and around a unit such as µs or 1/sqrt(ms)."""
     key, _, value = argument.partition("=")
-    if key in ("test.neurons", "perturb.neurons") and re.search(r"[&,]", value) and value[:1] not in ("[", "'", '"'):
+    if key in ("test.neurons", "perturb.neurons") and not re.fullmatch(r"[\w:.*-]*", value, re.ASCII) and value[:1] not in ("[", "'", '"'):
         return f"{key}={in_quotes(value)}"
     if key not in ("resume", "run", "sweep", "test.checkpoint"):
         odd = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
@@ -273,9 +273,6 @@ def run_job(verb: str, values: dict[str, Any], overrides: list[str], folder: Pat
     from rlsnet.store import Run
 
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
-    asked_to = values.get("perturb", {}).get("name", "none")
-    if asked_to != "none" and verb == "train":
-        raise UserError(f"perturb={asked_to}: is for test and simulate; should be none for train.")
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 

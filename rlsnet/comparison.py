@@ -118,7 +118,7 @@ def columns(found: Comparison) -> list[Column]:
     """What is shown of each run, without its name; a column that is empty for all is left out."""
     runs = found.runs
     settings = [Column(name, [reproduce.shown(v) for v in values], [_plain(v) for v in values], 2) for name, values in found.differing]
-    result = settings[:FIRST]
+    result = [dataclasses.replace(each, spare=0) for each in settings[:FIRST]]
 
     def numbers(name: str, values: list[Any], words: Any, spare: int = 0) -> None:
         known = [None if v is None or not np.isfinite(v) else float(v) for v in values]

@@ -247,7 +247,7 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
     values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
     for argument in _joined_flags(cls, arguments):
         name, equals, text = argument.partition("=")
-        if not equals or Path(argument).exists():
+        if not equals or os.path.exists(argument):  # a Path of a long filter would raise
             if argument.startswith("-"):
                 raise UserError(f"{verb} {argument}: no such option; should be paths and key=value, see rlsnet {verb} --help.")
             paths.append(argument)

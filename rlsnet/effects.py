@@ -110,7 +110,13 @@ def in_words(perturbed: zarr.Group) -> str:
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:
     """In what the two results are not of the same trials, in words; the perturbation is then not all that sets them apart."""
     words = {"weights": "other weights", "trials": "another number of trials", "trained_on": "another recording"}
-    return [words[name] for name in words if test.attrs.get(name) != perturbed.attrs.get(name)]
+    found = [words[name] for name in words if name in test.attrs and test.attrs[name] != perturbed.attrs.get(name)]
+    return found + ["other neurons"] * (not same_neurons(test, perturbed))
+
+
+def same_neurons(test: zarr.Group, perturbed: zarr.Group) -> bool:
+    """Whether both results are of the same neurons of the network."""
+    return np.array_equal(zarrio.read(test["neuron"]), zarrio.read(perturbed["neuron"]))
 
 
 def rates_table(effect: Effect) -> str:
@@ -128,7 +134,10 @@ def rates_table(effect: Effect) -> str:
 
 
 def scores_table(test: zarr.Group, perturbed: zarr.Group) -> str:
-    """The scores of both results."""
+    """The scores of both results, or why they cannot be compared."""
+    if not same_neurons(test, perturbed) or "scores" not in test.attrs:
+        why = "of other neurons" if "scores" in test.attrs else "of an earlier version"
+        return f"Scores are not compared: test.zarr is {why}; rlsnet test without perturb makes it anew."
     before, after = (group.attrs["scores"]["all"] for group in (test, perturbed))
     shown = [name for name in tables.HEADS if name in before and name in after]
     rows = [

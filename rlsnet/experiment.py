@@ -177,6 +177,8 @@ def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
+    if isinstance(config.perturb, WindowConfig):
+        raise UserError(f"perturb={config.perturb.name}: is for test and simulate; should be none for train.")
     done = run.iterations()[-1] if resumed else 0
     if resumed and config.train.iterations < done:
         raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; should be more than that.")

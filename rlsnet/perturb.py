@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ class Perturbation:
     who: [N] bool.
     stream: [2] uint32, the key of the spikes of clamped neurons.
     settings: what is done.
-    first, last: the steps of the trial in which it is done, from 1, both included; step i ends at time i*dt.
+    first, last: the steps of the trial in which it is done, both included; step i is at time i*dt, as for learning points and bins.
     """
 
     who: Array
@@ -39,7 +40,7 @@ class Perturbation:
 
     def about(self, trial: TrialConfig) -> dict[str, Any]:
         """Its settings as plain values, with the window in ms and the number of neurons, `n`."""
-        times = {"start": round((self.first - 1) * trial.dt, 9), "stop": round(self.last * trial.dt, 9)}
+        times = {"start": round(self.first * trial.dt, 9), "stop": round((self.last + 1) * trial.dt, 9)}
         return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.who.sum())}
 
     def touches(self, i: Array, n: int) -> Array:
@@ -94,7 +95,7 @@ def of(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage:
         members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
     start, stop = settings.window(config.trial)
     who = np.isin(np.arange(len(excitatory)), members)
-    return Perturbation(jnp.asarray(who), rng.fold(rng.fold(stream, 1), stage), settings, start + 1, stop)
+    return Perturbation(jnp.asarray(who), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)
 
 
 def choose(which: str | None, excitatory: np.ndarray, region: np.ndarray | None = None, key: str = "test.neurons") -> np.ndarray:
@@ -111,7 +112,7 @@ def choose(which: str | None, excitatory: np.ndarray, region: np.ndarray | None 
     if which is None:
         return np.arange(n)
     found = np.zeros(n, bool)
-    for item in which.split(","):
+    for item in re.split(r",(?=\s*(?:region:|exc|inh|\d|:))", which):  # the name of a region may hold a comma
         found |= np.logical_and.reduce([_members(part.strip(), excitatory, region, key) for part in item.split("&")])
     if not found.any():
         raise UserError(f"{key}={which}: chooses no neuron of {n}; should be at least one, such as 0:100.")

@@ -150,7 +150,8 @@ def _number(text: str) -> str:
     """A value as text, equal for numbers that are equal: 5, 5.0 and 5e0."""
     text = text.strip("'\"") if text[:1] == text[-1:] else text
     try:
-        return f"{float(text):.12g}"
+        short = f"{float(text):.12g}"
+        return short if float(short) == float(text) else text
     except ValueError:
         return text
 

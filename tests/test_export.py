@@ -237,7 +237,7 @@ def options(to: str, **more) -> Options:
         ("npz", {"out": "export/sonata", "overwrite": True}, "is there and no export to npz"),
         ("nwb", {"out": ".", "overwrite": True}, "is there and no export to nwb"),
         ("zarr", {"checkpoint": "7", "out": "new"}, "checkpoint=7: .* has no such checkpoint; it has those of iterations 2, 4"),
-        ("nwb", {"checkpoint": "2", "out": "new"}, "test.zarr is of iteration 4, the weights are of 2; rlsnet test run="),
+        ("nwb", {"checkpoint": "2", "out": "new"}, "test.zarr is of other weights .iteration 4, these are of 2.; rlsnet test run="),
     ],
 )
 def test_mistakes_are_one_line(run, to, more, message):

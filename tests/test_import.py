@@ -469,7 +469,7 @@ def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
 
 
 def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
-    with pytest.raises(UserError, match="one: holds ready-made rates; conditions and trials are for spikes"):
+    with pytest.raises(UserError, match="trials=outcome == 'hit': is for spikes; one holds rates that are ready"):
         pool.pool(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
 
 

@@ -35,7 +35,7 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
     net, weight, target = network.build(config)
     keys = simulate.Keys.create(config.seed, simulate.TRAINING)
     what = perturb.of(config, arrays["neuron/excitatory"], None, simulate.TRAINING)
-    who, first, last = np.asarray(what.who), 424, 717
+    who, first, last = np.asarray(what.who), 423, 716
     assert (what.first, what.last) == (first, last) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
     keys = dataclasses.replace(keys, perturbation=what)
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
@@ -104,7 +104,7 @@ def test_nothing_differs_before_the_start(tmp_path, witness, kind, kernels, extr
     """Spikes, and currents of whole bins, to the bit; from the start on the perturbed do as they are told, and others feel it."""
     test, perturbed = simulated(tmp_path, f"perturb={kind}", f"engine.kernels={kernels}", "perturb.neurons=[exc,200:220]", *extra)
     (trial, step, neuron), (trial_, step_, neuron_) = spikes_of(test), spikes_of(perturbed)
-    before, before_ = step <= 5123, step_ <= 5123
+    before, before_ = step < 5123, step_ < 5123
     assert before.sum() > 200
     for one, other in ((trial, trial_), (step, step_), (neuron, neuron_)):
         np.testing.assert_array_equal(one[before], other[before_])
@@ -114,7 +114,7 @@ def test_nothing_differs_before_the_start(tmp_path, witness, kind, kernels, extr
     who = np.arange(300) < 150
     who[200:220] = True
     np.testing.assert_array_equal(perturbed["perturbed"][...], who)
-    inside, inside_ = ((s > 5123) & (s <= 7337) for s in (step, step_))
+    inside, inside_ = ((s >= 5123) & (s < 7337) for s in (step, step_))
     mine = int(np.sum(inside_ & who[neuron_]))
     theirs = [np.bincount(n[i & ~who[n]], minlength=300) for n, i in ((neuron, inside), (neuron_, inside_))]
     seen = f"{before.sum()} spikes before equal; then {mine} of the perturbed, {np.sum(inside & who[neuron])} without"
@@ -129,7 +129,7 @@ def test_excited_beyond_measure_they_fire_at_the_refractory_limit(tmp_path, witn
     """One spike each refractory period and the step in which the threshold is crossed."""
     _, perturbed = simulated(tmp_path, "perturb=excite", "perturb.strength=1000", "neuron.refractory=2.0", "perturb.neurons=inh")
     _, step, neuron = spikes_of(perturbed)
-    inside = (step > 5123) & (step <= 7337) & (neuron >= 150)
+    inside = (step >= 5123) & (step < 7337) & (neuron >= 150)
     rates = np.bincount(neuron[inside], minlength=300)[150:] / (2 * 0.2214)
     expected = 1000 / (2.0 + 0.1)
     witness("excite", "rate at 1000 thresholds, refractory period 2 ms", f"{expected:.1f} Hz", f"{rates.min():.1f} to {rates.max():.1f} Hz")
@@ -143,9 +143,9 @@ def test_clamped_neurons_are_poisson(tmp_path, witness):
         _, perturbed = simulated(tmp_path / kernels, "perturb=clamp", "perturb.rate=200", f"engine.kernels={kernels}", "test.trials=6",
                                  "perturb.neurons=0:250", "static.out_degree=2", "plastic.n_inputs=2")  # fmt: skip
         trial, step, neuron = spikes_of(perturbed)
-        inside = (step > 5123) & (step <= 7337) & (neuron < 250)
+        inside = (step >= 5123) & (step < 7337) & (neuron < 250)
         results[kernels] = np.zeros((6, 2214, 250), bool)
-        results[kernels][trial[inside], step[inside] - 5124, neuron[inside]] = True
+        results[kernels][trial[inside], step[inside] - 5123, neuron[inside]] = True
     spikes = results[KERNELS[0]]
     for other in results.values():
         np.testing.assert_array_equal(spikes, other)
@@ -290,7 +290,7 @@ def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
     assert "test.zarr has other weights, so more differs" in caplog.text
     with caplog.at_level("INFO"):
         experiment.run_test(configs["clamp"], run)
-    assert "test.zarr has another number of trials, so more differs" in caplog.text
+    assert "test.zarr has another number of trials, other neurons, so more differs" in caplog.text
     plots.plot(compose(*SMALL), run)
     assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}
     with pytest.raises(UserError, match="perturb=silence: is for test and simulate; should be none for"):

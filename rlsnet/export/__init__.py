@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,30 @@ def export(path: str | Path, options: Options) -> tuple[Path, Trained]:
     return out, trained
 
 
+def _is_export(out: Path, to: str, marker: str | None) -> bool:
+    """Whether what is there was written by an export to that format, or looks so."""
+    if marker is None:
+        import h5py
+
+        if not out.is_file() or not h5py.is_hdf5(out):
+            return False
+        with h5py.File(out, "r") as file:
+            return b"rlsnet " in bytes(file["identifier"][()])[:7] if "identifier" in file else False
+    path = out / marker
+    if not path.is_file():
+        return False
+    told = json.loads(path.read_text())
+    if to == "zarr":
+        return told.get("attributes", {}).get("format") == "rlsnet-export"
+    tool = {"nest": "in NEST", "brian2": "in Brian2"}.get(to, "")
+    return tool in (out / "simulate.py").read_text()[:60] if tool else True
+
+
 def _check_free(out: Path, options: Options, marker: str | None) -> None:
     """Whether `out` may be written: not there, or an export of the same format that is to be replaced; raises UserError."""
     if not out.exists():
         return
-    same = out.is_file() if marker is None else (out / marker).is_file()
-    if not same:
+    if not _is_export(out, options.to, marker):
         raise UserError(f"out={out}: is there and no export to {options.to}; should be a path that is free.")
     if not options.overwrite:
         raise UserError(f"out={out}: is there already; overwrite=true replaces it, out=PATH writes elsewhere.")

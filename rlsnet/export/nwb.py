@@ -86,7 +86,7 @@ def _units(trained: Trained, line: Timeline) -> Any:
     ]
     for name in ("region", "session"):
         if name in trained.test:
-            words = zarrio.read(trained.test[name]).astype(str).tolist()
+            words = zarrio.texts(trained.test[name]).tolist()
             columns.append(VectorData(name=name, description=f"{name} of the recorded unit that the neuron stands for", data=words))
     if "unit" in trained.test:
         unit = zarrio.read(trained.test["unit"])

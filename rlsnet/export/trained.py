@@ -78,14 +78,18 @@ class Trained:
         net, weight, iteration = ready.network, ready.weight, 0
         if not untrained:
             iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))
-            weight = wiring.from_groups(np.asarray(run.load_weights(path, net)), net.n_neurons)
+            groups = run.load_weights(path, net)
+            weight = wiring.from_groups(np.asarray(groups), net.n_neurons)
+        else:
+            groups = jnp.asarray(wiring.to_groups(weight, net.group_size))
         conditions, test = tuple(str(c) for c in range(len(ready.target))), None
         if run.test.exists():
             found = zarrio.open_group(run.test, "export", evaluate.FORMAT)
             if "condition" in found:
                 conditions = tuple(map(str, zarrio.read(found["condition"])))
             own = untrained or path.parent == run.checkpoints
-            test = found if own and found.attrs.get("iteration") == iteration else None
+            same = found.attrs.get("weights", (known := evaluate.fingerprint(groups))) == known
+            test = found if own and same and found.attrs.get("iteration") == iteration else None
         return Trained(run, config, net, weight, iteration, conditions, test)
 
     @property
@@ -133,7 +137,7 @@ class Trained:
             return again
         iteration = zarrio.open_group(self.run.test, "export", evaluate.FORMAT).attrs.get("iteration")
         if self.test is None:
-            return f"{self.run.test} is of iteration {iteration}, the weights are of {self.iteration}; {again}"
+            return f"{self.run.test} is of other weights (iteration {iteration}, these are of {self.iteration}); {again}"
         return f"{self.run.test} was made with test.spikes=false; {again}"
 
     # neurons

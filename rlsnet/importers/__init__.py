@@ -5,6 +5,7 @@ A module of `FORMATS` has `matches(path) -> bool` and `read(path, options) -> Se
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import importlib
 import os
@@ -94,11 +95,14 @@ def _expanded(sources: Sequence[str | Path], out: Path, format: str) -> list[Pat
 
 def _read(paths: Sequence[Path], options: Options) -> Iterator[Session | Ready]:
     """The sources, read when it is their turn."""
-    from rlsnet.importers import session
+    from rlsnet.importers import filters, session
 
     for path in paths:
         name = options.format if options.format != "auto" else detect(path)
         source = _module(name).read(path, options)
+        if options.region_column is not None and name != "nwb":
+            filters.known(options.region_column, source.units, f"region_column={options.region_column}", f"the units of {path}")
+            source = dataclasses.replace(source, units={**source.units, "region": source.units[options.region_column]})
         yield session.ordered(source) if isinstance(source, session.Session) else source
 
 

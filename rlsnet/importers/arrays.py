@@ -7,6 +7,7 @@ time_ms) and condition.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,14 @@ def _read_zarr(path: Path, options: Options) -> Session | Ready:
         raise UserError(f"{path}: no such folder.")
     with tables.reading(path):
         node = zarr.open(str(path), mode="r")
-        found = [("rate", node)] if isinstance(node, zarr.Array) else list(node.members(max_depth=None))
-        leaves = {name: _zarr_leaf(each) for name, each in found if isinstance(each, zarr.Array)}
+        arrays = [("rate", node)] if isinstance(node, zarr.Array) else list(node.members(max_depth=None))
+        leaves = {name: _zarr_leaf(each) for name, each in arrays if isinstance(each, zarr.Array)}
     length = node.attrs.get("bin_ms")
-    return interpret(path, leaves, options, bin_ms=float(length) if isinstance(length, int | float) else None)
+    found = interpret(path, leaves, options, bin_ms=float(length) if isinstance(length, int | float) else None)
+    if node.attrs.get("format") == "rlsnet-recording" and "rate_half" in leaves:
+        left = "of an earlier import the rates alone are taken, not its halves, sessions and trials: those take the sources"
+        return dataclasses.replace(found, notes=(*found.notes, left))
+    return found
 
 
 def _zarr_leaf(array: Any) -> Leaf:

@@ -103,6 +103,9 @@ def placed(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -> tuple[np.nd
 def aligned(columns: Table, key: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of a table that belong to units `wanted`, by its column `key`; unknown ones are NaN, False or ''."""
     rows = {each: row for row, each in enumerate(key.tolist())}
+    if len(rows) < len(key):
+        names, times = np.unique(key, return_counts=True)
+        raise UserError(f"its table of units has {names[np.argmax(times)]} in {times.max()} rows; should have a row for each unit.")
     found = np.array([rows.get(each, -1) for each in wanted.tolist()], np.int64)
     out = {}
     for name, column in columns.items():

@@ -186,7 +186,7 @@ def _alike(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     plain = [each.dtype.kind in "biuf" for each in (a, b)]
     if all(plain):
-        return a, b
+        return _rounded(a, b), _rounded(b, a)
     if not any(plain):
         return _texts(a), _texts(b)
     number, text = (a, b) if plain[0] else (b, a)
@@ -195,8 +195,13 @@ def _alike(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     elif text.ndim == 0 and np.isnan(numbers(text.reshape(1))).all():  # a column of numbers compared with a word: equal nowhere
         pair = number.astype(str), _texts(text)
     else:
-        pair = number.astype(np.float64), numbers(text)
+        pair = number.astype(np.float64), _rounded(numbers(text), number).astype(np.float64)
     return pair if plain[0] else pair[::-1]
+
+
+def _rounded(number: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A number as a column of float32 (or 16) holds it, so that 0.8 is found there."""
+    return number.astype(other.dtype) if other.dtype.kind == "f" and number.ndim == 0 and number.dtype.kind in "if" else number
 
 
 def _missing(column: np.ndarray) -> np.ndarray:
@@ -216,6 +221,6 @@ def values(text: str | None, table: Table, most: int = 6) -> str:
         column = np.asarray(table[name])
         texts = column.dtype.kind in "OUST"
         found = np.unique(_texts(column) if texts else column)
-        shown = [repr(str(each)) if texts else f"{each:g}" if found.dtype.kind != "b" else str(each) for each in found]
+        shown = [repr(str(each)) if texts else f"{each:g}" if found.dtype.kind in "iuf" else str(each) for each in found]
         told.append(f"{name} is {', '.join(shown)}" if len(shown) <= most else f"{name} is {shown[0]} to {shown[-1]}")
     return "; ".join(told)

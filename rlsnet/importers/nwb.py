@@ -164,6 +164,7 @@ def _observed(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np
     if "obs_intervals" not in units or "obs_intervals_index" not in units:
         return None
     intervals = _read(units["obs_intervals"], path).astype(np.float64).reshape(-1, 2)
+    intervals = np.where(np.isnan(intervals), [-np.inf, np.inf], intervals)  # open ends
     index = _ends(units, "obs_intervals_index", path, len(intervals))
     if len(index) != n_units + 1:
         raise UserError(f"{path}: units/obs_intervals_index has {len(index) - 1} rows; should have {n_units}, the units.")

@@ -94,7 +94,10 @@ def _averaged(session: Session, units: np.ndarray, entry: dict[str, Any], found:
     where, size = str(session.path), len(next(iter(session.trials.values()), ()))
     if not session.trials:
         raise UserError(f"{where}: has no trials; should come with a table of them, trials_table=FILE.csv.")
+    if size == 0:
+        raise UserError(f"{where}: its table of trials has no rows; should have one for each trial.")
     times = psth.aligned(session, options.align)
+    entry["notes"].extend(_doubts(session, times, options))
     common = filters.keep(options.trials, session.trials, size, "trials", where)
     chosen = []
     for name, text in (options.conditions or {"all": ""}).items():
@@ -123,6 +126,20 @@ def _averaged(session: Session, units: np.ndarray, entry: dict[str, Any], found:
         return made.rate[:, :, keep], None, columns
     half = made.half[..., keep]
     return made.rate[:, :, keep], half, columns | {"reliability": psth.reliability(half)}
+
+
+def _doubts(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
+    """What looks wrong with the clocks of spikes and trials, in words; `times` [trials] s of the events."""
+    known = times[np.isfinite(times)]
+    if not len(session.times) or not len(known):
+        return
+    first, last = float(session.times.min()), float(session.times.max())
+    if last > 10 * max(known.max(), 1) or known.max() > 10 * max(last, 1):
+        yield f"spikes last until {last:.6g} s and trials until {known.max():.6g} s: should be on one clock, in s"
+    elif session.observed is None:
+        outside = (known + options.window[0] < min(first, 0)) | (known + options.window[1] > last)
+        if outside.any():
+            yield f"{outside.sum()} trials reach beyond the first or the last spike of all, where silence counts as such"
 
 
 def _ready(source: Ready, block: np.ndarray, units: np.ndarray, name: str, found: Pool, options: Options) -> Part:

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -67,11 +68,14 @@ def _sample_rate(path: Path) -> float:
     """sample_rate in params.py, which is read, never run."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so the sample rate is not known; should be given: variables.sample_rate=30000.")
-    found = re.search(r"^\s*sample_rate\s*=\s*([^#\n]+)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    with contextlib.suppress(ValueError, TypeError, SyntaxError):
-        rate = float(ast.literal_eval(found[1].strip())) if found else math.nan
-        if math.isfinite(rate) and rate > 0:
-            return rate
+    rate = math.nan
+    with contextlib.suppress(ValueError, TypeError, SyntaxError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of backslashes in paths
+        for line in ast.parse(re.sub(r"(?m)^(\s*\w+\s*=\s*)(['\"])", r"\1r\2", path.read_text(encoding="utf-8", errors="replace"))).body:
+            if isinstance(line, ast.Assign) and "sample_rate" in map(ast.unparse, line.targets):
+                rate = float(ast.literal_eval(line.value))  # the last one counts
+    if math.isfinite(rate) and rate > 0:
+        return rate
     raise UserError(f"{path}: has no line sample_rate = 30000.; should have, or it be given: variables.sample_rate=30000.")
 
 

@@ -17,6 +17,19 @@ from rlsnet.importers.options import Options
 from rlsnet.importers.parts import Pool, parts
 from rlsnet.importers.session import Ready, Session
 
+# settings that ready-made rates have no use for
+SPIKES = (
+    "conditions",
+    "trials",
+    "align",
+    "kernel",
+    "sigma",
+    "min_trials",
+    "trials_table",
+    "halves",
+)
+DEFAULTS = Options()
+
 
 def pool(sources: Iterator[Session | Ready], path: Path, options: Options, say: Callable[[str], None]) -> Pool:
     """Writes the recording of all sources, whole or not at all.
@@ -93,8 +106,13 @@ def _check_fits(source: Session | Ready, found: Pool, options: Options) -> None:
         raise UserError(f"{source.path}: holds {'ready-made rates' if ready else 'spikes'}, others do not; should be imported apart.")
     if isinstance(source, Session):
         return
-    if options.conditions or options.trials:
-        raise UserError(f"{source.path}: holds ready-made rates; conditions and trials are for spikes.")
+    for name in SPIKES:
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            raise UserError(f"{name}={getattr(options, name)}: is for spikes; {source.path} holds rates that are ready.")
+    if source.bin_ms and options.bin not in (DEFAULTS.bin, source.bin_ms):
+        raise UserError(f"bin={options.bin:g}: {source.path} says that its bins are {source.bin_ms:g} ms; should be left out.")
+    if len(set(found.conditions)) < len(found.conditions):
+        raise UserError(f"{source.path}: its conditions are {', '.join(found.conditions)}; their names should differ.")
     shape = (len(found.conditions), len(found.time))
     if source.values.ndim != 3 or source.values.shape[:2] != shape or source.kind != found.kind:
         raise UserError(
@@ -171,7 +189,7 @@ def _describe(path: Path, found: Pool, options: Options) -> None:
     group.attrs.update(
         {
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {told}",
-            "import": to_dict(options),
+            "import": {name: value for name, value in to_dict(options).items() if name not in SPIKES or not found.sessions[0]["ready"]},
             "sessions": found.sessions,
             "dropped": dict(found.dropped.most_common()),
             "versions": {name: metadata.version(name) for name in ("rlsnet", "numpy", "zarr", "h5py")},

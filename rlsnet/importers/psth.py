@@ -48,6 +48,8 @@ def bins(options: Options) -> np.ndarray:
             f"bin={options.bin:g}: should divide the window of {(end - start) * 1000:g} ms, as {(end - start) * 1000 / most:g} ms does;"
             f" it makes {count:.3f} bins."
         )
+    if options.kernel != "none" and options.sigma > (end - start) * 1000:
+        raise UserError(f"sigma={options.sigma:g} ms: should be at most the window of {(end - start) * 1000:g} ms.")
     return start + options.bin / 1000 * (np.arange(round(count)) + 0.5)
 
 

@@ -94,7 +94,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a table without rows
-                values = np.loadtxt(file, delimiter=delimiter, ndmin=2)
+                values = np.loadtxt(file, delimiter=delimiter, ndmin=2, comments=None)
             if values.size and values.shape[1] == len(names):
                 return {name: whole(column) for name, column in zip(names, values.T, strict=True)}
         except ValueError:  # texts, empty cells or ragged rows
@@ -125,6 +125,8 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 def whole(column: np.ndarray) -> np.ndarray:
     """A column of numbers, as integers where they all are."""
+    if column.dtype.kind not in "iuf":
+        return column
     whole = column.size and np.all(np.isfinite(column)) and np.all(column == np.floor(column)) and np.abs(column).max() < 2**53
     return column.astype(np.int64) if whole else column
 
