@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -247,6 +248,19 @@ def test_mistakes_are_one_line(run, to, more, message):
     with pytest.raises(UserError, match=message):
         export.export(run, options(to, **more))
     assert sorted(p.name for p in run.iterdir()) == before
+
+
+def test_what_is_no_export_stays(run, tmp_path):
+    """overwrite=true replaces exports of the same format, nothing else."""
+    zarr.create_group(str(tmp_path / "mine.zarr"), attributes={"format": "rlsnet-recording"})
+    (tmp_path / "notes.txt").write_text("precious")
+    shutil.copytree(run / "export" / "nest", tmp_path / "nest")
+    for to, name in (("zarr", "mine.zarr"), ("nwb", "notes.txt"), ("brian2", "nest")):
+        with pytest.raises(UserError, match=f"is there and no export to {to}"):
+            export.export(run, export.Options(to=to, out=str(tmp_path / name), overwrite=True))
+    assert (tmp_path / "notes.txt").read_text() == "precious"
+    for to, name in (("zarr", "trained.zarr"), ("nest", "nest")):
+        export.export(run, export.Options(to=to, out=str(run / "export" / name), overwrite=True))
 
 
 def test_overwrite_replaces_and_leaves_nothing_else(run):

@@ -108,3 +108,9 @@ def test_numbers_out_of_texts():
 def test_what_columns_hold_is_told():
     said = filters.values("side == 'up' and trial > 9 and contrast > 2", TABLE)
     assert said == "side is 'left', 'right'; trial is 1, 2, 3, 4, 5; contrast is 0, 0.25, 1, nan"
+
+
+def test_numbers_of_few_bits_equal_what_is_written():
+    table = {"p": np.array([0.2, 0.8, 0.5], np.float32), "text": np.array(["0.8", "x", "0.8"], object)}
+    for text, expected in (("p == 0.8", [0, 1, 0]), ("p != 0.8", [1, 0, 1]), ("p <= 0.2", [1, 0, 0]), ("p in [0.2, 0.8]", [1, 1, 0])):
+        np.testing.assert_array_equal(filters.keep(text, table, 3, "trials", "here"), np.array(expected, bool))
