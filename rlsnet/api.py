@@ -64,12 +64,12 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     from rlsnet import cli
-    from rlsnet.convert import from_dict
+    from rlsnet.convert import from_dict, in_quotes
     from rlsnet.describe import configs_dir
 
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"config_dir={fspath(config_dir)}: no such folder.")
-    extra = [] if config_dir is None else [f"hydra.searchpath=[{cli.in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
+    extra = [] if config_dir is None else [f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
     outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
     GlobalHydra.instance().clear()
     try:

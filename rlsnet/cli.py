@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlsnet.config import UserError
-from rlsnet.convert import completed, from_dict, plain_arguments, suggest, to_dict
+from rlsnet.convert import completed, from_dict, in_quotes, plain_arguments, suggest, to_dict
 
 if TYPE_CHECKING:
     from rlsnet.store import Run
@@ -181,11 +181,6 @@ def _sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
         raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; should be a new folder, or that of a sweep.")
     return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
-
-
-def in_quotes(text: str) -> str:
-    """A text as Hydra's grammar quotes it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quoted(argument: str) -> str:

@@ -267,6 +267,11 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
     return paths, _section(cls, values, "", set(values))
 
 
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar quotes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
     """Arguments with --key=value and --key value, of a known key, as key=value; a --key that is true or false may stand alone."""
     known = {field.name: field for field in dataclasses.fields(cls)}
@@ -296,6 +301,14 @@ def to_dict(config: Any) -> dict[str, Any]:
         return [plain(each) for each in value] if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
+    return result
 
 
 def completed(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlsnet import config as schema
 from rlsnet.config import UserError
-from rlsnet.convert import choices_of, load_plugins, variants
+from rlsnet.convert import choices_of, completed, load_plugins, variants
 
 SECTIONS = {
     "train": None,
@@ -70,6 +70,11 @@ def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: S
     return values
 
 
+def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings with those that a run of an older version does not know at their defaults."""
+    return completed(saved, defaults(configs_dir()))
+
+
 def _groups(configs: Path) -> list[Path]:
     """The folders of configs/ that a user chooses from."""
     return sorted(p for p in configs.iterdir() if p.is_dir() and p.name not in ("hydra", "import"))
@@ -104,9 +109,13 @@ def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()
     more = f"; with {other} --help, say, those of another option" if offered else ""
     lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
     rows = [row for row in settings(schema.Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
-    width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
-    lines += [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_aligned(rows)])
+
+
+def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A line for each setting, in columns."""
+    width, default_width = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    return [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
 
 
 def plain_help_text(verb: str, what: str, module: Any) -> str:
@@ -114,7 +123,4 @@ def plain_help_text(verb: str, what: str, module: Any) -> str:
     lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
     values = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(module.Options)}
     rows = list(settings(module.Options, values))
-    if rows:
-        width, default_width = max(len(row[0]) for row in rows), max(len(row[1]) for row in rows)
-        lines += ["", "Settings:"] + [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])

@@ -32,7 +32,7 @@ from rlsnet import (
     zarrio,
 )
 from rlsnet.config import Config, NoPerturbConfig, UserError, WindowConfig
-from rlsnet.convert import to_dict
+from rlsnet.convert import flat, to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
@@ -317,18 +317,10 @@ def resumed_values(saved: dict[str, Any], asked: dict[str, Any], where: Path) ->
       asked: nested settings wanted now.
       where: the run folder, for the message.
     """
-    before, now = _flat(saved), _flat(asked)
+    before, now = flat(saved), flat(asked)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         same = old == new or (isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new))
         if not same and not key.startswith(MAY_CHANGE):
             raise UserError(f"{key}={yaml.safe_dump(new).split()[0]}: {where} was made with {old}; this cannot change in an existing run.")
     return asked
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

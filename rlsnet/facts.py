@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet import evaluate, reproduce, resources, scores, zarrio
+from rlsnet.convert import flat
 from rlsnet.store import Run
 from rlsnet.tables import MEANS
 
@@ -134,7 +135,7 @@ def compared(several: Sequence[Facts]) -> list[tuple[str, list[Any]]]:
 
     What only some of them have, as it goes with the option of a group, is left out: the option itself is there.
     """
-    each, found = [reproduce.flat(facts.settings) for facts in several], []
+    each, found = [flat(facts.settings) for facts in several], []
     for key in each[0] if each else ():
         if key.split(".")[0] not in reproduce.OF_A_COMMAND and all(key in settings for settings in each):
             values = [settings[key] for settings in each]

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from rlsnet import effects, evaluate, memory, network, recordings, resources, store, summary, tables, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import completed, from_dict
-from rlsnet.describe import configs_dir, defaults
+from rlsnet.convert import from_dict
+from rlsnet.describe import with_defaults
 from rlsnet.store import Run
 
 Rows = Iterator[tuple[str, Any]]
@@ -61,23 +61,13 @@ def _here() -> Rows:
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
 
 
-def _on_disk(path: Path) -> str:
-    """The size of a folder on disk."""
-    return memory.in_words(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
-
-
-def _duration(seconds: float) -> str:
-    """A time in words, such as 12 s, 3.4 min or 2.1 h."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _made_with(attributes: Any) -> Rows:
     if "versions" in attributes:
         yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
 
 
 def _of_run(run: Run) -> Rows:
-    config = from_dict(completed(run.saved_config(), defaults(configs_dir())))
+    config = from_dict(with_defaults(run.saved_config()))
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
     yield "target", f"{getattr(config.target, 'name', '')}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
@@ -98,7 +88,7 @@ def _of_run(run: Run) -> Rows:
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
         yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
     yield from _perturbed(run)
-    yield "on disk", _on_disk(run.path)
+    yield "on disk", resources.on_disk(run.path)
 
 
 def _perturbed(run: Run) -> Rows:
@@ -128,7 +118,7 @@ def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
 def _progress(run: Run, config: Config) -> Rows:
     metrics, total = run.read_metrics(), config.train.iterations
     seconds = [m["seconds"] for m in metrics]
-    left = f", {_duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
+    left = f", {resources.duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
     yield "progress", f"{len(metrics)} of {total} iterations{left}"
     if not metrics:
         return
@@ -175,7 +165,7 @@ def _of_store(path: str) -> Rows:
     if kind in tellers:
         yield from tellers[kind](group, path)
     yield from _made_with(group.attrs)
-    yield "on disk", _on_disk(Path(path))
+    yield "on disk", resources.on_disk(Path(path))
     for name, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array):
             dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet import network, perturb_plots, zarrio
+from rlsnet import network, perturb_plots, scores, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Drawing, Part, plainly
-from rlsnet.results import Results, mean_of_known, of_run
+from rlsnet.results import Results, of_run
 from rlsnet.store import Run
 from rlsnet.summary import evenly
 
@@ -71,7 +71,7 @@ def examples(results: Results) -> Drawing:
     """Data and model of the best, median and worst neurons, all conditions."""
     data, model, score_name, source, label = results.pair()
     score = results.read(score_name)
-    mean = mean_of_known(score)
+    mean = scores.mean_known(score)
 
     def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
         for axis, neuron in zip(axes, neurons, strict=False):
@@ -207,7 +207,7 @@ def rates(results: Results) -> Drawing:
 
     if not results.has("rate_target"):
         return Drawing("Firing rates", (Part("Histogram of mean firing rates by class.", by_class),))
-    data = np.stack([mean_of_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
+    data = np.stack([scores.mean_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
     known, floor = np.isfinite(data), 0.05
     if not known.any():
         raise UserError(f"{results.run.test}: no neuron has a recorded rate.")

@@ -10,16 +10,13 @@ import numpy as np
 import yaml
 
 from rlsnet import memory, network, recordings, reproduce, store, summary, zarrio
+from rlsnet.convert import flat
 from rlsnet.facts import Facts
 from rlsnet.page import Cell, Raw, code, folded, html, listed, paragraph, table
+from rlsnet.resources import on_disk
 from rlsnet.results import Results
 
 MANY = 12  # rows of a table that is shown unfolded
-
-
-def duration(seconds: float) -> str:
-    """A time in words, such as 12 s, 3.4 min or 2.1 h."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def source(results: Results) -> tuple[Path | None, Any]:
@@ -64,7 +61,7 @@ def recording(results: Results) -> Iterator[Raw]:
     about |= {name: value for name, value in summary.rows(group, recording) if name != "imported with"}
     yield listed(about, "What the targets were made from")
     if isinstance(options := group.attrs.get("import"), Mapping):
-        shown = [(Raw(f"<code>{html(key)}</code>"), reproduce.shown(value)) for key, value in reproduce.flat(options).items()]
+        shown = [(Raw(f"<code>{html(key)}</code>"), reproduce.shown(value)) for key, value in flat(options).items()]
         yield folded("Options of the import", table("Options of the import", ("setting", "value"), shown))
     sessions = group.attrs.get("sessions")
     if isinstance(sessions, list) and sessions and all(isinstance(each, Mapping) for each in sessions):
@@ -106,7 +103,7 @@ def resources(results: Results, found: Facts) -> Iterator[Raw]:
             about |= {name: known_as.get(name, str)(value) for name, value in machine.items()}
         if isinstance(versions := attributes.get("versions"), Mapping):
             about["made with"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    about["size on disk"] = memory.in_words(sum(f.stat().st_size for f in results.run.path.rglob("*") if f.is_file()))
+    about["size on disk"] = on_disk(results.run.path)
     yield listed(about, "Machine and versions")
 
 

@@ -11,19 +11,11 @@ from typing import Any
 import yaml
 
 from rlsnet.config import Config, UserError
-from rlsnet.convert import completed
-from rlsnet.describe import configs_dir, defaults, settings
+from rlsnet.convert import flat, in_quotes
+from rlsnet.describe import configs_dir, defaults, settings, with_defaults
 
 OF_A_COMMAND = ("resume", "run", "progress")  # settings that say nothing of what is computed
 MISSING = object()
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
-    return result
 
 
 def same(a: Any, b: Any) -> bool:
@@ -105,7 +97,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/.][\w./:@%+-]*", value):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return in_quotes(value)
     return str(value)
 
 
@@ -118,4 +110,4 @@ def saved(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run with those that its version did not know at their defaults; UserError where they are none."""
     if not all(isinstance(values.get(section, {}), Mapping) for section in ("network", "trial", "train", "rls", "target")):
         raise UserError(f"{path}: should be the settings that rlsnet train wrote.")
-    return completed(dict(values), defaults(configs_dir()))
+    return with_defaults(dict(values))

@@ -11,8 +11,8 @@ import zarr
 
 from rlsnet import evaluate, scores, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import completed, from_dict
-from rlsnet.describe import configs_dir, defaults
+from rlsnet.convert import from_dict
+from rlsnet.describe import with_defaults
 from rlsnet.store import Run
 
 
@@ -66,16 +66,12 @@ class Results:
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
         """[M, ...] averaged over the window in which scores are computed, as far as known; NaN stays where it is."""
-        weights, known = scores.window_weights(self.config.trial), np.isfinite(values)
-        if known.all():
-            return np.tensordot(weights, values, 1)
-        total = np.tensordot(weights, np.where(known, values, 0), 1)
-        return np.divide(total, np.tensordot(weights, known, 1), out=np.full(total.shape, np.nan), where=known)
+        return scores.over_known(scores.window_weights(self.config.trial), values, np.isfinite(values))
 
 
 def open_results(run: Run, plugins: Sequence[str] | None = None) -> Results:
     """The results of a run as it is stored; `plugins` stand where the saved ones are no longer."""
-    saved = completed(run.saved_config(), defaults(configs_dir()))
+    saved = with_defaults(run.saved_config())
     config = from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
     return of_run(config, run)
 
@@ -83,10 +79,3 @@ def open_results(run: Run, plugins: Sequence[str] | None = None) -> Results:
 def of_run(config: Config, run: Run) -> Results:
     """The results of a run whose configuration is known."""
     return Results(config, run, zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None)
-
-
-def mean_of_known(values: np.ndarray) -> np.ndarray:
-    """The mean over the first axis of what is not NaN; NaN where all is."""
-    known = np.isfinite(values)
-    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -154,20 +154,20 @@ def rate_scores(
     out: dict[str, np.ndarray] = {}
     for name, rate in {"rate_correlation": target, **({} if heldout is None else {"heldout_correlation": heldout})}.items():
         known = np.isfinite(rate)
-        out[name] = _ratio(*_normed(_over_known(weights, rate, known), _over_known(weights, model, known)))
+        out[name] = _ratio(*_normed(over_known(weights, rate, known), over_known(weights, model, known)))
     known = np.isfinite(data)
-    d, q = _over_known(weights, data, known), _over_known(weights, model, known)
+    d, q = over_known(weights, data, known), over_known(weights, model, known)
     noise = np.zeros(d.shape[1])
     if trials > 1:
         n1, n2 = -(-trials // 2), trials // 2
-        difference = _over_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
+        difference = over_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
         noise = _covariance(difference, difference) * n1 * n2 / trials**2
         out["model_ceiling"] = np.sqrt(np.maximum(1 - _ratio(noise, _varying(q)), 0))
     out["explained_variance"] = 1 - _ratio(mean_known((q - d) ** 2), _varying(d))
     out["rate_error"] = mean_known(np.where(known, model - data, np.nan))
     if halves is not None:
         both = np.isfinite(halves[0]) & np.isfinite(halves[1]) & known
-        one, two = (_over_known(weights, half, both) for half in halves)
+        one, two = (over_known(weights, half, both) for half in halves)
         out["reliability"] = r = _ratio(*_normed(one, two))
         positive = np.where(r > 0, r, np.nan)
         out["noise_ceiling"] = np.sqrt(positive if heldout is not None else 2 * positive / (1 + positive))
@@ -176,7 +176,7 @@ def rate_scores(
     return out
 
 
-def _over_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def over_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """[M, n] values averaged over the window as far as they are known; NaN in bins that are not."""
     if known.all():
         return weights @ values

@@ -250,31 +250,6 @@ def block(
     record: bool = False,
     whole: bool = True,
 ) -> tuple[SimState, Array | None]:
-    """`n` time steps as `_block` does them; where neurons may be perturbed, with that only if it is the time for it.
-
-    So what comes before a perturbation is computed by the same operations as without it, and equal to the bit.
-    """
-
-    def run(perturbation: Perturbation | None) -> tuple[SimState, Array | None]:
-        own = dataclasses.replace(keys, perturbation=perturbation)
-        return _block(dynamics, network, w, state, own, n, stimulated, record, whole)
-
-    if keys.perturbation is None:
-        return run(None)
-    return lax.cond(keys.perturbation.touches(state.i, n), lambda: run(keys.perturbation), lambda: run(None))
-
-
-def _block(
-    dynamics: Dynamics,
-    network: Network,
-    w: Array | None,
-    state: SimState,
-    keys: Keys,
-    n: int,
-    stimulated: bool,
-    record: bool,
-    whole: bool,
-) -> tuple[SimState, Array | None]:
     """`n` time steps, few enough that the filters need no renormalising between them.
 
     A filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block y = x_i/a^i is kept instead,
@@ -354,19 +329,27 @@ def advance(
     """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `spikes.pack` packs them.
 
     Wide kernels first assume that there is room for all spikes, so that no step has to wait for an answer from the device,
-    and do it all again where there was not.
+    and do it all again where there was not. Where neurons may be perturbed, a block is with that only if it is the time for
+    it: what comes before is computed by the same operations as without, and equal to the bit.
     """
-    size = dynamics.trial.block
+    size, perturbation = dynamics.trial.block, keys.perturbation
+    plain = dataclasses.replace(keys, perturbation=None)
+
+    def some(state: SimState, n: int, whole: bool) -> tuple[SimState, Array | None]:
+        def of(keys: Keys) -> tuple[SimState, Array | None]:
+            return block(dynamics, network, w, state, keys, n, stimulated, record, whole)
+
+        return of(plain) if perturbation is None else lax.cond(perturbation.touches(state.i, n), lambda: of(keys), lambda: of(plain))
 
     def run(state: SimState, whole: bool) -> tuple[SimState, Array | None]:
         def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
-            return block(dynamics, network, w, state, keys, size, stimulated, record, whole)
+            return some(state, size, whole)
 
         state, recorded = lax.scan(body, state, None, length=n // size)
         if recorded is not None:
             recorded = recorded.reshape(-1, recorded.shape[2])
         if n % size:
-            state, words = block(dynamics, network, w, state, keys, n % size, stimulated, record, whole)
+            state, words = some(state, n % size, whole)
             recorded = None if recorded is None or words is None else jnp.concatenate([recorded, words])
         return state, recorded
 

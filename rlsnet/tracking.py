@@ -24,7 +24,7 @@ import zarr
 
 from rlsnet import zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import to_dict
+from rlsnet.convert import flat, to_dict
 from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
@@ -101,15 +101,7 @@ def test_scores(results: zarr.Group) -> dict[str, float]:
 
 def _flat(config: Config) -> dict[str, str]:
     """Settings with dotted keys, as texts."""
-
-    def walk(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, str(value)
-
-    return dict(walk(to_dict(config), ""))
+    return {key: str(value) for key, value in flat(to_dict(config)).items()}
 
 
 def _remembered(run: Run, tracker: str) -> dict[str, str]:

@@ -15,8 +15,8 @@ import zarr
 
 from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, simulate, store, wiring, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import completed, from_dict
-from rlsnet.describe import configs_dir, defaults
+from rlsnet.convert import from_dict, to_dict
+from rlsnet.describe import with_defaults
 from rlsnet.network import Network
 from rlsnet.store import Run
 
@@ -70,7 +70,7 @@ class Trained:
     @staticmethod
     def of(run: Run, which: str = "last") -> Trained:
         """A run with the weights of a checkpoint: last, best, an iteration or a path; raises UserError."""
-        config = from_dict(completed(run.saved_config(), defaults(configs_dir())))
+        config = from_dict(with_defaults(run.saved_config()))
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         engine.setup(dataclasses.replace(config.engine, platform="cpu"))
@@ -286,10 +286,6 @@ class Trained:
     def settings(self) -> dict[str, Any]:
         """What describes the network besides its arrays: times, synapses, noise, stimulus, where it comes from."""
         config, trial = self.config, self.config.trial
-
-        def plain(section: Any) -> dict[str, Any]:
-            return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(section).items()}
-
         return {
             "run": str(Path(self.run.path).resolve()),
             "iteration": self.iteration,
@@ -300,9 +296,9 @@ class Trained:
             "tau_exc_ms": config.synapse.tau_exc,
             "tau_inh_ms": config.synapse.tau_inh,
             "tau_plastic_ms": sorted(set(np.unique(self.tau_plastic).tolist())),
-            "noise": plain(config.noise),
-            "stimulus": plain(config.stimulus),
-            "feedforward": plain(config.feedforward),
+            "noise": to_dict(config.noise),
+            "stimulus": to_dict(config.stimulus),
+            "feedforward": to_dict(config.feedforward),
             "conditions": list(self.conditions),
             "versions": store.versions(),
         }
