@@ -116,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"{verb}: no such verb; should be {', '.join(VERBS)}.{hint}")
+        raise UserError(f"{verb}: no such verb; expected {', '.join(VERBS)}.{hint}")
     if "-h" in rest or "--help" in rest:
         from rlsnet.describe import configs_dir, help_text, plain_help_text
 
@@ -147,7 +147,7 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
     key, path = "run", _setting(arguments, "run")
     if verb == "test":
         if many:
-            raise UserError(f"{verb} -m: should be one run at a time; only train and simulate sweep.")
+            raise UserError(f"{verb} -m: expected one run at a time; only train and simulate sweep.")
         if path is None:
             raise UserError(f"{verb}: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
     elif path is not None:
@@ -157,7 +157,7 @@ def _folder_overrides(verb: str, arguments: list[str]) -> list[str]:
         if path == "auto":
             path = None
         if many and path is not None:
-            raise UserError(f"resume={path}: should be resume=auto in a sweep, where every job has its own folder.")
+            raise UserError(f"resume={path}: expected resume=auto in a sweep, where every job has its own folder.")
     elif _setting(arguments, "resume") is not None:
         raise UserError(f"resume={_setting(arguments, 'resume')}: is for train.")
     if (sweep := _setting(arguments, "sweep")) is not None:
@@ -179,7 +179,7 @@ def _sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
             raise UserError(f"{key}={given}: does not go with sweep={folder}, which names the folders itself.")
     path = Path(folder)
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
-        raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; should be a new folder, or that of a sweep.")
+        raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; expected a new folder, or that of a sweep.")
     return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
 
 
@@ -236,12 +236,12 @@ def one_line(error: Exception) -> str:
             return f"{key}: no such group.{suggest(key)}"
         return f"{key}: no such key.{suggest(key)}"
     if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit)\w*)'", text):
-        return f"hydra/launcher: {match[1]} is not installed; should be there after pip install 'rlsnet[{EXTRAS[match[2]]}]'."
+        return f"hydra/launcher: {match[1]} is not installed; expected to be there after pip install 'rlsnet[{EXTRAS[match[2]]}]'."
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, name = match[1].rpartition("/")
         options = getattr(error, "options", None)
         return (
-            f"{group}={name}: no such configuration; should be {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+            f"{group}={name}: no such configuration; expected {', '.join(options)}." if options else f"{match[1]}: no such configuration."
         )
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"
@@ -311,6 +311,6 @@ def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str])
         for parent in parents:
             source, into = source[parent], into[parent]
             if not isinstance(into, dict):
-                raise UserError(f"config.yaml of the run: {parent}={into}: should be a section.")
+                raise UserError(f"config.yaml of the run: {parent}={into}: expected a section.")
         into[last] = source[last]
     return result

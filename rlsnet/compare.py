@@ -25,7 +25,7 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError("compare: needs run folders, or a folder with runs in it such as multirun/2026-11-21/10-00-00.")
     for path in paths:
         if not Path(path).is_dir():
-            raise UserError(f"compare {path}: no such folder; should be a run, or a folder with runs in it.")
+            raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")
     out = None if options.out is None else html_file(options.out, Path())
     from rlsnet import comparison, zarrio
 

@@ -81,7 +81,7 @@ def read(paths: Sequence[Path]) -> Comparison:
     """Reads all runs at or below some folders; UserError where there is none."""
     folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(path)))
     if not folders:
-        raise UserError(f"compare {' '.join(map(str, paths))}: no run there; should be run folders, or a folder with runs in it.")
+        raise UserError(f"compare {' '.join(map(str, paths))}: no run there; expected run folders, or a folder with runs in it.")
     names = _names(folders)
     good, broken = [], []
     for name, folder in zip(names, folders, strict=True):

@@ -66,7 +66,7 @@ class Options:
 def main(paths: list[str], options: Options) -> None:
     """`rlsnet completion SHELL`."""
     if len(paths) != 1 or paths[0] not in SCRIPTS:
-        raise UserError(f"completion {' '.join(paths)}: should be one shell of {', '.join(SCRIPTS)}.")
+        raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
     print(SCRIPTS[paths[0]])
 
 

@@ -581,19 +581,19 @@ def validate(config: Config) -> None:
         for value in by_class(values):
             if not is_multiple(value, trial.dt):
                 nearest = (round(value / trial.dt) or 1) * trial.dt
-                raise UserError(f"{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms, such as {nearest:g}.")
+                raise UserError(f"{name}={value:g} ms: expected a multiple of trial.dt={trial.dt:g} ms, such as {nearest:g}.")
     if trial.stim_on > trial.stim_off:
         raise UserError(f"trial.stim_on={trial.stim_on:g} ms: should not be after trial.stim_off={trial.stim_off:g} ms.")
     if trial.stim_off < trial.dt:
-        raise UserError(f"trial.stim_off={trial.stim_off:g} ms: should be at least one step (trial.dt={trial.dt:g} ms).")
+        raise UserError(f"trial.stim_off={trial.stim_off:g} ms: expected at least one step (trial.dt={trial.dt:g} ms).")
     if not is_multiple(trial.duration, trial.learn_every):
         near = max(1, round(trial.duration / trial.learn_every)) * trial.learn_every
         raise UserError(
-            f"trial.duration={trial.duration:g} ms: should be a multiple of trial.learn_every={trial.learn_every:g} ms, such as {near:g}."
+            f"trial.duration={trial.duration:g} ms: expected a multiple of trial.learn_every={trial.learn_every:g} ms, such as {near:g}."
         )
     for reset, threshold in zip(by_class(neuron.reset), by_class(neuron.threshold), strict=True):
         if reset >= threshold:
-            raise UserError(f"neuron.reset={reset:g}: should be below neuron.threshold={threshold:g}.")
+            raise UserError(f"neuron.reset={reset:g}: expected to be below neuron.threshold={threshold:g}.")
     taus: dict[str, Any] = {f"synapse.{k}": getattr(config.synapse, k) for k in ("tau_exc", "tau_inh", "tau_plas")}
     decays = ("tau_m", "threshold_tau", "asc_tau_1", "asc_tau_2", "adaptation_tau")
     taus |= {f"neuron.{k}": getattr(neuron, k) for k in decays if hasattr(neuron, k)}
@@ -603,37 +603,37 @@ def validate(config: Config) -> None:
     for name, values in taus.items():
         for tau in by_class(values):
             if tau < 2 * trial.dt:
-                raise UserError(f"{name}={tau:g} ms: should be at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")
+                raise UserError(f"{name}={tau:g} ms: expected at least twice trial.dt={trial.dt:g} ms, for the Euler scheme's sake.")
     if plastic.n_inputs % 2:
-        raise UserError(f"plastic.n_inputs={plastic.n_inputs}: should be even, half excitatory and half inhibitory.")
+        raise UserError(f"plastic.n_inputs={plastic.n_inputs}: expected to be even, half excitatory and half inhibitory.")
     least = getattr(plastic, "least_inputs", None)
     if least is not None and (least % 2 or least > plastic.n_inputs):
-        raise UserError(f"plastic.least_inputs={least}: should be even and at most plastic.n_inputs={plastic.n_inputs}.")
+        raise UserError(f"plastic.least_inputs={least}: expected to be even and at most plastic.n_inputs={plastic.n_inputs}.")
     if isinstance(static, FixedDegreeConfig) and static.out_degree % 2:
-        raise UserError(f"static.out_degree={static.out_degree}: should be even, as the weights scale with half of it.")
+        raise UserError(f"static.out_degree={static.out_degree}: expected to be even, as the weights scale with half of it.")
     if not hasattr(neuron, "tau_m") and any(by_class(config.noise.sigma)):
-        raise UserError(f"noise.sigma={config.noise.sigma}: should be 0, as {type(neuron).__name__} has no tau_m.")
+        raise UserError(f"noise.sigma={config.noise.sigma}: expected 0, as {type(neuron).__name__} has no tau_m.")
     if getattr(config.feedforward, "mean", 0) * trial.dt > 1000:
-        raise UserError(f"feedforward.mean={config.feedforward.mean:g} Hz: should be at most {1000 / trial.dt:g}, a spike a step.")  # type: ignore[attr-defined]
+        raise UserError(f"feedforward.mean={config.feedforward.mean:g} Hz: expected at most {1000 / trial.dt:g}, a spike a step.")  # type: ignore[attr-defined]
     if rls.precision == "float16" and min(rls.penlambda, rls.penlam_ff) < 2e-5:
-        raise UserError("rls.precision=float16: should be another with penalties below 2e-5, for which P starts above 65504.")
+        raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
     if rls.precision == "float64" and config.engine.precision != "float64":
-        raise UserError("rls.precision=float64: should be another unless engine.precision=float64, in which sums would be as exact.")
+        raise UserError("rls.precision=float64: expected another unless engine.precision=float64, in which sums would be as exact.")
     if rls.storage == "window":
         for name, wanted in (("precision", "auto"), ("forgetting", 1), ("method", "auto")):
             if (value := getattr(rls, name)) != wanted:
-                raise UserError(f"rls.{name}={value}: should be {wanted} with rls.storage=window, which keeps no P.")
+                raise UserError(f"rls.{name}={value}: expected {wanted} with rls.storage=window, which keeps no P.")
     weights, order = config.train.weights, config.train.order
     if order == "weighted" and not any(weights or ()):
         given = "null" if weights is None else list(weights)
-        raise UserError(f"train.weights={given}: should be a number for each condition, one above 0 at least, for train.order=weighted.")
+        raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
     if order != "weighted" and weights is not None:
-        raise UserError(f"train.order={order}: should be weighted, for train.weights to count; or those should be null.")
+        raise UserError(f"train.order={order}: expected weighted, for train.weights to count; or those should be null.")
     if config.recording.half is not None and config.target.recorded != "rate":
-        raise UserError(f"recording.half={config.recording.half}: should be null with target={config.target.name}, which takes no rates.")
+        raise UserError(f"recording.half={config.recording.half}: expected null with target={config.target.name}, which takes no rates.")
     if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", config.test.checkpoint):
         raise UserError(
-            f"test.checkpoint={config.test.checkpoint}: should be last, best, an iteration such as 100, or a path such as"
+            f"test.checkpoint={config.test.checkpoint}: expected last, best, an iteration such as 100, or a path such as"
             " RUN/checkpoints/000100.zarr."
         )
     _validate_neurons("test.neurons", config.test.neurons)
@@ -646,7 +646,7 @@ def _validate_neurons(name: str, chosen: str | None) -> None:
     for item in [] if chosen is None else re.split("[,&]", chosen):
         if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
             right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
-            raise UserError(f"{name}={chosen or '[]'}: should be {right}.")
+            raise UserError(f"{name}={chosen or '[]'}: expected {right}.")
 
 
 def _validate_perturb(perturb: WindowConfig, trial: TrialConfig) -> None:
@@ -656,13 +656,13 @@ def _validate_perturb(perturb: WindowConfig, trial: TrialConfig) -> None:
     for name in ("start", "stop"):
         value = getattr(perturb, name)
         if value is not None and not is_multiple(value, trial.dt):
-            raise UserError(f"perturb.{name}={value:g} ms: should be a multiple of trial.dt={trial.dt:g} ms.")
+            raise UserError(f"perturb.{name}={value:g} ms: expected a multiple of trial.dt={trial.dt:g} ms.")
         if value is not None and value > end:
-            raise UserError(f"perturb.{name}={value:g} ms: should be within the trial, which ends at {end:g} ms.")
+            raise UserError(f"perturb.{name}={value:g} ms: expected to be within the trial, which ends at {end:g} ms.")
     start, stop = perturb.window(trial)
     if start >= stop:
-        raise UserError(f"perturb.start={start * trial.dt:g} ms: should be before perturb.stop={stop * trial.dt:g} ms.")
+        raise UserError(f"perturb.start={start * trial.dt:g} ms: expected to be before perturb.stop={stop * trial.dt:g} ms.")
     if isinstance(perturb, ClampConfig) and perturb.rate * trial.dt > 1000:
-        raise UserError(f"perturb.rate={perturb.rate:g} Hz: should be at most {1000 / trial.dt:g}, a spike a step.")
+        raise UserError(f"perturb.rate={perturb.rate:g} Hz: expected at most {1000 / trial.dt:g}, a spike a step.")
     if not re.fullmatch(r"\w[\w.-]*", perturb.result):
-        raise UserError(f"perturb.label={perturb.label}: should be letters, digits, and . _ or - between them.")
+        raise UserError(f"perturb.label={perturb.label}: expected letters, digits, and . _ or - between them.")

@@ -78,13 +78,13 @@ def _check_variant(cls: Any) -> None:
     """Whether a variant, perhaps of a plugin, is what the rest relies on; raises UserError."""
     where = f"plugins: {cls.__module__.removeprefix('rlsnet_plugin_')}.{cls.__name__}"
     if "__dataclass_params__" not in vars(cls) or not cls.__dataclass_params__.frozen:
-        raise UserError(f"{where}: should be a dataclass with frozen=True.")
+        raise UserError(f"{where}: expected a dataclass with frozen=True.")
     fields = dataclasses.fields(cls)
     if not all(field.metadata.get("help") for field in fields) or not choices_of(cls):
         raise UserError(f'{where}: every field should be made with config.key("what it means"), and name with choices=("its name",).')
     has = {*dir(cls), *(field.name for field in fields)}
     if issubclass(cls, NeuronConfig) and not {"threshold", "reset"} <= has:
-        raise UserError(f"{where}: should have a threshold and a reset, as fields or properties; trials start from between them.")
+        raise UserError(f"{where}: expected a threshold and a reset, as fields or properties; trials start from between them.")
 
 
 def variants(annotation: Any) -> list[Any]:
@@ -133,19 +133,19 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
     if items is not None and isinstance(value, list | tuple):
         if items[-1] is not Ellipsis and len(value) != len(items):
             one = "one value, or two: of excitatory and of inhibitory neurons" if plain else f"{len(items)} values"
-            raise UserError(f"{key}={value}: should be {one}.")
+            raise UserError(f"{key}={value}: expected {one}.")
         return tuple(_scalar(f"{key}[{index}]", each, [items[0]], rule) for index, each in enumerate(value))
     if items == (str, ...) and isinstance(value, str) and type(None) in options:
         return (value,)  # a list of one
     if items is not None and not plain:
-        raise UserError(f"{key}={value}: should be a list, such as [a, b].")
+        raise UserError(f"{key}={value}: expected a list, such as [a, b].")
     return _scalar(key, value, plain, rule)
 
 
 def _texts(key: str, value: Any) -> dict[str, str]:
     """A section of texts under names of the user's choice, or a UserError."""
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
-        raise UserError(f"{key}={value}: should be texts with names, such as {key}.left=TEXT {key}.right=TEXT.")
+        raise UserError(f"{key}={value}: expected texts with names, such as {key}.left=TEXT {key}.right=TEXT.")
     return {str(name): each for name, each in value.items()}
 
 
@@ -165,14 +165,14 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{key}={'null' if value is None else value}: should be {name}{' in' + unit if unit else ''}.")
+        raise UserError(f"{key}={'null' if value is None else value}: expected {name}{' in' + unit if unit else ''}.")
     if kind is float and not math.isfinite(value):
-        raise UserError(f"{key}={value}: should be a finite number{' in' + unit if unit else ''}.")
+        raise UserError(f"{key}={value}: expected a finite number{' in' + unit if unit else ''}.")
     if "choices" in rule and value not in rule["choices"]:
-        raise UserError(f"{key}={value}: should be {' or '.join(map(str, rule['choices']))}.")
+        raise UserError(f"{key}={value}: expected {' or '.join(map(str, rule['choices']))}.")
     for word, broken, words in LIMITS:
         if word in rule and broken(value, rule[word]):
-            raise UserError(f"{key}={value}: should be {words} {rule[word]}{unit}.")
+            raise UserError(f"{key}={value}: expected {words} {rule[word]}{unit}.")
     return value
 
 
@@ -188,7 +188,7 @@ def _section(cls: type, values: Any, prefix: str, asked: Collection[str], strays
     """
     if not isinstance(values, Mapping):
         names = ", ".join(f.name for f in dataclasses.fields(cls))
-        raise UserError(f"{prefix[:-1]}={'null' if values is None else values}: should be a section with keys {names}.")
+        raise UserError(f"{prefix[:-1]}={'null' if values is None else values}: expected a section with keys {names}.")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
@@ -217,7 +217,7 @@ def _section(cls: type, values: Any, prefix: str, asked: Collection[str], strays
             named = {choice: v for v in options for choice in choices_of(v)}
             chosen = values[name].get("name") if isinstance(values[name], Mapping) else values[name]
             if chosen not in named:
-                raise UserError(f"{prefix}{name}.name={chosen}: should be {' or '.join(named)}.")
+                raise UserError(f"{prefix}{name}.name={chosen}: expected {' or '.join(named)}.")
             variant = named[chosen]
         others = {field.name for other in options for field in dataclasses.fields(other)}
         arguments[name] = _section(variant, values[name], f"{prefix}{name}.", asked, others)
@@ -249,7 +249,7 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
         name, equals, text = argument.partition("=")
         if not equals or os.path.exists(argument):  # a Path of a long filter would raise
             if argument.startswith("-"):
-                raise UserError(f"{verb} {argument}: no such option; should be paths and key=value, see rlsnet {verb} --help.")
+                raise UserError(f"{verb} {argument}: no such option; expected paths and key=value, see rlsnet {verb} --help.")
             paths.append(argument)
             continue
         section, dot, below = name.partition(".")
@@ -286,7 +286,7 @@ def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
         elif isinstance(field.default, bool) and held not in ("true", "false"):
             yield f"{key}=true"
         elif held is None:
-            raise UserError(f"{argument}: has no value; should be {argument} VALUE or {key}=VALUE.")
+            raise UserError(f"{argument}: has no value; expected {argument} VALUE or {key}=VALUE.")
         else:
             yield f"{key}={held}"
             held = next(rest, None)

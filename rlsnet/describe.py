@@ -64,7 +64,7 @@ def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: S
             file = next((folder / option for folder in (*folders, configs) if (folder / option).exists()), None)
             if file is None:
                 names = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
-                raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; should be {names}.")
+                raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; expected {names}.")
             values[group.name] = yaml.safe_load(file.read_text())
     del values["hydra"]
     return values

@@ -28,10 +28,10 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError("plot: needs one path, a run such as outputs/2026-11-21/10-00-00 or a recording.zarr.")
     path = Path(named[0])
     if options.run is None and not path.exists():
-        raise UserError(f"plot {path}: no such folder; should be a run or a recording.zarr.")
+        raise UserError(f"plot {path}: no such folder; expected a run or a recording.zarr.")
     out = None if options.out is None else Path(options.out)
     if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"out={out}: a file; should be a folder for the figures.")
+        raise UserError(f"out={out}: a file; expected a folder for the figures.")
     if options.run is None and not (path / "config.yaml").exists():
         _of_recording(path, out)
         return
@@ -54,6 +54,6 @@ def _of_recording(path: Path, out: Path | None) -> None:
 
     kind = group.attrs.get("format", recordings.FORMAT)
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
-        raise UserError(f"plot {path}: holds format {kind} and no recorded rates; should be a run folder or a recording.zarr.")
+        raise UserError(f"plot {path}: holds format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
 
     recording_plots.plot(str(path), path.with_name(f"{path.resolve().stem}.figures") if out is None else out, print)

@@ -74,7 +74,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
     recording = None
     if given_target and config.recording.half is not None:
-        raise UserError(f"recording.half={config.recording.half}: should be null, as {load} brings its own target.")
+        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
     if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
             recording = recordings.for_config(config, log.info, tell)
@@ -178,10 +178,10 @@ def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
     if isinstance(config.perturb, WindowConfig):
-        raise UserError(f"perturb={config.perturb.name}: is for test and simulate; should be none for train.")
+        raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
     done = run.iterations()[-1] if resumed else 0
     if resumed and config.train.iterations < done:
-        raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; should be more than that.")
+        raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; expected more than that.")
     if resumed and config.train.iterations == done:
         log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
         return 0
@@ -198,7 +198,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             run.clear()
             ready = prepare(config, show, learning=True)
             if not ready.network.n_inputs:
-                raise UserError("plastic.n_inputs=0: should be at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
+                raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
             save_network(run, ready)
             learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
         run.save_config(config)
@@ -258,7 +258,7 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
     trained = theirs.get("recording", {}).get("half")
     if half is not None and trained != half:
         raise UserError(
-            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; should be one"
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; expected one"
             f" trained with recording.half={half}."
         )
 

@@ -36,7 +36,7 @@ def show(path: str | None) -> None:
     if path is None:
         title, rows = "rlsnet", _here()
     elif not Path(path).exists():
-        raise UserError(f"info {path}: no such folder; should be a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
+        raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
         jax.config.update("jax_platforms", "cpu")
         is_run = (Path(path) / "config.yaml").exists()

@@ -114,11 +114,11 @@ def build(
     if excitatory is None:
         n = config.network.n_neurons or n_units
         if n is None:
-            raise UserError("network.n_neurons=null: should be a number unless target=recording or network.load gives it.")
+            raise UserError("network.n_neurons=null: expected a number unless target=recording or network.load gives it.")
         excitatory = np.arange(n) < round(config.network.fraction_excitatory * n)
     n = len(excitatory)
     if n < 2:
-        raise UserError(f"{given.path}: neuron/excitatory has {n} values; should be one per neuron, at least 2.")
+        raise UserError(f"{given.path}: neuron/excitatory has {n} values; expected one per neuron, at least 2.")
     if given and config.network.n_neurons not in (None, n):
         log.info("network.load has %d neurons and its own sizes; network.n_neurons=%d does not count.", n, config.network.n_neurons)
 
@@ -159,7 +159,7 @@ def build(
         initial = np.repeat(wiring.initial_weights(config.plastic, pre, excitatory), size, axis=0)[:n]
     target = given.read("target", ["C", config.trial.n_points, n], "f", missing=True)
     if target is not None and not len(target):
-        raise UserError(f"{given.path}: target holds no condition; should be of shape [C, {config.trial.n_points}, {n}].")
+        raise UserError(f"{given.path}: target holds no condition; expected to be of shape [C, {config.trial.n_points}, {n}].")
 
     pre = np.concatenate([np.broadcast_to(extra, (len(pre), x)), pre], axis=1).astype(np.int32)
     out_indptr, out_slot = wiring.outputs_of(pre, n + x)
@@ -183,7 +183,7 @@ def check_conditions(network: Network, n_conditions: int) -> None:
     """Whether what was given for each condition is there for all conditions of the target; raises UserError."""
     for key, values in (("stimulus.path", network.stimulus), ("feedforward.path", network.rates)):
         if values is not None and len(values) != n_conditions:
-            raise UserError(f"{key}: has {len(values)} conditions; should have {n_conditions}, as the target has.")
+            raise UserError(f"{key}: has {len(values)} conditions; expected {n_conditions}, as the target has.")
 
 
 def _widest(indptr: np.ndarray) -> int:
@@ -216,7 +216,7 @@ def _parameters(config: Config, given: _Given, excitatory: np.ndarray, x: int) -
             for word, broken, words in LIMITS:
                 if word in rule and np.any(wrong := broken(values, rule[word])):
                     at = int(np.flatnonzero(wrong)[0])
-                    raise UserError(f"{given.path}: neuron/{name}[{at}] is {values[at]:g}; should be {words} {rule[word]} {rule['unit']}.")
+                    raise UserError(f"{given.path}: neuron/{name}[{at}] is {values[at]:g}; expected {words} {rule[word]} {rule['unit']}.")
         elif isinstance(value, tuple):
             values = np.asarray(np.where(excitatory, *value))
         if values is not None:
@@ -246,7 +246,7 @@ def _outside(config: Config, given: _Given, n: int) -> tuple[np.ndarray | None, 
             rates = zarrio.read_plain(settings.path, "feedforward.path", ["C", config.trial.n_points, "X"])
         if np.any(rates < 0) or np.any(rates > 1000 / config.trial.dt):
             raise UserError(
-                f"feedforward.path={settings.path}: should be rates in Hz, from 0 to {1000 / config.trial.dt:g}, a spike a step."
+                f"feedforward.path={settings.path}: expected rates in Hz, from 0 to {1000 / config.trial.dt:g}, a spike a step."
             )
         x = rates.shape[2]
     else:
@@ -267,20 +267,20 @@ def _plastic(
     pre = given.read("plastic/pre", ["G", "L"], "iu")
     if pre is not None:
         if len(pre) != groups:
-            raise UserError(f"{given.path}: plastic/pre has {len(pre)} rows; should be {groups}: {n} neurons in groups of {size}.")
+            raise UserError(f"{given.path}: plastic/pre has {len(pre)} rows; expected {groups}: {n} neurons in groups of {size}.")
         given.check_range("plastic/pre", pre, -1, n)
         if not pre.shape[1] and config.plastic.n_inputs:
-            raise UserError(f"{given.path}: plastic/pre has no inputs; should be of shape [{len(pre)}, L], or left out.")
+            raise UserError(f"{given.path}: plastic/pre has no inputs; expected to be of shape [{len(pre)}, L], or left out.")
         return pre
     counts = None
     if wiring.needs_activity(config.plastic):
         if activity is None or not network.static_width:
-            raise UserError("plastic.active_fraction: should be 1 without static synapses, as it takes a run of the static network.")
+            raise UserError("plastic.active_fraction: expected 1 without static synapses, as it takes a run of the static network.")
         counts = activity(network)
     plastic = dataclasses.replace(config.plastic, group_size=size)
     pre = np.asarray(wiring.plastic_inputs(plastic, rng.key(config.seed, rng.Purpose.PLASTIC), excitatory, counts))
     if pre.ndim != 2 or len(pre) != groups or (pre.size and (pre.min() < -1 or pre.max() >= n)):
-        raise UserError(f"plastic: the inputs drawn have shape {list(pre.shape)}; should be [{groups}, L] of numbers from -1 to {n - 1}.")
+        raise UserError(f"plastic: the inputs drawn have shape {list(pre.shape)}; expected [{groups}, L] of numbers from -1 to {n - 1}.")
     return pre
 
 
@@ -300,19 +300,19 @@ def _static(config: Config, given: _Given, excitatory: np.ndarray) -> Edges:
             raise UserError(f"{given.path}: has static/indptr but no static/post; it should have both.")
         weight, by_class_ = given.read("static/weight", [total], "f"), given.read("static/class_weight", [2, 2], "f")
         if weight is None and by_class_ is None:
-            raise UserError(f"{given.path}: has static wiring without weights; should have static/weight or static/class_weight.")
+            raise UserError(f"{given.path}: has static wiring without weights; expected static/weight or static/class_weight.")
         if stream is not None and (by_class_ is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
             raise UserError(f"{given.path}: static/stream should come with static/class_weight, and at most {n - 1} outputs of a neuron.")
         edges = Edges(indptr, post, weight, by_class_ if weight is None else None, stream)
     indptr = np.asarray(edges.indptr, np.int64)
     _check_indptr(indptr, n, where)
     if indptr[-1] >= 2**31:
-        raise UserError(f"{where}: has {indptr[-1]:,} static synapses; should be below {2**31:,}.")
+        raise UserError(f"{where}: has {indptr[-1]:,} static synapses; expected to be below {2**31:,}.")
     if edges.stream is None and len(edges.post) != indptr[-1]:
-        raise UserError(f"{where}: has {len(edges.post)} static synapses; should be {indptr[-1]}, as indptr says.")
+        raise UserError(f"{where}: has {len(edges.post)} static synapses; expected {indptr[-1]}, as indptr says.")
     if edges.post.size and (edges.post.min() < 0 or edges.post.max() >= n):
         lowest, highest = edges.post.min(), edges.post.max()
-        raise UserError(f"{where}: static/post reaches from {lowest} to {highest}; should be within 0 to {n - 1}.")
+        raise UserError(f"{where}: static/post reaches from {lowest} to {highest}; expected to be within 0 to {n - 1}.")
     return dataclasses.replace(edges, indptr=indptr)
 
 
@@ -352,14 +352,14 @@ class _Given:
     def check_range(self, name: str, values: np.ndarray, low: int, end: int) -> None:
         """Whether indices lie in low..end-1; raises UserError."""
         if values.size and (values.min() < low or values.max() >= end):
-            raise UserError(f"{self.path}: {name} reaches from {values.min()} to {values.max()}; should be within {low} to {end - 1}.")
+            raise UserError(f"{self.path}: {name} reaches from {values.min()} to {values.max()}; expected to be within {low} to {end - 1}.")
 
 
 def group_size_of(group: zarr.Group, where: str) -> int:
     """S of a store's plastic wiring; `where` names the store in a message."""
     size = {**group["plastic"].attrs, **group["plastic/pre"].attrs}.get("group_size", 1)
     if not isinstance(size, int) or size < 1:
-        raise UserError(f"{where}: attribute group_size of plastic is {size!r}; should be a whole number, at least 1.")
+        raise UserError(f"{where}: attribute group_size of plastic is {size!r}; expected a whole number, at least 1.")
     return size
 
 

@@ -115,7 +115,7 @@ def choose(which: str | None, excitatory: np.ndarray, region: np.ndarray | None 
     for item in re.split(r",(?=\s*(?:region:|exc|inh|\d|:))", which):  # the name of a region may hold a comma
         found |= np.logical_and.reduce([_members(part.strip(), excitatory, region, key) for part in item.split("&")])
     if not found.any():
-        raise UserError(f"{key}={which}: chooses no neuron of {n}; should be at least one, such as 0:100.")
+        raise UserError(f"{key}={which}: chooses no neuron of {n}; expected at least one, such as 0:100.")
     return np.flatnonzero(found)
 
 
@@ -126,15 +126,15 @@ def _members(item: str, excitatory: np.ndarray, region: np.ndarray | None, key: 
         return excitatory == (item == "exc")
     if item.startswith("region:"):
         if region is None:
-            raise UserError(f"{key}={item}: the regions are not known; should be others, or need a recording with unit/region.")
+            raise UserError(f"{key}={item}: the regions are not known; expected others, or need a recording with unit/region.")
         names = np.unique(region.astype(str))
         wanted = [name for name in names if fnmatchcase(name, item.removeprefix("region:"))]
         if not wanted:
-            raise UserError(f"{key}={item}: no such region; should be {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
+            raise UserError(f"{key}={item}: no such region; expected {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
         return np.isin(region.astype(str), wanted)
     start, colon, stop = item.partition(":")
     end = int(stop or n) if colon else int(start) + 1
     if end > n:
         right = f"a range within 0:{n}" if colon else f"0 to {n - 1}"
-        raise UserError(f"{key}={item}: reaches beyond the {n} neurons; should be {right}.")
+        raise UserError(f"{key}={item}: reaches beyond the {n} neurons; expected {right}.")
     return (np.arange(n) >= int(start or 0)) & (np.arange(n) < end)

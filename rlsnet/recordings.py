@@ -62,7 +62,7 @@ class Recording:
     def choose(self, n: int, seed: int) -> np.ndarray | None:
         """[n] the units that a network of n neurons takes, in order: all (None), or a random subset."""
         if n > self.n_units:
-            raise UserError(f"network.n_neurons={n}: should be at most {self.n_units}, the units of {self.path}; null takes them all.")
+            raise UserError(f"network.n_neurons={n}: expected at most {self.n_units}, the units of {self.path}; null takes them all.")
         from rlsnet import rng
 
         return None if n == self.n_units else rng.subset(rng.key(seed, rng.Purpose.SUBSET), n, self.n_units)
@@ -78,7 +78,7 @@ class Recording:
     def training_on(self, half: str | None) -> Recording:
         """This recording with `stream` giving the rates of half of the trials; raises UserError where it does not have them."""
         if half is not None and self.halves is None:
-            raise UserError(f"recording.half={half}: {self.path} has no array rate_half; should be null, to train on all trials.")
+            raise UserError(f"recording.half={half}: {self.path} has no array rate_half; expected null, to train on all trials.")
         return dataclasses.replace(self, half=half)
 
     @property
@@ -117,7 +117,7 @@ class Recording:
                 right = "a finite rate in Hz, at least 0," if rate else "a finite current"
                 name = self.kind if half == "all" else "rate_half"
                 where = f"{name}[{', '.join(map(str, (*before, c, m, mine[u])))}] ({'half, ' * len(before)}condition, bin, unit)"
-                raise UserError(f"{self.path}: {where} is {block[c, m, u]}; should be {right} or NaN, not to train it.")
+                raise UserError(f"{self.path}: {where} is {block[c, m, u]}; expected {right} or NaN, not to train it.")
             yield block
 
     def read(self, units: np.ndarray | None = None, half: str | None = None) -> np.ndarray:
@@ -133,11 +133,11 @@ def open_recording(path: str | Path, wanted: str = "rate") -> Recording:
     group = zarrio.open_group(path, "recording.path", FORMAT)
     for other in TARGETS.keys() - {wanted}:
         if other in group and wanted not in group:
-            raise UserError(f"{path}: holds {other}s, no array {wanted}; should have one, or be used with target={TARGETS[other]}.")
+            raise UserError(f"{path}: holds {other}s, no array {wanted}; expected one, or be used with target={TARGETS[other]}.")
     values = zarrio.array(group, wanted, ["C", "M", "N"], "fiu", str(path))
     bin_ms = group.attrs.get("bin_ms", values.attrs.get("bin_ms"))
     if not isinstance(bin_ms, int | float) or bin_ms <= 0:
-        raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; should be the length of a bin in ms, such as 20.")
+        raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; expected the length of a bin in ms, such as 20.")
     if 0 in values.shape:
         raise UserError(f"{path}: {wanted} has shape {list(values.shape)}; should hold at least one condition, bin and unit.")
     names = [str(c) for c in range(values.shape[0])]
@@ -147,7 +147,7 @@ def open_recording(path: str | Path, wanted: str = "rate") -> Recording:
     if wanted == "rate" and "rate_half" in group:
         halves = zarrio.array(group, "rate_half", [len(HALVES), *values.shape], "fiu", str(path))
         if "half" in group and (order := tuple(map(str, zarrio.read(group["half"])))) != HALVES:
-            raise UserError(f"{path}: half is {', '.join(order)}; should be {', '.join(HALVES)}, the order of rate_half.")
+            raise UserError(f"{path}: half is {', '.join(order)}; expected {', '.join(HALVES)}, the order of rate_half.")
     return Recording(Path(path), wanted, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names), halves)
 
 
@@ -159,7 +159,7 @@ def check_bins(recording: Recording, trial: TrialConfig) -> None:
     if bins != trial.n_points:
         raise UserError(
             f"{recording.path}: has {bins} bins of {length:g} ms; trial.duration={trial.duration:g} ms makes {trial.n_points}, so it"
-            f" should be {bins * length:g}."
+            f" expected {bins * length:g}."
         )
 
 
@@ -175,7 +175,7 @@ def for_config(config: Config, say: Callable[[str], None], tell: Callable[[int, 
     if config.recording.path is not None:
         recording = open_recording(config.recording.path, wanted)
     elif wanted != "rate":
-        raise UserError(f"recording.path=null: should be a recording.zarr with {wanted}s for target={config.target.name}.")
+        raise UserError(f"recording.path=null: expected a recording.zarr with {wanted}s for target={config.target.name}.")
     else:
         from rlsnet import synthetic
 

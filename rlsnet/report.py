@@ -25,7 +25,7 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError("report: needs one run folder, such as outputs/2026-11-21/10-00-00; rlsnet compare takes several.")
     path = Path(paths[0])
     if not (path / "config.yaml").exists():
-        raise UserError(f"report {path}: no run there; should be a folder that rlsnet train made, with a config.yaml.")
+        raise UserError(f"report {path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
     out = html_file(options.out, path / "report.html")
     from rlsnet import sections, zarrio
     from rlsnet.results import open_results
@@ -41,5 +41,5 @@ def html_file(given: str | None, otherwise: Path) -> Path:
     """The file that a page goes to; UserError where it cannot be one."""
     out = otherwise if given is None else Path(given)
     if out.is_dir():
-        raise UserError(f"out={out}: a folder; should be the name of a file, such as {out / 'report.html'}.")
+        raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
     return out

@@ -109,5 +109,5 @@ def shown(value: Any) -> str:
 def saved(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run with those that its version did not know at their defaults; UserError where they are none."""
     if not all(isinstance(values.get(section, {}), Mapping) for section in ("network", "trial", "train", "rls", "target")):
-        raise UserError(f"{path}: should be the settings that rlsnet train wrote.")
+        raise UserError(f"{path}: expected the settings that rlsnet train wrote.")
     return with_defaults(dict(values))

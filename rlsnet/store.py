@@ -113,7 +113,7 @@ class Run:
         """An existing run; `key` is the setting that named it."""
         run = Run(path)
         if not (run.path / "config.yaml").exists():
-            raise UserError(f"{key}={path}: no run there; should be a folder that rlsnet train made, with a config.yaml.")
+            raise UserError(f"{key}={path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
         return run
 
     @contextlib.contextmanager
@@ -166,7 +166,7 @@ class Run:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
         if not isinstance(values, dict):
-            raise UserError(f"{self.path / 'config.yaml'}: holds no settings; should be the file that rlsnet train wrote.")
+            raise UserError(f"{self.path / 'config.yaml'}: holds no settings; expected the file that rlsnet train wrote.")
         return values
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:

@@ -222,7 +222,7 @@ class Jobs(Launcher):  # type: ignore[misc]
     def _name(self, job_overrides: Sequence[Sequence[str]]) -> list[str]:
         swept = _swept(self.config, self.context)
         if not swept:
-            raise UserError(f"sweep={self.result.folder}: no key has several values; should be such as rls.penlambda=.4,.8.")
+            raise UserError(f"sweep={self.result.folder}: no key has several values; expected such as rls.penlambda=.4,.8.")
         return [folder_name(each, swept) for each in job_overrides]
 
     def _left(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:

@@ -58,7 +58,7 @@ def make(config: Config, network: Network, recording: Recording | None, tell: Te
     points, n = config.trial.n_points, network.n_neurons
     if target.ndim != 3 or target.shape[1:] != (points, n) or not len(target) or target.dtype.kind not in "fiu":
         raise UserError(
-            f"target={config.target.name}: gives {target.dtype} of shape {list(target.shape)}; should be currents [C, {points}, {n}]."
+            f"target={config.target.name}: gives {target.dtype} of shape {list(target.shape)}; expected currents [C, {points}, {n}]."
         )
     check(target, f"target={config.target.name}")
     return target.astype(network.bias.dtype, copy=False)
@@ -68,9 +68,9 @@ def check(target: np.ndarray, where: str) -> None:
     """Whether there is something to train in each condition of a target [C, M, N], and nothing infinite; raises UserError."""
     for condition, wanted in enumerate(target):
         if np.isinf(wanted).any():
-            raise UserError(f"{where}: condition {condition} holds infinite currents; should be finite, or NaN where nothing is trained.")
+            raise UserError(f"{where}: condition {condition} holds infinite currents; expected finite, or NaN where nothing is trained.")
         if np.isnan(wanted).all():
-            raise UserError(f"{where}: condition {condition} is NaN in all neurons and bins; should be a number where it is trained.")
+            raise UserError(f"{where}: condition {condition} is NaN in all neurons and bins; expected a number where it is trained.")
 
 
 @singledispatch
@@ -166,7 +166,7 @@ def simulated_inverse(config: Config, network: Network, calibration: Calibration
     different, label = np.unique([*own.values(), sigma, synaptic_sd(network, calibration)], axis=1, return_inverse=True)
     if different.shape[1] > MOST_SIMULATED:
         raise UserError(
-            f"neuron.name={config.neuron.name}: has {different.shape[1]} different neurons; should have at most {MOST_SIMULATED} for"
+            f"neuron.name={config.neuron.name}: has {different.shape[1]} different neurons; expected at most {MOST_SIMULATED} for"
             " target=recording, as each is simulated, or be lif or glif1; or give currents with target=currents."
         )
     inverses = []
@@ -195,7 +195,7 @@ def from_rates(
     if noise[least] < LEAST_NOISE:
         sigma = per_neuron(network, network.parameters.get("noise_sigma", config.noise.sigma))[least]
         raise UserError(
-            f"noise.sigma={sigma:g}: the noise of neuron {least} comes to {noise[least]:.2g} of threshold - reset; should be at least"
+            f"noise.sigma={sigma:g}: the noise of neuron {least} comes to {noise[least]:.2g} of threshold - reset; expected at least"
             f" {LEAST_NOISE:g} of it for target=recording, as low rates come from noise."
         )
     drive, formula = per_neuron(network, network.bias), type(config.neuron) in (LIFConfig, GLIF1Config)  # not what derives from them

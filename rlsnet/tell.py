@@ -18,7 +18,7 @@ USAGE = "[PATH]   without a path: the versions and devices here"
 def main(paths: list[str], options: Options) -> None:
     """`rlsnet info [PATH]`."""
     if len(paths) > 1:
-        raise UserError(f"info {' '.join(paths)}: should be one path, or none for the versions and devices here.")
+        raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices here.")
     from rlsnet import info  # late, as it takes JAX
 
     info.show(paths[0] if paths else None)

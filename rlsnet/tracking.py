@@ -47,7 +47,7 @@ class Tracker(Protocol):
 def require(name: str) -> None:
     """Raises UserError where the package of a tracker is not installed."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
-        raise UserError(f"tracking={name}: {PACKAGES[name]} is not installed; should be there after pip install 'rlsnet[{name}]'.")
+        raise UserError(f"tracking={name}: {PACKAGES[name]} is not installed; expected to be there after pip install 'rlsnet[{name}]'.")
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ class Recent:
     def __init__(self, config: Config, conditions: int, metrics: Iterable[Mapping[str, Any]]):
         weights = config.train.weights or (1.0,) * conditions
         if len(weights) != conditions:
-            raise UserError(f"train.weights={list(weights)}: should be {conditions} numbers, one for each condition.")
+            raise UserError(f"train.weights={list(weights)}: expected {conditions} numbers, one for each condition.")
         self.wanted = {condition for condition, weight in enumerate(weights) if weight > 0}
         self.correlation: dict[int, float | None] = {}
         for line in metrics:

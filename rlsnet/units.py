@@ -32,7 +32,7 @@ def _unit(text: str) -> Any:
 
 def quantity(key: str, text: str, unit: str) -> float:
     """The number that `text` says, in `unit`: that of the setting `key`, "" for none. Raises UserError."""
-    wanted = f"should be a number in {unit}, or with its unit, such as {key}='1 {unit}'" if unit else "should be a number without a unit"
+    wanted = f"expected a number in {unit}, or with its unit, such as {key}='1 {unit}'" if unit else "expected a number without a unit"
     text = " ".join(text.split())
     match = QUANTITY.fullmatch(text)
     if match is not None and match[2] is None:

@@ -76,9 +76,9 @@ def _(static: NoStaticConfig, stream: Array, excitatory: np.ndarray) -> Edges:
 def _(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     n, degree = len(excitatory), static.out_degree
     if degree > n - 1:
-        raise UserError(f"static.out_degree={degree}: should be at most {n - 1}, the other neurons (network.n_neurons={n}).")
+        raise UserError(f"static.out_degree={degree}: expected at most {n - 1}, the other neurons (network.n_neurons={n}).")
     if n * degree >= 2**31:
-        raise UserError(f"static.out_degree={degree}: makes {n * degree:,} static synapses; should be below {2**31:,} in all.")
+        raise UserError(f"static.out_degree={degree}: makes {n * degree:,} static synapses; expected to be below {2**31:,} in all.")
     indptr = np.arange(n + 1, dtype=np.int32) * np.int32(degree)
     if static.storage == "procedural" and degree:
         return Edges(indptr, np.zeros(0, np.int32), None, class_weights(static, n), np.asarray(stream))
@@ -91,7 +91,7 @@ def _(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     """Numbers of outputs are binomial; whom they reach are distinct others."""
     n = len(excitatory)
     if n * (n - 1) * static.probability >= 2**31 - 2**24:
-        raise UserError(f"static.probability={static.probability:g}: makes too many static synapses; should be below {2**31:,} in all.")
+        raise UserError(f"static.probability={static.probability:g}: makes too many static synapses; expected to be below {2**31:,} in all.")
     counter = np.random.Philox(key=int(np.asarray(rng.fold(stream, n)).view(np.uint64)[0]))
     degrees = np.random.Generator(counter).binomial(n - 1, static.probability, n)
     indptr = np.concatenate([[0], np.cumsum(degrees)])
@@ -111,7 +111,7 @@ def _(static: EdgesConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     for name, values in (("pre", pre), ("post", post)):
         if values.size and (values.min() < 0 or values.max() >= n):
             at = int(np.flatnonzero((values < 0) | (values >= n))[0])
-            raise UserError(f"static.path={static.path}: {name} of edge {at} is {values[at]}; should be a neuron, 0 to {n - 1}.")
+            raise UserError(f"static.path={static.path}: {name} of edge {at} is {values[at]}; expected a neuron, 0 to {n - 1}.")
     if not np.all(np.isfinite(weight)):
         raise UserError(f"static.path={static.path}: the weight of edge {int(np.flatnonzero(~np.isfinite(weight))[0])} is not finite.")
     return Edges.of(pre, post, weight, n)
@@ -120,7 +120,7 @@ def _(static: EdgesConfig, stream: Array, excitatory: np.ndarray) -> Edges:
 def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(pre, post, weight) of the edges in a file; see `EdgesConfig`. Nothing is merged: a pair may come more than once."""
     if not Path(path).is_file():
-        raise UserError(f"static.path={path}: no such file; should be a .npz, .csv, .tsv or .parquet.")
+        raise UserError(f"static.path={path}: no such file; expected a .npz, .csv, .tsv or .parquet.")
     suffix = Path(path).suffix.lower()
     try:
         if suffix == ".npz":
@@ -130,10 +130,10 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
             first, second = (np.asarray(index, np.int64) for index in (matrix.row, matrix.col))
             if matrix.shape[0] != matrix.shape[1]:
                 raise UserError(
-                    f"static.path={path}: has shape {list(matrix.shape)}; should be square, a row and a column for each neuron."
+                    f"static.path={path}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron."
                 )
             if matrix.data.dtype.kind not in "fiub":
-                raise UserError(f"static.path={path}: holds {matrix.data.dtype}; should be real numbers.")
+                raise UserError(f"static.path={path}: holds {matrix.data.dtype}; expected real numbers.")
             return (first, second, matrix.data) if rows == "pre" else (second, first, matrix.data)
         if suffix == ".parquet":
             try:
@@ -152,7 +152,7 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
                 used = [names.index(name) for name in ("pre", "post", "weight")]
                 columns = list(np.loadtxt(file, delimiter=delimiter, usecols=used, ndmin=2).reshape(-1, 3).T)
         else:
-            raise UserError(f"static.path={path}: should be a .npz, .csv, .tsv or .parquet.")
+            raise UserError(f"static.path={path}: expected a .npz, .csv, .tsv or .parquet.")
     except (ValueError, OSError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
         raise UserError(f"static.path={path}: cannot be read ({str(error).splitlines()[0]}).") from error
     pre, post = (np.asarray(column) for column in columns[:2])
@@ -166,7 +166,7 @@ def _check_columns(path: str, names: list[str]) -> None:
     """Whether a table has the columns of an edge list; raises UserError."""
     missing = [name for name in ("pre", "post", "weight") if name not in names]
     if missing:
-        raise UserError(f"static.path={path}: has columns {', '.join(names) or 'none'}; should have pre, post and weight.")
+        raise UserError(f"static.path={path}: has columns {', '.join(names) or 'none'}; expected pre, post and weight.")
 
 
 def class_weights(static: BalancedConfig, n: int) -> np.ndarray:
@@ -240,7 +240,7 @@ def _(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activi
         if half > len(members):
             share = f" and plastic.active_fraction={plastic.active_fraction:g}" if plastic.active_fraction < 1 else ""
             raise UserError(
-                f"plastic.n_inputs={plastic.n_inputs}: should be at most {2 * len(members)}, as half of them are drawn from {len(members)}"
+                f"plastic.n_inputs={plastic.n_inputs}: expected at most {2 * len(members)}, as half of them are drawn from {len(members)}"
                 f" {('excitatory', 'inhibitory')[label]} neurons (network.n_neurons={len(excitatory)}{share})."
             )
         if not half:

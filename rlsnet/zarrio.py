@@ -21,14 +21,14 @@ CHUNK_BYTES = 32 * 2**20
 def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
     """The Zarr group at `path`; `key` is the setting that named it, `expected` its format attribute."""
     if not Path(path).exists():
-        raise UserError(f"{key}={path}: no such folder; should be a Zarr store of format {expected}.")
+        raise UserError(f"{key}={path}: no such folder; expected a Zarr store of format {expected}.")
     try:
         group = zarr.open_group(str(path), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
         raise UserError(f"{key}={path}: not a Zarr store ({str(error).splitlines()[0]}).") from error
     found = group.attrs.get("format", expected)
     if found != expected:
-        raise UserError(f"{key}={path}: holds format {found}; should be {expected}.")
+        raise UserError(f"{key}={path}: holds format {found}; expected {expected}.")
     return group
 
 
@@ -47,10 +47,10 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
         raise UserError(f"{where}: has no array {name}; it should be there, of shape [{', '.join(map(str, shape))}].")
     fits = len(found.shape) == len(shape) and all(isinstance(s, str) or s == f for s, f in zip(shape, found.shape, strict=True))
     if not fits:
-        raise UserError(f"{where}: {name} has shape {list(found.shape)}; should be [{', '.join(map(str, shape))}].")
+        raise UserError(f"{where}: {name} has shape {list(found.shape)}; expected [{', '.join(map(str, shape))}].")
     if found.dtype.kind not in kind:
         names = {"f": "real numbers", "i": "integers", "b": "booleans", "T": "texts"}
-        raise UserError(f"{where}: {name} holds {found.dtype}; should be {names[kind[0]]}.")
+        raise UserError(f"{where}: {name} holds {found.dtype}; expected {names[kind[0]]}.")
     return found
 
 
@@ -72,10 +72,10 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(path, mode="r")
     except Exception as error:  # as many kinds as there are ways to be no array
-        raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); should be a .npy file or a Zarr array.") from error
+        raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); expected a .npy file or a Zarr array.") from error
     fits = values.ndim == len(shape) and all(isinstance(s, str) or s == f for s, f in zip(shape, values.shape, strict=True))
     if not fits or not values.size:
-        raise UserError(f"{key}={path}: has shape {list(values.shape)}; should be [{', '.join(map(str, shape))}].")
+        raise UserError(f"{key}={path}: has shape {list(values.shape)}; expected [{', '.join(map(str, shape))}].")
     return values
 
 

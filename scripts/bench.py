@@ -416,7 +416,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)  # what to do in this process: JSON on stdout
     options = parser.parse_args()
     if unknown := set(options.case) - set(CASES):
-        parser.error(f"{', '.join(unknown)}: should be of {', '.join(CASES)}")
+        parser.error(f"{', '.join(unknown)}: expected to be of {', '.join(CASES)}")
     if options.against == "peer" and not options.peer:
         parser.error("--against peer: should come with --peer PROGRAM")
     if options.table:

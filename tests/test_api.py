@@ -87,8 +87,8 @@ def test_resume_and_what_it_refuses(place):
 def test_a_replaced_value_is_checked(place, tmp_path):
     config = rlsnet.compose(*SMALL)
     for change, message in (
-        ({"penlambda": -1.0}, "rls.penlambda=-1.0: should be above 0"),
-        ({"window": "x"}, "rls.window=x: should be a whole"),
+        ({"penlambda": -1.0}, "rls.penlambda=-1.0: expected to be above 0"),
+        ({"window": "x"}, "rls.window=x: expected a whole"),
     ):
         wrong = dataclasses.replace(config, rls=dataclasses.replace(config.rls, **change))
         with pytest.raises(rlsnet.UserError, match=re.escape(message)):
@@ -96,8 +96,8 @@ def test_a_replaced_value_is_checked(place, tmp_path):
     assert not (tmp_path / "run").exists()
     for wrong, message in (
         ("trial.lern_every=5", "trial.lern_every: no such key. Did you mean trial.learn_every?"),
-        ("config=nothing", "config=nothing: no such configuration; should be million"),
-        ("rls.penlambda=a", "rls.penlambda=a: should be a number"),
+        ("config=nothing", "config=nothing: no such configuration; expected million"),
+        ("rls.penlambda=a", "rls.penlambda=a: expected a number"),
         ("trial.dt=[", "trial.dt="),
     ):
         with pytest.raises(rlsnet.UserError, match=re.escape(message)):

@@ -252,9 +252,9 @@ def test_the_checkpoint_of_another_run(place, tmp_path):
     own = rlsnet(*test, "test.checkpoint=other/checkpoints/000002.zarr", cwd=tmp_path).stdout
     assert "drawn otherwise" not in own
     for path, message in (
-        ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; should be [300, 32]"),
-        ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; should be a Zarr store of format rlsnet-checkpoint"),
-        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: holds format rlsnet-network; should be rlsnet-checkpoint"),
+        ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; expected [300, 32]"),
+        ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; expected a Zarr store of format rlsnet-checkpoint"),
+        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: holds format rlsnet-network; expected rlsnet-checkpoint"),
         ("fewer/checkpoints", "test.checkpoint=fewer/checkpoints: not a Zarr store"),
     ):
         error = rlsnet(*test, f"test.checkpoint={path}", cwd=tmp_path, status=1).stderr
@@ -358,21 +358,21 @@ def test_a_configuration_of_ones_own(tmp_path):
 
 
 WRONG = [
-    (["trian"], f"trian: no such verb; should be {', '.join(VERBS)}. Did you mean train?"),
-    (["train", "config=mouse"], "config=mouse: no such configuration; should be million, mouse_decision, sinusoid, tiny."),
-    (["train", "stimulus=noise"], "stimulus=noise: no such configuration; should be given, none, ou."),
+    (["trian"], f"trian: no such verb; expected {', '.join(VERBS)}. Did you mean train?"),
+    (["train", "config=mouse"], "config=mouse: no such configuration; expected million, mouse_decision, sinusoid, tiny."),
+    (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
-    (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: should be a multiple of trial.dt=0.1 ms"),
+    (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
     (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: should not be after trial.stim_off=1000 ms."),
-    (["train", "config=tiny", "plastic.n_inputs=1000"], "plastic.n_inputs=1000: should be at most 512"),
-    (["train", "train.iterations=many"], "train.iterations=many: should be a whole number."),
+    (["train", "config=tiny", "plastic.n_inputs=1000"], "plastic.n_inputs=1000: expected at most 512"),
+    (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
     (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),
     (["train", "config=million"], "Try plastic.group_size="),
     (["train", "resume=nowhere"], "resume=nowhere: no run there"),
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
-    (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; should be a number in ms, or with its unit"),
+    (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
     (["test"], "test: needs run=RUN"),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
@@ -380,7 +380,7 @@ WRONG = [
         ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
         "should be at least 0.005",
     ),
-    (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; should be one per neuron"),
+    (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; expected one per neuron"),
     (["plot", "run=nowhere"], "run=nowhere: no run there"),
     (["info", "nowhere"], "info nowhere: no such folder"),
 ]

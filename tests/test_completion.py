@@ -100,5 +100,5 @@ def test_the_verb():
         result = subprocess.run([sys.executable, "-m", "rlsnet", "completion", shell], capture_output=True, text=True)
         assert result.returncode == 0 and "RLSNET_COMPLETE" in result.stdout
     result = subprocess.run([sys.executable, "-m", "rlsnet", "completion", "csh"], capture_output=True, text=True)
-    assert result.returncode == 1 and "completion csh: should be one shell of bash, zsh, fish." in result.stderr
+    assert result.returncode == 1 and "completion csh: expected one shell of bash, zsh, fish." in result.stderr
     assert subprocess.run(["bash", "-n"], input=candidates.__globals__["SCRIPTS"]["bash"], text=True).returncode == 0

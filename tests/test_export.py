@@ -322,10 +322,10 @@ def test_settings_with_dashes():
     ):
         assert parsed(*arguments) == expected
     for arguments, message in (
-        (["run", "--to"], "--to: has no value; should be --to VALUE or to=VALUE"),
+        (["run", "--to"], "--to: has no value; expected --to VALUE or to=VALUE"),
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
-        (["run", "--to", "csv"], "to=csv: should be zarr or npz or"),
+        (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),
         (["run"], "to: missing; it is the format: zarr"),
     ):
         with pytest.raises(UserError, match=message):

@@ -91,7 +91,7 @@ def test_tables_of_texts(tmp_path):
     table = tables.read_table(file)
     assert table["x"][0] == 1.5 and np.isnan(table["x"][1]) and table["name"].tolist() == ["a", "b"]
     file.write_text("x,y\n1,2\n3\n")
-    refused(lambda path, _: tables.read_table(path), file, r"row 2 has 1 cells; should have 2")
+    refused(lambda path, _: tables.read_table(path), file, r"row 2 has 1 cells; expected 2")
     file.write_text("x,x\n1,2\n")
     refused(lambda path, _: tables.read_table(path), file, "two columns 'x'")
     file.write_text("")
@@ -176,7 +176,7 @@ def test_phy_mistakes(phy_folder, tmp_path):
     np.save(times, np.arange(3))
     refused(phy.read, phy_folder, "3 spike times, but 8 labels")
     np.save(times, np.arange(8) / 3)
-    refused(phy.read, phy_folder, "fractions; should be whole numbers, samples")
+    refused(phy.read, phy_folder, "fractions; expected whole numbers, samples")
     np.save(times, np.array([{}], object), allow_pickle=True)
     refused(phy.read, phy_folder, "spike_times.npy: holds Python objects, which are never unpickled")
     times.write_bytes(whole)
@@ -188,7 +188,7 @@ def test_phy_mistakes(phy_folder, tmp_path):
         phy.read, phy_folder, "variables.sample_rat=1: no such variable.* Did you mean variables.sample_rate", variables={"sample_rat": "1"}
     )
     (phy_folder / "params.py").write_text("sample_rate = 3e4\n")
-    refused(phy.read, phy_folder, "has no trials; should be given with trials_table=FILE.csv")
+    refused(phy.read, phy_folder, "has no trials; expected given with trials_table=FILE.csv")
     refused(phy.read, phy_folder, "trials_table=none.csv: no such file, neither here nor in", trials_table="none.csv")
     own = write_table(tmp_path / "own.tsv", {"start": TRIALS["start_time"], "end": TRIALS["stop_time"], "side": TRIALS["side"]})
     check(phy.read(phy_folder, Options(trials_table=str(own))))
@@ -262,7 +262,7 @@ def test_alf_older(alf_session):
 def test_alf_mistakes(alf_session):
     folder = alf_session / "alf"
     np.save(folder / "_ibl_trials.choice.npy", np.ones(2))
-    refused(alf.read, alf_session, "choice has 2 entries; should have 3")
+    refused(alf.read, alf_session, "choice has 2 entries; expected 3")
     (folder / "_ibl_trials.choice.npy").unlink()
     np.save(folder / "probe01" / "spikes.clusters.npy", np.zeros(3, int))
     refused(alf.read, alf_session, "probe01: has 4 spike times, but 3 labels")
@@ -272,7 +272,7 @@ def test_alf_mistakes(alf_session):
     refused(alf.read, alf_session, "table.pqt: cannot be read")
     (folder / "_ibl_trials.table.pqt").unlink()
     (folder / "_ibl_trials.goCueTrigger_times.npy").unlink()
-    refused(alf.read, alf_session, "has no trials; should have _ibl_trials.table.pqt")
+    refused(alf.read, alf_session, "has no trials; expected _ibl_trials.table.pqt")
 
 
 # Arrays and tables
@@ -312,7 +312,7 @@ def test_npz_mistakes(tmp_path):
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, sample_rate=-1)
     refused(arrays.read, file, "should be one number above 0")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS)
-    refused(arrays.read, file, "has no trials; should be given with trials_table")
+    refused(arrays.read, file, "has no trials; expected given with trials_table")
     refused(
         arrays.read,
         file,
@@ -324,15 +324,15 @@ def test_npz_mistakes(tmp_path):
     np.savez(file, spike_times=TIMES, spike_index=[3, 9])
     refused(arrays.read, file, "spike_index should ascend to the number of spikes, 8; it ends at 9")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"units/region": ["a"] * 5})
-    refused(arrays.read, file, "units: has 5 entries, but 3 units have spikes; should have a column id")
+    refused(arrays.read, file, "units: has 5 entries, but 3 units have spikes; expected a column id")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": [1.0], "trials/stop_time": [1.0, 2.0]})
-    refused(arrays.read, file, "stop_time has 2 entries; should have 1")
+    refused(arrays.read, file, "stop_time has 2 entries; expected 1")
     labels = {"units/id": [101, 102, 103], "units/region": ["a"] * 3}
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **labels)
     refused(arrays.read, file, r"its ids \(101, ...\) are none that spikes are labelled with \(3, 5, 11, ...\)")
     np.savez(file, **{"spikes/t": TIMES, "spikes/u": LABELS})
     refused(arrays.read, file, r"no spikes or rates of a usual name; it has spikes/t \[8\], spikes/u \[8\]")
-    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "looks like a table of trials; should be given as trials_table=")
+    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "looks like a table of trials; expected given as trials_table=")
     np.savez(file, x=np.ones(3))
     refused(arrays.read, file, r"no spikes or rates of a usual name; it has x \[3\]")
     np.savez(file, rate=np.array([[None]], object), allow_pickle=True)
@@ -351,7 +351,7 @@ def test_tables_of_spikes(tmp_path, suffix):
     write_table(file, {"sample": np.round(TIMES * RATE).astype(int), "neuron": names})
     check(arrays.read(file, Options(variables={"spike_times": "sample", "sample_rate": str(RATE)})), ("u03", "u05", "u11"))
     refused(arrays.read, file, "variables.spike_times=when: .* no such column; it has sample, neuron", variables={"spike_times": "when"})
-    refused(arrays.read, file, "column 'neuron' holds texts; should be rates in Hz")
+    refused(arrays.read, file, "column 'neuron' holds texts; expected rates in Hz")
 
 
 def test_matrices(tmp_path):
@@ -417,7 +417,7 @@ def test_matrices_mistakes(tmp_path):
     refused(arrays.read, file, "is empty")
     np.savez(file, rate=np.ones(3))
     refused(arrays.read, file, "no spikes or rates of a usual name")
-    refused(arrays.read, file, r"rate is of shape \[3\]; should be numbers \[time, unit\]", variables={"rate": "rate"})
+    refused(arrays.read, file, r"rate is of shape \[3\]; expected numbers \[time, unit\]", variables={"rate": "rate"})
     np.savez(file, rate=PSTH)
     refused(arrays.read, file, "should name each axis once: condition, time, unit", axes=("time", "unit"))
     np.savez(file, rate=PSTH, time=[0, 1, 3, 4, 5, 6])

@@ -247,7 +247,7 @@ def test_a_subsample_is_of_all_sessions_and_the_same_again(maps, pooled, tmp_pat
             np.testing.assert_array_equal(store[f"unit/{name}"][...], whole[f"unit/{name}"][...][rows])
     assert again["rate"].chunks == (2, 150, 7) and sum(each["kept"] for each in root.attrs["sessions"]) == 20
     assert sum(root.attrs["dropped"].values()) == 44 and not [p for p in tmp_path.iterdir() if "tmp" in p.name]
-    with pytest.raises(UserError, match=r"subsample=500: should be at most \d+, the units that are left"):
+    with pytest.raises(UserError, match=r"subsample=500: expected at most \d+, the units that are left"):
         imported(paths, tmp_path / "d.zarr", "preset=map", "subsample=500")
 
 
@@ -287,8 +287,8 @@ def rounded(file):
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        (strip("intervals/trials"), [], "has no trials; should have the table intervals/trials."),
-        (strip("units"), [], "holds no sorted spikes; should have units/spike_times"),
+        (strip("intervals/trials"), [], "has no trials; expected the table intervals/trials."),
+        (strip("units"), [], "holds no sorted spikes; expected units/spike_times"),
         (
             strip("acquisition/BehavioralEvents/go_start_times"),
             [],
@@ -311,14 +311,14 @@ def rounded(file):
         (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; there is"),
         (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; there is trials."),
         (None, ["bin=70"], "bin=70: should divide the window of 3000 ms"),
-        (None, ["format=nwbb"], "format=nwbb: should be auto or nwb"),
-        (None, ["window=[1,2,3]"], "window=[1, 2, 3]: should be 2 values."),
+        (None, ["format=nwbb"], "format=nwbb: expected auto or nwb"),
+        (None, ["window=[1,2,3]"], "window=[1, 2, 3]: expected 2 values."),
         (None, ["axes=[time, unit]"], "axes: is not for NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
-        (None, ["preset=maps"], "preset=maps: no such preset; should be allen, ibl, map, phy or the path of a .yaml file."),
+        (None, ["preset=maps"], "preset=maps: no such preset; expected allen, ibl, map, phy or the path of a .yaml file."),
         (wrong_index, [], "units/spike_times_index should ascend to the "),
         (overlapping, [], "align=go_start_times: trials 1 and 2 of {path} overlap"),
-        (rounded, [], "look like samples, not s; should have the attribute resolution or units/sampling_rate."),
+        (rounded, [], "look like samples, not s; expected the attribute resolution or units/sampling_rate."),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(maps, tmp_path, change, arguments, said):
@@ -369,7 +369,7 @@ def test_odd_files(maps, ibl, tmp_path):
 
     relative = sessions.altered(path, tmp_path / "relative.nwb", always)
     _, said = imported([relative], tmp_path / "e.zarr", "preset=map", "align=photostim_onset", "trials=null", "min_trials=0")
-    assert "photostim_onset is within no trial: should be times of the session, not of the trial" in said[0]
+    assert "photostim_onset is within no trial: expected times of the session, not of the trial" in said[0]
 
     def one_sided(file):
         sides = np.full(80, "right", dtype=object)
@@ -453,13 +453,13 @@ def test_ready_made_rates_are_pooled(tmp_path, monkeypatch):
     [
         (
             ready("z", 4, shape=(2, 31)),
-            r"z: rate has shape \[2, 31, 4\] \[condition, time, unit\]; should be rate of 2 conditions and 30 bins",
+            r"z: rate has shape \[2, 31, 4\] \[condition, time, unit\]; expected rate of 2 conditions and 30 bins",
         ),
-        (ready("z", 4, bin_ms=20.0), "z: its bins in ms are 20.0; should be 10.0"),
+        (ready("z", 4, bin_ms=20.0), "z: its bins in ms are 20.0; expected 10.0"),
         (ready("z", 4, conditions=("a", "c")), "its conditions are"),
         (ready("z", 4, kind="current"), "z: current has shape"),
         (ready("z", 4, values=np.full((2, 30, 4), -1.0)), "infinite or negative values"),
-        (ready("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; should be in Hz"),
+        (ready("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; expected to be in Hz"),
     ],
 )
 def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
@@ -475,7 +475,7 @@ def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
 
 def test_spikes_and_ready_made_rates_are_kept_apart(maps, tmp_path):
     both = iter([nwb.read(maps[0][0], options("preset=map")), ready("one", 3)])
-    with pytest.raises(UserError, match="holds ready-made rates, others do not; should be imported apart"):
+    with pytest.raises(UserError, match="holds ready-made rates, others do not; expected imported apart"):
         pool.pool(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
 
 

@@ -105,15 +105,15 @@ def test_what_a_store_lacks_is_drawn(tmp_path):
     ("name", "values", "message"),
     [
         ("neuron/excitatory", None, "has no array neuron/excitatory"),
-        ("neuron/excitatory", np.zeros(60), "neuron/excitatory holds float64; should be booleans"),
-        ("neuron/bias", np.zeros(59), "neuron/bias has shape [59]; should be [60]"),
+        ("neuron/excitatory", np.zeros(60), "neuron/excitatory holds float64; expected booleans"),
+        ("neuron/bias", np.zeros(59), "neuron/bias has shape [59]; expected [60]"),
         ("neuron/v0", np.full(60, np.nan), "neuron/v0 holds values that are not finite"),
         ("static/indptr", np.arange(61)[::-1].copy(), "static/indptr should start at 0 and never fall"),
         ("static/post", None, "static/indptr but no static/post"),
         ("static/weight", None, "static wiring without weights"),
-        ("plastic/pre", np.full((60, 8), 60), "plastic/pre reaches from 60 to 60; should be within -1 to 59"),
-        ("plastic/pre", np.zeros((30, 8), int), "plastic/pre has 30 rows; should be 60"),
-        ("target", np.zeros((1, 7, 60)), "target has shape [1, 7, 60]; should be [C, 20, 60]"),
+        ("plastic/pre", np.full((60, 8), 60), "plastic/pre reaches from 60 to 60; expected to be within -1 to 59"),
+        ("plastic/pre", np.zeros((30, 8), int), "plastic/pre has 30 rows; expected 60"),
+        ("target", np.zeros((1, 7, 60)), "target has shape [1, 7, 60]; expected [C, 20, 60]"),
     ],
 )
 def test_wrong_stores_are_refused(tmp_path, name, values, message):
@@ -134,7 +134,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a Zarr store"):
         network.build(compose("config=tiny", f"network.load={tmp_path}/x.zarr"))
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"format": "rlsnet-recording"})
-    with pytest.raises(UserError, match="holds format rlsnet-recording; should be rlsnet-network"):
+    with pytest.raises(UserError, match="holds format rlsnet-recording; expected rlsnet-network"):
         network.build(compose("config=tiny", f"network.load={tmp_path}/r.zarr"))
 
 
@@ -228,8 +228,8 @@ def test_rows_of_a_sparse_matrix_may_be_postsynaptic(tmp_path):
     [
         ("none.csv", None, "no such file"),
         ("e.txt", "pre,post,weight\n", "should be a .npz, .csv, .tsv or .parquet"),
-        ("e.csv", "pre,post\n0,1\n", "has columns pre, post; should have pre, post and weight"),
-        ("e.csv", "pre,post,weight\n0,9,1\n", "post of edge 0 is 9; should be a neuron, 0 to 3"),
+        ("e.csv", "pre,post\n0,1\n", "has columns pre, post; expected pre, post and weight"),
+        ("e.csv", "pre,post,weight\n0,9,1\n", "post of edge 0 is 9; expected a neuron, 0 to 3"),
         ("e.csv", "pre,post,weight\n0,1.5,1\n", "column post should hold whole numbers"),
         ("e.csv", "pre,post,weight\n0,1,x\n", "cannot be read"),
         ("e.csv", "pre,post,weight\n0,1,nan\n", "the weight of edge 0 is not finite"),
@@ -264,7 +264,7 @@ def test_inputs_from_the_most_active_neurons():
     best = np.concatenate([np.argsort(-counts[:100])[:25], 100 + np.argsort(-counts[100:])[:25]])
     np.testing.assert_array_equal(chosen, np.sort(best))
     config = dataclasses.replace(config, static=compose("static=none").static)
-    with pytest.raises(UserError, match="plastic.active_fraction: should be 1 without static synapses"):
+    with pytest.raises(UserError, match="plastic.active_fraction: expected 1 without static synapses"):
         network.build(config, activity=lambda net: counts)
 
 

@@ -182,7 +182,7 @@ def test_values_by_class_and_by_neuron(x64, tmp_path):
         ("tau_m", -1.0, "neuron/tau_m should be at least twice trial.dt=0.1 ms for every neuron"),
         ("refractory", 0.07, "neuron/refractory should be multiples of trial.dt=0.1 ms"),
         ("threshold", -2.0, "neuron/reset should be below neuron/threshold for every neuron"),
-        ("noise_sigma", -0.1, r"neuron/noise_sigma\[3\] is -0.1; should be at least 0 threshold"),
+        ("noise_sigma", -0.1, r"neuron/noise_sigma\[3\] is -0.1; expected at least 0 threshold"),
     ],
 )
 def test_wrong_values_of_neurons_are_refused(tmp_path, name, value, message):

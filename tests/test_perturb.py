@@ -182,9 +182,9 @@ def test_who_is_chosen(which, expected):
 @pytest.mark.parametrize(
     ("which", "region", "message"),
     [
-        ("region:M1", REGIONS, "perturb.neurons=region:M1: no such region; should be ALM, VISl, VISp, striatum."),
+        ("region:M1", REGIONS, "perturb.neurons=region:M1: no such region; expected ALM, VISl, VISp, striatum."),
         ("region:ALM", None, "perturb.neurons=region:ALM: the regions are not known"),
-        ("0:101", REGIONS, "perturb.neurons=0:101: reaches beyond the 100 neurons; should be a range within 0:100."),
+        ("0:101", REGIONS, "perturb.neurons=0:101: reaches beyond the 100 neurons; expected a range within 0:100."),
         ("exc&60:", REGIONS, "perturb.neurons=exc&60:: chooses no neuron of 100"),
     ],
 )
@@ -197,13 +197,13 @@ def test_who_cannot_be_chosen(which, region, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["perturb.start=300", "perturb.stop=200"], "perturb.start=300 ms: should be before perturb.stop=200 ms."),
-        (["perturb.stop=1300"], "perturb.stop=1300 ms: should be within the trial, which ends at 1200 ms."),
-        (["perturb.start=300.05"], "perturb.start=300.05 ms: should be a multiple of trial.dt=0.1 ms."),
-        (["perturb.neurons=all"], "perturb.neurons=all: should be null, indices"),
-        (["perturb.fraction=0"], "perturb.fraction=0.0: should be above 0."),
-        (["perturb.rate=20000"], "perturb.rate=20000 Hz: should be at most 10000, a spike a step."),
-        (["perturb.label=a/b"], "perturb.label=a/b: should be letters"),
+        (["perturb.start=300", "perturb.stop=200"], "perturb.start=300 ms: expected to be before perturb.stop=200 ms."),
+        (["perturb.stop=1300"], "perturb.stop=1300 ms: expected to be within the trial, which ends at 1200 ms."),
+        (["perturb.start=300.05"], "perturb.start=300.05 ms: expected a multiple of trial.dt=0.1 ms."),
+        (["perturb.neurons=all"], "perturb.neurons=all: expected null, indices"),
+        (["perturb.fraction=0"], "perturb.fraction=0.0: expected to be above 0."),
+        (["perturb.rate=20000"], "perturb.rate=20000 Hz: expected at most 10000, a spike a step."),
+        (["perturb.label=a/b"], "perturb.label=a/b: expected letters"),
         (["perturb.strength=1"], "perturb.strength"),
     ],
 )
@@ -293,7 +293,7 @@ def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
     assert "test.zarr has another number of trials, other neurons, so more differs" in caplog.text
     plots.plot(compose(*SMALL), run)
     assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}
-    with pytest.raises(UserError, match="perturb=silence: is for test and simulate; should be none for"):
+    with pytest.raises(UserError, match="perturb=silence: is for test and simulate; expected none for"):
         run_job("train", to_dict(configs["silence"]), ["perturb=silence"], run.path)
     with pytest.raises(UserError, match="the regions are not known"):
         experiment.run_test(compose(*SMALL, "perturb=silence", "perturb.neurons=region:ALM"), run)

@@ -186,7 +186,7 @@ def test_overlapping_trials_have_no_events():
     ("changes", "said"),
     [
         ({"bin": 70.0}, "bin=70: should divide the window of 1000 ms, as 71.4286 ms does; it makes 14.286 bins"),
-        ({"window": (1.0, -1.0)}, r"window=\[1, -1\]: should be a start and a later end"),
+        ({"window": (1.0, -1.0)}, r"window=\[1, -1\]: expected a start and a later end"),
         ({"bin": 5000.0}, "bin=5000: should divide"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_smaller_network_takes_a_random_subset(stand_in):
     target = targets.make(config, net, recording, QUIET)
     expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match=r"network.n_neurons=9001: should be at most 9000"):
+    with pytest.raises(UserError, match=r"network.n_neurons=9001: expected at most 9000"):
         recording.choose(9001, 1)
 
 
@@ -151,7 +151,7 @@ def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_
             mine = seen[members][wanted[order][members] == rate]
             assert mine.mean() == pytest.approx(rate, rel=0.03, abs=4 * np.sqrt(rate / 4 / len(mine)))
     parameters = {**net.parameters, "asc_tau_1": jnp.linspace(5, 20, 512)}
-    with pytest.raises(UserError, match=f"neuron.name={model}: has 512 different neurons; should have at most 8 for target=recording"):
+    with pytest.raises(UserError, match=f"neuron.name={model}: has 512 different neurons; expected at most 8 for target=recording"):
         targets.simulated_inverse(config, dataclasses.replace(net, parameters=parameters), None)
 
 
@@ -159,7 +159,7 @@ def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_
     ("overrides", "message"),
     [
         (["neuron=glif3"], "noise.sigma=0: the noise of neuron 0 comes to 0 of threshold - reset"),
-        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; should be at least 0.005"),
+        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; expected at least 0.005"),
     ],
 )
 def test_neurons_without_a_transfer_function_are_refused(tmp_path, overrides, message):
@@ -193,10 +193,10 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
         ({"bin_ms": 10.0}, "has bins of 10 ms; trial.learn_every=20 should be equal"),
         ({"bin_ms": -1}, "attribute bin_ms is -1"),
         ({"rate": np.ones((2, 149, 9))}, "has 149 bins of 20 ms; trial.duration=3000 ms makes 150, so it should be 2980"),
-        ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; should be \[C, M, N\]"),
+        ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; expected \[C, M, N\]"),
         ({"rate": np.full((1, 150, 9), np.inf)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is inf"),
         ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN in all neurons and bins"),
-        ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; should be a finite rate in Hz"),
+        ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; expected a finite rate in Hz"),
     ],
 )
 def test_wrong_recordings_are_refused(tmp_path, change, message):

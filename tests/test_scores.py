@@ -249,16 +249,16 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "has no array rate_half")
     refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "should be null, to train on all trials", test=False)
     given = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
-    refused(folder, given, "recording.half=odd: should be null, as", test=False)
+    refused(folder, given, "recording.half=odd: expected null, as", test=False)
     experiment.run_training(even := with_recording(config, half="even"), Run(tmp_path / "even"), resumed=False)
     theirs = dataclasses.replace(config, test=dataclasses.replace(config.test, checkpoint=str(tmp_path / "even/checkpoints/000002.zarr")))
     refused(folder, theirs, "was trained on even trials, and here only odd trials are not held out")
     assert even.recording.half == "even"
-    with pytest.raises(UserError, match="recording.half=odd: should be null with target=sinusoid, which takes no rates"):
+    with pytest.raises(UserError, match="recording.half=odd: expected null with target=sinusoid, which takes no rates"):
         compose("config=tiny", "recording.half=odd")
     root = zarr.open_group(str(write(tmp_path / "swapped.zarr", halves)))
     root["half"][...] = np.array(["even", "odd"])
-    with pytest.raises(UserError, match="half is even, odd; should be odd, even"):
+    with pytest.raises(UserError, match="half is even, odd; expected odd, even"):
         recordings.open_recording(tmp_path / "swapped.zarr")
 
 

@@ -325,10 +325,10 @@ def test_wrong_files_are_refused(tmp_path):
     for overrides, message in (
         (
             ["stimulus=given", f"stimulus.path={tmp_path}/s.npy"],
-            r"s.npy: has shape \[1, 5, 59\]; should be \[C, bins, 60\]",
+            r"s.npy: has shape \[1, 5, 59\]; expected \[C, bins, 60\]",
         ),
         (["stimulus=given", f"stimulus.path={tmp_path}/no.npy"], "stimulus.path=.*no.npy: cannot be read"),
-        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: should be rates in Hz, from 0 to 10000, a spike a step"),
+        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: expected rates in Hz, from 0 to 10000, a spike a step"),
     ):
         with pytest.raises(UserError, match=message):
             network.build(compose("config=tiny", "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", *overrides))

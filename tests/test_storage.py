@@ -232,12 +232,12 @@ def test_groups_learn_as_their_neurons_would_alone(x64, witness, extra):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["rls.storage=window", "rls.precision=int16"], "rls.precision=int16: should be auto with rls.storage=window"),
-        (["rls.storage=window", "rls.forgetting=0.9"], "rls.forgetting=0.9: should be 1 with rls.storage=window"),
-        (["rls.precision=float64"], "rls.precision=float64: should be another unless engine.precision=float64"),
-        (["rls.storage=sparse"], "rls.storage=sparse: should be full or packed or window"),
-        (["rls.forgetting=0"], "rls.forgetting=0.0: should be above 0"),
-        (["rls.forgetting=1.1"], "rls.forgetting=1.1: should be at most 1"),
+        (["rls.storage=window", "rls.precision=int16"], "rls.precision=int16: expected auto with rls.storage=window"),
+        (["rls.storage=window", "rls.forgetting=0.9"], "rls.forgetting=0.9: expected 1 with rls.storage=window"),
+        (["rls.precision=float64"], "rls.precision=float64: expected another unless engine.precision=float64"),
+        (["rls.storage=sparse"], "rls.storage=sparse: expected full or packed or window"),
+        (["rls.forgetting=0"], "rls.forgetting=0.0: expected to be above 0"),
+        (["rls.forgetting=1.1"], "rls.forgetting=1.1: expected at most 1"),
     ],
 )
 def test_wrong_forms_are_named(overrides, message):

@@ -57,7 +57,7 @@ def test_a_target_of_the_users_own(tmp_path, static):
     target = targets.make(config, net, None, QUIET)
     assert target.shape == (2, 100, 512) and target.dtype == np.float32
     np.testing.assert_allclose(target[0, :, 30], np.where(np.arange(100) >= 30, 0.4, 0), rtol=1e-6)
-    with pytest.raises(UserError, match=r"target.height=0.0: should be above 0 threshold"):
+    with pytest.raises(UserError, match=r"target.height=0.0: expected to be above 0 threshold"):
         from_dict(values | {"target": {"name": name, "height": 0}})
 
 
@@ -78,9 +78,9 @@ def test_a_target_of_the_users_own_from_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ("up", r"gives float64 of shape \[100, 512\]; should be currents \[C, 100, 512\]"),
-        ("np.stack([up, up * np.nan])", "condition 1 is NaN in all neurons and bins; should be a number where it is trained"),
-        ("np.full((2, 100, 512), np.inf)", "condition 0 holds infinite currents; should be finite, or NaN where nothing is trained"),
+        ("up", r"gives float64 of shape \[100, 512\]; expected currents \[C, 100, 512\]"),
+        ("np.stack([up, up * np.nan])", "condition 1 is NaN in all neurons and bins; expected a number where it is trained"),
+        ("np.full((2, 100, 512), np.inf)", "condition 0 holds infinite currents; expected finite, or NaN where nothing is trained"),
     ],
 )
 def test_what_is_no_target_is_refused(tmp_path, result, message):
@@ -133,7 +133,7 @@ def test_the_bias_is_the_same_for_all_neurons(tmp_path):
     added = targets.make(ou, net, None, QUIET) - without
     np.testing.assert_allclose(added, np.broadcast_to(added[:, :, :1], added.shape), atol=1e-6)
     assert np.abs(added[0] - added[1]).max() > 0.05
-    with pytest.raises(UserError, match="target.bias_tau=0.1 ms: should be at least twice trial.dt"):
+    with pytest.raises(UserError, match="target.bias_tau=0.1 ms: expected at least twice trial.dt"):
         compose("target.bias=ou", "target.bias_tau=0.1")
 
 
@@ -207,17 +207,17 @@ def masked_correlation(target, model):
 @pytest.mark.parametrize(
     ("target", "name", "value", "message"),
     [
-        ("currents", "rate", 1, "holds rates, no array current; should have one, or be used with target=recording"),
-        ("recording", "current", 1, "holds currents, no array rate; should have one, or be used with target=currents"),
+        ("currents", "rate", 1, "holds rates, no array current; expected one, or be used with target=recording"),
+        ("recording", "current", 1, "holds currents, no array rate; expected one, or be used with target=currents"),
         (
             "currents",
             "current",
             np.inf,
-            "current[0, 0, 0] (condition, bin, unit) is inf; should be a finite current or NaN, not to train it",
+            "current[0, 0, 0] (condition, bin, unit) is inf; expected a finite current or NaN, not to train it",
         ),
         ("currents", "current", np.nan, "target=currents: condition 0 is NaN in all neurons and bins"),
         ("currents", "none", 1, "has no array current; it should be there, of shape [C, M, N]"),
-        ("currents", None, 1, "recording.path=null: should be a recording.zarr with currents for target=currents"),
+        ("currents", None, 1, "recording.path=null: expected a recording.zarr with currents for target=currents"),
     ],
 )
 def test_wrong_recorded_currents_are_refused(tmp_path, target, name, value, message):

@@ -42,7 +42,7 @@ class Options:
 def main(paths: list[str], options: Options) -> None:
     """`rlsnet export RUN to=FORMAT`."""
     if len(paths) != 1:
-        raise UserError(f"export {' '.join(paths)}: should be one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
+        raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
     out, trained = export(paths[0], options)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
     from rlsnet.memory import in_words
@@ -104,6 +104,6 @@ def _check_free(out: Path, options: Options, marker: str | None) -> None:
     if not out.exists():
         return
     if not _is_export(out, options.to, marker):
-        raise UserError(f"out={out}: is there and no export to {options.to}; should be a path that is free.")
+        raise UserError(f"out={out}: is there and no export to {options.to}; expected a path that is free.")
     if not options.overwrite:
         raise UserError(f"out={out}: is there already; overwrite=true replaces it, out=PATH writes elsewhere.")

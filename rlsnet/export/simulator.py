@@ -43,7 +43,7 @@ def write(trained: Trained, path: Path, script: str) -> None:
     if len(settings["tau_plastic_ms"]) > TAUS:
         raise UserError(
             f"export: {len(settings['tau_plastic_ms'])} decay times of plastic currents (neuron/tau_plas) are too many for a simulator;"
-            f" should be at most {TAUS}, or to=zarr or to=npz."
+            f" expected at most {TAUS}, or to=zarr or to=npz."
         )
     values = {"excitatory": trained.excitatory, **{name: each for name, (each, _) in trained.values().items()}}
     np.savez(path / "neurons.npz", **cast(Any, values))

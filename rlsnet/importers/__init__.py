@@ -38,7 +38,7 @@ def main(paths: Sequence[str], options: Options) -> None:
     from rlsnet.importers import told
 
     if len(paths) < 2:
-        raise UserError(f"import {' '.join(paths)}: should be one source or more and, last, the recording to make, such as OUT.zarr.")
+        raise UserError(f"import {' '.join(paths)}: expected one source or more and, last, the recording to make, such as OUT.zarr.")
     started = time.perf_counter()
     found = import_recordings(paths[:-1], paths[-1], options, say=told.line)
     told.summary(found, paths[-1], time.perf_counter() - started)
@@ -89,7 +89,7 @@ def _expanded(sources: Sequence[str | Path], out: Path, format: str) -> list[Pat
             for path in within or [each]:
                 found.setdefault(os.path.realpath(path), path)
     if os.path.realpath(out) in found:
-        raise UserError(f"import {out}: is a source and the recording to make; should be another path.")
+        raise UserError(f"import {out}: is a source and the recording to make; expected another path.")
     return list(found.values())
 
 
@@ -111,7 +111,7 @@ def detect(path: Path) -> str:
     for name in FORMATS:
         if _module(name).matches(path):
             return name
-    raise UserError(f"{path}: looks like no format that is known; should be {', '.join(FORMATS)}, perhaps said with format=NAME.")
+    raise UserError(f"{path}: looks like no format that is known; expected {', '.join(FORMATS)}, perhaps said with format=NAME.")
 
 
 def _module(name: str) -> Any:

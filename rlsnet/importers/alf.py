@@ -37,11 +37,11 @@ def read(path: Path, options: Options) -> Session:
     """The session in a folder, all its probes pooled; raises UserError where files are missing, damaged or do not fit together."""
     alf = _alf(path)
     if not alf.is_dir():
-        raise UserError(f"{path}: no such folder; should be a session with a folder alf.")
+        raise UserError(f"{path}: no such folder; expected a session with a folder alf.")
     trials = _trials(path, alf)
     probes = [_probe(name, folder) for name, folder in _probes(alf)]
     if not probes:
-        raise UserError(f"{alf}: has no spikes; should have probe00/spikes.times.npy, or probe00/pykilosort/spikes.times.npy.")
+        raise UserError(f"{alf}: has no spikes; expected probe00/spikes.times.npy, or probe00/pykilosort/spikes.times.npy.")
     times = np.concatenate([probe[0] for probe in probes])
     starts = np.cumsum([0, *(len(probe[0]) for probe in probes)])
     index = np.concatenate([[0], *(probe[1][1:] + start for probe, start in zip(probes, starts[:-1], strict=True))]).astype(np.int64)
@@ -89,7 +89,7 @@ def _trials(path: Path, alf: Path) -> dict[str, np.ndarray]:
     for task in sorted(alf.glob("task_*")) if not files else ():
         files = files or _files(task, "trials")
     if not files:
-        raise UserError(f"{alf}: has no trials; should have _ibl_trials.table.pqt, or _ibl_trials.intervals.npy and others.")
+        raise UserError(f"{alf}: has no trials; expected _ibl_trials.table.pqt, or _ibl_trials.intervals.npy and others.")
     columns = tables.read_table(files["table"]) if "table" in files else {}
     for attribute, file in files.items():
         if file.suffix == ".npy" and attribute not in columns:
@@ -103,10 +103,10 @@ def _probe(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
     files = _files(folder, "spikes")
     for attribute in ("times", "clusters"):
         if attribute not in files:
-            raise UserError(f"{folder}: has no spikes.{attribute}.npy; should have spikes.times.npy and spikes.clusters.npy.")
+            raise UserError(f"{folder}: has no spikes.{attribute}.npy; expected spikes.times.npy and spikes.clusters.npy.")
     times, clusters = (tables.load_npy(files[attribute]).reshape(-1) for attribute in ("times", "clusters"))
     if times.dtype.kind != "f" or clusters.dtype.kind not in "iu":
-        raise UserError(f"{folder}: spikes.times holds {times.dtype}, spikes.clusters {clusters.dtype}; should be s and whole numbers.")
+        raise UserError(f"{folder}: spikes.times holds {times.dtype}, spikes.clusters {clusters.dtype}; expected s and whole numbers.")
     times, notes = byunit.seconds(folder, times, None)
     times, index, ids = byunit.group(folder, times, clusters)
     columns, skipped = _attributes(folder, "clusters")

@@ -91,7 +91,7 @@ def of_table(path: Path, columns: Mapping[str, np.ndarray], options: Options) ->
     if times is None or labels is None:
         if {"spike_times", "spike_clusters"} & set(given):
             raise UserError(
-                f"{path}: has columns {_words(columns)}; should have one of times and one of units, variables.spike_clusters=..."
+                f"{path}: has columns {_words(columns)}; expected one of times and one of units, variables.spike_clusters=..."
             )
         return _rates(path, columns, options)
     rate = Names(path, named.flatten({}), given).number("sample_rate")
@@ -120,7 +120,7 @@ def _rates(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> R
     kind = "current" if "current" in given or path.stem.lower().startswith("utarg") else "rate"
     lower = {name.lower(): name for name in columns}
     if tables.TIMES.keys() <= lower.keys():
-        raise UserError(f"{path}: looks like a table of trials; should be given as trials_table={path}, beside the spikes.")
+        raise UserError(f"{path}: looks like a table of trials; expected given as trials_table={path}, beside the spikes.")
     units = dict(columns)
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # the row numbers that pandas writes
@@ -131,7 +131,7 @@ def _rates(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> R
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
     if texts or not units:
         what = f"column {texts[0]!r} holds texts" if texts else "has no columns of units"
-        raise UserError(f"{path}: {what}; should be rates in Hz, a column a unit, or spikes with columns time and unit.")
+        raise UserError(f"{path}: {what}; expected rates in Hz, a column a unit, or spikes with columns time and unit.")
     time, scale = (special["time"], 1000.0) if special["time"] is not None else (special["time_ms"], 1.0)
     matrix = np.column_stack(list(units.values())) if len(next(iter(units.values()))) else np.zeros((0, len(units)))
     values, first, names = _by_condition(path, matrix, special["condition"], time)
@@ -163,5 +163,5 @@ def _by_condition(
     rows = [np.flatnonzero(labels == name) for name in names]
     if len({len(each) for each in rows}) != 1:
         lengths = ", ".join(f"{name} {len(each)}" for name, each in zip(names, rows, strict=True))
-        raise UserError(f"{path}: conditions have different numbers of rows ({lengths}); should have as many bins each.")
+        raise UserError(f"{path}: conditions have different numbers of rows ({lengths}); expected as many bins each.")
     return np.stack([matrix[each] for each in rows]), None if time is None else time[rows[0]], tuple(names)

@@ -24,7 +24,7 @@ def seconds(where: Path | str, times: np.ndarray, sample_rate: float | None) -> 
     """
     times = np.asarray(times)
     if times.dtype.kind not in "fiu":
-        raise UserError(f"{where}: spike times are {times.dtype}; should be numbers, s or samples.")
+        raise UserError(f"{where}: spike times are {times.dtype}; expected numbers, s or samples.")
     times = times.reshape(-1)
     finite = times[np.isfinite(times)] if times.dtype.kind == "f" else times
     whole = bool(finite.size) and (times.dtype.kind in "iu" or bool(np.all(finite == np.floor(finite))))
@@ -54,16 +54,16 @@ def group(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.
     """
     labels = tables.as_column(labels)
     if labels.shape != times.shape:
-        raise UserError(f"{where}: has {times.size:,} spike times, but {labels.size:,} labels of units; should have as many.")
+        raise UserError(f"{where}: has {times.size:,} spike times, but {labels.size:,} labels of units; expected as many.")
     if labels.dtype.kind == "f":
         if not np.all(labels == np.floor(labels)):
-            raise UserError(f"{where}: labels of units are fractions or NaN; should be whole numbers or names.")
+            raise UserError(f"{where}: labels of units are fractions or NaN; expected whole numbers or names.")
         labels = labels.astype(np.int64)
     if labels.dtype.kind == "O":
         labels = labels.astype(str)
     ids, owner = _numbered(labels)
     if len(ids) > 1000 and len(ids) > labels.size / 2:
-        raise UserError(f"{where}: {labels.size:,} spikes have {len(ids):,} labels of units; should be the units that they belong to.")
+        raise UserError(f"{where}: {labels.size:,} spikes have {len(ids):,} labels of units; expected the units that they belong to.")
     order = np.argsort(owner, kind="stable")
     counts = np.bincount(owner, minlength=len(ids))
     return times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ids
@@ -86,7 +86,7 @@ def listed(where: Path | str, vectors: Sequence[np.ndarray]) -> tuple[np.ndarray
     flat = [np.asarray(vector).reshape(-1) for vector in vectors]
     for unit, vector in enumerate(flat):
         if vector.size and vector.dtype.kind not in "fiu":
-            raise UserError(f"{where}: spike times of unit {unit} are {vector.dtype}; should be numbers.")
+            raise UserError(f"{where}: spike times of unit {unit} are {vector.dtype}; expected numbers.")
     index = np.concatenate([[0], np.cumsum([vector.size for vector in flat])]).astype(np.int64)
     used = [vector for vector in flat if vector.size]
     return (np.concatenate(used) if used else np.zeros(0)), index
@@ -105,7 +105,7 @@ def aligned(columns: Table, key: np.ndarray, wanted: np.ndarray) -> dict[str, np
     rows = {each: row for row, each in enumerate(key.tolist())}
     if len(rows) < len(key):
         names, times = np.unique(key, return_counts=True)
-        raise UserError(f"its table of units has {names[np.argmax(times)]} in {times.max()} rows; should have a row for each unit.")
+        raise UserError(f"its table of units has {names[np.argmax(times)]} in {times.max()} rows; expected a row for each unit.")
     found = np.array([rows.get(each, -1) for each in wanted.tolist()], np.int64)
     out = {}
     for name, column in columns.items():

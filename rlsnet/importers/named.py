@@ -99,7 +99,7 @@ class Names:
             if what not in USUAL:
                 close = difflib.get_close_matches(what, USUAL, 1)
                 hint = f" Did you mean variables.{close[0]}?" if close else ""
-                raise UserError(f"variables.{what}={name}: no such variable; should be {', '.join(USUAL)}.{hint}")
+                raise UserError(f"variables.{what}={name}: no such variable; expected {', '.join(USUAL)}.{hint}")
 
     def find(self, what: str, groups: bool = True, arrays: bool = True) -> str | None:
         """The path of an array or a group, or None; raises UserError where the user names one that is not there."""
@@ -150,7 +150,7 @@ class Names:
             value = float(values[0]) if values.size == 1 else math.nan
             given = f"{self.path}: {path}"
         if not (math.isfinite(value) and value > 0):
-            raise UserError(f"{what} ({given}): should be one number above 0.")
+            raise UserError(f"{what} ({given}): expected one number above 0.")
         return value
 
 
@@ -164,10 +164,10 @@ def _number(text: Any) -> float | None:
 def vector(where: str, found: Leaf) -> np.ndarray:
     """A leaf as one axis; raises UserError where it has more."""
     if found.kind == "?":
-        raise UserError(f"{where} cannot be read, it is an object of the program that wrote it; should be saved as numbers or texts.")
+        raise UserError(f"{where} cannot be read, it is an object of the program that wrote it; expected saved as numbers or texts.")
     values = tables.as_column(found.load())
     if values.ndim != 1:
-        raise UserError(f"{where} has shape {list(values.shape)}; should be one axis.")
+        raise UserError(f"{where} has shape {list(values.shape)}; expected one axis.")
     return values
 
 

@@ -58,7 +58,7 @@ def read(path: Path, options: Options) -> Session:
     """A session out of an NWB file; raises UserError where it has no units or trials, or cannot be read."""
     for unused in ("variables", "axes", "labels"):
         if getattr(options, unused):
-            raise UserError(f"{unused}: is not for NWB files, which name what they hold; should be left out for {path}.")
+            raise UserError(f"{unused}: is not for NWB files, which name what they hold; expected left out for {path}.")
     with _opened(path) as file:
         times, index, notes = _spikes(file, path)
         units, more = _units(file, path, len(index) - 1, options)
@@ -93,7 +93,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except OSError as error:
         if path.is_dir():
-            reason = "is a folder, perhaps NWB in Zarr; should be NWB in HDF5"
+            reason = "is a folder, perhaps NWB in Zarr; expected NWB in HDF5"
         elif isinstance(error, FileNotFoundError) or not path.exists():
             reason = "no such file"
         elif "truncated" in str(error):
@@ -142,7 +142,7 @@ def _spikes(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray, list[s
     """(times in s, [U+1] index, notes)."""
     units = file.get("units")
     if not isinstance(units, h5py.Group) or "spike_times" not in units or "spike_times_index" not in units:
-        raise UserError(f"{path}: holds no sorted spikes; should have units/spike_times and units/spike_times_index.")
+        raise UserError(f"{path}: holds no sorted spikes; expected units/spike_times and units/spike_times_index.")
     stored = units["spike_times"]
     index = _ends(units, "spike_times_index", path, stored.shape[0])
     times = _read(stored, path)
@@ -155,7 +155,7 @@ def _spikes(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray, list[s
         step = 1 / float(rate[0]) if len(rate) and (rate == rate[0]).all() and rate[0] > 1 else 0
     if 0 < step < 1:
         return times * step, index, [f"spike times are whole numbers, taken for samples of {1 / step:g} Hz"]
-    raise UserError(f"{path}: units/spike_times look like samples, not s; should have the attribute resolution or units/sampling_rate.")
+    raise UserError(f"{path}: units/spike_times look like samples, not s; expected the attribute resolution or units/sampling_rate.")
 
 
 def _observed(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -167,7 +167,7 @@ def _observed(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np
     intervals = np.where(np.isnan(intervals), [-np.inf, np.inf], intervals)  # open ends
     index = _ends(units, "obs_intervals_index", path, len(intervals))
     if len(index) != n_units + 1:
-        raise UserError(f"{path}: units/obs_intervals_index has {len(index) - 1} rows; should have {n_units}, the units.")
+        raise UserError(f"{path}: units/obs_intervals_index has {len(index) - 1} rows; expected {n_units}, the units.")
     return (intervals, index) if len(intervals) else None
 
 
@@ -244,7 +244,7 @@ def _trials(file: h5py.File, path: Path, options: Options) -> tuple[dict[str, np
         filters.known(name, tables, f"trials_table={name}", f"the intervals of {path}")
     elif name not in tables:
         others = f", trials_table={' or '.join(sorted(tables))} takes another" if tables else ""
-        raise UserError(f"{path}: has no trials; should have the table intervals/trials{others}.")
+        raise UserError(f"{path}: has no trials; expected the table intervals/trials{others}.")
     columns = _table(file["intervals"][name], path)
     columns.update({alf: columns[names[0]] for alf, names in _also(columns)})
     if {"gabor_stimulus_side", "gabor_stimulus_contrast"} <= columns.keys():

@@ -63,7 +63,7 @@ def preset(name: str) -> dict[str, Any]:
     path = Path(name) if own else folder / f"{name}.yaml"
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"preset={name}: no such {'file' if own else 'preset'}; should be {shipped} or the path of a .yaml file.")
+        raise UserError(f"preset={name}: no such {'file' if own else 'preset'}; expected {shipped} or the path of a .yaml file.")
     try:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -95,7 +95,7 @@ def _averaged(session: Session, units: np.ndarray, entry: dict[str, Any], found:
     if not session.trials:
         raise UserError(f"{where}: has no trials; should come with a table of them, trials_table=FILE.csv.")
     if size == 0:
-        raise UserError(f"{where}: its table of trials has no rows; should have one for each trial.")
+        raise UserError(f"{where}: its table of trials has no rows; expected one for each trial.")
     times = psth.aligned(session, options.align)
     entry["notes"].extend(_doubts(session, times, options))
     common = filters.keep(options.trials, session.trials, size, "trials", where)
@@ -114,7 +114,7 @@ def _averaged(session: Session, units: np.ndarray, entry: dict[str, Any], found:
     if {"start_time", "stop_time"} <= session.trials.keys() and np.isfinite(times).any():
         start, stop = (filters.numbers(session.trials[name]) for name in ("start_time", "stop_time"))
         if not ((times >= start) & (times <= stop)).any():
-            entry["notes"].append(f"{options.align} is within no trial: should be times of the session, not of the trial")
+            entry["notes"].append(f"{options.align} is within no trial: expected times of the session, not of the trial")
     made = psth.average(session, units, chosen, times, options)
     mean = _mean(made.rate)
     enough = np.asarray((made.n_trials >= options.min_trials).all(axis=1) & made.n_trials.any(axis=1))
@@ -135,7 +135,7 @@ def _doubts(session: Session, times: np.ndarray, options: Options) -> Iterator[s
         return
     first, last = float(session.times.min()), float(session.times.max())
     if last > 10 * max(known.max(), 1) or known.max() > 10 * max(last, 1):
-        yield f"spikes last until {last:.6g} s and trials until {known.max():.6g} s: should be on one clock, in s"
+        yield f"spikes last until {last:.6g} s and trials until {known.max():.6g} s: expected on one clock, in s"
     elif session.observed is None:
         outside = (known + options.window[0] < min(first, 0)) | (known + options.window[1] > last)
         if outside.any():
@@ -147,11 +147,11 @@ def _ready(source: Ready, block: np.ndarray, units: np.ndarray, name: str, found
     rates = found.kind == "rate"
     if np.isinf(block).any() or (rates and (block < 0).any()):
         raise UserError(
-            f"{source.path}: holds infinite{' or negative' if rates else ''} values; should be {found.kind}s, NaN where not known."
+            f"{source.path}: holds infinite{' or negative' if rates else ''} values; expected {found.kind}s, NaN where not known."
         )
     mean = _mean(block)
     if rates and (mean > LARGEST_HZ).any():
-        raise UserError(f"{source.path}: unit {units[np.nanargmax(mean)]} has a mean rate of {np.nanmax(mean):.0f}; should be in Hz.")
+        raise UserError(f"{source.path}: unit {units[np.nanargmax(mean)]} has a mean rate of {np.nanmax(mean):.0f}; expected to be in Hz.")
     keep = _drop(np.ones(len(units), bool), ~np.isnan(block).all(axis=(0, 1)), "no values", found.dropped)
     columns = _columns(source, units, name)
     if rates:

@@ -35,7 +35,7 @@ def matches(path: Path) -> bool:
 def read(path: Path, options: Options) -> Session:
     """The session in a folder; raises UserError where files are missing, damaged or do not fit together."""
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; should be one of Kilosort or Phy, with spike_times.npy and spike_clusters.npy.")
+        raise UserError(f"{path}: no such folder; expected to be one of Kilosort or Phy, with spike_times.npy and spike_clusters.npy.")
     samples, clusters, notes = _spikes(path)
     given = Names(path, {}, options.variables or {}).number("sample_rate")
     rate = _sample_rate(path / "params.py") if given is None else given
@@ -54,20 +54,20 @@ def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     name = "spike_clusters.npy" if (path / "spike_clusters.npy").is_file() else "spike_templates.npy"
     for each in ("spike_times.npy", name):
         if not (path / each).is_file():
-            raise UserError(f"{path}: has no {each}; should have spike_times.npy and spike_clusters.npy, as Kilosort writes them.")
+            raise UserError(f"{path}: has no {each}; expected spike_times.npy and spike_clusters.npy, as Kilosort writes them.")
     times, clusters = (tables.as_column(tables.load_npy(path / each)) for each in ("spike_times.npy", name))
     for each, values in (("spike_times.npy", times), (name, clusters)):
         if values.ndim != 1 or values.dtype.kind not in "fiu":
-            raise UserError(f"{path / each}: holds {values.dtype} {list(values.shape)}; should be one number a spike.")
+            raise UserError(f"{path / each}: holds {values.dtype} {list(values.shape)}; expected one number a spike.")
     if times.dtype.kind == "f" and not np.all(times == np.floor(times), where=np.isfinite(times)):
-        raise UserError(f"{path / 'spike_times.npy'}: holds fractions; should be whole numbers, samples, as Kilosort writes them.")
+        raise UserError(f"{path / 'spike_times.npy'}: holds fractions; expected whole numbers, samples, as Kilosort writes them.")
     return times, clusters, () if name == "spike_clusters.npy" else ("no spike_clusters.npy: units are the templates",)
 
 
 def _sample_rate(path: Path) -> float:
     """sample_rate in params.py, which is read, never run."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file, so the sample rate is not known; should be given: variables.sample_rate=30000.")
+        raise UserError(f"{path}: no such file, so the sample rate is not known; expected given: variables.sample_rate=30000.")
     rate = math.nan
     with contextlib.suppress(ValueError, TypeError, SyntaxError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of backslashes in paths

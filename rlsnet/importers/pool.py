@@ -82,7 +82,7 @@ def _gather(sources: Iterator[Session | Ready], path: Path, options: Options, sa
         found.sessions[-1]["kept"] = writer.n_units - before
         say(_line(found.sessions[-1]))
     if found is None or writer is None:
-        raise UserError("import: no sources; should be files or folders of recordings.")
+        raise UserError("import: no sources; expected files or folders of recordings.")
     writer.finish(bin_ms=found.bin_ms)
     return found
 
@@ -103,14 +103,14 @@ def _check_fits(source: Session | Ready, found: Pool, options: Options) -> None:
     """Raises UserError where a source cannot go with those before it, or lacks what an option asks for."""
     ready = isinstance(source, Ready)
     if found.sessions and found.sessions[0]["ready"] != ready:
-        raise UserError(f"{source.path}: holds {'ready-made rates' if ready else 'spikes'}, others do not; should be imported apart.")
+        raise UserError(f"{source.path}: holds {'ready-made rates' if ready else 'spikes'}, others do not; expected imported apart.")
     if isinstance(source, Session):
         return
     for name in SPIKES:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise UserError(f"{name}={getattr(options, name)}: is for spikes; {source.path} holds rates that are ready.")
     if source.bin_ms and options.bin not in (DEFAULTS.bin, source.bin_ms):
-        raise UserError(f"bin={options.bin:g}: {source.path} says that its bins are {source.bin_ms:g} ms; should be left out.")
+        raise UserError(f"bin={options.bin:g}: {source.path} says that its bins are {source.bin_ms:g} ms; expected left out.")
     if len(set(found.conditions)) < len(found.conditions):
         raise UserError(f"{source.path}: its conditions are {', '.join(found.conditions)}; their names should differ.")
     shape = (len(found.conditions), len(found.time))
@@ -124,7 +124,7 @@ def _check_fits(source: Session | Ready, found: Pool, options: Options) -> None:
         ("conditions", source.conditions or found.conditions, found.conditions),
     ):
         if mine != theirs:
-            raise UserError(f"{source.path}: its {what} are {mine}; should be {theirs}, as in the files before.")
+            raise UserError(f"{source.path}: its {what} are {mine}; expected {theirs}, as in the files before.")
     if found.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
         raise UserError(f"{source.path}: holds currents; min_rate and max_rate are for rates.")
 
@@ -159,7 +159,7 @@ def _subsample(source: Path, path: Path, found: Pool, kept: int, options: Option
     """Copies units drawn at random from all that were kept, in their order, chunk by chunk."""
     assert options.subsample is not None
     if options.subsample > kept:
-        raise UserError(f"subsample={options.subsample}: should be at most {kept:,}, the units that are left.")
+        raise UserError(f"subsample={options.subsample}: expected at most {kept:,}, the units that are left.")
     drawn = np.sort(np.random.default_rng(options.seed).choice(kept, options.subsample, replace=False))
     whole = zarr.open_group(str(source), mode="r")
     halves = "rate_half" in whole

@@ -41,7 +41,7 @@ def bins(options: Options) -> np.ndarray:
     start, end = options.window
     count = (end - start) * 1000 / options.bin
     if end <= start:
-        raise UserError(f"window=[{start:g}, {end:g}]: should be a start and a later end, in s.")
+        raise UserError(f"window=[{start:g}, {end:g}]: expected a start and a later end, in s.")
     if abs(count - round(count)) > 1e-6:
         most = round(count) or 1
         raise UserError(
@@ -49,7 +49,7 @@ def bins(options: Options) -> np.ndarray:
             f" it makes {count:.3f} bins."
         )
     if options.kernel != "none" and options.sigma > (end - start) * 1000:
-        raise UserError(f"sigma={options.sigma:g} ms: should be at most the window of {(end - start) * 1000:g} ms.")
+        raise UserError(f"sigma={options.sigma:g} ms: expected at most the window of {(end - start) * 1000:g} ms.")
     return start + options.bin / 1000 * (np.arange(round(count)) + 0.5)
 
 
@@ -94,7 +94,7 @@ def aligned(session: Session, align: str) -> np.ndarray:
         a, b = (int(order[i]) + 1 for i in (late[0], late[0] + 1))
         raise UserError(
             f"align={align}: trials {a} and {b} of {where} overlap (one lasts until {stop[late[0]]:g} s, the other begins at"
-            f" {start[b - 1]:g} s), so an event in both belongs to neither; should be trials apart, or a column of them to align to."
+            f" {start[b - 1]:g} s), so an event in both belongs to neither; expected trials apart, or a column of them to align to."
         )
     events = np.sort(filters.numbers(session.events[align]))
     first = np.searchsorted(events, start[order])

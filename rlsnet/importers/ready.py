@@ -29,7 +29,7 @@ def of_matrix(names: Names, kind: str, path: str, order: Sequence[str], usual: S
     found = names.leaves.get(path)
     if found is None or found.kind != "f" or len(found.shape) not in (2, 3):
         shape = "a group" if found is None else f"of shape {list(found.shape)}"
-        raise UserError(f"{names.path}: {path} is {shape}; should be numbers [time, unit] or [condition, time, unit].")
+        raise UserError(f"{names.path}: {path} is {shape}; expected numbers [time, unit] or [condition, time, unit].")
     labels = {axis: _labels(names, axis, found.shape) for axis in AXES}
     known = {axis: len(values) for axis, values in labels.items() if values is not None}
     dims = found.dims if set(AXES[1:]) <= set(found.dims) <= set(AXES) else ()
@@ -122,7 +122,7 @@ def check(path: Path, name: str, kind: str, values: np.ndarray) -> None:
             right = "at least 0 Hz" if kind == "rate" else "finite"
             raise UserError(
                 f"{path}: {name} is {block[bin_, unit]:g} in condition {condition}, bin {bin_}, unit {unit} ({int(bad.sum()):,} such in"
-                f" this condition); should be {right}, or NaN where not known."
+                f" this condition); expected {right}, or NaN where not known."
             )
     if np.isnan(values).all():
         raise UserError(f"{path}: {name} is all NaN; should hold {kind}s.")

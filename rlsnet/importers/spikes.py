@@ -49,7 +49,7 @@ def _index(names: Names, path: str, spikes: int) -> np.ndarray:
         return np.array([0, spikes], np.int64)  # a struct array of one unit
     if ends is None:
         raise UserError(
-            f"{names.path}: has spike times, but nothing says of which unit; should have spike_clusters [spikes] or"
+            f"{names.path}: has spike times, but nothing says of which unit; expected spike_clusters [spikes] or"
             f" spike_index [units]; it has {names.words()}. Name it with variables.spike_clusters=..."
         )
     ids = names.column("unit")
@@ -96,7 +96,7 @@ def _count(where: str, ids: np.ndarray, rows: int) -> np.ndarray:
         for first in (0, 1):
             if int(ids.min()) >= first and int(ids.max()) == rows - 1 + first:
                 return np.arange(first, rows + first)
-    raise UserError(f"{where}: has {rows} entries, but {len(ids)} units have spikes; should have a column id.")
+    raise UserError(f"{where}: has {rows} entries, but {len(ids)} units have spikes; expected a column id.")
 
 
 def _trials(names: Names, options: Options) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

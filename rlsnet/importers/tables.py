@@ -32,7 +32,7 @@ def reading(path: Path | str) -> Iterator[None]:
     except Exception as error:  # as many kinds as there are ways to be damaged
         first = (str(error).splitlines() or [""])[0].rstrip(".")
         if "allow_pickle" in str(error):
-            raise UserError(f"{path}: holds Python objects, which are never unpickled; should be saved as numbers or texts.") from error
+            raise UserError(f"{path}: holds Python objects, which are never unpickled; expected saved as numbers or texts.") from error
         raise UserError(f"{path}: cannot be read, it is damaged or not what its name says ({first or type(error).__name__}).") from error
 
 
@@ -52,13 +52,13 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
       UserError: no such file, not a table, columns of one name or rows of different lengths.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; should be a table, {', '.join(TABLES)}.")
+        raise UserError(f"{path}: no such file; expected a table, {', '.join(TABLES)}.")
     if path.suffix.lower() in (".parquet", ".pqt"):
         return _read_parquet(path)
     if path.suffix.lower() in (".csv", ".tsv"):
         with reading(path):
             return _read_text(path)
-    raise UserError(f"{path}: should be a table, {', '.join(TABLES)}.")
+    raise UserError(f"{path}: expected a table, {', '.join(TABLES)}.")
 
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
         delimiter = _delimiter(path, first)
         names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         if not any(names):
-            raise UserError(f"{path}: is empty; should be a table with a line of names first.")
+            raise UserError(f"{path}: is empty; expected a table with a line of names first.")
         if _is_data(names):
             names = [str(column) for column in range(len(names))]
             file.seek(0)
@@ -103,7 +103,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
         rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
     for line, row in enumerate(rows, 1):
         if len(row) != len(names):
-            raise UserError(f"{path}: row {line} has {len(row)} cells; should have {len(names)}, as the first line.")
+            raise UserError(f"{path}: row {line} has {len(row)} cells; expected {len(names)}, as the first line.")
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return {name: _column(cell) for name, cell in zip(names, cells, strict=True)}
 
@@ -162,7 +162,7 @@ def check_lengths(where: Path | str, columns: Mapping[str, np.ndarray], expected
     for name, column in columns.items():
         expected = len(column) if expected is None else expected
         if len(column) != expected:
-            raise UserError(f"{where}: {name} has {len(column)} entries; should have {expected}, as the others.")
+            raise UserError(f"{where}: {name} has {len(column)} entries; expected {expected}, as the others.")
 
 
 def trial_columns(where: Path | str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -180,7 +180,7 @@ def trial_columns(where: Path | str, columns: Mapping[str, np.ndarray]) -> dict[
             out[name] = out[found[0]]
     check_lengths(where, out)
     if not out:
-        raise UserError(f"{where}: holds no columns of trials; should have start_time and stop_time in s.")
+        raise UserError(f"{where}: holds no columns of trials; expected start_time and stop_time in s.")
     return out
 
 
@@ -199,7 +199,7 @@ def trials_table(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.
     else:
         path = folder / chosen if (folder / chosen).is_file() else Path(chosen)
         if not path.is_file():
-            raise UserError(f"trials_table={chosen}: no such file, neither here nor in {folder}; should be a table, {', '.join(TABLES)}.")
+            raise UserError(f"trials_table={chosen}: no such file, neither here nor in {folder}; expected a table, {', '.join(TABLES)}.")
     return trial_columns(path, read_table(path)), path
 
 
@@ -207,5 +207,5 @@ def need_trials(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.n
     """(columns, a note) of the trials, or a UserError that says how to give them."""
     found = trials_table(source, chosen)
     if found is None:
-        raise UserError(f"{source}: has no trials; should be given with trials_table=FILE.csv (columns start_time, stop_time in s, ...).")
+        raise UserError(f"{source}: has no trials; expected given with trials_table=FILE.csv (columns start_time, stop_time in s, ...).")
     return found[0], f"trials from {found[1].name}"
