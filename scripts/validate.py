@@ -1,15 +1,16 @@
-"""Runs the tests that record what they see and writes the figures as a table, docs/validation.md.
+"""Runs the tests that record figures and writes them as a table, docs/validation.md, with a summary.
 
-    python scripts/validate.py                           # all but those that need a GPU
-    python scripts/validate.py --without slow witness    # the quick ones alone
-    python scripts/validate.py --gpu                     # also those
+    python scripts/validate.py                              # all but those that need a GPU
+    python scripts/validate.py --without slow simulators    # the quick ones alone
+    python scripts/validate.py --gpu                        # also those
 
-What is left out, or lacks another simulator, is in the table as not run here. Exit status 1 if a test failed.
+Tests that are left out, or need a simulator that is not installed, are in the table as not run here. Exit status 1 if a test failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import json
 import re
@@ -26,35 +27,40 @@ from bench import machine
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "docs" / "validation.md"
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-o", "addopts="]
-NOT_RUN = "not run here"
+NOT_RUN, FAILED = "not run here", "**failed**"
 
 
 class Row(NamedTuple):
     """A line of the table."""
 
-    case: str
-    what: str
+    name: str
+    quantity: str
     expected: str
-    seen: str
+    measured: str
     command: str
+
+    @property
+    def outcome(self) -> str:
+        """NOT_RUN, FAILED, or nothing for a figure."""
+        return next((word for word in (NOT_RUN, FAILED) if self.measured.startswith(word)), "")
 
 
 def recorded(test: ElementTree.Element) -> list[Row]:
     """The rows of one test of a JUnit file."""
     properties = [(p.attrib["name"], p.attrib["value"]) for p in test.iter("property")]
-    command = dict(properties).get("command", "")
-    figures = [json.loads(value) for name, value in properties if name == "witness"]
-    rows = [Row(f["case"], f["what"], f["expected"], f["seen"], command) for f in figures]
+    command = dict(properties).get("command", f"pytest {test.attrib['file']}")
+    figures = [json.loads(value) for name, value in properties if name == "check"]
+    rows = [Row(**figure, command=command) for figure in figures]
     wrong = next((child for child in test if child.tag in ("failure", "error")), None)
     if wrong is None:
         return rows
     reason = wrong.attrib["message"].splitlines()[0].removeprefix("Failed: ")
-    seen = reason if reason.startswith(NOT_RUN) else f"**failed**: {reason}"
-    return [*rows, Row(test.attrib["name"], "", "", seen, command)]
+    measured = reason if reason.startswith(NOT_RUN) else f"{FAILED}: {reason}"
+    return [*rows, Row(test.attrib["name"], "", "", measured, command)]
 
 
 def run(without: list[str]) -> list[Row]:
-    """Runs the tests that have figures, but for those marked as in `without`; their rows."""
+    """Rows of the tests that record figures, run but for those with a marker of `without`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         expression = " and not ".join(["validation", *without])
@@ -76,7 +82,19 @@ def left_out(without: list[str]) -> list[Row]:
 
 def order(row: Row) -> list[tuple[int, str]]:
     """Sorts V2 before V10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", row.case)]
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", row.name)]
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """A table with a line for each file of tests: its topic, and how many figures it has."""
+    lines = ["| tests | topic | figures | failed | not run |", "|---|---|---|---|---|"]
+    outcomes: dict[str, list[str]] = {}
+    for row in rows:
+        outcomes.setdefault(re.findall(r"tests/\S+\.py", row.command)[0], []).append(row.outcome)
+    for path, found in sorted(outcomes.items()):
+        topic = (ast.get_docstring(ast.parse((ROOT / path).read_text())) or "").partition("\n")[0].rstrip(".")
+        lines.append(f"| `{path}` | {topic} | {' | '.join(str(found.count(outcome)) for outcome in ('', FAILED, NOT_RUN))} |")
+    return lines
 
 
 def document(rows: list[Row]) -> str:
@@ -85,17 +103,19 @@ def document(rows: list[Row]) -> str:
     for name in ("brian2", "nest-simulator"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             about[name] = metadata.version(name)
-    count = {word: sum(row.seen.startswith(word) for row in rows) for word in ("**failed**", NOT_RUN)}
+    outcomes = [row.outcome for row in rows]
     lines = [
-        "# What the tests saw",
+        "# Validation report",
         "",
         "Written by `python scripts/validate.py`, not by hand. Expected figures are published ones, closed forms, other simulators or a",
         "plain NumPy program that shares no code with rlsnet (`tests/reference.py`).",
         "",
         f"- {', '.join(f'{key} {value}' for key, value in about.items())}",
-        f"- {len(rows) - sum(count.values())} figures, {count['**failed**']} tests failed, {count[NOT_RUN]} not run here",
+        f"- {outcomes.count('')} figures, {outcomes.count(FAILED)} tests failed, {outcomes.count(NOT_RUN)} not run here",
         "",
-        "| witness | what | expected | seen | command |",
+        *summary(rows),
+        "",
+        "| check | quantity | expected | measured | command |",
         "|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=order):
@@ -107,14 +127,14 @@ def document(rows: list[Row]) -> str:
 def main() -> None:
     """Runs the tests and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--without", nargs="*", choices=("slow", "witness"), default=[], help="markers of tests to leave out")
+    parser.add_argument("--without", nargs="*", choices=("slow", "simulators"), default=[], help="markers of tests to leave out")
     parser.add_argument("--gpu", action="store_true", help="run also the tests that need a GPU")
     options = parser.parse_args()
     without = options.without + ([] if options.gpu else ["gpu"])
     rows = run(without) + left_out(without)
     TABLE.write_text(document(rows))
     print(f"{TABLE.relative_to(ROOT)}: {len(rows)} rows")
-    sys.exit(any(row.seen.startswith("**failed**") for row in rows))
+    sys.exit(any(row.outcome == FAILED for row in rows))
 
 
 if __name__ == "__main__":

@@ -37,20 +37,23 @@ def x64():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks the tests that record figures, so that scripts/validate.py finds them; first, as others then choose by marker."""
+    """Marks the tests that record figures, so that scripts/validate.py finds them; first, because other hooks select by marker."""
     for item in items:
-        if "witness" in getattr(item, "fixturenames", ()):
+        if "record_check" in getattr(item, "fixturenames", ()):
             item.add_marker("validation")
 
 
 @pytest.fixture
-def witness(request, record_property) -> Callable[[str, str, str, str], None]:
-    """witness(case, what, expected, seen): a figure for docs/validation.md. Call it before the assertion, so that a failure shows too."""
-    marker = next((f"-m {name} " for name in ("slow", "witness", "gpu") if request.node.get_closest_marker(name)), "")
+def record_check(request, record_property) -> Callable[[str, str, str, str], None]:
+    """record_check(name, quantity, expected, measured): a row of docs/validation.md.
+
+    Call it before the assertion, so that a failure is recorded too. `measured` is a figure with its unit and error.
+    """
+    marker = next((f"-m {name} " for name in ("slow", "simulators", "gpu") if request.node.get_closest_marker(name)), "")
     record_property("command", f"pytest {marker}{request.node.nodeid.partition('[')[0]}")
 
-    def record(case: str, what: str, expected: str, seen: str) -> None:
-        record_property("witness", json.dumps({"case": case, "what": what, "expected": expected, "seen": seen}))
+    def record(name: str, quantity: str, expected: str, measured: str) -> None:
+        record_property("check", json.dumps({"name": name, "quantity": quantity, "expected": expected, "measured": measured}))
 
     return record
 
@@ -61,7 +64,7 @@ def difference(a, b) -> float:
 
 
 def write_network(path: Path, arrays: dict[str, np.ndarray], group_size: int = 1) -> None:
-    """A network.zarr as somebody else would write it, with zarr alone."""
+    """A network.zarr as another program would write it, with zarr alone."""
     root = zarr.create_group(str(path), attributes={"format": "rlsnet-network", "version": 1})
     for name, values in arrays.items():
         root[name] = np.asarray(values)

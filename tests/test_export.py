@@ -385,9 +385,9 @@ EXACT = {
 }
 
 
-@pytest.mark.witness
+@pytest.mark.simulators
 @pytest.mark.parametrize("case", EXACT)
-def test_brian2_makes_the_same_spikes(tmp_path, witness, case):
+def test_brian2_makes_the_same_spikes(tmp_path, record_check, case):
     if case == "trained lif":
         run = tmp_path / "run"
         for command in (["train", *SMALL, *EXACT[case], "hydra.run.dir=run", "train.iterations=4"], ["test", "run=run", "progress=off"]):
@@ -396,19 +396,19 @@ def test_brian2_makes_the_same_spikes(tmp_path, witness, case):
         run = simulate(tmp_path, *EXACT[case])
     ours, theirs = spikes_of_test(run, 2), spikes_of_script(run_script(run, "brian2", 2), 2)
     what = f"rlsnet export to=brian2, {case}: 120 neurons, 2 conditions, 2 trials of 260 ms, float64"
-    witness("V12 exported to Brian2", what, "the same spikes", f"{len(ours)} spikes, {len(ours ^ theirs)} differ")
+    record_check("V12 exported to Brian2", what, "the same spikes", f"{len(ours)} spikes, {len(ours ^ theirs)} differ")
     assert ours == theirs and len(ours) > 150
 
 
-@pytest.mark.witness
+@pytest.mark.simulators
 @pytest.mark.parametrize("model", ["lif", "glif1"])
-def test_nest_makes_the_same_spikes_without_synapses(tmp_path, witness, model):
+def test_nest_makes_the_same_spikes_without_synapses(tmp_path, record_check, model):
     more = ["neuron.rest=0.1"] if model == "glif1" else []
     alone = ["static.out_degree=0", "plastic.strength=0", "network.bias=[1.6,1.3]", "neuron.refractory=[0.5,2]", "neuron.tau_m=[9,14]"]
     run = simulate(tmp_path, f"neuron={model}", *alone, *more)
     ours, theirs = spikes_of_test(run, 2), spikes_of_script(run_script(run, "nest", 2), 2)
     what = f"rlsnet export to=nest, {model}: 120 neurons that only get bias and stimulus, 2 conditions, 2 trials of 260 ms, float64"
-    witness("V13 exported to NEST", what, "the same spikes", f"{len(ours)} spikes, {len(ours ^ theirs)} differ")
+    record_check("V13 exported to NEST", what, "the same spikes", f"{len(ours)} spikes, {len(ours ^ theirs)} differ")
     assert ours == theirs and len(ours) > 1000
 
 
@@ -433,9 +433,9 @@ def trial_rates(spikes: set[tuple[int, int, int]], excitatory: np.ndarray, trial
     return np.stack(counts) / 60 / 0.2
 
 
-@pytest.mark.witness
+@pytest.mark.simulators
 @pytest.mark.parametrize("case", RATES)
-def test_rates_agree(tmp_path, witness, case):
+def test_rates_agree(tmp_path, record_check, case):
     trials = 12
     run = simulate(tmp_path, *RATES[case], trials=trials)
     excitatory = zarr.open_group(str(run / "network.zarr"), mode="r")["neuron/excitatory"][...]
@@ -447,5 +447,5 @@ def test_rates_agree(tmp_path, witness, case):
         what = f"rlsnet export to={tool}, {case}: mean rates of 120 neurons, {2 * trials} trials of 200 ms"
         rates = [f"{a:.2f} and {b:.2f} Hz" for a, b in zip(ours.mean(axis=1), theirs.mean(axis=1), strict=True)]
         seen = f"rlsnet and {tool}: {rates[0]} excitatory, {rates[1]} inhibitory; {z[0]:+.1f} and {z[1]:+.1f} standard errors"
-        witness(f"V13 exported to {tool}", what, "within 3.5 standard errors", seen)
+        record_check(f"V13 exported to {tool}", what, "within 3.5 standard errors", seen)
         assert (np.abs(z) < 3.5).all() and ours.mean(axis=1).min() > 1

@@ -66,7 +66,7 @@ def run(settings, current, v0):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
-def test_glif_equals_the_numpy_transcription(x64, model, refractory, witness):
+def test_glif_equals_the_numpy_transcription(x64, model, refractory, record_check):
     """Random currents, 20 neurons, 3000 steps: the same spikes, and the state to 1e-12."""
     settings = compose(f"neuron={model}", f"neuron.refractory={refractory}", "neuron.rest=-0.1").neuron
     random = np.random.default_rng(0)
@@ -87,10 +87,12 @@ def test_glif_equals_the_numpy_transcription(x64, model, refractory, witness):
     errors = [np.abs(np.asarray(one) - other).max() for one, other in zip(ours, (v, I1, I2, ts, tv), strict=True) if one is not None]
     assert max(errors) < 1e-12
     what = f"NumPy float64 transcription, 20 neurons, 300 ms, refractory {refractory:g} ms"
-    witness(model.upper(), what, "the same spikes, state to 1e-12", f"{expected.sum()} spikes, none different; state {max(errors):.0e}")
+    record_check(
+        model.upper(), what, "the same spikes, state to 1e-12", f"{expected.sum()} spikes, none different; state {max(errors):.0e}"
+    )
 
 
-def test_glif1_interval_is_that_of_its_closed_form(x64, witness):
+def test_glif1_interval_is_that_of_its_closed_form(x64, record_check):
     """mu = 1.5 above a rest of 0.2, from 0.1 to 1: the first n with 1.7 - 1.6*0.99^n > 1, then the refractory steps."""
     settings = compose("neuron=glif1", "neuron.rest=0.2", "neuron.reset=0.1", "neuron.refractory=0.5").neuron
     spikes, _ = run(settings, np.full((2000, 1), 1.5), np.array([0.1]))
@@ -98,10 +100,10 @@ def test_glif1_interval_is_that_of_its_closed_form(x64, witness):
     found = np.flatnonzero(spikes[:, 0])
     np.testing.assert_array_equal(np.diff(found), n + 5)
     assert found[0] == n - 1
-    witness("GLIF1", "closed form: steps between spikes at constant current", str(n + 5), str(set(np.diff(found).tolist())))
+    record_check("GLIF1", "closed form: steps between spikes at constant current", str(n + 5), str(set(np.diff(found).tolist())))
 
 
-def test_raised_threshold_decays_and_adds_up(x64, witness):
+def test_raised_threshold_decays_and_adds_up(x64, record_check):
     """After k spikes Theta_s = jump * sum of (1 - dt/tau)^(steps since each); exactly so without refractoriness."""
     settings = compose("neuron=glif2", "neuron.refractory=0").neuron
     spikes, state = run(settings, np.full((1000, 1), 4.0), np.zeros(1))
@@ -109,10 +111,10 @@ def test_raised_threshold_decays_and_adds_up(x64, witness):
     expected = 0.2 * np.sum((1 - DT / 50) ** since)
     assert len(since) > 5
     np.testing.assert_allclose(state.raised[0], expected, rtol=1e-12)
-    witness("GLIF2", "closed form: Theta_s as a sum over spikes", f"{expected:.9f}", f"{state.raised[0]:.9f}")
+    record_check("GLIF2", "closed form: Theta_s as a sum over spikes", f"{expected:.9f}", f"{state.raised[0]:.9f}")
 
 
-def test_after_spike_currents_decay_and_add_up(x64, witness):
+def test_after_spike_currents_decay_and_add_up(x64, record_check):
     settings = compose("neuron=glif3", "neuron.refractory=0", "neuron.asc_keep_2=0.5").neuron
     spikes, state = run(settings, np.full((1000, 1), 2.5), np.zeros(1))
     at = np.flatnonzero(spikes[:, 0])
@@ -121,15 +123,17 @@ def test_after_spike_currents_decay_and_add_up(x64, witness):
     halved = 0.5 ** np.arange(len(at))[::-1]
     expected = -0.05 * np.sum(halved * (1 - DT / 100) ** (999 - at))
     np.testing.assert_allclose(state.currents[1][0], expected, rtol=1e-12)
-    witness("GLIF3", "closed form: I_2 as a sum over spikes, each halved by the next", f"{expected:.9f}", f"{state.currents[1][0]:.9f}")
+    record_check(
+        "GLIF3", "closed form: I_2 as a sum over spikes, each halved by the next", f"{expected:.9f}", f"{state.currents[1][0]:.9f}"
+    )
 
 
-def test_threshold_follows_a_constant_voltage(x64, witness):
+def test_threshold_follows_a_constant_voltage(x64, record_check):
     """Below threshold at v - E_L = 0.4: Theta_v -> a_v*0.4/b_v."""
     spikes, state = run(compose("neuron=glif5").neuron, np.full((20000, 1), 0.4), np.full(1, 0.4))
     assert not spikes.any()
     np.testing.assert_allclose(state.followed[0], 0.005 * 0.4 * 50, rtol=1e-9)
-    witness("GLIF5", "closed form: Theta_v at constant voltage", "0.100000000", f"{state.followed[0]:.9f}")
+    record_check("GLIF5", "closed form: Theta_v at constant voltage", "0.100000000", f"{state.followed[0]:.9f}")
 
 
 def interval(tau, threshold, reset, refractory):

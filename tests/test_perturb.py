@@ -22,7 +22,7 @@ START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
 
 
 @pytest.mark.parametrize(("kind", "kernels", "outside"), [("silence", "wide", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3)])
-def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, witness, kind, kernels, outside):
+def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, record_check, kind, kernels, outside):
     """Spikes, and the weights that learning makes of them, so that what a clamped neuron sends has arrived."""
     arrays = small_network(5)
     feedforward = ["feedforward=ou", f"feedforward.n_neurons={outside}", "feedforward.mean=200"] if outside else []
@@ -59,7 +59,7 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
     got = wiring.from_groups(np.asarray(learner.w), 60)
     total = float(outcome.rate) * 60 * 0.13
     seen = f"{total:.6f} spikes and {spikes.sum()}, {unperturbed.sum()} without; w differs by {difference(got, w):.1e}"
-    witness(
+    record_check(
         f"perturbed trial, {kind}, {kernels}", f"a trial with learning, 60 and {outside} neurons, float64", "plain NumPy, w to 1e-9", seen
     )
     assert total == pytest.approx(spikes.sum(), rel=1e-12) and spikes.sum() != unperturbed.sum()
@@ -100,7 +100,7 @@ def spikes_of(group):
     ("clamp", "wide", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
     ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
 ])  # fmt: skip
-def test_nothing_differs_before_the_start(tmp_path, witness, kind, kernels, extra):
+def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels, extra):
     """Spikes, and currents of whole bins, to the bit; from the start on the perturbed do as they are told, and others feel it."""
     test, perturbed = simulated(tmp_path, f"perturb={kind}", f"engine.kernels={kernels}", "perturb.neurons=[exc,200:220]", *extra)
     (trial, step, neuron), (trial_, step_, neuron_) = spikes_of(test), spikes_of(perturbed)
@@ -118,25 +118,29 @@ def test_nothing_differs_before_the_start(tmp_path, witness, kind, kernels, extr
     mine = int(np.sum(inside_ & who[neuron_]))
     theirs = [np.bincount(n[i & ~who[n]], minlength=300) for n, i in ((neuron, inside), (neuron_, inside_))]
     seen = f"{before.sum()} spikes before equal; then {mine} of the perturbed, {np.sum(inside & who[neuron])} without"
-    witness(f"perturbation, {kind}, {kernels}", "spikes before the start, and of the perturbed in the window", "the same to the bit", seen)
+    record_check(
+        f"perturbation, {kind}, {kernels}", "spikes before the start, and of the perturbed in the window", "the same to the bit", seen
+    )
     assert (mine == 0) == (kind == "silence")
     assert np.any(theirs[0] != theirs[1])
     after = step_ > 7400
     assert np.any(who[neuron_[after]])  # and they are back afterwards
 
 
-def test_excited_beyond_measure_they_fire_at_the_refractory_limit(tmp_path, witness):
+def test_excited_beyond_measure_they_fire_at_the_refractory_limit(tmp_path, record_check):
     """One spike each refractory period and the step in which the threshold is crossed."""
     _, perturbed = simulated(tmp_path, "perturb=excite", "perturb.strength=1000", "neuron.refractory=2.0", "perturb.neurons=inh")
     _, step, neuron = spikes_of(perturbed)
     inside = (step >= 5123) & (step < 7337) & (neuron >= 150)
     rates = np.bincount(neuron[inside], minlength=300)[150:] / (2 * 0.2214)
     expected = 1000 / (2.0 + 0.1)
-    witness("excite", "rate at 1000 thresholds, refractory period 2 ms", f"{expected:.1f} Hz", f"{rates.min():.1f} to {rates.max():.1f} Hz")
+    record_check(
+        "excite", "rate at 1000 thresholds, refractory period 2 ms", f"{expected:.1f} Hz", f"{rates.min():.1f} to {rates.max():.1f} Hz"
+    )
     np.testing.assert_allclose(rates, expected, atol=1 / 0.2214)
 
 
-def test_clamped_neurons_are_poisson(tmp_path, witness):
+def test_clamped_neurons_are_poisson(tmp_path, record_check):
     """Counts in the window have the binomial mean and variance, spikes no memory, trials nothing in common; all kernels agree."""
     results = {}
     for kernels in {KERNELS[0], KERNELS[-1]}:
@@ -155,7 +159,7 @@ def test_clamped_neurons_are_poisson(tmp_path, witness):
     lags = [np.mean((spikes[:, lag:] - p) * (spikes[:, :-lag] - p)) / p for lag in (1, 2, 7)]
     between = np.corrcoef(z)[~np.eye(6, dtype=bool)]  # of trials: were they the same, this would be 1
     seen = f"mean {counts.mean():.2f}, variance {counts.var():.2f}, autocorrelation {np.abs(lags).max():.1e}"
-    witness("clamp", "spikes of 250 neurons at 200 Hz in 221.4 ms, 6 trials", f"{2214 * p:.2f}, {sd**2:.2f}, 0", seen)
+    record_check("clamp", "spikes of 250 neurons at 200 Hz in 221.4 ms, 6 trials", f"{2214 * p:.2f}, {sd**2:.2f}, 0", seen)
     assert abs(z.mean()) < 4 / np.sqrt(z.size) and abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
     assert np.abs(lags).max() < 4 / np.sqrt(spikes.size)
     assert np.abs(between).max() < 4.5 / np.sqrt(250)

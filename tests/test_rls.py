@@ -79,7 +79,7 @@ def run(form, spikes, arrived, y, w0, dtype, gain="textbook", extra=()):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-11), (jnp.float32, 3e-5)])
-def test_v8_is_ridge_regression(x64, witness, form, dtype, tolerance):
+def test_v8_is_ridge_regression(x64, record_check, form, dtype, tolerance):
     """After 10,000 updates in 100 trials."""
     spikes, arrived, y, w0 = problem()
     learner = run(form, spikes, arrived, y, w0, dtype)
@@ -91,7 +91,7 @@ def test_v8_is_ridge_regression(x64, witness, form, dtype, tolerance):
         errors.append([difference(a, b) / np.abs(b).max() for a, b in zip((learner.w[g], learner.P[g]), truth, strict=True)])
     w_error, P_error = np.max(errors, axis=0)
     what = f"w and P after 10,000 updates in 100 trials, {jnp.dtype(dtype).name}, groups of {S}"
-    witness(f"V8 ridge regression, {' '.join(form)}", what, f"relative error < {tolerance}", f"w {w_error:.1e}, P {P_error:.1e}")
+    record_check(f"V8 ridge regression, {' '.join(form)}", what, f"relative error < {tolerance}", f"w {w_error:.1e}, P {P_error:.1e}")
     assert w_error < tolerance and P_error < tolerance
 
 
@@ -106,17 +106,17 @@ def test_P_is_whole_after_any_number_of_points(x64, form, points):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_P_stays_symmetric_to_the_last_bit_and_positive(witness, form):
+def test_P_stays_symmetric_to_the_last_bit_and_positive(record_check, form):
     P = np.asarray(run(form, *problem(30), jnp.float32).P)
     least = np.linalg.eigvalsh(P.astype(np.float64)).min()
     seen = f"asymmetry {difference(P, P.transpose(0, 2, 1)):.0f}, least eigenvalue {least:.2e}"
-    witness(f"P, {' '.join(form)}", "after 3000 updates, float32", "symmetric to the bit, positive definite", seen)
+    record_check(f"P, {' '.join(form)}", "after 3000 updates, float32", "symmetric to the bit, positive definite", seen)
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
     assert least > 0
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_other_gain_drops_the_denominator(witness, form):
+def test_the_other_gain_drops_the_denominator(record_check, form):
     spikes, arrived, y, w0 = problem(1, 1)
     textbook, other = (run(form, spikes, arrived, y, w0, jnp.float32, gain) for gain in ("textbook", "tsn_head"))
     np.testing.assert_array_equal(textbook.P, other.P)
@@ -124,13 +124,13 @@ def test_the_other_gain_drops_the_denominator(witness, form):
     x, e = arrived[0, 0][pre[2]], w0[2].T @ arrived[0, 0][pre[2]] - y[0, 0, 2 * S : 3 * S]
     k = np.linalg.inv(0.8 * np.eye(L) + 0.05 * (sign[:, None] == sign[None, :])) @ x
     seen = np.abs(other.w[2] / (w0[2] - np.outer(k, e)) - 1).max()
-    witness(f"gain tsn_head, {' '.join(form)}", "w after one update, float32", "w - e*k to 1e-5 relative", f"largest error {seen:.1e}")
+    record_check(f"gain tsn_head, {' '.join(form)}", "w after one update, float32", "w - e*k to 1e-5 relative", f"largest error {seen:.1e}")
     np.testing.assert_allclose(other.w[2], w0[2] - np.outer(k, e), rtol=1e-5)
     np.testing.assert_allclose(textbook.w[2], w0[2] - np.outer(k, e) / (1 + x @ k), rtol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", [2, 6, 14, 16, 22, 58, 128])
-def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, witness, inputs):
+def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, record_check, inputs):
     """Vectors of 16 and 8 numbers, their rests, and groups that end within a range of a thread; neighbours stay untouched."""
     config = compose("network.n_neurons=150", "static.out_degree=0", f"plastic.n_inputs={inputs}", "plastic.group_size=4",
                      "engine.precision=float64")  # fmt: skip
@@ -151,7 +151,7 @@ def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, witness, 
     for (kernels, method), learner in zip(FORMS[1:], results[1:], strict=True):
         seen = f"w differs by {difference(learner.w, results[0].w):.1e}, P by {difference(learner.P, results[0].P):.1e}"
         what = f"20 updates of 150 neurons with L = {inputs}, float64"
-        witness(f"updates agree, xla dense and {kernels} {method}", what, "w to 1e-12, P to 1e-13", seen)
+        record_check(f"updates agree, xla dense and {kernels} {method}", what, "w to 1e-12, P to 1e-13", seen)
         np.testing.assert_allclose(learner.P, results[0].P, rtol=0, atol=1e-13)
         np.testing.assert_allclose(learner.w, results[0].w, rtol=0, atol=1e-12)
     assert np.abs(np.asarray(results[0].w - start.w)).max() > 0.01
@@ -176,7 +176,7 @@ def dense(config, net, learner, r, lack):
     return rls.learn(config.rls, "xla", net, learner, None, DECAY, r, jnp.zeros(r.shape, jnp.int32), lack)[0]
 
 
-def test_groups_learn_as_their_neurons_would_alone(witness):
+def test_groups_learn_as_their_neurons_would_alone(record_check):
     """S neurons that share inputs, in one group or each with its own P, learn the same weights."""
     shared = compose("network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", "plastic.group_size=7")
     net, weight, _ = network.build(shared)
@@ -189,7 +189,7 @@ def test_groups_learn_as_their_neurons_would_alone(witness):
         learners = [dense(shared, n, learner, r, u - target) for n, learner in zip((net, alone), learners, strict=True)]
     grouped, single = (wiring.from_groups(np.asarray(x.w), 60) for x in learners)
     what, seen = "weights of 60 neurons after 50 updates, float32", f"largest difference {difference(grouped, single):.1e}"
-    witness("groups of 7 learn as their neurons alone", what, "equal to 2e-5", seen)
+    record_check("groups of 7 learn as their neurons alone", what, "equal to 2e-5", seen)
     np.testing.assert_allclose(grouped, single, rtol=2e-5, atol=2e-5)
     assert not np.any(np.asarray(learners[0].w)[-1, :, 60 % 7 :])  # what fills up the last group stays zero
     assert np.abs(single - weight).max() > 0.1

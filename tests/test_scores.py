@@ -42,7 +42,7 @@ def correlations(x, y):
     return np.array([np.corrcoef(a, b)[0, 1] for a, b in zip((W @ x).T, (W @ y).T, strict=True)])
 
 
-def test_the_ceiling_is_the_correlation_of_the_true_rate_with_the_data(truth, witness):
+def test_the_ceiling_is_the_correlation_of_the_true_rate_with_the_data(truth, record_check):
     """Estimated from the halves alone, against half the trials and against all."""
     odd, even = observed(truth, 40, 1), observed(truth, 40, 2)
     against_half = scores.rate_scores(TRIAL, counts_of(truth), 2, odd, even, (odd, even))
@@ -53,7 +53,7 @@ def test_the_ceiling_is_the_correlation_of_the_true_rate_with_the_data(truth, wi
         error = got["noise_ceiling"] - true
         together = np.corrcoef(got["noise_ceiling"], true)[0, 1]
         seen = f"{got['noise_ceiling'].mean():.4f} and {true.mean():.4f}, correlated {together:.3f} over units"
-        witness("noise ceiling", f"mean over {N} Poisson units, and correlation of their true rate with {what} trials", "equal", seen)
+        record_check("noise ceiling", f"mean over {N} Poisson units, and correlation of their true rate with {what} trials", "equal", seen)
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(N) + 0.002
         assert together > 0.8
         np.testing.assert_allclose(got["heldout_correlation" if data is even else "rate_correlation"], true, rtol=1e-9)
@@ -63,7 +63,7 @@ def test_the_ceiling_is_the_correlation_of_the_true_rate_with_the_data(truth, wi
 
 
 @pytest.mark.parametrize("heldout", [True, False])
-def test_a_perfect_model_reaches_the_ceiling_and_explains_all_of_the_signal(truth, witness, heldout):
+def test_a_perfect_model_reaches_the_ceiling_and_explains_all_of_the_signal(truth, record_check, heldout):
     """Also one that is known from 10 trials only, as then its own noise is allowed for; the mean alone explains nothing of it."""
     odd, even = observed(truth, 40, 3), observed(truth, 40, 4)
     data = (odd, even) if heldout else ((odd + even) / 2, None)
@@ -77,7 +77,7 @@ def test_a_perfect_model_reaches_the_ceiling_and_explains_all_of_the_signal(trut
     ):
         got = scores.rate_scores(TRIAL, counts, trials, *data, (odd, even))
         signal, error = got["signal_explained"], np.nanstd(got["signal_explained"]) / np.sqrt(N)
-        witness(
+        record_check(
             "signal explained", f"mean over {N} Poisson units of {name}, held out: {heldout}", f"{expected}", f"{np.nanmean(signal):.3f}"
         )
         assert abs(np.nanmean(signal) - expected) < 4 * error + 0.02
@@ -87,7 +87,7 @@ def test_a_perfect_model_reaches_the_ceiling_and_explains_all_of_the_signal(trut
             continue
         reached = got["heldout_correlation" if heldout else "rate_correlation"]
         limit = got["noise_ceiling"] * got["model_ceiling"]
-        witness("a perfect model's correlation", f"{name}, held out: {heldout}", f"{limit.mean():.4f}", f"{reached.mean():.4f}")
+        record_check("a perfect model's correlation", f"{name}, held out: {heldout}", f"{limit.mean():.4f}", f"{reached.mean():.4f}")
         assert reached.mean() == pytest.approx(limit.mean(), abs=0.005 if trials == 2 else 0.02)  # from few trials, estimated low
         own = correlations(counts.sum(axis=0), truth)
         assert got["model_ceiling"].mean() == pytest.approx(own.mean(), abs=0.02)

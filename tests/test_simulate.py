@@ -29,7 +29,7 @@ def spikes_of(dynamics, net, keys, steps, w=None, start=None):
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
-def test_v7_interval_is_exact(witness, refractory):
+def test_v7_interval_is_exact(record_check, refractory):
     """From reset to threshold at mu = 1.5 takes the first n with 1.5*(1 - 0.99^n) > 1, that is 110 steps."""
     config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", f"neuron.refractory={refractory}")
     net, _, _ = network.build(config)
@@ -39,11 +39,11 @@ def test_v7_interval_is_exact(witness, refractory):
     own = step[neuron == 17]
     what, intervals = f"mu 1.5, no noise, refractory {refractory} ms", ", ".join(map(str, np.unique(np.diff(own))))
     seen = f"step {own[0] + 1}, then after {intervals} steps, {len(own)} spikes"
-    witness("V7 interval between spikes", what, f"step 110, then after {interval} steps, exactly", seen)
+    record_check("V7 interval between spikes", what, f"step 110, then after {interval} steps, exactly", seen)
     np.testing.assert_array_equal(own, np.arange(109, 1000, interval))
 
 
-def test_v4_default_network_in_balance(witness):
+def test_v4_default_network_in_balance(record_check):
     """Rates, mean currents, their temporal s.d. and the irregularity of the static network (TSN and NEST agree on the rates)."""
     config = compose()
     net, _, _ = network.build(config)
@@ -58,11 +58,11 @@ def test_v4_default_network_in_balance(witness):
         ("temporal s.d. of the current after 1 s", "", sd, exc, 0.4715, 0.005),
     ):
         seen = values[who].mean()
-        witness("V4 static default network", what, f"{expected}{unit} +- {tolerance}", f"{seen:.4f}{unit} ({seen - expected:+.4f})")
+        record_check("V4 static default network", what, f"{expected}{unit} +- {tolerance}", f"{seen:.4f}{unit} ({seen - expected:+.4f})")
         assert seen == pytest.approx(expected, abs=tolerance)
 
 
-def test_v4_spiking_is_irregular(witness):
+def test_v4_spiking_is_irregular(record_check):
     """Mean CV of the intervals between spikes in one trial of 2 s, over neurons with three spikes or more."""
     config = compose()
     net, _, _ = network.build(config)
@@ -71,13 +71,15 @@ def test_v4_spiking_is_irregular(witness):
     trains = np.split(step[order], np.cumsum(np.bincount(neuron, minlength=4096))[:-1])
     intervals = [np.diff(train) for train in trains if len(train) >= 3]
     seen = np.mean([i.std() / i.mean() for i in intervals])
-    witness("V4 static default network", "CV of the intervals between spikes, 2 s", "0.776 +- 0.03", f"{seen:.3f} ({seen - 0.776:+.3f})")
+    record_check(
+        "V4 static default network", "CV of the intervals between spikes, 2 s", "0.776 +- 0.03", f"{seen:.3f} ({seen - 0.776:+.3f})"
+    )
     assert seen == pytest.approx(0.776, abs=0.03)
 
 
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("own", [False, True])
-def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witness, size, own):
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, record_check, size, own):
     arrays = small_network(2, group_size=size)
     if own:  # time constants of each neuron's own
         arrays["neuron/tau_plas"] = np.random.default_rng(2).uniform(30, 200, 60)
@@ -97,13 +99,13 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, witn
         error = max(error, difference(state.synapses[2], expected))
         active += int(np.any(np.asarray(state.synapses[2]) != 0))
     what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}{', each tau_plas its own' * own}"
-    witness("V9 plastic current", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    record_check("V9 plastic current", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12 and active > 200
 
 
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
-def test_delivery_is_a_matrix_product(x64, tmp_path, witness, n, size, kind):
+def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
@@ -134,7 +136,7 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, witness, n, size, kind):
         np.testing.assert_array_equal(early.n_spikes, spiked)
         assert not np.any(np.asarray(early.spiked))
     what = f"{n} neurons in groups of {size}; 0, 3, 50 and 100 % of them spike; float64"
-    witness(f"delivery is a matrix product, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    record_check(f"delivery is a matrix product, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12
 
 
@@ -149,7 +151,7 @@ def test_who_spikes_is_reset_and_waits():
 
 @pytest.mark.parametrize("kind", KERNELS[1:])
 @pytest.mark.parametrize("size", [1, 16])
-def test_all_kernels_make_the_same_spikes(monkeypatch, witness, kind, size):
+def test_all_kernels_make_the_same_spikes(monkeypatch, record_check, kind, size):
     """Float32, a static network with plastic synapses, and in wide kernels more spikes than there is room for, now and then."""
     monkeypatch.setattr(spikes, "room", lambda n: 2)
     counts = []
@@ -163,7 +165,7 @@ def test_all_kernels_make_the_same_spikes(monkeypatch, witness, kind, size):
         np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
     one, other = (set(zip(step.tolist(), neuron.tolist(), strict=True)) for step, neuron in counts)
     what, seen = f"2003 steps of `tiny`, float32, groups of {size}", f"{len(one)} spikes, {len(one ^ other)} differ"
-    witness(f"kernels agree, xla and {kind}", what, "the same spikes", seen)
+    record_check(f"kernels agree, xla and {kind}", what, "the same spikes", seen)
     np.testing.assert_array_equal(*counts)
 
 
@@ -239,7 +241,7 @@ def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions(
     assert not np.array_equal(v[0], v[1])
 
 
-def test_the_stimulus_is_an_ornstein_uhlenbeck_process(witness):
+def test_the_stimulus_is_an_ornstein_uhlenbeck_process(record_check):
     """Its s.d. after 10 time constants is sigma*sqrt(tau/2), its correlation over one time constant 1/e."""
     config = compose("network.n_neurons=20000", "static.out_degree=0", "plastic.n_inputs=2", "trial.stim_on=100", "trial.stim_off=320")
     net, _, _ = network.build(config)
@@ -251,7 +253,7 @@ def test_the_stimulus_is_an_ornstein_uhlenbeck_process(witness):
     a, b = np.asarray(first.stimulus), np.asarray(later(first).stimulus)
     sd, correlation = a.std(), np.corrcoef(a, b)[0, 1]
     expected = f"{0.2 * np.sqrt(10):.4f} +- 2 %, {np.exp(-1):.4f} +- 0.02"
-    witness("stimulus", "s.d. after 10 tau, correlation over one tau, 20,000 neurons", expected, f"{sd:.4f}, {correlation:.4f}")
+    record_check("stimulus", "s.d. after 10 tau, correlation over one tau, 20,000 neurons", expected, f"{sd:.4f}, {correlation:.4f}")
     assert sd == pytest.approx(0.2 * np.sqrt(10), rel=0.02)
     assert correlation == pytest.approx(np.exp(-1), abs=0.02)
 
@@ -263,7 +265,7 @@ def test_before_learning_stops_one_step_short_of_the_stimulus_end():
     assert int(state.i) == 1999 and not np.any(np.asarray(state.u_sum))
 
 
-def test_noise_as_a_current(x64, witness):
+def test_noise_as_a_current(x64, record_check):
     """The free membrane's s.d. is sigma/sqrt(2) either way, and RLS finds the noise of the last step in u_bal."""
     sds = {}
     for kind in ("voltage", "current"):
@@ -286,12 +288,14 @@ def test_noise_as_a_current(x64, witness):
     # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m for a kick before the leak
     expected = np.array([0.5, 1.0]) / np.sqrt(2) / np.sqrt(1 - 0.005)
     what = "s.d. of free membranes with sigma 0.5 and 1"
-    witness("noise as current", what, f"{expected[0]:.3f}, {expected[1]:.3f} to 7 %", f"{sds['current'][0]:.3f}, {sds['current'][1]:.3f}")
+    record_check(
+        "noise as current", what, f"{expected[0]:.3f}, {expected[1]:.3f} to 7 %", f"{sds['current'][0]:.3f}, {sds['current'][1]:.3f}"
+    )
     np.testing.assert_allclose(sds["current"], expected, rtol=0.07)
     np.testing.assert_allclose(sds["voltage"], 0.99 * expected, rtol=0.07)
 
 
-def test_feedforward_neurons_fire_at_their_rates(x64, witness):
+def test_feedforward_neurons_fire_at_their_rates(x64, record_check):
     """Ornstein-Uhlenbeck rates: mean, s.d. sigma*sqrt(tau/2); nobody before stim_off; the same rates in every trial, other spikes."""
     config = compose("network.n_neurons=20", "static.out_degree=0", "plastic.n_inputs=2", "feedforward=ou", "feedforward.n_neurons=1500",
                      "feedforward.mean=40", "feedforward.tau=20", "feedforward.sigma=2", "trial.stim_on=10", "trial.stim_off=20",
@@ -314,7 +318,7 @@ def test_feedforward_neurons_fire_at_their_rates(x64, witness):
     np.testing.assert_array_equal(rates, again)
     assert np.any(counts != others) and counts[0].sum() < 1500 * 40 * 0.005 * 1.3
     mean, sd, fired = rates[20:].mean(), rates[20:].std(), counts[-1].sum() / 1500 / 0.5
-    witness("feed-forward rates", "mean and s.d. of rates (Hz), spikes of 1500 neurons in 500 ms", "40, 6.32, 40 to 3 %",
+    record_check("feed-forward rates", "mean and s.d. of rates (Hz), spikes of 1500 neurons in 500 ms", "40, 6.32, 40 to 3 %",
             f"{mean:.2f}, {sd:.2f}, {fired:.2f}")  # fmt: skip
     np.testing.assert_allclose([mean, sd, fired], [40, 2 * np.sqrt(10), 40], rtol=0.03)
 

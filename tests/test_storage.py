@@ -27,7 +27,7 @@ def decoded(learner, rls_config):
 @pytest.mark.parametrize("form", DEFERRED)
 @pytest.mark.parametrize("kept", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
-def test_each_storage_against_ridge_regression(x64, witness, kept, precision, form):
+def test_each_storage_against_ridge_regression(x64, record_check, kept, precision, form):
     """After 1000 updates in 10 trials, sums in float32; and P is symmetric to the bit."""
     spikes, arrived, y, w0 = problem(10)
     extra = (f"rls.storage={kept}", f"rls.precision={precision}")
@@ -41,26 +41,28 @@ def test_each_storage_against_ridge_regression(x64, witness, kept, precision, fo
         off.append((difference(learner.w[g], w_true) / np.abs(w_true).max(), difference(P[g], P_true) / np.abs(P_true).max()))
     w_off, P_off = np.max(off, axis=0)
     what = f"ridge regression in float64 after 1000 updates, L = {L}, {' '.join(form)}, sums in float32"
-    witness(f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}")
+    record_check(
+        f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}"
+    )
     assert w_off < FEW_BITS[precision]
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
 
 
 @pytest.mark.parametrize("method", ["dense", "deferred"])
-def test_packed_is_full(x64, witness, method):
+def test_packed_is_full(x64, record_check, method):
     spikes, arrived, y, w0 = problem(5)
     full = run(("xla", method), spikes, arrived, y, w0, jnp.float64)
     packed = run(("xla", method), spikes, arrived, y, w0, jnp.float64, extra=("rls.storage=packed",))
     P = decoded(packed, compose("rls.storage=packed", "engine.precision=float64").rls)
     seen = f"w differs by {difference(packed.w, full.w):.1e}, P by {difference(P, full.P):.1e}"
-    witness(f"packed P = full P, {method}", "500 updates in float64", "1e-13", seen)
+    record_check(f"packed P = full P, {method}", "500 updates in float64", "1e-13", seen)
     assert packed.P.numbers.shape == (L // S, L * (L + 1) // 2)
     np.testing.assert_allclose(packed.w, full.w, rtol=0, atol=1e-13)
     np.testing.assert_allclose(P, full.P, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("window", [7, 40])
-def test_window_is_the_gain_of_the_last_updates(x64, witness, window):
+def test_window_is_the_gain_of_the_last_updates(x64, record_check, window):
     """P = inv(A_0 + sum of the last x x^T), formed anew in NumPy for every update of one group."""
     spikes, arrived, y, w0 = problem(2, 60)
     extra = ("rls.storage=window", f"rls.window={window}")
@@ -73,7 +75,7 @@ def test_window_is_the_gain_of_the_last_updates(x64, witness, window):
         past = x[max(0, m - window) : m]
         k = np.linalg.solve(A + past.T @ past, x[m])
         w -= np.outer(k / (1 + x[m] @ k), x[m] @ w - wanted[m])
-    witness(
+    record_check(
         f"window of {window} updates",
         "P formed anew in NumPy, 120 updates, float64",
         "1e-11",
@@ -93,7 +95,7 @@ def test_int16_rounds_by_half_a_step(x64):
 
 
 @pytest.mark.parametrize("form", [("xla", "dense"), *DEFERRED])
-def test_forgetting_is_weighted_ridge_regression(x64, witness, form):
+def test_forgetting_is_weighted_ridge_regression(x64, record_check, form):
     """P = inv(f^T A_0 + sum of f^(T-t) x x^T), w the least squares of what is still remembered; with strong forgetting, in float32."""
     f, (spikes, arrived, y, w0) = 0.9, problem(10)
     learner = run(form, spikes, arrived, y, w0, jnp.float32, extra=(f"rls.forgetting={f}",))
@@ -107,7 +109,7 @@ def test_forgetting_is_weighted_ridge_regression(x64, witness, form):
         w = np.linalg.solve(A0 + own.T @ (age[:, None] * own), A0 @ w0[g] + own.T @ (age[:, None] * wanted))
         off.append(difference(learner.w[g], w) / np.abs(w).max())
     what = "weighted ridge regression, 1000 updates in float32"
-    witness(f"forgetting {f}, {' '.join(form)}", what, "w within 0.002 of the largest", f"w off by {max(off):.1e}")
+    record_check(f"forgetting {f}, {' '.join(form)}", what, "w within 0.002 of the largest", f"w off by {max(off):.1e}")
     assert max(off) < 2e-3
 
 
@@ -201,7 +203,7 @@ def test_apply_false_changes_nothing(tmp_path, extra):
 @pytest.mark.parametrize(
     "extra", [("rls.storage=packed",), ("rls.precision=bfloat16",), ("rls.storage=window", "rls.window=20"), ("rls.forgetting=0.98",)]
 )
-def test_groups_learn_as_their_neurons_would_alone(x64, witness, extra):
+def test_groups_learn_as_their_neurons_would_alone(x64, record_check, extra):
     """Where the inputs coincide, with every form of P."""
     config = compose(
         "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", "plastic.group_size=7", "engine.precision=float64", *extra
@@ -219,7 +221,7 @@ def test_groups_learn_as_their_neurons_would_alone(x64, witness, extra):
             learner, pending = rls.learn(config.rls, "xla", own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), lack)
         learners.append(rls.finish(config.rls, "xla", learner, pending))
     grouped, single = (wiring.from_groups(np.asarray(each.w), 60) for each in learners)
-    witness(
+    record_check(
         "groups of 7 = single neurons",
         f"{' '.join(extra)}, 40 updates, float64",
         "1e-11",

@@ -37,7 +37,7 @@ def metrics(path: Path) -> list[dict]:
 
 @pytest.mark.parametrize(("kernels", "method"), FORMS)
 @pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
-def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, witness, gain, size, kernels, method):
+def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, kernels, method):
     """Five trials of two conditions with learning, given wiring, v0 and targets: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
@@ -53,7 +53,7 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, witness, gain, size,
     what = f"5 trials of 2 conditions with learning, 60 neurons in groups of {size}, gain {gain}, float64"
     seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by {difference(weight, w):.1e},"
     seen += f" P by {difference(packed, P[::size][:, i, j]):.1e}; learning moved w by up to {difference(w, arrays['plastic/weight']):.2g}"
-    witness(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    record_check(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w, rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
@@ -104,7 +104,7 @@ def richer(case, arrays, tmp_path):
         "given stimulus",
     ],
 )
-def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, witness, case, size, kernels, method):
+def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case, size, kernels, method):
     """As above, for all else that the learning can do."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", {}, size)
@@ -127,7 +127,7 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, witness, case, size
     seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by"
     seen += f" {difference(weight, w[:, x:]):.1e}, P by {apart:.1e}; learning moved w by up to {moved:.2g}"
     what = f"3 trials of 2 conditions: {case}, 60 neurons in groups of {size}, float64"
-    witness(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    record_check(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w[:, x:], rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
@@ -137,7 +137,7 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, witness, case, size
 
 
 @pytest.mark.parametrize("kernels", KERNELS[-1:])
-def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, witness, kernels):
+def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, record_check, kernels):
     """A network.zarr with its neurons renamed learns the same weights, and then makes the same spikes."""
     arrays = small_network(7)
     order = np.random.default_rng(7).permutation(60)  # neuron i of the second network is neuron order[i] of the first
@@ -167,13 +167,13 @@ def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, witness, kernel
     what = "60 neurons and the same in another order, float64: weights after 4 trials with learning, spikes of a test"
     seen = f"weights differ by {error:.1e} (learning moved them by up to {moved:.2g}), {len(spikes[0])} spikes, "
     seen += f"{len(set(spikes[0]) ^ set(spikes[1]))} differ"
-    witness(f"order of the neurons, {kernels} kernels", what, "weights to 1e-9, the same spikes", seen)
+    record_check(f"order of the neurons, {kernels} kernels", what, "weights to 1e-9, the same spikes", seen)
     assert error < 1e-9 and moved > 0.1
     assert spikes[0] == spikes[1] and len(spikes[0]) > 100
 
 
 @pytest.mark.parametrize("kernels", KERNELS[2:])
-def test_the_number_of_threads_does_not_matter(tmp_path, witness, kernels):
+def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels):
     """XLA takes NPROC for the number of threads, of which the native kernels use all."""
     saved = []
     command = [*RUNNER, "train", "config=tiny", "train.iterations=3", "noise.sigma=0.2", f"engine.kernels={kernels}"]
@@ -184,11 +184,11 @@ def test_the_number_of_threads_does_not_matter(tmp_path, witness, kernels):
         saved.append(checkpoint(tmp_path / threads, 3))
     differ = [sum(int(np.sum(a != b)) for a, b in zip(saved[0], other, strict=True)) for other in saved[1:]]
     seen = f"{differ[0]} and {differ[1]} of {sum(a.size for a in saved[0]):,} numbers differ from those of one thread"
-    witness(f"threads, {kernels} kernels", "w and P of `tiny` after 3 iterations, on 1, 2 and 3 threads", "the same bits", seen)
+    record_check(f"threads, {kernels} kernels", "w and P of `tiny` after 3 iterations, on 1, 2 and 3 threads", "the same bits", seen)
     assert differ == [0, 0]
 
 
-def test_float32_stays_near_float64(x64, tmp_path, witness):
+def test_float32_stays_near_float64(x64, tmp_path, record_check):
     """One short trial, before chaos sets in."""
     write_network(tmp_path / "n.zarr", small_network(6))
     short = ("trial.stim_on=15", "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=1", "progress=off")
@@ -197,13 +197,13 @@ def test_float32_stays_near_float64(x64, tmp_path, witness):
         experiment.run_training(config, Run(tmp_path / precision), resumed=False)
     single, double = (checkpoint(tmp_path / p, 1)[0] for p in ("float32", "float64"))
     seen = f"largest difference {difference(single, double):.1e}"
-    witness("float32 near float64", "weights after a trial of 130 ms with learning, 60 neurons", "equal to 2e-4", seen)
+    record_check("float32 near float64", "weights after a trial of 130 ms with learning, 60 neurons", "equal to 2e-4", seen)
     np.testing.assert_allclose(single, double, atol=2e-4)
 
 
 @pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"),
                                    ("engine.kernels=wide", "target.n_conditions=2", "train.order=shuffled")])  # fmt: skip
-def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, witness, extra):
+def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, record_check, extra):
     config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
 
     def with_iterations(n):
@@ -215,7 +215,7 @@ def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, witness, extra):
     pairs = list(zip(checkpoint(tmp_path / "whole", 6), checkpoint(tmp_path / "parts", 6), strict=True))
     what = f"`{' '.join(['tiny', *extra])}`: w and P after 6 iterations, at once and as 3 + 3"
     seen = f"{sum(int(np.sum(a != b)) for a, b in pairs)} of {sum(a.size for a, _ in pairs):,} numbers differ"
-    witness("resume", what, "the same bits, the same metrics", seen)
+    record_check("resume", what, "the same bits, the same metrics", seen)
     for one, other in pairs:
         np.testing.assert_array_equal(one, other)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
@@ -335,7 +335,7 @@ def test_windowed_correlation_by_hand():
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_metrics_report_what_the_trial_did(tmp_path, witness):
+def test_metrics_report_what_the_trial_did(tmp_path, record_check):
     """Correlation and currents of an iteration, from the state followed learning point by learning point."""
     config = compose("config=tiny", "train.iterations=1", "progress=off")
     experiment.run_training(config, Run(tmp_path), resumed=False)
@@ -362,7 +362,7 @@ def test_metrics_report_what_the_trial_did(tmp_path, witness):
     expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
     seen = metrics(tmp_path)[0]["correlation"]
     what = "that of metrics.jsonl, and from currents followed step by step"
-    witness("correlation of an iteration", what, "equal to 1e-4", f"{seen:.6f} and {expected:.6f}: {abs(seen - expected):.1e} apart")
+    record_check("correlation of an iteration", what, "equal to 1e-4", f"{seen:.6f} and {expected:.6f}: {abs(seen - expected):.1e} apart")
     assert seen == pytest.approx(expected, abs=1e-4)
 
 
@@ -388,7 +388,7 @@ def wait_for(condition, seconds=60):
         time.sleep(0.01)
 
 
-def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(tmp_path, witness):
+def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(tmp_path, record_check):
     """kill -9 at the sight of the temporary folder of a checkpoint; resumed, the run ends as one never killed."""
     folder = tmp_path / "killed"
     sizes = ("network.n_neurons=4096", "plastic.n_inputs=200", "trial.duration=100", "train.checkpoint_every=2", "train.save_best=false")
@@ -405,7 +405,7 @@ def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(t
     pairs = list(zip(checkpoint(folder, 5), checkpoint(tmp_path / "whole", 5), strict=True))
     seen = f"{sum(int(np.sum(a != b)) for a, b in pairs)} of {sum(a.size for a, _ in pairs):,} numbers differ"
     what = "killed while it wrote checkpoint 4; w and P after 5 iterations"
-    witness("resume after kill -9", what, "those of an unbroken run, to the bit", seen)
+    record_check("resume after kill -9", what, "those of an unbroken run, to the bit", seen)
     for one, other in pairs:
         np.testing.assert_array_equal(one, other)
     assert metrics(folder) == metrics(tmp_path / "whole")
@@ -508,21 +508,21 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, array, damage, message):
 
 
 @pytest.mark.slow
-def test_v10_the_default_network_learns_as_published(tmp_path, witness):
+def test_v10_the_default_network_learns_as_published(tmp_path, record_check):
     """Correlation after 10 iterations .03-.12, .66-.80 over iterations 95-100; rates 4.6 Hz at first, about 6.0 at the end."""
     experiment.run_training(compose("progress=off"), Run(tmp_path), resumed=False)
     lines = metrics(tmp_path)
     correlation, rate = ([line[key] for line in lines] for key in ("correlation", "rate_hz"))
     curve = ", ".join(f"{correlation[i - 1]:.3f}" for i in (10, 20, 40, 50, 70, 100))
     what = "correlation after 10, 20, 40, 50, 70, 100 iterations"
-    witness("V10 learning curve", what, "for comparison, a C program's .06, .20, .53, .68, .77, .785", curve)
+    record_check("V10 learning curve", what, "for comparison, a C program's .06, .20, .53, .68, .77, .785", curve)
     for what, unit, seen, low, high in (
         ("correlation after 10 iterations", "", correlation[9], 0.03, 0.12),
         ("correlation, mean of iterations 95-100", "", np.mean(correlation[94:]), 0.66, 0.80),
         ("rate in the first iteration", " Hz", rate[0], 4.5, 4.7),
         ("rate, mean of iterations 95-100", " Hz", np.mean(rate[94:]), 5.8, 6.2),
     ):
-        witness("V10 learning curve", what, f"{low:g}-{high:g}{unit}", f"{seen:.3f}{unit}")
+        record_check("V10 learning curve", what, f"{low:g}-{high:g}{unit}", f"{seen:.3f}{unit}")
         assert low < seen < high
 
 

@@ -14,12 +14,12 @@ from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, Simulated
 PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
 
-def test_inverse_gives_the_published_currents(witness):
+def test_inverse_gives_the_published_currents(record_check):
     rate = [0.1, 0.480769, 1.3125, 10.0622, 27.5787]
     current = [-0.749397, -0.525916, -0.358576, 0.100442, 0.466731]
     seen = InverseTransfer.build(PUBLISHED)(rate)
     words = f"{', '.join(f'{u:.6f}' for u in seen)}: largest error {difference(seen, current):.1e}"
-    witness("V1 inverse transfer function", "current (threshold) of 5 rates at sigma 0.65", f"{current} to 5e-6", words)
+    record_check("V1 inverse transfer function", "current (threshold) of 5 rates at sigma 0.65", f"{current} to 5e-6", words)
     np.testing.assert_allclose(seen, current, atol=5e-6)
 
 
@@ -30,28 +30,28 @@ def test_inverse_gives_the_published_currents(witness):
         (0.3, [0, 0.5, 1], [0.00266867, 4.59712, 45.3125]),
     ],
 )
-def test_forward_gives_the_published_rates(witness, sigma, mu, rate):
+def test_forward_gives_the_published_rates(record_check, sigma, mu, rate):
     seen = firing_rate(mu, dataclasses.replace(PUBLISHED, sigma=sigma))
     words = f"{', '.join(f'{r:.6g}' for r in seen)}: largest relative error {np.abs(seen / rate - 1).max():.1e}"
-    witness("V2 transfer function", f"rate (Hz) at sigma {sigma}, mu {mu}", f"{rate} to 1e-5 relative", words)
+    record_check("V2 transfer function", f"rate (Hz) at sigma {sigma}, mu {mu}", f"{rate} to 1e-5 relative", words)
     np.testing.assert_allclose(seen, rate, rtol=1e-5)
 
 
-def test_without_noise_the_rate_is_the_closed_form(witness):
+def test_without_noise_the_rate_is_the_closed_form(record_check):
     quiet = dataclasses.replace(PUBLISHED, sigma=0.0)
     seen, rate = firing_rate([0.9, 1.5, 3.0], quiet), [0, 100 / np.log(3), 100 / np.log(1.5)]
     words = f"{', '.join(f'{r:.6g}' for r in seen)}: largest error {difference(seen, rate):.1e} Hz"
-    witness("transfer function without noise", "rate (Hz) at mu 0.9, 1.5, 3", "closed form 0, 91.0239, 246.63 to 1e-7 relative", words)
+    record_check("transfer function without noise", "rate (Hz) at mu 0.9, 1.5, 3", "closed form 0, 91.0239, 246.63 to 1e-7 relative", words)
     np.testing.assert_allclose(seen, rate)
     np.testing.assert_allclose(InverseTransfer.build(quiet)(firing_rate([1.5, 3.0], quiet)), [1.5, 3.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("neuron", [PUBLISHED, Neuron(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
-def test_the_inverse_inverts(witness, neuron):
+def test_the_inverse_inverts(record_check, neuron):
     rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
     back = firing_rate(InverseTransfer.build(neuron)(rate), neuron)
     what = f"5000 rates of 0.1-500 Hz to currents and back; tau_m {neuron.tau_m:g} ms, sigma {neuron.sigma:.3g}"
-    witness("transfer function, there and back", what, "relative error < 1e-8", f"largest {np.abs(back / rate - 1).max():.1e}")
+    record_check("transfer function, there and back", what, "relative error < 1e-8", f"largest {np.abs(back / rate - 1).max():.1e}")
     np.testing.assert_allclose(back, rate, rtol=1e-8)
 
 
@@ -92,7 +92,7 @@ def test_a_simulated_inverse_is_near_the_formula():
 
 
 @pytest.mark.parametrize(("mu", "rate"), [(0.0, 5.88), (0.25, 14.02), (0.5, 26.68), (1.0, 61.99)])
-def test_noisy_neurons_fire_as_published(witness, mu, rate):
+def test_noisy_neurons_fire_as_published(record_check, mu, rate):
     """The Euler scheme at dt = 0.1 ms, by simulation; and the corrected formula comes closer to it than the plain one."""
     config = compose("network.n_neurons=8000", "static.out_degree=0", "plastic.n_inputs=2", "noise.sigma=0.65", "stimulus=none",
                      "trial.stim_off=200", "trial.stim_on=200", "trial.duration=1800")  # fmt: skip
@@ -102,8 +102,8 @@ def test_noisy_neurons_fire_as_published(witness, mu, rate):
     seen = np.asarray(simulate.calibrate(simulate.Dynamics.of(config), net, keys).n_spikes).mean() / 2.0
     plain, corrected = firing_rate(mu, PUBLISHED), firing_rate(mu, PUBLISHED.with_euler(0.1))
     what = f"8000 neurons with noise alone, mu {mu}, sigma 0.65, dt 0.1 ms, 2 s"
-    witness("V3 noisy neurons", what, f"{rate} Hz +- 1.5 %", f"{seen:.3f} Hz ({100 * (seen / rate - 1):+.2f} %)")
+    record_check("V3 noisy neurons", what, f"{rate} Hz +- 1.5 %", f"{seen:.3f} Hz ({100 * (seen / rate - 1):+.2f} %)")
     closer = f"{corrected:.2f} Hz with it ({100 * (corrected / rate - 1):+.1f} %), {plain:.2f} without ({100 * (plain / rate - 1):+.1f} %)"
-    witness("V3 formula with the Euler correction", f"rate of the formula, mu {mu}", "error < 0.3 of that without", closer)
+    record_check("V3 formula with the Euler correction", f"rate of the formula, mu {mu}", "error < 0.3 of that without", closer)
     assert seen == pytest.approx(rate, rel=0.015)
     assert abs(corrected - rate) < 0.3 * abs(plain - rate)

@@ -1,6 +1,6 @@
 """V12 and V13: other simulators, given the same wiring and initial voltages, make the same spikes and the same rates.
 
-They read what rlsnet wrote, a network.zarr, with zarr alone. They come with the extra `witness`: without it these tests fail.
+They read what rlsnet wrote, a network.zarr, with zarr alone. They come with the extra `simulators`: without it these tests fail.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from test_simulate import keys_of, spikes_of
 from rlsnet import network, wiring
 from rlsnet.simulate import Dynamics
 
-pytestmark = pytest.mark.witness
+pytestmark = pytest.mark.simulators
 
 QUIET = "stimulus=none", "noise.sigma=0"
 NO_REFRACTION = "neuron.refractory=0", "engine.precision=float64"
@@ -30,7 +30,7 @@ def simulator(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        pytest.fail(f"not run here: cannot import {name} ({error}); pip install -e '.[test,witness]'")
+        pytest.fail(f"not run here: cannot import {name} ({error}); pip install -e '.[test,simulators]'")
 
 
 def draw(path: Path, *overrides: str):
@@ -102,7 +102,7 @@ def brian2(given: Given, plastic: bool) -> tuple[set[tuple[int, int]], np.ndarra
 
 @pytest.mark.parametrize("plastic", [False, True], ids=["static", "plastic"])
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-def test_v12_brian2_spike_for_spike(x64, tmp_path, witness, plastic):
+def test_v12_brian2_spike_for_spike(x64, tmp_path, record_check, plastic):
     config, net, w = draw(tmp_path / "n.zarr", "network.n_neurons=1000", "static.out_degree=240", *QUIET, *NO_REFRACTION)
     theirs, v = brian2(Given.read(tmp_path / "n.zarr"), plastic)
     what = f"1000 neurons, K = 240{f', L = {net.n_inputs}, frozen weights' if plastic else ''}, 500 ms, float64, against Brian2"
@@ -112,7 +112,9 @@ def test_v12_brian2_spike_for_spike(x64, tmp_path, witness, plastic):
         ours = set(zip(step.tolist(), neuron.tolist(), strict=True))
         error = np.abs(np.asarray(state.neuron.v) - v).max()
         seen = f"{len(ours)} spikes, {len(ours ^ theirs)} differ from Brian2's {len(theirs)}; last voltages differ by {error:.1e}"
-        witness(f"V12 Brian2, {'plastic' if plastic else 'static'}, {kind} kernels", what, "the same spikes, last voltages to 1e-9", seen)
+        record_check(
+            f"V12 Brian2, {'plastic' if plastic else 'static'}, {kind} kernels", what, "the same spikes, last voltages to 1e-9", seen
+        )
         assert ours == theirs and len(ours) > 1000
         assert error < 1e-9
 
@@ -143,7 +145,7 @@ def nest_rates(given: Given, duration: float) -> tuple[float, float]:
     return counts[given.excitatory].mean() / duration * 1000, counts[~given.excitatory].mean() / duration * 1000
 
 
-def test_v13_nest_fires_as_often(tmp_path, witness):
+def test_v13_nest_fires_as_often(tmp_path, record_check):
     config, net, _ = draw(tmp_path / "n.zarr", "config=sinusoid", *QUIET)
     given = Given.read(tmp_path / "n.zarr")
     _, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 20000)
@@ -158,6 +160,6 @@ def test_v13_nest_fires_as_often(tmp_path, witness):
     ):
         what = f"mean {label} rate of the default static network in 2 s, the same edges and voltages"
         expected = f"{low}-{high} Hz +- 1 %, rlsnet and NEST within 1 %"
-        witness("V13 NEST", what, expected, f"NEST {theirs:.3f} Hz, rlsnet {own:.3f} Hz ({100 * (own / theirs - 1):+.2f} %)")
+        record_check("V13 NEST", what, expected, f"NEST {theirs:.3f} Hz, rlsnet {own:.3f} Hz ({100 * (own / theirs - 1):+.2f} %)")
         assert 0.99 * low < theirs < 1.01 * high and 0.99 * low < own < 1.01 * high
         assert own == pytest.approx(theirs, rel=0.01)
