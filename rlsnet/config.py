@@ -28,7 +28,7 @@ LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "above"), (
 
 
 if TYPE_CHECKING:
-    ByClass = Any  # within a step it is a number or an array; see `neurons.of`
+    ByClass = Any  # within a step it is a number or an array; see `neurons.with_parameters`
 else:
     ByClass = float | tuple[float, float]  # one value, or one for excitatory and one for inhibitory neurons
 
@@ -162,6 +162,8 @@ class SynapseConfig:
 
 class StaticConfig(Variant):
     """Static wiring."""
+
+    name: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from jax import Array, lax
 from rlsnet import perturb, scores, simulate, zarrio
 from rlsnet.config import Config
 from rlsnet.network import Network
-from rlsnet.perturb import choose
+from rlsnet.neuron_selection import select_neurons
 from rlsnet.progress import Progress
 from rlsnet.recordings import HALVES, Recording
 from rlsnet.simulate import Dynamics, Keys
@@ -96,7 +96,7 @@ def evaluate(
     dynamics, trials = Dynamics.of(config), config.test.trials
     keys = Keys.create(config.seed, simulate.TESTING)
     excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
-    neurons = choose(config.test.neurons, excitatory, region)
+    neurons = select_neurons(config.test.neurons, excitatory, region)
     perturbation = perturb.of(config, excitatory, region, simulate.TESTING)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)

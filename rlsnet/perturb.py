@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -14,7 +12,8 @@ import numpy as np
 from jax import Array
 
 from rlsnet import neurons, rng
-from rlsnet.config import ClampConfig, Config, ExciteConfig, TrialConfig, UserError, WindowConfig
+from rlsnet.config import ClampConfig, Config, ExciteConfig, TrialConfig, WindowConfig
+from rlsnet.neuron_selection import select_neurons
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["who", "stream"], meta_fields=["settings", "first", "last"])
@@ -89,52 +88,10 @@ def of(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage:
     settings = config.perturb
     if not isinstance(settings, WindowConfig):
         return None
-    members = choose(settings.neurons, excitatory, region, "perturb.neurons")
+    members = select_neurons(settings.neurons, excitatory, region, "perturb.neurons")
     stream, size = rng.key(config.seed, rng.Purpose.PERTURB), max(1, round(settings.fraction * len(members)))
     if size < len(members):
         members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
     start, stop = settings.window(config.trial)
     who = np.isin(np.arange(len(excitatory)), members)
     return Perturbation(jnp.asarray(who), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)
-
-
-def choose(which: str | None, excitatory: np.ndarray, region: np.ndarray | None = None, key: str = "test.neurons") -> np.ndarray:
-    """[n] the neurons that a setting names, in ascending order; raises UserError.
-
-    Args:
-      which: None for all, or indices, ranges, exc, inh and region:NAME, with commas between what is added and & between what has
-        to be true at once; * in a region's name stands for anything.
-      excitatory: [N] bool.
-      region: [N] names, or None where they are not known.
-      key: the setting.
-    """
-    n = len(excitatory)
-    if which is None:
-        return np.arange(n)
-    found = np.zeros(n, bool)
-    for item in re.split(r",(?=\s*(?:region:|exc|inh|\d|:))", which):  # the name of a region may hold a comma
-        found |= np.logical_and.reduce([_members(part.strip(), excitatory, region, key) for part in item.split("&")])
-    if not found.any():
-        raise UserError(f"{key}={which}: chooses no neuron of {n}; expected at least one, such as 0:100.")
-    return np.flatnonzero(found)
-
-
-def _members(item: str, excitatory: np.ndarray, region: np.ndarray | None, key: str) -> np.ndarray:
-    """[N] bool, whom one word of a setting names."""
-    n = len(excitatory)
-    if item in ("exc", "inh"):
-        return excitatory == (item == "exc")
-    if item.startswith("region:"):
-        if region is None:
-            raise UserError(f"{key}={item}: the regions are not known; expected others, or need a recording with unit/region.")
-        names = np.unique(region.astype(str))
-        wanted = [name for name in names if fnmatchcase(name, item.removeprefix("region:"))]
-        if not wanted:
-            raise UserError(f"{key}={item}: no such region; expected {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
-        return np.isin(region.astype(str), wanted)
-    start, colon, stop = item.partition(":")
-    end = int(stop or n) if colon else int(start) + 1
-    if end > n:
-        right = f"a range within 0:{n}" if colon else f"0 to {n - 1}"
-        raise UserError(f"{key}={item}: reaches beyond the {n} neurons; expected {right}.")
-    return (np.arange(n) >= int(start or 0)) & (np.arange(n) < end)

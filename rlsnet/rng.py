@@ -1,8 +1,11 @@
-"""Random numbers from counters: a value depends on (seed, purpose, counters) and on nothing else.
+"""Counter-based random numbers: a value depends on (seed, purpose, counters) and on nothing else.
 
-No state is carried, so a result does not depend on threads, devices, chunking or a resume. The mixing function is a
-two-multiply 32-bit avalanche hash (constants from the search of Wellons, github.com/skeeto/hash-prospector); a key
-holds 64 bits, applied in two rounds so that two keys never share a sequence by a mere shift of the counter.
+No state is carried, so a result does not depend on threads, devices, chunking or a resume (the idea of Salmon et al., Parallel
+random numbers: as easy as 1, 2, 3, SC 2011). The mixing function is the 32-bit hash `lowbias32` of Wellons
+(github.com/skeeto/hash-prospector, 2018), two multiplications and three shifts; a key holds 64 bits, applied in two rounds so that
+two keys never share a sequence by a mere shift of the counter. Random permutations are Feistel networks with cycle walking (Black &
+Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002). tests/test_rng.py has statistical tests; the C++ kernels compute the
+same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from jax.typing import ArrayLike
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for."""
+    """Purposes of random numbers; each has streams of its own."""
 
     STATIC = 1
     PLASTIC = 2
@@ -38,20 +41,20 @@ class Purpose(IntEnum):
 
 
 def mix(x: Array) -> Array:
-    """A bijection of uint32 in which every input bit changes every output bit with probability near 1/2."""
+    """`lowbias32`: a bijection of uint32 in which every input bit changes every output bit with probability near 1/2."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
 def key(seed: int, purpose: Purpose) -> Array:
-    """[2] uint32, the key of a stream."""
+    """[2] uint32, the key of a stream; `seed` has up to 64 bits."""
     return fold(fold(np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32), int(purpose)), 0)
 
 
 @partial(jax.jit, inline=True)
 def fold(stream: Array, counter: ArrayLike) -> Array:
-    """A key for one value of a counter (an iteration, a step, a neuron): [2] and [...] -> [..., 2]."""
+    """[..., 2] uint32, a key for each value of a counter [...] (an iteration, a step, a neuron); `stream` is [2] or [..., 2]."""
     counter = jnp.asarray(counter).astype(jnp.uint32)
     a = mix(stream[..., 0] ^ mix(counter + np.uint32(0x9E3779B9)))
     b = mix(stream[..., 1] + a * np.uint32(0x85EBCA6B) + np.uint32(1))
@@ -59,55 +62,58 @@ def fold(stream: Array, counter: ArrayLike) -> Array:
 
 
 def bits(stream: Array, counter: Array) -> Array:
-    """32 random bits per counter, uint32 of its shape."""
+    """[...] uint32, 32 random bits for each value of a counter [...]."""
     return mix(mix(counter.astype(jnp.uint32) ^ stream[..., 0]) + stream[..., 1])
 
 
 def uniform(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """[n] uniform in (0, 1), never 0 or 1."""
-    return _unit(bits(stream, jnp.arange(n, dtype=jnp.uint32)), dtype)
+    """[n] uniformly distributed in (0, 1), never 0 or 1."""
+    return _to_unit_interval(bits(stream, jnp.arange(n, dtype=jnp.uint32)), dtype)
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """[n] standard normal, by the inverse error function."""
+    """[n] normally distributed with mean 0 and variance 1, by the inverse error function."""
     return math.sqrt(2.0) * lax.erf_inv(2 * uniform(stream, n, dtype) - 1)
 
 
-def _unit(random: Array, dtype: jnp.dtype) -> Array:
-    """Bits to the middle of one of 2^23 (float32) or 2^32 (float64) equal cells of (0, 1), exactly: never 0 or 1."""
+def _to_unit_interval(random_bits: Array, dtype: jnp.dtype) -> Array:
+    """The middle of one of 2^23 (float32) or 2^32 (float64) equal cells of (0, 1), exactly: never 0 or 1."""
     drop, cells = (9, 2.0**23) if jnp.finfo(dtype).bits == 32 else (0, 2.0**32)
-    return ((random >> drop).astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(1 / cells, dtype)
+    return ((random_bits >> drop).astype(dtype) + np.asarray(0.5, dtype)) * np.asarray(1 / cells, dtype)
 
 
 def permute(stream: Array, x: Array, n: int) -> Array:
-    """The image of `x` (integers in 0..n-1) under a random permutation of 0..n-1 that the key chooses.
+    """The images of `x` under a random permutation of 0..n-1 that the key chooses.
 
-    A Feistel network on a grid of a*b >= n points, walked until the point is below n; so any number of distinct draws
-    are computed apart, each from its counter.
+    A Feistel network on a grid of a*b >= n points, repeated until the point is below n; so distinct random numbers are
+    computed independently, each from its counter.
 
     Args:
       stream: [..., 2] uint32, one permutation each, broadcast against x.
-      x: integers.
+      x: [...] integers from 0 to n-1.
       n: size of the set, at most 2^31.
+
+    Returns:
+      [...] int32.
     """
     a = math.isqrt(n - 1) + 1
     b = -(-n // a)
 
-    def draw(round_: int, side: Array, size: int) -> Array:
+    def round_function(round_: int, side: Array, size: int) -> Array:
         h = mix(mix(side + np.uint32(round_ * 0x9E3779B9 & 0xFFFFFFFF) ^ stream[..., 0]) + stream[..., 1])
         return ((h >> 16) * np.uint32(size)) >> 16
 
-    def walk(x: Array) -> Array:
+    def permuted_grid(x: Array) -> Array:
         left, right = x // np.uint32(b), x % np.uint32(b)
         for round_ in range(4):
-            left = (left + draw(2 * round_, right, a)) % np.uint32(a)
-            right = (right + draw(2 * round_ + 1, left, b)) % np.uint32(b)
+            left = (left + round_function(2 * round_, right, a)) % np.uint32(a)
+            right = (right + round_function(2 * round_ + 1, left, b)) % np.uint32(b)
         return left * np.uint32(b) + right
 
-    once = walk(x.astype(jnp.uint32))
-    return lax.while_loop(lambda y: jnp.any(y >= n), lambda y: jnp.where(y >= n, walk(y), y), once).astype(jnp.int32)
+    once = permuted_grid(x.astype(jnp.uint32))
+    return lax.while_loop(lambda y: jnp.any(y >= n), lambda y: jnp.where(y >= n, permuted_grid(y), y), once).astype(jnp.int32)
 
 
 def subset(stream: Array, size: int, n: int) -> np.ndarray:
-    """[size] int32, distinct numbers below n in increasing order."""
+    """[size] int32, distinct random numbers below n, ascending."""
     return np.sort(np.asarray(jax.jit(permute, static_argnums=2)(stream, jnp.arange(size, dtype=jnp.uint32), n)))

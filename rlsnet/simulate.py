@@ -137,7 +137,7 @@ def init(dynamics: Dynamics, network: Network, keys: Keys, w: Array | None = Non
     """The start of a trial: random (or the network's own) voltages, all else zero. `w` as in `deliver`, for its shape."""
     zeros = jnp.zeros_like(network.bias)
     everybody = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
-    neuron = neurons.of(dynamics.neuron, network.parameters)
+    neuron = neurons.with_parameters(dynamics.neuron, network.parameters)
     return SimState(
         i=jnp.int32(0),
         spiked=everybody > 0,
@@ -169,7 +169,7 @@ def balanced(dynamics: Dynamics, network: Network, state: SimState, keys: Keys) 
     u_bal = currents(network, state.synapses)[0]
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
-        tau_m = neurons.of(dynamics.neuron, network.parameters).tau_m
+        tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
         u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, _normal(dynamics))
     return u_bal
 
@@ -273,7 +273,7 @@ def block(
     trial, dt, like = dynamics.trial, dynamics.trial.dt, network.bias
     decay, gain = _factors(dynamics, network, n)
     normal, sigma = _normal(dynamics), dynamics.sigma(network)
-    parameters = neurons.of(dynamics.neuron, network.parameters)
+    parameters = neurons.with_parameters(dynamics.neuron, network.parameters)
 
     def one_step(state: SimState, factors: tuple[Array, Array]) -> tuple[SimState, Array | None]:
         decay, gain = factors

@@ -1,17 +1,19 @@
-"""Firing rate <-> mean input of a leaky integrate-and-fire neuron in white noise.
+"""Transfer function (f-I curve) of leaky integrate-and-fire neurons in white noise, and its inverse: firing rate -> mean input.
 
 The neuron obeys ``tau_m dv/dt = mu - v + sigma*sqrt(tau_m)*xi(t)``, is reset from `threshold` to `reset`
-and has no refractory period. Its stationary rate is the formula of Siegert (1951) and Ricciardi (1977):
+and has no refractory period. Its stationary rate is the formula of Siegert (Phys. Rev. 81:617, 1951) and Ricciardi (Diffusion
+Processes and Related Topics in Biology, 1977):
 
     1/rate = tau_m * sqrt(pi) * integral_{(reset-mu)/sigma}^{(threshold-mu)/sigma} f(y) dy
     f(y)   = exp(y^2) * (1 + erf(y)) = erfcx(-y)
 
 Noise that is not white but filtered by a fast synapse (correlation time `tau_syn`) acts, to first order in
 sqrt(tau_syn/tau_m), like white noise with threshold and reset both raised: Fourcaud & Brunel, Neural
-Computation 14:2057 (2002). An Euler scheme that looks at the voltage only every dt misses crossings, which acts
+Computation 14:2057 (2002). An Euler scheme compares the voltage with the threshold only every dt and misses crossings, which acts
 like a threshold raised by 0.5826*sigma*sqrt(dt/tau_m): Broadie, Glasserman & Kou, Math. Finance 7:325 (1997).
 
-Other models have no such formula; `SimulatedInverse` simulates them.
+NNMT has the forward function for a population of equal neurons; here the inverse is needed, for tens of millions of rates and
+neurons that differ. Models without a formula are simulated: `SimulatedInverseTransfer`.
 """
 
 from __future__ import annotations
@@ -35,21 +37,20 @@ from rlsnet.config import NoiseConfig, UserError
 Array = NDArray[np.float64]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
-_HUGE = 26.0  # exp(y^2) overflows float64 a little above this y
+_LARGEST_Y = 26.0  # exp(y^2) overflows float64 a little above this y
 EULER_SHIFT = -float(zeta(0.5)) / math.sqrt(2 * math.pi)  # 0.5826
 COLOURED_SHIFT = -float(zeta(0.5)) / math.sqrt(2)  # 1.0326, alpha/2 of Fourcaud & Brunel
-
 
 Value = float | Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Neuron:
-    """What the transfer function knows of a neuron, or of N neurons.
+class NoisyLIF:
+    """A leaky integrate-and-fire neuron in white noise, or N of them; each value is a number or [N].
 
     tau_m: membrane time constant, ms.
-    threshold, reset: voltages.
-    sigma: noise, in voltage units; the free membrane's standard deviation is sigma/sqrt(2).
+    threshold, reset: voltages, in any unit; inputs have the same.
+    sigma: noise, in units of voltage; the free membrane's standard deviation is sigma/sqrt(2).
     """
 
     tau_m: Value
@@ -57,13 +58,13 @@ class Neuron:
     reset: Value
     sigma: Value
 
-    def with_euler(self, dt: float) -> Neuron:
+    def with_euler(self, dt: float) -> NoisyLIF:
         """The neuron whose formula matches an Euler scheme with time step `dt` (ms)."""
         shift = EULER_SHIFT * self.sigma * np.sqrt(dt / self.tau_m)
         return dataclasses.replace(self, threshold=self.threshold + shift)
 
-    def with_synaptic_noise(self, current_sd: Value, tau_syn: float) -> Neuron:
-        """The neuron with a fluctuating current (s.d. `current_sd`, correlation time `tau_syn` ms) added to its noise.
+    def with_synaptic_noise(self, current_sd: Value, tau_syn: float) -> NoisyLIF:
+        """The neuron with a fluctuating current added to its noise (s.d. `current_sd`, correlation time `tau_syn` ms).
 
         White noise of equal power has sigma_syn = current_sd*sqrt(2*tau_syn/tau_m); the share of the noise that is
         filtered raises threshold and reset.
@@ -71,7 +72,7 @@ class Neuron:
         power = 2 * current_sd**2 * tau_syn / self.tau_m
         sigma = np.sqrt(self.sigma**2 + power)
         shift = COLOURED_SHIFT * np.sqrt(tau_syn / self.tau_m) * power / np.maximum(sigma, 1e-300)
-        return Neuron(self.tau_m, self.threshold + shift, self.reset + shift, sigma)
+        return NoisyLIF(self.tau_m, self.threshold + shift, self.reset + shift, sigma)
 
 
 def _integral(low: Array, high: Array) -> Array:
@@ -82,13 +83,21 @@ def _integral(low: Array, high: Array) -> Array:
     with np.errstate(over="ignore"):
         for panel in range(panels):
             centre = low + (panel + 0.5) * step
-            y = np.minimum(centre[..., None] + 0.5 * step[..., None] * _NODES, _HUGE)
+            y = np.minimum(centre[..., None] + 0.5 * step[..., None] * _NODES, _LARGEST_Y)
             total += 0.5 * step * (erfcx(-y) @ _WEIGHTS)
-    return np.where(high > _HUGE, np.inf, total)
+    return np.where(high > _LARGEST_Y, np.inf, total)
 
 
-def firing_rate(mu: ArrayLike, neuron: Neuron) -> Array:
-    """Stationary firing rate in Hz for a mean input `mu` (any shape, [..., N] for N neurons; no noise only for all of them)."""
+def firing_rate(mu: ArrayLike, neuron: NoisyLIF) -> Array:
+    """Stationary firing rate, Hz.
+
+    Args:
+      mu: mean input, units of voltage, of any shape; [..., N] for N neurons.
+      neuron: parameters. Neurons without noise (sigma = 0) are all without.
+
+    Returns:
+      [...] as `mu`.
+    """
     mu = np.asarray(mu, dtype=np.float64)
     if np.all(np.asarray(neuron.sigma) == 0):
         above = mu > neuron.threshold
@@ -99,8 +108,8 @@ def firing_rate(mu: ArrayLike, neuron: Neuron) -> Array:
     return 1000.0 / (neuron.tau_m * math.sqrt(math.pi) * _integral(low, high))
 
 
-def _log_slope(mu: Array, neuron: Neuron) -> Array:
-    """D log(rate) / d mu."""
+def _log_slope(mu: Array, neuron: NoisyLIF) -> Array:
+    """Derivative of log(rate) with respect to `mu`, elementwise."""
     low, high = (neuron.reset - mu) / neuron.sigma, (neuron.threshold - mu) / neuron.sigma
     return (erfcx(-high) - erfcx(-low)) / (neuron.sigma * _integral(low, high))
 
@@ -111,27 +120,27 @@ class InverseTransfer:
 
     Built once per set of neuron parameters by Newton's method on the table's nodes only; evaluating it is a few array
     operations, so tens of millions of values take seconds. Error below 1e-8 in mu within `range_hz`.
+
+    log_low: log of the lowest rate.
+    step: between nodes, of log(rate).
+    mu: [nodes] mean inputs, units of voltage.
+    slope: [nodes] d mu / d log(rate).
     """
 
     log_low: float
     step: float
     mu: Array
-    slope: Array  # d mu / d log(rate) at the nodes
+    slope: Array
 
     @staticmethod
-    def build(neuron: Neuron, range_hz: tuple[float, float] = (1e-3, 2e3), nodes: int = 2048) -> InverseTransfer:
-        """Solve rate(mu) = r for `nodes` rates spaced evenly in log(r) over `range_hz`."""
+    def build(neuron: NoisyLIF, range_hz: tuple[float, float] = (1e-3, 2e3), nodes: int = 2048) -> InverseTransfer:
+        """The table of a neuron: solves rate(mu) = r for `nodes` rates r spaced evenly in log(r) over `range_hz`."""
         log_rate = np.linspace(math.log(range_hz[0]), math.log(range_hz[1]), nodes)
         if neuron.sigma == 0:
             decay = np.exp(-1000.0 / (np.exp(log_rate) * neuron.tau_m))
             mu = (neuron.threshold - neuron.reset * decay) / (1 - decay)
-            slope = np.gradient(mu, log_rate)
-            return InverseTransfer(log_rate[0], log_rate[1] - log_rate[0], mu, slope)
-        top = 20.0
-        while firing_rate(neuron.threshold + neuron.sigma * top, neuron) < range_hz[1]:
-            top *= 2
-        start = neuron.threshold + neuron.sigma * np.sinh(np.linspace(-math.asinh(20), math.asinh(top), 512))
-        mu = np.interp(log_rate, np.log(np.maximum(firing_rate(start, neuron), 1e-300)), start)
+            return InverseTransfer(log_rate[0], log_rate[1] - log_rate[0], mu, np.gradient(mu, log_rate))
+        mu = _rough_inverse(log_rate, neuron)
         for _ in range(50):
             error = np.log(np.maximum(firing_rate(mu, neuron), 1e-300)) - log_rate
             mu = mu - error / _log_slope(mu, neuron)
@@ -140,7 +149,7 @@ class InverseTransfer:
         return InverseTransfer(log_rate[0], log_rate[1] - log_rate[0], mu, 1 / _log_slope(mu, neuron))
 
     def __call__(self, rate: ArrayLike) -> Array:
-        """Mean input that gives `rate` (Hz, any shape; NaN where that is NaN); rates outside the table are taken as its ends."""
+        """Mean input [...] for rates [...] (Hz); NaN stays NaN, and rates outside the table are clipped to it."""
         position = np.clip((np.log(np.asarray(rate, dtype=np.float64)) - self.log_low) / self.step, 0, len(self.mu) - 1)
         node = np.minimum(np.nan_to_num(position).astype(np.int32), len(self.mu) - 2)
         t = position - node
@@ -150,51 +159,68 @@ class InverseTransfer:
         return left + t * (d0 + t * ((3 * rise - 2 * d0 - d1) + t * (d0 + d1 - 2 * rise)))
 
 
-class InverseTransfers:
+def _rough_inverse(log_rate: Array, neuron: NoisyLIF) -> Array:
+    """Mean inputs near those that give the rates exp(`log_rate`) [n] (Hz, ascending), a start for Newton's method."""
+    top = 20.0
+    while firing_rate(neuron.threshold + neuron.sigma * top, neuron) < np.exp(log_rate[-1]):
+        top *= 2
+    mu = neuron.threshold + neuron.sigma * np.sinh(np.linspace(-math.asinh(20), math.asinh(top), 512))
+    return np.interp(log_rate, np.log(np.maximum(firing_rate(mu, neuron), 1e-300)), mu)
+
+
+class PopulationInverseTransfer:
     """Rate (Hz) -> mean input of N neurons that may all differ.
 
-    Up to FEW different neurons have a table each. Else, with rate*tau_m and (mu - threshold)/sigma for rate and input, all that
-    a table depends on is g = (threshold - reset)/sigma: tables at values of g evenly spaced in log(g) are joined by cubic
+    Up to MAX_SEPARATE different neurons have a table each. Else, with rate*tau_m and (mu - threshold)/sigma for rate and input, a
+    table depends on g = (threshold - reset)/sigma alone: tables at values of g evenly spaced in log(g) are joined by cubic
     Lagrange polynomials. Error then below 1e-6 of threshold - reset.
+
+    tables: inverse transfer functions.
+    first: [N] int, the first of each neuron's tables.
+    weights: [1 or 4, N] of the tables from there on.
+    per_tau, scale, shift: [N] a table's rate is rate*per_tau, the neuron's input is shift + scale * that of the tables.
     """
 
-    FEW = 32
+    MAX_SEPARATE = 32
     SPACING = 0.05  # of log(g)
 
-    def __init__(self, neurons: Neuron):
+    def __init__(self, neurons: NoisyLIF):
         values = np.array(np.broadcast_arrays(*(np.asarray(each, np.float64) for each in dataclasses.astuple(neurons))))
         different, label = np.unique(values, axis=1, return_inverse=True)
-        self.label = label.reshape(-1)  # [N] the first of a neuron's tables
-        if different.shape[1] <= self.FEW:
-            self.tables = [InverseTransfer.build(Neuron(*each)) for each in different.T]
-            self.weights = np.ones((1, values.shape[1]))  # [1 or 4, N] of the tables from there on
-            self.scale, self.shift, self.per_tau = 1.0 + 0 * self.weights[0], 0 * self.weights[0], 1.0 + 0 * self.weights[0]
+        if different.shape[1] > self.MAX_SEPARATE:
+            self._interpolate_tables(*values)
             return
-        tau_m, self.shift, reset, self.scale = values
-        self.per_tau = tau_m / 1000
-        position = np.log((self.shift - reset) / self.scale) / self.SPACING
-        first = math.floor(position.min()) - 1
-        self.label = np.floor(position).astype(np.int64) - 1 - first
+        self.first = label.reshape(-1)
+        self.tables = [InverseTransfer.build(NoisyLIF(*each)) for each in different.T]
+        ones = np.ones(values.shape[1])
+        self.weights, self.scale, self.shift, self.per_tau = ones[None], ones, 0 * ones, ones
+
+    def _interpolate_tables(self, tau_m: Array, threshold: Array, reset: Array, sigma: Array) -> None:
+        """Tables at evenly spaced log(g) and their weights, from parameters [N]."""
+        self.per_tau, self.shift, self.scale = tau_m / 1000, threshold, sigma
+        position = np.log((threshold - reset) / sigma) / self.SPACING
+        lowest = math.floor(position.min()) - 1
+        self.first = np.floor(position).astype(np.int64) - 1 - lowest
         x = position - np.floor(position)  # nodes at -1, 0, 1, 2
         self.weights = np.stack(
             [-x * (x - 1) * (x - 2) / 6, (x + 1) * (x - 1) * (x - 2) / 2, -(x + 1) * x * (x - 2) / 2, (x + 1) * x * (x - 1) / 6]
         )
         range_hz = (1e-3 * self.per_tau.min(), 2e3 * self.per_tau.max())
         self.tables = [
-            InverseTransfer.build(Neuron(1000.0, 0.0, -math.exp((first + k) * self.SPACING), 1.0), range_hz, 1024)
-            for k in range(self.label.max() + 4)
+            InverseTransfer.build(NoisyLIF(1000.0, 0.0, -math.exp((lowest + k) * self.SPACING), 1.0), range_hz, 1024)
+            for k in range(self.first.max() + 4)
         ]
 
     def __call__(self, rate: Array, part: slice) -> Array:
-        """[..., n] mean inputs of the neurons `part` that give `rate` [..., n] (Hz; NaN where that is NaN)."""
+        """[..., n] mean inputs of the neurons `part` for rates [..., n] (Hz); NaN stays NaN."""
         mu = np.empty_like(rate)
-        label = self.label[part]
-        for first in np.unique(label):
-            mine = np.flatnonzero(label == first)
-            own, weights = np.arange(len(self.label))[part][mine], self.weights
-            count = rate[..., mine] * self.per_tau[own]
-            total = sum(weight[own] * table(count) for weight, table in zip(weights, self.tables[first:], strict=False))
-            mu[..., mine] = self.shift[own] + self.scale[own] * total
+        first = self.first[part]
+        for start in np.unique(first):
+            mine = np.flatnonzero(first == start)
+            neurons = np.arange(len(self.first))[part][mine]
+            scaled = rate[..., mine] * self.per_tau[neurons]
+            tables = zip(self.weights, self.tables[start:], strict=False)
+            mu[..., mine] = self.shift[neurons] + self.scale[neurons] * sum(weight[neurons] * each(scaled) for weight, each in tables)
         return mu
 
 
@@ -214,13 +240,13 @@ def count_spikes(
 
     Args:
       neuron: parameters of any model, the same for all copies.
-      noise: whether the noise is on the voltage or a current.
+      noise: its kind: on the voltage or a current.
       dt: ms.
       steps: of the simulation.
       sigma: strength of the noise.
-      current_sd: s.d. of an Ornstein-Uhlenbeck current with correlation time tau_syn (ms) besides.
+      current_sd: s.d. of an Ornstein-Uhlenbeck current with correlation time tau_syn (ms), added to `mu`.
       tau_syn: ms.
-      mu: inputs.
+      mu: [n] inputs, threshold units.
       seed: of the random numbers.
     """
     white, slow, start = (rng.fold(rng.key(0, rng.Purpose.TRANSFER), 3 * seed + k) for k in range(3))
@@ -229,12 +255,12 @@ def count_spikes(
     def one_step(carry: Any, i: jax.Array) -> tuple[Any, None]:
         state, current, count = carry
         current = (1 - dt / tau_syn) * current + current_sd * (2 * dt / tau_syn) ** 0.5 * rng.normal(rng.fold(slow, i), n, dtype)
-        drive, kick = mu + current, None
+        drive, increment = mu + current, None
         if noise.kind == "voltage":
-            kick = inputs.voltage_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
+            increment = inputs.voltage_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
         else:
             drive = drive + inputs.current_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
-        state, spiked = neurons.step(neuron, dt, state, i, drive, kick)
+        state, spiked = neurons.step(neuron, dt, state, i, drive, increment)
         return (state, current, count + (spiked & (i > steps // 2)).astype(count.dtype)), None
 
     v = neuron.reset + (neuron.threshold - neuron.reset) * rng.uniform(start, n, dtype)
@@ -242,15 +268,27 @@ def count_spikes(
     return lax.scan(one_step, begin, jnp.arange(1, steps + 1, dtype=jnp.int32))[0][2]
 
 
-class SimulatedInverse:
+class SimulatedInverseTransfer:
     """Rate (Hz) -> mean input of a neuron of any model, by simulation of many copies at constant inputs.
 
-    A smoothing spline through log(rate) against the input, made to rise, is read backwards. It rests on thousands of spikes at high
-    and on tens at the lowest rates; the error of a rate is a few per cent. Rates beyond what the neuron reaches are taken as the ends.
+    A smoothing spline through log(rate) against the input, made monotonic, is inverted. It rests on thousands of spikes at high
+    and on tens at the lowest rates; the error of a rate is a few per cent. Rates that the neuron does not reach are clipped.
+
+    Args:
+      neuron: parameters of any model, each a number.
+      noise: its kind: on the voltage or a current.
+      dt: ms.
+      sigma: strength of the noise.
+      current_sd: s.d. of a fluctuating current, threshold units, with correlation time tau_syn.
+      tau_syn: ms.
+
+    Raises:
+      UserError: if the neuron does not fire at any input.
     """
 
     COPIES, SECONDS = 128, 2.0
     RANGE_HZ = (0.03, 500.0)
+    MIN_SPIKES = 5  # at an input, for the spline
 
     def __init__(self, neuron: Any, noise: NoiseConfig, dt: float, sigma: float, current_sd: float, tau_syn: float):
         def rates(mu: Array, copies: int, seconds: float, seed: int) -> Array:
@@ -261,23 +299,26 @@ class SimulatedInverse:
             return np.asarray(counts, np.float64).reshape(len(mu), copies).sum(axis=1) / (copies * seconds)
 
         gap = neuron.threshold - neuron.reset
-        rough = neuron.reset + gap * np.sinh(np.linspace(-math.asinh(8), math.asinh(100), 128))
-        rate = np.maximum.accumulate(rates(rough, 16, 0.5, 0))
-        if rate[-1] <= 0:
-            raise UserError(
-                f"neuron.name={neuron.name}: does not fire even at an input of {rough[-1]:.3g}, so that rates tell no currents."
-            )
-        first, last = int(np.argmax(rate > 0)), int(np.argmax(rate >= min(self.RANGE_HZ[1], rate[-1])))
-        wanted = np.linspace(math.log(rate[first]), math.log(rate[last]), 48)
-        mu = np.interp(wanted, np.log(rate[first : last + 1]) + 1e-9 * np.arange(last + 1 - first), rough[first : last + 1])
-        mu = np.unique(np.concatenate([np.linspace(rough[max(0, first - 3)], mu[0], 16, endpoint=False), mu]))
+        mu = neuron.reset + gap * np.sinh(np.linspace(-math.asinh(8), math.asinh(100), 128))
+        mu = self._inputs(neuron, mu, np.maximum.accumulate(rates(mu, 16, 0.5, 0)))
         rate = rates(mu, self.COPIES, self.SECONDS, 1)
         count = rate * self.COPIES * self.SECONDS
-        seen = count >= 5
-        spline = UnivariateSpline(mu[seen], np.log(rate[seen]), w=np.sqrt(count[seen]), s=float(seen.sum()))
-        self.mu = np.linspace(mu[seen][0], mu[seen][-1], 4096)
+        used = count >= self.MIN_SPIKES
+        spline = UnivariateSpline(mu[used], np.log(rate[used]), w=np.sqrt(count[used]), s=float(used.sum()))
+        self.mu = np.linspace(mu[used][0], mu[used][-1], 4096)
         self.log_rate = np.maximum.accumulate(spline(self.mu)) + 1e-12 * np.arange(4096)
 
+    def _inputs(self, neuron: Any, mu: Array, rate: Array) -> Array:
+        """Inputs at which to simulate, from rates at a few inputs `mu`: evenly spaced in log(rate), and some below the first spikes."""
+        if rate[-1] <= 0:
+            raise UserError(
+                f"neuron.name={neuron.name}: does not fire even at an input of {mu[-1]:.3g}; expected another neuron or target=currents."
+            )
+        first, last = int(np.argmax(rate > 0)), int(np.argmax(rate >= min(self.RANGE_HZ[1], rate[-1])))
+        log_rate = np.linspace(math.log(rate[first]), math.log(rate[last]), 48)
+        firing = np.interp(log_rate, np.log(rate[first : last + 1]) + 1e-9 * np.arange(last + 1 - first), mu[first : last + 1])
+        return np.unique(np.concatenate([np.linspace(mu[max(0, first - 3)], firing[0], 16, endpoint=False), firing]))
+
     def __call__(self, rate: Array) -> Array:
-        """Mean input that gives `rate` (Hz, any shape; NaN where that is NaN)."""
+        """Mean input [...] for rates [...] (Hz); NaN stays NaN."""
         return np.interp(np.log(rate), self.log_rate, self.mu)

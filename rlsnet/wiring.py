@@ -1,10 +1,15 @@
-"""Wiring: static edges and plastic inputs, drawn from counters or read from files; weights; and wiring seen from its other end."""
+"""Connectivity: static synapses and plastic inputs, drawn with counter-based random numbers or read from files, and their weights.
+
+Another wiring is a dataclass with a function registered for it: `static_edges` for a subclass of `config.StaticConfig`,
+`plastic_inputs` for one of `config.PlasticConfig`.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial, singledispatch
 from pathlib import Path
 from pickle import UnpicklingError
@@ -32,12 +37,12 @@ from rlsnet.config import (
 
 @dataclasses.dataclass(frozen=True)
 class Edges:
-    """Static synapses, those of one presynaptic neuron after those of another; two of the same pair add up.
+    """Static synapses, sorted by presynaptic neuron; the weights of two synapses of the same pair add up.
 
     indptr: [N+1] int, neuron j's outputs are edges indptr[j] to indptr[j+1].
-    post: [nnz] int, the neuron that each edge leads to; empty where `stream` is given.
+    post: [nnz] int, postsynaptic neuron of each edge; empty with `stream`.
     weight: [nnz] threshold*ms, or None: class_weight holds.
-    class_weight: [2, 2] weights by class, presynaptic first, excitatory = 0; or None.
+    class_weight: [2, 2] weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
     stream: [2] uint32, the key from which `targets_of` draws the edges of any neuron anew; or None.
     """
 
@@ -48,8 +53,8 @@ class Edges:
     stream: np.ndarray | None = None
 
     @staticmethod
-    def of(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int) -> Edges:
-        """From presynaptic neuron, postsynaptic neuron and weight of each edge, in any order."""
+    def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int) -> Edges:
+        """The edges of `n` neurons from presynaptic neuron, postsynaptic neuron and weight (threshold*ms) of each, in any order."""
         order = np.argsort(pre, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
         return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order])
@@ -60,11 +65,14 @@ def static_edges(static: StaticConfig, stream: Array, excitatory: np.ndarray) ->
     """The static synapses of a network.
 
     Args:
-      static: settings.
-      stream: [2] uint32, key of the random numbers to draw from.
+      static: settings; their class chooses the function that is registered for it.
+      stream: [2] uint32, key of the random numbers.
       excitatory: [N] bool.
+
+    Raises:
+      UserError: if nothing is registered, or the settings do not fit the number of neurons.
     """
-    raise UserError(f"static: {type(static).__name__} should have a function registered with wiring.static_edges.")
+    raise UserError(f"static.name={static.name}: expected a function registered with wiring.static_edges for {type(static).__name__}.")
 
 
 @static_edges.register
@@ -78,7 +86,7 @@ def _(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges
     if degree > n - 1:
         raise UserError(f"static.out_degree={degree}: expected at most {n - 1}, the other neurons (network.n_neurons={n}).")
     if n * degree >= 2**31:
-        raise UserError(f"static.out_degree={degree}: makes {n * degree:,} static synapses; expected to be below {2**31:,} in all.")
+        raise UserError(f"static.out_degree={degree}: makes {n * degree:,} static synapses; expected fewer than {2**31:,}.")
     indptr = np.arange(n + 1, dtype=np.int32) * np.int32(degree)
     if static.storage == "procedural" and degree:
         return Edges(indptr, np.zeros(0, np.int32), None, class_weights(static, n), np.asarray(stream))
@@ -88,10 +96,10 @@ def _(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges
 
 @static_edges.register
 def _(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
-    """Numbers of outputs are binomial; whom they reach are distinct others."""
+    """Out-degrees are binomial; the targets of a neuron are distinct and never the neuron itself."""
     n = len(excitatory)
     if n * (n - 1) * static.probability >= 2**31 - 2**24:
-        raise UserError(f"static.probability={static.probability:g}: makes too many static synapses; expected to be below {2**31:,} in all.")
+        raise UserError(f"static.probability={static.probability:g}: makes too many static synapses; expected fewer than {2**31:,}.")
     counter = np.random.Philox(key=int(np.asarray(rng.fold(stream, n)).view(np.uint64)[0]))
     degrees = np.random.Generator(counter).binomial(n - 1, static.probability, n)
     indptr = np.concatenate([[0], np.cumsum(degrees)])
@@ -114,70 +122,92 @@ def _(static: EdgesConfig, stream: Array, excitatory: np.ndarray) -> Edges:
             raise UserError(f"static.path={static.path}: {name} of edge {at} is {values[at]}; expected a neuron, 0 to {n - 1}.")
     if not np.all(np.isfinite(weight)):
         raise UserError(f"static.path={static.path}: the weight of edge {int(np.flatnonzero(~np.isfinite(weight))[0])} is not finite.")
-    return Edges.of(pre, post, weight, n)
+    return Edges.from_pairs(pre, post, weight, n)
 
 
 def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(pre, post, weight) of the edges in a file; see `EdgesConfig`. Nothing is merged: a pair may come more than once."""
+    """The edges in a file, in its order; a pair of neurons may occur more than once.
+
+    Args:
+      path: a SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post and weight.
+      rows: what the rows of a sparse matrix are, "pre" or "post".
+
+    Returns:
+      [nnz] int64 presynaptic neurons, [nnz] int64 postsynaptic neurons, [nnz] weights (threshold*ms).
+
+    Raises:
+      UserError: if the file cannot be read, or does not hold edges.
+    """
+    readers: dict[str, Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
+        ".npz": partial(_read_sparse, rows=rows),
+        ".csv": _read_text,
+        ".tsv": _read_text,
+        ".parquet": _read_parquet,
+    }
+    read = readers.get(Path(path).suffix.lower())
     if not Path(path).is_file():
         raise UserError(f"static.path={path}: no such file; expected a .npz, .csv, .tsv or .parquet.")
-    suffix = Path(path).suffix.lower()
+    if read is None:
+        raise UserError(f"static.path={path}: expected a .npz, .csv, .tsv or .parquet.")
     try:
-        if suffix == ".npz":
-            from scipy.sparse import load_npz
-
-            matrix = load_npz(path).tocoo()
-            first, second = (np.asarray(index, np.int64) for index in (matrix.row, matrix.col))
-            if matrix.shape[0] != matrix.shape[1]:
-                raise UserError(
-                    f"static.path={path}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron."
-                )
-            if matrix.data.dtype.kind not in "fiub":
-                raise UserError(f"static.path={path}: holds {matrix.data.dtype}; expected real numbers.")
-            return (first, second, matrix.data) if rows == "pre" else (second, first, matrix.data)
-        if suffix == ".parquet":
-            try:
-                from pyarrow import parquet
-            except ImportError as error:
-                raise UserError(f"static.path={path}: takes pyarrow to read; pip install 'rlsnet[parquet]'.") from error
-            names = parquet.read_schema(path).names
-            _check_columns(path, names)
-            table = parquet.read_table(path, columns=["pre", "post", "weight"])
-            columns = [table[name].to_numpy() for name in ("pre", "post", "weight")]
-        elif suffix in (".csv", ".tsv"):
-            with Path(path).open(newline="", encoding="utf-8-sig") as file:
-                delimiter = "," if suffix == ".csv" else "\t"
-                names = [name.strip() for name in next(csv.reader(file, delimiter=delimiter), [])]
-                _check_columns(path, names)
-                used = [names.index(name) for name in ("pre", "post", "weight")]
-                columns = list(np.loadtxt(file, delimiter=delimiter, usecols=used, ndmin=2).reshape(-1, 3).T)
-        else:
-            raise UserError(f"static.path={path}: expected a .npz, .csv, .tsv or .parquet.")
+        pre, post, weight = read(path)
     except (ValueError, OSError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
         raise UserError(f"static.path={path}: cannot be read ({str(error).splitlines()[0]}).") from error
-    pre, post = (np.asarray(column) for column in columns[:2])
     for name, values in (("pre", pre), ("post", post)):
         if not np.all(np.equal(np.mod(values, 1), 0)):
-            raise UserError(f"static.path={path}: column {name} should hold whole numbers, those of neurons from 0.")
-    return pre.astype(np.int64), post.astype(np.int64), np.asarray(columns[2], np.float64)
+            raise UserError(f"static.path={path}: column {name}: expected whole numbers, those of neurons from 0.")
+    return pre.astype(np.int64), post.astype(np.int64), weight
+
+
+def _read_sparse(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The edges (pre, post, weight) of a SciPy sparse matrix; weights have its type."""
+    from scipy.sparse import load_npz
+
+    matrix = load_npz(path).tocoo()
+    if matrix.shape[0] != matrix.shape[1]:
+        raise UserError(f"static.path={path}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron.")
+    if matrix.data.dtype.kind not in "fiub":
+        raise UserError(f"static.path={path}: holds {matrix.data.dtype}; expected real numbers.")
+    return (matrix.row, matrix.col, matrix.data) if rows == "pre" else (matrix.col, matrix.row, matrix.data)
+
+
+def _read_parquet(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns pre, post and weight of a .parquet."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"static.path={path}: takes pyarrow to read; pip install 'rlsnet[parquet]'.") from error
+    _check_columns(path, parquet.read_schema(path).names)
+    table = parquet.read_table(path, columns=["pre", "post", "weight"])
+    return table["pre"].to_numpy(), table["post"].to_numpy(), np.asarray(table["weight"].to_numpy(), np.float64)
+
+
+def _read_text(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns pre, post and weight of a .csv or .tsv, as float64."""
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        delimiter = "," if Path(path).suffix.lower() == ".csv" else "\t"
+        names = [name.strip() for name in next(csv.reader(file, delimiter=delimiter), [])]
+        _check_columns(path, names)
+        used = [names.index(name) for name in ("pre", "post", "weight")]
+        pre, post, weight = np.loadtxt(file, delimiter=delimiter, usecols=used, ndmin=2).reshape(-1, 3).T
+        return pre, post, weight
 
 
 def _check_columns(path: str, names: list[str]) -> None:
-    """Whether a table has the columns of an edge list; raises UserError."""
-    missing = [name for name in ("pre", "post", "weight") if name not in names]
-    if missing:
+    """Raises UserError unless a table has the columns of an edge list."""
+    if not {"pre", "post", "weight"} <= set(names):
         raise UserError(f"static.path={path}: has columns {', '.join(names) or 'none'}; expected pre, post and weight.")
 
 
 def class_weights(static: BalancedConfig, n: int) -> np.ndarray:
-    """[2, 2] static weights in the balanced state, presynaptic class first, excitatory = 0."""
+    """[2, 2] static weights in the balanced state (threshold*ms), presynaptic class first, excitatory = 0."""
     n_class = static.class_inputs(n)
     scale = static.strength / math.sqrt(n_class) if n_class else 0.0
     return scale * np.array([[static.ee, static.ie], [static.ei, static.ii]])
 
 
 def class_bias(static: StaticConfig, n: int) -> np.ndarray:
-    """[2] constant drive of excitatory and inhibitory neurons."""
+    """[2] constant drive of excitatory and inhibitory neurons, threshold units; 0 but in the balanced state."""
     if not isinstance(static, BalancedConfig):
         return np.zeros(2)
     return math.sqrt(static.class_inputs(n)) * np.array([static.bias_exc, static.bias_inh])
@@ -185,14 +215,24 @@ def class_bias(static: StaticConfig, n: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=3)
 def targets_of(stream: Array, neuron: Array, draw: Array, n: int) -> Array:
-    """int32, for each neuron and number of a draw (arrays of one shape) the neuron it reaches: distinct, never itself."""
+    """Postsynaptic neurons of some outputs of some neurons, drawn from counters.
+
+    Args:
+      stream: [2] uint32, key.
+      neuron: [...] int32, presynaptic neurons.
+      draw: [...] int32, which of the neuron's outputs each is, from 0.
+      n: N.
+
+    Returns:
+      [...] int32. The outputs of a neuron reach distinct neurons, never itself.
+    """
     offset = 1 + rng.permute(rng.fold(stream, neuron), draw.astype(jnp.uint32), n - 1)
     return (neuron + offset) % n
 
 
 @partial(jax.jit, static_argnums=(1, 2))
 def draw_static(stream: Array, n: int, degree: int) -> Array:
-    """[n*degree] int32: `degree` distinct targets of each of `n` neurons, itself never among them."""
+    """[n*degree] int32: `degree` distinct targets of each of `n` neurons, never itself. `targets_of` gives the same, one by one."""
     block = max(1, min(n, 2**21 // max(1, degree)))
     draws = jnp.arange(degree, dtype=jnp.uint32)
 
@@ -210,75 +250,98 @@ def plastic_inputs(plastic: PlasticConfig, stream: Array, excitatory: np.ndarray
     """[G, L] int: the plastic inputs of each group of `plastic.group_size` neurons; -1 pads.
 
     Args:
-      plastic: settings.
-      stream: [2] uint32, key of the random numbers to draw from.
+      plastic: settings; their class chooses the function that is registered for it.
+      stream: [2] uint32, key of the random numbers.
       excitatory: [N] bool.
-      activity: [N] spikes of the static network in a trial; None unless `needs_activity`.
+      activity: [N] number of spikes in a trial of the static network; None unless `needs_activity`.
+
+    Raises:
+      UserError: if nothing is registered, or there are too few neurons to draw from.
     """
-    raise UserError(f"plastic: {type(plastic).__name__} should have a function registered with wiring.plastic_inputs.")
+    raise UserError(f"plastic.name: expected a function registered with wiring.plastic_inputs for {type(plastic).__name__}.")
 
 
+@singledispatch
 def needs_activity(plastic: PlasticConfig) -> bool:
-    """Whether the choice of plastic inputs depends on the static run."""
-    return getattr(plastic, "active_fraction", 1.0) < 1
+    """Whether `plastic_inputs` depends on the activity of the static network. Not so unless a function is registered."""
+    return False
+
+
+@needs_activity.register
+def _(plastic: RandomInputsConfig) -> bool:
+    return plastic.active_fraction < 1
 
 
 @plastic_inputs.register
 def _(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
-    """Excitatory ones first, each class without repeats and in order."""
-    groups = -(-len(excitatory) // plastic.group_size)
-    half = plastic.n_inputs // 2
+    """Half of the inputs from each class, excitatory first; in a class without repeats and in ascending order."""
+    groups, half = -(-len(excitatory) // plastic.group_size), plastic.n_inputs // 2
     least = half if plastic.least_inputs is None else plastic.least_inputs // 2
     number = np.full(groups, half)
     if least < half:
         number -= np.floor(np.asarray(rng.uniform(rng.fold(stream, 2), groups, jnp.dtype("float32"))) * (half - least + 1)).astype(int)
-    rows = []
+    halves = []
     for label, members in enumerate((np.flatnonzero(excitatory), np.flatnonzero(~excitatory))):
-        if activity is not None and plastic.active_fraction < 1:
-            most = np.argsort(-activity[members], kind="stable")[: math.ceil(plastic.active_fraction * len(members))]
-            members = members[np.sort(most)]
+        members = _candidates(plastic, members, activity)
         if half > len(members):
             share = f" and plastic.active_fraction={plastic.active_fraction:g}" if plastic.active_fraction < 1 else ""
             raise UserError(
-                f"plastic.n_inputs={plastic.n_inputs}: expected at most {2 * len(members)}, as half of them are drawn from {len(members)}"
-                f" {('excitatory', 'inhibitory')[label]} neurons (network.n_neurons={len(excitatory)}{share})."
+                f"plastic.n_inputs={plastic.n_inputs}: expected at most {2 * len(members)}, because half of them are drawn from"
+                f" {len(members)} {('excitatory', 'inhibitory')[label]} neurons (network.n_neurons={len(excitatory)}{share})."
             )
-        if not half:
-            rows.append(np.zeros((groups, 0), np.int32))
-            continue
-        draw = np.asarray(_draw_rows(rng.fold(stream, label), groups, half, len(members)))
-        own = members.astype(np.int32)[draw]
-        if least < half:
-            own = np.where(np.arange(half) < number[:, None], own, len(excitatory))
-            own = np.sort(own, axis=1)
-            rows.append(np.where(own == len(excitatory), -1, own))
-        else:
-            rows.append(np.sort(own, axis=1))
-    return np.concatenate(rows, axis=1)
+        halves.append(_sorted_inputs(rng.fold(stream, label), members, number, half))
+    return np.concatenate(halves, axis=1)
+
+
+def _candidates(plastic: RandomInputsConfig, members: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
+    """The neurons of one class, `members`, that inputs are drawn from: all, or the most active ones; ascending."""
+    if activity is None or plastic.active_fraction == 1:
+        return members
+    most_active = np.argsort(-activity[members], kind="stable")[: math.ceil(plastic.active_fraction * len(members))]
+    return members[np.sort(most_active)]
+
+
+def _sorted_inputs(stream: Array, members: np.ndarray, number: np.ndarray, width: int) -> np.ndarray:
+    """[G, width] int32: `number` [G] of distinct `members` for each group, ascending, then -1."""
+    if not width:
+        return np.zeros((len(number), 0), np.int32)
+    beyond = np.iinfo(np.int32).max
+    inputs = members.astype(np.int32)[np.asarray(_draw_rows(stream, len(number), width, len(members)))]
+    inputs = np.sort(np.where(np.arange(width) < number[:, None], inputs, beyond), axis=1)
+    return np.where(inputs == beyond, -1, inputs)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
 def _draw_rows(stream: Array, rows: int, size: int, n: int) -> Array:
-    """[rows, size] int32: in each row, distinct numbers below n."""
+    """[rows, size] int32: in each row, distinct random numbers below n."""
     streams = rng.fold(stream, jnp.arange(rows, dtype=jnp.uint32))
     return rng.permute(streams[:, None, :], jnp.arange(size, dtype=jnp.uint32)[None, :], n)
 
 
 def initial_weights(plastic: PlasticConfig, pre: np.ndarray, excitatory: np.ndarray) -> np.ndarray:
-    """[G, L] initial plastic weights, +-strength/(2*sqrt(inputs/2)) by the class of the input, 0 where pre pads."""
+    """[G, L] initial plastic weights (threshold*ms): +-strength/(2*sqrt(inputs/2)) by the class of the input, 0 where pre pads."""
     number = np.maximum(np.sum(pre >= 0, axis=1, keepdims=True), 1)
     size = plastic.strength / (2 * np.sqrt(number / 2))
     return np.where(pre < 0, 0.0, np.where(excitatory[pre], size, -size))
 
 
 def outputs_of(pre: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(out_indptr [n+1], out_slot [G*L]) of plastic inputs [G, L]: each neuron's slots, in order."""
+    """The outputs of `n` neurons, from the inputs of groups.
+
+    Args:
+      pre: [G, L] int, inputs of each group; -1 pads.
+      n: number of presynaptic neurons.
+
+    Returns:
+      [n+1] int32 out_indptr and [nnz] int32 out_slot: the inputs from neuron j are the flat positions
+      out_slot[out_indptr[j]:out_indptr[j+1]] of `pre`, ascending.
+    """
     from scipy.sparse import csr_array
 
-    kept = pre >= 0
-    slots = np.flatnonzero(kept).astype(np.int32)
-    starts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-    by_neuron = csr_array((slots, pre[kept], starts), shape=(len(pre), n)).tocsc()
+    used = pre >= 0
+    slots = np.flatnonzero(used).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(used.sum(axis=1))]).astype(np.int32)
+    by_neuron = csr_array((slots, pre[used], starts), shape=(len(pre), n)).tocsc()
     return by_neuron.indptr.astype(np.int32), by_neuron.data
 
 

@@ -1,4 +1,4 @@
-"""Reading, checking and writing Zarr stores: errors that name the path, and never a half-written store."""
+"""Zarr stores: arrays read, checked and written, with errors that name the path, and no half-written store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ CHUNK_BYTES = 32 * 2**20
 
 
 def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
-    """The Zarr group at `path`; `key` is the setting that named it, `expected` its format attribute."""
+    """The Zarr group at `path`, to read.
+
+    Args:
+      path: of the store.
+      key: of the setting that gave the path, for messages.
+      expected: the store's attribute `format`.
+
+    Raises:
+      UserError: if there is no store at the path, or one of another format.
+    """
     if not Path(path).exists():
         raise UserError(f"{key}={path}: no such folder; expected a Zarr store of format {expected}.")
     try:
@@ -33,20 +42,22 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
 
 
 def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, where: str) -> zarr.Array:
-    """The array `name` of a group, its shape and kind of number checked.
+    """The array `name` of a group, with its shape and kind of number checked, not yet read.
 
     Args:
       group: an open store.
       name: path within it.
       shape: expected sizes; a letter stands for any size.
       kind: numpy kinds allowed, such as "f" or "iu".
-      where: the store's path, for the message.
+      where: the store's path, for messages.
+
+    Raises:
+      UserError: if the array is missing, or has another shape or kind.
     """
     found = group.get(name)
     if not isinstance(found, zarr.Array):
-        raise UserError(f"{where}: has no array {name}; it should be there, of shape [{', '.join(map(str, shape))}].")
-    fits = len(found.shape) == len(shape) and all(isinstance(s, str) or s == f for s, f in zip(shape, found.shape, strict=True))
-    if not fits:
+        raise UserError(f"{where}: has no array {name}; expected one of shape [{', '.join(map(str, shape))}].")
+    if not _fits(found.shape, shape):
         raise UserError(f"{where}: {name} has shape {list(found.shape)}; expected [{', '.join(map(str, shape))}].")
     if found.dtype.kind not in kind:
         names = {"f": "real numbers", "i": "integers", "b": "booleans", "T": "texts"}
@@ -54,41 +65,49 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
     return found
 
 
+def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
+    """Whether a shape has the expected sizes, of which a letter stands for any size."""
+    return len(shape) == len(expected) and all(isinstance(e, str) or e == s for e, s in zip(expected, shape, strict=True))
+
+
 def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
-    """An array, or a part of it, in memory; raises UserError where chunks are missing or damaged."""
+    """An array, or the `part` of it that an index selects, in memory; raises UserError if chunks are damaged."""
     try:
         return np.asarray(stored[part])
-    except (ValueError, RuntimeError, OSError) as error:  # what codecs raise for a chunk that was cut short
+    except (ValueError, RuntimeError, OSError) as error:  # raised by codecs for a chunk that is cut short
         raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
 
 
 def texts(stored: zarr.Array) -> np.ndarray:
-    """An array of texts, or of anything else as texts, of numpy's own type of fixed width."""
+    """An array as texts of numpy's type of fixed width; other types are converted."""
     return np.array([str(each) for each in read(stored)])
 
 
 def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
-    """An array in a .npy file or a Zarr array, not yet read; `key` is the setting that named it, `shape` as in `array`."""
+    """An array in a .npy file or a Zarr array, not yet read; `key` is the setting that gave the path, `shape` as in `array`.
+
+    Raises:
+      UserError: if there is no such array, or it is empty or of another shape.
+    """
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(path, mode="r")
-    except Exception as error:  # as many kinds as there are ways to be no array
+    except Exception as error:  # numpy and zarr raise many kinds
         raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); expected a .npy file or a Zarr array.") from error
-    fits = values.ndim == len(shape) and all(isinstance(s, str) or s == f for s, f in zip(shape, values.shape, strict=True))
-    if not fits or not values.size:
+    if not _fits(values.shape, shape) or not values.size:
         raise UserError(f"{key}={path}: has shape {list(values.shape)}; expected [{', '.join(map(str, shape))}].")
     return values
 
 
 def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
-    """`open_plain`, read; raises UserError unless all are finite numbers."""
+    """The array of `open_plain` in memory; raises UserError unless all its values are finite numbers."""
     values = np.asarray(open_plain(path, key, shape)[...])
     if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
-        raise UserError(f"{key}={path}: should hold finite numbers.")
+        raise UserError(f"{key}={path}: expected finite numbers only.")
     return values
 
 
 def check_complete(stored: zarr.Array) -> None:
-    """Whether every chunk is there, for arrays written with all of them; zarr would fill holes with zeros."""
+    """Raises UserError if chunks of an array are missing, which zarr would read as zeros; for arrays that are written completely."""
     if stored.nchunks_initialized != stored.nchunks:
         raise UserError(f"{stored.store_path}: {stored.nchunks - stored.nchunks_initialized} of {stored.nchunks} chunks are missing.")
 
@@ -104,9 +123,19 @@ def create(
     compress: bool = True,
     **attrs: Any,
 ) -> zarr.Array:
-    """A new array in chunks of about 32 MB along axis `along`; `attrs` such as units go with it.
+    """A new array in chunks of about 32 MB along axis `along`.
 
-    The other axes are whole in a chunk, but for conditions, which are written one by one.
+    A chunk covers the other axes completely, except conditions, which are written one by one.
+
+    Args:
+      group: an open store.
+      name: path of the array in it.
+      shape: of the array.
+      dtype: of the array.
+      dims: names of its dimensions.
+      along: axis that is divided into chunks.
+      compress: compress the chunks.
+      **attrs: attributes of the array, such as units.
     """
     chunks = [1 if dim == "condition" and len(shape) > 1 else max(1, size) for dim, size in zip(dims, shape, strict=True)]
     row = math.prod(s for axis, s in enumerate(chunks) if axis != along) * np.dtype(dtype).itemsize
@@ -119,14 +148,14 @@ def create(
 
 
 def write(group: zarr.Group, name: str, values: Any, dims: Sequence[str], **options: Any) -> None:
-    """Writes a whole array, device arrays and strings included."""
+    """Writes an array completely; device arrays and texts too. `options` are those of `create`."""
     values = np.asarray(values)
     dtype = str if values.dtype.kind == "U" else values.dtype
     create(group, name, values.shape, dtype, dims, **options)[...] = values
 
 
 def chunks(stored: zarr.Array, along: int = 0) -> Iterator[slice]:
-    """The slices of axis `along` that the chunks of an array cover, in order."""
+    """Slices of axis `along` that the chunks of an array cover, in order."""
     size, step = stored.shape[along], stored.chunks[along]
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))

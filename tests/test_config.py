@@ -8,10 +8,11 @@ import pytest
 from conftest import compose
 
 from rlsnet import config as schema
-from rlsnet import evaluate, experiment
+from rlsnet import experiment
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict, variants
 from rlsnet.describe import configs_dir
+from rlsnet.neuron_selection import select_neurons
 from rlsnet.store import Run
 
 SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))
@@ -169,7 +170,7 @@ def test_mistaken_units_are_named(override, message):
         ("[inh,2:4,0]", [0, 2, 3, 6, 7, 8, 9]),
         ("10", "test.neurons=10: reaches beyond the 10 neurons; expected 0 to 9."),
         ("[0,5:11]", "test.neurons=5:11: reaches beyond the 10 neurons; expected a range within 0:10."),
-        ("4:4", "test.neurons=4:4: chooses no neuron of 10"),
+        ("4:4", "test.neurons=4:4: matches none of the 10 neurons"),
     ],
 )
 def test_chosen_neurons(override, chosen):
@@ -178,10 +179,10 @@ def test_chosen_neurons(override, chosen):
     excitatory = np.arange(10) < 6
     if isinstance(chosen, str):
         with pytest.raises(UserError) as caught:
-            evaluate.choose(config.test.neurons, excitatory)
+            select_neurons(config.test.neurons, excitatory)
         assert chosen in str(caught.value)
     else:
-        assert evaluate.choose(config.test.neurons, excitatory).tolist() == list(chosen)
+        assert select_neurons(config.test.neurons, excitatory).tolist() == list(chosen)
 
 
 def test_an_experiment_made_for_another_variant(caplog):

@@ -1,4 +1,4 @@
-"""Wiring: drawn as specified, saved and loaded unchanged, wrong stores refused with their reason."""
+"""Networks: connectivity drawn as specified, stored and loaded unchanged; wrong stores are refused with a reason."""
 
 import dataclasses
 
@@ -38,10 +38,10 @@ def test_static_in_degrees_are_binomial(default):
 def test_static_wiring_does_not_depend_on_blocks():
     """A block of many neurons and one neuron at a time draw the same targets."""
     key = rng.key(3, rng.Purpose.STATIC)
-    whole = np.asarray(wiring.draw_static(key, 3000, 900)).reshape(3000, 900)  # more than one block
+    post = np.asarray(wiring.draw_static(key, 3000, 900)).reshape(3000, 900)  # more than one block
     for j in (0, 1234, 2999):
         own = 1 + np.asarray(rng.permute(rng.fold(key, j), jnp.arange(900, dtype=jnp.uint32), 2999))
-        np.testing.assert_array_equal(whole[j], (j + own) % 3000)
+        np.testing.assert_array_equal(post[j], (j + own) % 3000)
 
 
 def test_balanced_weights_and_bias(default):
@@ -91,8 +91,8 @@ def test_save_and_load_round_trip(tmp_path, size):
     np.testing.assert_array_equal(target2, target)
 
 
-def test_what_a_store_lacks_is_drawn(tmp_path):
-    """Given arrays win, the rest comes from the configuration."""
+def test_arrays_that_are_not_stored_are_drawn(tmp_path):
+    """Stored arrays win over the configuration."""
     write_network(tmp_path / "n.zarr", {"neuron/excitatory": np.arange(512) % 2 == 0, "neuron/bias": np.full(512, 0.5)})
     net, weight, target = network.build(compose("config=tiny", f"network.load={tmp_path}/n.zarr"))
     np.testing.assert_array_equal(net.bias, np.full(512, 0.5, np.float32))
@@ -108,10 +108,10 @@ def test_what_a_store_lacks_is_drawn(tmp_path):
         ("neuron/excitatory", np.zeros(60), "neuron/excitatory holds float64; expected booleans"),
         ("neuron/bias", np.zeros(59), "neuron/bias has shape [59]; expected [60]"),
         ("neuron/v0", np.full(60, np.nan), "neuron/v0 holds values that are not finite"),
-        ("static/indptr", np.arange(61)[::-1].copy(), "static/indptr should start at 0 and never fall"),
+        ("static/indptr", np.arange(61)[::-1].copy(), "static/indptr: expected 61 numbers that start at 0 and never fall"),
         ("static/post", None, "static/indptr but no static/post"),
         ("static/weight", None, "static wiring without weights"),
-        ("plastic/pre", np.full((60, 8), 60), "plastic/pre reaches from 60 to 60; expected to be within -1 to 59"),
+        ("plastic/pre", np.full((60, 8), 60), "plastic/pre reaches from 60 to 60; expected numbers from -1 to 59"),
         ("plastic/pre", np.zeros((30, 8), int), "plastic/pre has 30 rows; expected 60"),
         ("target", np.zeros((1, 7, 60)), "target has shape [1, 7, 60]; expected [C, 20, 60]"),
     ],
@@ -127,7 +127,7 @@ def test_wrong_stores_are_refused(tmp_path, name, values, message):
         network.build(compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200"))
 
 
-def test_a_folder_that_is_no_store_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         network.build(compose("config=tiny", f"network.load={tmp_path}/none.zarr"))
     (tmp_path / "x.zarr").mkdir()
@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("n", [60, 1000])
 def test_procedural_wiring_is_the_stored_one(x64, n, kind):
-    """The same targets, drawn anew at every spike; no memory for them."""
+    """The same targets, drawn anew at every spike; they take no memory."""
     common = f"network.n_neurons={n}", "static.out_degree=30", "plastic.n_inputs=4", f"engine.kernels={kind}", "engine.precision=float64"
     states = []
     for kept in ("stored", "procedural"):
@@ -152,7 +152,8 @@ def test_procedural_wiring_is_the_stored_one(x64, n, kind):
         keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
         spiked = np.random.default_rng(0).random(n) < 0.3
         state = dataclasses.replace(simulate.init(dynamics, net, keys), spiked=jnp.asarray(spiked))
-        states.append(np.asarray(jax.jit(lambda s, net=net, d=dynamics: simulate.deliver(d, net, None, s, jnp.ones(3)).synapses)(state)))
+        deliver = jax.jit(simulate.deliver, static_argnums=0)
+        states.append(np.asarray(deliver(dynamics, net, None, state, jnp.ones(3)).synapses))
     np.testing.assert_allclose(states[1], states[0], rtol=0, atol=1e-12)
     assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
 
@@ -167,7 +168,7 @@ def test_procedural_wiring_is_saved_as_its_key(tmp_path):
 
 
 def test_erdos_renyi():
-    """Each pair with probability 0.2 and once at most: mean and spread of both degrees are binomial; weights scale with K_e = 0.2*N/2."""
+    """Each pair with probability 0.2, at most once: mean and s.d. of in- and out-degrees are binomial; weights scale with K_e = 0.2*N/2."""
     net, _, _ = network.build(compose("network.n_neurons=1500", "static=erdos_renyi", "static.probability=0.2"))
     indptr, post = np.asarray(net.indptr), np.asarray(net.post[: net.n_edges])
     matrix = np.zeros((1500, 1500), int)
@@ -180,11 +181,11 @@ def test_erdos_renyi():
     np.testing.assert_allclose(net.bias[0], 0.12 * np.sqrt(150), rtol=1e-6)
 
 
-EDGES = np.array([[0, 3, 1.5], [2, 1, -2.0], [0, 3, 0.25], [1, 1, 4.0], [0, 2, -1.0]])  # a pair twice, a neuron to itself, any sign
+EDGES = np.array([[0, 3, 1.5], [2, 1, -2.0], [0, 3, 0.25], [1, 1, 4.0], [0, 2, -1.0]])  # a pair twice, an autapse, both signs
 
 
 def write_edges(path, edges=EDGES, n=4):
-    """A file of edges of the kind that its name says."""
+    """A file of edges, of the format of its suffix."""
     pre, post, weight = edges[:, 0].astype(int), edges[:, 1].astype(int), edges[:, 2]
     if path.suffix == ".npz":
         from scipy.sparse import coo_array, save_npz
@@ -202,8 +203,8 @@ def write_edges(path, edges=EDGES, n=4):
 
 
 @pytest.mark.parametrize("name", ["e.npz", "e.csv", "e.tsv", "e.parquet"])
-def test_edges_out_of_a_file(x64, tmp_path, name):
-    """Spikes of all neurons send the sums of the columns; edges that are listed twice count twice."""
+def test_edges_from_a_file(x64, tmp_path, name):
+    """When all neurons spike, the currents are the sums over the edges; an edge that is listed twice counts twice."""
     write_edges(tmp_path / name)
     config = compose(
         "network.n_neurons=4", "static=edges", f"static.path={tmp_path}/{name}", "plastic.n_inputs=2", "engine.precision=float64"
@@ -227,10 +228,10 @@ def test_rows_of_a_sparse_matrix_may_be_postsynaptic(tmp_path):
     ("name", "content", "message"),
     [
         ("none.csv", None, "no such file"),
-        ("e.txt", "pre,post,weight\n", "should be a .npz, .csv, .tsv or .parquet"),
+        ("e.txt", "pre,post,weight\n", "expected a .npz, .csv, .tsv or .parquet"),
         ("e.csv", "pre,post\n0,1\n", "has columns pre, post; expected pre, post and weight"),
         ("e.csv", "pre,post,weight\n0,9,1\n", "post of edge 0 is 9; expected a neuron, 0 to 3"),
-        ("e.csv", "pre,post,weight\n0,1.5,1\n", "column post should hold whole numbers"),
+        ("e.csv", "pre,post,weight\n0,1.5,1\n", "column post: expected whole numbers"),
         ("e.csv", "pre,post,weight\n0,1,x\n", "cannot be read"),
         ("e.csv", "pre,post,weight\n0,1,nan\n", "the weight of edge 0 is not finite"),
         ("e.npz", "no zip", "cannot be read"),
@@ -256,7 +257,7 @@ def test_unequal_numbers_of_inputs():
 
 
 def test_inputs_from_the_most_active_neurons():
-    """Only the most active quarter of each class, as counted in the static run, is drawn from."""
+    """Inputs are drawn from the most active quarter of each class in the static network."""
     config = compose("network.n_neurons=200", "static.out_degree=20", "plastic.n_inputs=10", "plastic.active_fraction=0.25")
     counts = np.random.default_rng(0).permutation(200)
     net, _, _ = network.build(config, activity=lambda net: counts if net.n_inputs == 0 and net.static_width == 20 else None)
@@ -284,7 +285,7 @@ class Ring(StaticConfig):
 @wiring.static_edges.register
 def _(static: Ring, stream, excitatory):
     n = len(excitatory)
-    return wiring.Edges.of(np.arange(n), (np.arange(n) + 1) % n, np.full(n, static.weight), n)
+    return wiring.Edges.from_pairs(np.arange(n), (np.arange(n) + 1) % n, np.full(n, static.weight), n)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -310,7 +311,7 @@ def _(settings: Step, dt, network, s, moment):
 """
 
 
-def test_wiring_and_stimulus_of_ones_own(tmp_path):
+def test_user_defined_wiring_and_stimulus(tmp_path):
     (tmp_path / "own_wiring.py").write_text(WIRING)
     values = to_dict(compose("config=tiny", "network.n_neurons=40", "plastic.n_inputs=6", "trial.stim_on=1", "trial.stim_off=20"))
     values |= {

@@ -1,4 +1,4 @@
-"""Neuron models: GLIF against a plain NumPy transcription and closed forms; values by class and by neuron; a user's own model."""
+"""Neuron models: GLIF against a plain NumPy transcription and closed forms; values by class and by neuron; a user-defined model."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ def glif(p, current, v0, refractory):
 
 
 def run(settings, current, v0):
-    """Spikes [steps, N] and final state of our models under currents [steps, N]."""
+    """Spikes [steps, N] and final state of rlsnet's models with currents [steps, N]."""
 
     @jax.jit
     def all_steps(current, v0):
@@ -77,7 +77,7 @@ def test_glif_equals_the_numpy_transcription(x64, model, refractory, record_chec
     spikes, state = run(settings, current, v0)
     assert expected.sum() > 150
     np.testing.assert_array_equal(spikes, expected)
-    ours = [state.v, *(state.currents or (None, None)), state.raised, state.followed]
+    ours = [state.v, *(state.currents or (None, None)), state.spike_threshold, state.voltage_threshold]
     assert [each is not None for each in ours] == [
         True,
         *[model in ("glif3", "glif4", "glif5")] * 2,
@@ -110,8 +110,8 @@ def test_raised_threshold_decays_and_adds_up(x64, record_check):
     since = 999 - np.flatnonzero(spikes[:, 0])
     expected = 0.2 * np.sum((1 - DT / 50) ** since)
     assert len(since) > 5
-    np.testing.assert_allclose(state.raised[0], expected, rtol=1e-12)
-    record_check("GLIF2", "closed form: Theta_s as a sum over spikes", f"{expected:.9f}", f"{state.raised[0]:.9f}")
+    np.testing.assert_allclose(state.spike_threshold[0], expected, rtol=1e-12)
+    record_check("GLIF2", "closed form: Theta_s as a sum over spikes", f"{expected:.9f}", f"{state.spike_threshold[0]:.9f}")
 
 
 def test_after_spike_currents_decay_and_add_up(x64, record_check):
@@ -132,8 +132,8 @@ def test_threshold_follows_a_constant_voltage(x64, record_check):
     """Below threshold at v - E_L = 0.4: Theta_v -> a_v*0.4/b_v."""
     spikes, state = run(compose("neuron=glif5").neuron, np.full((20000, 1), 0.4), np.full(1, 0.4))
     assert not spikes.any()
-    np.testing.assert_allclose(state.followed[0], 0.005 * 0.4 * 50, rtol=1e-9)
-    record_check("GLIF5", "closed form: Theta_v at constant voltage", "0.100000000", f"{state.followed[0]:.9f}")
+    np.testing.assert_allclose(state.voltage_threshold[0], 0.005 * 0.4 * 50, rtol=1e-9)
+    record_check("GLIF5", "closed form: Theta_v at constant voltage", "0.100000000", f"{state.voltage_threshold[0]:.9f}")
 
 
 def interval(tau, threshold, reset, refractory):
@@ -142,7 +142,7 @@ def interval(tau, threshold, reset, refractory):
 
 
 def intervals(config, net, neuron):
-    """The intervals between spikes of one neuron in 3000 steps, but for the first."""
+    """The intervals between spikes of one neuron in 3000 steps, without the first."""
     keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
     dynamics = simulate.Dynamics.of(config)
     state = simulate.init(dynamics, net, keys)
@@ -183,9 +183,9 @@ def test_values_by_class_and_by_neuron(x64, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("tau_m", -1.0, "neuron/tau_m should be at least twice trial.dt=0.1 ms for every neuron"),
-        ("refractory", 0.07, "neuron/refractory should be multiples of trial.dt=0.1 ms"),
-        ("threshold", -2.0, "neuron/reset should be below neuron/threshold for every neuron"),
+        ("tau_m", -1.0, "neuron/tau_m: expected at least twice trial.dt=0.1 ms for every neuron"),
+        ("refractory", 0.07, "neuron/refractory: expected multiples of trial.dt=0.1 ms"),
+        ("threshold", -2.0, "neuron/reset: expected values below neuron/threshold for every neuron"),
         ("noise_sigma", -0.1, r"neuron/noise_sigma\[3\] is -0.1; expected at least 0 threshold"),
     ],
 )
@@ -220,15 +220,15 @@ def _(neuron: QuadraticConfig, v):
 
 
 @neurons.step.register
-def _(neuron: QuadraticConfig, dt, v, i, current, kick):
+def _(neuron: QuadraticConfig, dt, v, i, current, noise_increment):
     v = v + (dt / neuron.tau_m) * (v * v + current)
     spiked = v > neuron.threshold
     return jnp.where(spiked, neuron.reset, v), spiked
 '''
 
 
-def test_a_model_of_ones_own(x64, tmp_path):
-    """A file that `plugins` lists: dv/dt = v^2 + 1 takes atan(5) - atan(-5) from reset to threshold, but for the steps of Euler."""
+def test_a_user_defined_model(x64, tmp_path):
+    """A file that `plugins` lists: dv/dt = v^2 + 1 takes atan(5) - atan(-5) from reset to threshold, up to the Euler error."""
     (tmp_path / "quadratic.py").write_text(PLUGIN)
     values = to_dict(compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", "network.bias=1.0", "trial.dt=0.01",
                              "engine.precision=float64"))  # fmt: skip

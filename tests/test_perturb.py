@@ -16,6 +16,7 @@ from rlsnet import experiment, network, perturb, plots, rls, rng, simulate, tell
 from rlsnet.cli import run_job
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
+from rlsnet.neuron_selection import select_neurons
 from rlsnet.store import Run
 
 START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
@@ -179,8 +180,8 @@ REGIONS = np.array(["ALM", "VISp", "VISl", "striatum"])[np.arange(100) % 4]
         ("region:VIS*&0:10,99", [1, 2, 5, 6, 9, 99]),
     ],
 )
-def test_who_is_chosen(which, expected):
-    assert perturb.choose(which, CLASSES, REGIONS, "perturb.neurons").tolist() == list(expected)
+def test_selected_neurons(which, expected):
+    assert select_neurons(which, CLASSES, REGIONS, "perturb.neurons").tolist() == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +190,12 @@ def test_who_is_chosen(which, expected):
         ("region:M1", REGIONS, "perturb.neurons=region:M1: no such region; expected ALM, VISl, VISp, striatum."),
         ("region:ALM", None, "perturb.neurons=region:ALM: the regions are not known"),
         ("0:101", REGIONS, "perturb.neurons=0:101: reaches beyond the 100 neurons; expected a range within 0:100."),
-        ("exc&60:", REGIONS, "perturb.neurons=exc&60:: chooses no neuron of 100"),
+        ("exc&60:", REGIONS, "perturb.neurons=exc&60:: matches none of the 100 neurons"),
     ],
 )
-def test_who_cannot_be_chosen(which, region, message):
+def test_wrong_selections_are_refused(which, region, message):
     with pytest.raises(UserError) as error:
-        perturb.choose(which, CLASSES, region, "perturb.neurons")
+        select_neurons(which, CLASSES, region, "perturb.neurons")
     assert message in str(error.value)
 
 

@@ -11,7 +11,7 @@ from conftest import compose
 from rlsnet import network, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
 from rlsnet.simulate import Calibration
-from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+from rlsnet.transfer import InverseTransfer, NoisyLIF, firing_rate
 
 QUIET = lambda done, total: None  # noqa: E731
 
@@ -68,7 +68,7 @@ def test_targets_from_rates_are_the_inverse_transfer(stand_in):
     target = targets.make(config, net, recording, QUIET)
     assert target.shape == (2, 150, 9000) and target.dtype == np.float32
     rate = np.maximum(recording.values[:, :, ::97], 0.1)
-    np.testing.assert_allclose(firing_rate(target[:, :, ::97], Neuron(10, 1, 0, 0.65)), rate, rtol=2e-5)
+    np.testing.assert_allclose(firing_rate(target[:, :, ::97], NoisyLIF(10, 1, 0, 0.65)), rate, rtol=2e-5)
 
 
 def test_a_smaller_network_takes_a_random_subset(stand_in):
@@ -78,7 +78,7 @@ def test_a_smaller_network_takes_a_random_subset(stand_in):
     assert len(np.unique(units)) == 500 and units.max() > 8000
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
-    expected = InverseTransfer.build(Neuron(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
+    expected = InverseTransfer.build(NoisyLIF(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match=r"network.n_neurons=9001: expected at most 9000"):
         recording.choose(9001, 1)
@@ -99,7 +99,7 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
     sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)
     got = targets.from_rates(config.target, config, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
     for members, spread in ((slice(0, 256), 0.3), (slice(256, 512), 0.6)):
-        neuron = Neuron(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
+        neuron = NoisyLIF(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
         mu = got[:, :, members] + np.asarray(net.bias)[members]
         np.testing.assert_allclose(firing_rate(mu, neuron), np.maximum(rate[:, :, members], 0.1), rtol=1e-4)
 
@@ -125,7 +125,7 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
         given = {name: jnp.asarray(values[name]) for name in ("tau_m", "reset", "noise_sigma")}
         net = dataclasses.replace(net, parameters={**net.parameters, **given})
     got = targets.from_rates(config.target, config, net, None, recordings.for_config(config, print, QUIET), QUIET)
-    neuron = Neuron(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
+    neuron = NoisyLIF(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
     mu = got + np.asarray(net.bias) + values["rest"]
     known = np.arange(512) != 7
     assert np.isnan(got[:, :, 7]).all()
@@ -158,8 +158,8 @@ def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["neuron=glif3"], "noise.sigma=0: the noise of neuron 0 comes to 0 of threshold - reset"),
-        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 comes to 0 of threshold - reset; expected at least 0.005"),
+        (["neuron=glif3"], "noise.sigma=0: the noise of neuron 0 is 0 of threshold - reset"),
+        (["noise.sigma=[0.5,0]"], "noise.sigma=0: the noise of neuron 256 is 0 of threshold - reset; expected at least 0.005"),
     ],
 )
 def test_neurons_without_a_transfer_function_are_refused(tmp_path, overrides, message):
@@ -179,9 +179,9 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
     neurons, exc = targets.transfer_neurons(config, net, calibration), np.asarray(net.excitatory)
     mu, seen = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
     for mine in (exc, ~exc):
-        neuron = Neuron(*(values[mine] for values in dataclasses.astuple(neurons)))
+        neuron = NoisyLIF(*(values[mine] for values in dataclasses.astuple(neurons)))
         spread = float(np.asarray(calibration.sd)[mine].mean())
-        by_hand = firing_rate(mu[mine], Neuron(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
+        by_hand = firing_rate(mu[mine], NoisyLIF(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
         ours = firing_rate(mu[mine], neuron).mean()
         assert abs(ours - seen[mine].mean()) < abs(by_hand - seen[mine].mean())
         assert ours == pytest.approx(seen[mine].mean(), rel=0.35)

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: bijections are bijections, normals are normal, streams do not know of each other."""
+"""Counter-based random numbers: permutations, distributions, independence of streams and counters; the same bits in C++."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_permute_is_a_permutation(n):
 
 
 def test_permutations_are_uniform():
-    """Where the first few points go, over many keys: every place equally often, pairs independent."""
+    """Images of the first three points over many keys: uniform, and pairs of them independent."""
     streams = rng.fold(rng.key(1, rng.Purpose.PLASTIC), jnp.arange(40000))
     image = np.asarray(rng.permute(streams[:, None, :], jnp.arange(3, dtype=jnp.uint32)[None, :], 30))
     for column in image.T:

@@ -1,4 +1,4 @@
-"""Targets other than recorded rates: sinusoids, recorded currents, a user's own; and targets of some neurons or bins only."""
+"""Targets: sinusoids, recorded currents, user-defined ones, and targets of some neurons or bins only."""
 
 import dataclasses
 import subprocess
@@ -33,7 +33,7 @@ class {name}Config(TargetConfig):
 
 
 @targets.currents.register
-def steps(target: {name}Config, config, network, calibration, recording, tell):
+def steps(target: {name}Config, config, network, calibration, recording, report):
     assert (calibration is None) == (network.static_width == 0) and recording is None
     up = 1.0 * (np.arange(config.trial.n_points)[:, None] >= np.arange(network.n_neurons) % config.trial.n_points)
     return {result}
@@ -47,7 +47,7 @@ def plugin(folder, name, result="np.stack([up * target.height, -up * target.heig
 
 
 @pytest.mark.parametrize("static", [True, False])
-def test_a_target_of_the_users_own(tmp_path, static):
+def test_a_user_defined_target(tmp_path, static):
     """A dataclass and a function in a file that `plugins` lists."""
     name = f"steps{static}"
     values = to_dict(compose("config=tiny", *([] if static else ["static.out_degree=0"])))
@@ -61,7 +61,7 @@ def test_a_target_of_the_users_own(tmp_path, static):
         from_dict(values | {"target": {"name": name, "height": 0}})
 
 
-def test_a_target_of_the_users_own_from_the_command_line(tmp_path):
+def test_a_user_defined_target_from_the_command_line(tmp_path):
     path = plugin(tmp_path, "mine")
     (tmp_path / "conf" / "target").mkdir(parents=True)
     (tmp_path / "conf" / "target" / "mine.yaml").write_text("name: mine\nheight: 0.3\n")
@@ -83,7 +83,7 @@ def test_a_target_of_the_users_own_from_the_command_line(tmp_path):
         ("np.full((2, 100, 512), np.inf)", "condition 0 holds infinite currents; expected finite, or NaN where nothing is trained"),
     ],
 )
-def test_what_is_no_target_is_refused(tmp_path, result, message):
+def test_wrong_targets_are_refused(tmp_path, result, message):
     name = "bad" + str(len(result))
     values = to_dict(compose("config=tiny", "progress=off"))
     config = from_dict(
@@ -93,16 +93,16 @@ def test_what_is_no_target_is_refused(tmp_path, result, message):
         experiment.run_training(config, Run(tmp_path / "run"), resumed=False)
 
 
-def test_a_target_without_a_function_is_named(tmp_path):
+def test_a_target_without_a_function_is_refused(tmp_path):
     path = plugin(tmp_path, "empty")
     path.write_text(path.read_text().replace("@targets", "#"))
     config = from_dict(to_dict(compose("config=tiny")) | {"plugins": [str(path)], "target": {"name": "empty", "height": 1}})
     net, _, _ = network.build(config)
-    with pytest.raises(UserError, match="target=empty: nothing is registered for emptyConfig; should be, with targets.currents.register"):
+    with pytest.raises(UserError, match="target=empty: expected a function registered with targets.currents for emptyConfig"):
         targets.make(config, net, None, QUIET)
 
 
-def test_sinusoids_are_as_written():
+def test_sinusoids_have_their_period_amplitude_and_uniform_phases():
     config = compose("config=tiny", "target.n_conditions=2", "target.amplitude=0.7", "target.period=250")
     net, _, _ = network.build(config)
     mean = np.linspace(-1, 1, 512).astype(np.float32)
@@ -123,7 +123,7 @@ def bias_of(config, condition=0):
 
 
 def test_the_bias_is_the_same_for_all_neurons(tmp_path):
-    """Against targets without one, and a ramp as written."""
+    """Against targets without a bias, and a ramp in closed form."""
     plain, ramp, ou = (compose("config=tiny", "target.n_conditions=2", f"target.bias={bias}") for bias in ("zero", "ramp", "ou"))
     net, _, _ = network.build(plain)
     without = targets.make(plain, net, None, QUIET)
@@ -160,20 +160,20 @@ def write_recording(path, name, values, bin_ms=10.0):
     return path
 
 
-def some_currents(conditions=2, n=512):
-    """Smooth currents, and the same with 20 neurons and a few bins of others not to be trained."""
-    whole = gaussian_filter1d(np.random.default_rng(0).normal(0, 2, (conditions, 100, n)), 8, axis=1).astype(np.float32)
-    partly = whole.copy()
+def smooth_currents(conditions=2, n=512):
+    """Smooth currents, and the same with NaN (not trained) for 20 neurons and a few bins of others."""
+    complete = gaussian_filter1d(np.random.default_rng(0).normal(0, 2, (conditions, 100, n)), 8, axis=1).astype(np.float32)
+    partly = complete.copy()
     partly[:, :, 100:120] = np.nan
     partly[0, :30, 200:210] = np.nan
     partly[1, 5::7, 300] = np.nan
     partly[1, :, 400] = np.nan
-    return whole, partly
+    return complete, partly
 
 
 def test_recorded_currents_are_used_as_they_are(tmp_path, capsys):
-    """From the command's first step to the figures; there are then no recorded rates to compare with."""
-    _, values = some_currents()
+    """From reading the recording to the figures, without recorded rates to compare with."""
+    _, values = smooth_currents()
     path = write_recording(tmp_path / "r.zarr", "current", values)
     info.show(str(path))
     assert "mean current" in (shown := capsys.readouterr().out) and "negative" not in shown
@@ -216,7 +216,7 @@ def masked_correlation(target, model):
             "current[0, 0, 0] (condition, bin, unit) is inf; expected a finite current or NaN, not to train it",
         ),
         ("currents", "current", np.nan, "target=currents: condition 0 is NaN in all neurons and bins"),
-        ("currents", "none", 1, "has no array current; it should be there, of shape [C, M, N]"),
+        ("currents", "none", 1, "has no array current; expected one of shape [C, M, N]"),
         ("currents", None, 1, "recording.path=null: expected a recording.zarr with currents for target=currents"),
     ],
 )
@@ -230,7 +230,7 @@ def test_wrong_recorded_currents_are_refused(tmp_path, target, name, value, mess
 
 
 def test_correlations_are_over_the_bins_that_have_a_target():
-    """np.corrcoef of what is known; nothing where no two bins are, or where nothing varies in those that are."""
+    """np.corrcoef over the bins that have a target; NaN for fewer than two bins, or for a constant target."""
     config = compose("config=tiny")
     random = np.random.default_rng(2)
     current, target = random.normal(3, 1, (2, 100, 60))
@@ -249,9 +249,9 @@ def test_correlations_are_over_the_bins_that_have_a_target():
 
 
 def test_a_network_file_may_leave_neurons_untrained(tmp_path):
-    """NaN in its target alone; elsewhere it is a mistake."""
+    """NaN is allowed in the target, not in other arrays."""
     net, weight, _ = network.build(compose("config=tiny"))
-    _, target = some_currents()
+    _, target = smooth_currents()
     network.save(tmp_path / "n.zarr", net, weight, target)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "progress=off")
     np.testing.assert_array_equal(network.build(config)[2], target)
@@ -267,7 +267,7 @@ def test_a_network_file_may_leave_neurons_untrained(tmp_path):
 
 
 def test_neurons_without_a_target_are_not_trained(tmp_path):
-    _, values = some_currents()
+    _, values = smooth_currents()
     path = write_recording(tmp_path / "r.zarr", "current", values)
     config = compose("config=tiny", "target=currents", f"recording.path={path}", "progress=off", "train.iterations=4", "test.trials=2")
     run = Run(tmp_path / "run")

@@ -9,9 +9,9 @@ from conftest import compose, difference
 from scipy.optimize import brentq
 
 from rlsnet import network, simulate
-from rlsnet.transfer import InverseTransfer, InverseTransfers, Neuron, SimulatedInverse, firing_rate
+from rlsnet.transfer import InverseTransfer, NoisyLIF, PopulationInverseTransfer, SimulatedInverseTransfer, firing_rate
 
-PUBLISHED = Neuron(tau_m=10, threshold=1, reset=0, sigma=0.65)
+PUBLISHED = NoisyLIF(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
 
 def test_inverse_gives_the_published_currents(record_check):
@@ -46,7 +46,7 @@ def test_without_noise_the_rate_is_the_closed_form(record_check):
     np.testing.assert_allclose(InverseTransfer.build(quiet)(firing_rate([1.5, 3.0], quiet)), [1.5, 3.0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("neuron", [PUBLISHED, Neuron(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
+@pytest.mark.parametrize("neuron", [PUBLISHED, NoisyLIF(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
 def test_the_inverse_inverts(record_check, neuron):
     rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
     back = firing_rate(InverseTransfer.build(neuron)(rate), neuron)
@@ -56,13 +56,13 @@ def test_the_inverse_inverts(record_check, neuron):
 
 
 @pytest.mark.parametrize(("n", "tables"), [(5000, None), (31, 31)])
-def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
-    """Against a root finder for each neuron, and by the way back; many neurons share tables, few have their own."""
+def test_neurons_that_differ_have_their_own_inverse(n, tables):
+    """Against a root finder for each neuron, and back to rates; many neurons share tables, few have their own."""
     random = np.random.default_rng(4)
-    neurons = Neuron(
+    neurons = NoisyLIF(
         random.uniform(3, 60, n), random.uniform(0.8, 1.5, n), random.uniform(-0.6, 0.3, n), np.exp(random.uniform(-4, 0.5, n))
     )
-    inverse = InverseTransfers(neurons)
+    inverse = PopulationInverseTransfer(neurons)
     assert tables is None or len(inverse.tables) == tables
     rate = np.exp(random.uniform(np.log(0.1), np.log(300), (2, 10, n)))
     rate[0, 3, 5] = np.nan
@@ -71,7 +71,7 @@ def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
     mu = inverse(rate, slice(0, n))
     assert np.isnan(mu[0, 3, 5]) and np.isnan(mu).sum() == 1
     for i in random.choice(n, 30, replace=False):
-        own = Neuron(*(values[i] for values in dataclasses.astuple(neurons)))
+        own = NoisyLIF(*(values[i] for values in dataclasses.astuple(neurons)))
         exact = [
             brentq(lambda m, r=r, own=own: np.log(firing_rate(m, own) / r), own.threshold - 15 * own.sigma, 40, xtol=1e-12)
             for r in rate[1, :, i]
@@ -82,9 +82,9 @@ def test_neurons_that_differ_have_the_inverse_of_their_own(n, tables):
 
 
 def test_a_simulated_inverse_is_near_the_formula():
-    """For the model that has one; NaN stays NaN, and rates out of reach are taken as the ends."""
+    """For a model that has a formula; NaN stays NaN, and rates out of reach are clipped."""
     config = compose()
-    inverse = SimulatedInverse(config.neuron, config.noise, 0.1, 0.65, 0.0, 3.0)
+    inverse = SimulatedInverseTransfer(config.neuron, config.noise, 0.1, 0.65, 0.0, 3.0)
     rate = np.array([0.1, 0.3, 1, 3, 10, 30, 100])
     np.testing.assert_allclose(inverse(rate), InverseTransfer.build(PUBLISHED.with_euler(0.1))(rate), atol=0.02)
     ends = inverse(np.array([np.nan, 1e-9, 1e9]))

@@ -144,7 +144,7 @@ class Trained:
 
     def values(self) -> dict[str, tuple[np.ndarray, str]]:
         """Parameters of the neurons, each [N] with its unit: those of the neuron model, `bias` and `noise_sigma`."""
-        own = neurons.of(self.config.neuron, self.network.parameters)
+        own = neurons.with_parameters(self.config.neuron, self.network.parameters)
         found: dict[str, tuple[np.ndarray, str]] = {"bias": (np.asarray(self.network.bias, np.float64), "threshold")}
         for field in dataclasses.fields(self.config.neuron):  # type: ignore[arg-type]
             if field.name != "name":
@@ -167,7 +167,7 @@ class Trained:
     def initial_voltages(self, trials: int) -> np.ndarray:
         """[C, trials, N] voltages at the start of the first trials of `rlsnet test`, threshold units."""
         keys = simulate.Keys.create(self.config.seed, simulate.TESTING)
-        model = neurons.of(self.config.neuron, self.network.parameters)
+        model = neurons.with_parameters(self.config.neuron, self.network.parameters)
 
         @jax.jit
         def one(number: jax.Array, condition: jax.Array) -> jax.Array:
