@@ -12,8 +12,8 @@ sqrt(tau_syn/tau_m), like white noise with threshold and reset both raised: Four
 Computation 14:2057 (2002). An Euler scheme compares the voltage with the threshold only every dt and misses crossings, which acts
 like a threshold raised by 0.5826*sigma*sqrt(dt/tau_m): Broadie, Glasserman & Kou, Math. Finance 7:325 (1997).
 
-NNMT has the forward function for a population of equal neurons; here the inverse is needed, for tens of millions of rates and
-neurons that differ. Models without a formula are simulated: `SimulatedInverseTransfer`.
+NNMT (nnmt.lif) computes the forward function; a target needs the inverse, for tens of millions of rates and neurons that differ.
+Models without a formula are simulated: `SimulatedInverseTransfer`.
 """
 
 from __future__ import annotations
