@@ -124,7 +124,7 @@ class StoredNetwork:
           name: path of the array in the store.
           shape: expected sizes; a letter stands for any size.
           kind: numpy kinds allowed, such as "f" or "iu".
-          nan: NaN is allowed, for values that are not known.
+          nan: NaN is allowed, for missing values.
 
         Raises:
           UserError: for another shape or kind, damaged chunks, or values that are not finite.
