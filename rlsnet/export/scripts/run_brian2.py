@@ -125,17 +125,17 @@ def main() -> None:
         objects.append(feedforward)
     monitor = b2.SpikeMonitor(group)
     objects += [*synapses(about, values["excitatory"], group, feedforward), monitor]
-    stimulus = np.load(HERE / "stimulus.npy", mmap_mode="r") if about["stimulus_after_step"] is not None else None
+    stimuli = np.load(HERE / "stimulus.npy", mmap_mode="r") if about["stimulus_after_step"] is not None else None
     rates = np.load(HERE / "feedforward_rate.npy", mmap_mode="r") if feedforward is not None else None
     current = {"condition": 0}
 
     @b2.network_operation(when="start")  # type: ignore[untyped-decorator]
     def drive(t: Any) -> None:
         step = round(float(t / b2.ms) / dt) + 1  # rlsnet counts from 1
-        if stimulus is not None:
+        if stimuli is not None:
             since = step - about["stimulus_after_step"]
-            if 1 <= since <= stimulus.shape[1] + 1:
-                group.stimulus = stimulus[current["condition"], since - 1] if since <= stimulus.shape[1] else 0
+            if 1 <= since <= stimuli.shape[1] + 1:
+                group.stimulus = stimuli[current["condition"], since - 1] if since <= stimuli.shape[1] else 0
         if rates is not None:
             since = step - first
             if since >= 1 and (since - 1) % about["feedforward_every_steps"] == 0:
@@ -151,8 +151,8 @@ def main() -> None:
         for trial in range(args.trials):
             net.restore()
             current["condition"] = condition
-            reset = values["reset"] if "reset" in values else values["rest"]
-            drawn = random.normal(size=len(group)) * (values["threshold"] - reset) + reset
+            reset_voltage = values["reset"] if "reset" in values else values["rest"]
+            drawn = random.normal(size=len(group)) * (values["threshold"] - reset_voltage) + reset_voltage
             group.v = v0[condition, trial] if trial < v0.shape[1] else drawn
             net.run(n_steps * dt * b2.ms)
             step = np.round(np.asarray(monitor.t / b2.ms) / dt).astype(int) + 1
