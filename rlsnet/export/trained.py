@@ -55,15 +55,15 @@ class TrainedNetwork:
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         engine.setup(dataclasses.replace(config.engine, platform="cpu"))
-        ready = experiment.reopen(config, run)
-        net, weight, iteration = ready.network, ready.weight, 0
+        prepared = experiment.reopen(config, run)
+        net, weight, iteration = prepared.network, prepared.weight, 0
         if not untrained:
             iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))
             groups = run.load_weights(path, net)
             weight = wiring.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(wiring.to_groups(weight, net.group_size))
-        conditions, test = tuple(str(c) for c in range(len(ready.target))), None
+        conditions, test = tuple(str(c) for c in range(len(prepared.target))), None
         if run.test.exists():
             found = zarrio.open_group(run.test, "export", evaluate.FORMAT)
             if "condition" in found:
