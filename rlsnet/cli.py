@@ -39,7 +39,7 @@ PLAIN = {
     "plot": "rlsnet.draw",
     "report": "rlsnet.report",
     "compare": "rlsnet.compare",
-    "export": "rlsnet.export",
+    "export": "rlsnet.export.command",
     "info": "rlsnet.tell",
     "completion": "rlsnet.completion",
 }  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)

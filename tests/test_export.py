@@ -1,4 +1,4 @@
-"""Exports, each read by the other tool's own reader, or run by the other simulator; beside what the run folder holds."""
+"""Exports, each read by the reader of the other tool or run by the other simulator, and compared with the run folder."""
 
 import dataclasses
 import json
@@ -16,11 +16,13 @@ import xarray
 import zarr
 from conftest import compose
 
-from rlsnet import export, memory, network, wiring
+from rlsnet import memory, network, wiring
 from rlsnet.config import UserError
 from rlsnet.convert import plain_arguments
-from rlsnet.export import FORMATS, Options
-from rlsnet.export.trained import CLASSES, Trained
+from rlsnet.export.command import Options
+from rlsnet.export.synapses import CLASSES, plastic_synapses, static_synapses
+from rlsnet.export.trained import TrainedNetwork
+from rlsnet.export.writer import FORMATS, export
 from rlsnet.store import Run
 
 SIZES = ["config=tiny", "network.n_neurons=120", "network.bias=1.5", "static.out_degree=24", "plastic.n_inputs=12", "progress=off"]
@@ -31,7 +33,7 @@ CLI = [sys.executable, "-m", "rlsnet"]
 
 @pytest.fixture(autouse=True)
 def settings_of_jax():
-    """What an export sets, set back."""
+    """Restores the settings of JAX that an export changes."""
     before = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_default_device", "jax_compilation_cache_dir")}
     yield
     for name, value in before.items():
@@ -45,7 +47,7 @@ def run(tmp_path_factory):
     trained = [*SMALL, "hydra.run.dir=run", "train.iterations=4", "train.checkpoint_every=2", "plastic.least_inputs=8"]
     for command in (["train", *trained], ["test", "run=run", "progress=off"]):
         subprocess.run([*CLI, *command], cwd=place, check=True, capture_output=True)
-    code = "from rlsnet import export\nfor to in export.FORMATS: export.main(['run'], export.Options(to=to))"
+    code = "from rlsnet.export.command import FORMATS, Options, main\nfor to in FORMATS: main(['run'], Options(to=to))"
     result = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Wrote run/export/") == len(FORMATS) and result.stderr == ""
@@ -54,7 +56,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(run):
-    """What the run folder says, read with zarr alone: dense matrices [post, pre], spikes as (trial, step, neuron)."""
+    """The contents of the run folder, read with zarr alone: dense matrices [post, pre], spikes as (trial, step, neuron)."""
     net = zarr.open_group(str(run / "network.zarr"), mode="r")
     excitatory = net["neuron/excitatory"][...]
     n = len(excitatory)
@@ -188,11 +190,11 @@ def test_the_files_of_a_simulator_hold_the_network(run, truth):
         assert about["rlsnet_rates_hz"]["inh"] == pytest.approx(rate[:, ~truth["excitatory"]].mean(axis=1))
 
 
-def of_config(*overrides: str) -> Trained:
-    """A network as it is drawn, as if trained."""
+def of_config(*overrides: str) -> TrainedNetwork:
+    """A network with its initial weights in place of trained ones."""
     config = compose(*SIZES, *overrides)
     net, weight, _ = network.build(config)
-    return Trained(Run("nowhere"), config, net, weight, 0, ("0",), None)
+    return TrainedNetwork(Run("nowhere"), config, net, weight, 0, ("0",), None)
 
 
 def matrix(blocks, n: int = 120) -> np.ndarray:
@@ -206,14 +208,14 @@ def matrix(blocks, n: int = 120) -> np.ndarray:
 def test_blocks_and_procedural_wiring_make_the_same_matrix(monkeypatch):
     stored, drawn = of_config(), of_config("static.storage=procedural")
     assert len(drawn.network.post) == 0
-    expected = matrix(stored.static())
+    expected = matrix(static_synapses(stored))
     assert (expected != 0).sum() == 120 * 24
-    plastic = matrix(stored.plastic())
-    monkeypatch.setattr("rlsnet.export.trained.EDGES", 100)
-    assert len(list(drawn.static())) == 30 and len(list(stored.plastic())) > 10
-    np.testing.assert_array_equal(matrix(drawn.static()), expected)
-    np.testing.assert_array_equal(matrix(stored.static()), expected)
-    np.testing.assert_array_equal(matrix(stored.plastic()), plastic)
+    plastic = matrix(plastic_synapses(stored))
+    monkeypatch.setattr("rlsnet.export.synapses.SYNAPSES_PER_BLOCK", 100)
+    assert len(list(static_synapses(drawn))) == 30 and len(list(plastic_synapses(stored))) > 10
+    np.testing.assert_array_equal(matrix(static_synapses(drawn)), expected)
+    np.testing.assert_array_equal(matrix(static_synapses(stored)), expected)
+    np.testing.assert_array_equal(matrix(plastic_synapses(stored)), plastic)
 
 
 def test_neurons_in_groups_and_feedforward_ones():
@@ -222,23 +224,19 @@ def test_neurons_in_groups_and_feedforward_ones():
     expected = np.zeros((120, 240))
     for i in range(120):
         expected[i, pre[i // 50, 5:]] += weight[i, 5:]
-    np.testing.assert_array_equal(matrix(trained.plastic()), expected)
-    np.testing.assert_array_equal(trained.feedforward, weight[:, :5])
+    np.testing.assert_array_equal(matrix(plastic_synapses(trained)), expected)
+    np.testing.assert_array_equal(trained.feedforward_weight, weight[:, :5])
     assert trained.tau_plastic.tolist() == [100.0] * 60 + [150.0] * 60 + [100.0] * 5
-
-
-def options(to: str, **more) -> Options:
-    return Options(to=to, **more)
 
 
 @pytest.mark.parametrize(
     ("to", "more", "message"),
     [
-        ("npz", {}, "is there already; overwrite=true replaces it"),
-        ("npz", {"out": "export/sonata", "overwrite": True}, "is there and no export to npz"),
-        ("nwb", {"out": ".", "overwrite": True}, "is there and no export to nwb"),
+        ("npz", {}, "exists already; expected overwrite=true to replace it"),
+        ("npz", {"out": "export/sonata", "overwrite": True}, "exists and is not an export to npz"),
+        ("nwb", {"out": ".", "overwrite": True}, "exists and is not an export to nwb"),
         ("zarr", {"checkpoint": "7", "out": "new"}, "checkpoint=7: .* has no such checkpoint; it has those of iterations 2, 4"),
-        ("nwb", {"checkpoint": "2", "out": "new"}, "test.zarr is of other weights .iteration 4, these are of 2.; rlsnet test run="),
+        ("nwb", {"checkpoint": "2", "out": "new"}, r"test.zarr has other weights \(of iteration 4; expected 2\); rlsnet test run="),
     ],
 )
 def test_mistakes_are_one_line(run, to, more, message):
@@ -246,7 +244,7 @@ def test_mistakes_are_one_line(run, to, more, message):
     if "out" in more:
         more = {**more, "out": str(run / more["out"])}
     with pytest.raises(UserError, match=message):
-        export.export(run, options(to, **more))
+        export(run, to, **more)
     assert sorted(p.name for p in run.iterdir()) == before
 
 
@@ -256,17 +254,17 @@ def test_what_is_no_export_stays(run, tmp_path):
     (tmp_path / "notes.txt").write_text("precious")
     shutil.copytree(run / "export" / "nest", tmp_path / "nest")
     for to, name in (("zarr", "mine.zarr"), ("nwb", "notes.txt"), ("brian2", "nest")):
-        with pytest.raises(UserError, match=f"is there and no export to {to}"):
-            export.export(run, export.Options(to=to, out=str(tmp_path / name), overwrite=True))
+        with pytest.raises(UserError, match=f"exists and is not an export to {to}"):
+            export(run, to, tmp_path / name, overwrite=True)
     assert (tmp_path / "notes.txt").read_text() == "precious"
     for to, name in (("zarr", "trained.zarr"), ("nest", "nest")):
-        export.export(run, export.Options(to=to, out=str(run / "export" / name), overwrite=True))
+        export(run, to, run / "export" / name, overwrite=True)
 
 
 def test_overwrite_replaces_and_leaves_nothing_else(run):
     stale = run / "export/npz/stale"
     stale.write_text("")
-    out, _ = export.export(run, options("npz", overwrite=True))
+    out, _ = export(run, "npz", overwrite=True)
     assert out == run / "export/npz" and not stale.exists()
     assert {p.name for p in (run / "export").iterdir()} == {"npz", "sonata", "nest", "brian2", "trained.zarr", "spikes.nwb"}
 
@@ -274,17 +272,17 @@ def test_overwrite_replaces_and_leaves_nothing_else(run):
 def test_what_does_not_fit_in_memory_is_refused(run, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1000)
     for to in ("npz", "sonata", "nwb"):
-        with pytest.raises(UserError, match=r"this format takes .* for .* and 1 kB are free; to=zarr writes by blocks"):
-            export.export(run, options(to, out=str(run / "new")))
-    for to in ("zarr", "nest"):  # by blocks
-        assert export.export(run, options(to, out=str(run / f"small/{to}")))[0].exists()
+        with pytest.raises(UserError, match=r"this format needs .* for .*, but 1 kB are free; to=zarr is written in blocks"):
+            export(run, to, run / "new")
+    for to in ("zarr", "nest"):  # in blocks
+        assert export(run, to, run / f"small/{to}")[0].exists()
     assert not [p for p in run.iterdir() if "new" in p.name]
 
 
 def test_without_pynwb_the_extra_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
-    with pytest.raises(UserError, match=r"takes pynwb; pip install 'rlsnet\[nwb\]'"):
-        export.export(run, options("nwb", out=str(run / "new.nwb")))
+    with pytest.raises(UserError, match=r"expected the package pynwb; pip install 'rlsnet\[nwb\]'"):
+        export(run, "nwb", run / "new.nwb")
 
 
 def test_a_simulator_that_lacks_the_model_says_so(tmp_path):
@@ -292,18 +290,18 @@ def test_a_simulator_that_lacks_the_model_says_so(tmp_path):
 
     glif = of_config("neuron=glif5")
     for module, tool in ((nest, "NEST"), (sonata, "SONATA")):
-        with pytest.raises(UserError, match=f"{tool} has no model for neuron=glif5 .* only for lif, glif1; to=brian2, to=zarr and to=npz"):
+        with pytest.raises(UserError, match=f"{tool} has no model of neuron=glif5 .* only of lif, glif1; use to=brian2, to=zarr or to=npz"):
             module.write(glif, tmp_path / "new")
 
     plugin = of_config()
     plugin = dataclasses.replace(plugin, config=dataclasses.replace(plugin.config, neuron=types.SimpleNamespace(name="mine")))
-    with pytest.raises(UserError, match="Brian2 has no model for neuron=mine .*; to=zarr and to=npz can take it"):
+    with pytest.raises(UserError, match="Brian2 has no model of neuron=mine .*; use to=zarr or to=npz"):
         brian2.write(plugin, tmp_path / "new")
-    with pytest.raises(UserError, match="to=sonata: feed-forward neurons cannot go there"):
+    with pytest.raises(UserError, match="to=sonata: expected no feed-forward neurons"):
         sonata.write(of_config("feedforward=ou"), tmp_path / "new")
     many = of_config()
     many.network.parameters["tau_plas"] = jax.numpy.linspace(100, 150, 120)
-    with pytest.raises(UserError, match=r"120 decay times of plastic currents \(neuron/tau_plas\) are too many"):
+    with pytest.raises(UserError, match=r"neuron/tau_plas has 120 different decay times; expected at most 8"):
         brian2.write(many, tmp_path / "other")
     assert not (tmp_path / "new").exists()
 
@@ -353,7 +351,7 @@ def simulate(place: Path, *overrides: str, trials: int = 2) -> Path:
 
 
 def run_script(run: Path, tool: str, trials: int) -> np.lib.npyio.NpzFile:
-    """What an exported script makes, run from another folder."""
+    """The spikes of an exported script that is run from another folder."""
     subprocess.run([*CLI, "export", run.name, "--to", tool], cwd=run.parent, check=True, capture_output=True)
     elsewhere = run.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Brian2: a script with rlsnet's equations, and the wiring and weights beside it. All neuron models of rlsnet's own."""
+"""Brian2: a script with the equations of rlsnet, and files with wiring and weights. All neuron models that rlsnet ships."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from rlsnet.config import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config, LIFConfig
 from rlsnet.export import simulator
-from rlsnet.export.trained import Trained
+from rlsnet.export.trained import TrainedNetwork
 
-NAME, MARKER = "brian2", simulator.MARKER
-OPEN = "Run it where Brian2 is installed: python {out}/simulate.py"
+FILE_NAME, MARKER = "brian2", simulator.MARKER
+HOW_TO_OPEN = "To run it where Brian2 is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config)
 
 
-def write(trained: Trained, path: Path) -> None:
-    """Writes the folder `path`; raises UserError where Brian2 cannot do what the network does."""
+def write(trained: TrainedNetwork, path: Path) -> None:
+    """Writes the folder `path`; raises UserError if the network has what the exported Brian2 script cannot do."""
     simulator.check_model(trained, "Brian2", MODELS)
-    simulator.write(trained, path, "run_brian2.py")
+    simulator.write_folder(trained, path, "run_brian2.py")

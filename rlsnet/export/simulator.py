@@ -1,14 +1,14 @@
-"""What the exports to NEST and Brian2 have in common: a folder of plain NumPy files beside the script that reads them.
+"""The folder that the exports to NEST and Brian2 write: plain NumPy files, and the script that reads them.
 
-Large arrays are written block by block.
+Large arrays are written in blocks.
 
-    network.json              sizes, times, models, and the rates of `rlsnet test`
-    neurons.npz               [N] each: excitatory, bias, noise_sigma and the neuron model's parameters
-    v0.npy                    [C, trials, N] initial voltages, those of `rlsnet test`
-    KIND_{pre,post,weight}.npy   the synapses, of KIND static, plastic, feedforward; weight in threshold*ms
-    KIND_tau.npy              of which tau_plastic_ms each is, where there are several
-    stimulus.npy              [C, steps, N] from the step after stim_on on
-    feedforward_rate.npy      [C, rows, X] Hz, from the step after stim_off on
+    network.json                 sizes, times, models, and the rates of `rlsnet test`
+    neurons.npz                  [N] each: excitatory, bias, noise_sigma and the parameters of the neuron model
+    v0.npy                       [C, trials, N] initial voltages, those of `rlsnet test`
+    KIND_{pre,post,weight}.npy   the synapses; KIND is static, plastic or feedforward; weight in threshold*ms
+    KIND_tau.npy                 index in tau_plastic_ms of each synapse, if there are several decay times
+    stimulus.npy                 [C, steps, N], from the step after stim_on
+    feedforward_rate.npy         [C, rows, X] Hz, from the step after stim_off
 """
 
 from __future__ import annotations
@@ -27,57 +27,62 @@ from jax import Array, lax
 
 from rlsnet import inputs, kernels, rng, simulate
 from rlsnet.config import GivenFeedforwardConfig, NoStimulusConfig, UserError
-from rlsnet.export.trained import Synapses, Trained
+from rlsnet.export.neuron_parameters import initial_voltages, neuron_parameters
+from rlsnet.export.simulated_spikes import mean_rates
+from rlsnet.export.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
+from rlsnet.export.trained import TrainedNetwork
 from rlsnet.simulate import Dynamics
 
 MARKER = "network.json"
-STEPS = 256  # of a stimulus, made at a time
-TAUS = 8  # decay times of plastic currents, at most
+STEPS_PER_BLOCK = 256  # of the stimulus
+MAX_TAU_PLASTIC = 8  # decay times of plastic currents, each a receptor or a current of the neuron model
 
 
-def write(trained: Trained, path: Path, script: str) -> None:
-    """Writes the folder with a script of rlsnet/export/scripts in it, as simulate.py."""
+def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
+    """Writes the folder.
+
+    Args:
+      trained: the network.
+      path: the folder, which does not exist yet.
+      script: a file of rlsnet/export/scripts, copied as simulate.py.
+
+    Raises:
+      UserError: more decay times of plastic currents than MAX_TAU_PLASTIC.
+    """
     path.mkdir(parents=True)
     shutil.copyfile(Path(__file__).parent / "scripts" / script, path / "simulate.py")
     trial, settings = trained.config.trial, trained.settings()
-    if len(settings["tau_plastic_ms"]) > TAUS:
+    if len(settings["tau_plastic_ms"]) > MAX_TAU_PLASTIC:
         raise UserError(
-            f"export: {len(settings['tau_plastic_ms'])} decay times of plastic currents (neuron/tau_plas) are too many for a simulator;"
-            f" expected at most {TAUS}, or to=zarr or to=npz."
+            f"export: neuron/tau_plas has {len(settings['tau_plastic_ms'])} different decay times; expected at most {MAX_TAU_PLASTIC} for"
+            " a simulator; use to=zarr or to=npz."
         )
-    values = {"excitatory": trained.excitatory, **{name: each for name, (each, _) in trained.values().items()}}
+    values = {"excitatory": trained.excitatory, **{name: each for name, (each, _) in neuron_parameters(trained).items()}}
     np.savez(path / "neurons.npz", **cast(Any, values))
-    np.save(path / "v0.npy", trained.initial_voltages(trained.n_trials))
-    _synapses(path, "static", trained.static(), trained.network.n_edges, trained)
-    _synapses(path, "plastic", trained.plastic(), trained.n_plastic, trained)
-    _synapses(path, "feedforward", _feedforward(trained), trained.n * trained.x, trained)
-    stimulated = _stimulus(trained, path)
-    every = _rates(trained, path)
+    np.save(path / "v0.npy", initial_voltages(trained, trained.n_trials))
+    _write_synapses(path, "static", static_synapses(trained), trained.network.n_edges, trained)
+    _write_synapses(path, "plastic", plastic_synapses(trained), trained.n_plastic, trained)
+    _write_synapses(path, "feedforward", feedforward_synapses(trained), trained.n_neurons * trained.n_feedforward, trained)
+    has_stimulus = _write_stimulus(trained, path)
+    every = _write_feedforward_rates(trained, path)
     first = trial.steps(trial.stim_off)
     about = {
         "format": "rlsnet-simulation",
         "version": 1,
         **settings,
-        "n_neurons": trained.n,
-        "n_feedforward": trained.x,
-        "first_step": first,  # counted and compared from this step on
+        "n_neurons": trained.n_neurons,
+        "n_feedforward": trained.n_feedforward,
+        "first_step": first,  # spikes are counted from this step on
         "n_steps": first - 1 + trial.n_points * trial.every,
-        "stimulus_after_step": trial.steps(trial.stim_on) if stimulated else None,
+        "stimulus_after_step": trial.steps(trial.stim_on) if has_stimulus else None,
         "feedforward_every_steps": every,
-        "rlsnet_rates_hz": trained.rates(),
+        "rlsnet_rates_hz": mean_rates(trained),
     }
     (path / MARKER).write_text(json.dumps(about, indent=1))
 
 
-def _feedforward(trained: Trained) -> Iterator[Synapses]:
-    """The synapses of feed-forward neurons, which have the numbers from N on."""
-    if trained.x:
-        post, pre = np.indices((trained.n, trained.x), np.int32).reshape(2, -1)
-        yield Synapses(pre + trained.n, post, trained.feedforward.ravel())
-
-
-def _synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: int, trained: Trained) -> None:
-    """Writes the synapses of a kind block by block; none where there are none."""
+def _write_synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: int, trained: TrainedNetwork) -> None:
+    """Writes the `total` synapses of a kind in blocks; no file if there are none."""
     if not total:
         return
     types: dict[str, Any] = {"pre": np.int32, "post": np.int32, "weight": trained.weight.dtype}
@@ -98,8 +103,8 @@ def _synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: int, tra
         file.flush()
 
 
-def stimulus(trained: Trained, condition: int) -> Iterator[np.ndarray]:
-    """The stimulus of a condition in blocks of steps [steps, N], from the step after stim_on to that before stim_off."""
+def stimulus_blocks(trained: TrainedNetwork, condition: int) -> Iterator[np.ndarray]:
+    """[steps, N] the stimulus of a condition (threshold units) in blocks, from the step after stim_on to that before stim_off."""
     config, net = trained.config, trained.network
     trial, dt = config.trial, config.trial.dt
     on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
@@ -110,37 +115,37 @@ def stimulus(trained: Trained, condition: int) -> Iterator[np.ndarray]:
     def block(s: Array, since: Array, steps: int) -> tuple[Array, Array]:
         def one(s: Array, since: Array) -> tuple[Array, Array]:
             moment = inputs.Moment(keys.stimulus, keys.condition, on + since, since, normal)
-            now, s = inputs.stimulus(config.stimulus, dt, net, s, moment)
-            return s, now
+            current, s = inputs.stimulus(config.stimulus, dt, net, s, moment)
+            return s, current
 
         return lax.scan(one, s, since + jnp.arange(steps, dtype=jnp.int32))
 
     s = jnp.zeros_like(net.bias)
-    for start in range(0, last - on, STEPS):
-        s, now = block(s, jnp.int32(start + 1), min(STEPS, last - on - start))
-        yield np.asarray(now)
+    for start in range(0, last - on, STEPS_PER_BLOCK):
+        s, current = block(s, jnp.int32(start + 1), min(STEPS_PER_BLOCK, last - on - start))
+        yield np.asarray(current)
 
 
-def _stimulus(trained: Trained, path: Path) -> bool:
-    """Writes stimulus.npy; whether there is a stimulus."""
+def _write_stimulus(trained: TrainedNetwork, path: Path) -> bool:
+    """Writes stimulus.npy if there is a stimulus; returns whether there is one."""
     trial = trained.config.trial
     steps = trial.steps(trial.stim_off) - 1 - trial.steps(trial.stim_on)
     if isinstance(trained.config.stimulus, NoStimulusConfig) or steps <= 0:
         return False
-    shape = len(trained.conditions), steps, trained.n
+    shape = len(trained.conditions), steps, trained.n_neurons
     file = np.lib.format.open_memmap(path / "stimulus.npy", mode="w+", dtype=trained.weight.dtype, shape=shape)
     for condition in range(len(trained.conditions)):
         start = 0
-        for block in stimulus(trained, condition):
+        for block in stimulus_blocks(trained, condition):
             file[condition, start : (start := start + len(block))] = block
     file.flush()
     return True
 
 
-def _rates(trained: Trained, path: Path) -> int | None:
-    """Writes feedforward_rate.npy; the steps for which a row of it holds, or None without feed-forward neurons."""
+def _write_feedforward_rates(trained: TrainedNetwork, path: Path) -> int | None:
+    """Writes feedforward_rate.npy; returns the number of steps of each of its rows, or None without feed-forward neurons."""
     config, net, trial = trained.config, trained.network, trained.config.trial
-    if not trained.x:
+    if not trained.n_feedforward:
         return None
     if isinstance(config.feedforward, GivenFeedforwardConfig) and net.rates is not None:
         np.save(path / "feedforward_rate.npy", np.asarray(net.rates))
@@ -163,10 +168,11 @@ def _rates(trained: Trained, path: Path) -> int | None:
     return 1
 
 
-def check_model(trained: Trained, tool: str, known: Any) -> None:
-    """Whether a simulator has the neuron model; raises UserError."""
+def check_model(trained: TrainedNetwork, tool: str, supported: tuple[type, ...]) -> None:
+    """Checks that a simulator has the neuron model of the network, one of the classes `supported`; raises UserError."""
     model: Any = trained.config.neuron
-    if type(model) not in known:
-        names = ", ".join(cls.__dataclass_fields__["name"].metadata["choices"][0] for cls in known)
-        others = "to=brian2, to=zarr and to=npz" if tool != "Brian2" and type(model).__module__ == "rlsnet.config" else "to=zarr and to=npz"
-        raise UserError(f"export: {tool} has no model for neuron={model.name} with these synapses, only for {names}; {others} can take it.")
+    if type(model) not in supported:
+        names = ", ".join(cls.__dataclass_fields__["name"].metadata["choices"][0] for cls in cast(Any, supported))
+        in_brian2 = tool != "Brian2" and type(model).__module__ == "rlsnet.config"
+        others = "to=brian2, to=zarr or to=npz" if in_brian2 else "to=zarr or to=npz"
+        raise UserError(f"export: {tool} has no model of neuron={model.name} with exponential currents, only of {names}; use {others}.")

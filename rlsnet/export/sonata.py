@@ -1,16 +1,16 @@
-"""SONATA: nodes, edges and simulated spikes as the SONATA developer guide describes them, parametrised for NEST.
+"""SONATA: nodes, edges and simulated spikes as the SONATA developer guide describes them, with the parameters of NEST.
 
-    circuit_config.json                  where the rest is
-    simulation_config.json               what to run, how long, with which step
+    circuit_config.json                  paths of the files of the network
+    simulation_config.json               simulator, duration and time step
     network/nodes.h5, node_types.csv     population `neurons`
     network/{static,plastic}_edges.h5, {static,plastic}_types.csv   populations of these names, sorted by target, with both indices
     components/cell_models/*.json        parameters of a node type: iaf_psc_exp_multisynapse as in the export to NEST
     components/synaptic_models/*.json    the receptor of an edge type
     spikes.h5, trials.csv                spikes of the test, trials one after the other, ms
 
-syn_weight is what NEST takes (weight/tau, with the factor that makes up for its exact steps); `weight` is threshold*ms as trained.
-Neurons' values are at /nodes/neurons/0/dynamics_params too, which libsonata reads and NEST does not. NEST reads it with
-SonataNetwork where it was built with HDF5; the package from PyPI was not, and to=nest writes a script for it.
+syn_weight is a weight of NEST (weight/tau, times the factor that corrects for its exact steps); `weight` is the trained one in
+threshold*ms. The parameters of each neuron are also in /nodes/neurons/0/dynamics_params, which libsonata reads and NEST does not.
+NEST reads the folder with SonataNetwork if it was built with HDF5. The package on PyPI was not; use to=nest with that one.
 """
 
 from __future__ import annotations
@@ -25,62 +25,68 @@ import numpy as np
 
 from rlsnet.config import UserError
 from rlsnet.export import nest, simulator
-from rlsnet.export.timeline import Timeline
-from rlsnet.export.trained import Synapses, Trained
+from rlsnet.export.neuron_parameters import neuron_parameters
+from rlsnet.export.synapses import Synapses, join_blocks, plastic_synapses, static_synapses
+from rlsnet.export.timeline import SessionClock
+from rlsnet.export.trained import TrainedNetwork, check_memory
 
-NAME, MARKER = "sonata", "circuit_config.json"
-OPEN = "libsonata.CircuitConfig.from_file('{out}/circuit_config.json') opens it."
-BYTES = 60  # of memory for a synapse, while it is sorted
-MOST_TYPES = 256  # of nodes; NEST reads parameters by type only
+FILE_NAME, MARKER = "sonata", "circuit_config.json"
+HOW_TO_OPEN = "libsonata.CircuitConfig.from_file('{out}/circuit_config.json') opens it."
+BYTES_PER_SYNAPSE = 60  # of memory, while synapses are sorted
+MAX_NODE_TYPES = 256  # NEST reads parameters by node type only
 POPULATION = "neurons"
 
 
-def write(trained: Trained, path: Path) -> None:
-    """Writes the folder `path`; raises UserError for what SONATA's models cannot express."""
+def write(trained: TrainedNetwork, path: Path) -> None:
+    """Writes the folder `path`; raises UserError for a network that the SONATA models cannot express."""
     import h5py
 
     simulator.check_model(trained, "SONATA", nest.MODELS)
-    if trained.x:
+    if trained.n_feedforward:
         raise UserError(
-            "export to=sonata: feed-forward neurons cannot go there, as they have rates and no fixed spikes; to=nest and to=brian2 can."
+            "export to=sonata: expected no feed-forward neurons, as SONATA stores fixed spikes and not rates; use to=nest or to=brian2."
         )
-    trained.check_memory("sorting synapses", BYTES * max(trained.network.n_edges, trained.n_plastic))
+    check_memory("sorting synapses", BYTES_PER_SYNAPSE * max(trained.network.n_edges, trained.n_plastic))
     settings = trained.settings()
     network, cells, models = path / "network", path / "components/cell_models", path / "components/synaptic_models"
     for folder in (network, cells, models):
         folder.mkdir(parents=True)
-    taus, values = nest.taus(trained), nest.parameters(trained)
+    taus, values = nest.receptor_taus(trained), nest.nest_parameters(trained)
     with h5py.File(network / "nodes.h5", "w") as file:
         _nodes(_root(file), trained, values, _node_types(trained, values, network, cells))
-    kinds = {"static": trained.static(), "plastic": trained.plastic()}
-    kinds = {kind: blocks for kind, blocks in kinds.items() if (trained.network.n_edges if kind == "static" else trained.n_plastic)}
+    kinds = {"static": static_synapses(trained)} if trained.network.n_edges else {}
+    kinds |= {"plastic": plastic_synapses(trained)} if trained.n_plastic else {}
     for kind, blocks in kinds.items():
         _edge_types(kind, taus, trained.config.trial.dt, network, models)
         with h5py.File(network / f"{kind}_edges.h5", "w") as file:
-            _edges(_root(file), kind, _joined(list(blocks)), taus, trained)
+            _edges(_root(file), kind, _sorted(join_blocks(blocks, trained.weight.dtype)), taus, trained)
     if trained.has_spikes:
         _spikes(trained, path)
     _configs(trained, path, list(kinds), settings)
 
 
 def _root(file: Any) -> Any:
-    """A file with the attributes that say what it is."""
+    """An HDF5 file with the attributes that mark it as SONATA."""
     file.attrs["magic"], file.attrs["version"] = np.uint32(0x0A7A), np.array([0, 1], np.uint32)
     return file
 
 
-def _node_types(trained: Trained, values: dict[str, np.ndarray], network: Path, cells: Path) -> np.ndarray:
-    """[N] type of each node, 100 and up: neurons of one class with the same values, or of one class where there are too many."""
+def _node_types(trained: TrainedNetwork, values: dict[str, np.ndarray], network: Path, cells: Path) -> np.ndarray:
+    """[N] type of each node, from 100 on, and the files that describe the types.
+
+    Neurons of a class with the same parameters have one type; with more than MAX_NODE_TYPES different ones, all neurons of a class
+    have one type with their means, and the parameters of each neuron are in nodes.h5 only.
+    """
     columns = np.stack([~trained.excitatory, *values.values()], axis=1)
     rows, label = np.unique(columns, axis=0, return_inverse=True)
-    if len(rows) > MOST_TYPES:  # values of each neuron are in nodes.h5 only; types have the means
+    if len(rows) > MAX_NODE_TYPES:
         label = (~trained.excitatory).astype(int)
         rows = np.stack([columns[label == k].mean(axis=0) if np.any(label == k) else columns[0] for k in (0, 1)])
     table = [["node_type_id", "model_type", "model_template", "dynamics_params", "ei"]]
     for number, row in enumerate(rows):
         name = f"{'i' if row[0] else 'e'}_{100 + number}.json"
         (cells / name).write_text(
-            json.dumps({**dict(zip(values, row[1:].tolist(), strict=True)), "tau_syn": nest.tau_syn(trained)}, indent=1)
+            json.dumps({**dict(zip(values, row[1:].tolist(), strict=True)), "tau_syn": nest.nest_taus(trained)}, indent=1)
         )
         table.append([str(100 + number), "point_neuron", "nest:iaf_psc_exp_multisynapse", name, "i" if row[0] else "e"])
     _table(network / "node_types.csv", table)
@@ -88,21 +94,21 @@ def _node_types(trained: Trained, values: dict[str, np.ndarray], network: Path, 
 
 
 def _table(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """A table of types, with blanks between columns as the guide wants it."""
+    """Writes a table of types, with blanks between columns as in the SONATA guide."""
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=" ").writerows(rows)
 
 
-def _nodes(file: Any, trained: Trained, values: dict[str, np.ndarray], types: np.ndarray) -> None:
-    """The population of nodes."""
+def _nodes(file: Any, trained: TrainedNetwork, values: dict[str, np.ndarray], types: np.ndarray) -> None:
+    """Writes the population of nodes."""
     import h5py
 
-    n = trained.n
+    n = trained.n_neurons
     nodes = file.create_group(f"nodes/{POPULATION}")
     nodes["node_id"], nodes["node_type_id"] = np.arange(n, dtype=np.uint64), types.astype(np.uint64)
     nodes["node_group_id"], nodes["node_group_index"] = np.zeros(n, np.uint64), np.arange(n, dtype=np.uint64)
     own = nodes.create_group("0")
-    own["noise_sigma"] = trained.values()["noise_sigma"][0]
+    own["noise_sigma"] = neuron_parameters(trained)["noise_sigma"][0]
     own["synapse_class"] = (~trained.excitatory).astype(np.uint32)
     own.create_dataset("@library/synapse_class", data=["EXC", "INH"], dtype=h5py.string_dtype())
     for name, each in values.items():
@@ -112,7 +118,7 @@ def _nodes(file: Any, trained: Trained, values: dict[str, np.ndarray], types: np
 
 
 def _edge_types(kind: str, taus: Sequence[float], dt: float, network: Path, models: Path) -> None:
-    """Types of edges, numbered like the receptors that they reach: static from E and from I, then plastic ones by decay time."""
+    """Writes the types of edges, numbered as the receptors: static from E, static from I, then plastic ones by decay time."""
     table = [["edge_type_id", "model_template", "delay", "dynamics_params", "tau_syn"]]
     for receptor in (1, 2) if kind == "static" else range(3, len(taus) + 1):
         name = f"receptor_{receptor}.json"
@@ -121,15 +127,14 @@ def _edge_types(kind: str, taus: Sequence[float], dt: float, network: Path, mode
     _table(network / f"{kind}_types.csv", table)
 
 
-def _joined(blocks: list[Synapses]) -> Synapses:
-    """Blocks as one, sorted by target, then source."""
-    pre, post, weight = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    order = np.lexsort((pre, post))
-    return Synapses(pre[order], post[order], weight[order])
+def _sorted(synapses: Synapses) -> Synapses:
+    """Synapses sorted by target, then source."""
+    order = np.lexsort((synapses.pre, synapses.post))
+    return Synapses(*(array[order] for array in synapses))
 
 
-def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained: Trained) -> None:
-    """A population of edges."""
+def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained: TrainedNetwork) -> None:
+    """Writes a population of edges, static or plastic, with both indices."""
     total = len(edges.pre)
     if kind == "static":
         receptor = np.where(trained.excitatory[edges.pre], 0, 1)
@@ -142,20 +147,20 @@ def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained
         "edge_type_id": (receptor + 1).astype(np.uint32),
         "edge_group_id": np.zeros(total, np.uint32),
         "edge_group_index": np.arange(total, dtype=np.uint32),
-        "0/syn_weight": (edges.weight * nest.gains(trained)[receptor, edges.post]).astype(edges.weight.dtype),
+        "0/syn_weight": (edges.weight * nest.weight_factors(trained)[receptor, edges.post]).astype(edges.weight.dtype),
         "0/weight": edges.weight,
     }
     for name, values in columns.items():
-        group[name] = values  # not compressed: libsonata's HDF5 has no filters
+        group[name] = values  # not compressed: the HDF5 library in libsonata has no filters
     for end in ("source", "target"):
         group[f"{end}_node_id"].attrs["node_population"] = POPULATION
     group["0/weight"].attrs["units"] = "threshold*ms"
     for name, nodes in (("source_to_target", edges.pre), ("target_to_source", edges.post)):
-        _index(group.create_group(f"indices/{name}"), nodes, trained.n)
+        _index(group.create_group(f"indices/{name}"), nodes, trained.n_neurons)
 
 
 def _index(group: Any, nodes: np.ndarray, n: int) -> None:
-    """Which ranges of edges belong to which node: node_id_to_ranges [n, 2] into range_to_edge_id [ranges, 2]."""
+    """Writes the ranges of edges of each node: node_id_to_ranges [n, 2], indices into range_to_edge_id [ranges, 2]."""
     starts = np.flatnonzero(np.r_[True, nodes[1:] != nodes[:-1]])
     ends = np.r_[starts[1:], len(nodes)]
     owner = nodes[starts]
@@ -165,27 +170,28 @@ def _index(group: Any, nodes: np.ndarray, n: int) -> None:
     group["node_id_to_ranges"] = np.stack([bounds[:-1], bounds[1:]], axis=1).astype(np.uint64)
 
 
-def _spikes(trained: Trained, path: Path) -> None:
-    """spikes.h5, in order of time, and when each trial was."""
+def _spikes(trained: TrainedNetwork, path: Path) -> None:
+    """Writes spikes.h5, in order of time, and trials.csv with start and end of each trial."""
     import h5py
 
-    line = Timeline.of(trained)
-    order = np.argsort(line.time, kind="stable")
+    clock = SessionClock.from_test(trained)
+    order = np.argsort(clock.spike_time, kind="stable")
     with h5py.File(path / "spikes.h5", "w") as file:
         group = _root(file).create_group(f"spikes/{POPULATION}")
         kinds = h5py.enum_dtype({"none": 0, "by_id": 1, "by_time": 2}, basetype=np.uint8)
         group.attrs.create("sorting", 2, dtype=kinds)
-        group["timestamps"], group["node_ids"] = line.time[order], line.neuron[order].astype(np.uint64)
+        group["timestamps"], group["node_ids"] = clock.spike_time[order], clock.spike_neuron[order].astype(np.uint64)
         group["timestamps"].attrs["units"] = "ms"
     with (path / "trials.csv").open("w", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["start_ms", "stop_ms", "condition", "trial", "stimulus_start_ms", "stimulus_stop_ms"])
-        for start, stop, condition, trial, window in zip(line.start, line.stop, line.condition, line.trial, line.stimulus, strict=True):
-            rows.writerow([start, stop, trained.conditions[condition], trial, *window])
+        columns = clock.start, clock.stop, clock.condition, clock.trial, clock.stimulus
+        for start, stop, condition, trial, stimulus in zip(*columns, strict=True):
+            rows.writerow([start, stop, trained.conditions[condition], trial, *stimulus])
 
 
-def _configs(trained: Trained, path: Path, kinds: list[str], settings: dict[str, Any]) -> None:
-    """The two configuration files."""
+def _configs(trained: TrainedNetwork, path: Path, kinds: list[str], settings: dict[str, Any]) -> None:
+    """Writes the two configuration files."""
     network = "$NETWORK_DIR"
     edges = [
         {"edges_file": f"{network}/{kind}_edges.h5", "edge_types_file": f"{network}/{kind}_types.csv", "populations": {kind: {}}}
