@@ -17,9 +17,9 @@ from conftest import compose
 from rlsnet import cli, experiment, importers, recordings
 from rlsnet.config import UserError
 from rlsnet.convert import plain_arguments
-from rlsnet.importers import nwb, pool, psth
+from rlsnet.importers import importing, nwb, pool, psth
 from rlsnet.importers.options import Options, base
-from rlsnet.importers.session import Ready
+from rlsnet.importers.session import PrecomputedRates
 from rlsnet.store import Run
 
 RLSNET = [sys.executable, "-m", "rlsnet"]
@@ -43,7 +43,7 @@ def options(*arguments):
 def imported(sources, out, *arguments):
     """(the store, what was said) of an import."""
     said = []
-    importers.import_recordings([str(s) for s in sources], out, options(*arguments), said.append)
+    importing.import_sources([str(s) for s in sources], out, options(*arguments), said.append)
     return zarr.open_group(str(out), mode="r"), said
 
 
@@ -73,7 +73,7 @@ def test_a_file_is_read_as_pynwb_reads_it(maps):
     with NWBHDF5IO(str(path), "r") as io:
         file = io.read()
         for u in range(len(file.units)):
-            np.testing.assert_array_equal(found.times[found.index[u] : found.index[u + 1]], file.units["spike_times"][u])
+            np.testing.assert_array_equal(found.spike_times[found.spike_index[u] : found.spike_index[u + 1]], file.units["spike_times"][u])
             observed, index = found.observed
             np.testing.assert_array_equal(observed[index[u] : index[u + 1]], file.units["obs_intervals"][u])
             assert found.units["probe"][u] == file.units["electrode_group"][u].name
@@ -288,14 +288,14 @@ def rounded(file):
     ("change", "arguments", "said"),
     [
         (strip("intervals/trials"), [], "has no trials; expected the table intervals/trials."),
-        (strip("units"), [], "holds no sorted spikes; expected units/spike_times"),
+        (strip("units"), [], "contains no sorted spikes; expected units/spike_times"),
         (
             strip("acquisition/BehavioralEvents/go_start_times"),
             [],
-            "align=go_start_times: no go_start_times in {path}; there is auto_water",
+            "align=go_start_times: no go_start_times in {path}; expected one of auto_water",
         ),
         (None, ["align=go_start_time"], "Did you mean go_start_times?"),
-        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; there is auto_water"),
+        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; expected one of auto_water"),
         (None, ["units=clasification == 'good'"], "Did you mean classification?"),
         (None, ["conditions.left=trial_instruction == 'up'"], "keeps none of the "),
         (None, ["conditions.left=trial_instruction == 'up'"], "there, trial_instruction is 'left', 'right'."),
@@ -308,17 +308,17 @@ def rounded(file):
         (None, ["min_trials=100"], "none of 24 units is left: min_trials: fewer than 100 in a condition ("),
         (None, ["min_rate=400"], "min_rate: below 400 Hz ("),
         (None, ["regions=[nowhere]"], "regions: not in nowhere ("),
-        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; there is"),
-        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; there is trials."),
-        (None, ["bin=70"], "bin=70: should divide the window of 3000 ms"),
+        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; expected one of"),
+        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; expected one of trials."),
+        (None, ["bin=70"], "bin=70: makes 42.857 bins; expected a length that divides the window of 3000 ms, such as 69.7674 ms"),
         (None, ["format=nwbb"], "format=nwbb: expected auto or nwb"),
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: expected 2 values."),
-        (None, ["axes=[time, unit]"], "axes: is not for NWB files"),
+        (None, ["axes=[time, unit]"], "axes: does not apply to NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
         (None, ["preset=maps"], "preset=maps: no such preset; expected allen, ibl, map, phy or the path of a .yaml file."),
-        (wrong_index, [], "units/spike_times_index should ascend to the "),
+        (wrong_index, [], "units/spike_times_index: expected ascending numbers up to "),
         (overlapping, [], "align=go_start_times: trials 1 and 2 of {path} overlap"),
-        (rounded, [], "look like samples, not s; expected the attribute resolution or units/sampling_rate."),
+        (rounded, [], "are samples, not s; expected the attribute resolution, or units/sampling_rate."),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(maps, tmp_path, change, arguments, said):
@@ -352,7 +352,7 @@ def test_odd_files(maps, ibl, tmp_path):
 
     plain, _ = imported([path], tmp_path / "a.zarr", "preset=map")
     root, said = imported([sessions.altered(path, tmp_path / "samples.nwb", samples)], tmp_path / "b.zarr", "preset=map")
-    assert "taken for samples of 30000 Hz" in said[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
+    assert "read as samples at 30000 Hz" in said[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
 
     def shuffled(file):
         sessions.put(file, "units/spike_times", file["units/spike_times"][...][::-1].copy())
@@ -360,7 +360,7 @@ def test_odd_files(maps, ibl, tmp_path):
         sessions.put(file, "units/spike_times_index", np.cumsum(np.diff(index, prepend=0)[::-1]))
 
     root, said = imported([sessions.altered(path, tmp_path / "shuffled.nwb", shuffled)], tmp_path / "c.zarr", "preset=map", "units=null")
-    assert "put in order" in said[0]
+    assert "out of order, now sorted: " in said[0]
     _, said = imported([sessions.altered(ibl[0][0], tmp_path / "over.nwb", overlapping)], tmp_path / "d.zarr", "preset=ibl")
     assert "69 trials begin before another has ended; their spikes may count twice" in said[0]
 
@@ -369,7 +369,7 @@ def test_odd_files(maps, ibl, tmp_path):
 
     relative = sessions.altered(path, tmp_path / "relative.nwb", always)
     _, said = imported([relative], tmp_path / "e.zarr", "preset=map", "align=photostim_onset", "trials=null", "min_trials=0")
-    assert "photostim_onset is within no trial: expected times of the session, not of the trial" in said[0]
+    assert "photostim_onset lies within no trial: expected times on the clock of the session, not relative to the trial" in said[0]
 
     def one_sided(file):
         sides = np.full(80, "right", dtype=object)
@@ -389,7 +389,7 @@ def test_a_preset_of_ones_own(maps, tmp_path):
     root, _ = imported([maps[0][0]], tmp_path / "x.zarr", f"preset={own}", "bin=10")
     assert root["rate"].shape[:2] == (1, 200) and root["condition"][...].tolist() == ["hits"] and root.attrs["import"]["preset"] == str(own)
     own.write_text("allign: go\n")
-    with pytest.raises(UserError, match=r"lab.yaml: allign is no setting of import. Did you mean align"):
+    with pytest.raises(UserError, match=r"lab.yaml: allign is not a setting of import. Did you mean align"):
         options(f"preset={own}")
     for text in ("- 1", "a: [", ""):
         own.write_text(text)
@@ -400,7 +400,7 @@ def test_a_preset_of_ones_own(maps, tmp_path):
 @pytest.mark.parametrize("name", ["map", "ibl", "allen", "phy"])
 def test_shipped_presets_are_settings(name):
     made = options(f"preset={name}")
-    assert made.units and psth.bins(made).size > 50
+    assert made.units and psth.bin_centres(made).size > 50
 
 
 def test_events_of_other_places(maps, tmp_path):
@@ -431,7 +431,7 @@ def test_events_of_other_places(maps, tmp_path):
 
 def ready(name, units, shape=(2, 30), **changes):
     values = np.random.default_rng(units).uniform(0, 20, (*shape, units))
-    made = Ready(name, Path(name), values, "rate", 10.0, ("a", "b"), {"region": np.array(["X", "Y"] * units)[:units]})
+    made = PrecomputedRates(name, Path(name), values, "rate", 10.0, ("a", "b"), {"region": np.array(["X", "Y"] * units)[:units]})
     return dataclasses.replace(made, **changes)
 
 
@@ -439,7 +439,7 @@ def test_ready_made_rates_are_pooled(tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "CHUNK_UNITS", 8)
     first, second = ready("one.mat", 21), ready("two.mat", 5)
     first.values[:, :, 3] = np.nan
-    found = pool.pool(iter([first, second]), tmp_path / "x.zarr", Options(min_rate=1.0), lambda text: None)
+    found = pool.pool_sources(iter([first, second]), tmp_path / "x.zarr", Options(min_rate=1.0), lambda text: None)
     root = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
     expected = np.concatenate([np.delete(first.values, 3, axis=2), second.values], axis=2)
     np.testing.assert_allclose(root["rate"][...], expected, rtol=1e-6)
@@ -459,24 +459,24 @@ def test_ready_made_rates_are_pooled(tmp_path, monkeypatch):
         (ready("z", 4, conditions=("a", "c")), "its conditions are"),
         (ready("z", 4, kind="current"), "z: current has shape"),
         (ready("z", 4, values=np.full((2, 30, 4), -1.0)), "infinite or negative values"),
-        (ready("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; expected to be in Hz"),
+        (ready("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; expected rates in Hz"),
     ],
 )
 def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
     with pytest.raises(UserError, match=said):
-        pool.pool(iter([ready("one", 3), other]), tmp_path / "x.zarr", Options(), lambda text: None)
+        pool.pool_sources(iter([ready("one", 3), other]), tmp_path / "x.zarr", Options(), lambda text: None)
     assert not list(tmp_path.iterdir())
 
 
 def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
-    with pytest.raises(UserError, match="trials=outcome == 'hit': is for spikes; one holds rates that are ready"):
-        pool.pool(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
+    with pytest.raises(UserError, match="trials=outcome == 'hit': applies to spikes only; one contains precomputed rates"):
+        pool.pool_sources(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
 
 
 def test_spikes_and_ready_made_rates_are_kept_apart(maps, tmp_path):
     both = iter([nwb.read(maps[0][0], options("preset=map")), ready("one", 3)])
-    with pytest.raises(UserError, match="holds ready-made rates, others do not; expected imported apart"):
-        pool.pool(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
+    with pytest.raises(UserError, match="contains precomputed rates, other sources spikes; expected two imports"):
+        pool.pool_sources(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
 
 
 def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
@@ -499,12 +499,12 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     assert status == 0 and zarr.open_group("mine.zarr", mode="r")["rate"].shape[2] != 30
     (tmp_path / "data.zarr").mkdir()
     for arguments, said in (
-        (["x.nwb"], "should be one source or more and, last, the recording to make"),
+        (["x.nwb"], "expected at least one source and, last, the new recording"),
         (["x.nwb", "y.zarr"], "rlsnet: error: import x.nwb: no such file or folder."),
         (["*.nwb", "y.zarr"], "matches no file"),
-        ([maps[0][0], "y"], "should end in .zarr"),
+        ([maps[0][0], "y"], "expected a name that ends in .zarr"),
         ([maps[0][0], "data.zarr"], "not a Zarr store"),
-        (["mine.zarr", "mine.zarr"], "is a source and the recording to make"),
+        (["mine.zarr", "mine.zarr"], "is both a source and the new recording"),
     ):
         status, _, err = run("import", *arguments)
         assert status == 1 and said in err and len(err.splitlines()) == 1, err

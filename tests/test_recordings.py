@@ -1,4 +1,4 @@
-"""From recorded rates to target currents: the store, the stand-in, chunks, subsets, static networks, wrong input."""
+"""From recorded rates to target currents: the store, the synthetic recording, chunks, subsets, static networks, wrong input."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import network, recordings, synthetic, targets, zarrio
+from rlsnet import network, recording_source, synthetic, targets, zarrio
 from rlsnet.config import UserError
 from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
@@ -26,18 +26,18 @@ def write(path, rate, bin_ms=20.0, chunk=100, **attributes):
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory):
+def synthetic_recording(tmp_path_factory):
     path = tmp_path_factory.mktemp("rec") / "synthetic.zarr"
     seen = []
-    synthetic.make(path, 9000, tell=lambda done, total: seen.append((done, total)))
+    synthetic.make(path, 9000, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(4096, 9000), (8192, 9000), (9000, 9000)]
     return path
 
 
-def test_the_stand_in_is_as_rich_as_said(stand_in):
+def test_the_stand_in_is_as_rich_as_said(synthetic_recording):
     import xarray
 
-    opened = xarray.open_zarr(stand_in, consolidated=False)
+    opened = xarray.open_zarr(synthetic_recording, consolidated=False)
     assert opened.rate.dims == ("condition", "time", "unit") and opened.rate.shape == (2, 150, 9000)
     assert opened.rate.dtype == np.float32 and list(opened.condition.values) == ["left", "right"]
     assert "synthetic" in opened.attrs["source"] and opened.attrs["bin_ms"] == 20
@@ -55,15 +55,15 @@ def test_the_stand_in_is_as_rich_as_said(stand_in):
     assert 0.4 < power[:3].sum() / power.sum() < 0.8 < power[:20].sum() / power.sum()  # few courses, that most of the units share
     step = np.diff(rate, axis=1).std(axis=(0, 1)) / rate.std(axis=(0, 1))
     assert np.median(step) < 0.35  # smooth: neighbouring bins are alike
-    table = zarr.open_group(str(stand_in), mode="r")["unit"]
+    table = zarr.open_group(str(synthetic_recording), mode="r")["unit"]
     assert 90 < table["n_trials"][:].mean() < 110
     assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
     assert table["n_trials"].shape == (9000, 2)
 
 
-def test_targets_from_rates_are_the_inverse_transfer(stand_in):
-    config = compose("config=mouse_decision", f"recording.path={stand_in}")
-    recording = recordings.for_config(config, print, QUIET)
+def test_targets_from_rates_are_the_inverse_transfer(synthetic_recording):
+    config = compose("config=mouse_decision", f"recording.path={synthetic_recording}")
+    recording = recording_source.open_for_config(config, print, QUIET)
     net, _, _ = network.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
     assert target.shape == (2, 150, 9000) and target.dtype == np.float32
@@ -71,9 +71,9 @@ def test_targets_from_rates_are_the_inverse_transfer(stand_in):
     np.testing.assert_allclose(firing_rate(target[:, :, ::97], Neuron(10, 1, 0, 0.65)), rate, rtol=2e-5)
 
 
-def test_a_smaller_network_takes_a_random_subset(stand_in):
-    config = compose("config=mouse_decision", f"recording.path={stand_in}", "network.n_neurons=500", "plastic.n_inputs=10")
-    recording = recordings.for_config(config, print, QUIET)
+def test_a_smaller_network_takes_a_random_subset(synthetic_recording):
+    config = compose("config=mouse_decision", f"recording.path={synthetic_recording}", "network.n_neurons=500", "plastic.n_inputs=10")
+    recording = recording_source.open_for_config(config, print, QUIET)
     units = recording.choose(500, config.seed)
     assert len(np.unique(units)) == 500 and units.max() > 8000
     net, _, _ = network.build(config, recording.n_units)
@@ -94,7 +94,7 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
         "neuron.tau_m=20",
         "neuron.threshold=1.2",
     )
-    recording = recordings.for_config(config, print, QUIET)
+    recording = recording_source.open_for_config(config, print, QUIET)
     net, _, _ = network.build(config)
     sd = np.where(np.asarray(net.excitatory), 0.3, 0.6)
     got = targets.from_rates(config.target, config, net, Calibration(0 * sd, sd, 0 * sd), recording, QUIET)
@@ -124,7 +124,7 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
         values |= {"tau_m": random.uniform(5, 30, 512), "reset": random.uniform(-0.5, 0.3, 512), "noise_sigma": random.uniform(0.2, 1, 512)}
         given = {name: jnp.asarray(values[name]) for name in ("tau_m", "reset", "noise_sigma")}
         net = dataclasses.replace(net, parameters={**net.parameters, **given})
-    got = targets.from_rates(config.target, config, net, None, recordings.for_config(config, print, QUIET), QUIET)
+    got = targets.from_rates(config.target, config, net, None, recording_source.open_for_config(config, print, QUIET), QUIET)
     neuron = Neuron(values["tau_m"], values["threshold"], values["reset"], values["noise_sigma"])
     mu = got + np.asarray(net.bias) + values["rest"]
     known = np.arange(512) != 7
@@ -143,7 +143,7 @@ def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_
     order = np.random.default_rng(0).permutation(512)  # both classes get each rate
     with zarrio.replacing(path) as again:
         write(again, np.broadcast_to(wanted[order], (1, 100, 512)), 10.0)
-    target = targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
+    target = targets.make(config, net, recording_source.open_for_config(config, print, QUIET), QUIET)
     net = dataclasses.replace(net, bias=net.bias + jnp.asarray(target[0, 0]))
     seen = np.asarray(targets.run_calibration(config, net).n_spikes) / 4.0
     for rate in (2.0, 8.0, 30.0, 80.0):
@@ -168,7 +168,7 @@ def test_neurons_without_a_transfer_function_are_refused(tmp_path, overrides, me
                      *overrides)  # fmt: skip
     net, _, _ = network.build(config)
     with pytest.raises(UserError, match=message):
-        targets.make(config, net, recordings.for_config(config, print, QUIET), QUIET)
+        targets.make(config, net, recording_source.open_for_config(config, print, QUIET), QUIET)
 
 
 def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibration():
@@ -208,6 +208,6 @@ def test_wrong_recordings_are_refused(tmp_path, change, message):
         root["rate"] = arguments["rate"]
     config = compose("config=mouse_decision", f"recording.path={tmp_path}/r.zarr", "plastic.n_inputs=2")
     with pytest.raises(UserError, match=message):
-        recording = recordings.for_config(config, print, QUIET)
+        recording = recording_source.open_for_config(config, print, QUIET)
         net, _, _ = network.build(config, recording.n_units)
         targets.make(config, net, recording, QUIET)
