@@ -80,7 +80,8 @@ def test_texts_numbers_and_what_is_missing(text, expected):
     [
         (
             "sid == 'left'",
-            "trials=sid == 'left': no sid in x.nwb; expected one of contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
+            "trials=sid == 'left': no sid in x.nwb;"
+            " expected one of contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
         ),
         ("side = 'left'", "(= is an assignment; == compares)"),
         ("side ==", "cannot be read as a filter"),

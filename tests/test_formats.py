@@ -12,9 +12,9 @@ from pyarrow import parquet
 from scipy import io as matlab
 
 from rlsnet.config import UserError
-from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, tables
+from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, registry, tables
 from rlsnet.importers.importing import import_sources
-from rlsnet.importers.options import Options
+from rlsnet.importers.options import FORMATS, Options
 from rlsnet.importers.session import PrecomputedRates, Session, with_sorted_spikes
 
 RATE = 30000
@@ -73,6 +73,10 @@ def refused(call, path, pattern, **options) -> None:
     with pytest.raises(UserError, match=pattern) as caught:
         call(path, Options(**options))
     assert "\n" not in str(caught.value) and str(caught.value).endswith((".", ".)", "?", "=...", "]."))
+
+
+def test_each_format_has_a_reader():
+    assert tuple(registry.READERS) == FORMATS
 
 
 # Tables
@@ -396,7 +400,7 @@ def test_tables_of_rates(tmp_path):
     check_ready(arrays.read(tmp_path / "plain.csv", Options(axes=("unit", "time"))), PSTH[:1])
     write_table(tmp_path / "i.csv", {"": np.arange(6), **{str(unit): PSTH[0, :, unit] for unit in range(4)}})
     check_ready(arrays.read(tmp_path / "i.csv", Options()), PSTH[:1], ids=list("0123"))
-    refused(arrays.read, tmp_path / "i.csv", r"expected \[time, unit\] or \[unit, time\] for the rows and columns of a table", axes=("time", "trial"))
+    refused(arrays.read, tmp_path / "i.csv", r"expected \[time, unit\] or \[unit, time\] for the rows", axes=("time", "trial"))
 
 
 def test_matrices_mistakes(tmp_path):

@@ -1,6 +1,8 @@
 """From recorded rates to target currents: the store, the synthetic recording, chunks, subsets, static networks, wrong input."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import network, recording_source, synthetic, targets, zarrio
+from rlsnet import network, recording_source, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
 from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
@@ -34,7 +36,7 @@ def synthetic_recording(tmp_path_factory):
     return path
 
 
-def test_the_stand_in_is_as_rich_as_said(synthetic_recording):
+def test_the_synthetic_recording_has_the_described_structure(synthetic_recording):
     import xarray
 
     opened = xarray.open_zarr(synthetic_recording, consolidated=False)
@@ -59,6 +61,32 @@ def test_the_stand_in_is_as_rich_as_said(synthetic_recording):
     assert 90 < table["n_trials"][:].mean() < 110
     assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
     assert table["n_trials"].shape == (9000, 2)
+
+
+SYNTHETIC_IN_PARALLEL = """
+import sys, time
+from pathlib import Path
+from rlsnet import recording_source
+own, other = map(Path, sys.argv[1:])
+own.touch()
+while not other.exists():
+    time.sleep(0.01)
+path = recording_source.synthetic_path(print, lambda done, total: time.sleep(1), n_units=300)
+print(path.stat().st_ino)
+"""
+
+
+def test_two_processes_make_one_synthetic_recording(tmp_path, monkeypatch):
+    """Both start at the same time; one makes the recording, the other waits and opens the same folder."""
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "cache"))
+    names = [str(tmp_path / name) for name in "ab"]
+    command = [sys.executable, "-c", SYNTHETIC_IN_PARALLEL]
+    processes = [subprocess.Popen([*command, *order], stdout=subprocess.PIPE, text=True) for order in (names, names[::-1])]
+    printed = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(len(lines) for lines in printed) == [1, 2] and printed[0][-1] == printed[1][-1]
+    made = recordings.open_recording(tmp_path / "cache" / f"synthetic-decision-v{synthetic.VERSION}.zarr")
+    assert made.n_units == 300 and np.isfinite(made.read()).all()
 
 
 def test_targets_from_rates_are_the_inverse_transfer(synthetic_recording):
@@ -190,13 +218,13 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bin_ms": 10.0}, "has bins of 10 ms; trial.learn_every=20 should be equal"),
+        ({"bin_ms": 10.0}, "has bins of 10 ms, trial.learn_every is 20; expected equal values"),
         ({"bin_ms": -1}, "attribute bin_ms is -1"),
-        ({"rate": np.ones((2, 149, 9))}, "has 149 bins of 20 ms; trial.duration=3000 ms makes 150, so it should be 2980"),
+        ({"rate": np.ones((2, 149, 9))}, "trial.duration=3000: makes 150 bins, .* has 149 of 20 ms; expected 2980"),
         ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; expected \[C, M, N\]"),
         ({"rate": np.full((1, 150, 9), np.inf)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is inf"),
         ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN in all neurons and bins"),
-        ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; expected a finite rate in Hz"),
+        ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; expected a finite rate of at least 0 Hz, or NaN"),
     ],
 )
 def test_wrong_recordings_are_refused(tmp_path, change, message):
