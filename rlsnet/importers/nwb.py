@@ -72,11 +72,11 @@ def read(path: Path, options: Options) -> Session:
             raise UserError(f"{unused}: does not apply to NWB files, which have fixed names; expected no value for {path}.")
     with opened(path) as file:
         times, index, notes = _spikes(file, path)
-        units, more = _units(file, path, len(index) - 1, options)
+        units, more_notes = _units(file, path, len(index) - 1, options)
         trials, name = _trials(file, path, options)
         series = _event_paths(file, name)
         observed = _observation_intervals(file, path, len(index) - 1)
-    return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more))
+    return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more_notes))
 
 
 class EventSeries(Mapping[str, np.ndarray]):
@@ -138,17 +138,17 @@ def _units(file: h5py.File, path: Path, n_units: int, options: Options) -> tuple
     table = file.get("general/extracellular_ephys/electrodes")
     electrodes = read_plain_columns(table, path) if isinstance(table, h5py.Group) else {}
     row = _electrode_rows(units, columns, electrodes, path)
-    at = {name: _values_at_rows(each, row) for name, each in electrodes.items()}
+    electrode_columns = {name: _values_at_rows(each, row) for name, each in electrodes.items()}
     group_names, group_locations = _electrode_groups(file, units, path)
     columns.update({name: columns[names[0]] for name, names in _alf_names(columns)})
     if options.region_column is not None:
         filters.require_column(
-            options.region_column, [*columns, *at], f"region_column={options.region_column}", f"the units or electrodes of {path}"
+            options.region_column, [*columns, *electrode_columns], f"region_column={options.region_column}", f"the units or electrodes of {path}"
         )
-        region = columns.get(options.region_column, at.get(options.region_column))
+        region = columns.get(options.region_column, electrode_columns.get(options.region_column))
     else:
-        region = next((t[name] for t in (columns, at) for name in REGION_COLUMNS if name in t), group_locations)
-    probe = group_names if group_names is not None else next((t[name] for t in (columns, at) for name in PROBE_COLUMNS if name in t), None)
+        region = next((t[name] for t in (columns, electrode_columns) for name in REGION_COLUMNS if name in t), group_locations)
+    probe = group_names if group_names is not None else next((t[name] for t in (columns, electrode_columns) for name in PROBE_COLUMNS if name in t), None)
     if region is None:
         notes.append("contains no brain regions")
     for name, each in (("region", region), ("probe", probe)):
