@@ -46,7 +46,7 @@ def rows(text):
         "True",
     ],
 )
-def test_a_filter_means_what_python_means(text):
+def test_a_filter_agrees_with_python(text):
     expected = [i for i in range(5) if eval(text, {}, {name: column[i] for name, column in TABLE.items()})]
     assert rows(text) == expected
 
@@ -71,12 +71,12 @@ def test_a_filter_means_what_python_means(text):
         ("", [0, 1, 2, 3, 4]),
     ],
 )
-def test_texts_numbers_and_what_is_missing(text, expected):
+def test_texts_numbers_and_missing_values(text, expected):
     assert rows(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "sid == 'left'",
@@ -96,13 +96,13 @@ def test_texts_numbers_and_what_is_missing(text, expected):
         ("lambda: 0", "is not allowed there"),
     ],
 )
-def test_what_is_no_filter_is_refused(text, said):
+def test_other_expressions_are_refused(text, message):
     with pytest.raises(UserError) as error:
         rows(text)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_numbers_out_of_texts():
+def test_texts_become_numbers():
     assert [x if math.isfinite(x) else None for x in filters.as_numbers(TABLE["onset"])] == [None, 1.891, 2.5, None, 0.4]
 
 
@@ -111,7 +111,7 @@ def test_contents_of_columns_are_described():
     assert described == "side is 'left', 'right'; trial is 1, 2, 3, 4, 5; contrast is 0, 0.25, 1, nan"
 
 
-def test_numbers_of_few_bits_equal_what_is_written():
+def test_constants_equal_numbers_of_lower_precision():
     table = {"p": np.array([0.2, 0.8, 0.5], np.float32), "text": np.array(["0.8", "x", "0.8"], object)}
     for text, expected in (("p == 0.8", [0, 1, 0]), ("p != 0.8", [1, 0, 1]), ("p <= 0.2", [1, 0, 0]), ("p in [0.2, 0.8]", [1, 1, 0])):
         np.testing.assert_array_equal(filters.select_rows(text, table, 3, "trials", "here"), np.array(expected, bool))

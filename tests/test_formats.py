@@ -1,4 +1,4 @@
-"""Readers of formats: files written by the libraries that own them, each spike checked; mistakes in one line."""
+"""Readers of formats: files written by the libraries of the formats, with all spikes checked; mistakes give messages of one line."""
 
 import re
 from pathlib import Path
@@ -28,14 +28,14 @@ PSTH = np.random.default_rng(0).uniform(0.1, 40, (2, 6, 4))  # condition, time, 
 
 
 def spikes_of(session: Session) -> dict:
-    """Spikes by the id of their unit, as import goes on with them."""
+    """Sorted spike trains by the id of their unit."""
     session = with_sorted_spikes(session)
     parts = [session.spike_times[a:b].tolist() for a, b in zip(session.spike_index[:-1], session.spike_index[1:], strict=True)]
     return dict(zip(session.units["id"].tolist(), parts, strict=True))
 
 
 def check(session, ids=tuple(SPIKES), silent=()) -> Session:
-    """Whether a session is the one above, under other ids perhaps, and with units without spikes."""
+    """A session checked for the spikes and trials above, perhaps with other ids and with units without spikes."""
     assert isinstance(session, Session)
     expected = dict(zip(ids, SPIKES.values(), strict=True)) | {unit: [] for unit in silent}
     found = spikes_of(session)
@@ -48,16 +48,17 @@ def check(session, ids=tuple(SPIKES), silent=()) -> Session:
     return session
 
 
-def check_ready(ready, expected=PSTH, kind="rate", bin_ms=None, conditions=None, ids=None) -> PrecomputedRates:
-    assert isinstance(ready, PrecomputedRates)
-    np.testing.assert_allclose(np.asarray(ready.values), expected, rtol=1e-6)
-    assert (ready.kind, ready.bin_ms, ready.conditions) == (kind, bin_ms, conditions)
-    assert ids is None or ready.units["id"].tolist() == ids
-    return ready
+def check_rates(rates, expected=PSTH, kind="rate", bin_ms=None, conditions=None, ids=None) -> PrecomputedRates:
+    """Precomputed rates checked for values, kind, bins, conditions and ids."""
+    assert isinstance(rates, PrecomputedRates)
+    np.testing.assert_allclose(np.asarray(rates.values), expected, rtol=1e-6)
+    assert (rates.kind, rates.bin_ms, rates.conditions) == (kind, bin_ms, conditions)
+    assert ids is None or rates.units["id"].tolist() == ids
+    return rates
 
 
 def write_table(path: Path, columns: dict) -> Path:
-    """A table as its suffix says, with pyarrow."""
+    """Table written with pyarrow, in the format of its suffix."""
     from pyarrow import csv
 
     table = pyarrow.table(columns)
@@ -69,7 +70,7 @@ def write_table(path: Path, columns: dict) -> Path:
 
 
 def refused(call, path, pattern, **options) -> None:
-    """One line that says what is wrong."""
+    """Checks that a call raises a UserError of one line that matches a pattern."""
     with pytest.raises(UserError, match=pattern) as caught:
         call(path, Options(**options))
     assert "\n" not in str(caught.value) and str(caught.value).endswith((".", ".)", "?", "=...", "]."))
@@ -152,8 +153,8 @@ def test_phy(phy_folder):
     refused(phy.read, phy_folder, "no such column; they have .*KSLabel.*group", labels="quality")
 
 
-def test_phy_labels_and_places(phy_folder):
-    """What SpikeInterface exports says unsorted of all; places come out of the templates, or of cluster_info."""
+def test_phy_labels_channels_and_depths(phy_folder):
+    """SpikeInterface exports all clusters as unsorted; channels and depths come from the templates, or from cluster_info."""
     (phy_folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tunsorted\n5\tunsorted\n11\tunsorted\n")
     templates = np.zeros((3, 5, 4), np.float32)
     templates[0, 2, 1], templates[1, 2, 3], templates[2, 1, 0] = -9, 8, -7
@@ -249,7 +250,7 @@ def test_alf(alf_session):
 
 
 def test_alf_older(alf_session):
-    """Trials as files of one attribute each, regions as numbers; Python objects are never unpickled."""
+    """Trials in files of one attribute each, regions as numbers; Python objects are never unpickled."""
     folder = alf_session / "alf"
     (folder / "_ibl_trials.table.pqt").unlink()
     np.save(folder / "_ibl_trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
@@ -295,7 +296,7 @@ def test_npz(tmp_path):
     assert session.events["lick"].tolist() == [1, 3]
     np.savez(file, rate=PSTH, spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
     assert check(arrays.read(file, Options())).notes == ("array rate is not used; variables.rate=rate imports it instead",)
-    check_ready(arrays.read(file, Options(variables={"rate": "rate"})))
+    check_rates(arrays.read(file, Options(variables={"rate": "rate"})))
     table = str(write_table(tmp_path / "trials_of_s.csv", TRIALS))
     np.savez(file, st=np.round(TIMES * RATE).astype(int), cl=LABELS, sample_rate=RATE)
     check(arrays.read(file, Options(trials_table=table, variables={"spike_times": "st", "spike_clusters": "cl"})))
@@ -362,9 +363,9 @@ def test_tables_of_spikes(tmp_path, suffix):
 def test_matrices(tmp_path):
     file = tmp_path / "psth.npy"
     np.save(file, PSTH)
-    check_ready(arrays.read(file, Options()))
+    check_rates(arrays.read(file, Options()))
     np.save(file, PSTH[0].T)
-    assert check_ready(arrays.read(file, Options(axes=("unit", "time"))), PSTH[:1]).notes == ("axes of the matrix: unit 4, time 6",)
+    assert check_rates(arrays.read(file, Options(axes=("unit", "time"))), PSTH[:1]).notes == ("axes of the matrix: unit 4, time 6",)
     npz = tmp_path / "psth.npz"
     named = {
         "PSTH": PSTH.transpose(2, 1, 0),
@@ -373,14 +374,14 @@ def test_matrices(tmp_path):
         "time": np.arange(6) * 0.02 - 0.5,
     }
     np.savez(npz, **named)
-    check_ready(arrays.read(npz, Options()), bin_ms=20, conditions=("left", "right"), ids=["a", "b", "c", "d"])
+    check_rates(arrays.read(npz, Options()), bin_ms=20, conditions=("left", "right"), ids=["a", "b", "c", "d"])
     np.savez(npz, x=PSTH, y=PSTH, time_ms=np.arange(6) * 10, bins=3)
-    check_ready(arrays.read(npz, Options(variables={"current": "y"})), kind="current", bin_ms=10)
+    check_rates(arrays.read(npz, Options(variables={"current": "y"})), kind="current", bin_ms=10)
     store = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 25})
     store.create_array("rate", data=PSTH.transpose(0, 2, 1).astype("f4"), dimension_names=("condition", "unit", "time"), chunks=(1, 2, 6))
-    check_ready(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
+    check_rates(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
     zarr.create_array(str(tmp_path / "one.zarr"), data=PSTH, dimension_names=("x", "y", "z"))
-    check_ready(arrays.read(tmp_path / "one.zarr", Options()))
+    check_rates(arrays.read(tmp_path / "one.zarr", Options()))
     shorter = zarr.create_group(str(tmp_path / "s.zarr"))
     for name, values in {"spike_times": TIMES, "spike_clusters": LABELS, "trials/start_time": np.array([0.0, 4.0, 8.5])}.items():
         shorter[name] = values
@@ -390,16 +391,16 @@ def test_matrices(tmp_path):
 def test_tables_of_rates(tmp_path):
     columns = {name: PSTH[0, :, unit] for unit, name in enumerate("wxyz")}
     file = write_table(tmp_path / "r.csv", {"time": np.arange(6) * 0.04, **columns})
-    check_ready(arrays.read(file, Options()), PSTH[:1], bin_ms=40, ids=list("wxyz"))
+    check_rates(arrays.read(file, Options()), PSTH[:1], bin_ms=40, ids=list("wxyz"))
     both = {name: PSTH[:, :, unit].ravel() for unit, name in enumerate("wxyz")}
     file = write_table(tmp_path / "r.parquet", {"condition": ["l"] * 6 + ["r"] * 6, "time_ms": [*range(0, 60, 10)] * 2, **both})
-    check_ready(arrays.read(file, Options()), bin_ms=10, conditions=("l", "r"), ids=list("wxyz"))
+    check_rates(arrays.read(file, Options()), bin_ms=10, conditions=("l", "r"), ids=list("wxyz"))
     write_table(file, {"condition": ["l"] * 5 + ["r"] * 7, **both})
     refused(arrays.read, file, r"different numbers of rows \(l 5, r 7\)")
     np.savetxt(tmp_path / "plain.csv", PSTH[0].T, delimiter=",")
-    check_ready(arrays.read(tmp_path / "plain.csv", Options(axes=("unit", "time"))), PSTH[:1])
+    check_rates(arrays.read(tmp_path / "plain.csv", Options(axes=("unit", "time"))), PSTH[:1])
     write_table(tmp_path / "i.csv", {"": np.arange(6), **{str(unit): PSTH[0, :, unit] for unit in range(4)}})
-    check_ready(arrays.read(tmp_path / "i.csv", Options()), PSTH[:1], ids=list("0123"))
+    check_rates(arrays.read(tmp_path / "i.csv", Options()), PSTH[:1], ids=list("0123"))
     refused(arrays.read, tmp_path / "i.csv", r"expected \[time, unit\] or \[unit, time\] for the rows", axes=("time", "trial"))
 
 
@@ -437,7 +438,7 @@ def test_matrices_mistakes(tmp_path):
 
 
 def of_cells(values) -> np.ndarray:
-    """A cell array, 1 x n, as scipy writes one."""
+    """Cell array, 1 x n, as scipy writes it."""
     out = np.empty((1, len(values)), object)
     for place, value in enumerate(values):
         out[0, place] = value
@@ -445,7 +446,7 @@ def of_cells(values) -> np.ndarray:
 
 
 def struct_array(columns: dict) -> np.ndarray:
-    """A struct array, 1 x n."""
+    """Struct array, 1 x n."""
     rows = len(next(iter(columns.values())))
     out = np.empty((1, rows), [(name, object) for name in columns])
     for name, values in columns.items():
@@ -474,11 +475,11 @@ def test_mat_5(tmp_path):
 def test_mat_matrices(tmp_path):
     file = tmp_path / "r.mat"
     matlab.savemat(file, {"psth": PSTH.transpose(1, 2, 0), "condition": np.array(["left ", "right"]), "t": np.arange(6) / 50, "notes": "x"})
-    check_ready(mat.read(file, Options()), bin_ms=20, conditions=("left", "right"))
+    check_rates(mat.read(file, Options()), bin_ms=20, conditions=("left", "right"))
     matlab.savemat(file, {"anything": PSTH[0], "n": 3})
-    check_ready(mat.read(file, Options()), PSTH[:1])
+    check_rates(mat.read(file, Options()), PSTH[:1])
     matlab.savemat(file, {"rate": PSTH[:1, :, :1].transpose(1, 2, 0)})
-    check_ready(mat.read(file, Options()), PSTH[:1, :, :1])
+    check_rates(mat.read(file, Options()), PSTH[:1, :, :1])
     refused(mat.read, file, r"no such array; it has rate \[6, 1", variables={"rate": "psth"})
     file.write_bytes(file.read_bytes()[:150])
     refused(mat.read, file, "cannot be read")
@@ -487,7 +488,7 @@ def test_mat_matrices(tmp_path):
 
 
 class Mat73:
-    """Writes HDF5 as MATLAB's save -v7.3 lays it out: axes reversed, classes as attributes, cells as references into #refs#."""
+    """Writer of HDF5 in the layout of MATLAB's save -v7.3: axes reversed, classes as attributes, cells as references into #refs#."""
 
     def __init__(self, path: Path):
         self.file = h5py.File(path, "w", userblock_size=512)
@@ -520,13 +521,13 @@ class Mat73:
         return self._class(node, "double")
 
     def struct_array(self, name: str, columns: dict) -> None:
-        """Each field of a struct array is references, without a class."""
+        """Struct array, whose fields are references without a class."""
         node = self._class(self.file.create_group(name), "struct")
         for field, values in columns.items():
             node.create_dataset(field, data=self.references(values), dtype=h5py.ref_dtype)
 
     def references(self, values) -> np.ndarray:
-        """n x 1, as MATLAB's 1 x n appears."""
+        """References [n, 1] to values, the layout of a 1 x n cell."""
         out = np.empty((len(values), 1), h5py.ref_dtype)
         for place, value in enumerate(values):
             self.refs += 1
@@ -561,7 +562,7 @@ def test_mat_73(tmp_path):
     out.put("psth", PSTH.transpose(1, 2, 0))
     out.put("condition", ["left", "right"])
     out.put("t", np.arange(6) / 50)
-    check_ready(mat.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
+    check_rates(mat.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
     out = Mat73(file)
     for name in ("table", "string"):
         out._class(out.file.create_dataset(name, data=np.zeros((1, 6), np.uint32)), name).attrs["MATLAB_object_decode"] = np.int32(3)
@@ -596,14 +597,14 @@ def test_hdf5(tmp_path):
     refused(hdf5.read, file, r"variables.spike_times=raw/sp: .* it has raw/st \[3\]|it has by", variables={"spike_times": "raw/sp"})
     with h5py.File(file, "w") as out:
         out["model/psth"] = PSTH
-    check_ready(hdf5.read(file, Options(variables={"rate": "model/psth"})))
-    check_ready(hdf5.read(file, Options(variables={"rate": "model/psth"}, axes=("unit", "time", "condition"))), PSTH.transpose(2, 1, 0))
+    check_rates(hdf5.read(file, Options(variables={"rate": "model/psth"})))
+    check_rates(hdf5.read(file, Options(variables={"rate": "model/psth"}, axes=("unit", "time", "condition"))), PSTH.transpose(2, 1, 0))
     file.write_bytes(file.read_bytes()[:1000])
     refused(hdf5.read, file, "cannot be read")
 
 
 def test_jld2(tmp_path):
-    """As JLD2 lays arrays out: HDF5 behind 512 bytes, axes reversed, a group _types of its own."""
+    """Arrays in the layout of JLD2: HDF5 after 512 bytes, axes reversed, an internal group _types."""
 
     def write(path: Path, name: str, values) -> Path:
         with h5py.File(path, "w", userblock_size=512) as out:
@@ -615,23 +616,23 @@ def test_jld2(tmp_path):
 
     psth = write(tmp_path / "PSTH-left.jld2", "psth", PSTH[0].T)  # what h5py calls unit, time Julia calls time x unit
     assert jld2.matches(psth)
-    check_ready(jld2.read(psth, Options()), PSTH[:1])
-    check_ready(jld2.read(write(psth, "psth", PSTH.transpose(0, 2, 1)), Options()))
+    check_rates(jld2.read(psth, Options()), PSTH[:1])
+    check_rates(jld2.read(write(psth, "psth", PSTH.transpose(0, 2, 1)), Options()))
     current = PSTH - 20
-    check_ready(jld2.read(write(tmp_path / "utarg.jld2", "utarg", current.transpose(0, 2, 1)), Options()), current, kind="current")
-    check_ready(jld2.read(write(tmp_path / "utarg2.jld2", "x", current.transpose(0, 2, 1)), Options()), current, kind="current")
+    check_rates(jld2.read(write(tmp_path / "utarg.jld2", "utarg", current.transpose(0, 2, 1)), Options()), current, kind="current")
+    check_rates(jld2.read(write(tmp_path / "utarg2.jld2", "x", current.transpose(0, 2, 1)), Options()), current, kind="current")
     refused(jld2.read, write(psth, "psth", current.transpose(0, 2, 1)), "expected at least 0 Hz")
-    check_ready(jld2.read(write(psth, "psth", PSTH), Options(axes=("unit", "time", "condition"))))
+    check_rates(jld2.read(write(psth, "psth", PSTH), Options(axes=("unit", "time", "condition"))))
     with h5py.File(psth, "a") as out:
         out["other"] = PSTH
-    check_ready(jld2.read(psth, Options(axes=("unit", "time", "condition"))))
+    check_rates(jld2.read(psth, Options(axes=("unit", "time", "condition"))))
     refused(jld2.read, psth, re.escape("variables.rate=psht: "), variables={"rate": "psht"})
     psth.write_bytes(psth.read_bytes()[:700])
     refused(jld2.read, psth, "cannot be read")
 
 
 def test_formats_agree(phy_folder, tmp_path):
-    """The same spikes make the same recording, whatever held them."""
+    """The same spikes give the same recording in all formats."""
     trials = {name: np.array(column) for name, column in TRIALS.items()}
     np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
     cells = {"spike_times": of_cells(VECTORS), "unit_id": [*SPIKES], "trials": trials | {"side": of_cells(TRIALS["side"])}}

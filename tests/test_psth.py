@@ -1,4 +1,4 @@
-"""Rates around events against plain loops over spikes: bins, halves, observation, kernels, edges, events of trials."""
+"""Trial averages compared with loops over spikes: bins, halves, observation intervals, kernels, edges, events of trials."""
 
 import dataclasses
 import math
@@ -26,8 +26,8 @@ def session(seed=0, n_units=7, n_trials=40, length=3.0, rate=8.0, observed=None,
     return dataclasses.replace(made, **changes)
 
 
-def plain(made, options, chosen, go):
-    """Spike counts [2, C, M, U] and trials [2, U, C] by loops over conditions, units, trials and spikes."""
+def count_by_loops(made, options, chosen, go):
+    """Spike counts [2, C, M, U] and trials [2, U, C] from loops over conditions, units, trials and spikes."""
     n_bins = round((options.window[1] - options.window[0]) * 1000 / options.bin)
     counts = np.zeros((2, len(chosen), n_bins, len(made.spike_index) - 1))
     trials = np.zeros((2, counts.shape[3], len(chosen)), int)
@@ -50,8 +50,8 @@ def plain(made, options, chosen, go):
     return counts, trials
 
 
-def seen_in_parts(made, seed=1):
-    """Intervals of observation: some units always, some in some trials, one never; out of order for one."""
+def partly_observed(made, seed=1):
+    """Observation intervals: some units always, some in some trials, one never; unsorted for one unit."""
     random = np.random.default_rng(seed)
     start, stop = made.trials["start_time"], made.trials["stop_time"]
     parts = []
@@ -63,13 +63,13 @@ def seen_in_parts(made, seed=1):
 
 
 @pytest.mark.parametrize("partly", [False, True])
-def test_rates_are_what_a_loop_over_spikes_counts(partly):
+def test_rates_agree_with_a_loop_over_spikes(partly):
     made = session()
-    made = dataclasses.replace(made, observed=seen_in_parts(made) if partly else None)
+    made = dataclasses.replace(made, observed=partly_observed(made) if partly else None)
     go = made.trials["go"].copy()
     go[[3, 8]] = np.nan
     chosen = [np.arange(40) % 3 == 0, np.arange(40) % 3 != 0]
-    counts, trials = plain(made, PLAIN, chosen, go)
+    counts, trials = count_by_loops(made, PLAIN, chosen, go)
     found = psth.average_trials(made, np.arange(7), chosen, go, PLAIN)
     np.testing.assert_array_equal(found.n_trials, trials.sum(axis=0))
     assert partly == (found.n_trials[4] == 0).all() and (found.n_trials[0] > 5).all()
@@ -80,26 +80,26 @@ def test_rates_are_what_a_loop_over_spikes_counts(partly):
     np.testing.assert_array_equal(some.rate, found.rate[:, :, [5, 2]])
 
 
-def test_windows_that_overlap_count_a_spike_in_each():
+def test_a_spike_counts_in_each_of_two_overlapping_windows():
     made = session(length=0.5)
     options = dataclasses.replace(PLAIN, window=(-1.0, 1.0))
     chosen = [np.ones(40, bool)]
-    counts, trials = plain(made, options, chosen, made.trials["go"])
+    counts, trials = count_by_loops(made, options, chosen, made.trials["go"])
     found = psth.average_trials(made, np.arange(7), chosen, made.trials["go"], options)
     np.testing.assert_allclose(found.rate, counts.sum(axis=0) / trials.sum(axis=0).T[:, None] / 0.02, rtol=1e-6)
 
 
-def test_smoothing_looks_beyond_the_window():
+def test_smoothing_uses_spikes_beyond_the_window():
     made, options = session(), dataclasses.replace(PLAIN, kernel="gaussian", sigma=50.0)
     chosen, wide = [np.ones(40, bool)], dataclasses.replace(PLAIN, window=(-1.0, 1.2))
-    counts, trials = plain(made, wide, chosen, made.trials["go"])
+    counts, trials = count_by_loops(made, wide, chosen, made.trials["go"])
     raw = counts.sum(axis=0)[0] / trials.sum(axis=0).T / 0.02
     expected = gaussian_filter1d(raw, 2.5, axis=0)[30:-30]
     np.testing.assert_allclose(psth.average_trials(made, np.arange(7), chosen, made.trials["go"], options).rate[0], expected, rtol=1e-5)
 
 
-def test_no_edge_bends_a_steady_rate():
-    """Units seen only within the window: what is beyond it is not known, and not zero."""
+def test_a_constant_rate_has_no_bias_at_the_edges():
+    """Units observed only within the window: the time beyond it is unknown, not silent."""
     made = session(n_units=1, n_trials=400, rate=50.0)
     go = made.trials["go"]
     made = dataclasses.replace(made, observed=(np.column_stack([go - 0.4, go + 0.6]), np.array([0, 400])))
@@ -109,7 +109,7 @@ def test_no_edge_bends_a_steady_rate():
     assert np.abs(error).max() < 0.1 and abs(error[:5].mean()) < 0.04 and abs(error[-5:].mean()) < 0.04
 
 
-def test_a_bin_has_its_start_and_not_its_end():
+def test_a_bin_includes_its_start_and_excludes_its_end():
     go = 100.0 + np.arange(12.0)
     edges = [g - 0.4 + 0.02 * k for g in go for k in range(50)]  # one spike on every edge, with the rounding of its sum
     made = Session("e", Path("e"), np.sort(edges), np.array([0, len(edges)]), {"id": np.arange(1)}, {"go": go})
@@ -134,7 +134,7 @@ def test_kernels(name):
         assert weight.tolist() == [1.0]
 
 
-def test_a_causal_kernel_looks_back():
+def test_a_causal_kernel_uses_earlier_spikes_only():
     made = Session("c", Path("c"), np.arange(10.01, 30), np.array([0, 20]), {"id": np.arange(1)}, {"go": np.arange(10.0, 30)})
     options = Options(kernel="causal_exp", window=(-0.2, 0.4), sigma=50.0)
     rate = psth.average_trials(made, np.arange(1), [np.ones(20, bool)], made.trials["go"], options).rate[0, :, 0]
@@ -154,7 +154,7 @@ def test_reliability_is_the_correlation_of_the_halves():
                 assert found[u, c] == pytest.approx(np.corrcoef(half[0, c, :, u], half[1, c, :, u])[0, 1], abs=1e-5)
 
 
-def test_events_belong_to_the_trial_they_are_in():
+def test_an_event_belongs_to_the_trial_that_contains_it():
     made = session(n_trials=6)
     start, stop = made.trials["start_time"], made.trials["stop_time"]
     go = np.sort(
@@ -175,7 +175,7 @@ def test_events_belong_to_the_trial_they_are_in():
     )
 
 
-def test_overlapping_trials_have_no_events():
+def test_events_in_overlapping_trials_are_refused():
     made = session(n_trials=6)
     made.trials["stop_time"][2] += 1
     made = dataclasses.replace(made, events={"go_cue": made.trials["go"]})
@@ -187,19 +187,19 @@ def test_overlapping_trials_have_no_events():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"bin": 70.0}, "bin=70: makes 14.286 bins; expected a length that divides the window of 1000 ms, such as 71.4286 ms"),
         ({"window": (1.0, -1.0)}, r"window=\[1, -1\]: expected a start and a later end"),
         ({"bin": 5000.0}, "bin=5000: makes 0.200 bins; expected a length that divides the window of 1000 ms, such as 1000 ms"),
     ],
 )
-def test_bins_that_do_not_fit(changes, said):
-    with pytest.raises(UserError, match=said):
+def test_bins_that_do_not_fit(changes, message):
+    with pytest.raises(UserError, match=message):
         psth.bin_centres(dataclasses.replace(PLAIN, **changes))
 
 
-def test_spikes_are_put_in_order():
+def test_spikes_are_sorted():
     times = np.array([3.0, 1.0, 2.0, 0.5, np.nan, 0.7, 9.0, 8.0])
     made = session(spike_times=times, spike_index=np.array([0, 3, 3, 6, 8]))
     found = with_sorted_spikes(made)

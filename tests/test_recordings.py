@@ -1,4 +1,4 @@
-"""From recorded rates to target currents: the store, the synthetic recording, chunks, subsets, static networks, wrong input."""
+"""Recordings and their target currents: store, synthetic recording, chunks, subsets, static networks, wrong input."""
 
 import dataclasses
 import subprocess
@@ -30,9 +30,9 @@ def write(path, rate, bin_ms=20.0, chunk=100, **attributes):
 @pytest.fixture(scope="module")
 def synthetic_recording(tmp_path_factory):
     path = tmp_path_factory.mktemp("rec") / "synthetic.zarr"
-    seen = []
-    synthetic.make(path, 9000, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(4096, 9000), (8192, 9000), (9000, 9000)]
+    measured = []
+    synthetic.make(path, 9000, progress=lambda done, total: measured.append((done, total)))
+    assert measured == [(4096, 9000), (8192, 9000), (9000, 9000)]
     return path
 
 
@@ -112,8 +112,8 @@ def test_a_smaller_network_takes_a_random_subset(synthetic_recording):
         recording.choose(9001, 1)
 
 
-def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_path):
-    """The drive X_bal is taken off, each class has its own noise, a neuron's own threshold and tau_m count."""
+def test_with_static_synapses_the_target_is_the_missing_current(tmp_path):
+    """The drive X_bal is subtracted; the noise of each class, and the threshold and tau_m of each neuron, are used."""
     rate = np.random.default_rng(0).uniform(0, 40, (1, 100, 512))
     config = compose(
         "config=tiny",
@@ -134,8 +134,8 @@ def test_with_static_synapses_the_target_is_the_current_the_neuron_lacks(tmp_pat
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("model", ["lif", "glif1"])
-def test_each_neurons_own_parameters_count(tmp_path, model, own):
-    """By class in the settings, or per neuron in the network; glif1 rests where it says."""
+def test_parameters_of_each_neuron_are_used(tmp_path, model, own):
+    """Parameters by class in the settings, or for each neuron in the network; glif1 has a resting potential."""
     random = np.random.default_rng(1)
     rate = random.uniform(0, 40, (2, 100, 512))
     rate[:, :, 7] = np.nan
@@ -161,8 +161,8 @@ def test_each_neurons_own_parameters_count(tmp_path, model, own):
 
 
 @pytest.mark.parametrize("model", ["glif3", "glif5"])
-def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_path, model):
-    """Recorded rates to currents; neurons of the network, simulated at those currents, fire at the rates."""
+def test_models_without_a_formula_fire_at_recorded_rates(tmp_path, model):
+    """Neurons simulated at the target currents fire at the recorded rates."""
     wanted = np.repeat([2.0, 8.0, 30.0, 80.0], 128)
     path = write(tmp_path / "r.zarr", np.broadcast_to(wanted, (1, 100, 512)), 10.0)
     config = compose("config=tiny", "target=recording", f"recording.path={path}", "static.out_degree=0", "stimulus=none", "noise.sigma=0.6",
@@ -173,10 +173,10 @@ def test_models_without_a_formula_fire_as_recorded_at_the_currents_they_get(tmp_
         write(again, np.broadcast_to(wanted[order], (1, 100, 512)), 10.0)
     target = targets.make(config, net, recording_source.open_for_config(config, print, QUIET), QUIET)
     net = dataclasses.replace(net, bias=net.bias + jnp.asarray(target[0, 0]))
-    seen = np.asarray(targets.run_calibration(config, net).n_spikes) / 4.0
+    measured = np.asarray(targets.run_calibration(config, net).n_spikes) / 4.0
     for rate in (2.0, 8.0, 30.0, 80.0):
         for members in (slice(0, 256), slice(256, 512)):
-            mine = seen[members][wanted[order][members] == rate]
+            mine = measured[members][wanted[order][members] == rate]
             assert mine.mean() == pytest.approx(rate, rel=0.03, abs=4 * np.sqrt(rate / 4 / len(mine)))
     parameters = {**net.parameters, "asc_tau_1": jnp.linspace(5, 20, 512)}
     with pytest.raises(UserError, match=f"neuron.name={model}: has 512 different neurons; expected at most 8 for target=recording"):
@@ -205,14 +205,14 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
     net, _, _ = network.build(config)
     calibration = targets.run_calibration(config, net)
     neurons, exc = targets.transfer_neurons(config, net, calibration), np.asarray(net.excitatory)
-    mu, seen = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
+    mu, measured = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
     for mine in (exc, ~exc):
         neuron = Neuron(*(values[mine] for values in dataclasses.astuple(neurons)))
         spread = float(np.asarray(calibration.sd)[mine].mean())
         by_hand = firing_rate(mu[mine], Neuron(10, 1, 0, spread / np.sqrt(3 * 1.3))).mean()
         ours = firing_rate(mu[mine], neuron).mean()
-        assert abs(ours - seen[mine].mean()) < abs(by_hand - seen[mine].mean())
-        assert ours == pytest.approx(seen[mine].mean(), rel=0.35)
+        assert abs(ours - measured[mine].mean()) < abs(by_hand - measured[mine].mean())
+        assert ours == pytest.approx(measured[mine].mean(), rel=0.35)
 
 
 @pytest.mark.parametrize(
