@@ -18,7 +18,7 @@ from rlsnet import cli, experiment, importers, recordings
 from rlsnet.config import UserError
 from rlsnet.convert import plain_arguments
 from rlsnet.importers import importing, nwb, pool, psth
-from rlsnet.importers.options import Options, base
+from rlsnet.importers.options import Options, base, options_of
 from rlsnet.importers.session import PrecomputedRates
 from rlsnet.store import Run
 
@@ -523,3 +523,14 @@ def test_presets_are_not_a_group_of_experiments():
     assert compose("config=tiny").network.n_neurons == 512
     assert {p.stem for p in (Path(importers.__file__).parents[2] / "configs" / "import").glob("*.yaml")} == {"map", "ibl", "allen", "phy"}
     assert all(yaml.safe_load(p.read_text()) for p in (Path(importers.__file__).parents[2] / "configs" / "import").glob("*.yaml"))
+
+
+def test_settings_from_python(tmp_path):
+    own = tmp_path / "lab.yaml"
+    own.write_text("align: go_start_times\nbin: 40\n")
+    made = options_of({"preset": str(own), "bin": 10, "conditions": {"hit": "outcome == 'hit'"}, "window": [-1, 1]})
+    assert made == Options(preset=str(own), align="go_start_times", bin=10.0, conditions={"hit": "outcome == 'hit'"}, window=(-1.0, 1.0))
+    with pytest.raises(UserError, match=r"windo: no such setting of import. Did you mean window\?"):
+        options_of({"windo": [0, 1]})
+    with pytest.raises(UserError, match="min_trials=-1: expected at least 0"):
+        options_of({"min_trials": -1})

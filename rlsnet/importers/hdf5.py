@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from rlsnet.config import UserError
@@ -26,19 +28,19 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session | PrecomputedRates:
     """Session or precomputed rates in one file; raises UserError if it contains neither."""
+    with opened(path) as file:
+        attribute = file.attrs.get("bin_ms")
+        bin_ms = None if attribute is None else float(np.asarray(attribute).reshape(-1)[0])
+        return read_arrays(path, stored_arrays(file, read_dataset), options, bin_ms=bin_ms)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open HDF5 file; raises UserError if it does not exist or if anything in it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
-    with tables.one_line_errors(path):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            length = file.attrs.get("bin_ms")
-            return read_arrays(
-                path,
-                stored_arrays(file, read_dataset),
-                options,
-                bin_ms=None if length is None else float(np.asarray(length).reshape(-1)[0]),
-            )
+    with tables.one_line_errors(path), h5py.File(path, "r") as file:
+        yield file
 
 
 def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, StoredArray]:
@@ -54,8 +56,6 @@ def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...
 
 def datasets(group: Any, prefix: str, skip: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
     """(dataset, path) of all datasets below a group, in the order of the file; broken links are left out."""
-    import h5py
-
     for name in group:
         if name in skip:
             continue
@@ -82,8 +82,6 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
 
 def read_dataset(node: Any) -> Any:
     """Dataset in memory: numbers, texts as objects, or a list of vectors of unequal lengths."""
-    import h5py
-
     if node.dtype.kind == "O":
         if h5py.check_string_dtype(node.dtype) is not None:
             return decoded(np.asarray(node.asstr(errors="replace")[()], object))

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from rlsnet.config import UserError
-from rlsnet.importers import hdf5, tables
+from rlsnet.importers import hdf5
 from rlsnet.importers.interpret import read_arrays
 from rlsnet.importers.named import StoredArray
 from rlsnet.importers.options import Options
@@ -28,18 +27,13 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session | PrecomputedRates:
     """Precomputed rates or currents in one file, or a session if it contains spikes; raises UserError if it contains neither."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    with tables.one_line_errors(path):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            arrays = {name: reversed_axes(each) for name, each in hdf5.stored_arrays(file, hdf5.read_dataset, INTERNAL_GROUPS).items()}
-            variables = dict(options.variables or {})
-            matrices = [name for name, each in arrays.items() if each.kind == "f" and len(each.shape) in (2, 3)]
-            if len(matrices) == 1 and path.stem.lower().startswith("utarg") and not {"rate", "current"} & variables.keys():
-                variables["current"] = matrices[0]
-            return read_arrays(path, arrays, dataclasses.replace(options, variables=variables), AXES)
+    with hdf5.opened(path) as file:
+        arrays = {name: reversed_axes(each) for name, each in hdf5.stored_arrays(file, hdf5.read_dataset, INTERNAL_GROUPS).items()}
+        variables = dict(options.variables or {})
+        matrices = [name for name, each in arrays.items() if each.kind == "f" and len(each.shape) in (2, 3)]
+        if len(matrices) == 1 and path.stem.lower().startswith("utarg") and not {"rate", "current"} & variables.keys():
+            variables["current"] = matrices[0]
+        return read_arrays(path, arrays, dataclasses.replace(options, variables=variables), AXES)
 
 
 def reversed_axes(found: StoredArray) -> StoredArray:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from rlsnet.config import UserError
@@ -93,8 +94,6 @@ def char_array(rows: list[str]) -> np.ndarray:
 
 def _read_73(path: Path, options: Options) -> Session | PrecomputedRates:
     """Session or precomputed rates in a file of version 7.3."""
-    import h5py
-
     with h5py.File(path, "r") as file:
         return read_arrays(path, dict(_stored_arrays(file, "")), options, AXES)
 
@@ -119,8 +118,6 @@ def _matlab_class(node: Any) -> str:
 
 def convert_hdf5(node: Any) -> Any:
     """Dataset or group of a file of version 7.3, in the form of `convert_scipy`."""
-    import h5py
-
     if "MATLAB_object_decode" in node.attrs:
         return UnreadableObject()
     if isinstance(node, h5py.Group):

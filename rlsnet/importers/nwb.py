@@ -8,7 +8,7 @@ and events, and the starts and stops of other tables of intervals.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,24 @@ def _units(file: h5py.File, path: Path, n_units: int, options: Options) -> tuple
     electrode_columns = {name: _values_at_rows(each, row) for name, each in electrodes.items()}
     group_names, group_locations = _electrode_groups(file, units, path)
     columns.update({name: columns[names[0]] for name, names in _alf_names(columns)})
-    if options.region_column is not None:
-        filters.require_column(
-            options.region_column, [*columns, *electrode_columns], f"region_column={options.region_column}", f"the units or electrodes of {path}"
-        )
-        region = columns.get(options.region_column, electrode_columns.get(options.region_column))
+    if (chosen := options.region_column) is not None:
+        where = f"the units or electrodes of {path}"
+        filters.require_column(chosen, [*columns, *electrode_columns], f"region_column={chosen}", where)
+        region = columns.get(chosen, electrode_columns.get(chosen))
     else:
-        region = next((t[name] for t in (columns, electrode_columns) for name in REGION_COLUMNS if name in t), group_locations)
-    probe = group_names if group_names is not None else next((t[name] for t in (columns, electrode_columns) for name in PROBE_COLUMNS if name in t), None)
+        region = _first_column((columns, electrode_columns), REGION_COLUMNS, group_locations)
+    probe = group_names if group_names is not None else _first_column((columns, electrode_columns), PROBE_COLUMNS)
     if region is None:
         notes.append("contains no brain regions")
     for name, each in (("region", region), ("probe", probe)):
         if each is not None:
             columns[name] = np.array([str(value) for value in each], dtype=object)
     return columns, notes
+
+
+def _first_column(tables: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], default: np.ndarray | None = None) -> np.ndarray | None:
+    """First column with one of the names, searched table by table; `default` if there is none."""
+    return next((table[name] for table in tables for name in names if name in table), default)
 
 
 def _electrode_rows(units: Any, columns: Mapping[str, np.ndarray], electrodes: Mapping[str, np.ndarray], path: Path) -> np.ndarray:

@@ -25,9 +25,9 @@ from rlsnet.importers.session import Session
 CLUSTER_COLUMNS = ("cluster_id", "id")  # column with the clusters in cluster_*.tsv
 LABEL_COLUMNS = ("group", "KSLabel", "label")  # columns that may contain labels, in this order, unless `labels` names one
 UNSORTED = "unsorted"  # label in Phy of clusters without a judgement
-GENERIC_FOLDERS = re.compile(
+GENERIC_FOLDERS = re.compile(  # names of folders that do not identify a session
     r"(kilosort|ks|phy)[\d._]*|sorter_output|sorting|output|results"
-)  # names of folders that do not identify a session
+)
 
 
 def matches(path: Path) -> bool:
@@ -146,18 +146,27 @@ def _channels_and_depths(path: Path, clusters: np.ndarray, ids: np.ndarray, colu
     shapes, positions = tables.load_npy(files[1]), tables.load_npy(files[2])
     if templates.shape != clusters.shape or shapes.ndim != 3 or positions.ndim != 2 or not templates.size or templates.max() >= len(shapes):
         return found
-    peak = np.ptp(shapes, axis=1).argmax(axis=1)
-    for file in path.glob("template*_ind.npy"):  # templates with few channels each
-        if (inside := tables.load_npy(file)).shape == shapes.shape[::2]:
-            peak = inside[np.arange(len(peak)), peak].astype(np.int64)
-    row = np.searchsorted(ids, clusters)
-    pairs, spikes = np.unique(row * len(shapes) + templates, return_counts=True)
-    order = np.argsort(spikes, kind="stable")  # the most frequent template of a cluster is written last
-    main = np.zeros(len(ids), np.int64)
-    main[pairs[order] // len(shapes)] = pairs[order] % len(shapes)
-    channel = peak[main]
+    channel = _peak_channels(path, shapes)[_most_frequent_templates(clusters, ids, templates, len(shapes))]
     depth = np.where(channel < len(positions), positions[np.minimum(channel, len(positions) - 1), 1], np.nan)
     return {"channel": _recorded_channels(path, channel), "depth": depth} | found
+
+
+def _peak_channels(path: Path, shapes: np.ndarray) -> np.ndarray:
+    """Channel with the largest amplitude of each template, from its waveforms [templates, time, channels]."""
+    peak = np.ptp(shapes, axis=1).argmax(axis=1)
+    for file in path.glob("template*_ind.npy"):  # channels of the waveforms, if they have only some of all channels
+        if (channels := tables.load_npy(file)).shape == shapes.shape[::2]:
+            peak = channels[np.arange(len(peak)), peak].astype(np.int64)
+    return peak
+
+
+def _most_frequent_templates(clusters: np.ndarray, ids: np.ndarray, templates: np.ndarray, n_templates: int) -> np.ndarray:
+    """Template with the most spikes of each cluster, [U], from the cluster and the template of each spike, [spikes]."""
+    pairs, counts = np.unique(np.searchsorted(ids, clusters) * n_templates + templates, return_counts=True)
+    order = np.argsort(counts, kind="stable")  # the most frequent template of a cluster is written last
+    found = np.zeros(len(ids), np.int64)
+    found[pairs[order] // n_templates] = pairs[order] % n_templates
+    return found
 
 
 def _recorded_channels(path: Path, channel: np.ndarray) -> np.ndarray:
