@@ -141,35 +141,35 @@ class Recording:
 TARGETS = {"rate": "recording", "current": "currents"}  # kind of recording, and the target that uses it
 
 
-def open_recording(path: str | Path, wanted: str = "rate") -> Recording:
+def open_recording(path: str | Path, kind: str = "rate") -> Recording:
     """Opens a recording.zarr.
 
     Args:
       path: of the store.
-      wanted: kind of values, rate or current.
+      kind: of the values, rate or current.
 
     Raises:
       UserError: not a recording of this kind, or one with arrays of wrong shapes.
     """
     group = zarrio.open_group(path, "recording.path", FORMAT)
-    for other in TARGETS.keys() - {wanted}:
-        if other in group and wanted not in group:
-            raise UserError(f"{path}: contains {other}s, but no array {wanted}; expected that array, or target={TARGETS[other]}.")
-    values = zarrio.array(group, wanted, ["C", "M", "N"], "fiu", str(path))
+    for other in TARGETS.keys() - {kind}:
+        if other in group and kind not in group:
+            raise UserError(f"{path}: contains {other}s, but no array {kind}; expected that array, or target={TARGETS[other]}.")
+    values = zarrio.array(group, kind, ["C", "M", "N"], "fiu", str(path))
     bin_ms = group.attrs.get("bin_ms", values.attrs.get("bin_ms"))
     if not isinstance(bin_ms, int | float) or bin_ms <= 0:
         raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; expected the length of a bin in ms, such as 20.")
     if 0 in values.shape:
-        raise UserError(f"{path}: {wanted} has shape {list(values.shape)}; expected at least one condition, bin and unit.")
+        raise UserError(f"{path}: {kind} has shape {list(values.shape)}; expected at least one condition, bin and unit.")
     names = [str(c) for c in range(values.shape[0])]
     if "condition" in group:
         names = [str(c) for c in zarrio.read(zarrio.array(group, "condition", [values.shape[0]], "TUOiuf", str(path)))]
     halves = None
-    if wanted == "rate" and "rate_half" in group:
+    if kind == "rate" and "rate_half" in group:
         halves = zarrio.array(group, "rate_half", [len(HALVES), *values.shape], "fiu", str(path))
         if "half" in group and (order := tuple(map(str, zarrio.read(group["half"])))) != HALVES:
             raise UserError(f"{path}: half is {', '.join(order)}; expected {', '.join(HALVES)}, the order of rate_half.")
-    return Recording(Path(path), wanted, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names), halves)
+    return Recording(Path(path), kind, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names), halves)
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:

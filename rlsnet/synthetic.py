@@ -46,19 +46,22 @@ def time_courses(latency: float) -> tuple[np.ndarray, np.ndarray]:
     t = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5) - latency
 
     def since(onset: float) -> np.ndarray:
+        """Time since an onset, s; 0 before it."""
         return np.maximum(t - onset, 0)
 
     def transient(onset: float, width: float) -> np.ndarray:
+        """Response that begins at an onset and reaches its maximum of 1 after `width` s."""
         return since(onset) / width * np.exp(1 - since(onset) / width)
 
-    def held(onset: float, rise: float, end: float, fade: float) -> np.ndarray:
+    def sustained(onset: float, rise: float, end: float, fade: float) -> np.ndarray:
+        """Response that rises after an onset and fades after an end; all times in s."""
         return (1 - np.exp(-since(onset) / rise)) * np.exp(-since(end) / fade)
 
     ramp = np.minimum(since(DELAY_S) / -DELAY_S, 1) * np.exp(-since(0) / 0.2)
-    licking = held(0, 0.05, 0.2, 0.4) * np.exp(2j * np.pi * LICK_HZ * t)
-    movement = held(0, 0.1, 0.3, 0.6)
+    licking = sustained(0, 0.05, 0.2, 0.4) * np.exp(2j * np.pi * LICK_HZ * t)
+    movement = sustained(0, 0.1, 0.3, 0.6)
     common = [transient(SAMPLE_S, 0.08), transient(DELAY_S, 0.08), ramp, transient(0, 0.05), movement, licking.real, licking.imag]
-    tone, choice = held(SAMPLE_S, 0.1, DELAY_S, 0.4), held(SAMPLE_S, 0.4, 0, 0.2)
+    tone, choice = sustained(SAMPLE_S, 0.1, DELAY_S, 0.4), sustained(SAMPLE_S, 0.4, 0, 0.2)
     return np.array(common), np.array([tone, choice * (1 + ramp) / 2, movement])
 
 

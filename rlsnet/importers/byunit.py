@@ -119,13 +119,13 @@ def insert_silent_units(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), all_ids
 
 
-def rows_of_units(columns: Table, key: np.ndarray, wanted: np.ndarray) -> dict[str, np.ndarray]:
+def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of a table for some units; values of units without a row are NaN, False or ''.
 
     Args:
       columns: of the table.
       key: column with the id of the unit in each row.
-      wanted: [U] ids of the units.
+      ids: [U] ids of the units.
 
     Raises:
       UserError: two rows have the same id.
@@ -134,12 +134,12 @@ def rows_of_units(columns: Table, key: np.ndarray, wanted: np.ndarray) -> dict[s
     if len(rows) < len(key):
         keys, counts = np.unique(key, return_counts=True)
         raise UserError(f"the table of units has {keys[np.argmax(counts)]} in {counts.max()} rows; expected one row for each unit.")
-    found = np.array([rows.get(each, -1) for each in wanted.tolist()], np.int64)
+    found = np.array([rows.get(each, -1) for each in ids.tolist()], np.int64)
     out = {}
     for name, column in columns.items():
-        taken = column[found] if len(column) else np.full(len(wanted), math.nan)
+        values = column[found] if len(column) else np.full(len(ids), math.nan)
         if (found < 0).any():
-            taken = taken.astype(np.float64) if taken.dtype.kind in "iu" else taken.copy()
-            taken[found < 0] = {"f": math.nan, "b": False}.get(taken.dtype.kind, "")
-        out[name] = taken
+            values = values.astype(np.float64) if values.dtype.kind in "iu" else values.copy()
+            values[found < 0] = {"f": math.nan, "b": False}.get(values.dtype.kind, "")
+        out[name] = values
     return out

@@ -92,8 +92,8 @@ def _check_compatible(source: Session | PrecomputedRates, summary: ImportSummary
     """Raises UserError if spikes and precomputed rates would be mixed in one recording."""
     precomputed = isinstance(source, PrecomputedRates)
     if summary.sessions and summary.sessions[0]["ready"] != precomputed:
-        mine, theirs = ("precomputed rates", "spikes") if precomputed else ("spikes", "precomputed rates")
-        raise UserError(f"{source.path}: contains {mine}, other sources {theirs}; expected two imports, one for each.")
+        own, others = ("precomputed rates", "spikes") if precomputed else ("spikes", "precomputed rates")
+        raise UserError(f"{source.path}: contains {own}, other sources {others}; expected two imports, one for each.")
 
 
 def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options: Options) -> None:
@@ -111,12 +111,12 @@ def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options
             f"{source.path}: {source.kind} has shape {list(source.values.shape)} [condition, time, unit]; expected"
             f" {summary.kind} of {shape[0]} conditions and {shape[1]} bins, as in the files before."
         )
-    for what, mine, expected in (
+    for what, own, expected in (
         ("bins in ms", source.bin_ms or options.bin, summary.bin_ms),
         ("conditions", source.conditions or summary.conditions, summary.conditions),
     ):
-        if mine != expected:
-            raise UserError(f"{source.path}: its {what} are {mine}; expected {expected}, as in the files before.")
+        if own != expected:
+            raise UserError(f"{source.path}: its {what} are {own}; expected {expected}, as in the files before.")
     if summary.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
         raise UserError(f"{source.path}: contains currents; min_rate and max_rate apply to rates only.")
 

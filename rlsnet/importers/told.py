@@ -14,6 +14,7 @@ WIDTH = 120  # columns, if the output is not a terminal
 
 
 def _console() -> Console:
+    """Terminal, or text of a fixed width if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
