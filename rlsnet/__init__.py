@@ -13,7 +13,7 @@ See `rlsnet.api`.
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Config", "Run", "UserError", "compose", "load", "open_run", "plot", "simulate", "test", "train"]
+__all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load", "open_run", "plot", "simulate", "test", "train"]
 
 
 def __getattr__(name: str) -> Any:

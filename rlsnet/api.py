@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rlsnet.store import Run
 
-__all__ = ["Config", "Run", "UserError", "compose", "load", "open_run", "plot", "simulate", "test", "train"]
+__all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load", "open_run", "plot", "simulate", "test", "train"]
 
 Folder = str | PathLike[str]
 
@@ -80,6 +80,35 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
     finally:
         GlobalHydra.instance().hydra = outer
     return from_dict(composed, overrides)
+
+
+def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:
+    """Averages recorded spikes over trials and writes them as one recording.zarr, as `rlsnet import` does; returns its Zarr group.
+
+    Example:
+      >>> import numpy as np, rlsnet
+      >>> spike_times, units = np.random.uniform(0, 60, 2000), np.random.randint(0, 5, 2000)
+      >>> np.savez("session.npz", spike_times=spike_times, spike_clusters=units, **{"trials/start_time": np.arange(2.0, 60, 2)})
+      >>> recording = rlsnet.import_recordings("session.npz", "mine.zarr", window=[0, 1], bin=20)
+      >>> recording["rate"].shape                             # [condition, time, unit], Hz
+      (1, 50, 5)
+      >>> config = rlsnet.compose("config=mouse_decision", "recording.path=mine.zarr", "trial.duration=1000")
+
+    Args:
+      sources: files or folders of recordings, or patterns such as data/*.nwb; each is one session.
+      out: path of the new recording, which ends in .zarr; an older recording there is replaced.
+      settings: settings of `rlsnet import`, such as preset, align, window, conditions, trials, units.
+
+    Raises:
+      UserError: a setting or a source that does not fit; nothing is written then.
+    """
+    from rlsnet import recordings, zarrio
+    from rlsnet.importers.importing import import_sources
+    from rlsnet.importers.options import options_of
+
+    several = [sources] if isinstance(sources, str | PathLike) else sources
+    import_sources([fspath(each) for each in several], fspath(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
+    return zarrio.open_group(fspath(out), "import", recordings.FORMAT)
 
 
 def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:

@@ -35,7 +35,7 @@ VERBS = {
     "completion": "print what has a shell complete this command line (completion bash)",
 }
 PLAIN = {
-    "import": "rlsnet.importers",
+    "import": "rlsnet.importers.command",
     "plot": "rlsnet.draw",
     "report": "rlsnet.report",
     "compare": "rlsnet.compare",

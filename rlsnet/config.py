@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import difflib
 import math
 import operator
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 
 class UserError(Exception):
     """A mistake in the input: the message is one line saying what is wrong, where, and what would be right."""
+
+
+def did_you_mean(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """' Did you mean PREFIX+CHOICE?' for the choice most similar to a word, upper and lower case alike; '' if none is similar."""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower_case, 1)
+    return f" Did you mean {prefix}{by_lower_case[close[0]]}?" if close else ""
 
 
 def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, **rule: Any) -> Any:
@@ -403,7 +412,7 @@ class CurrentsTargetConfig(TargetConfig):
 class RecordingConfig:
     """Where recorded rates or currents come from."""
 
-    path: str | None = key("a recording.zarr; null: for target=recording a synthetic stand-in of 66,002 units, made once")
+    path: str | None = key("a recording.zarr; null: for target=recording a synthetic recording of 66,002 units, made once")
     half: str | None = key(
         "train on each unit's odd- or even-numbered trials, and test on the others; null: all trials", choices=("odd", "even")
     )

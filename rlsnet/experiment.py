@@ -20,6 +20,7 @@ from rlsnet import (
     evaluate,
     memory,
     network,
+    recording_source,
     recordings,
     rls,
     scores,
@@ -77,7 +78,7 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
     if config.target.recorded is not None and not given_target:
         with show.counting("synthetic units") as tell:
-            recording = recordings.for_config(config, log.info, tell)
+            recording = recording_source.open_for_config(config, log.info, tell)
     conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)
     sizes = memory.Sizes.of(config, recording.n_units if recording else None, conditions)
     log.info(memory.check(sizes, learning))
@@ -152,7 +153,7 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     if not candidates:
         log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
         return None
-    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").training_on(half)
+    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
     recordings.check_bins(recording, config.trial)
     if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
         if half is not None:

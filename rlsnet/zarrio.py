@@ -210,6 +210,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A lock on a path that is about to be made: other processes wait here until the block has ended, however it ends.
+
+    The lock is a file beside the path. On systems without fcntl nothing is locked.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def cache_dir() -> Path:
     """Where what can be made again is kept: $RLSNET_CACHE, or rlsnet in $XDG_CACHE_HOME, or ~/.cache/rlsnet."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -47,7 +47,7 @@ and `neuron.tau_m=12` changes one of them. `config=NAME` is an experiment: a fil
 | `hydra.run.dir=FOLDER` | the run folder; without, `outputs/DATE/TIME` |
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
 | `eval "$(rlsnet completion bash)"` | completion of verbs, keys and values; also `zsh`, `fish` |
-| `RLSNET_CACHE=FOLDER` | where what can be made again is kept: compiled programs, the synthetic stand-in; without, `~/.cache/rlsnet` |
+| `RLSNET_CACHE=FOLDER` | where what can be made again is kept: compiled programs, the synthetic recording; without, `~/.cache/rlsnet` |
 """
 
 

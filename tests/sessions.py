@@ -1,4 +1,4 @@
-"""Sessions in NWB for tests: those of scripts/example_sessions.py, small, and copies of them that something is done to."""
+"""Small sessions in NWB for tests, from scripts/example_sessions.py, and altered copies of them."""
 
 import importlib.util
 import shutil
@@ -14,7 +14,7 @@ _spec.loader.exec_module(example_sessions)
 
 
 def write(folder: Path, layout: str = "map", units: tuple[int, ...] = (24, 40), trials: int = 80) -> list[tuple[Path, object]]:
-    """(path, what was simulated) of sessions in the layout map or ibl."""
+    """(path, simulated session) of each session, in the layout map or ibl."""
     written = []
     for index, size in enumerate(units):
         path = folder / f"{layout}-{index + 1}.nwb"
@@ -23,7 +23,7 @@ def write(folder: Path, layout: str = "map", units: tuple[int, ...] = (24, 40), 
 
 
 def altered(path: Path, target: Path, change: Callable[[h5py.File], None]) -> Path:
-    """A copy of a session that `change` was done to."""
+    """Copy of a session, changed by a function of its open file."""
     shutil.copy(path, target)
     with h5py.File(target, "r+") as file:
         change(file)
@@ -31,7 +31,7 @@ def altered(path: Path, target: Path, change: Callable[[h5py.File], None]) -> Pa
 
 
 def put(file: h5py.File, name: str, values, **attributes) -> None:
-    """Replaces a dataset, its attributes kept."""
+    """Replaces a dataset and keeps its attributes."""
     kept = dict(file[name].attrs)
     del file[name]
     file[name] = values

@@ -43,7 +43,7 @@ def test_importing_it_is_light():
 def test_the_docstrings_do_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tests = [each for each in doctest.DocTestFinder().find(api) if each.examples]
-    order = ["compose", "train", "test", "load"]
+    order = ["compose", "import_recordings", "train", "test", "load"]
     assert {each.name.rsplit(".", 1)[1] for each in tests} == set(order)
     runner = doctest.DocTestRunner()
     for each in sorted(tests, key=lambda each: order.index(each.name.rsplit(".", 1)[1])):

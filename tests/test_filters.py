@@ -1,4 +1,4 @@
-"""The filter language against the same words run by Python, row by row; what it refuses, and how it says so."""
+"""Filters compared with the same expressions evaluated by Python, row by row; refused expressions and their messages."""
 
 import math
 
@@ -21,7 +21,7 @@ TABLE = {
 
 
 def rows(text):
-    return np.flatnonzero(filters.keep(text, TABLE, 5, "trials", "x.nwb")).tolist()
+    return np.flatnonzero(filters.select_rows(text, TABLE, 5, "trials", "x.nwb")).tolist()
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def rows(text):
         "True",
     ],
 )
-def test_a_filter_means_what_python_means(text):
+def test_a_filter_agrees_with_python(text):
     expected = [i for i in range(5) if eval(text, {}, {name: column[i] for name, column in TABLE.items()})]
     assert rows(text) == expected
 
@@ -71,46 +71,47 @@ def test_a_filter_means_what_python_means(text):
         ("", [0, 1, 2, 3, 4]),
     ],
 )
-def test_texts_numbers_and_what_is_missing(text, expected):
+def test_texts_numbers_and_missing_values(text, expected):
     assert rows(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "sid == 'left'",
-            "trials=sid == 'left': no sid in x.nwb; there is contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
+            "trials=sid == 'left': no sid in x.nwb;"
+            " expected one of contrast, early, gap, onset, outcome, side, trial, word. Did you mean side",
         ),
-        ("side = 'left'", "one = is an assignment"),
+        ("side = 'left'", "(= is an assignment; == compares)"),
         ("side ==", "cannot be read as a filter"),
-        ("__import__('os').system('true')", "does not go there"),
-        ("side.upper() == 'LEFT'", "side.upper() does not go there"),
-        ("[x for x in side]", "does not go there"),
-        ("trial + 1 == 2", "trial + 1 does not go there"),
-        ("side in outcome", "outcome does not go there"),
-        ("side", "side in x.nwb is not true or false"),
+        ("__import__('os').system('true')", "is not allowed there"),
+        ("side.upper() == 'LEFT'", "side.upper() is not allowed there"),
+        ("[x for x in side]", "is not allowed there"),
+        ("trial + 1 == 2", "trial + 1 is not allowed there"),
+        ("side in outcome", "outcome is not allowed there"),
+        ("side", "side in x.nwb is neither true nor false"),
         ("trial < 'left'", "a number and a text"),
-        ("contrast < None", "None does not go there"),
-        ("lambda: 0", "does not go there"),
+        ("contrast < None", "None is not allowed there"),
+        ("lambda: 0", "is not allowed there"),
     ],
 )
-def test_what_is_no_filter_is_refused(text, said):
+def test_other_expressions_are_refused(text, message):
     with pytest.raises(UserError) as error:
         rows(text)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_numbers_out_of_texts():
-    assert [x if math.isfinite(x) else None for x in filters.numbers(TABLE["onset"])] == [None, 1.891, 2.5, None, 0.4]
+def test_texts_become_numbers():
+    assert [x if math.isfinite(x) else None for x in filters.as_numbers(TABLE["onset"])] == [None, 1.891, 2.5, None, 0.4]
 
 
-def test_what_columns_hold_is_told():
-    said = filters.values("side == 'up' and trial > 9 and contrast > 2", TABLE)
-    assert said == "side is 'left', 'right'; trial is 1, 2, 3, 4, 5; contrast is 0, 0.25, 1, nan"
+def test_contents_of_columns_are_described():
+    described = filters.describe_columns("side == 'up' and trial > 9 and contrast > 2", TABLE)
+    assert described == "side is 'left', 'right'; trial is 1, 2, 3, 4, 5; contrast is 0, 0.25, 1, nan"
 
 
-def test_numbers_of_few_bits_equal_what_is_written():
+def test_constants_equal_numbers_of_lower_precision():
     table = {"p": np.array([0.2, 0.8, 0.5], np.float32), "text": np.array(["0.8", "x", "0.8"], object)}
     for text, expected in (("p == 0.8", [0, 1, 0]), ("p != 0.8", [1, 0, 1]), ("p <= 0.2", [1, 0, 0]), ("p in [0.2, 0.8]", [1, 1, 0])):
-        np.testing.assert_array_equal(filters.keep(text, table, 3, "trials", "here"), np.array(expected, bool))
+        np.testing.assert_array_equal(filters.select_rows(text, table, 3, "trials", "here"), np.array(expected, bool))

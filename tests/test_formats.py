@@ -1,4 +1,4 @@
-"""Readers of formats: files written by the libraries that own them, each spike checked; mistakes in one line."""
+"""Readers of formats: files written by the libraries of the formats, with all spikes checked; mistakes give messages of one line."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,10 @@ from pyarrow import parquet
 from scipy import io as matlab
 
 from rlsnet.config import UserError
-from rlsnet.importers import alf, arrays, byunit, hdf5, import_recordings, jld2, mat, phy, tables
-from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session, ordered
+from rlsnet.importers import alf, arrays, byunit, hdf5, jld2, mat, phy, registry, tables
+from rlsnet.importers.importing import import_sources
+from rlsnet.importers.options import FORMATS, Options
+from rlsnet.importers.session import PrecomputedRates, Session, with_sorted_spikes
 
 RATE = 30000
 SPIKES = {3: [0.5, 1.0, 7.25], 5: [2.0], 11: [0.1, 0.2, 8.0, 9.5]}  # s, whole samples at RATE
@@ -27,14 +28,14 @@ PSTH = np.random.default_rng(0).uniform(0.1, 40, (2, 6, 4))  # condition, time, 
 
 
 def spikes_of(session: Session) -> dict:
-    """Spikes by the id of their unit, as import goes on with them."""
-    session = ordered(session)
-    parts = [session.times[a:b].tolist() for a, b in zip(session.index[:-1], session.index[1:], strict=True)]
+    """Sorted spike trains by the id of their unit."""
+    session = with_sorted_spikes(session)
+    parts = [session.spike_times[a:b].tolist() for a, b in zip(session.spike_index[:-1], session.spike_index[1:], strict=True)]
     return dict(zip(session.units["id"].tolist(), parts, strict=True))
 
 
 def check(session, ids=tuple(SPIKES), silent=()) -> Session:
-    """Whether a session is the one above, under other ids perhaps, and with units without spikes."""
+    """A session checked for the spikes and trials above, perhaps with other ids and with units without spikes."""
     assert isinstance(session, Session)
     expected = dict(zip(ids, SPIKES.values(), strict=True)) | {unit: [] for unit in silent}
     found = spikes_of(session)
@@ -47,16 +48,17 @@ def check(session, ids=tuple(SPIKES), silent=()) -> Session:
     return session
 
 
-def check_ready(ready, expected=PSTH, kind="rate", bin_ms=None, conditions=None, ids=None) -> Ready:
-    assert isinstance(ready, Ready)
-    np.testing.assert_allclose(np.asarray(ready.values), expected, rtol=1e-6)
-    assert (ready.kind, ready.bin_ms, ready.conditions) == (kind, bin_ms, conditions)
-    assert ids is None or ready.units["id"].tolist() == ids
-    return ready
+def check_rates(rates, expected=PSTH, kind="rate", bin_ms=None, conditions=None, ids=None) -> PrecomputedRates:
+    """Precomputed rates checked for values, kind, bins, conditions and ids."""
+    assert isinstance(rates, PrecomputedRates)
+    np.testing.assert_allclose(np.asarray(rates.values), expected, rtol=1e-6)
+    assert (rates.kind, rates.bin_ms, rates.conditions) == (kind, bin_ms, conditions)
+    assert ids is None or rates.units["id"].tolist() == ids
+    return rates
 
 
 def write_table(path: Path, columns: dict) -> Path:
-    """A table as its suffix says, with pyarrow."""
+    """Table written with pyarrow, in the format of its suffix."""
     from pyarrow import csv
 
     table = pyarrow.table(columns)
@@ -68,16 +70,20 @@ def write_table(path: Path, columns: dict) -> Path:
 
 
 def refused(call, path, pattern, **options) -> None:
-    """One line that says what is wrong."""
+    """Checks that a call raises a UserError of one line that matches a pattern."""
     with pytest.raises(UserError, match=pattern) as caught:
         call(path, Options(**options))
     assert "\n" not in str(caught.value) and str(caught.value).endswith((".", ".)", "?", "=...", "]."))
 
 
+def test_each_format_has_a_reader():
+    assert tuple(registry.READERS) == FORMATS
+
+
 # Tables
 
 
-@pytest.mark.parametrize("suffix", tables.TABLES)
+@pytest.mark.parametrize("suffix", tables.TABLE_SUFFIXES)
 def test_tables(tmp_path, suffix):
     columns = {"a": [1, 2, 3], "b": [0.1, 1e-9, -3.0], "side": ["left", "right, too", ""], "hit": [True, False, True]}
     table = tables.read_table(write_table(tmp_path / f"t{suffix}", columns))
@@ -100,19 +106,19 @@ def test_tables_of_texts(tmp_path):
     assert {name: column.tolist() for name, column in tables.read_table(file).items()} == {"0": [0.5, 0], "1": [1, 1], "2": [2, 2]}
     damaged = tmp_path / "t.parquet"
     damaged.write_bytes(write_table(tmp_path / "whole.parquet", {"a": [1]}).read_bytes()[:40])
-    refused(lambda path, _: tables.read_table(path), damaged, "cannot be read, it is damaged")
+    refused(lambda path, _: tables.read_table(path), damaged, "cannot be read; the file is damaged")
 
 
 def test_spikes_by_unit():
-    times, index, ids = byunit.group("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
+    times, index, ids = byunit.group_by_unit("x", np.array([1.0, 2, 3, 4]), np.array(["b", "a", "b", "a"]))
     assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 4, 1, 3], [0, 2, 4], ["a", "b"])
-    times, index, ids = byunit.group("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
+    times, index, ids = byunit.group_by_unit("x", np.array([1.0, 2, 3]), np.array([2**40, -1, 2**40]))
     assert (times.tolist(), index.tolist(), ids.tolist()) == ([2, 1, 3], [0, 1, 3], [-1, 2**40])
     with pytest.raises(UserError, match="fractions or NaN"):
-        byunit.group("x", np.ones(2), np.array([1, np.nan]))
-    with pytest.raises(UserError, match="2,000 spikes have 2,000 labels of units"):
-        byunit.group("x", np.ones(2000), np.arange(2000))
-    times, notes = byunit.seconds("x", np.array([-30, 60, 90]), 30)
+        byunit.group_by_unit("x", np.ones(2), np.array([1, np.nan]))
+    with pytest.raises(UserError, match="2,000 spikes have 2,000 different unit labels"):
+        byunit.group_by_unit("x", np.ones(2000), np.arange(2000))
+    times, notes = byunit.to_seconds("x", np.array([-30, 60, 90]), 30)
     assert times.tolist() == [-1, 2, 3] and notes == ("spike times are samples at 30 Hz", "1 spikes at negative times")
 
 
@@ -142,13 +148,13 @@ def test_phy(phy_folder):
     assert session.units["label"].tolist() == ["good", "unsorted", "mua"]
     assert session.units["KSLabel"].tolist() == ["mua", "good", "good"]
     assert session.units["Amplitude"][:2].tolist() == [10.5, 20] and np.isnan(session.units["Amplitude"][2])
-    assert "1 clusters of the tables have no spikes, as after a merge: left out" in session.notes
+    assert "1 clusters of the tables have no spikes, as after a merge; they are left out" in session.notes
     assert phy.read(phy_folder, Options(labels="KSLabel")).units["label"].tolist() == ["mua", "good", "good"]
     refused(phy.read, phy_folder, "no such column; they have .*KSLabel.*group", labels="quality")
 
 
-def test_phy_labels_and_places(phy_folder):
-    """What SpikeInterface exports says unsorted of all; places come out of the templates, or of cluster_info."""
+def test_phy_labels_channels_and_depths(phy_folder):
+    """SpikeInterface exports all clusters as unsorted; channels and depths come from the templates, or from cluster_info."""
     (phy_folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tunsorted\n5\tunsorted\n11\tunsorted\n")
     templates = np.zeros((3, 5, 4), np.float32)
     templates[0, 2, 1], templates[1, 2, 3], templates[2, 1, 0] = -9, 8, -7
@@ -170,15 +176,15 @@ def test_phy_mistakes(phy_folder, tmp_path):
     times = phy_folder / "spike_times.npy"
     whole = times.read_bytes()
     times.write_bytes(whole[:-3])
-    refused(phy.read, phy_folder, r"spike_times.npy: cannot be read, it is damaged")
+    refused(phy.read, phy_folder, r"spike_times.npy: cannot be read; the file is damaged")
     times.write_bytes(whole[:40])
-    refused(phy.read, phy_folder, r"spike_times.npy: cannot be read, it is damaged")
+    refused(phy.read, phy_folder, r"spike_times.npy: cannot be read; the file is damaged")
     np.save(times, np.arange(3))
-    refused(phy.read, phy_folder, "3 spike times, but 8 labels")
+    refused(phy.read, phy_folder, "3 spike times, but 8 unit labels")
     np.save(times, np.arange(8) / 3)
-    refused(phy.read, phy_folder, "fractions; expected whole numbers, samples")
+    refused(phy.read, phy_folder, "contains fractions; expected samples, which are whole numbers")
     np.save(times, np.array([{}], object), allow_pickle=True)
-    refused(phy.read, phy_folder, "spike_times.npy: holds Python objects, which are never unpickled")
+    refused(phy.read, phy_folder, "spike_times.npy: contains Python objects, which are never unpickled")
     times.write_bytes(whole)
     (phy_folder / "params.py").write_text("sample_rate = float('3')\n")
     refused(phy.read, phy_folder, "has no line sample_rate = 30000")
@@ -188,8 +194,8 @@ def test_phy_mistakes(phy_folder, tmp_path):
         phy.read, phy_folder, "variables.sample_rat=1: no such variable.* Did you mean variables.sample_rate", variables={"sample_rat": "1"}
     )
     (phy_folder / "params.py").write_text("sample_rate = 3e4\n")
-    refused(phy.read, phy_folder, "has no trials; expected given with trials_table=FILE.csv")
-    refused(phy.read, phy_folder, "trials_table=none.csv: no such file, neither here nor in", trials_table="none.csv")
+    refused(phy.read, phy_folder, "has no trials; expected trials_table=FILE.csv")
+    refused(phy.read, phy_folder, "trials_table=none.csv: no such file in the current folder or in", trials_table="none.csv")
     own = write_table(tmp_path / "own.tsv", {"start": TRIALS["start_time"], "end": TRIALS["stop_time"], "side": TRIALS["side"]})
     check(phy.read(phy_folder, Options(trials_table=str(own))))
     write_table(phy_folder / "beside.parquet", TRIALS)
@@ -244,7 +250,7 @@ def test_alf(alf_session):
 
 
 def test_alf_older(alf_session):
-    """Trials as files of one attribute each, regions as numbers; Python objects are never unpickled."""
+    """Trials in files of one attribute each, regions as numbers; Python objects are never unpickled."""
     folder = alf_session / "alf"
     (folder / "_ibl_trials.table.pqt").unlink()
     np.save(folder / "_ibl_trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
@@ -254,7 +260,7 @@ def test_alf_older(alf_session):
     np.save(newest / "channels.brainLocationAcronyms_ccf_2017.npy", np.array(["a", None], object), allow_pickle=True)
     session = check(alf.read(folder, Options()), ("probe00:0", "probe00:2", "probe01:0"), ("probe00:1",))
     assert session.units["region"].tolist() == ["382", "997", "385", ""]
-    assert any("pickled: not read" in note for note in session.notes) and any(
+    assert any("is pickled and not read" in note for note in session.notes) and any(
         "numbers of the Allen atlas" in note for note in session.notes
     )
 
@@ -265,7 +271,7 @@ def test_alf_mistakes(alf_session):
     refused(alf.read, alf_session, "choice has 2 entries; expected 3")
     (folder / "_ibl_trials.choice.npy").unlink()
     np.save(folder / "probe01" / "spikes.clusters.npy", np.zeros(3, int))
-    refused(alf.read, alf_session, "probe01: has 4 spike times, but 3 labels")
+    refused(alf.read, alf_session, "probe01: has 4 spike times, but 3 unit labels")
     (folder / "probe01" / "spikes.clusters.npy").unlink()
     refused(alf.read, alf_session, "probe01: has no spikes.clusters.npy")
     (folder / "_ibl_trials.table.pqt").write_bytes(b"PAR1")
@@ -289,8 +295,8 @@ def test_npz(tmp_path):
     session = check(arrays.read(file, Options()))
     assert session.events["lick"].tolist() == [1, 3]
     np.savez(file, rate=PSTH, spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
-    assert check(arrays.read(file, Options())).notes == ("its rate is not used; it would be with variables.rate=rate",)
-    check_ready(arrays.read(file, Options(variables={"rate": "rate"})))
+    assert check(arrays.read(file, Options())).notes == ("array rate is not used; variables.rate=rate imports it instead",)
+    check_rates(arrays.read(file, Options(variables={"rate": "rate"})))
     table = str(write_table(tmp_path / "trials_of_s.csv", TRIALS))
     np.savez(file, st=np.round(TIMES * RATE).astype(int), cl=LABELS, sample_rate=RATE)
     check(arrays.read(file, Options(trials_table=table, variables={"spike_times": "st", "spike_clusters": "cl"})))
@@ -306,13 +312,13 @@ def test_npz(tmp_path):
 def test_npz_mistakes(tmp_path):
     file = tmp_path / "s.npz"
     np.savez(file, spike_times=TIMES[:-1], spike_clusters=LABELS)
-    refused(arrays.read, file, "7 spike times, but 8 labels")
+    refused(arrays.read, file, "7 spike times, but 8 unit labels")
     np.savez(file, spike_times=np.arange(30), spike_clusters=np.zeros(30, int))
-    refused(arrays.read, file, "whole numbers, so samples; should come with their rate in Hz: variables.sample_rate=30000")
+    refused(arrays.read, file, "whole numbers, which means samples; expected their rate in Hz, such as variables.sample_rate=30000")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, sample_rate=-1)
-    refused(arrays.read, file, "should be one number above 0")
+    refused(arrays.read, file, "expected one number above 0")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS)
-    refused(arrays.read, file, "has no trials; expected given with trials_table")
+    refused(arrays.read, file, "has no trials; expected trials_table")
     refused(
         arrays.read,
         file,
@@ -320,23 +326,23 @@ def test_npz_mistakes(tmp_path):
         variables={"spike_clusters": "units"},
     )
     np.savez(file, spike_times=TIMES)
-    refused(arrays.read, file, "nothing says of which unit")
+    refused(arrays.read, file, "has spike times without units; expected spike_clusters")
     np.savez(file, spike_times=TIMES, spike_index=[3, 9])
-    refused(arrays.read, file, "spike_index should ascend to the number of spikes, 8; it ends at 9")
+    refused(arrays.read, file, "spike_index ends at 9; expected ascending numbers up to 8, the number of spikes")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"units/region": ["a"] * 5})
-    refused(arrays.read, file, "units: has 5 entries, but 3 units have spikes; expected a column id")
+    refused(arrays.read, file, "units: has 5 rows, but 3 units have spikes; expected a column id")
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": [1.0], "trials/stop_time": [1.0, 2.0]})
     refused(arrays.read, file, "stop_time has 2 entries; expected 1")
     labels = {"units/id": [101, 102, 103], "units/region": ["a"] * 3}
     np.savez(file, spike_times=TIMES, spike_clusters=LABELS, **labels)
-    refused(arrays.read, file, r"its ids \(101, ...\) are none that spikes are labelled with \(3, 5, 11, ...\)")
+    refused(arrays.read, file, r"its ids \(101, ...\) do not occur among the unit labels of spikes \(3, 5, 11, ...\)")
     np.savez(file, **{"spikes/t": TIMES, "spikes/u": LABELS})
-    refused(arrays.read, file, r"no spikes or rates of a usual name; it has spikes/t \[8\], spikes/u \[8\]")
-    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "looks like a table of trials; expected given as trials_table=")
+    refused(arrays.read, file, r"no spikes or rates with a usual name; it has spikes/t \[8\], spikes/u \[8\]")
+    refused(arrays.read, write_table(tmp_path / "t.csv", TRIALS), "is a table of trials; expected a source of spikes with trials_table=")
     np.savez(file, x=np.ones(3))
-    refused(arrays.read, file, r"no spikes or rates of a usual name; it has x \[3\]")
+    refused(arrays.read, file, r"no spikes or rates with a usual name; it has x \[3\]")
     np.savez(file, rate=np.array([[None]], object), allow_pickle=True)
-    refused(arrays.read, file, "holds Python objects, which are never unpickled")
+    refused(arrays.read, file, "contains Python objects, which are never unpickled")
     file.write_bytes(file.read_bytes()[:50])
     refused(arrays.read, file, "cannot be read")
     refused(arrays.read, tmp_path / "no.npz", "no such file")
@@ -351,15 +357,15 @@ def test_tables_of_spikes(tmp_path, suffix):
     write_table(file, {"sample": np.round(TIMES * RATE).astype(int), "neuron": names})
     check(arrays.read(file, Options(variables={"spike_times": "sample", "sample_rate": str(RATE)})), ("u03", "u05", "u11"))
     refused(arrays.read, file, "variables.spike_times=when: .* no such column; it has sample, neuron", variables={"spike_times": "when"})
-    refused(arrays.read, file, "column 'neuron' holds texts; expected rates in Hz")
+    refused(arrays.read, file, "column 'neuron' contains texts; expected rates in Hz")
 
 
 def test_matrices(tmp_path):
     file = tmp_path / "psth.npy"
     np.save(file, PSTH)
-    check_ready(arrays.read(file, Options()))
+    check_rates(arrays.read(file, Options()))
     np.save(file, PSTH[0].T)
-    assert check_ready(arrays.read(file, Options(axes=("unit", "time"))), PSTH[:1]).notes == ("axes of the matrix: unit 4, time 6",)
+    assert check_rates(arrays.read(file, Options(axes=("unit", "time"))), PSTH[:1]).notes == ("axes of the matrix: unit 4, time 6",)
     npz = tmp_path / "psth.npz"
     named = {
         "PSTH": PSTH.transpose(2, 1, 0),
@@ -368,14 +374,14 @@ def test_matrices(tmp_path):
         "time": np.arange(6) * 0.02 - 0.5,
     }
     np.savez(npz, **named)
-    check_ready(arrays.read(npz, Options()), bin_ms=20, conditions=("left", "right"), ids=["a", "b", "c", "d"])
+    check_rates(arrays.read(npz, Options()), bin_ms=20, conditions=("left", "right"), ids=["a", "b", "c", "d"])
     np.savez(npz, x=PSTH, y=PSTH, time_ms=np.arange(6) * 10, bins=3)
-    check_ready(arrays.read(npz, Options(variables={"current": "y"})), kind="current", bin_ms=10)
+    check_rates(arrays.read(npz, Options(variables={"current": "y"})), kind="current", bin_ms=10)
     store = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 25})
     store.create_array("rate", data=PSTH.transpose(0, 2, 1).astype("f4"), dimension_names=("condition", "unit", "time"), chunks=(1, 2, 6))
-    check_ready(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
+    check_rates(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=25)
     zarr.create_array(str(tmp_path / "one.zarr"), data=PSTH, dimension_names=("x", "y", "z"))
-    check_ready(arrays.read(tmp_path / "one.zarr", Options()))
+    check_rates(arrays.read(tmp_path / "one.zarr", Options()))
     shorter = zarr.create_group(str(tmp_path / "s.zarr"))
     for name, values in {"spike_times": TIMES, "spike_clusters": LABELS, "trials/start_time": np.array([0.0, 4.0, 8.5])}.items():
         shorter[name] = values
@@ -385,17 +391,17 @@ def test_matrices(tmp_path):
 def test_tables_of_rates(tmp_path):
     columns = {name: PSTH[0, :, unit] for unit, name in enumerate("wxyz")}
     file = write_table(tmp_path / "r.csv", {"time": np.arange(6) * 0.04, **columns})
-    check_ready(arrays.read(file, Options()), PSTH[:1], bin_ms=40, ids=list("wxyz"))
+    check_rates(arrays.read(file, Options()), PSTH[:1], bin_ms=40, ids=list("wxyz"))
     both = {name: PSTH[:, :, unit].ravel() for unit, name in enumerate("wxyz")}
     file = write_table(tmp_path / "r.parquet", {"condition": ["l"] * 6 + ["r"] * 6, "time_ms": [*range(0, 60, 10)] * 2, **both})
-    check_ready(arrays.read(file, Options()), bin_ms=10, conditions=("l", "r"), ids=list("wxyz"))
+    check_rates(arrays.read(file, Options()), bin_ms=10, conditions=("l", "r"), ids=list("wxyz"))
     write_table(file, {"condition": ["l"] * 5 + ["r"] * 7, **both})
     refused(arrays.read, file, r"different numbers of rows \(l 5, r 7\)")
     np.savetxt(tmp_path / "plain.csv", PSTH[0].T, delimiter=",")
-    check_ready(arrays.read(tmp_path / "plain.csv", Options(axes=("unit", "time"))), PSTH[:1])
+    check_rates(arrays.read(tmp_path / "plain.csv", Options(axes=("unit", "time"))), PSTH[:1])
     write_table(tmp_path / "i.csv", {"": np.arange(6), **{str(unit): PSTH[0, :, unit] for unit in range(4)}})
-    check_ready(arrays.read(tmp_path / "i.csv", Options()), PSTH[:1], ids=list("0123"))
-    refused(arrays.read, tmp_path / "i.csv", r"rows and columns of a table should be \[time, unit\]", axes=("time", "trial"))
+    check_rates(arrays.read(tmp_path / "i.csv", Options()), PSTH[:1], ids=list("0123"))
+    refused(arrays.read, tmp_path / "i.csv", r"expected \[time, unit\] or \[unit, time\] for the rows", axes=("time", "trial"))
 
 
 def test_matrices_mistakes(tmp_path):
@@ -403,8 +409,8 @@ def test_matrices_mistakes(tmp_path):
     bad = PSTH.copy()
     bad[1, 2, 3] = -0.5
     np.savez(file, rate=bad)
-    refused(arrays.read, file, "rate is -0.5 in condition 1, bin 2, unit 3 .*should be at least 0 Hz")
-    assert isinstance(arrays.read(file, Options(variables={"current": "rate"})), Ready)
+    refused(arrays.read, file, "rate is -0.5 in condition 1, bin 2, unit 3 .*expected at least 0 Hz")
+    assert isinstance(arrays.read(file, Options(variables={"current": "rate"})), PrecomputedRates)
     bad[1, 2, 3] = np.nan
     np.savez(file, rate=bad)
     assert np.isnan(arrays.read(file, Options()).values[1, 2, 3])
@@ -416,23 +422,23 @@ def test_matrices_mistakes(tmp_path):
     np.savez(file, rate=np.ones((3, 0)))
     refused(arrays.read, file, "is empty")
     np.savez(file, rate=np.ones(3))
-    refused(arrays.read, file, "no spikes or rates of a usual name")
-    refused(arrays.read, file, r"rate is of shape \[3\]; expected numbers \[time, unit\]", variables={"rate": "rate"})
+    refused(arrays.read, file, "no spikes or rates with a usual name")
+    refused(arrays.read, file, r"rate has shape \[3\]; expected numbers \[time, unit\]", variables={"rate": "rate"})
     np.savez(file, rate=PSTH)
-    refused(arrays.read, file, "should name each axis once: condition, time, unit", axes=("time", "unit"))
+    refused(arrays.read, file, "expected each axis once: condition, time, unit", axes=("time", "unit"))
     np.savez(file, rate=PSTH, time=[0, 1, 3, 4, 5, 6])
-    refused(arrays.read, file, "should ascend in equal steps")
+    refused(arrays.read, file, "expected centres of bins in s, ascending in equal steps")
     np.savez(file, rate=PSTH, when=np.arange(5))
     refused(arrays.read, file, "but the file has 5 of time", variables={"time": "when"})
     np.savez(file, rate=np.ones((4, 3), int))
-    assert "counts of spikes should be divided" in arrays.read(file, Options()).notes[1]
+    assert "spike counts need to be divided" in arrays.read(file, Options()).notes[1]
 
 
 # MATLAB
 
 
 def of_cells(values) -> np.ndarray:
-    """A cell array, 1 x n, as scipy writes one."""
+    """Cell array, 1 x n, as scipy writes it."""
     out = np.empty((1, len(values)), object)
     for place, value in enumerate(values):
         out[0, place] = value
@@ -440,7 +446,7 @@ def of_cells(values) -> np.ndarray:
 
 
 def struct_array(columns: dict) -> np.ndarray:
-    """A struct array, 1 x n."""
+    """Struct array, 1 x n."""
     rows = len(next(iter(columns.values())))
     out = np.empty((1, rows), [(name, object) for name in columns])
     for name, values in columns.items():
@@ -469,11 +475,11 @@ def test_mat_5(tmp_path):
 def test_mat_matrices(tmp_path):
     file = tmp_path / "r.mat"
     matlab.savemat(file, {"psth": PSTH.transpose(1, 2, 0), "condition": np.array(["left ", "right"]), "t": np.arange(6) / 50, "notes": "x"})
-    check_ready(mat.read(file, Options()), bin_ms=20, conditions=("left", "right"))
+    check_rates(mat.read(file, Options()), bin_ms=20, conditions=("left", "right"))
     matlab.savemat(file, {"anything": PSTH[0], "n": 3})
-    check_ready(mat.read(file, Options()), PSTH[:1])
+    check_rates(mat.read(file, Options()), PSTH[:1])
     matlab.savemat(file, {"rate": PSTH[:1, :, :1].transpose(1, 2, 0)})
-    check_ready(mat.read(file, Options()), PSTH[:1, :, :1])
+    check_rates(mat.read(file, Options()), PSTH[:1, :, :1])
     refused(mat.read, file, r"no such array; it has rate \[6, 1", variables={"rate": "psth"})
     file.write_bytes(file.read_bytes()[:150])
     refused(mat.read, file, "cannot be read")
@@ -482,7 +488,7 @@ def test_mat_matrices(tmp_path):
 
 
 class Mat73:
-    """Writes HDF5 as MATLAB's save -v7.3 lays it out: axes reversed, classes as attributes, cells as references into #refs#."""
+    """Writer of HDF5 in the layout of MATLAB's save -v7.3: axes reversed, classes as attributes, cells as references into #refs#."""
 
     def __init__(self, path: Path):
         self.file = h5py.File(path, "w", userblock_size=512)
@@ -515,13 +521,13 @@ class Mat73:
         return self._class(node, "double")
 
     def struct_array(self, name: str, columns: dict) -> None:
-        """Each field of a struct array is references, without a class."""
+        """Struct array, whose fields are references without a class."""
         node = self._class(self.file.create_group(name), "struct")
         for field, values in columns.items():
             node.create_dataset(field, data=self.references(values), dtype=h5py.ref_dtype)
 
     def references(self, values) -> np.ndarray:
-        """n x 1, as MATLAB's 1 x n appears."""
+        """References [n, 1] to values, the layout of a 1 x n cell."""
         out = np.empty((len(values), 1), h5py.ref_dtype)
         for place, value in enumerate(values):
             self.refs += 1
@@ -556,11 +562,11 @@ def test_mat_73(tmp_path):
     out.put("psth", PSTH.transpose(1, 2, 0))
     out.put("condition", ["left", "right"])
     out.put("t", np.arange(6) / 50)
-    check_ready(mat.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
+    check_rates(mat.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
     out = Mat73(file)
     for name in ("table", "string"):
         out._class(out.file.create_dataset(name, data=np.zeros((1, 6), np.uint32)), name).attrs["MATLAB_object_decode"] = np.int32(3)
-    refused(mat.read, out.close(file), r"no spikes or rates of a usual name; it has string \(cannot be read\), table \(cannot be read\)")
+    refused(mat.read, out.close(file), r"no spikes or rates with a usual name; it has string \(cannot be read\), table \(cannot be read\)")
     file.write_bytes(file.read_bytes()[:3000])
     refused(mat.read, file, "cannot be read")
 
@@ -591,14 +597,14 @@ def test_hdf5(tmp_path):
     refused(hdf5.read, file, r"variables.spike_times=raw/sp: .* it has raw/st \[3\]|it has by", variables={"spike_times": "raw/sp"})
     with h5py.File(file, "w") as out:
         out["model/psth"] = PSTH
-    check_ready(hdf5.read(file, Options(variables={"rate": "model/psth"})))
-    check_ready(hdf5.read(file, Options(variables={"rate": "model/psth"}, axes=("unit", "time", "condition"))), PSTH.transpose(2, 1, 0))
+    check_rates(hdf5.read(file, Options(variables={"rate": "model/psth"})))
+    check_rates(hdf5.read(file, Options(variables={"rate": "model/psth"}, axes=("unit", "time", "condition"))), PSTH.transpose(2, 1, 0))
     file.write_bytes(file.read_bytes()[:1000])
     refused(hdf5.read, file, "cannot be read")
 
 
 def test_jld2(tmp_path):
-    """As JLD2 lays arrays out: HDF5 behind 512 bytes, axes reversed, a group _types of its own."""
+    """Arrays in the layout of JLD2: HDF5 after 512 bytes, axes reversed, an internal group _types."""
 
     def write(path: Path, name: str, values) -> Path:
         with h5py.File(path, "w", userblock_size=512) as out:
@@ -610,23 +616,23 @@ def test_jld2(tmp_path):
 
     psth = write(tmp_path / "PSTH-left.jld2", "psth", PSTH[0].T)  # what h5py calls unit, time Julia calls time x unit
     assert jld2.matches(psth)
-    check_ready(jld2.read(psth, Options()), PSTH[:1])
-    check_ready(jld2.read(write(psth, "psth", PSTH.transpose(0, 2, 1)), Options()))
+    check_rates(jld2.read(psth, Options()), PSTH[:1])
+    check_rates(jld2.read(write(psth, "psth", PSTH.transpose(0, 2, 1)), Options()))
     current = PSTH - 20
-    check_ready(jld2.read(write(tmp_path / "utarg.jld2", "utarg", current.transpose(0, 2, 1)), Options()), current, kind="current")
-    check_ready(jld2.read(write(tmp_path / "utarg2.jld2", "x", current.transpose(0, 2, 1)), Options()), current, kind="current")
-    refused(jld2.read, write(psth, "psth", current.transpose(0, 2, 1)), "should be at least 0 Hz")
-    check_ready(jld2.read(write(psth, "psth", PSTH), Options(axes=("unit", "time", "condition"))))
+    check_rates(jld2.read(write(tmp_path / "utarg.jld2", "utarg", current.transpose(0, 2, 1)), Options()), current, kind="current")
+    check_rates(jld2.read(write(tmp_path / "utarg2.jld2", "x", current.transpose(0, 2, 1)), Options()), current, kind="current")
+    refused(jld2.read, write(psth, "psth", current.transpose(0, 2, 1)), "expected at least 0 Hz")
+    check_rates(jld2.read(write(psth, "psth", PSTH), Options(axes=("unit", "time", "condition"))))
     with h5py.File(psth, "a") as out:
         out["other"] = PSTH
-    check_ready(jld2.read(psth, Options(axes=("unit", "time", "condition"))))
+    check_rates(jld2.read(psth, Options(axes=("unit", "time", "condition"))))
     refused(jld2.read, psth, re.escape("variables.rate=psht: "), variables={"rate": "psht"})
     psth.write_bytes(psth.read_bytes()[:700])
     refused(jld2.read, psth, "cannot be read")
 
 
 def test_formats_agree(phy_folder, tmp_path):
-    """The same spikes make the same recording, whatever held them."""
+    """The same spikes give the same recording in all formats."""
     trials = {name: np.array(column) for name, column in TRIALS.items()}
     np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
     cells = {"spike_times": of_cells(VECTORS), "unit_id": [*SPIKES], "trials": trials | {"side": of_cells(TRIALS["side"])}}
@@ -639,7 +645,7 @@ def test_formats_agree(phy_folder, tmp_path):
     write_table(tmp_path / "trials.csv", TRIALS)
     options = Options(window=(0, 1), bin=100, kernel="none", min_trials=1, conditions={"left": "side == 'left'"})
     for source in (phy_folder, *(tmp_path / name for name in ("s.npz", "s.mat", "s.h5", "spikes.csv"))):
-        import_recordings([source], tmp_path / "out.zarr", options, say=lambda line: None)
+        import_sources([source], tmp_path / "out.zarr", options, log=lambda line: None)
         found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
         expected = np.zeros((1, 10, 3))  # two trials, at 0 and 8.5 s, in bins of 0.1 s
         expected[0, 5, 0] = expected[0, 1, 2] = expected[0, 2, 2] = 5

@@ -1,4 +1,4 @@
-"""From NWB files written with pynwb to a recording: what is read, taken, left out and said, and that it trains."""
+"""Import of NWB files written with pynwb: contents of the recording, units left out, messages, and training on the result."""
 
 import dataclasses
 import re
@@ -17,9 +17,9 @@ from conftest import compose
 from rlsnet import cli, experiment, importers, recordings
 from rlsnet.config import UserError
 from rlsnet.convert import plain_arguments
-from rlsnet.importers import nwb, pool, psth
-from rlsnet.importers.options import Options, base
-from rlsnet.importers.session import Ready
+from rlsnet.importers import importing, nwb, pool, psth
+from rlsnet.importers.options import Options, base, options_of
+from rlsnet.importers.session import PrecomputedRates
 from rlsnet.store import Run
 
 RLSNET = [sys.executable, "-m", "rlsnet"]
@@ -36,15 +36,15 @@ def ibl(tmp_path_factory):
 
 
 def options(*arguments):
-    """Options as the command line has them."""
+    """Options from arguments of the command line."""
     return plain_arguments(Options, "import", arguments, base(arguments))[1]
 
 
 def imported(sources, out, *arguments):
-    """(the store, what was said) of an import."""
-    said = []
-    importers.import_recordings([str(s) for s in sources], out, options(*arguments), said.append)
-    return zarr.open_group(str(out), mode="r"), said
+    """(store, lines printed) of an import."""
+    message = []
+    importing.import_sources([str(s) for s in sources], out, options(*arguments), message.append)
+    return zarr.open_group(str(out), mode="r"), message
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def pooled(maps, tmp_path_factory):
 
 
 def loop(made, unit, trials, go, window=(-2.0, 1.0)):
-    """[M] Hz of one unit by a loop, unsmoothed, over the trials in which it was seen; and their number."""
+    """([M] Hz of one unit, unsmoothed, number of trials) from a loop over the trials in which the unit was observed."""
     counts, number = np.zeros(150), 0
     for k in trials:
         if k >= made.until[unit] or go[k] + window[0] < made.start[k] or go[k] + window[1] > made.stop[k]:
@@ -65,7 +65,7 @@ def loop(made, unit, trials, go, window=(-2.0, 1.0)):
     return counts / max(number, 1) / 0.02, number
 
 
-def test_a_file_is_read_as_pynwb_reads_it(maps):
+def test_a_file_gives_the_same_values_as_pynwb(maps):
     from pynwb import NWBHDF5IO
 
     path, made = maps[0]
@@ -73,7 +73,7 @@ def test_a_file_is_read_as_pynwb_reads_it(maps):
     with NWBHDF5IO(str(path), "r") as io:
         file = io.read()
         for u in range(len(file.units)):
-            np.testing.assert_array_equal(found.times[found.index[u] : found.index[u + 1]], file.units["spike_times"][u])
+            np.testing.assert_array_equal(found.spike_times[found.spike_index[u] : found.spike_index[u + 1]], file.units["spike_times"][u])
             observed, index = found.observed
             np.testing.assert_array_equal(observed[index[u] : index[u + 1]], file.units["obs_intervals"][u])
             assert found.units["probe"][u] == file.units["electrode_group"][u].name
@@ -105,7 +105,7 @@ def test_regions_and_probes_by_electrodes(maps, ibl, tmp_path):
 
 
 def test_rates_of_a_map_import_against_a_loop(maps, tmp_path):
-    root, said = imported([path for path, _ in maps], tmp_path / "raw.zarr", "preset=map", "kernel=none")
+    root, message = imported([path for path, _ in maps], tmp_path / "raw.zarr", "preset=map", "kernel=none")
     rate, number = root["rate"][...], 0
     session, ids = root["unit/session"][...], root["unit/id"][...].astype(int)
     for path, made in maps:
@@ -123,8 +123,8 @@ def test_rates_of_a_map_import_against_a_loop(maps, tmp_path):
     assert np.allclose(root["unit/mean_rate"][...], rate.mean(axis=(0, 1)), atol=1e-4)
 
 
-def test_what_is_in_the_store(pooled, maps):
-    root, said = pooled
+def test_contents_of_the_recording(pooled, maps):
+    root, message = pooled
     attributes = root.attrs.asdict()
     assert attributes["format"] == "rlsnet-recording" and attributes["version"] == 1 and attributes["bin_ms"] == 20
     assert attributes["import"]["align"] == "go_start_times" and attributes["import"]["preset"] == "map"
@@ -147,11 +147,11 @@ def test_what_is_in_the_store(pooled, maps):
     odd, even = root["rate_half"][...]
     np.testing.assert_allclose((odd * (-(-trials // 2)) + even * (trials // 2)) / trials, root["rate"][...], atol=1e-3)
     assert np.nanmean(root["unit/reliability"][...]) > 0.3
-    assert said[0].startswith(f"map-1: {good[0]} of 24 units; of 80 trials left ") and "without the event" in said[0]
+    assert message[0].startswith(f"map-1: {good[0]} of 24 units; of 80 trials left ") and "without the event" in message[0]
 
 
-def test_simulated_rates_are_found_again(pooled, maps):
-    """The whole way, from rates through spikes, files, events and trials, back to rates."""
+def test_simulated_rates_are_recovered(pooled, maps):
+    """Simulated rates through spikes, files, events and trials back to rates."""
     root, _ = pooled
     known = np.concatenate([made.rate[:, :, made.good & (np.arange(len(made.good)) != len(made.good) // 2)] for _, made in maps], axis=2)
     found = root["rate"][...]
@@ -159,7 +159,7 @@ def test_simulated_rates_are_found_again(pooled, maps):
     assert np.median(found.mean(axis=(0, 1)) / known.mean(axis=(0, 1))) == pytest.approx(1, abs=0.04)
 
 
-def test_ibl_preset_takes_alf_names_and_those_of_its_nwb_files(ibl, tmp_path):
+def test_ibl_preset_accepts_names_of_alf_and_of_its_nwb_files(ibl, tmp_path):
     path, made = ibl[0]
     root, _ = imported([path], tmp_path / "a.zarr", "preset=ibl")
     kept = made.good & (np.arange(20) != 10)
@@ -206,7 +206,7 @@ def test_ibl_preset_takes_alf_names_and_those_of_its_nwb_files(ibl, tmp_path):
         (["min_rate=2", "max_rate=10"], None),
     ],
 )
-def test_units_are_chosen(maps, pooled, tmp_path, arguments, left):
+def test_units_are_selected(maps, pooled, tmp_path, arguments, left):
     whole, _ = pooled
     root, _ = imported([path for path, _ in maps], tmp_path / "some.zarr", "preset=map", *arguments)
     if left is not None:
@@ -229,7 +229,7 @@ def test_conditions_that_lack_trials_are_unknown_with_min_trials_0(maps, tmp_pat
     assert np.isfinite(rate[0]).all() and np.isnan(rate[1]).all() and (root["unit/n_trials"][...][:, 1] == 0).all()
 
 
-def test_a_subsample_is_of_all_sessions_and_the_same_again(maps, pooled, tmp_path, monkeypatch):
+def test_a_subsample_is_drawn_from_all_sessions_and_reproducible(maps, pooled, tmp_path, monkeypatch):
     whole, _ = pooled
     paths = [path for path, _ in maps]
     root, _ = imported(paths, tmp_path / "a.zarr", "preset=map", "subsample=20")
@@ -251,7 +251,7 @@ def test_a_subsample_is_of_all_sessions_and_the_same_again(maps, pooled, tmp_pat
         imported(paths, tmp_path / "d.zarr", "preset=map", "subsample=500")
 
 
-def test_sessions_of_one_name_are_told_apart(maps, tmp_path):
+def test_sessions_of_one_name_are_numbered(maps, tmp_path):
     (tmp_path / "other").mkdir()
     copy = sessions.altered(maps[0][0], tmp_path / "other" / "map-1.nwb", lambda file: None)
     root, _ = imported([maps[0][0], maps[0][0], copy], tmp_path / "x.zarr", "preset=map")
@@ -285,17 +285,17 @@ def rounded(file):
 
 
 @pytest.mark.parametrize(
-    ("change", "arguments", "said"),
+    ("change", "arguments", "message"),
     [
         (strip("intervals/trials"), [], "has no trials; expected the table intervals/trials."),
-        (strip("units"), [], "holds no sorted spikes; expected units/spike_times"),
+        (strip("units"), [], "contains no sorted spikes; expected units/spike_times"),
         (
             strip("acquisition/BehavioralEvents/go_start_times"),
             [],
-            "align=go_start_times: no go_start_times in {path}; there is auto_water",
+            "align=go_start_times: no go_start_times in {path}; expected one of auto_water",
         ),
         (None, ["align=go_start_time"], "Did you mean go_start_times?"),
-        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; there is auto_water"),
+        (None, ["trials=outcom == 'hit'"], "trials=outcom == 'hit': no outcom in {path}; expected one of auto_water"),
         (None, ["units=clasification == 'good'"], "Did you mean classification?"),
         (None, ["conditions.left=trial_instruction == 'up'"], "keeps none of the "),
         (None, ["conditions.left=trial_instruction == 'up'"], "there, trial_instruction is 'left', 'right'."),
@@ -308,30 +308,30 @@ def rounded(file):
         (None, ["min_trials=100"], "none of 24 units is left: min_trials: fewer than 100 in a condition ("),
         (None, ["min_rate=400"], "min_rate: below 400 Hz ("),
         (None, ["regions=[nowhere]"], "regions: not in nowhere ("),
-        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; there is"),
-        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; there is trials."),
-        (None, ["bin=70"], "bin=70: should divide the window of 3000 ms"),
+        (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; expected one of"),
+        (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; expected one of trials."),
+        (None, ["bin=70"], "bin=70: makes 42.857 bins; expected a length that divides the window of 3000 ms, such as 69.7674 ms"),
         (None, ["format=nwbb"], "format=nwbb: expected auto or nwb"),
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: expected 2 values."),
-        (None, ["axes=[time, unit]"], "axes: is not for NWB files"),
+        (None, ["axes=[time, unit]"], "axes: does not apply to NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
         (None, ["preset=maps"], "preset=maps: no such preset; expected allen, ibl, map, phy or the path of a .yaml file."),
-        (wrong_index, [], "units/spike_times_index should ascend to the "),
+        (wrong_index, [], "units/spike_times_index: expected ascending numbers up to "),
         (overlapping, [], "align=go_start_times: trials 1 and 2 of {path} overlap"),
-        (rounded, [], "look like samples, not s; expected the attribute resolution or units/sampling_rate."),
+        (rounded, [], "are samples, not s; expected the attribute resolution, or units/sampling_rate."),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(maps, tmp_path, change, arguments, said):
+def test_mistakes_give_one_line_and_write_nothing(maps, tmp_path, change, arguments, message):
     path = maps[0][0] if change is None else sessions.altered(maps[0][0], tmp_path / "bad.nwb", change)
     with pytest.raises(UserError) as error:
         imported([path], tmp_path / "out.zarr", *([] if "preset=maps" in arguments else ["preset=map"]), *arguments)
-    assert said.format(path=path) in str(error.value) and "\n" not in str(error.value)
+    assert message.format(path=path) in str(error.value) and "\n" not in str(error.value)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
 
 
-def test_files_that_are_damaged(maps, tmp_path):
+def test_damaged_files(maps, tmp_path):
     whole = maps[0][0].read_bytes()
-    for name, content, said in (
+    for name, content, message in (
         ("short", whole[: len(whole) // 2], "short.nwb: is cut short; copy or download it again."),
         ("text", b"not HDF5 at all" * 100, "text.nwb: is not a readable HDF5 file ("),
         ("empty", b"", "empty.nwb: is "),
@@ -339,57 +339,57 @@ def test_files_that_are_damaged(maps, tmp_path):
         (tmp_path / f"{name}.nwb").write_bytes(content)
         with pytest.raises(UserError) as error:
             imported([maps[1][0], tmp_path / f"{name}.nwb"], tmp_path / "out.zarr", "preset=map")
-        assert said in str(error.value) and "\n" not in str(error.value)
+        assert message in str(error.value) and "\n" not in str(error.value)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
 
 
-def test_odd_files(maps, ibl, tmp_path):
-    """Spikes in samples, out of order, trials that overlap and are columns' own, a session without the condition."""
+def test_unusual_files(maps, ibl, tmp_path):
+    """Spikes in samples, unsorted spikes, overlapping trials with times in a column, a session without one condition."""
     path = maps[0][0]
 
     def samples(file):
         sessions.put(file, "units/spike_times", np.round(file["units/spike_times"][...] * 30000).astype(np.int64), resolution=1 / 30000)
 
     plain, _ = imported([path], tmp_path / "a.zarr", "preset=map")
-    root, said = imported([sessions.altered(path, tmp_path / "samples.nwb", samples)], tmp_path / "b.zarr", "preset=map")
-    assert "taken for samples of 30000 Hz" in said[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
+    root, message = imported([sessions.altered(path, tmp_path / "samples.nwb", samples)], tmp_path / "b.zarr", "preset=map")
+    assert "read as samples at 30000 Hz" in message[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
 
     def shuffled(file):
         sessions.put(file, "units/spike_times", file["units/spike_times"][...][::-1].copy())
         index = file["units/spike_times_index"][...].astype(np.int64)
         sessions.put(file, "units/spike_times_index", np.cumsum(np.diff(index, prepend=0)[::-1]))
 
-    root, said = imported([sessions.altered(path, tmp_path / "shuffled.nwb", shuffled)], tmp_path / "c.zarr", "preset=map", "units=null")
-    assert "put in order" in said[0]
-    _, said = imported([sessions.altered(ibl[0][0], tmp_path / "over.nwb", overlapping)], tmp_path / "d.zarr", "preset=ibl")
-    assert "69 trials begin before another has ended; their spikes may count twice" in said[0]
+    root, message = imported([sessions.altered(path, tmp_path / "shuffled.nwb", shuffled)], tmp_path / "c.zarr", "preset=map", "units=null")
+    assert "out of order, now sorted: " in message[0]
+    _, message = imported([sessions.altered(ibl[0][0], tmp_path / "over.nwb", overlapping)], tmp_path / "d.zarr", "preset=ibl")
+    assert "69 trials begin before another has ended; their spikes may count twice" in message[0]
 
     def always(file):
         del file["units/obs_intervals"], file["units/obs_intervals_index"]
 
     relative = sessions.altered(path, tmp_path / "relative.nwb", always)
-    _, said = imported([relative], tmp_path / "e.zarr", "preset=map", "align=photostim_onset", "trials=null", "min_trials=0")
-    assert "photostim_onset is within no trial: expected times of the session, not of the trial" in said[0]
+    _, message = imported([relative], tmp_path / "e.zarr", "preset=map", "align=photostim_onset", "trials=null", "min_trials=0")
+    assert "photostim_onset lies within no trial: expected times on the clock of the session, not relative to the trial" in message[0]
 
     def one_sided(file):
         sides = np.full(80, "right", dtype=object)
         del file["intervals/trials/trial_instruction"]
         file["intervals/trials"].create_dataset("trial_instruction", data=sides, dtype=h5py.string_dtype())
 
-    root, said = imported([path, sessions.altered(path, tmp_path / "right.nwb", one_sided)], tmp_path / "f.zarr", "preset=map")
+    root, message = imported([path, sessions.altered(path, tmp_path / "right.nwb", one_sided)], tmp_path / "f.zarr", "preset=map")
     assert [each["kept"] for each in root.attrs["sessions"]] == [
         plain["rate"].shape[2],
         0,
-    ] and "right: 0 of 24 units; of 80 trials left 0" in said[1]
+    ] and "right: 0 of 24 units; of 80 trials left 0" in message[1]
 
 
-def test_a_preset_of_ones_own(maps, tmp_path):
+def test_a_preset_file_of_the_user(maps, tmp_path):
     own = tmp_path / "lab.yaml"
     own.write_text("align: go_start_times\nwindow: [-1, 1]\nbin: 40\nconditions:\n  hits: outcome == 'hit'\n")
     root, _ = imported([maps[0][0]], tmp_path / "x.zarr", f"preset={own}", "bin=10")
     assert root["rate"].shape[:2] == (1, 200) and root["condition"][...].tolist() == ["hits"] and root.attrs["import"]["preset"] == str(own)
     own.write_text("allign: go\n")
-    with pytest.raises(UserError, match=r"lab.yaml: allign is no setting of import. Did you mean align"):
+    with pytest.raises(UserError, match=r"lab.yaml: allign is not a setting of import. Did you mean align"):
         options(f"preset={own}")
     for text in ("- 1", "a: [", ""):
         own.write_text(text)
@@ -400,11 +400,11 @@ def test_a_preset_of_ones_own(maps, tmp_path):
 @pytest.mark.parametrize("name", ["map", "ibl", "allen", "phy"])
 def test_shipped_presets_are_settings(name):
     made = options(f"preset={name}")
-    assert made.units and psth.bins(made).size > 50
+    assert made.units and psth.bin_centres(made).size > 50
 
 
-def test_events_of_other_places(maps, tmp_path):
-    """Series in processing, in a table of events, in intervals; two of one name."""
+def test_events_in_other_groups(maps, tmp_path):
+    """Series in processing, in a table of events and in intervals; two series of one name."""
     import warnings
 
     from pynwb import NWBHDF5IO, TimeSeries
@@ -429,17 +429,17 @@ def test_events_of_other_places(maps, tmp_path):
     assert root.attrs["sessions"][0]["trials"] == 1
 
 
-def ready(name, units, shape=(2, 30), **changes):
+def precomputed(name, units, shape=(2, 30), **changes):
     values = np.random.default_rng(units).uniform(0, 20, (*shape, units))
-    made = Ready(name, Path(name), values, "rate", 10.0, ("a", "b"), {"region": np.array(["X", "Y"] * units)[:units]})
+    made = PrecomputedRates(name, Path(name), values, "rate", 10.0, ("a", "b"), {"region": np.array(["X", "Y"] * units)[:units]})
     return dataclasses.replace(made, **changes)
 
 
-def test_ready_made_rates_are_pooled(tmp_path, monkeypatch):
+def test_precomputed_rates_are_pooled(tmp_path, monkeypatch):
     monkeypatch.setattr(recordings, "CHUNK_UNITS", 8)
-    first, second = ready("one.mat", 21), ready("two.mat", 5)
+    first, second = precomputed("one.mat", 21), precomputed("two.mat", 5)
     first.values[:, :, 3] = np.nan
-    found = pool.pool(iter([first, second]), tmp_path / "x.zarr", Options(min_rate=1.0), lambda text: None)
+    found = pool.pool_sources(iter([first, second]), tmp_path / "x.zarr", Options(min_rate=1.0), lambda text: None)
     root = zarr.open_group(str(tmp_path / "x.zarr"), mode="r")
     expected = np.concatenate([np.delete(first.values, 3, axis=2), second.values], axis=2)
     np.testing.assert_allclose(root["rate"][...], expected, rtol=1e-6)
@@ -449,34 +449,34 @@ def test_ready_made_rates_are_pooled(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (
-            ready("z", 4, shape=(2, 31)),
+            precomputed("z", 4, shape=(2, 31)),
             r"z: rate has shape \[2, 31, 4\] \[condition, time, unit\]; expected rate of 2 conditions and 30 bins",
         ),
-        (ready("z", 4, bin_ms=20.0), "z: its bins in ms are 20.0; expected 10.0"),
-        (ready("z", 4, conditions=("a", "c")), "its conditions are"),
-        (ready("z", 4, kind="current"), "z: current has shape"),
-        (ready("z", 4, values=np.full((2, 30, 4), -1.0)), "infinite or negative values"),
-        (ready("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; expected to be in Hz"),
+        (precomputed("z", 4, bin_ms=20.0), "z: its bins in ms are 20.0; expected 10.0"),
+        (precomputed("z", 4, conditions=("a", "c")), "its conditions are"),
+        (precomputed("z", 4, kind="current"), "z: current has shape"),
+        (precomputed("z", 4, values=np.full((2, 30, 4), -1.0)), "infinite or negative values"),
+        (precomputed("z", 4, values=np.full((2, 30, 4), 5000.0)), "unit 0 has a mean rate of 5000; expected rates in Hz"),
     ],
 )
-def test_ready_made_rates_that_do_not_fit(tmp_path, other, said):
-    with pytest.raises(UserError, match=said):
-        pool.pool(iter([ready("one", 3), other]), tmp_path / "x.zarr", Options(), lambda text: None)
+def test_precomputed_rates_that_do_not_fit(tmp_path, other, message):
+    with pytest.raises(UserError, match=message):
+        pool.pool_sources(iter([precomputed("one", 3), other]), tmp_path / "x.zarr", Options(), lambda text: None)
     assert not list(tmp_path.iterdir())
 
 
-def test_ready_made_rates_have_no_trials_to_choose(tmp_path):
-    with pytest.raises(UserError, match="trials=outcome == 'hit': is for spikes; one holds rates that are ready"):
-        pool.pool(iter([ready("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
+def test_precomputed_rates_have_no_trials_to_select(tmp_path):
+    with pytest.raises(UserError, match="trials=outcome == 'hit': applies to spikes only; one contains precomputed rates"):
+        pool.pool_sources(iter([precomputed("one", 3)]), tmp_path / "x.zarr", Options(trials="outcome == 'hit'"), lambda text: None)
 
 
-def test_spikes_and_ready_made_rates_are_kept_apart(maps, tmp_path):
-    both = iter([nwb.read(maps[0][0], options("preset=map")), ready("one", 3)])
-    with pytest.raises(UserError, match="holds ready-made rates, others do not; expected imported apart"):
-        pool.pool(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
+def test_spikes_and_precomputed_rates_are_not_mixed(maps, tmp_path):
+    both = iter([nwb.read(maps[0][0], options("preset=map")), precomputed("one", 3)])
+    with pytest.raises(UserError, match="contains precomputed rates, other sources spikes; expected two imports"):
+        pool.pool_sources(both, tmp_path / "x.zarr", options("preset=map"), lambda text: None)
 
 
 def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
@@ -498,16 +498,16 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     status, _, _ = run("import", maps[0][0], "mine.zarr", "preset=map")  # an older recording is replaced
     assert status == 0 and zarr.open_group("mine.zarr", mode="r")["rate"].shape[2] != 30
     (tmp_path / "data.zarr").mkdir()
-    for arguments, said in (
-        (["x.nwb"], "should be one source or more and, last, the recording to make"),
+    for arguments, message in (
+        (["x.nwb"], "expected at least one source and, last, the new recording"),
         (["x.nwb", "y.zarr"], "rlsnet: error: import x.nwb: no such file or folder."),
         (["*.nwb", "y.zarr"], "matches no file"),
-        ([maps[0][0], "y"], "should end in .zarr"),
+        ([maps[0][0], "y"], "expected a name that ends in .zarr"),
         ([maps[0][0], "data.zarr"], "not a Zarr store"),
-        (["mine.zarr", "mine.zarr"], "is a source and the recording to make"),
+        (["mine.zarr", "mine.zarr"], "is both a source and the new recording"),
     ):
         status, _, err = run("import", *arguments)
-        assert status == 1 and said in err and len(err.splitlines()) == 1, err
+        assert status == 1 and message in err and len(err.splitlines()) == 1, err
 
 
 def test_help_is_quick():
@@ -518,8 +518,19 @@ def test_help_is_quick():
     assert re.search(r"window +\[-2.0, 1.0\]", done.stdout) and "preset" in done.stdout
 
 
-def test_presets_are_no_group_of_experiments():
+def test_presets_are_not_a_group_of_experiments():
     assert "import=" not in subprocess.run([*RLSNET, "train", "--help"], capture_output=True, text=True).stdout
     assert compose("config=tiny").network.n_neurons == 512
     assert {p.stem for p in (Path(importers.__file__).parents[2] / "configs" / "import").glob("*.yaml")} == {"map", "ibl", "allen", "phy"}
     assert all(yaml.safe_load(p.read_text()) for p in (Path(importers.__file__).parents[2] / "configs" / "import").glob("*.yaml"))
+
+
+def test_settings_from_python(tmp_path):
+    own = tmp_path / "lab.yaml"
+    own.write_text("align: go_start_times\nbin: 40\n")
+    made = options_of({"preset": str(own), "bin": 10, "conditions": {"hit": "outcome == 'hit'"}, "window": [-1, 1]})
+    assert made == Options(preset=str(own), align="go_start_times", bin=10.0, conditions={"hit": "outcome == 'hit'"}, window=(-1.0, 1.0))
+    with pytest.raises(UserError, match=r"windo: no such setting of import. Did you mean window\?"):
+        options_of({"windo": [0, 1]})
+    with pytest.raises(UserError, match="min_trials=-1: expected at least 0"):
+        options_of({"min_trials": -1})

@@ -31,7 +31,7 @@ def put(group: zarr.Group, name: str, values: np.ndarray, dims: list[str]) -> No
 
 
 def make_recording(path: Path, n: int = N) -> None:
-    """The synthetic stand-in with what an import adds: halves, reliability, sessions, options, what was dropped."""
+    """The synthetic recording with what an import adds: halves, reliability, sessions, options, what was dropped."""
     synthetic.make(path, n)
     group, random = zarr.open_group(str(path), mode="a"), np.random.default_rng(1)
     rate = group["rate"][...]

@@ -11,7 +11,7 @@ import zarr
 from conftest import compose
 from scipy.ndimage import gaussian_filter1d
 
-from rlsnet import experiment, info, network, plots, recordings, rng, scores, targets
+from rlsnet import experiment, info, network, plots, recording_source, rng, scores, targets
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.simulate import Calibration
@@ -179,7 +179,7 @@ def test_recorded_currents_are_used_as_they_are(tmp_path, capsys):
     assert "mean current" in (shown := capsys.readouterr().out) and "negative" not in shown
     config = compose("config=tiny", "target=currents", f"recording.path={path}", "network.n_neurons=null", "progress=off", "test.trials=2")
     net, _, _ = network.build(config, 512)
-    recording = recordings.for_config(config, print, QUIET)
+    recording = recording_source.open_for_config(config, print, QUIET)
     assert (recording.kind, recording.n_units) == ("current", 512)
     np.testing.assert_array_equal(targets.make(config, net, recording, QUIET), values)
     some = recording.choose(300, config.seed)

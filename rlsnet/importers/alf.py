@@ -1,8 +1,9 @@
-"""Sessions of the International Brain Laboratory in ALF: a folder of .npy and .pqt files called object.attribute.
+"""Sessions of the International Brain Laboratory in ALF: a folder of .npy and .pqt files named object.attribute.
 
-Read are alf/_ibl_trials.table.pqt (or the .npy attributes of older ones), and of each probe spikes.times, spikes.clusters and
-clusters.*; of a file in several revisions (#2024-05-06#) the newest. Columns of the units: id (probe:cluster), cluster, probe, region
-where channels or clusters have one, label (the share of quality metrics passed, of clusters.metrics) and the other metrics.
+The trials are read from alf/_ibl_trials.table.pqt (or from one .npy file per attribute, in older sessions), the units from
+spikes.times, spikes.clusters and clusters.* of each probe; of several revisions (#2024-05-06#), the newest. Columns of the units:
+id (probe:cluster), cluster, probe, region if channels or clusters have one, label (share of quality metrics passed, from
+clusters.metrics) and the other metrics.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from rlsnet.importers import byunit, tables
 from rlsnet.importers.options import Options
 from rlsnet.importers.session import Session
 
-SORTERS = ("iblsorter", "pykilosort", "")  # folders of a probe, the first that is there
+SORTERS = ("iblsorter", "pykilosort", "")  # folders of a probe; the first that exists is used
 REVISION = re.compile(r"#[^#]+#")
 FILE = re.compile(  # (namespace) object . attribute (timescale) (. uuid or other parts) . extension
     r"(?:_(?P<space>[a-z]+)_)?(?P<object>[A-Za-z]+)\.(?P<attribute>[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9_]+)?)(?:\.[\w-]+)*\.(?P<ext>npy|pqt)"
 )
-ACRONYMS = ("brainLocationAcronyms_ccf_2017", "brainLocationAcronyms", "acronym", "acronyms")
-NUMBERS = "brainLocationIds_ccf_2017"
+ACRONYM_FILES = ("brainLocationAcronyms_ccf_2017", "brainLocationAcronyms", "acronym", "acronyms")
+REGION_NUMBER_FILE = "brainLocationIds_ccf_2017"
 
 
 def matches(path: Path) -> bool:
-    """Whether a source is the folder of a session, or its alf."""
+    """Whether a source is the folder of a session, or its folder alf."""
     return path.is_dir() and bool(_files(_alf(path), "trials") or list(_probes(_alf(path))))
 
 
 def read(path: Path, options: Options) -> Session:
-    """The session in a folder, all its probes pooled; raises UserError where files are missing, damaged or do not fit together."""
+    """Session in a folder with the units of all probes; raises UserError if files are missing, damaged or do not fit together."""
     alf = _alf(path)
     if not alf.is_dir():
         raise UserError(f"{path}: no such folder; expected a session with a folder alf.")
@@ -47,29 +48,29 @@ def read(path: Path, options: Options) -> Session:
     index = np.concatenate([[0], *(probe[1][1:] + start for probe, start in zip(probes, starts[:-1], strict=True))]).astype(np.int64)
     licks = {"licks": np.sort(tables.load_npy(file).reshape(-1))} if (file := _files(alf, "licks").get("times")) else {}
     notes = tuple(note for probe in probes for note in probe[3])
-    return Session(_name(alf.parent), path, times, index, _pooled([probe[2] for probe in probes]), trials, licks, notes=notes)
+    return Session(_name(alf.parent), path, times, index, _pooled_columns([probe[2] for probe in probes]), trials, licks, notes=notes)
 
 
 def _alf(path: Path) -> Path:
-    """The folder alf of a session, or the path itself where that is it."""
+    """Folder alf of a session, or the path itself if it is that folder."""
     return path / "alf" if (path / "alf").is_dir() else path
 
 
 def _name(session: Path) -> str:
-    """subject/date/number of a session's folder, or the folder's name where it is not laid out so."""
+    """Name subject/date/number of a session, or the name of its folder if it is not in such folders."""
     parts = session.resolve().parts
     dated = len(parts) > 3 and re.fullmatch(r"\d{4}-\d\d-\d\d", parts[-2])
     return "/".join(parts[-3:]) if dated else parts[-1]
 
 
-def _files(folder: Path, object: str) -> dict[str, Path]:
-    """The newest revision of each attribute of an object, by attribute."""
+def _files(folder: Path, object_name: str) -> dict[str, Path]:
+    """Newest revision of each attribute of an object, by attribute."""
     found: dict[str, Path] = {}
     revisions = sorted(each for each in folder.glob("#*#") if each.is_dir() and REVISION.fullmatch(each.name))
     for where in [folder, *revisions]:
         for file in sorted(where.iterdir()) if where.is_dir() else ():
             parts = FILE.fullmatch(file.name)
-            if parts is not None and parts["object"] == object:
+            if parts is not None and parts["object"] == object_name:
                 found[parts["attribute"]] = file
     return found
 
@@ -84,7 +85,7 @@ def _probes(alf: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _trials(path: Path, alf: Path) -> dict[str, np.ndarray]:
-    """Columns of the trials: the table, and the attributes that are files of their own."""
+    """Columns of the trials: those of the table, and the attributes in files of their own."""
     files = _files(alf, "trials")
     for task in sorted(alf.glob("task_*")) if not files else ():
         files = files or _files(task, "trials")
@@ -99,35 +100,37 @@ def _trials(path: Path, alf: Path) -> dict[str, np.ndarray]:
 
 
 def _probe(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], tuple[str, ...]]:
-    """(times, index, columns, notes) of the units of a probe, those without spikes included."""
+    """(times, index, columns, notes) of the units of a probe, including those without spikes."""
     files = _files(folder, "spikes")
     for attribute in ("times", "clusters"):
         if attribute not in files:
             raise UserError(f"{folder}: has no spikes.{attribute}.npy; expected spikes.times.npy and spikes.clusters.npy.")
     times, clusters = (tables.load_npy(files[attribute]).reshape(-1) for attribute in ("times", "clusters"))
     if times.dtype.kind != "f" or clusters.dtype.kind not in "iu":
-        raise UserError(f"{folder}: spikes.times holds {times.dtype}, spikes.clusters {clusters.dtype}; expected s and whole numbers.")
-    times, notes = byunit.seconds(folder, times, None)
-    times, index, ids = byunit.group(folder, times, clusters)
+        raise UserError(
+            f"{folder}: spikes.times contains {times.dtype}, spikes.clusters {clusters.dtype}; expected times in s, and integers."
+        )
+    times, notes = byunit.to_seconds(folder, times, None)
+    times, index, ids = byunit.group_by_unit(folder, times, clusters)
     columns, skipped = _attributes(folder, "clusters")
     rows = max([len(values) for values in columns.values()], default=0)
-    index, ids = byunit.placed(index, ids, np.arange(rows))
+    index, ids = byunit.insert_silent_units(index, ids, np.arange(rows))
     own = {attribute: values for attribute, values in columns.items() if len(values) == rows}
-    units = byunit.aligned(own, np.arange(rows), ids) | _metrics(folder, ids)
+    units = byunit.rows_of_units(own, np.arange(rows), ids) | _metrics(folder, ids)
     region, note = _region(folder, units)
     units = {"id": np.array([f"{name}:{each}" for each in ids], object), "cluster": ids, "probe": np.full(len(ids), name, object)} | units
-    said = [f"{name}: {each}" for each in (*notes, *skipped, *note)]
-    return times, index, units | ({} if region is None else {"region": region}), tuple(said)
+    all_notes = [f"{name}: {each}" for each in (*notes, *skipped, *note)]
+    return times, index, units | ({} if region is None else {"region": region}), tuple(all_notes)
 
 
-def _attributes(folder: Path, object: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """(one-dimensional attributes of an object, notes on those that are pickled, which are never read)."""
+def _attributes(folder: Path, object_name: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """(attributes of an object with one axis, notes about pickled files, which are never read)."""
     out, notes = {}, []
-    for attribute, file in _files(folder, object).items():
+    for attribute, file in _files(folder, object_name).items():
         if file.suffix != ".npy":
             continue
-        if _pickled(file):
-            notes.append(f"{file.name} is pickled: not read")
+        if _is_pickled(file):
+            notes.append(f"{file.name} is pickled and not read")
             continue
         values = tables.load_npy(file)
         if values.ndim == 1:
@@ -135,51 +138,59 @@ def _attributes(folder: Path, object: str) -> tuple[dict[str, np.ndarray], tuple
     return out, tuple(notes)
 
 
-def _pickled(file: Path) -> bool:
-    """Whether a .npy file holds Python objects."""
-    with tables.reading(file), file.open("rb") as stream:
+def _is_pickled(file: Path) -> bool:
+    """Whether a .npy file contains Python objects."""
+    with tables.one_line_errors(file), file.open("rb") as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         return header(stream)[2].hasobject
 
 
 def _metrics(folder: Path, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of clusters.metrics, by its column cluster_id, or else by row."""
+    """Columns of clusters.metrics for the units, matched by its column cluster_id, or else by row."""
     file = _files(folder, "clusters").get("metrics")
     if file is None or file.suffix != ".pqt":
         return {}
     table = tables.read_table(file)
     tables.check_lengths(file, table)
     key = table.pop("cluster_id", np.arange(len(next(iter(table.values()), ()))))
-    return byunit.aligned({name: values for name, values in table.items() if values.ndim == 1}, key.astype(np.int64), ids)
+    return byunit.rows_of_units({name: values for name, values in table.items() if values.ndim == 1}, key.astype(np.int64), ids)
 
 
 def _region(folder: Path, units: dict[str, np.ndarray]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """([U] acronym of each unit's region, or the Allen atlas's number of it; None where no file says it, notes)."""
+    """Brain region of each unit, as an acronym or as a number of the Allen atlas.
+
+    Args:
+      folder: of the spikes.
+      units: columns of the units.
+
+    Returns:
+      ([U] texts, or None if no file contains regions; notes).
+    """
     channels, skipped = _attributes(folder, "channels")
-    if not channels and folder.parent.name.startswith("probe"):  # beside the sorter's folder
+    if not channels and folder.parent.name.startswith("probe"):  # channels may be beside the folder of the sorter
         channels, skipped = _attributes(folder.parent, "channels")
-    for name in ACRONYMS:
+    for name in ACRONYM_FILES:
         if name in units:
             return units[name].astype(str).astype(object), ()
         if name in channels and "channels" in units:
-            return _of_channel(channels[name].astype(str).astype(object), units["channels"]), ()
-    numbers = units.get(NUMBERS)
-    if numbers is None and NUMBERS in channels and "channels" in units:
-        numbers = _of_channel(channels[NUMBERS], units["channels"])
+            return _channel_values_of_units(channels[name].astype(str).astype(object), units["channels"]), ()
+    numbers = units.get(REGION_NUMBER_FILE)
+    if numbers is None and REGION_NUMBER_FILE in channels and "channels" in units:
+        numbers = _channel_values_of_units(channels[REGION_NUMBER_FILE], units["channels"])
     if numbers is None or numbers.dtype.kind not in "fiu":
         return None, skipped
-    texts = ["" if not math.isfinite(each) else str(abs(int(each))) for each in numbers.tolist()]  # negative: left hemisphere
-    return np.array(texts, object), (*skipped, "regions are numbers of the Allen atlas, there are no acronyms")
+    texts = ["" if not math.isfinite(each) else str(abs(int(each))) for each in numbers.tolist()]  # negative in the left hemisphere
+    return np.array(texts, object), (*skipped, "regions are numbers of the Allen atlas, as there are no acronyms")
 
 
-def _of_channel(values: np.ndarray, channel: np.ndarray) -> np.ndarray:
-    """A column of channels, for units; '' or NaN where a unit has none."""
-    return byunit.aligned({"": values}, np.arange(len(values)), channel)[""]
+def _channel_values_of_units(values: np.ndarray, channel: np.ndarray) -> np.ndarray:
+    """Values of a column of channels for the channel of each unit; '' or NaN for a unit without one."""
+    return byunit.rows_of_units({"": values}, np.arange(len(values)), channel)[""]
 
 
-def _pooled(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Columns of the units of all probes; what a probe has not is NaN, or '' for texts."""
+def _pooled_columns(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Columns of the units of all probes; a column that a probe lacks is NaN there, or '' for texts."""
     out = {}
     for name in dict.fromkeys(name for part in parts for name in part):
         kinds = {part[name].dtype.kind for part in parts if name in part}

@@ -1,58 +1,61 @@
-"""Plain HDF5: arrays found by their usual names, or by `variables`, as paths within the file."""
+"""General HDF5 files: arrays with their usual names, or named by `variables` as paths in the file."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from rlsnet.config import UserError
 from rlsnet.importers import tables
-from rlsnet.importers.interpret import read as interpret
-from rlsnet.importers.named import Leaf, leaf
+from rlsnet.importers.interpret import read_arrays
+from rlsnet.importers.named import StoredArray, in_memory
 from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session
+from rlsnet.importers.session import PrecomputedRates, Session
 
 EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
 
 
 def matches(path: Path) -> bool:
-    """Whether a source is called as HDF5 files are."""
+    """Whether a source has an extension of HDF5 files."""
     return path.suffix.lower() in EXTENSIONS
 
 
-def read(path: Path, options: Options) -> Session | Ready:
-    """The session, or the ready rates, of one file; raises UserError where it holds neither."""
+def read(path: Path, options: Options) -> Session | PrecomputedRates:
+    """Session or precomputed rates in one file; raises UserError if it contains neither."""
+    with opened(path) as file:
+        attribute = file.attrs.get("bin_ms")
+        bin_ms = None if attribute is None else float(np.asarray(attribute).reshape(-1)[0])
+        return read_arrays(path, stored_arrays(file, read_dataset), options, bin_ms=bin_ms)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open HDF5 file; raises UserError if it does not exist or if anything in it cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
-    with tables.reading(path):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            length = file.attrs.get("bin_ms")
-            return interpret(
-                path, leaves(file, value), options, bin_ms=None if length is None else float(np.asarray(length).reshape(-1)[0])
-            )
+    with tables.one_line_errors(path), h5py.File(path, "r") as file:
+        yield file
 
 
-def leaves(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, Leaf]:
-    """What an open file holds, by path, read when it is wanted.
+def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, StoredArray]:
+    """Arrays of an open file by path; they are read when needed.
 
     Args:
       file: h5py.File.
-      convert: the array, or list of arrays, of a dataset.
-      skip: groups that are the format's own.
+      convert: returns the array, or the list of arrays, of a dataset.
+      skip: names of groups that belong to the format itself.
     """
-    return {name: each for node, name in datasets(file, "", skip) for name, each in _leaves_of(node, name, convert)}
+    return {name: each for node, name in datasets(file, "", skip) for name, each in _arrays_of_dataset(node, name, convert)}
 
 
 def datasets(group: Any, prefix: str, skip: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
-    """(dataset, path) of all below a group, in its order; links that lead nowhere are left out."""
-    import h5py
-
+    """(dataset, path) of all datasets below a group, in the order of the file; broken links are left out."""
     for name in group:
         if name in skip:
             continue
@@ -63,36 +66,34 @@ def datasets(group: Any, prefix: str, skip: tuple[str, ...]) -> Iterator[tuple[A
             yield node, prefix + name
 
 
-def _leaves_of(node: Any, name: str, convert: Callable[[Any], Any]) -> Iterator[tuple[str, Leaf]]:
-    """The leaf of a dataset, or one a field of a compound one, as tables are."""
+def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> Iterator[tuple[str, StoredArray]]:
+    """Stored array of a dataset, or one for each field of a compound dataset, as tables are."""
     if node.shape is None:
         return
     if node.dtype.names and "re" not in node.dtype.names:
         for field in node.dtype.names:
-            yield f"{name}/{field}", leaf(texts(np.asarray(node[field])))
+            yield f"{name}/{field}", in_memory(decoded(np.asarray(node[field])))
     elif node.dtype.kind == "O" or node.ndim == 0:
-        yield name, leaf(convert(node))
+        yield name, in_memory(convert(node))
     else:
         kind = {"f": "f", "i": "f", "u": "f", "b": "f", "S": "U"}.get(node.dtype.kind, "?")
-        yield name, Leaf(tuple(node.shape), kind, partial(convert, node))
+        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node))
 
 
-def value(node: Any) -> Any:
-    """A dataset in memory: numbers, texts as objects, or a list of vectors (of unequal lengths, or references)."""
-    import h5py
-
+def read_dataset(node: Any) -> Any:
+    """Dataset in memory: numbers, texts as objects, or a list of vectors of unequal lengths."""
     if node.dtype.kind == "O":
         if h5py.check_string_dtype(node.dtype) is not None:
-            return texts(np.asarray(node.asstr(errors="replace")[()], object))
+            return decoded(np.asarray(node.asstr(errors="replace")[()], object))
         flat = np.asarray(node[()], object).reshape(-1)
         if h5py.check_ref_dtype(node.dtype) is not None:
-            return [value(node.file[each]) for each in flat if each]
+            return [read_dataset(node.file[each]) for each in flat if each]
         return [np.asarray(each) for each in flat]
-    return texts(np.asarray(node[()]))
+    return decoded(np.asarray(node[()]))
 
 
-def texts(values: np.ndarray) -> np.ndarray:
-    """Bytes as texts; anything else as it is."""
+def decoded(values: np.ndarray) -> np.ndarray:
+    """Bytes as texts; other values unchanged."""
     if values.dtype.kind not in "SO":
         return values
     flat = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in values.reshape(-1).tolist()]

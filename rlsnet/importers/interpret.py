@@ -1,4 +1,4 @@
-"""What a file of named arrays holds, spikes or ready rates, by the names that its arrays have."""
+"""Contents of a file of named arrays, recognized by the names of its arrays: spikes and trials, or precomputed rates."""
 
 from __future__ import annotations
 
@@ -8,60 +8,64 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlsnet.config import UserError
-from rlsnet.importers.named import USUAL, Leaves, Names
+from rlsnet.importers.named import KNOWN_NAMES, ArrayNames, StoredArrays
 from rlsnet.importers.options import Options
-from rlsnet.importers.ready import AXES, of_matrix
-from rlsnet.importers.session import Ready, Session
-from rlsnet.importers.spikes import session
+from rlsnet.importers.ready import AXES, from_matrix
+from rlsnet.importers.session import PrecomputedRates, Session
+from rlsnet.importers.spikes import build_session
 
 
-def read(path: Path, leaves: Leaves, options: Options, axes: Sequence[str] = AXES, bin_ms: float | None = None) -> Session | Ready:
-    """What a file of named arrays holds.
+def read_arrays(
+    path: Path, arrays: StoredArrays, options: Options, axes: Sequence[str] = AXES, bin_ms: float | None = None
+) -> Session | PrecomputedRates:
+    """Session or precomputed rates from a file of named arrays.
 
     Args:
-      path: the file.
-      leaves: its arrays.
-      options: of the import; `variables`, `axes` and `trials_table` are used.
-      axes: the usual order of three axes of rates, as the user's language shows them; of two, without the condition.
-      bin_ms: length of a bin, where the file says so otherwise than in an array.
+      path: of the file.
+      arrays: of the file, by path.
+      options: settings of the import; `variables`, `axes` and `trials_table` are used.
+      axes: the usual order of three axes of rates, as the language of the user shows them; of two, without the condition.
+      bin_ms: length of a bin, if the file has it elsewhere than in an array.
 
     Raises:
-      UserError: nothing of a known name, or what is there does not fit together.
+      UserError: no array with a known name, or arrays that do not fit together.
     """
-    names = Names(path, leaves, options.variables or {})
-    rates = _matrix(names)
-    spikes = names.find("spike_times") if rates is None or rates[0] not in names.given else None
-    if spikes is not None and _is_spikes(names, spikes):
-        found = session(names, spikes, options)
+    names = ArrayNames(path, arrays, options.variables or {})
+    rates = _rate_matrix(names)
+    spikes = names.find("spike_times") if rates is None or rates[0] not in names.variables else None
+    if spikes is not None and _are_spike_times(names, spikes):
+        found = build_session(names, spikes, options)
         if rates is None or names.find(rates[0], groups=False) != rates[1]:
             return found
-        return dataclasses.replace(found, notes=(*found.notes, f"its {rates[1]} is not used; it would be with variables.rate={rates[1]}"))
+        return dataclasses.replace(
+            found, notes=(*found.notes, f"array {rates[1]} is not used; variables.rate={rates[1]} imports it instead")
+        )
     if rates is None:
         raise UserError(
-            f"{path}: holds no spikes or rates of a usual name; it has {names.words()}."
-            " Should be named: variables.spike_times=..., variables.spike_clusters=..., or variables.rate=..."
+            f"{path}: contains no spikes or rates with a usual name; it has {names.listing()}."
+            " Expected variables.spike_times=... and variables.spike_clusters=..., or variables.rate=..."
         )
-    return of_matrix(names, *rates, options.axes or (), axes, bin_ms)
+    return from_matrix(names, *rates, options.axes or (), axes, bin_ms)
 
 
-def _matrix(names: Names) -> tuple[str, str] | None:
-    """(rate or current, path) of what the user names, or of a usual name, or of the only matrix."""
+def _rate_matrix(names: ArrayNames) -> tuple[str, str] | None:
+    """(rate or current, path) of the matrix that the user names, or that has a usual name, or that is the only one; or None."""
     for kind in ("rate", "current"):
-        if kind in names.given:
+        if kind in names.variables:
             return kind, str(names.find(kind))
     for kind in ("rate", "current"):
         path = names.find(kind)
-        if path in names.leaves and path is not None and len(names.leaves[path].shape) in (2, 3) and names.leaves[path].kind == "f":
+        if path in names.arrays and path is not None and len(names.arrays[path].shape) in (2, 3) and names.arrays[path].kind == "f":
             return kind, path
-    matrices = [name for name, each in names.leaves.items() if each.kind == "f" and len(each.shape) in (2, 3) and min(each.shape) > 1]
-    return ("rate", matrices[0]) if len(matrices) == 1 and "spike_times" not in names.given else None
+    matrices = [name for name, each in names.arrays.items() if each.kind == "f" and len(each.shape) in (2, 3) and min(each.shape) > 1]
+    return ("rate", matrices[0]) if len(matrices) == 1 and "spike_times" not in names.variables else None
 
 
-def _is_spikes(names: Names, path: str) -> bool:
-    """Whether something of the name of spike times can be that: `spikes`, say, may be a matrix of something else."""
-    if "spike_times" in names.given:
+def _are_spike_times(names: ArrayNames, path: str) -> bool:
+    """Whether an array or group with a name of spike times can contain them; `spikes`, for example, may be another matrix."""
+    if "spike_times" in names.variables:
         return True
-    found = names.leaves.get(path)
-    if found is None:  # a group of a vector a unit
-        return path.rsplit("/", 1)[-1].lower() in USUAL["spike_times"][:2]
+    found = names.arrays.get(path)
+    if found is None:  # a group with one vector for each unit
+        return path.rsplit("/", 1)[-1].lower() in KNOWN_NAMES["spike_times"][:2]
     return found.kind == "O" or (found.kind == "f" and math.prod(found.shape) == max(found.shape, default=0))

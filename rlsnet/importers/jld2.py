@@ -1,7 +1,7 @@
-"""JLD2 files of TrainSpikingNet.jl: rates (PSTH-*.jld2, Hz) and target currents (utarg.jld2), an array a file.
+"""JLD2 files of TrainSpikingNet.jl: rates (PSTH-*.jld2, Hz) and target currents (utarg.jld2), one array in each file.
 
-JLD2 is HDF5 with the axes the other way round: what Julia calls time x unit x condition is stored as condition, unit, time. Axes are
-named here as Julia shows them. Tried on files that h5py laid out as JLD2's documentation describes, not on one that Julia wrote.
+JLD2 is HDF5 with reversed axes: an array time x unit x condition of Julia is stored as condition, unit, time. Axes are named here in
+the order of Julia. The reader was tested with files that h5py wrote after the documentation of JLD2, not with a file written by Julia.
 """
 
 from __future__ import annotations
@@ -9,41 +9,35 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from rlsnet.config import UserError
-from rlsnet.importers import hdf5, tables
-from rlsnet.importers.interpret import read as interpret
-from rlsnet.importers.named import Leaf
+from rlsnet.importers import hdf5
+from rlsnet.importers.interpret import read_arrays
+from rlsnet.importers.named import StoredArray
 from rlsnet.importers.options import Options
-from rlsnet.importers.session import Ready, Session
+from rlsnet.importers.session import PrecomputedRates, Session
 
 EXTENSIONS = (".jld2", ".jld")
-AXES = ("time", "unit", "condition")  # Ntime x N x Ntasks, as Julia shows them
-OWN = ("_types",)  # group of JLD2 itself
+AXES = ("time", "unit", "condition")  # Ntime x N x Ntasks, in the order of Julia
+INTERNAL_GROUPS = ("_types",)  # groups of JLD2 itself
 
 
 def matches(path: Path) -> bool:
-    """Whether a source is called as JLD2 files are."""
+    """Whether a source has an extension of JLD2 files."""
     return path.suffix.lower() in EXTENSIONS
 
 
-def read(path: Path, options: Options) -> Session | Ready:
-    """The ready rates or currents of one file, or a session where it holds spikes; raises UserError where it holds neither."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file.")
-    with tables.reading(path):
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            leaves = {name: reversed_axes(each) for name, each in hdf5.leaves(file, hdf5.value, OWN).items()}
-            given = dict(options.variables or {})
-            only = [name for name, each in leaves.items() if each.kind == "f" and len(each.shape) in (2, 3)]
-            if len(only) == 1 and path.stem.lower().startswith("utarg") and not {"rate", "current"} & given.keys():
-                given["current"] = only[0]
-            return interpret(path, leaves, dataclasses.replace(options, variables=given), AXES)
+def read(path: Path, options: Options) -> Session | PrecomputedRates:
+    """Precomputed rates or currents in one file, or a session if it contains spikes; raises UserError if it contains neither."""
+    with hdf5.opened(path) as file:
+        arrays = {name: reversed_axes(each) for name, each in hdf5.stored_arrays(file, hdf5.read_dataset, INTERNAL_GROUPS).items()}
+        variables = dict(options.variables or {})
+        matrices = [name for name, each in arrays.items() if each.kind == "f" and len(each.shape) in (2, 3)]
+        if len(matrices) == 1 and path.stem.lower().startswith("utarg") and not {"rate", "current"} & variables.keys():
+            variables["current"] = matrices[0]
+        return read_arrays(path, arrays, dataclasses.replace(options, variables=variables), AXES)
 
 
-def reversed_axes(found: Leaf) -> Leaf:
-    """An array with its axes as Julia, or MATLAB, shows them."""
+def reversed_axes(found: StoredArray) -> StoredArray:
+    """Array with its axes in the order of Julia or MATLAB."""
     if found.kind in "O?" or len(found.shape) < 2:
         return found
     return dataclasses.replace(found, shape=found.shape[::-1], load=lambda: found.load().T)

@@ -1,12 +1,8 @@
-"""Arrays under names, as npz, Zarr, HDF5 and MATLAB files hold them, to a session of spikes or to ready rates.
-
-What an array is called is guessed from the usual names (`USUAL`), unless `variables` says it.
-"""
+"""Arrays of a file by path, and the usual names of the quantities that an import needs."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config import UserError
+from rlsnet.config import UserError, did_you_mean
 from rlsnet.importers import tables
 
-USUAL = {  # what is looked for, and its usual names, in lower case
+KNOWN_NAMES = {  # quantity, and names of its array in files, in lower case
     "rate": ("rate", "rates", "psth", "psths", "firing_rate", "firing_rates"),
     "current": ("current", "currents", "utarg"),
-    "time": ("time", "times", "t"),  # of bins, s
+    "time": ("time", "times", "t"),  # centres of bins, s
     "time_ms": ("time_ms", "t_ms"),
     "bin_ms": ("bin_ms",),
     "condition": ("condition", "conditions", "condition_names"),
@@ -33,17 +29,26 @@ USUAL = {  # what is looked for, and its usual names, in lower case
     "units": ("units", "unit", "clusters"),
     "events": ("events",),
 }
-KINDS = {"f": "f", "i": "f", "u": "f", "b": "f", "U": "U", "S": "U", "O": "U", "T": "U"}  # of numpy, to those of Leaf
+KIND_OF_DTYPE = {
+    "f": "f",
+    "i": "f",
+    "u": "f",
+    "b": "f",
+    "U": "U",
+    "S": "U",
+    "O": "U",
+    "T": "U",
+}  # kind of a NumPy dtype to kind of a StoredArray
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaf:
-    """An array, or a list of them, that a file holds.
+class StoredArray:
+    """Array, or list of arrays, in a file; it is read only if needed.
 
-    shape: its axes, as the user's language shows them; [n] for a list.
-    kind: f number, U text, O list of arrays, ? none that can be read.
-    load: reads it: an array, or a list.
-    dims: names of the axes, where the file has them.
+    shape: sizes of the axes as the language of the user shows them; [n] for a list.
+    kind: f number, U text, O list of arrays, ? nothing that can be read.
+    load: reads the array or the list.
+    dims: names of the axes, if the file has them.
     """
 
     shape: tuple[int, ...]
@@ -52,133 +57,142 @@ class Leaf:
     dims: tuple[str, ...] = ()
 
 
-Leaves = Mapping[str, Leaf]  # by path, such as units/id
+StoredArrays = Mapping[str, StoredArray]  # by path in the file, such as units/id
 
 
-def leaf(values: Any, dims: Sequence[str] = ()) -> Leaf:
-    """The leaf of what is in memory: an array, a list of arrays or of texts, or something that cannot be read."""
+def in_memory(values: Any, dims: Sequence[str] = ()) -> StoredArray:
+    """StoredArray of a value in memory: an array, a list of arrays or texts, or an object that cannot be read."""
     if isinstance(values, list):
         if values and all(isinstance(each, str) for each in values):
-            return leaf(np.array(values, object))
+            return in_memory(np.array(values, object))
         if all(isinstance(each, np.ndarray) for each in values):
             if values and all(each.ndim == 0 and each.dtype.kind in "OU" for each in values):
-                return leaf(np.array([str(each) for each in values], object))
-            return Leaf((len(values),), "O", lambda: values)
-        return Leaf((len(values),), "?", lambda: values)
+                return in_memory(np.array([str(each) for each in values], object))
+            return StoredArray((len(values),), "O", lambda: values)
+        return StoredArray((len(values),), "?", lambda: values)
     if not isinstance(values, np.ndarray):
-        return Leaf((), "?", lambda: values)
-    return Leaf(values.shape, KINDS.get(values.dtype.kind, "?"), lambda: values, tuple(dims))
+        return StoredArray((), "?", lambda: values)
+    return StoredArray(values.shape, KIND_OF_DTYPE.get(values.dtype.kind, "?"), lambda: values, tuple(dims))
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Leaf]:
-    """Leaves by path of nested dicts of arrays."""
-    out: dict[str, Leaf] = {}
+def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, StoredArray]:
+    """Stored arrays by path, from nested mappings of arrays."""
+    out: dict[str, StoredArray] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            out |= flatten(value, f"{prefix}{name}/")
+            out |= flatten_tree(value, f"{prefix}{name}/")
         else:
-            out[prefix + name] = value if isinstance(value, Leaf) else leaf(value)
+            out[prefix + name] = value if isinstance(value, StoredArray) else in_memory(value)
     return out
 
 
 @dataclasses.dataclass(frozen=True)
-class Names:
-    """Where things are in a file.
+class ArrayNames:
+    """Search for quantities among the arrays of a file.
 
     path: of the file.
-    leaves: what it holds.
-    given: the user's `variables`.
+    arrays: of the file, by path.
+    variables: names given by the user, by quantity: the setting `variables`.
     """
 
     path: Path
-    leaves: Leaves
-    given: Mapping[str, str]
+    arrays: StoredArrays
+    variables: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        for what, name in self.given.items():
-            if what not in USUAL:
-                close = difflib.get_close_matches(what, USUAL, 1)
-                hint = f" Did you mean variables.{close[0]}?" if close else ""
-                raise UserError(f"variables.{what}={name}: no such variable; expected {', '.join(USUAL)}.{hint}")
+        for quantity, name in self.variables.items():
+            if quantity not in KNOWN_NAMES:
+                hint = did_you_mean(quantity, KNOWN_NAMES, "variables.")
+                raise UserError(f"variables.{quantity}={name}: no such variable; expected one of {', '.join(KNOWN_NAMES)}.{hint}")
 
-    def find(self, what: str, groups: bool = True, arrays: bool = True) -> str | None:
-        """The path of an array or a group, or None; raises UserError where the user names one that is not there."""
-        paths = [*(self._groups() if groups else ()), *(self.leaves if arrays else ())]
-        if what in self.given:
-            name = str(self.given[what]).strip("/")
+    def find(self, quantity: str, groups: bool = True, arrays: bool = True) -> str | None:
+        """Path of the array or group of a quantity, or None.
+
+        Args:
+          quantity: key of KNOWN_NAMES.
+          groups: whether it may be a group.
+          arrays: whether it may be an array.
+
+        Raises:
+          UserError: the user has given a name that the file does not have.
+        """
+        paths = [*(self._group_paths() if groups else ()), *(self.arrays if arrays else ())]
+        if quantity in self.variables:
+            name = str(self.variables[quantity]).strip("/")
             for path in (name, name.replace(".", "/")):
                 if path in paths:
                     return path
-            raise UserError(f"variables.{what}={name}: {self.path} has no such array; it has {self.words()}.")
+            raise UserError(f"variables.{quantity}={name}: {self.path} has no such array; it has {self.listing()}.")
         known = {path.lower(): path for path in paths}
-        return next((known[name] for name in USUAL[what] if name in known), None)
+        return next((known[name] for name in KNOWN_NAMES[quantity] if name in known), None)
 
-    def _groups(self) -> list[str]:
-        """Paths of what has leaves below it."""
-        parts = [path.split("/") for path in self.leaves]
-        return list(dict.fromkeys("/".join(part[:depth]) for part in parts for depth in range(1, len(part))))
+    def _group_paths(self) -> list[str]:
+        """Paths of the groups of the file."""
+        split = [path.split("/") for path in self.arrays]
+        return list(dict.fromkeys("/".join(names[:depth]) for names in split for depth in range(1, len(names))))
 
-    def words(self) -> str:
-        """What the file holds, for messages."""
+    def listing(self) -> str:
+        """Names and shapes of the arrays of the file, for messages."""
         shown = []
-        for name, each in self.leaves.items():
-            what = "(cannot be read)" if each.kind == "?" else str(list(each.shape)) if each.shape else ""
-            shown.append(f"{name} {what}".rstrip())
+        for name, each in self.arrays.items():
+            shape = "(cannot be read)" if each.kind == "?" else str(list(each.shape)) if each.shape else ""
+            shown.append(f"{name} {shape}".rstrip())
         return ", ".join(shown[:12]) + (", ..." if len(shown) > 12 else "") or "nothing that can be read"
 
-    def group(self, path: str) -> dict[str, Leaf]:
-        """The leaves right below a path, by name."""
-        below = {name[len(path) + 1 :]: each for name, each in self.leaves.items() if name.startswith(f"{path}/")}
-        return {name: each for name, each in below.items() if "/" not in name}
+    def members(self, path: str) -> dict[str, StoredArray]:
+        """Stored arrays directly below a path, by name."""
+        members = {name[len(path) + 1 :]: each for name, each in self.arrays.items() if name.startswith(f"{path}/")}
+        return {name: each for name, each in members.items() if "/" not in name}
 
-    def column(self, what: str) -> np.ndarray | None:
-        """A vector, or None where the file has none."""
-        path = self.find(what, groups=False)
-        if path is None or self.leaves[path].kind not in "fU":
+    def column(self, quantity: str) -> np.ndarray | None:
+        """Vector of a quantity, or None if the file has none."""
+        path = self.find(quantity, groups=False)
+        if path is None or self.arrays[path].kind not in "fU":
             return None
-        return vector(f"{self.path}: {path}", self.leaves[path])
+        return as_vector(f"{self.path}: {path}", self.arrays[path])
 
-    def number(self, what: str) -> float | None:
-        """One number above 0, out of the file or given as such."""
-        given = self.given.get(what)
-        value = _number(given)
+    def positive_number(self, quantity: str) -> float | None:
+        """Number above 0 of a quantity, from the file or given by the user; None if there is none. Raises UserError."""
+        source = self.variables.get(quantity)
+        value = _as_float(source)
         if value is None:
-            path = self.find(what, groups=False)
-            if path is None or self.leaves[path].kind != "f":
+            path = self.find(quantity, groups=False)
+            if path is None or self.arrays[path].kind != "f":
                 return None
-            values = np.asarray(self.leaves[path].load()).reshape(-1)
+            values = np.asarray(self.arrays[path].load()).reshape(-1)
             value = float(values[0]) if values.size == 1 else math.nan
-            given = f"{self.path}: {path}"
+            source = f"{self.path}: {path}"
         if not (math.isfinite(value) and value > 0):
-            raise UserError(f"{what} ({given}): expected one number above 0.")
+            raise UserError(f"{quantity} ({source}): expected one number above 0.")
         return value
 
 
-def _number(text: Any) -> float | None:
+def _as_float(text: Any) -> float | None:
+    """Number in a text or value, or None."""
     try:
         return float(text)
     except (TypeError, ValueError):
         return None
 
 
-def vector(where: str, found: Leaf) -> np.ndarray:
-    """A leaf as one axis; raises UserError where it has more."""
+def as_vector(where: str, found: StoredArray) -> np.ndarray:
+    """Stored array as a vector; raises UserError if it has more axes or cannot be read."""
     if found.kind == "?":
-        raise UserError(f"{where} cannot be read, it is an object of the program that wrote it; expected saved as numbers or texts.")
+        raise UserError(f"{where} is an object that only the program which wrote it can read; expected numbers or texts.")
     values = tables.as_column(found.load())
     if values.ndim != 1:
-        raise UserError(f"{where} has shape {list(values.shape)}; expected one axis.")
+        raise UserError(f"{where} has shape {list(values.shape)}; expected a vector.")
     return values
 
 
-def columns_of(where: str, members: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
-    """The columns of a group; lists are left out, unless each entry is one value."""
+def group_columns(where: str, members: Mapping[str, StoredArray]) -> dict[str, np.ndarray]:
+    """Columns of a group of arrays; a list of arrays is a column if each has at most one value, else left out."""
     out = {}
     for name, each in members.items():
         if each.kind in "fU":
             out[name] = tables.as_column(each.load())
         elif each.kind == "O":
             values = each.load()
-            if values and all(value.size <= 1 for value in values):  # an empty one is not known
+            if values and all(value.size <= 1 for value in values):  # empty: unknown
                 out[name] = tables.as_column(np.array([value.reshape(-1)[0] if value.size else math.nan for value in values]))
     return out

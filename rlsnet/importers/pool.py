@@ -1,153 +1,145 @@
-"""Sessions, one at a time, into one recording: which trials and units are taken, and what was left out and why."""
+"""Pooling of the units of several sources, read one at a time, into one recording.zarr."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from rlsnet import recordings, zarrio
+from rlsnet import zarrio
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
 from rlsnet.importers import psth
 from rlsnet.importers.options import Options
-from rlsnet.importers.parts import Pool, parts
-from rlsnet.importers.session import Ready, Session
+from rlsnet.importers.parts import ImportSummary, select_units
+from rlsnet.importers.session import PrecomputedRates, Session
+from rlsnet.recording_writer import Writer
 
-# settings that ready-made rates have no use for
-SPIKES = (
-    "conditions",
-    "trials",
-    "align",
-    "kernel",
-    "sigma",
-    "min_trials",
-    "trials_table",
-    "halves",
-)
+SPIKE_SETTINGS = ("conditions", "trials", "align", "kernel", "sigma", "min_trials", "trials_table", "halves")  # unused by precomputed rates
 DEFAULTS = Options()
 
 
-def pool(sources: Iterator[Session | Ready], path: Path, options: Options, say: Callable[[str], None]) -> Pool:
-    """Writes the recording of all sources, whole or not at all.
+def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, options: Options, log: Callable[[str], None]) -> ImportSummary:
+    """Writes the units of all sources to a recording, completely or not at all.
 
     Args:
       sources: read one at a time.
       path: of the new recording.zarr.
-      options: what to take.
-      say: hears a line about each source.
+      options: settings of the import.
+      log: function that receives one line about each source.
 
     Raises:
-      UserError: where a source does not fit the others, or nothing is left.
+      UserError: a source does not fit the others, or no unit is left.
     """
     with zarrio.replacing(path) as temporary:
         target = temporary.with_name(temporary.name + ".all") if options.subsample else temporary
         try:
-            gathered = _gather(sources, target, options, say)
-            kept = sum(each["kept"] for each in gathered.sessions)
+            summary = _write_units(sources, target, options, log)
+            kept = sum(entry["kept"] for entry in summary.sessions)
             if not kept:
-                raise UserError(_nothing(gathered))
+                raise UserError(_no_units_message(summary))
             if options.subsample:
-                _subsample(target, temporary, gathered, kept, options)
-            _describe(temporary, gathered, options)
+                _write_subsample(target, temporary, summary, kept, options)
+            _write_attributes(temporary, summary, options)
         finally:
             if options.subsample:
                 zarrio.remove(target)
-    return gathered
+    return summary
 
 
-def _gather(sources: Iterator[Session | Ready], path: Path, options: Options, say: Callable[[str], None]) -> Pool:
-    """All units that are taken, into a store."""
-    found, writer = None, None
+def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, options: Options, log: Callable[[str], None]) -> ImportSummary:
+    """Writes the selected units of all sources to a new store."""
+    summary, writer = None, None
     for source in sources:
-        if found is None:
-            found = _start(source, options)
-            writer = recordings.Writer(
-                zarr.create_group(str(path)),
-                found.kind,
-                found.conditions,
-                found.time,
-                halves=options.halves and isinstance(source, Session),
-                what=options.align if isinstance(source, Session) else "",
-            )
+        spikes = isinstance(source, Session)
+        if summary is None:
+            summary = _new_summary(source, options)
+            root, event = zarr.create_group(str(path)), options.align if spikes else ""
+            writer = Writer(root, summary.kind, summary.conditions, summary.time, halves=options.halves and spikes, event=event)
         assert writer is not None
-        _check_fits(source, found, options)
-        name = _unique(source.name, [each["name"] for each in found.sessions])
+        _check_compatible(source, summary)
+        if isinstance(source, PrecomputedRates):
+            _check_precomputed(source, summary, options)
+        name = _unique_name(source.name, [entry["name"] for entry in summary.sessions])
         before = writer.n_units
-        for values, half, columns in parts(source, name, found, options):
-            writer.append(values, columns, half)
-        found.sessions[-1]["kept"] = writer.n_units - before
-        say(_line(found.sessions[-1]))
-    if found is None or writer is None:
+        for block in select_units(source, name, summary, options):
+            writer.append(block.values, block.columns, block.half)
+        summary.sessions[-1]["kept"] = writer.n_units - before
+        log(_session_line(summary.sessions[-1]))
+    if summary is None or writer is None:
         raise UserError("import: no sources; expected files or folders of recordings.")
-    writer.finish(bin_ms=found.bin_ms)
-    return found
+    writer.finish(bin_ms=summary.bin_ms)
+    return summary
 
 
-def _start(source: Session | Ready, options: Options) -> Pool:
-    """An empty pool of what the first source is."""
+def _new_summary(source: Session | PrecomputedRates, options: Options) -> ImportSummary:
+    """State of an import before its first source, with the conditions and bins of that source."""
     if isinstance(source, Session):
-        return Pool("rate", tuple(options.conditions or {"all": ""}), psth.bins(options), options.bin)
+        return ImportSummary("rate", tuple(options.conditions or {"all": ""}), psth.bin_centres(options), options.bin)
     conditions, n_bins, _ = source.values.shape
     names = source.conditions or tuple(str(c) for c in range(conditions))
     bin_ms = source.bin_ms or options.bin
-    whole = abs(n_bins * bin_ms / 1000 - (options.window[1] - options.window[0])) < 1e-9
-    time = (options.window[0] if whole else 0.0) + bin_ms / 1000 * (np.arange(n_bins) + 0.5)
-    return Pool(source.kind, names, time, bin_ms)
+    fills_window = abs(n_bins * bin_ms / 1000 - (options.window[1] - options.window[0])) < 1e-9
+    time = (options.window[0] if fills_window else 0.0) + bin_ms / 1000 * (np.arange(n_bins) + 0.5)
+    return ImportSummary(source.kind, names, time, bin_ms)
 
 
-def _check_fits(source: Session | Ready, found: Pool, options: Options) -> None:
-    """Raises UserError where a source cannot go with those before it, or lacks what an option asks for."""
-    ready = isinstance(source, Ready)
-    if found.sessions and found.sessions[0]["ready"] != ready:
-        raise UserError(f"{source.path}: holds {'ready-made rates' if ready else 'spikes'}, others do not; expected imported apart.")
-    if isinstance(source, Session):
-        return
-    for name in SPIKES:
+def _check_compatible(source: Session | PrecomputedRates, summary: ImportSummary) -> None:
+    """Raises UserError if spikes and precomputed rates would be mixed in one recording."""
+    precomputed = isinstance(source, PrecomputedRates)
+    if summary.sessions and summary.sessions[0]["ready"] != precomputed:
+        own, others = ("precomputed rates", "spikes") if precomputed else ("spikes", "precomputed rates")
+        raise UserError(f"{source.path}: contains {own}, other sources {others}; expected two imports, one for each.")
+
+
+def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options: Options) -> None:
+    """Raises UserError if precomputed rates do not fit the sources before them, or if an option needs spikes."""
+    for name in SPIKE_SETTINGS:
         if getattr(options, name) != getattr(DEFAULTS, name):
-            raise UserError(f"{name}={getattr(options, name)}: is for spikes; {source.path} holds rates that are ready.")
+            raise UserError(f"{name}={getattr(options, name)}: applies to spikes only; {source.path} contains precomputed rates.")
     if source.bin_ms and options.bin not in (DEFAULTS.bin, source.bin_ms):
-        raise UserError(f"bin={options.bin:g}: {source.path} says that its bins are {source.bin_ms:g} ms; expected left out.")
-    if len(set(found.conditions)) < len(found.conditions):
-        raise UserError(f"{source.path}: its conditions are {', '.join(found.conditions)}; their names should differ.")
-    shape = (len(found.conditions), len(found.time))
-    if source.values.ndim != 3 or source.values.shape[:2] != shape or source.kind != found.kind:
+        raise UserError(f"bin={options.bin:g}: expected no value, as {source.path} has bins of {source.bin_ms:g} ms.")
+    if len(set(summary.conditions)) < len(summary.conditions):
+        raise UserError(f"{source.path}: has conditions {', '.join(summary.conditions)}; expected different names.")
+    shape = (len(summary.conditions), len(summary.time))
+    if source.values.ndim != 3 or source.values.shape[:2] != shape or source.kind != summary.kind:
         raise UserError(
-            f"{source.path}: {source.kind} has shape {list(source.values.shape)} [condition, time, unit]; should be"
-            f" {found.kind} of {shape[0]} conditions and {shape[1]} bins, as before."
+            f"{source.path}: {source.kind} has shape {list(source.values.shape)} [condition, time, unit]; expected"
+            f" {summary.kind} of {shape[0]} conditions and {shape[1]} bins, as in the files before."
         )
-    for what, mine, theirs in (
-        ("bins in ms", source.bin_ms or options.bin, found.bin_ms),
-        ("conditions", source.conditions or found.conditions, found.conditions),
+    for what, own, expected in (
+        ("bins in ms", source.bin_ms or options.bin, summary.bin_ms),
+        ("conditions", source.conditions or summary.conditions, summary.conditions),
     ):
-        if mine != theirs:
-            raise UserError(f"{source.path}: its {what} are {mine}; expected {theirs}, as in the files before.")
-    if found.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
-        raise UserError(f"{source.path}: holds currents; min_rate and max_rate are for rates.")
+        if own != expected:
+            raise UserError(f"{source.path}: its {what} are {own}; expected {expected}, as in the files before.")
+    if summary.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
+        raise UserError(f"{source.path}: contains currents; min_rate and max_rate apply to rates only.")
 
 
-def _unique(name: str, others: Sequence[str]) -> str:
-    """`name`, or with a number where a session before has it."""
-    number, found = 1, name
-    while found in others:
+def _unique_name(name: str, others: Sequence[str]) -> str:
+    """Name of a session, followed by a number if an earlier session has it."""
+    number, unique = 1, name
+    while unique in others:
         number += 1
-        found = f"{name}-{number}"
-    return found
+        unique = f"{name}-{number}"
+    return unique
 
 
-def _nothing(found: Pool) -> str:
-    """Why nothing is left."""
-    if found.empty and not found.sessions[0]["ready"]:
-        return next(iter(found.empty.values()))
-    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in found.dropped.most_common())
-    return f"import: none of {found.n_units:,} units is left: {reasons or 'there are none'}."
+def _no_units_message(summary: ImportSummary) -> str:
+    """Message for an import that keeps no unit: a condition without trials, or the reasons with their numbers of units."""
+    if summary.empty_conditions and not summary.sessions[0]["ready"]:
+        return next(iter(summary.empty_conditions.values()))
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in summary.dropped.most_common())
+    return f"import: none of {summary.n_units:,} units is left: {reasons or 'the sources have no units'}."
 
 
-def _line(entry: dict[str, Any]) -> str:
-    """What became of a session."""
+def _session_line(entry: dict[str, Any]) -> str:
+    """Line for the user about one source: units kept, trials of each condition, notes."""
     used = ", ".join(f"{name} {count}" for name, count in entry.get("used", {}).items())
     trials = f"; of {entry['trials']:,} trials {used}" if used else ""
     without = f" ({entry['without']} without the event)" if entry.get("without") else ""
@@ -155,43 +147,42 @@ def _line(entry: dict[str, Any]) -> str:
     return f"{entry['name']}: {entry['kept']:,} of {entry['units']:,} units{trials}{without}{notes}"
 
 
-def _subsample(source: Path, path: Path, found: Pool, kept: int, options: Options) -> None:
-    """Copies units drawn at random from all that were kept, in their order, chunk by chunk."""
+def _write_subsample(source: Path, path: Path, summary: ImportSummary, kept: int, options: Options) -> None:
+    """Copies a random subset of the units of one store to another, in the same order, chunk by chunk."""
     assert options.subsample is not None
     if options.subsample > kept:
         raise UserError(f"subsample={options.subsample}: expected at most {kept:,}, the units that are left.")
     drawn = np.sort(np.random.default_rng(options.seed).choice(kept, options.subsample, replace=False))
-    whole = zarr.open_group(str(source), mode="r")
-    halves = "rate_half" in whole
-    align = str(whole["time"].attrs["long_name"]).removeprefix("time from ")
-    columns = {name: whole[f"unit/{name}"][...] for name in whole["unit"]}
-    writer = recordings.Writer(zarr.create_group(str(path)), found.kind, found.conditions, found.time, halves, align)
-    for part in zarrio.chunks(whole[found.kind], along=2):
-        mine = drawn[(drawn >= part.start) & (drawn < part.stop)]
-        if len(mine):
-            half = whole["rate_half"][..., part][..., mine - part.start] if halves else None
-            writer.append(whole[found.kind][..., part][..., mine - part.start], {n: c[mine] for n, c in columns.items()}, half)
-    writer.finish(bin_ms=found.bin_ms)
-    ends = np.cumsum([each["kept"] for each in found.sessions])
-    for entry, count in zip(found.sessions, np.diff(np.searchsorted(drawn, ends), prepend=0), strict=True):
+    full = zarr.open_group(str(source), mode="r")
+    halves = "rate_half" in full
+    event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
+    columns = {name: full[f"unit/{name}"][...] for name in full["unit"]}
+    writer = Writer(zarr.create_group(str(path)), summary.kind, summary.conditions, summary.time, halves, event)
+    for chunk in zarrio.chunks(full[summary.kind], along=2):
+        units = drawn[(drawn >= chunk.start) & (drawn < chunk.stop)]
+        if len(units):
+            half = full["rate_half"][..., chunk][..., units - chunk.start] if halves else None
+            writer.append(full[summary.kind][..., chunk][..., units - chunk.start], {n: c[units] for n, c in columns.items()}, half)
+    writer.finish(bin_ms=summary.bin_ms)
+    ends = np.cumsum([entry["kept"] for entry in summary.sessions])
+    for entry, count in zip(summary.sessions, np.diff(np.searchsorted(drawn, ends), prepend=0), strict=True):
         entry["kept"] = int(count)
     if kept > options.subsample:
-        found.dropped[f"subsample: not among the {options.subsample:,} drawn"] += kept - options.subsample
+        summary.dropped[f"subsample: not among the {options.subsample:,} drawn"] += kept - options.subsample
 
 
-def _describe(path: Path, found: Pool, options: Options) -> None:
-    """The attributes that say how the recording came about."""
-    from importlib import metadata
-
+def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> None:
+    """Writes the attributes of the recording: source, settings, sessions, units left out, versions."""
     group = zarr.open_group(str(path), mode="r+")
-    names = [each["name"] for each in found.sessions]
-    told = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    names = [entry["name"] for entry in summary.sessions]
+    first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    precomputed = summary.sessions[0]["ready"]
     group.attrs.update(
         {
-            "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {told}",
-            "import": {name: value for name, value in to_dict(options).items() if name not in SPIKES or not found.sessions[0]["ready"]},
-            "sessions": found.sessions,
-            "dropped": dict(found.dropped.most_common()),
+            "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
+            "import": {name: value for name, value in to_dict(options).items() if not (precomputed and name in SPIKE_SETTINGS)},
+            "sessions": summary.sessions,
+            "dropped": dict(summary.dropped.most_common()),
             "versions": {name: metadata.version(name) for name in ("rlsnet", "numpy", "zarr", "h5py")},
         }
     )

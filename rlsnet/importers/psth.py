@@ -1,8 +1,8 @@
-"""Spikes of a session, around an event of its trials, averaged over trials: peri-event time histograms of all its units.
+"""Trial averages (PSTHs) of the spike trains of a session around an event.
 
-A bin takes its start and not its end. A trial counts for a unit if its whole window lies in an interval in which the unit was
-observed. Smoothing looks beyond the window, as far as the unit was observed there: with n trials, of which e[b] observed bin b,
-and s[b] spikes in them, the rate is (k * s)[b] / (k * e)[b] / bin for a kernel k, so that no edge bends it.
+A bin includes its start and excludes its end. A trial counts for a unit if its whole window lies in one observation interval
+of the unit. Smoothing uses spikes beyond the window, as far as the unit was observed there: for spike counts s[b] and numbers of
+observed trials e[b] in bin b, and a kernel k, the rate is (k * s)[b] / (k * e)[b] / bin. This has no bias at the edges.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ import numpy as np
 from scipy.ndimage import convolve1d
 
 from rlsnet.config import UserError
-from rlsnet.importers import filters
 from rlsnet.importers.options import Options
 from rlsnet.importers.session import Session
 
-ON_EDGE = 1e-6  # of a bin: a spike this little before an edge is on it, but for the rounding of its time
-TOGETHER = 1e-3  # s that trials may overlap by
-BLOCK = 200_000  # spikes at a time, about what stays in a cache
+EDGE_TOLERANCE = 1e-6  # of a bin; a spike this close before an edge counts as on the edge, since its time was rounded
+SPIKES_PER_BLOCK = 200_000  # spikes counted at a time, about what a processor cache holds
 
 
 @dataclasses.dataclass(frozen=True)
-class Psth:
-    """What `average` makes of a session.
+class TrialAverage:
+    """Trial-averaged rates of the units of a session.
 
-    rate: [C, M, U] Hz, smoothed; NaN where no trial of a condition counts for a unit.
-    half: [2, C, M, U] Hz of a unit's odd-numbered (1st, 3rd, ...) and even-numbered trials, or None.
-    n_trials: [U, C] trials that count.
+    rate: [C, M, U] Hz, smoothed; NaN for a unit without trials in a condition.
+    half: [2, C, M, U] Hz from the odd-numbered (1st, 3rd, ...) and the even-numbered trials of each unit, or None.
+    n_trials: [U, C] number of trials that count.
     """
 
     rate: np.ndarray
@@ -36,29 +34,34 @@ class Psth:
     n_trials: np.ndarray
 
 
-def bins(options: Options) -> np.ndarray:
-    """[M] s, the centres of the bins; raises UserError where they do not divide the window."""
+def bin_centres(options: Options) -> np.ndarray:
+    """Centres of the bins of a window, [M] s.
+
+    Raises:
+      UserError: the bins do not divide the window, or the kernel is wider than the window.
+    """
     start, end = options.window
     count = (end - start) * 1000 / options.bin
     if end <= start:
         raise UserError(f"window=[{start:g}, {end:g}]: expected a start and a later end, in s.")
     if abs(count - round(count)) > 1e-6:
-        most = round(count) or 1
+        nearest = round(count) or 1
         raise UserError(
-            f"bin={options.bin:g}: should divide the window of {(end - start) * 1000:g} ms, as {(end - start) * 1000 / most:g} ms does;"
-            f" it makes {count:.3f} bins."
+            f"bin={options.bin:g}: makes {count:.3f} bins; expected a length that divides the window of {(end - start) * 1000:g} ms,"
+            f" such as {(end - start) * 1000 / nearest:g} ms."
         )
     if options.kernel != "none" and options.sigma > (end - start) * 1000:
         raise UserError(f"sigma={options.sigma:g} ms: expected at most the window of {(end - start) * 1000:g} ms.")
     return start + options.bin / 1000 * (np.arange(round(count)) + 0.5)
 
 
-def kernel(options: Options) -> np.ndarray:
-    """[2 P + 1] weights by bin, of sum 1, the middle one at lag 0: gaussian and causal_exp sampled at bins, boxcar by its share of each.
+def smoothing_kernel(options: Options) -> np.ndarray:
+    """Weights of the smoothing kernel, [2 P + 1] bins with sum 1; the weight in the middle has lag 0.
 
-    Time runs as in convolution: weight P + d carries what happens d bins before.
+    Gaussian and causal exponential kernels are sampled at the bins; a boxcar weights each bin by the share of it that it covers.
+    As in a convolution, weight P + d applies to the bin d bins earlier.
     """
-    width = options.sigma / options.bin  # in bins
+    width = options.sigma / options.bin  # bins
     if options.kernel == "none":
         return np.ones(1)
     reach = int({"gaussian": 4 * width + 0.5, "boxcar": width + 0.5, "causal_exp": 8 * width + 0.5}[options.kernel])
@@ -72,79 +75,42 @@ def kernel(options: Options) -> np.ndarray:
     return weight / weight.sum()
 
 
-def aligned(session: Session, align: str) -> np.ndarray:
-    """[trials] s, when the event that time is counted from happens in each trial; NaN where it does not.
-
-    A column of the trials has it, or a series of events whose first time in [start, stop) of a trial is that trial's. Raises
-    UserError where there is neither, and where trials overlap, so that an event may be in two.
-    """
-    where = str(session.path)
-    if align in session.trials:
-        return filters.numbers(session.trials[align])
-    filters.known(align, [*session.trials, *session.events], f"align={align}", where)
-    if "start_time" not in session.trials:
-        raise UserError(f"align={align}: the trials of {where} have no start_time, so no event is known to be in one; align to a column.")
-    start = filters.numbers(session.trials["start_time"])
-    order = np.argsort(start, kind="stable")
-    order = order[np.isfinite(start[order])]
-    following = np.append(start[order][1:], np.inf)
-    stop = filters.numbers(session.trials["stop_time"])[order] if "stop_time" in session.trials else following
-    stop = np.where(np.isfinite(stop), stop, following)
-    if (late := np.flatnonzero(stop[:-1] > following[:-1] + TOGETHER)).size:
-        a, b = (int(order[i]) + 1 for i in (late[0], late[0] + 1))
-        raise UserError(
-            f"align={align}: trials {a} and {b} of {where} overlap (one lasts until {stop[late[0]]:g} s, the other begins at"
-            f" {start[b - 1]:g} s), so an event in both belongs to neither; expected trials apart, or a column of them to align to."
-        )
-    events = np.sort(filters.numbers(session.events[align]))
-    first = np.searchsorted(events, start[order])
-    found = np.append(events, np.inf)[first]
-    times = np.full(len(start), np.nan)
-    times[order] = np.where(found < np.minimum(stop, following), found, np.nan)
-    return times
-
-
-def overlapping(session: Session) -> int:
-    """How many trials begin before another has ended."""
-    if not {"start_time", "stop_time"} <= session.trials.keys():
-        return 0
-    start, stop = (filters.numbers(session.trials[name]) for name in ("start_time", "stop_time"))
-    order = np.argsort(start)
-    return int((stop[order][:-1] > start[order][1:] + TOGETHER).sum())
-
-
-def _merged(intervals: np.ndarray) -> np.ndarray:
-    """[K, 2] intervals in order, those that touch or overlap made one."""
+def _merge_intervals(intervals: np.ndarray) -> np.ndarray:
+    """Intervals [K, 2] in ascending order, with touching and overlapping intervals merged."""
     intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
     end = np.maximum.accumulate(intervals[:, 1])
     first = np.append(True, intervals[1:, 0] > end[:-1])
     return np.column_stack([intervals[first, 0], end[np.append(first[1:], True)]])
 
 
-def _patterns(session: Session, units: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """([U] pattern of each unit, intervals [K, 2] of each pattern): units of a probe are mostly observed together."""
+def _observation_patterns(session: Session, units: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Groups of units with equal observation intervals, as units of one probe mostly have.
+
+    Returns:
+      ([U] number of the pattern of each unit, intervals [K, 2] s of each pattern).
+    """
     if session.observed is None:
         return np.zeros(len(units), np.int64), [np.array([[-np.inf, np.inf]])]
     intervals, index = session.observed
-    seen: dict[bytes, int] = {}
+    numbers: dict[bytes, int] = {}
     patterns: list[np.ndarray] = []
-    kinds = np.zeros(len(units), np.int64)
+    pattern_of_unit = np.zeros(len(units), np.int64)
     for row, u in enumerate(units):
-        mine = np.ascontiguousarray(intervals[index[u] : index[u + 1]])
-        number = kinds[row] = seen.setdefault(mine.tobytes(), len(seen))
+        own = np.ascontiguousarray(intervals[index[u] : index[u + 1]])
+        number = pattern_of_unit[row] = numbers.setdefault(own.tobytes(), len(numbers))
         if number == len(patterns):
-            patterns.append(_merged(mine) if len(mine) else mine.reshape(0, 2))
-    return kinds, patterns
+            patterns.append(_merge_intervals(own) if len(own) else own.reshape(0, 2))
+    return pattern_of_unit, patterns
 
 
 @dataclasses.dataclass(frozen=True)
-class _Trials:
-    """The trials of one condition, as each pattern G of observation has them; bins B are those of the window and P on each side.
+class _TrialWindows:
+    """Trials T of one condition for each observation pattern G; the bins B are those of the window and P more on each side.
 
-    at: [T] s, where bin 0 begins.
-    half: [G, T] 0 for trials with odd numbers among those that count, 1 for even, -1 for those that do not count.
+    at: [T] s, start of bin 0.
+    half: [G, T] 0 for odd-numbered and 1 for even-numbered trials among those that count, -1 for trials that do not count.
     low, high: [G, T] the bins low to high - 1 were observed.
-    exposure: [G, 2, B] trials of each half that observed a bin.
+    exposure: [G, 2, B] number of trials of each half in which a bin was observed.
     """
 
     at: np.ndarray
@@ -154,99 +120,117 @@ class _Trials:
     exposure: np.ndarray
 
 
-def _trials(times: np.ndarray, patterns: list[np.ndarray], options: Options, pad: int, n_bins: int) -> _Trials:
-    """`times` [T] s of the event, without NaN, in the order of the trials."""
+def _trial_windows(times: np.ndarray, patterns: list[np.ndarray], options: Options, pad: int, n_bins: int) -> _TrialWindows:
+    """Windows of the trials of one condition.
+
+    Args:
+      times: [T] s, finite times of the event, in the order of the trials.
+      patterns: observation intervals [K, 2] s of each pattern.
+      options: window and bin.
+      pad: bins P on each side of the window.
+      n_bins: bins M of the window.
+    """
     width, total = options.bin / 1000, n_bins + 2 * pad
     at = times + options.window[0] - pad * width
     half = np.full((len(patterns), len(times)), -1, np.int64)
     low, high = np.zeros(half.shape, np.int64), np.full(half.shape, total, np.int64)
     exposure = np.zeros((len(patterns), 2, total))
-    slack = ON_EDGE * width
+    slack = EDGE_TOLERANCE * width
     for g, intervals in enumerate(patterns):
         if not len(intervals):
             continue
-        mine = np.searchsorted(intervals[:, 0], times + options.window[0] + slack, side="right") - 1
-        begin, end = intervals[np.maximum(mine, 0)].T
-        counts = (mine >= 0) & (times + options.window[1] <= end + slack)
+        interval = np.searchsorted(intervals[:, 0], times + options.window[0] + slack, side="right") - 1
+        begin, end = intervals[np.maximum(interval, 0)].T
+        counts = (interval >= 0) & (times + options.window[1] <= end + slack)
         half[g, counts] = np.arange(counts.sum()) % 2
         with np.errstate(invalid="ignore"):
-            low[g] = np.clip(np.ceil((begin - at) / width - ON_EDGE), 0, total)
-            high[g] = np.clip(np.floor((end - at) / width + ON_EDGE), 0, total)
+            low[g] = np.clip(np.ceil((begin - at) / width - EDGE_TOLERANCE), 0, total)
+            high[g] = np.clip(np.floor((end - at) / width + EDGE_TOLERANCE), 0, total)
         for h in (0, 1):
             steps = np.zeros(total + 1)
             np.add.at(steps, low[g, half[g] == h], 1)
             np.add.at(steps, high[g, half[g] == h], -1)
             exposure[g, h] = np.cumsum(steps)[:-1]
-    return _Trials(at, half, low, high, exposure)
+    return _TrialWindows(at, half, low, high, exposure)
 
 
-def _counts(session: Session, chosen: np.ndarray, kinds: np.ndarray, trials: _Trials, width: float) -> np.ndarray:
-    """[2, U, B] spikes of the chosen units in each bin, of the trials of each half."""
-    n_units, total = len(kinds), trials.exposure.shape[2]
-    edges = np.concatenate([trials.at - ON_EDGE * width, trials.at + (total - ON_EDGE) * width])
+def _count_spikes(session: Session, units: np.ndarray, pattern_of_unit: np.ndarray, trials: _TrialWindows, width: float) -> np.ndarray:
+    """Spike counts [2, U, B] of units in the observed bins, for the trials of each half.
+
+    Args:
+      session: the session.
+      units: [U] numbers of the units.
+      pattern_of_unit: [U] observation pattern of each unit.
+      trials: windows of the trials.
+      width: length of a bin, s.
+    """
+    n_units, total = len(pattern_of_unit), trials.exposure.shape[2]
+    edges = np.concatenate([trials.at - EDGE_TOLERANCE * width, trials.at + (total - EDGE_TOLERANCE) * width])
     within = np.empty((n_units, len(edges)), np.int64)
-    for number, u in enumerate(chosen):
-        begin = session.index[u]
-        within[number] = begin + np.searchsorted(session.times[begin : session.index[u + 1]], edges)
-    first, after = np.split(within, 2, axis=1)  # [U, T] the spikes of a unit around each trial
-    length = np.where(trials.half[kinds] >= 0, after - first, 0)
-    done = np.cumsum(length.sum(axis=1))
+    for number, u in enumerate(units):
+        begin = session.spike_index[u]
+        within[number] = begin + np.searchsorted(session.spike_times[begin : session.spike_index[u + 1]], edges)
+    first, after = np.split(within, 2, axis=1)  # [U, T] first spike of each unit in each trial, and first spike after it
+    length = np.where(trials.half[pattern_of_unit] >= 0, after - first, 0)
+    n_until = np.cumsum(length.sum(axis=1))
     out = np.zeros((2, n_units, total))
-    a = 0
-    while a < n_units:
-        b = max(a + 1, int(np.searchsorted(done, (done[a - 1] if a else 0) + BLOCK, side="right")))
-        unit, trial = np.nonzero(length[a:b])  # a row for each unit and trial with spikes
-        many, kind = length[a:b][unit, trial], kinds[a:b][unit]
-        row = np.repeat(np.arange(len(unit)), many)
-        spike = np.arange(len(row)) + (first[a:b][unit, trial] - np.cumsum(many) + many)[row]
-        bin_of = np.floor((session.times[spike] - trials.at[trial][row]) / width + ON_EDGE).astype(np.int64)
-        seen = (bin_of >= trials.low[kind, trial][row]) & (bin_of < trials.high[kind, trial][row])
-        cell = ((trials.half[kind, trial] * (b - a) + unit) * total)[row] + bin_of
-        out[:, a:b] = np.bincount(cell[seen], minlength=2 * (b - a) * total).reshape(2, b - a, total)
-        a = b
+    start = 0
+    while start < n_units:
+        stop = max(start + 1, int(np.searchsorted(n_until, (n_until[start - 1] if start else 0) + SPIKES_PER_BLOCK, side="right")))
+        unit, trial = np.nonzero(length[start:stop])  # one row for each unit and trial with spikes
+        n_spikes, pattern = length[start:stop][unit, trial], pattern_of_unit[start:stop][unit]
+        row = np.repeat(np.arange(len(unit)), n_spikes)
+        spike = np.arange(len(row)) + (first[start:stop][unit, trial] - np.cumsum(n_spikes) + n_spikes)[row]
+        bins = np.floor((session.spike_times[spike] - trials.at[trial][row]) / width + EDGE_TOLERANCE).astype(np.int64)
+        inside = (bins >= trials.low[pattern, trial][row]) & (bins < trials.high[pattern, trial][row])
+        cell = ((trials.half[pattern, trial] * (stop - start) + unit) * total)[row] + bins
+        out[:, start:stop] = np.bincount(cell[inside], minlength=2 * (stop - start) * total).reshape(2, stop - start, total)
+        start = stop
     return out
 
 
 def _smooth(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """[..., M] of [..., B]: convolved with a kernel of 2 P + 1 weights, the P bins on each side left out."""
+    """Values [..., B] convolved with a kernel of 2 P + 1 weights, without the P bins on each side: [..., M]."""
     pad = len(weight) // 2
     return convolve1d(values, weight, axis=-1, mode="constant")[..., pad : values.shape[-1] - pad]
 
 
-def average(session: Session, units: np.ndarray, chosen: list[np.ndarray], times: np.ndarray, options: Options) -> Psth:
-    """The rates of units of a session around an event.
+def average_trials(
+    session: Session, units: np.ndarray, trials_of_conditions: list[np.ndarray], times: np.ndarray, options: Options
+) -> TrialAverage:
+    """Trial-averaged rates of units of a session around an event.
 
     Args:
-      session: spikes, and when units were observed.
-      units: [U] numbers of those wanted.
-      chosen: for each condition, [trials] bool, its trials; those whose time is NaN are left out.
-      times: [trials] s, of the event.
+      session: spike trains and observation intervals.
+      units: [U] numbers of the units.
+      trials_of_conditions: for each condition, [trials] bool mask of its trials; trials with time NaN are left out.
+      times: [trials] s, time of the event in each trial.
       options: window, bin, kernel, sigma, halves.
 
     Raises:
-      UserError: where bins do not divide the window.
+      UserError: the bins do not divide the window.
     """
-    weight = kernel(options)
-    pad, n_bins, width = len(weight) // 2, len(bins(options)), options.bin / 1000
-    kinds, patterns = _patterns(session, units)
+    weight = smoothing_kernel(options)
+    pad, n_bins, width = len(weight) // 2, len(bin_centres(options)), options.bin / 1000
+    pattern_of_unit, patterns = _observation_patterns(session, units)
     n_units = len(units)
-    rate = np.empty((len(chosen), n_bins, n_units), np.float32)
+    rate = np.empty((len(trials_of_conditions), n_bins, n_units), np.float32)
     half = np.empty((2, *rate.shape), np.float32) if options.halves else None
-    n_trials = np.zeros((n_units, len(chosen)), np.int32)
-    for c, mine in enumerate(chosen):
-        trials = _trials(times[mine & np.isfinite(times)], patterns, options, pad, n_bins)
-        spikes = _smooth(_counts(session, units, kinds, trials, width), weight) / width
-        exposure = _smooth(trials.exposure, weight)[kinds].transpose(1, 0, 2)
-        n_trials[:, c] = (trials.half >= 0).sum(axis=1)[kinds]
+    n_trials = np.zeros((n_units, len(trials_of_conditions)), np.int32)
+    for c, mask in enumerate(trials_of_conditions):
+        trials = _trial_windows(times[mask & np.isfinite(times)], patterns, options, pad, n_bins)
+        spikes = _smooth(_count_spikes(session, units, pattern_of_unit, trials, width), weight) / width
+        exposure = _smooth(trials.exposure, weight)[pattern_of_unit].transpose(1, 0, 2)
+        n_trials[:, c] = (trials.half >= 0).sum(axis=1)[pattern_of_unit]
         with np.errstate(divide="ignore", invalid="ignore"):
             rate[c] = (spikes.sum(axis=0) / exposure.sum(axis=0)).T
             if half is not None:
                 half[:, c] = (spikes / exposure).transpose(0, 2, 1)
-    return Psth(rate, half, n_trials)
+    return TrialAverage(rate, half, n_trials)
 
 
 def reliability(half: np.ndarray) -> np.ndarray:
-    """[U, C] Pearson correlation over time of the halves [2, C, M, U]; NaN where one of them is constant or not known."""
+    """Pearson correlation over time, [U, C], of the halves [2, C, M, U]; NaN where one half is constant or unknown."""
     a, b = half.astype(np.float64) - half.mean(axis=2, keepdims=True, dtype=np.float64)
     spread = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What a reader of a format hands on: a session of spikes and trials, or rates that are ready."""
+"""Contents of one source of an import: a recording session of spikes and trials, or rates averaged before."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Table = Mapping[str, np.ndarray]  # columns of one length: numbers, or texts as 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """One recording session, spikes sorted into units.
+    """One recording session with the spike trains of its units.
 
-    name: as its file calls it; units of many sessions are told apart by it.
-    path: where it was read.
-    times: [spikes] float64 s, unit by unit, ascending within each.
-    index: [U+1] int64, unit u has times[index[u]:index[u + 1]].
-    units: columns [U]; `id` always, `region` and `probe` where known, and whatever else the file says of its units.
-    trials: columns [trials]; `start_time` and `stop_time` in s where known, and whatever else the file says of its trials.
-    events: series of times in s, of the whole session, by name; ascending.
-    observed: ([K, 2] s, [U+1] index) intervals in which each unit was recorded; None: always.
-    notes: what the reader left out or assumed, in words.
+    name: name of the session in its file; it distinguishes units of different sessions.
+    path: file or folder that was read.
+    spike_times: [spikes] float64 s, one unit after the other, ascending within each unit.
+    spike_index: [U+1] int64; unit u has spike_times[spike_index[u]:spike_index[u + 1]].
+    units: columns [U]: always `id`; `region` and `probe` if known; any other column of the file.
+    trials: columns [trials]: `start_time` and `stop_time` in s if known; any other column of the file.
+    events: series of times in s over the whole session, by name; ascending.
+    observed: ([K, 2] s, [U+1] index) observation intervals of each unit; None: the whole session.
+    notes: what the reader left out or assumed, as short texts for the user.
     """
 
     name: str
     path: Path
-    times: np.ndarray
-    index: np.ndarray
+    spike_times: np.ndarray
+    spike_index: np.ndarray
     units: Table
     trials: Table
     events: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -40,17 +40,17 @@ class Session:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
-    """Rates or currents that somebody has averaged already.
+class PrecomputedRates:
+    """Rates or currents that were averaged over trials before the import.
 
-    name: of the file or array.
-    path: where it was read.
-    values: [C, M, U] Hz, or threshold units; NaN is not known. May be lazy: anything that slices like an array.
+    name: name of the file or array.
+    path: file that was read.
+    values: [C, M, U] Hz, or threshold units; NaN: unknown. May be lazy: any object that can be sliced like an array.
     kind: rate or current.
-    bin_ms: length of a bin, or None where the file does not say.
+    bin_ms: length of a bin in ms, or None if the file does not contain it.
     conditions: [C] names, or None.
-    units: columns [U], perhaps none.
-    notes: what the reader left out or assumed, in words.
+    units: columns [U], possibly none.
+    notes: what the reader left out or assumed, as short texts for the user.
     """
 
     name: str
@@ -63,23 +63,29 @@ class Ready:
     notes: tuple[str, ...] = ()
 
 
-def ordered(session: Session) -> Session:
-    """The session with the spikes of each unit ascending and finite; what that took is among its notes."""
-    times, index = np.asarray(session.times, np.float64), np.asarray(session.index, np.int64)
+def with_sorted_spikes(session: Session) -> Session:
+    """A session with the spikes of each unit finite and ascending; its notes say what was changed.
+
+    Raises:
+      UserError: `spike_index` does not divide the spikes among the units.
+    """
+    times, index = np.asarray(session.spike_times, np.float64), np.asarray(session.spike_index, np.int64)
     if not len(index) or index[0] != 0 or (np.diff(index) < 0).any() or index[-1] != len(times):
-        raise UserError(f"{session.path}: its units should hold all {len(times):,} spikes, one unit after another; the file is damaged.")
+        raise UserError(
+            f"{session.path}: expected units that contain all {len(times):,} spikes, one unit after another; the file is damaged."
+        )
     notes = list(session.notes)
-    if lost := int((~np.isfinite(times)).sum()):
+    if n_removed := int((~np.isfinite(times)).sum()):
         index = np.concatenate([[0], np.cumsum(np.isfinite(times))])[index]
         times = times[np.isfinite(times)]
-        notes.append(f"spikes without a time, left out: {lost:,}")
-    back = np.diff(times) < 0
-    inner = index[(index > 0) & (index < len(times))]
-    back[inner - 1] = False  # from one unit to the next
-    if back.any():
-        units = np.unique(np.searchsorted(index, np.flatnonzero(back), side="right") - 1)
+        notes.append(f"spikes without a time, left out: {n_removed:,}")
+    descending = np.diff(times) < 0
+    first_spikes = index[(index > 0) & (index < len(times))]
+    descending[first_spikes - 1] = False  # from one unit to the next
+    if descending.any():
+        units = np.unique(np.searchsorted(index, np.flatnonzero(descending), side="right") - 1)
         times = times.copy()
         for u in units:
             times[index[u] : index[u + 1]].sort()
-        notes.append(f"units whose spikes were put in order: {len(units):,}")
-    return dataclasses.replace(session, times=times, index=index, notes=tuple(notes))
+        notes.append(f"units with spikes out of order, now sorted: {len(units):,}")
+    return dataclasses.replace(session, spike_times=times, spike_index=index, notes=tuple(notes))
