@@ -19,6 +19,7 @@
 #     DEVICE   gpu, or cpu for the rehearsal
 #     PYTHON   the interpreter (python3)
 #     LIMIT    seconds for all parts together (500; 240 on a CPU)
+#     PATIENCE a whole number that multiplies all limits, for a busy machine (1)
 #     CASES    cases of scripts/bench.py to time (mouse_decision sinusoid million_128; tiny on a CPU)
 #
 # Each part has a limit of its own; a part for which less than ten seconds are left is left out. Results, written after each part:
@@ -35,6 +36,7 @@ set -u
 DEVICE=${DEVICE:-gpu}
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-outputs/gpu_check}
+PATIENCE=${PATIENCE:-1}
 case $DEVICE in
   gpu) LIMIT=${LIMIT:-500} CASES=${CASES:-mouse_decision sinusoid million_128} ;;
   cpu) LIMIT=${LIMIT:-240} CASES=${CASES:-tiny} ;;
@@ -49,7 +51,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 # part NAME SECONDS COMMAND...: runs a command with a limit, its output to the log, its status and seconds to the report.
 part() {
-  local name=$1 limit=$2 start=$SECONDS left=$((END - SECONDS)) status
+  local name=$1 limit=$(($2 * PATIENCE)) start=$SECONDS left=$((END - SECONDS)) status
   shift 2
   if $LIST; then
     echo "$name $limit"
@@ -118,7 +120,7 @@ profile() {
   part profile 70 "$PYTHON" scripts/profile_iteration.py "${network[@]}" "${short[@]}" --device "$DEVICE" --trace "$WORK/trace"
 }
 
-END=$((SECONDS + LIMIT)) FAILED=0 WORK=
+END=$((SECONDS + LIMIT * PATIENCE)) FAILED=0 WORK=
 if ! $LIST; then
   WORK=$(mktemp -d)
   trap 'rm -rf "$WORK"' EXIT

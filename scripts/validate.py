@@ -1,10 +1,11 @@
-"""Runs the tests that record what they see and writes the figures as a table, docs/validation.md.
+"""Runs the tests that record figures, and writes the figures as a table, docs/validation.md.
 
     python scripts/validate.py                           # all but those that need a GPU
-    python scripts/validate.py --without slow witness    # the quick ones alone
-    python scripts/validate.py --gpu                     # also those
+    python scripts/validate.py --without slow witness    # those that take seconds
+    python scripts/validate.py --gpu                     # with those that need a GPU
 
-What is left out, or lacks another simulator, is in the table as not run here. Exit status 1 if a test failed.
+Tests that are left out, or whose other simulator is not installed, are in the table as "not run here". The exit status is 1 if a test
+failed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def recorded(test: ElementTree.Element) -> list[Row]:
 
 
 def run(without: list[str]) -> list[Row]:
-    """Runs the tests that have figures, but for those marked as in `without`; their rows."""
+    """Runs the tests that record figures, without those that have one of the markers; returns their rows."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         expression = " and not ".join(["validation", *without])
@@ -65,7 +66,7 @@ def run(without: list[str]) -> list[Row]:
 
 
 def left_out(without: list[str]) -> list[Row]:
-    """A row for each test that is not run because of its marker."""
+    """Rows of the tests that are not run because of their markers."""
     rows: dict[str, Row] = {}
     for marker in without:
         done = subprocess.run([*PYTEST, "--collect-only", "-m", f"validation and {marker}"], cwd=ROOT, capture_output=True, text=True)
@@ -75,12 +76,12 @@ def left_out(without: list[str]) -> list[Row]:
 
 
 def order(row: Row) -> list[tuple[int, str]]:
-    """Sorts V2 before V10."""
+    """Sort key of a row: V2 comes before V10."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", row.case)]
 
 
 def document(rows: list[Row]) -> str:
-    """The page: where, when, with what, and the table."""
+    """The page: machine, date and versions, counts, and the table."""
     about = machine()
     for name in ("brian2", "nest-simulator"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -108,7 +109,7 @@ def main() -> None:
     """Runs the tests and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without", nargs="*", choices=("slow", "witness"), default=[], help="markers of tests to leave out")
-    parser.add_argument("--gpu", action="store_true", help="run also the tests that need a GPU")
+    parser.add_argument("--gpu", action="store_true", help="also run the tests that need a GPU")
     options = parser.parse_args()
     without = options.without + ([] if options.gpu else ["gpu"])
     rows = run(without) + left_out(without)
