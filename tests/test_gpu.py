@@ -18,6 +18,7 @@ from rlsnet.progress import Progress
 from rlsnet.store import Run
 
 DEVICE = os.environ.get("RLSNET_TEST_DEVICE", "gpu")
+SHORT = ("trial.stim_on=20", "trial.stim_off=50", "trial.duration=100", "train.iterations=1", "progress=off")
 FORMS = [(), ("plastic.group_size=16", "noise.sigma=0.3")]
 PLATFORMS = ((f"engine.platform={DEVICE}", "engine.kernels=wide"), ("engine.platform=cpu", "engine.kernels=xla"))
 
@@ -46,21 +47,20 @@ def first_spikes(config, duration: float) -> np.ndarray:
 @pytest.mark.parametrize("extra", FORMS)
 def test_the_first_spikes_on_the_gpu_are_those_on_the_cpu(witness, extra):
     """All spikes of the first 50 ms; later one may differ, as rounding can grow from spike to spike."""
-    spikes = [first_spikes(compose("config=tiny", *platform, *extra), 50.0) for platform in PLATFORMS]
+    spikes = [first_spikes(compose("config=tiny", *platform, *SHORT, *extra), 50.0) for platform in PLATFORMS]
     n, wrong = int(np.bitwise_count(spikes[1]).sum()), int(np.bitwise_count(spikes[0] ^ spikes[1]).sum())
     witness("GPU and CPU", f"{name(extra)}: spikes of the first 50 ms, float32", "the same", f"{wrong} of {n} differ")
-    assert n > 500
+    assert n > 200
     np.testing.assert_array_equal(*spikes)
 
 
 @pytest.mark.parametrize("extra", FORMS)
 def test_a_trial_with_learning_on_the_gpu_is_that_on_the_cpu(tmp_path, witness, extra):
     """In float64 rounding is still small after 150 ms: the weights of one short trial with learning differ by no more."""
-    short = ("trial.stim_on=20", "trial.stim_off=50", "trial.duration=100", "train.iterations=1", "progress=off")
     weights = []
     for number, platform in enumerate(PLATFORMS):
         run = Run(tmp_path / str(number))
-        experiment.run_training(compose("config=tiny", "engine.precision=float64", *platform, *short, *extra), run, resumed=False)
+        experiment.run_training(compose("config=tiny", "engine.precision=float64", *platform, *SHORT, *extra), run, resumed=False)
         weights.append(zarr.open_group(str(run.checkpoint("last")), mode="r")["plastic/weight"][...])
     what = f"{name(extra)}: weights after a trial of 150 ms with learning, float64"
     witness("GPU and CPU", what, "equal to 1e-6", f"largest difference {difference(*weights):.1e}")
