@@ -43,9 +43,16 @@ P_BLOCK_BYTES = 64 * 2**20  # of P in full, moved between device and disk at a t
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes a result."""
+    """Versions of the packages that a result depends on; "not installed" for rlsnet run from its source folder."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
     packages = ("rlsnet", "jax", "jaxlib", "numpy", "zarr", "hydra-core")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 @partial(jax.jit, static_argnums=2)

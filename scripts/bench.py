@@ -1,17 +1,18 @@
-"""Seconds an iteration, where they go, and peak memory; beside another program timed in turn, if one is named.
+"""Seconds of an iteration and of its parts, and peak memory; if wanted, beside another program timed in turn.
 
-    python scripts/bench.py                                          # every case
+    python scripts/bench.py                                          # every case but tiny and million
     python scripts/bench.py sinusoid mouse_decision --json benchmarks/cpu.json
-    python scripts/bench.py sinusoid --against peer --peer PROGRAM   # PROGRAM N K_e L/2 iterations packed scenario
-    python scripts/bench.py sinusoid --against numpy                 # the plain program of the tests, on a short trial
+    python scripts/bench.py sinusoid --only iteration                # one part of a result, in less time
+    python scripts/bench.py sinusoid --against peer                  # the C program of scripts/peer, before and after ours
+    python scripts/bench.py sinusoid --against numpy                 # the plain NumPy program of the tests, on a short trial
     python scripts/bench.py --scaling benchmarks/scaling.png         # seconds against N, K and L
-    python scripts/bench.py --table benchmarks/cpu.json              # what was measured, as in the README
+    python scripts/bench.py --table benchmarks/cpu.json              # the results in a file, as the table in docs/performance.md
     python scripts/bench.py --device gpu                             # the same on a GPU
 
-Each case runs in a process of its own. Seconds are medians (least to most); compilation is apart. Of an iteration,
-"simulation" is a trial with frozen weights, "delivery" the part of it that sends spikes to their targets (the same spikes sent
-again, without anything else), "learning" the updates alone (on the filtered spikes of a trial), "correlation" what the
-correlation takes at the end. The floor of learning is its bytes over the bandwidth of a pass over 400 MB in the same process.
+Each case runs in a process of its own. Seconds are medians (least to most), compilation apart. Parts of an iteration:
+"simulation" is a trial with frozen weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are
+sent again, and nothing else is computed); "learning" is the updates alone (from the filtered spikes of a trial); "correlation" is the
+score at the end. The floor of learning is its bytes over the bandwidth of a pass over 400 MB in the same process.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import bench_report
+
+PEER = Path(__file__).parent / "peer" / "run.sh"
 CASES = {
+    "tiny": ["config=tiny"],
     "sinusoid": ["config=sinusoid"],
     "sinusoid_64": ["config=sinusoid", "plastic.group_size=64"],
     "sinusoid_xla": ["config=sinusoid", "engine.kernels=xla"],
@@ -53,8 +58,9 @@ SCALING = {
     "static.out_degree": [64, 128, 256, 512, 1024, 2048],
     "plastic.n_inputs": [16, 32, 64, 128, 256],
 }
-SHORT = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # what NumPy can do in minutes
-PLAIN = {"neuron.tau_m": 10.0, "synapse.tau_exc": 3.0, "synapse.tau_inh": 3.0, "synapse.tau_plas": 150.0, "noise.sigma": 0.0}
+PARTS = ("iteration", "simulation", "delivery", "learning", "correlation")
+SHORT = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # minutes in NumPy
+REFERENCE_VALUES = {"neuron.tau_m": 10.0, "synapse.tau_exc": 3.0, "synapse.tau_inh": 3.0, "synapse.tau_plas": 150.0, "noise.sigma": 0.0}
 
 
 def seconds(run: Callable[[int], Any], times: int) -> list[float]:
@@ -70,7 +76,7 @@ def seconds(run: Callable[[int], Any], times: int) -> list[float]:
 
 
 class Case:
-    """An experiment in this process, ready to be timed."""
+    """An experiment in this process, prepared for timing."""
 
     def __init__(self, overrides: list[str], device: str):
         import jax.numpy as jnp
@@ -81,15 +87,15 @@ class Case:
 
         self.config = compose(*overrides, f"engine.platform={device}")
         self.device = engine.setup(self.config.engine)
-        ready = experiment.prepare(self.config, Progress("off"), learning=True)
-        self.draw, self.targets = (round(value, 2) for value in ready.seconds)
-        self.net, self.target, self.weight = ready.network, jnp.asarray(ready.target), ready.weight
+        prepared = experiment.prepare(self.config, Progress("off"), learning=True)
+        self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
+        self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight
         self.dynamics = simulate.Dynamics.of(self.config)
-        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(ready.weight, self.net.group_size)))
+        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(self.weight, self.net.group_size)))
         self.keys = simulate.Keys.create(self.config.seed, simulate.TRAINING)
 
-    def iterations(self, times: int) -> tuple[list[float], float]:
-        """Seconds of whole iterations, and of their compilation."""
+    def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
+        """An iteration as a function of its number, from 0, and the seconds of its compilation."""
         import jax.numpy as jnp
 
         from rlsnet import train
@@ -104,10 +110,15 @@ class Case:
             )
             return outcome
 
+        return learn, compilation
+
+    def iterations(self, times: int) -> tuple[list[float], float]:
+        """Seconds of each of several iterations, and of their compilation."""
+        learn, compilation = self.compiled_iteration()
         return seconds(learn, times), compilation
 
     def trials(self, times: int) -> list[float]:
-        """Seconds of trials with frozen weights."""
+        """Seconds of each of several trials with frozen weights."""
         import jax.numpy as jnp
 
         from rlsnet import evaluate, train
@@ -117,7 +128,7 @@ class Case:
         return seconds(lambda index: trial(self.net, self.learner.w, self.keys, jnp.int32(index), zero), times)
 
     def delivery(self) -> float:
-        """Seconds a trial of sending spikes, from those of ten learning intervals."""
+        """Seconds of sending the spikes of a trial to their targets, from the spikes of ten learning intervals."""
         import jax
         import jax.numpy as jnp
         from jax import lax
@@ -146,7 +157,7 @@ class Case:
         return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
 
     def learning(self) -> tuple[float, float]:
-        """Seconds an iteration of the updates alone, and the share of inputs that spiked between two of them."""
+        """Seconds of the updates of an iteration, and the share of inputs that spiked between two updates."""
         import jax
         import jax.numpy as jnp
         from jax import lax
@@ -185,7 +196,7 @@ class Case:
         return statistics.median(seconds(learn, 2)), float(jnp.mean(counts[1:] != counts[:-1]))
 
     def correlation(self) -> float:
-        """Seconds of the correlation at an iteration's end."""
+        """Seconds of the correlation at the end of an iteration."""
         import jax
 
         from rlsnet import scores
@@ -196,7 +207,7 @@ class Case:
         return statistics.median(seconds(lambda _: run(currents, self.target[0]), 3))
 
     def floor(self, share: float, bandwidth: float) -> float | None:
-        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None where there is no saying."""
+        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the dense form."""
         from rlsnet import rls
 
         if rls.form(self.config.rls, self.dynamics.kernels, self.net.bias.dtype) == "dense":
@@ -207,9 +218,9 @@ class Case:
         rounds = -(-points // rls.PENDING)
         most = points / rounds
         rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked
-        pending = points * (most / 2 + 1) * row  # vectors that P has yet to take in, read; and one written
-        whole = (2 * rounds + 1) * inputs * row  # P read and written once a round
-        return groups * (rows + pending + whole + points * 2 * row * (size + 1)) / bandwidth  # w and g, read and written
+        pending = points * (most / 2 + 1) * row  # pending rank-one vectors of P, read; and one written
+        matrix = (2 * rounds + 1) * inputs * row  # P read and written once a round
+        return groups * (rows + pending + matrix + points * 2 * row * (size + 1)) / bandwidth  # w and g, read and written
 
 
 def bandwidth() -> float:
@@ -227,53 +238,62 @@ def bandwidth() -> float:
     return 2 * x.nbytes / min(taken)
 
 
-def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
-    """One case, in this process."""
+def peak_bytes(device: str) -> int:
+    """Peak memory of this process: that of the GPU, or the resident memory of the process on a CPU."""
     import resource
 
     import jax
 
-    ready = Case(CASES[case], device)
-    whole, compilation = ready.iterations(iterations)
     stats = jax.local_devices()[0].memory_stats() if device == "gpu" else None
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    frozen = ready.trials(max(2, iterations // 2))
-    learning, share = ready.learning()
-    floor = ready.floor(share, bandwidth())
-    return {
+    return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def measure(case: str, iterations: int, device: str, parts: Collection[str] = PARTS) -> dict[str, Any]:
+    """The result of one case, measured in this process; only the given parts of an iteration are timed."""
+    timed = Case(CASES[case], device)
+    result: dict[str, Any] = {
         "case": case,
-        "n_neurons": ready.net.n_neurons,
-        "static_synapses": ready.net.n_edges,
-        "plastic_inputs": ready.net.n_inputs,
-        "group_size": ready.net.group_size,
-        "device": ready.device,
-        "kernels": ready.dynamics.kernels,
-        "iteration": whole,
-        "simulation": frozen,
-        "delivery": round(ready.delivery(), 4),
-        "learning": round(learning, 4),
-        "learning_floor": None if floor is None else round(floor, 4),
-        "correlation": round(ready.correlation(), 4),
-        "rest": round(statistics.median(whole) - statistics.median(frozen) - learning, 4),
-        "draw": ready.draw,
-        "targets": ready.targets,
-        "compile": round(compilation, 2),
-        "peak_gb": round(peak / 1e9, 2),
+        "n_neurons": timed.net.n_neurons,
+        "static_synapses": timed.net.n_edges,
+        "plastic_inputs": timed.net.n_inputs,
+        "group_size": timed.net.group_size,
+        "device": timed.device,
+        "kernels": timed.dynamics.kernels,
+        "draw": timed.draw,
+        "targets": timed.targets,
     }
+    if "iteration" in parts:
+        result["iteration"], compilation = timed.iterations(iterations)
+        result["compile"] = round(compilation, 2)
+        result["peak_gb"] = round(peak_bytes(device) / 1e9, 2)
+    if "simulation" in parts:
+        result["simulation"] = timed.trials(max(2, iterations // 2))
+    if "learning" in parts:
+        learning, share = timed.learning()
+        floor = timed.floor(share, bandwidth())
+        result |= {"learning": round(learning, 4), "learning_floor": None if floor is None else round(floor, 4)}
+    if "delivery" in parts:
+        result["delivery"] = round(timed.delivery(), 4)
+    if "correlation" in parts:
+        result["correlation"] = round(timed.correlation(), 4)
+    if {"iteration", "simulation", "learning"} <= set(parts):
+        known = statistics.median(result["simulation"]) + result["learning"]
+        result["rest"] = round(statistics.median(result["iteration"]) - known, 4)
+    return result
 
 
 def beside_numpy(case: str) -> dict[str, Any]:
-    """A short trial of the case, by us and by the plain program of the tests in one thread, in this process."""
+    """Seconds of a short trial of the case, by rlsnet and by the plain NumPy program of the tests in one thread, in this process."""
     import numpy as np
 
-    ready = Case([*CASES[case], *SHORT], "cpu")
-    config, net = ready.config, ready.net
-    for key, value in PLAIN.items():
+    timed = Case([*CASES[case], *SHORT], "cpu")
+    config, net = timed.config, timed.net
+    for key, value in REFERENCE_VALUES.items():
         section, name = key.split(".")
         if getattr(getattr(config, section), name) != value:
-            sys.exit(f"{case}: the plain program knows {key}={value:g} only")
-    ours, _ = ready.iterations(5)
+            sys.exit(f"{case}: the plain NumPy program has {key}={value:g} built in")
+    ours, _ = timed.iterations(5)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     import reference
 
@@ -289,8 +309,8 @@ def beside_numpy(case: str) -> dict[str, Any]:
         "static/post": post,
         "static/weight": by_class[np.where(sender, 0, 1), np.where(np.asarray(net.excitatory)[post], 0, 1)],
         "plastic/pre": np.asarray(net.pre),
-        "plastic/weight": ready.weight,
-        "target": np.asarray(ready.target),
+        "plastic/weight": timed.weight,
+        "target": np.asarray(timed.target),
     }
     trial, rls = config.trial, config.rls
     start = time.perf_counter()
@@ -300,46 +320,14 @@ def beside_numpy(case: str) -> dict[str, Any]:
 
 
 def scaling(key: str, value: int, device: str) -> dict[str, Any]:
-    """The default network with one size changed, in this process."""
-    ready = Case(["config=sinusoid", f"{key}={value}"], device)
-    whole, _ = ready.iterations(5)
-    return {"value": value, "iteration": statistics.median(whole), "simulation": statistics.median(ready.trials(3))}
-
-
-def draw(curves: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, float]:
-    """Draws seconds against each size; the exponents of power laws through the largest three points."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    names = {"network.n_neurons": "neurons N", "static.out_degree": "static outputs K", "plastic.n_inputs": "plastic inputs L"}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
-    exponents = {}
-    for axis, (key, points) in zip(axes, curves.items(), strict=True):
-        x = [point["value"] for point in points]
-        parts = {
-            "iteration": [p["iteration"] for p in points],
-            "simulation": [p["simulation"] for p in points],
-            "learning": [p["iteration"] - p["simulation"] for p in points],
-        }
-        for name, y in parts.items():
-            exponents[f"{key} {name}"] = round(float(np.polyfit(np.log(x[-3:]), np.log(y[-3:]), 1)[0]), 2)
-            axis.loglog(x, y, "o-", label=f"{name}, exponent {exponents[f'{key} {name}']:.2f}")
-        axis.set(xlabel=names[key])
-        axis.set_xticks(x, [str(value) for value in x], fontsize=8)
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, frameon=False)
-    axes[0].set(ylabel="seconds an iteration")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return exponents
+    """Median seconds of the default network with one size changed, measured in this process."""
+    timed = Case(["config=sinusoid", f"{key}={value}"], device)
+    iterations, _ = timed.iterations(5)
+    return {"value": value, "iteration": statistics.median(iterations), "simulation": statistics.median(timed.trials(3))}
 
 
 def peer_arguments(case: str, iterations: int) -> list[str]:
-    """What the peer is called with for the network of a case; it knows no groups of neurons."""
+    """Arguments of the peer for the network of a case, see scripts/peer/run.sh; the peer has no groups of neurons."""
     from rlsnet.api import compose
 
     config = compose(*CASES[case])
@@ -348,10 +336,12 @@ def peer_arguments(case: str, iterations: int) -> list[str]:
     return [*map(str, sizes), scenario]
 
 
-def peer(program: str, arguments: list[str]) -> list[float]:
-    """Seconds an iteration of the peer, its first (without learning) left out."""
-    output = subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
-    return [float(s) for s in re.findall(r"^iteration [1-9]\d* seconds ([\d.]+)", output, re.MULTILINE)]
+def peer(program: Path, arguments: list[str]) -> list[float]:
+    """Seconds of each iteration of the peer, without its first, in which nothing is learned."""
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{program}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+    return [float(s) for s in re.findall(r"^iteration [1-9]\d* seconds ([\d.]+)", done.stdout, re.MULTILINE)]
 
 
 def machine() -> dict[str, str]:
@@ -363,112 +353,94 @@ def machine() -> dict[str, str]:
     return {"cpu": f"{os.cpu_count()} x {names[0]}", "system": platform.system(), "date": str(datetime.date.today()), **versions()}
 
 
-def table(path: Path) -> str:
-    """The results in a file of --json as the rows of a Markdown table."""
-    results = json.loads(path.read_text())["results"]
-    lines = ["| case | iteration | simulation | its delivery | learning | its floor | peer | peer/ours | peak |", "|---" * 9 + "|"]
-    for case, result in results.items():
-        if "learning" not in result:
-            continue
-        whole, peers = statistics.median(result["iteration"]), result.get("peer")
-        cells = [whole, statistics.median(result["simulation"]), result["delivery"], result["learning"], result["learning_floor"]]
-        rival = [f"{statistics.median(peers):.3g} s", f"{statistics.median(peers) / whole:.1f}"] if peers else ["", ""]
-        figures = ["" if cell is None else f"{cell:.2g} s" if cell < 1 else f"{cell:.3g} s" for cell in cells]
-        lines.append("| " + " | ".join([f"`{case}`", *figures, *rival, f"{result['peak_gb']} GB"]) + " |")
-    return "\n".join(lines)
-
-
-def words(values: list[float]) -> str:
-    """Median (least to most)."""
-    return f"{statistics.median(values):.3g} s ({min(values):.3g}-{max(values):.3g})"
-
-
-def show(result: dict[str, Any]) -> str:
-    """A few lines on one case."""
-    if "numpy" in result:
-        ratio = result["numpy"] / statistics.median(result["short_iteration"])
-        short = f"{result['case']} with {SHORT[-1]}"
-        return f"{short}: {words(result['short_iteration'])}; plain NumPy {result['numpy']} s, {ratio:,.0f} times ours"
-    lines = [f"{result['case']:<18} {words(result['iteration'])} an iteration, {result['kernels']} kernels, peak {result['peak_gb']} GB"]
-    floor = "" if result["learning_floor"] is None else f" (floor {result['learning_floor']:.3g})"
-    lines.append(
-        f"simulation {words(result['simulation'])}, of which delivery {result['delivery']:.3g}; learning {result['learning']:.3g}{floor};"
-        f" rest {result['rest']:.3g}, of which correlation {result['correlation']:.3g}"
-    )
-    lines.append(f"network drawn in {result['draw']} s, targets made in {result['targets']} s, compiled in {result['compile']} s")
-    if result.get("peer"):
-        ratio = statistics.median(result["peer"]) / statistics.median(result["iteration"])
-        lines.append(f"peer {words(result['peer'])}: {ratio:.2f} times ours")
-    return "\n    ".join(lines)
-
-
-def main() -> None:
-    """Runs what is asked for, prints it, and writes all of it as JSON if told to."""
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", help=f"of {', '.join(CASES)}; none: all but million, which needs 60 GB")
+    parser.add_argument("case", nargs="*", help=f"any of {', '.join(CASES)}; none: all but tiny and million, which needs 60 GB")
     parser.add_argument("--iterations", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of an iteration to time; none: all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--against", choices=("peer", "numpy"), help="what to time beside ours")
-    parser.add_argument("--peer", help="the program of --against peer")
+    parser.add_argument("--against", choices=("peer", "numpy"), help="a program to time beside ours")
+    parser.add_argument("--peer", type=Path, default=PEER, help="the program of --against peer; default: that of scripts/peer")
     parser.add_argument("--scaling", type=Path, help="time the default network at other sizes and draw this picture")
     parser.add_argument("--json", type=Path, help="file for the results, added to those of other cases in it")
     parser.add_argument("--table", type=Path, help="print the table of such a file, and do nothing else")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # what to do in this process: JSON on stdout
+    parser.add_argument("--task", help=argparse.SUPPRESS)  # of a process of its own: its result goes to stdout as JSON
     options = parser.parse_args()
     if unknown := set(options.case) - set(CASES):
-        parser.error(f"{', '.join(unknown)}: expected to be of {', '.join(CASES)}")
-    if options.against == "peer" and not options.peer:
-        parser.error("--against peer: should come with --peer PROGRAM")
+        parser.error(f"{', '.join(unknown)}: expected any of {', '.join(CASES)}")
+    if options.against == "peer" and "iteration" not in options.only:
+        parser.error(f"--only {' '.join(options.only)}: expected iteration among them with --against peer")
+    return options
+
+
+def measure_cases(options: argparse.Namespace) -> dict[str, Any]:
+    """Results of the cases of the command line, each printed as it comes."""
+    results: dict[str, Any] = {}
+    peers: dict[str, list[float]] = {}
+    every_case = [] if options.scaling else [case for case in CASES if case not in ("tiny", "million")]
+    for case in options.case or every_case:
+        network = peer_arguments(case, options.iterations) if options.against == "peer" and not case.startswith("million") else []
+        first = network and str(network) not in peers  # cases that differ in groups alone share the peer's figures
+        if first:
+            peers[str(network)] = peer(options.peer, network)  # before ours, and after
+        result = in_own_process("numpy" if options.against == "numpy" else "case", case, options)
+        if first:
+            peers[str(network)] += peer(options.peer, network)
+        if result is None:
+            continue
+        if network:
+            result["peer"] = peers[str(network)]
+        print(bench_report.summary(result), flush=True)
+        results[f"{case} against numpy" if "numpy" in result else case] = result
+    return results
+
+
+def write(path: Path, results: dict[str, Any], about: dict[str, str]) -> None:
+    """Adds results to a file of --json, each with the machine that it was measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text())["results"] if path.exists() else {}
+    for result in results.values():
+        result["machine"] = about
+    path.write_text(json.dumps({"results": {**before, **results}}, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measures the cases of the command line, prints the results, and writes them as JSON with --json."""
+    options = arguments()
     if options.table:
-        print(table(options.table))
+        print(bench_report.table(options.table))
         return
-    if options.one:
-        print(json.dumps(here(*options.one.split(":"), options)))
+    if options.task:
+        print(json.dumps(run_task(*options.task.split(":"), options)))
         return
     about = machine()
     print(", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
-    results: dict[str, Any] = {}
-    peers: dict[str, list[float]] = {}
-    everything = [] if options.scaling else [case for case in CASES if case != "million"]
-    for case in options.case or everything:
-        network = peer_arguments(case, options.iterations) if options.against == "peer" and not case.startswith("million") else []
-        once = network and str(network) not in peers
-        if once:
-            peers[str(network)] = peer(options.peer, network)  # before ours, and after
-        result = apart("numpy" if options.against == "numpy" else "case", case, options)
-        if once:
-            peers[str(network)] += peer(options.peer, network)
-        if result is not None and network:
-            result["peer"] = peers[str(network)]
-        if result is not None:
-            print(show(result), flush=True)
-            results[f"{case} against numpy" if "numpy" in result else case] = result
+    results = measure_cases(options)
     if options.scaling:
-        curves = {key: [p for v in values if (p := apart("scaling", f"{key}={v}", options))] for key, values in SCALING.items()}
-        exponents = draw(curves, options.scaling)
+        curves = {key: [p for v in values if (p := in_own_process("scaling", f"{key}={v}", options))] for key, values in SCALING.items()}
+        exponents = bench_report.draw_scaling(curves, options.scaling)
         print("\n".join(f"{name}: exponent {value:.2f}" for name, value in exponents.items()))
         results["scaling"] = {"curves": curves, "exponents": exponents}
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(options.json.read_text())["results"] if options.json.exists() else {}
-        for result in results.values():
-            result["machine"] = about
-        options.json.write_text(json.dumps({"results": {**before, **results}}, indent=1) + "\n")
+        write(options.json, results, about)
+    sys.exit(not results)
 
 
-def here(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The task of this process."""
+def run_task(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The result of the one task of this process."""
     if kind == "numpy":
         return beside_numpy(name)
     if kind == "scaling":
         key, value = name.split("=")
         return scaling(key, int(value), options.device)
-    return measure(name, options.iterations, options.device)
+    return measure(name, options.iterations, options.device, options.only)
 
 
-def apart(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The result of a process of its own, or None after saying what went wrong in it."""
-    command = [sys.executable, __file__, "--one", f"{kind}:{name}", "--iterations", str(options.iterations), "--device", options.device]
+def in_own_process(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The result of a task in a process of its own, or None after the message of what failed in it."""
+    command = [sys.executable, __file__, "--task", f"{kind}:{name}", "--iterations", str(options.iterations), "--device", options.device]
+    command += ["--only", *options.only]
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
     if kind == "numpy":
         environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")

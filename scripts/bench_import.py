@@ -3,7 +3,7 @@
     python scripts/bench_import.py /tmp/sessions                                    # 44 sessions, 66,000 units, 100 million spikes
     python scripts/bench_import.py /tmp/sessions --sessions 2 --units 1500 --spikes 15e6
 
-The sessions are random (SYNTHETIC), written with h5py before the clock starts, and deleted afterwards unless --keep is given.
+The sessions are random (SYNTHETIC). They are written with h5py before the time is taken, and deleted afterwards unless --keep is given.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ TRIALS, LENGTH_S = 266, 6.0
 
 
 def write(path: Path, seed: int, n_units: int, n_spikes: int) -> None:
-    """A session: Poisson spikes at log-normal rates in trials that units were observed in."""
+    """Writes one session: Poisson spikes of units with log-normal rates, during the trials only."""
     random = np.random.default_rng(seed)
     start = 10 + (LENGTH_S + 0.5) * np.arange(TRIALS)
     share = random.lognormal(0, 1.15, n_units)
     counts = random.multinomial(n_spikes, share / share.sum())
     index = np.cumsum(counts)
-    times = random.uniform(0, TRIALS * LENGTH_S, n_spikes)  # in trials laid end to end
+    times = random.uniform(0, TRIALS * LENGTH_S, n_spikes)  # s of trial time, without the gaps between trials
     for begin, end in zip(index - counts, index, strict=True):
         times[begin:end].sort()
     trial = (times // LENGTH_S).astype(int)
@@ -61,13 +61,13 @@ def write(path: Path, seed: int, n_units: int, n_spikes: int) -> None:
 
 
 def main() -> None:
-    """Writes, imports, reports."""
+    """Writes the sessions, imports them, and prints seconds and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sessions", type=int, default=44)
-    parser.add_argument("--units", type=int, default=1500, help="of a session")
-    parser.add_argument("--spikes", type=float, default=1e8, help="of all sessions")
-    parser.add_argument("--keep", action="store_true", help="the sessions and the recording")
+    parser.add_argument("--units", type=int, default=1500, help="units of each session")
+    parser.add_argument("--spikes", type=float, default=1e8, help="spikes of all sessions together")
+    parser.add_argument("--keep", action="store_true", help="keep the sessions and the recording")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=False)
     try:

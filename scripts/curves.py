@@ -3,13 +3,14 @@
     python scripts/curves.py storages groups            # minutes on the default network
     python scripts/curves.py mouse --iterations 60      # 8192 units of the synthetic decision task
 
-Each curve is a run of `rlsnet train` under --runs, and one that is there already is not run again. The correlations go to
---json, the picture to --picture; the table, printed, shows the mean over the last six iterations and its distance from the first curve.
+Each curve is a run of `rlsnet train` under --runs; a run that is there already is not made again. The correlations go to --json, the
+picture to --picture. The printed table has the mean over the last six iterations, and its difference from that of the first curve.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import statistics
 from pathlib import Path
@@ -18,7 +19,7 @@ from rlsnet import experiment
 from rlsnet.api import compose
 from rlsnet.store import Run, versions
 
-MOUSE = ["config=mouse_decision", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]
+MOUSE = ["config=mouse_decision", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]  # one condition
 SETS = {
     "storages": {
         "full float32": [],
@@ -31,16 +32,7 @@ SETS = {
         "window of 64": ["rls.storage=window"],
     },
     "groups": {f"S = {size}": [f"plastic.group_size={size}"] for size in (1, 16, 128)},
-    "mouse": {
-        f"S = {size}": [
-            "config=mouse_decision",
-            "network.n_neurons=8192",
-            "train.order=weighted",
-            "train.weights=[1,0]",
-            f"plastic.group_size={size}",
-        ]
-        for size in (1, 16, 128)
-    },
+    "mouse": {f"S = {size}": [*MOUSE, f"plastic.group_size={size}"] for size in (1, 16, 128)},
 }
 TITLES = {
     "storages": "default network, forms of P",
@@ -50,7 +42,7 @@ TITLES = {
 
 
 def correlations(overrides: list[str], folder: Path, iterations: int) -> list[float]:
-    """The correlation of each iteration of a run, which is made, or gone on with, where need be."""
+    """The correlation of each iteration of a run, which is started or continued if it has fewer iterations."""
     config = compose(
         *overrides, f"train.iterations={iterations}", "train.save_best=false", f"train.checkpoint_every={iterations}", "progress=plain"
     )
@@ -61,7 +53,7 @@ def correlations(overrides: list[str], folder: Path, iterations: int) -> list[fl
 
 
 def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """One panel for each set."""
+    """Draws the curves, one panel for each set."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -79,13 +71,13 @@ def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 
 def main() -> None:
-    """See the top of this file."""
+    """Runs the sets of the command line, writes and draws their curves, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", choices=SETS)
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--runs", type=Path, default=Path("outputs/curves"))
-    parser.add_argument("--only", nargs="+", help="labels of the curves to run; the others are taken as the file has them")
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/curves-2026-11-21.json"))
+    parser.add_argument("--only", nargs="+", help="labels of the curves to run; the others are read from --json")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/curves.json"))
     parser.add_argument("--picture", type=Path, default=Path("docs/learning-curves.png"))
     arguments = parser.parse_args()
     known = json.loads(arguments.json.read_text())["curves"] if arguments.json.exists() else {}
@@ -95,15 +87,16 @@ def main() -> None:
                 continue
             folder = arguments.runs / f"{name} {label}".replace(" ", "-").replace("=", "")
             known.setdefault(name, {})[label] = correlations(overrides, folder, arguments.iterations)
-            arguments.json.write_text(json.dumps({"versions": versions(), "curves": known}, indent=1) + "\n")
+            content = {"date": str(datetime.date.today()), "versions": versions(), "curves": known}
+            arguments.json.write_text(json.dumps(content, indent=1) + "\n")
     curves = {name: {label: known[name][label] for label in SETS[name] if label in known[name]} for name in SETS if name in known}
     draw(curves, arguments.picture)
-    print("| curve | iterations | mean of the last 6 | from the first |\n|---|---|---|---|")
+    print("| curve | iterations | mean of the last 6 | difference from the first curve |\n|---|---|---|---|")
     for name, lines in curves.items():
         first = next(iter(lines.values()))
         for label, values in lines.items():
-            last, beside = (statistics.mean(each[len(values) - 6 : len(values)]) for each in (values, first))
-            print(f"| {TITLES[name]}: {label} | {len(values)} | {last:.3f} | {last - beside:+.3f} |")
+            last, reference = (statistics.mean(each[len(values) - 6 : len(values)]) for each in (values, first))
+            print(f"| {TITLES[name]}: {label} | {len(values)} | {last:.3f} | {last - reference:+.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Synthetic sessions in NWB, for trying `rlsnet import` without data of one's own. Nothing in them was measured.
+"""Synthetic sessions in NWB, to try `rlsnet import` without data of your own. They hold no measured data.
 
-    python scripts/example_sessions.py FOLDER                  # three sessions as the Mesoscale Activity Map has them
-    python scripts/example_sessions.py FOLDER --layout ibl     # as the International Brain Laboratory has them
+    python scripts/example_sessions.py FOLDER                  # three sessions in the layout of the Mesoscale Activity Map
+    python scripts/example_sessions.py FOLDER --layout ibl     # in that of the International Brain Laboratory
     rlsnet import FOLDER/*.nwb mine.zarr preset=map            # or preset=ibl
 
-Their units have the time courses of `rlsnet.synthetic` in left and right trials, and the oddities of real ones: trials without a
-go cue, early licks, errors, photostimulation, units that are noise, silent, or seen in a part of the session only.
+The units have the time courses of `rlsnet.synthetic` in left and right trials. As in real sessions, some trials have no go cue, an early
+lick, an error or photostimulation, and some units are noise, are silent, or are recorded in a part of the session only.
 Needs pynwb: pip install 'rlsnet[test]'.
 """
 
@@ -24,30 +24,32 @@ import numpy as np
 from rlsnet import synthetic
 
 SIZES = (250, 310, 220)  # units of the sessions
-MEDIAN_HZ, MODULATION = 12.0, 2.5  # of rates over units; the power that a rate's course is raised to
+MEDIAN_HZ, MODULATION = 12.0, 2.5  # median rate over units; exponent of the time course of a rate
 BIN_S = synthetic.BIN_MS / 1000
-BEFORE_S, AFTER_S, GAP_S = 3.2, 2.3, 0.7  # of a trial, from its go cue; until the next trial
+BEFORE_S, AFTER_S, GAP_S = 3.2, 2.3, 0.7  # a trial before and after its go cue; mean gap between trials
 TEXT = "SYNTHETIC, made by rlsnet's scripts/example_sessions.py; not a recording"
 
 
-def vivid(rate: np.ndarray) -> np.ndarray:
-    """Rates [C, M, U] with more spikes and stronger modulation, so that a small network learns them within a minute."""
+def amplified(rate: np.ndarray) -> np.ndarray:
+    """[C, M, U] Hz: higher and more strongly modulated rates, which a small network learns within a minute."""
     mean = rate.mean(axis=(0, 1))
     return np.clip(MEDIAN_HZ * np.sqrt(mean / np.median(mean)) * (rate / mean) ** MODULATION, 0.1, 150)
 
 
 class Simulated:
-    """A session: trials, units, their spikes.
+    """A session of T trials and U units with their spikes.
 
     Attributes:
-      go, start, stop: [T] s.
-      side: [T] 0 left, 1 right, what the trial asks for.
-      outcome, early, stimulated: [T].
-      rate: [2, M, U] Hz around the go cue at 0 s.
-      region: [U] number of its region.
-      good: [U] whether a unit is one.
-      until: [U] number of the first trial that a unit is not seen in.
-      spikes: for each unit, ascending, s.
+      go, start, stop: [T] s, times of the go cue, of the start and of the end of each trial.
+      side: [T] instructed side, 0 left, 1 right.
+      outcome: [T] "hit", "miss" or "ignore".
+      early: [T] bool, whether there was an early lick.
+      stimulated: [T] bool, whether there was photostimulation.
+      rate: [2, M, U] Hz, by side, in bins around the go cue at 0 s.
+      region: [U] index into synthetic.REGIONS.
+      good: [U] bool, False for a unit that is noise.
+      until: [U] index of the first trial in which the unit is no longer recorded.
+      spikes: [U] arrays of ascending spike times, s.
     """
 
     def __init__(self, seed: int, n_units: int, n_trials: int):
@@ -62,14 +64,14 @@ class Simulated:
         self.stimulated = random.random(n_trials) < 0.1
         self.region = random.integers(0, 3, n_units)
         usual = synthetic.rates(random, n_units, self.region)
-        self.rate = vivid(usual)
+        self.rate = amplified(usual)
         self.good = random.random(n_units) < 0.8
         self.until = np.where(random.random(n_units) < 0.2, n_trials * 3 // 4, n_trials)
         self.spikes = self._spikes()
         self.spikes[n_units // 2] = np.empty(0)  # a unit that never fires
 
     def _spikes(self) -> list[np.ndarray]:
-        """Poisson spikes of each unit, within the trials that it is seen in."""
+        """Spike times of each unit, s: Poisson spikes during the trials in which it is recorded."""
         units, times = [], []
         for trial, (start, go, stop) in enumerate(zip(self.start, self.go, self.stop, strict=True)):
             edges = np.arange(start, stop - BIN_S, BIN_S)
@@ -85,7 +87,7 @@ class Simulated:
         return np.split(time[order], np.searchsorted(unit[order], np.arange(1, len(self.good))))
 
     def observed(self, unit: int) -> np.ndarray:
-        """[K, 2] s, the trials in which a unit was recorded."""
+        """[K, 2] s, start and end of the trials in which a unit is recorded."""
         return np.column_stack([self.start, self.stop])[: self.until[unit]]
 
 
@@ -109,7 +111,7 @@ def _file(seed: int, name: str) -> Any:
 
 
 def write_map(path: Path, seed: int, n_units: int, n_trials: int) -> Simulated:
-    """A session in the layout of DANDI:000363: texts for photostimulation, events in acquisition, trials that units were seen in."""
+    """Writes a session in the layout of DANDI:000363: photostimulation as text, events under acquisition, intervals of observation."""
     from pynwb import TimeSeries
     from pynwb.behavior import BehavioralEvents
 
@@ -136,9 +138,9 @@ def write_map(path: Path, seed: int, n_units: int, n_trials: int) -> Simulated:
             free_water=0,
         )
     events = BehavioralEvents(name="BehavioralEvents")
-    told = made.random.random(n_trials) < 0.95  # of some trials, the go cue is not known
+    has_cue = made.random.random(n_trials) < 0.95  # the other trials have no go cue
     licks = np.sort(np.concatenate([made.go + 0.1 + 0.14 * k for k in range(5)]))
-    for name, times in (("go_start_times", made.go[told]), ("delay_start_times", made.go - 1.2), ("left_lick_times", licks)):
+    for name, times in (("go_start_times", made.go[has_cue]), ("delay_start_times", made.go - 1.2), ("left_lick_times", licks)):
         events.create_timeseries(name=name, data=np.ones(len(times)), timestamps=times, unit="n/a", description=TEXT)
     file.add_acquisition(events)
     file.add_acquisition(TimeSeries(name="lever", data=np.zeros(50), rate=10.0, unit="a.u."))
@@ -165,7 +167,7 @@ def write_map(path: Path, seed: int, n_units: int, n_trials: int) -> Simulated:
 
 
 def write_ibl(path: Path, seed: int, n_units: int, n_trials: int) -> Simulated:
-    """A session in the International Brain Laboratory's names: events are columns of the trials, regions are those of electrodes."""
+    """Writes a session with the names of the International Brain Laboratory: events as columns of trials, regions of electrodes."""
     made = Simulated(seed, n_units, n_trials)
     file = _file(seed, path.stem)
     columns = ("stimOn_times", "goCue_times", "firstMovement_times", "response_times", "feedback_times")
@@ -215,12 +217,12 @@ LAYOUTS: dict[str, Callable[[Path, int, int, int], Simulated]] = {"map": write_m
 
 
 def main() -> None:
-    """Writes the sessions."""
+    """Writes the sessions of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layout", choices=LAYOUTS, default="map")
-    parser.add_argument("--units", type=int, nargs="*", default=SIZES, help="of each session")
-    parser.add_argument("--trials", type=int, default=140, help="of a session")
+    parser.add_argument("--units", type=int, nargs="*", default=SIZES, help="number of units of each session")
+    parser.add_argument("--trials", type=int, default=140, help="number of trials of each session")
     options = parser.parse_args()
     try:
         import pynwb  # noqa: F401

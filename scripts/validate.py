@@ -71,7 +71,7 @@ def run(without: list[str]) -> list[Row]:
 
 
 def left_out(without: list[str]) -> list[Row]:
-    """A row for each test that is not run because of its marker."""
+    """Rows of the tests that are not run because of their markers."""
     rows: dict[str, Row] = {}
     for marker in without:
         done = subprocess.run([*PYTEST, "--collect-only", "-m", f"validation and {marker}"], cwd=ROOT, capture_output=True, text=True)
@@ -98,7 +98,7 @@ def summary(rows: list[Row]) -> list[str]:
 
 
 def document(rows: list[Row]) -> str:
-    """The page: where, when, with what, and the table."""
+    """The page: machine, date and versions, counts, and the table."""
     about = machine()
     for name in ("brian2", "nest-simulator"):
         with contextlib.suppress(metadata.PackageNotFoundError):
