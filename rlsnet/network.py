@@ -291,7 +291,7 @@ def _static(config: Config, given: _Given, excitatory: np.ndarray) -> Edges:
     indptr = given.read("static/indptr", [n + 1], "iu")
     if indptr is None:
         edges = wiring.static_edges(config.static, rng.key(config.seed, rng.Purpose.STATIC), excitatory)
-        where = f"static.name={getattr(config.static, 'name', '')}"
+        where = f"static.name={config.static.name}"
     else:
         where, total = str(given.path), int(indptr[-1])
         _check_indptr(indptr, n, where)

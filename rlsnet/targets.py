@@ -149,7 +149,7 @@ def transfer_neurons(config: Config, network: Network, calibration: Calibration 
     """
     model, sigma = neurons.of(config.neuron, network.parameters), network.parameters.get("noise_sigma", config.noise.sigma)
     neuron = Neuron(*(per_neuron(network, value) for value in (model.tau_m, model.threshold, model.reset, sigma)))
-    if getattr(config.target, "euler_correction", False):
+    if config.target.euler_correction:
         neuron = neuron.with_euler(config.trial.dt)
     return neuron.with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
 

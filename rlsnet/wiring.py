@@ -220,7 +220,7 @@ def plastic_inputs(plastic: PlasticConfig, stream: Array, excitatory: np.ndarray
 
 def needs_activity(plastic: PlasticConfig) -> bool:
     """Whether the choice of plastic inputs depends on the static run."""
-    return getattr(plastic, "active_fraction", 1.0) < 1
+    return plastic.needs_activity
 
 
 @plastic_inputs.register

@@ -15,8 +15,7 @@ import zarr
 
 from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, simulate, store, wiring, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict, to_dict
-from rlsnet.describe import with_defaults
+from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.store import Run
 
@@ -70,7 +69,7 @@ class Trained:
     @staticmethod
     def of(run: Run, which: str = "last") -> Trained:
         """A run with the weights of a checkpoint: last, best, an iteration or a path; raises UserError."""
-        config = from_dict(with_defaults(run.saved_config()))
+        config = run.config()
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         engine.setup(dataclasses.replace(config.engine, platform="cpu"))

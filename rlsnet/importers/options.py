@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from rlsnet.composition import configs_dir
 from rlsnet.config import UserError, key
-from rlsnet.describe import configs_dir
 
 FORMATS = ("nwb", "phy", "alf", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
 KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
