@@ -10,9 +10,9 @@ from conftest import compose
 from scipy.ndimage import gaussian_filter1d
 
 from rlsnet import experiment, info, recordings, scores, zarrio
-from rlsnet.cli import run_job
 from rlsnet.config import UserError
 from rlsnet.convert import completed, to_dict
+from rlsnet.job import run_job
 from rlsnet.store import Run
 
 TRIAL = compose("config=mouse_decision").trial  # 150 bins of 20 ms

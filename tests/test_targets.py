@@ -57,7 +57,7 @@ def test_a_target_of_the_users_own(tmp_path, static):
     target = targets.make(config, net, None, QUIET)
     assert target.shape == (2, 100, 512) and target.dtype == np.float32
     np.testing.assert_allclose(target[0, :, 30], np.where(np.arange(100) >= 30, 0.4, 0), rtol=1e-6)
-    with pytest.raises(UserError, match=r"target.height=0.0: expected to be above 0 threshold"):
+    with pytest.raises(UserError, match=r"target.height=0.0: expected a value above 0 threshold"):
         from_dict(values | {"target": {"name": name, "height": 0}})
 
 
