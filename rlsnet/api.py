@@ -79,7 +79,7 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
       config: from `compose` or `Config`, perhaps changed with `dataclasses.replace`.
       folder: where the run goes, made if need be.
       resume: whether to go on with the run that is there; where there is none, it starts. Then config.train.iterations is the
-        total, and what shapes the network may not have changed.
+        total, and settings that shape the network may not have changed.
 
     Raises:
       UserError: a setting that does not fit, or a folder that holds a run already, or one that was made with other settings.
@@ -158,7 +158,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def plot(run: Run | Folder) -> list[Path]:
-    """Draws figures from what a run has stored; returns their files. Matplotlib's settings are left as they were.
+    """Draws figures from the stored results of a run; returns their files. Matplotlib's settings are left as they were.
 
     Args:
       run: or its folder.
@@ -227,8 +227,8 @@ def _checked(config: Config) -> Config:
     return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
 
 
-class _Onward(logging.Handler):
-    """Hands records to the root logger, if they are of its level."""
+class _ToRoot(logging.Handler):
+    """Handler that passes records on to the root logger, if they are of its level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         root = logging.getLogger()
@@ -238,7 +238,7 @@ class _Onward(logging.Handler):
 
 @contextlib.contextmanager
 def _logged(run: Run) -> Iterator[None]:
-    """What is said while the block runs goes to RUN/rlsnet.log, as with the command line."""
+    """Messages of this block also go to RUN/rlsnet.log, as with the command line."""
     logger = logging.getLogger("rlsnet")
     for name, each in logging.root.manager.loggerDict.items():
         if isinstance(each, logging.Logger) and f"{name}.".startswith("rlsnet."):
@@ -246,7 +246,7 @@ def _logged(run: Run) -> Iterator[None]:
     run.path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    added, before = (file, _Onward()), (logger.level, logger.propagate)
+    added, before = (file, _ToRoot()), (logger.level, logger.propagate)
     for handler in added:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)  # the attribute alone would leave what children remember of it
@@ -262,7 +262,7 @@ def _logged(run: Run) -> Iterator[None]:
 
 
 def callable_module(name: str, verb: Callable[..., Any]) -> None:
-    """Lets a module of the same name as a verb be called as that: `rlsnet.train` is both."""
+    """Makes a module callable as the verb of its name: `rlsnet.train` is both."""
 
     class Verb(types.ModuleType):
         __call__ = staticmethod(verb)

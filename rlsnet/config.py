@@ -691,7 +691,7 @@ class RLSConfig(Section):
     window: int = key("number of last updates that storage=window uses", default=64, least=1)
 
     def check(self, config: Config) -> None:
-        """Numbers of P that can hold it, and what goes with a window."""
+        """A number type that can hold P, and settings that go with a window."""
         if self.precision == "float16" and min(self.penlambda, self.penlam_ff) < 2e-5:
             raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
         if self.precision == "float64" and config.engine.precision != "float64":
@@ -787,7 +787,7 @@ class WindowConfig(PerturbConfig, abc.ABC):
     label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
 
     def window(self, trial: TrialConfig) -> tuple[int, int]:
-        """(start, stop) in whole steps of a trial; what is null is at the edge of a learning bin."""
+        """(start, stop) in whole steps of a trial; where null, at the edge of a learning bin."""
         off, points = trial.steps(trial.stim_off), trial.n_points
         start = off + points // 3 * trial.every if self.start is None else trial.steps(self.start)
         return start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)

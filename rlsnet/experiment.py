@@ -173,10 +173,10 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
         if half is not None:
             raise UserError(
-                f"recording.path={recording.path}: is not what {run.path} was trained on; expected that recording, as other ones may have"
+                f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as others may have"
                 f" other {half} trials."
             )
-        log.warning("The recording %s is not what %s was trained on: its rates differ.", recording.path, run.path)
+        log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
     return recording
 
 

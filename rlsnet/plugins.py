@@ -1,4 +1,4 @@
-"""Plugins: modules that register models of a user's own, and checks of what they register."""
+"""Plugins: modules that register models of a user's own, and checks of their variants."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _free() -> None:
 def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
     """The folder of a job: its values of the keys that differ between jobs, such as `rls.penlambda=0.4,trial.learn_every=5`.
 
-    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart what would else be
+    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart names that would else be
     the same, or too long. The order of keys on the command line does not count.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import compose
 
-from rlsnet import composition, evaluate, experiment
+from rlsnet import composition, evaluate, experiment, memory
 from rlsnet import config as schema
 from rlsnet.composition import configs_dir
 from rlsnet.config import UserError
@@ -192,9 +192,8 @@ def test_an_experiment_made_for_another_variant(caplog):
     """Its settings of that variant are ignored, with a message; those of the command line are refused."""
     with caplog.at_level("INFO"):
         config = compose("config=tiny", "static=erdos_renyi")
-    assert (
-        config.static.probability == 0.1 and "static.out_degree is ignored, as static.name=erdos_renyi has no such setting" in caplog.text
-    )
+    assert config.static.probability == 0.1
+    assert "static.out_degree is ignored, as static.name=erdos_renyi has no such setting" in caplog.text
     with pytest.raises(UserError, match="static.out_degree: does not go with static.name=erdos_renyi"):
         compose("config=tiny", "static=erdos_renyi", "static.out_degree=12")
 
@@ -353,3 +352,49 @@ def test_what_may_change_on_resume(changed, refused):
         with pytest.raises(UserError) as caught:
             check_unchanged(saved, asked, "somewhere")
         assert refused in str(caught.value)
+
+
+PLUGIN = """
+import dataclasses
+from rlsnet.config import StaticConfig, StimulusConfig, UserError, key, variant
+
+
+@dataclasses.dataclass(frozen=True)
+class PulseConfig(StimulusConfig):
+    name: str = variant("kind of stimulus", "pulse")
+    tau: float = key("decay time", "ms", default=5.0, above=0, decay=True)
+    width: float = key("width", "ms", default=1.0, least=0, steps=True)
+
+    def n_values(self, n, stored):
+        return 1000 * n
+
+    def check(self, config):
+        if self.width > config.trial.stim_off:
+            raise UserError(f"stimulus.width={self.width:g} ms: expected at most trial.stim_off.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairsConfig(StaticConfig):
+    name: str = variant("static wiring", "pairs")
+
+    def n_edges(self, n):
+        return n // 2
+"""
+
+
+def test_a_variant_of_a_plugin_checks_itself_and_counts_its_memory(tmp_path):
+    (tmp_path / "pulse.py").write_text(PLUGIN)
+    plugins = {"plugins": [str(tmp_path / "pulse.py")], "static": {"name": "pairs"}}
+
+    def made(**settings):
+        return from_dict({**plugins, "stimulus": {"name": "pulse", **settings}})
+
+    sizes = memory.Sizes.of(made(), None, 1)
+    assert (made().stimulus.tau, sizes.edges, sizes.stimulus) == (5, 2048, 4_096_000)
+    for settings, message in (
+        ({"tau": 0.15}, "stimulus.tau=0.15 ms: expected at least twice trial.dt=0.1 ms"),
+        ({"width": 0.25}, "stimulus.width=0.25 ms: expected a multiple of trial.dt=0.1 ms"),
+        ({"width": 2000}, "stimulus.width=2000 ms: expected at most trial.stim_off"),
+    ):
+        with pytest.raises(UserError, match=message):
+            made(**settings)

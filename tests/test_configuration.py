@@ -21,12 +21,8 @@ def test_every_file_is_that_of_the_schema():
     files = script().files()
     for path, text in files.items():
         assert path.read_text() == text, f"{path} differs; run python scripts/configuration.py"
-    by_hand = {
-        configs_dir() / "hydra_settings.yaml",
-        *(configs_dir() / "config").glob("*.yaml"),
-        *(configs_dir() / "import").glob("*.yaml"),
-    }
-    by_hand |= set((configs_dir() / "hydra").rglob("*.yaml"))
+    by_hand = {configs_dir() / "hydra_settings.yaml"}
+    by_hand |= {path for folder in ("config", "import", "hydra") for path in (configs_dir() / folder).rglob("*.yaml")}
     assert set(configs_dir().rglob("*.yaml")) == {path for path in files if path.suffix == ".yaml"} | by_hand
 
 
