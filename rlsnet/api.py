@@ -1,8 +1,9 @@
 """The verbs for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
 
 They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
-What a run says goes to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows it. JAX is set up
-(device, precision, cache of compiled programs) as `config.engine` says.
+Messages of a run go to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows them. JAX is set up
+(device, precision, cache of compiled programs) by `config.engine`. `rlsnet.Config()` is the experiment sinusoid, and
+`dataclasses.replace` changes it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Folder = str | PathLike[str]
 
 
 def __getattr__(name: str) -> Any:
-    """`Run`, when it is asked for: it needs JAX."""
+    """`Run`, imported at its first use: it needs JAX."""
     if name == "Run":
         from rlsnet.store import Run
 
@@ -54,32 +55,12 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
       config_dir: a folder with options of your own, as --config-dir.
 
     Raises:
-      UserError: a key, an option or a value that does not exist or fit.
+      UserError: a key or an option that does not exist, or a value that does not fit.
     """
-    import hydra
-    import yaml
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from rlsnet import composition
+    from rlsnet.convert import from_dict
 
-    from rlsnet import cli
-    from rlsnet.convert import from_dict, in_quotes
-    from rlsnet.describe import configs_dir
-
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise UserError(f"config_dir={fspath(config_dir)}: no such folder.")
-    extra = [] if config_dir is None else [f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
-    outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(str(configs_dir()), **cli.version_base()):
-            composed: Any = OmegaConf.to_container(hydra.compose("config", [*map(cli.quoted, overrides), *extra]), resolve=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(cli.one_line(error)) from error
-    finally:
-        GlobalHydra.instance().hydra = outer
-    return from_dict(composed, overrides)
+    return from_dict(composition.compose(overrides, config_dir), overrides)
 
 
 def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:
@@ -124,24 +105,23 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
       [1, 2]
 
     Args:
-      config: from `compose`, perhaps changed with `dataclasses.replace`.
+      config: from `compose` or `Config`, perhaps changed with `dataclasses.replace`.
       folder: where the run goes, made if need be.
       resume: whether to go on with the run that is there; where there is none, it starts. Then config.train.iterations is the
-        total, and what shapes the network may not have changed.
+        total, and settings that shape the network may not have changed.
 
     Raises:
       UserError: a setting that does not fit, or a folder that holds a run already, or one that was made with other settings.
     """
-    from rlsnet.cli import continued
-    from rlsnet.convert import from_dict, to_dict
+    from rlsnet import resume as existing
+    from rlsnet.convert import to_dict
     from rlsnet.experiment import run_training
 
     config, run = _checked(config), _new(folder)
     if done := run.iterations():
         if not resume:
             raise UserError(f"{run.path}: holds a run of {done[-1]} iterations already; resume=True goes on with it.")
-        values = to_dict(config)
-        config = from_dict(continued(run, values, values))
+        existing.check_unchanged(run.saved_config(), to_dict(config), run.path)
     with _logged(run):
         stopped = run_training(config, run, bool(done))
     if stopped:
@@ -193,9 +173,9 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     from rlsnet.experiment import run_test
 
     run = open_run(run)
-    values = _values(run, str(perturb.get("name"))) if perturb else _values(run)
-    asked = {"test": {**values["test"], **_plain(settings)}, "perturb": {**values["perturb"], **_plain(perturb or {})}}
-    config = from_dict({**values, **asked}, [f"perturb.{name}=" for name in perturb or {}])
+    saved, perturbation = run.saved_config(), {"name": "none"} | _plain(perturb or {})
+    test_settings = {**saved.get("test", {}), **_plain(settings)}
+    config = from_dict({**saved, "test": test_settings, "perturb": perturbation}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
         run_test(config, run)
     if isinstance(config.perturb, WindowConfig):
@@ -207,7 +187,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def plot(run: Run | Folder) -> list[Path]:
-    """Draws figures from what a run has stored; returns their files. Matplotlib's settings are left as they were.
+    """Draws figures from the stored results of a run; returns their files. Matplotlib's settings are left as they were.
 
     Args:
       run: or its folder.
@@ -219,7 +199,7 @@ def plot(run: Run | Folder) -> list[Path]:
     with _logged(run):
         from rlsnet import plots
 
-        plots.plot(config_of(run), run)
+        plots.plot(run.config(), run)
     return sorted(run.figures.glob("*.png"))
 
 
@@ -253,22 +233,6 @@ def open_run(run: Run | Folder) -> Run:
     return run if isinstance(run, Run) else Run.open(fspath(run), "run")
 
 
-def config_of(run: Run | Folder) -> Config:
-    """The configuration that a run was made with."""
-    from rlsnet.convert import from_dict
-
-    return from_dict(_values(open_run(run)))
-
-
-def _values(run: Run, perturb: str = "none") -> dict[str, Any]:
-    """The settings of a run, with the defaults of a perturbation."""
-    from rlsnet.convert import completed
-    from rlsnet.describe import configs_dir, defaults
-
-    values = defaults(configs_dir(), {"perturb": perturb})
-    return {**completed(run.saved_config(), values), "perturb": values["perturb"]}
-
-
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with paths as texts, and NumPy's numbers, arrays, ranges and tuples as Python's numbers and lists."""
 
@@ -286,14 +250,14 @@ def _new(folder: Folder) -> Run:
 
 
 def _checked(config: Config) -> Config:
-    """A configuration with types, units and ranges checked again, as `dataclasses.replace` does not; without traces of the command line."""
+    """A configuration whose types and ranges are checked, as `dataclasses.replace` does not; without settings of a command line."""
     from rlsnet.convert import from_dict, to_dict
 
     return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
 
 
-class _Onward(logging.Handler):
-    """Hands records to the root logger, if they are of its level."""
+class _ToRoot(logging.Handler):
+    """Handler that passes records on to the root logger, if they are of its level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         root = logging.getLogger()
@@ -303,7 +267,7 @@ class _Onward(logging.Handler):
 
 @contextlib.contextmanager
 def _logged(run: Run) -> Iterator[None]:
-    """What is said while the block runs goes to RUN/rlsnet.log, as with the command line."""
+    """Messages of this block also go to RUN/rlsnet.log, as with the command line."""
     logger = logging.getLogger("rlsnet")
     for name, each in logging.root.manager.loggerDict.items():
         if isinstance(each, logging.Logger) and f"{name}.".startswith("rlsnet."):
@@ -311,7 +275,7 @@ def _logged(run: Run) -> Iterator[None]:
     run.path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    added, before = (file, _Onward()), (logger.level, logger.propagate)
+    added, before = (file, _ToRoot()), (logger.level, logger.propagate)
     for handler in added:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)  # the attribute alone would leave what children remember of it
@@ -327,7 +291,7 @@ def _logged(run: Run) -> Iterator[None]:
 
 
 def callable_module(name: str, verb: Callable[..., Any]) -> None:
-    """Lets a module of the same name as a verb be called as that: `rlsnet.train` is both."""
+    """Makes a module callable as the verb of its name: `rlsnet.train` is both."""
 
     class Verb(types.ModuleType):
         __call__ = staticmethod(verb)

@@ -1,7 +1,8 @@
-"""Completion of the command line in a shell: what to evaluate there, and what could come next.
+"""Completion of the command line in a shell: the script for the shell, and the candidates for the last word of a line.
 
-The shell's script runs `rlsnet` with the line up to the cursor in RLSNET_COMPLETE and offers the lines that it prints. Neither
-Hydra nor JAX is needed for that, so that it is quick.
+The shell's script runs `rlsnet` with the line up to the cursor in an environment variable and offers the lines that it prints.
+Neither Hydra nor JAX is needed for that. It is written by hand, not with argcomplete or shtab: those complete an argparse parser,
+and here the schema and the options of groups are completed, lists of values and the user's own folders included.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from rlsnet.arguments import NoOptions
+from rlsnet.composition import config_folders, configs_dir, group_options
 from rlsnet.config import Config, UserError
-from rlsnet.convert import choices_of, variants
-from rlsnet.describe import SECTIONS, configs_dir
+from rlsnet.settings import choices_of, variants
+from rlsnet.verbs import PLAIN, SECTIONS, VERBS
 
 VARIABLE = "RLSNET_COMPLETE"
 FLAGS = {"--help": (), "-m": (), "--multirun": (), "--cfg": ("job", "hydra", "all"), "--config-dir": None, "--hydra-help": ()}
@@ -34,7 +37,7 @@ To have it in every shell, put one of these into its start-up file:
 BASH = r"""_rlsnet() {
     local line=${COMP_LINE:0:COMP_POINT} word=${COMP_LINE:0:COMP_POINT} IFS=$'\n'
     word=${word##* }
-    COMPREPLY=($(RLSNET_COMPLETE=$line "${COMP_WORDS[0]}" 2>/dev/null))
+    COMPREPLY=($(@VARIABLE@=$line "${COMP_WORDS[0]}" 2>/dev/null))
     if [[ $word == *[=:]* && $COMP_WORDBREAKS == *=* ]]; then
         local head=${word%"${word##*[=:]}"}
         COMPREPLY=("${COMPREPLY[@]#"$head"}")
@@ -45,25 +48,23 @@ complete -o default -F _rlsnet rlsnet"""
 
 ZSH = r"""_rlsnet() {
     local -a found
-    found=(${(f)"$(RLSNET_COMPLETE="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} 2>/dev/null)"})
-    local -a open=(${(M)found:#*[=./]}) whole=(${found:#*[=./]})
-    compadd -Q -S '' -- $open
-    compadd -Q -- $whole
+    found=(${(f)"$(@VARIABLE@="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} 2>/dev/null)"})
+    local -a unfinished=(${(M)found:#*[=./]}) other=(${found:#*[=./]})
+    compadd -Q -S '' -- $unfinished
+    compadd -Q -- $other
     (( $#found )) || _files
 }
 compdef _rlsnet rlsnet"""
 
-FISH = r"""complete -c rlsnet -f -a '(RLSNET_COMPLETE=(commandline -cp) rlsnet 2>/dev/null)'"""
+FISH = r"""complete -c rlsnet -f -a '(@VARIABLE@=(commandline -cp) rlsnet 2>/dev/null)'"""
 
-SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """None."""
+SCRIPTS = {shell: text.replace("@VARIABLE@", VARIABLE) for shell, text in (("bash", BASH), ("zsh", ZSH), ("fish", FISH))}
 
 
-def main(paths: list[str], options: Options) -> None:
+Options = NoOptions
+
+
+def main(paths: list[str], options: NoOptions) -> None:
     """`rlsnet completion SHELL`."""
     if len(paths) != 1 or paths[0] not in SCRIPTS:
         raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
@@ -71,13 +72,11 @@ def main(paths: list[str], options: Options) -> None:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a command line could become.
+    """Possible continuations of the last word of a command line.
 
     Args:
       line: up to the cursor, the program included.
     """
-    from rlsnet.cli import PLAIN, VERBS
-
     words = _split(line)
     before, word = words[1:-1], words[-1]
     if not before:
@@ -119,7 +118,7 @@ def _paths(start: str) -> list[str]:
 
 
 def _plain(module: str, word: str) -> list[str]:
-    """The settings of a verb without Hydra."""
+    """Settings of a plain verb, and their values."""
     rules = {field.name: field for field in dataclasses.fields(importlib.import_module(module).Options)}
     name, equals, value = word.partition("=")
     if not equals:
@@ -129,15 +128,9 @@ def _plain(module: str, word: str) -> list[str]:
 
 
 def _groups(before: Sequence[str]) -> dict[str, list[str]]:
-    """The groups and the names of their options, those of --config-dir included."""
-    folders = [configs_dir(), *(Path(after) for flag, after in zip(before, before[1:], strict=False) if flag == "--config-dir")]
-    folders += [Path(word.partition("=")[2]) for word in before if word.startswith("--config-dir=")]
-    found: dict[str, set[str]] = {}
-    for path in (path for folder in folders for path in folder.glob("*/*.yaml")):
-        found.setdefault(path.parent.name, set()).add(path.stem)
-    found["hydra/launcher"] = {path.stem for path in (configs_dir() / "hydra" / "launcher").glob("*.yaml")}
-    found.pop("hydra", None)
-    return {group: sorted(names) for group, names in sorted(found.items())}
+    """The groups and the names of their options, those of --config-dir and Hydra's launchers included."""
+    launchers = sorted(path.stem for path in (configs_dir() / "hydra" / "launcher").glob("*.yaml"))
+    return {**group_options(config_folders(before)), "hydra/launcher": launchers}
 
 
 def _choices(annotation: Any, rule: Any) -> tuple[str, ...]:
@@ -169,7 +162,7 @@ def _keys(word: str, before: Sequence[str]) -> list[str]:
 
 
 def _values(word: str, before: Sequence[str]) -> list[str]:
-    """key=value for what the value could become; of several with commas between, the last."""
+    """key=value with each value that the word could become; of several values with commas between, the last is completed."""
     key, _, value = word.partition("=")
     groups, rules = _groups(before), dict(_rules(Config, before))
     choices = groups.get(key) or rules.get(key)

@@ -1,115 +1,83 @@
-"""`rlsnet VERB --help`: the settings, with their defaults, meaning and unit."""
+"""`rlsnet VERB --help`: the settings, with their defaults, meaning and unit. Neither Hydra nor JAX is needed."""
 
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from rlsnet import config as schema
-from rlsnet.config import UserError
-from rlsnet.convert import choices_of, completed, load_plugins, variants
+from rlsnet.composition import config_folders, group_options, option_values
+from rlsnet.config import Config, UserError
+from rlsnet.plugins import load_plugins
+from rlsnet.settings import defaults, defaults_of, described, groups
+from rlsnet.verbs import SECTIONS, VERBS
 
-SECTIONS = {
-    "train": None,
-    "simulate": None,
-    "test": ("run", "progress", "test", "perturb", "recording.path", "engine"),
-}
+OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
+Usage: rlsnet VERB [key=value ...]
 
-def configs_dir() -> Path:
-    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+{verbs}
 
+Examples:
+  rlsnet train config=tiny                                a few seconds, to see that it works
+  rlsnet train                                            4096 neurons learn sinusoids
+  rlsnet import sessions/*.nwb mine.zarr preset=map
+  rlsnet train config=mouse_decision recording.path=mine.zarr
+  rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
+  rlsnet train sweep=tune config=tiny rls.penlambda=.4,.8 two runs, each in a folder of its own in tune
+  rlsnet test run=outputs/2026-11-21/10-00-00
+  rlsnet plot outputs/2026-11-21/10-00-00                 also of a recording.zarr
+  rlsnet report outputs/2026-11-21/10-00-00               report.html in the run folder
+  rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
+  rlsnet export outputs/2026-11-21/10-00-00 to=npz
 
-def _default(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part, {}) if isinstance(values, dict) else {}
-    values = list(values) if isinstance(values, tuple) else values
-    return "" if isinstance(values, dict) else "null" if values is None else str(values).lower() if isinstance(values, bool) else values
-
-
-def settings(cls: type, values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(key, default, meaning) of every setting; of a section's variants, the one that `values` name."""
-    hints = typing.get_type_hints(cls)
-    for field in sorted(dataclasses.fields(cls), key=lambda field: field.name != "name"):  # the name first
-        key = prefix + field.name
-        options = variants(hints[field.name])
-        if options:
-            name = _default(values, f"{key}.name")
-            variant = next((v for v in options if "name" in v.__dataclass_fields__ and name in choices_of(v)), options[0])
-            yield from settings(variant, values, f"{key}.")
-        else:
-            unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""
-            choices = f" ({', '.join(map(str, field.metadata['choices']))})" if "choices" in field.metadata else ""
-            yield key, str(_default(values, key)), field.metadata["help"] + choices + unit
+rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
 
-def defaults(configs: Path, choices: Mapping[str, str] | None = None, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """Nested settings of configs/config.yaml and an option of each group, without Hydra: that of `choices`, or the default.
-
-    An option is looked for in `folders`, those of --config-dir, before `configs`.
-    """
-    import yaml
-
-    values = yaml.safe_load((configs / "config.yaml").read_text())
-    chosen = {group: name for entry in values.pop("defaults") if isinstance(entry, dict) for group, name in entry.items()}
-    chosen |= choices or {}
-    for group in _groups(configs):
-        if group.name != "config":
-            option = Path(group.name) / f"{chosen.get(group.name)}.yaml"
-            file = next((folder / option for folder in (*folders, configs) if (folder / option).exists()), None)
-            if file is None:
-                names = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
-                raise UserError(f"{group.name}={chosen.get(group.name)}: no such configuration; expected {names}.")
-            values[group.name] = yaml.safe_load(file.read_text())
-    del values["hydra"]
-    return values
+def overview() -> str:
+    """Usage of the program: its verbs and examples."""
+    return OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
 
 
-def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:
-    """Saved settings with those that a run of an older version does not know at their defaults."""
-    return completed(saved, defaults(configs_dir()))
-
-
-def _groups(configs: Path) -> list[Path]:
-    """The folders of configs/ that a user chooses from."""
-    return sorted(p for p in configs.iterdir() if p.is_dir() and p.name not in ("hydra", "import"))
-
-
-def help_text(verb: str, what: str, configs: Path, arguments: Sequence[str] = ()) -> str:
+def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
     """Usage of a verb: the groups with their options, and every setting with default, meaning and unit.
 
     Args:
-      verb: such as train.
-      what: it does.
-      configs: the shipped configurations.
+      verb: train, simulate or test.
       arguments: of the command line; a group=option among them has that option's settings shown.
     """
-    groups = _groups(configs)
-    names = {group.name for group in groups}
-    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in names and "=" in a)
-    folders = [Path(after) for flag, after in zip(arguments, arguments[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    folders = config_folders(arguments)
     load_plugins([p for a in arguments if a.startswith("plugins=") for p in a.removeprefix("plugins=").strip("[]").split(",")])
-    values = defaults(configs, chosen, folders)
-    sections = SECTIONS[verb]
-    lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} [key=value ...]"]
-    offered = [group for group in groups if sections is None or group.name in sections]
+    sections, offered = SECTIONS[verb], group_options()
+    if sections is not None:
+        offered = {group: names for group, names in offered.items() if group in sections}
+    lines = [f"rlsnet {verb}: {VERBS[verb]}", "", f"Usage: rlsnet {verb} [key=value ...]"]
     if offered:
-        lines += ["", "Groups:"]
-        lines += [f"  {group.name}={'|'.join(sorted(p.stem for p in group.glob('*.yaml')))}" for group in offered]
+        lines += ["", "Groups:", *(f"  {group}={'|'.join(names)}" for group, names in offered.items())]
     if sections is None:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
-        lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help says more."]
+        lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help has more."]
         lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
-    other = "neuron=glif3" if sections is None else "perturb=clamp"
-    more = f"; with {other} --help, say, those of another option" if offered else ""
+    more = f"; those of another option with {'neuron=glif3' if sections is None else 'perturb=clamp'} --help" if offered else ""
     lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
-    rows = [row for row in settings(schema.Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+    rows = [
+        row
+        for row in described(Config, _defaults_of_options(arguments, folders))
+        if sections is None or {row[0], row[0].split(".")[0]} & set(sections)
+    ]
     return "\n".join([*lines, *_aligned(rows)])
+
+
+def _defaults_of_options(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
+    """Nested default settings with the options that the arguments choose, those of the user's own files included."""
+    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in groups() and "=" in a)
+    given = {group: option_values(group, name, folders) for group, name in chosen.items()}
+    values = defaults({group: str(each.get("name")) for group, each in given.items()})
+    for group, each in given.items():
+        if group not in values:
+            raise UserError(f"{group}.name={each.get('name')}: no such option; expected plugins=[FILE.py] with it.")
+        values[group] = values[group] | each
+    return values
 
 
 def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -118,9 +86,9 @@ def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
 
 
-def plain_help_text(verb: str, what: str, module: Any) -> str:
+def plain_help_text(verb: str, module: Any) -> str:
     """Usage of a verb that takes paths and a few settings, those of the dataclass `module.Options`."""
-    lines = [f"rlsnet {verb}: {what}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
-    values = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(module.Options)}
-    rows = list(settings(module.Options, values))
+    lines = [f"rlsnet {verb}: {VERBS[verb]}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
+    required = {field.name: None for field in dataclasses.fields(module.Options)}
+    rows = list(described(module.Options, required | defaults_of(module.Options)))
     return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])

@@ -1,4 +1,4 @@
-"""`rlsnet plot`: figures of a run or of a recording, from what is stored."""
+"""`rlsnet plot`: figures of a run or of a recording, from stored results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlsnet.config import UserError, key
 class Options:
     """Settings of rlsnet plot."""
 
-    run: str | None = key("the path, as a setting", default=None)
+    run: str | None = key("the run folder, instead of PATH", default=None)
     out: str | None = key("folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None)
     plugins: tuple[str, ...] | None = key("where the plugins of a run are now; null: where they were", default=None)
 
@@ -23,10 +23,10 @@ USAGE = "PATH [key=value ...]   PATH: a run folder or a recording.zarr"
 
 def main(paths: list[str], options: Options) -> None:
     """`rlsnet plot PATH`."""
-    named = [*paths, *([options.run] if options.run is not None else [])]
-    if len(named) != 1:
+    given = [*paths, *([options.run] if options.run is not None else [])]
+    if len(given) != 1:
         raise UserError("plot: needs one path, a run such as outputs/2026-11-21/10-00-00 or a recording.zarr.")
-    path = Path(named[0])
+    path = Path(given[0])
     if options.run is None and not path.exists():
         raise UserError(f"plot {path}: no such folder; expected a run or a recording.zarr.")
     out = None if options.out is None else Path(options.out)

@@ -1,4 +1,4 @@
-"""The verbs: what `rlsnet train`, `simulate` and `test` do, from a configuration to a run folder."""
+"""Training, simulation and test: from a configuration to the results in a run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import yaml
 import zarr
 
 from rlsnet import (
@@ -33,7 +32,7 @@ from rlsnet import (
     zarrio,
 )
 from rlsnet.config import Config, NoPerturbConfig, UserError, WindowConfig
-from rlsnet.convert import flat, to_dict
+from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
@@ -43,22 +42,18 @@ from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
-# what may change in an existing run
-MAY_CHANGE = tuple(
-    "train. test. perturb. progress resume run sweep tracking recording.path plugins engine.platform engine.kernels rls.method".split()
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What an experiment starts from.
+    """Network and targets with which an experiment starts.
 
     network: wiring and neurons.
     weight: [N, L] initial plastic weights.
     target: [C, M, N] currents.
-    recording: the rates behind the target, if any.
+    recording: the recording that the target was made from, or None.
     rate: [C, N] Hz, their means over time; or None.
-    seconds: what the network and the targets took.
+    seconds: time that making the network and the targets took.
+    memory_plan: bytes by purpose.
     """
 
     network: Network
@@ -67,47 +62,68 @@ class Prepared:
     recording: Recording | None
     rate: np.ndarray | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
+    memory_plan: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
-    """Opens the recording, checks that all fits in memory, draws or loads the network, makes the targets."""
-    load = config.network.load
-    given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
-    recording = None
-    if given_target and config.recording.half is not None:
-        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
-    if config.target.recorded is not None and not given_target:
-        with show.counting("synthetic units") as tell:
-            recording = recording_source.open_for_config(config, log.info, tell)
-    conditions = recording.n_conditions if recording else getattr(config.target, "n_conditions", 1)
-    sizes = memory.Sizes.of(config, recording.n_units if recording else None, conditions)
-    log.info(memory.check(sizes, learning))
-    start = time.perf_counter()
+    """Opens the recording, checks that all fits in memory, draws or loads the network, makes the targets.
 
+    Args:
+      config: the experiment.
+      show: display of progress.
+      learning: whether the network is to be trained.
+
+    Raises:
+      UserError: settings, files or memory that do not fit.
+    """
+    recording = _open_recording(config, show)
+    conditions = recording.n_conditions if recording else config.target.n_conditions
+    n_units = recording.n_units if recording else None
+    sizes = memory.Sizes.of(config, n_units, conditions)
+    plan = memory.plan(sizes, learning)
+    log.info(memory.check(sizes, plan))
+    start = time.perf_counter()
     static_run: list[Calibration] = []
 
     def activity(net: Network) -> np.ndarray:
         static_run.append(targets.run_calibration(config, net))
         return np.asarray(static_run[0].n_spikes)
 
-    net, weight, target = network.build(config, recording.n_units if recording else None, activity)
-    members = np.bincount(np.arange(net.n_neurons) // net.group_size)
-    edges = f"{net.n_edges:,} static and {int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members):,} plastic synapses"
+    net, weight, target = network.build(config, n_units, activity)
     drawn = time.perf_counter()
-    log.info("Network: %s neurons, %s (%.1f s).", f"{net.n_neurons:,}", edges, drawn - start)
+    log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
     if target is not None:
-        targets.check(target, f"{load}: target")
+        targets.check(target, f"{config.network.load}: target")
     else:
-        with show.counting("targets") as tell:
-            target = targets.make(config, net, recording, tell, *static_run)
+        with show.counting("targets") as advance:
+            target = targets.make(config, net, recording, advance, *static_run)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     network.check_conditions(net, len(target))
-    seconds = drawn - start, time.perf_counter() - drawn
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, _mean_rates(config, net, recording), seconds)
+    seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan)
+
+
+def _open_recording(config: Config, show: Progress) -> Recording | None:
+    """The recording that the target is made from; None where there is none, or network.load brings its own target."""
+    load = config.network.load
+    given_target = load is not None and "target" in zarrio.open_group(load, "network.load", network.FORMAT)
+    if given_target and config.recording.half is not None:
+        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
+    if config.target.recorded is None or given_target:
+        return None
+    with show.counting("synthetic units") as advance:
+        return recording_source.open_for_config(config, log.info, advance)
+
+
+def _counts(net: Network) -> str:
+    """Numbers of neurons and synapses, in words."""
+    members = np.bincount(np.arange(net.n_neurons) // net.group_size)
+    n_plastic = int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members)
+    return f"{net.n_neurons:,} neurons, {net.n_edges:,} static and {n_plastic:,} plastic synapses"
 
 
 def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:
-    """[C, N] float32 Hz, mean over time of the recorded rates that are trained on, NaN where none is known."""
+    """[C, N] float32 Hz, mean over time of the recorded rates of training, NaN where none is known."""
     if recording is None or recording.kind != "rate":
         return None
     blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
@@ -115,32 +131,32 @@ def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np
 
 
 def reopen(config: Config, run: Run) -> Prepared:
-    """What a run started from, out of its own folder; the recording is not opened."""
+    """Network and targets with which a run started, from its own folder; the recording is not opened."""
     if not run.network.exists():
         raise UserError(f"{run.network}: not there; the run stopped before it had drawn its network and has to be started anew.")
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     net, weight, target = network.build(own)
     if target is None:
-        raise UserError(f"{run.network}: has no array target; it should be there, currents of shape [C, M, N].")
+        raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
     stored = zarrio.open_group(run.network, "run", network.FORMAT).get("recorded_rate")
     return Prepared(net, weight, target, None, None if stored is None else zarrio.read(stored))
 
 
-def save_network(run: Run, ready: Prepared) -> None:
-    """Writes network.zarr, with the path of the recording that the targets were made from, its fingerprint and which half it was."""
-    recording = ready.recording
-    source: dict[str, str | None] = {}
+def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
+    """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
+    recording = prepared.recording
+    about: dict[str, Any] = {memory.PLAN: prepared.memory_plan} if learning else {}
     if recording is not None:
-        source = {"recording": str(recording.path.resolve()), "recording_half": recording.half}
-        source["recording_fingerprint"] = recording.fingerprint
-    network.save(run.network, ready.network, ready.weight, ready.target, ready.rate, **source)
+        about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
+        about["recording_fingerprint"] = recording.fingerprint
+    network.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about)
 
 
 def find_recording(config: Config, run: Run) -> Recording | None:
-    """The recording that a run's targets were made from, or None where there was none or it has moved without our knowing.
+    """The recording that a run's targets were made from; None where there was none, or it is not where it was.
 
     Raises:
-      UserError: it is not where the command line says, or is another one while half of its trials are to be held out.
+      UserError: there is none at recording.path, or another one while half of its trials are to be held out.
     """
     about = zarrio.open_group(run.network, "run", network.FORMAT).attrs
     made_from, half = about.get("recording"), about.get("recording_half")
@@ -149,35 +165,48 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
     candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
     if given is not None:
-        candidates = [given]  # which says so itself if it is not there
+        candidates = [given]  # a mistake where it is not there
     if not candidates:
-        log.warning("The recording %s is not there; testing without rates. recording.path=... says where it is now.", made_from)
+        log.warning("The recording %s is not there; testing without rates. recording.path=PATH gives its new place.", made_from)
         return None
     recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
     recordings.check_bins(recording, config.trial)
     if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
         if half is not None:
             raise UserError(
-                f"recording.path={recording.path}: is not what {run.path} was trained on; should be, as its {half} trials may be others."
+                f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as the {half}"
+                " trials of another may be others."
             )
-        log.warning("The recording %s is not what %s was trained on: its rates differ.", recording.path, run.path)
+        log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
     return recording
 
 
 def start(config: Config, run: Run) -> Progress:
-    """Sets up the engine and the display, and says where we are."""
+    """Sets up the engine and the display of progress, and logs the run folder and the device."""
     device = engine.setup(config.engine)
     log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
     return Progress(config.progress)
 
 
 def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
-    """The sampling of resources beside a verb."""
-    return Sampler(run.resources, config.train.resources_every, verb, lambda: show.iteration)
+    """Sampling of resources beside a verb."""
+    return Sampler(run.resources, config.resources_every, verb, lambda: show.iteration)
 
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
-    """Trains from the start, or on from the newest checkpoint; returns 0 or the number of the signal that stopped it."""
+    """Trains from the start, or from the newest checkpoint.
+
+    Args:
+      config: the experiment.
+      run: the run folder.
+      resumed: whether to continue the run that is there.
+
+    Returns:
+      0, or the number of the signal that stopped it.
+
+    Raises:
+      UserError: settings that do not fit, or a folder that holds a run already.
+    """
     if isinstance(config.perturb, WindowConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
     done = run.iterations()[-1] if resumed else 0
@@ -191,70 +220,72 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
         if resumed:
-            ready = reopen(config, run)
-            learner = run.load_learner(done, ready.network, config)
+            prepared = reopen(config, run)
+            learner = run.load_learner(done, prepared.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)
         else:
             run.clear()
-            ready = prepare(config, show, learning=True)
-            if not ready.network.n_inputs:
+            prepared = prepare(config, show, learning=True)
+            if not prepared.network.n_inputs:
                 raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
-            save_network(run, ready)
-            learner = rls.init(config.rls, ready.network, jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size)))
+            save_network(run, prepared, learning=True)
+            w = jnp.asarray(wiring.to_groups(prepared.weight, prepared.network.group_size))
+            learner = rls.init(config.rls, prepared.network, w)
         run.save_config(config)
-        recorded = None if ready.rate is None else jnp.asarray(ready.rate, ready.network.bias.dtype)
+        recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with tracking.tracked(config, run, done) as track:
-            stopped = train.train(config, ready.network, learner, jnp.asarray(ready.target), run, done, show, recorded, track)
+            target = jnp.asarray(prepared.target)
+            stopped = train.train(config, prepared.network, learner, target, run, done, show, recorded, track)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
 
 
 def run_simulation(config: Config, run: Run) -> None:
-    """Draws a network and runs it as it is, with its initial weights."""
+    """Draws a network and runs it with its initial weights; raises UserError."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
     with run.claimed(), _sampled(show := start(config, run), config, run, "simulate"):
-        ready = prepare(config, show, learning=False)
-        save_network(run, ready)
+        prepared = prepare(config, show, learning=False)
+        save_network(run, prepared, learning=False)
         run.save_config(config)
-        w = jnp.asarray(wiring.to_groups(ready.weight, ready.network.group_size))
-        _evaluate(dataclasses.replace(config, perturb=NoPerturbConfig("none")), ready, w, run, show, 0)
+        w = jnp.asarray(wiring.to_groups(prepared.weight, prepared.network.group_size))
+        _evaluate(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)
         if isinstance(config.perturb, WindowConfig):
-            _perturb(config, config.perturb, ready, w, run, show, 0)
+            _perturb(config, config.perturb, prepared, w, run, show, 0)
 
 
 def run_test(config: Config, run: Run) -> None:
-    """Runs a trained network with frozen weights."""
+    """Runs a trained network with frozen weights; raises UserError."""
     tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with _sampled(show := start(config, run), config, run, "test"):
-        ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-        w = run.load_weights(path, ready.network)
+        prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+        w = run.load_weights(path, prepared.network)
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)
-            _refuse_other_half(path, about.get("config", {}), ready.recording)
+            _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
         if isinstance(config.perturb, WindowConfig):
-            _perturb(config, config.perturb, ready, w, run, show, iteration)
+            _perturb(config, config.perturb, prepared, w, run, show, iteration)
             return
-        _evaluate(config, ready, w, run, show, iteration)
+        _evaluate(config, prepared, w, run, show, iteration)
         with tracking.tracked(config, run, max(run.iterations(), default=0)) as track:
             track(tracking.test_scores(zarrio.open_group(run.test, "run", evaluate.FORMAT)), iteration)
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
-    """Says so where the network of another run's checkpoint was drawn otherwise: weights belong to their synapses."""
+    """Warns where another run's checkpoint was trained on a different connectivity: weights belong to their synapses."""
     ours = json.loads(json.dumps(to_dict(config)))
     differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]
     if differ:
-        log.warning("%s is of a network drawn otherwise (%s); here its weights are put on other synapses.", path, ", ".join(differ))
+        log.warning("%s was trained on a different connectivity (%s); its weights are put on other synapses here.", path, ", ".join(differ))
 
 
 def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording | None) -> None:
-    """Raises UserError where weights of another run may have been trained on what counts as held out here."""
+    """Raises UserError where weights of another run may have been trained on the trials that are held out here."""
     half = None if recording is None else recording.half
     trained = theirs.get("recording", {}).get("half")
     if half is not None and trained != half:
@@ -264,9 +295,10 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
         )
 
 
-def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+def _evaluate(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+    """Runs the trials of the test, stores the result and logs its scores."""
     began = time.perf_counter()
-    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, run.test, show, iteration=iteration)
+    evaluate.evaluate(config, prepared.network, w, prepared.target, prepared.recording, run.test, show, iteration=iteration)
     results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
     excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
@@ -280,10 +312,10 @@ def _evaluate(config: Config, ready: Prepared, w: Any, run: Run, show: Progress,
     log.info("Wrote %s (%.1f s). Next: rlsnet report %s", run.test, time.perf_counter() - began, run.path)
 
 
-def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
-    """Runs the trials of the test with a perturbation, stores the result and says what changed."""
+def _perturb(config: Config, settings: WindowConfig, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
+    """Runs the trials of the test with a perturbation, stores the result and logs the changes."""
     began, path = time.perf_counter(), run.perturbed_result(settings.result)
-    evaluate.evaluate(config, ready.network, w, ready.target, ready.recording, path, show, iteration=iteration)
+    evaluate.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)
     perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
     log.info("Perturbed: %s.", effects.in_words(perturbed))
     if not run.test.exists():
@@ -298,7 +330,7 @@ def _perturb(config: Config, settings: WindowConfig, ready: Prepared, w: Any, ru
 
 
 def _heldout(results: zarr.Group) -> str:
-    """What was compared with what, in words."""
+    """The trials that were compared, in words."""
     trained = results.attrs["trained_on"]
     if trained == "all":
         return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
@@ -306,22 +338,5 @@ def _heldout(results: zarr.Group) -> str:
 
 
 def _mean(values: np.ndarray) -> str:
-    """The mean of what is defined, in words."""
+    """Mean of the defined values, in words."""
     return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
-
-
-def resumed_values(saved: dict[str, Any], asked: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The settings of a run to be continued, those asked for; raises UserError where one may not change.
-
-    Args:
-      saved: nested settings of the run.
-      asked: nested settings wanted now.
-      where: the run folder, for the message.
-    """
-    before, now = flat(saved), flat(asked)
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        same = old == new or (isinstance(old, int | float) and isinstance(new, int | float) and float(old) == float(new))
-        if not same and not key.startswith(MAY_CHANGE):
-            raise UserError(f"{key}={yaml.safe_dump(new).split()[0]}: {where} was made with {old}; this cannot change in an existing run.")
-    return asked

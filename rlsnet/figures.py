@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -34,7 +34,6 @@ STYLE = {
 }
 HEAT = matplotlib.colormaps["viridis"].with_extremes(bad="#bbbbbb")
 DENSITY = ListedColormap([(*to_rgb(EXC), alpha) for alpha in np.linspace(0.15, 1, 64)], "density")  # on light and dark pages alike
-DIVERGING = LinearSegmentedColormap.from_list("change", [EXC, "#ffffff", MODEL])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,6 @@ from rich.text import Text
 
 from rlsnet import effects, evaluate, memory, network, recordings, resources, store, summary, tables, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict
-from rlsnet.describe import with_defaults
 from rlsnet.store import Run
 
 Rows = Iterator[tuple[str, Any]]
@@ -67,10 +65,10 @@ def _made_with(attributes: Any) -> Rows:
 
 
 def _of_run(run: Run) -> Rows:
-    config = from_dict(with_defaults(run.saved_config()))
+    config = run.config()
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
-    yield "target", f"{getattr(config.target, 'name', '')}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
+    yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
     if run.network.exists():
         group = zarrio.open_group(run.network, "info", network.FORMAT)
         yield from _sizes(run, config, group)
@@ -105,13 +103,13 @@ def _perturbed(run: Run) -> Rows:
 
 
 def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
-    """The letters of `network`, and the memory that they take in training."""
+    """The letters of `network`, and the memory plan of training: the one that was made then, or of an older run one made now."""
     of_run = dataclasses.replace(config.network, load=str(run.network))
-    of_engine = dataclasses.replace(config.engine, kernels="wide")  # needs no compiler to say
+    of_engine = dataclasses.replace(config.engine, kernels="fixed_shape")  # needs no compiler here
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
     yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
-    parts = memory.plan(sizes, learning=True)
+    parts = dict(group.attrs.get(memory.PLAN) or memory.plan(sizes, learning=True))
     yield "memory of training", f"P {memory.in_words(parts.get('P', 0))}, about {memory.in_words(sum(parts.values()))} in all"
 
 

@@ -42,10 +42,10 @@ def platform_in_use() -> str:
 
 
 def choose(engine: EngineConfig) -> str:
-    """`native`, `xla` or `wide`, as engine.kernels asks; auto takes the fastest of this device."""
+    """`native`, `xla` or `wide` (engine.kernels=fixed_shape), as engine.kernels asks; auto takes the fastest of this device."""
     on_cpu = platform_in_use() == "cpu"
-    if engine.kernels in ("xla", "wide"):
-        return engine.kernels
+    if engine.kernels in ("xla", "wide", "fixed_shape"):
+        return "xla" if engine.kernels == "xla" else "wide"
     if engine.kernels == "auto" and not on_cpu:
         return "wide"
     missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {platform_in_use()}"

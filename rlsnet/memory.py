@@ -1,9 +1,8 @@
-"""The memory plan: what an experiment will take, said before anything is allocated, and refused when it cannot fit."""
+"""Memory plan of an experiment, made before anything is allocated; one that does not fit is refused."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import numpy as np
 import psutil
 
 from rlsnet import kernels, rls, zarrio
-from rlsnet.config import Config, ErdosRenyiConfig, GivenFeedforwardConfig, GivenStimulusConfig, UserError
+from rlsnet.config import Config, UserError
 from rlsnet.network import FORMAT, group_size_of
 from rlsnet.storage import number_type
+
+PLAN = "training_memory"  # attribute of a run's network.zarr: the plan of its training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,20 +54,11 @@ class Sizes:
             if "target" in given:
                 conditions = zarrio.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
             by_synapse = "neuron/tau_plas" in given
-        if edges is None:  # of a file it is known only when it is read
-            static = config.static
-            degree = static.probability * n if isinstance(static, ErdosRenyiConfig) else getattr(static, "out_degree", 0)
-            edges = 0 if getattr(static, "storage", "stored") == "procedural" else int(n * degree)
-        points, stimulus = config.trial.n_points, 0
-        inputs += getattr(config.feedforward, "n_neurons", 0)
-        if isinstance(config.feedforward, GivenFeedforwardConfig):
-            known = given.get("feedforward/rate")
-            rates = known if known is not None else zarrio.open_plain(config.feedforward.path, "feedforward.path", ["C", points, "X"])
-            inputs += rates.shape[2]
-        if isinstance(config.stimulus, GivenStimulusConfig):
-            known = given.get("stimulus")
-            values = known if known is not None else zarrio.open_plain(config.stimulus.path, "stimulus.path", ["C", "bins", n])
-            stimulus = math.prod(values.shape)
+        if edges is None:
+            edges, weighted = config.static.n_edges(n), config.static.edge_weights
+        rates, currents = (known.shape if (known := given.get(name)) is not None else None for name in ("feedforward/rate", "stimulus"))
+        points, stimulus = config.trial.n_points, config.stimulus.n_values(n, currents)
+        inputs += config.feedforward.n_inputs(config.trial, rates)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = {"full": inputs**2, "packed": inputs * (inputs + 1) // 2, "window": 0}[config.rls.storage]
         P = groups * P * number_type(config.rls, dtype).itemsize
@@ -79,7 +71,7 @@ class Sizes:
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
-    """Bytes by purpose; `learning` counts P and what its update needs."""
+    """Bytes by purpose; with `learning`, P and the memory of its update are among them."""
     n, item = sizes.n, sizes.item
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
@@ -100,7 +92,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
 
 
 def available() -> tuple[int, str]:
-    """Bytes that can still be taken, and of what: the accelerator's memory, or this machine's within its limits."""
+    """(free bytes, their owner): the accelerator's memory, or this machine's within its limits."""
     import jax
 
     if kernels.platform_in_use() != "cpu":
@@ -110,7 +102,7 @@ def available() -> tuple[int, str]:
 
 
 def free_memory() -> int:
-    """Bytes of this machine's memory that can still be taken, within its limits."""
+    """Free bytes of this machine's memory, within the limits of a container."""
     free = psutil.virtual_memory().available
     limit, used, about = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
@@ -119,16 +111,23 @@ def free_memory() -> int:
     return free
 
 
-def check(sizes: Sizes, learning: bool) -> str:
-    """The plan in words; raises UserError, with advice, when it does not fit."""
-    parts = plan(sizes, learning)
+def check(sizes: Sizes, parts: dict[str, int]) -> str:
+    """A plan in words.
+
+    Args:
+      sizes: sizes of the experiment.
+      parts: bytes by purpose, as `plan` gives them.
+
+    Raises:
+      UserError: it does not fit; with advice.
+    """
     total = sum(parts.values())
     words = ", ".join(f"{name} {in_words(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
-        advice = []
-        if learning and parts.get("P", 0) > total / 3:
-            fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and parts["P"] * sizes.group_size / s < free / 2), 128)
+        advice, P = [], parts.get("P", 0)
+        if P > total / 3:
+            fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
             advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
             advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
             advice.append("a smaller plastic.n_inputs (P goes with its square)")
@@ -148,3 +147,12 @@ def in_words(bytes_: float) -> str:
             return f"{bytes_:.3g} {unit}"
         bytes_ /= 1000
     return f"{bytes_:.1f} GB"
+
+
+def compiled_bytes(program: Any) -> int | None:
+    """Memory of a compiled program by XLA's own count, arguments and results included; None where XLA does not say."""
+    try:
+        found = program.memory_analysis()
+        return int(found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None

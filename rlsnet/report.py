@@ -1,4 +1,4 @@
-"""`rlsnet report`: what a run has to show, on one page."""
+"""`rlsnet report`: the results of a run on one page."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ import zarr
 
 from rlsnet import evaluate, scores, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict
-from rlsnet.describe import with_defaults
 from rlsnet.store import Run
 
 
@@ -71,9 +69,7 @@ class Results:
 
 def open_results(run: Run, plugins: Sequence[str] | None = None) -> Results:
     """The results of a run as it is stored; `plugins` stand where the saved ones are no longer."""
-    saved = with_defaults(run.saved_config())
-    config = from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
-    return of_run(config, run)
+    return of_run(run.config(plugins), run)
 
 
 def of_run(config: Config, run: Run) -> Results:

@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib import metadata
@@ -27,7 +27,7 @@ from jax import Array, lax
 
 from rlsnet import resources, rls, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import to_dict
+from rlsnet.convert import from_dict, renamed, to_dict
 from rlsnet.memory import free_memory
 from rlsnet.network import Network
 from rlsnet.rls import Learner
@@ -166,15 +166,24 @@ class Run:
         with zarrio.replacing(self.path / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
+    def config(self, plugins: Sequence[str] | None = None) -> Config:
+        """Settings of the run; those that its version did not have are at their defaults. Raises UserError.
+
+        Args:
+          plugins: modules of the user's own models, where the saved ones have moved; None for the saved ones.
+        """
+        saved = self.saved_config()
+        return from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
+
     def saved_config(self) -> dict[str, Any]:
-        """The resolved configuration, as nested mappings."""
+        """Settings of the run as they were saved, nested, under today's names."""
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
         if not isinstance(values, dict):
             raise UserError(f"{self.path / 'config.yaml'}: holds no settings; expected the file that rlsnet train wrote.")
-        return values
+        return renamed(values, notice=False)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl."""

@@ -1,13 +1,13 @@
-"""Sweeps: many runs from one command, one after another here, or elsewhere through a Hydra launcher (joblib, SLURM).
+"""Sweeps: several runs from one command, one after another here, or elsewhere through a Hydra launcher (joblib, SLURM).
 
 `sweep=FOLDER` gives each job a folder named after the settings that differ between jobs, so that the same command, also with
-values added, goes on with what is there: what is done is left alone, what was cut short resumes, the rest runs.
+values added, continues the sweep: jobs that are done are left alone, unfinished ones resume, the others start. Hydra's launchers
+run the jobs; names of folders and the choice of jobs are written here, as no launcher has them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import gc
 import hashlib
@@ -30,19 +30,19 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from rlsnet.config import UserError
-from rlsnet.convert import completed, from_dict
+from rlsnet.resume import job_state
 from rlsnet.store import Run
 
 log = logging.getLogger(__name__)
 
 LONGEST = 100  # characters of a job's folder name
-SHOWN = 3  # failed jobs that the last line tells of
+SHOWN = 3  # failed jobs that the last line lists
 
 
 class Task:
-    """What Hydra calls with each composed configuration, here or, pickled, in another process.
+    """The function that Hydra calls with each composed configuration, here or, pickled, in another process.
 
-    A job's mistake is logged and comes back as a text, so that other jobs run.
+    A job's mistake is logged and returned as a text, so that other jobs run.
     """
 
     def __init__(self, verb: str):
@@ -50,14 +50,14 @@ class Task:
         self.failed: list[str] = []
 
     def __call__(self, composed: Any) -> str | None:
-        """Runs one job; returns what went wrong."""
+        """Runs one job; returns None, or the message of its error."""
         hydra_config = HydraConfig.get()
         values: Any = OmegaConf.to_container(composed, resolve=True)
         folder = Path(hydra_config.runtime.output_dir)
         if os.getpid() != self.process:
-            _settle(values, folder)
+            _use_plain_lines(values, folder)
             if "joblib" in hydra_config.launcher._target_:
-                _follow(self.process)
+                _end_with_parent(self.process)
         message = self._attempt(values, list(hydra_config.overrides.task), folder)
         if message is not None:
             where = f"Job {folder.name}: " if self.many and os.getpid() == self.process else ""
@@ -68,8 +68,8 @@ class Task:
         return message
 
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
-        """Runs one job; of what goes wrong, only the text is kept, as a traceback would hold on to the job's arrays."""
-        from rlsnet.cli import run_job
+        """Runs one job; of an error only the text is kept, as a traceback would keep the job's arrays alive."""
+        from rlsnet.job import run_job
         from rlsnet.train import requeuing
 
         try:
@@ -87,8 +87,8 @@ class Task:
             if values["sweep"] is not None:
                 log.info("The same command goes on with the sweep.")
             sys.exit(128 + stopped)
-        if _follow.cache_info().currsize and os.getppid() != self.process:
-            os._exit(128 + stopped)  # nobody is left to give us jobs
+        if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
+            os._exit(128 + stopped)  # the process that gives us jobs is gone
         if requeuing(stopped):
             try:
                 signal.raise_signal(stopped)  # submitit queues the job again, and ends this process
@@ -98,8 +98,8 @@ class Task:
 
 
 @functools.cache
-def _follow(parent: int) -> None:
-    """Arranges a process on the same machine as the one that started the sweep, whose end it should not outlive."""
+def _end_with_parent(parent: int) -> None:
+    """Settings of a process beside the one that started the sweep on this machine: it ends when that one does."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # there are others on the GPU
 
     def watch() -> None:
@@ -110,8 +110,8 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, name="sweep", daemon=True).start()
 
 
-def _settle(values: dict[str, Any], folder: Path) -> None:
-    """Has a process beside others say plain lines, each with the job's name."""
+def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
+    """Plain lines of progress, each with the job's name, in a process beside others."""
     from rlsnet.progress import ConsoleHandler
 
     if values["progress"] == "auto":
@@ -122,7 +122,7 @@ def _settle(values: dict[str, Any], folder: Path) -> None:
 
 
 def _free() -> None:
-    """Lets go of a job's arrays and programs, on the device too."""
+    """Frees a job's arrays and programs, on the device too."""
     gc.collect()
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
@@ -131,7 +131,7 @@ def _free() -> None:
 def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
     """The folder of a job: its values of the keys that differ between jobs, such as `rls.penlambda=0.4,trial.learn_every=5`.
 
-    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart what would else be
+    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart names that would else be
     the same, or too long. The order of keys on the command line does not count.
 
     Args:
@@ -164,39 +164,18 @@ def _swept(config: Any, context: Any) -> list[str]:
     return [override.get_key_element() for override in parsed if override.is_sweep_override()]
 
 
-def state(verb: str, values: Mapping[str, Any], run: Run) -> str:
-    """What there is to do in a job's folder: "new", "unfinished", "done" or "busy", which is: another process is at it.
-
-    Raises UserError where it holds a run with other settings than `values`.
-    """
-    from rlsnet.cli import continued
-
-    if not (run.path / "config.yaml").exists():
-        return "new"
-    if run.busy():
-        return "busy"
-    begun = bool(run.iterations()) if verb == "train" else run.test.exists()
-    if not begun:
-        return "new"
-    config = from_dict(continued(run, dict(values), dict(values)))
-    if verb == "train":
-        return "done" if run.iterations()[-1] >= config.train.iterations else "unfinished"
-    saved = from_dict(completed(run.saved_config(), dict(values)))
-    return "done" if saved == dataclasses.replace(config, sweep=None) else "unfinished"
-
-
 class Jobs(Launcher):  # type: ignore[misc]
-    """A launcher around the one that was asked for: names folders, leaves out what is done, and takes down what failed."""
+    """A launcher around the chosen one: it names folders, leaves out jobs that are done, and keeps the errors of failed ones."""
 
     def __init__(self, launcher: Launcher, setup: Mapping[str, Any], result: Result):
         self.launcher, self.result = launcher, result
         self.config, self.context, self.task = setup["config"], setup["hydra_context"], setup["task_function"]
 
     def setup(self, **setup: Any) -> None:
-        """Nothing: the launcher inside has been set up."""
+        """Does nothing: the launcher inside has been set up."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs what is left to do of the jobs; the failed ones come back with a text as result, the others with None."""
+        """Runs the jobs that are not done; the result of a failed one is its message, of the others None."""
         self.task.many = True
         if self.task.verb == "train":  # a job that is queued again starts with the same overrides
             job_overrides = [[*each, "resume=auto"] for each in job_overrides]
@@ -206,8 +185,8 @@ class Jobs(Launcher):  # type: ignore[misc]
         if self.result.folder is not None:
             names = self._name(job_overrides)
             job_overrides = [[*each, f"hydra.sweep.subdir='{name}'"] for each, name in zip(job_overrides, names, strict=True)]
-            todo = self._left(job_overrides, names)
-        print(f"{self.result.words()}: {_count(len(returns))}, {len(todo)} to do.", flush=True)
+            todo = self._to_do(job_overrides, names)
+        print(f"{self.result.title()}: {_count(len(returns))}, {len(todo)} to do.", flush=True)
         try:
             launched = self.launcher.launch([job_overrides[k] for k in todo], initial_job_idx) if todo else []
         except Exception as error:
@@ -225,7 +204,7 @@ class Jobs(Launcher):  # type: ignore[misc]
             raise UserError(f"sweep={self.result.folder}: no key has several values; expected such as rls.penlambda=.4,.8.")
         return [folder_name(each, swept) for each in job_overrides]
 
-    def _left(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:
+    def _to_do(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:
         """The numbers of the jobs that are new or unfinished."""
         todo = []
         for k, (each, name) in enumerate(zip(job_overrides, names, strict=True)):
@@ -235,7 +214,7 @@ class Jobs(Launcher):  # type: ignore[misc]
                 continue
             composed = self.context.config_loader.load_sweep_config(self.config, list(each))
             values: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
-            found = state(self.task.verb, values, run)
+            found = job_state(self.task.verb, values, run)
             if found in ("new", "unfinished"):
                 todo.append(k)
             else:
@@ -244,7 +223,7 @@ class Jobs(Launcher):  # type: ignore[misc]
 
 
 def _first_line(error: Exception) -> str:
-    """The last words of an error that may hold a traceback of another process."""
+    """The last line of an error that may hold a traceback of another process."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
@@ -254,32 +233,32 @@ def _count(n: int) -> str:
 
 
 class Result:
-    """What became of the jobs of a sweep; `folder` is that of sweep=FOLDER, or None."""
+    """States of the jobs of a sweep; `folder` is that of sweep=FOLDER, or None."""
 
     def __init__(self, folder: str | None):
         self.folder = folder
         self.jobs: list[tuple[str, str, str | None]] = []
 
-    def words(self) -> str:
-        """What to call the sweep."""
+    def title(self) -> str:
+        """Name of the sweep in messages."""
         return f"Sweep {self.folder}" if self.folder else "Sweep"
 
     def add(self, name: str, state: str, message: str | None) -> None:
-        """Takes in a job: its folder's name; done, before (done before), busy or failed; what went wrong."""
+        """Adds a job: its folder's name; done, before (done before), busy or failed; its error message or None."""
         self.jobs.append((name, state, message))
 
-    def tell(self) -> None:
-        """Says how the sweep ended; raises UserError where a job did not reach its end."""
+    def report(self) -> None:
+        """Prints how the sweep ended; raises UserError where a job did not reach its end."""
         if not self.jobs:
             return
         counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "busy", "failed")}
-        sweep = self.words()
+        sweep = self.title()
         words = {"done": "done", "before": "done before", "busy": "at work elsewhere", "failed": "failed"}
         print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
         if failed := counted["failed"]:
-            told = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
+            messages = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
             more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-            raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {told}{more}.")
+            raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {messages}{more}.")
         if busy := counted["busy"]:
             raise UserError(f"{sweep.lower()}: another process is at work on {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
         if self.folder:
@@ -288,7 +267,7 @@ class Result:
 
 @contextlib.contextmanager
 def watched(folder: str | None) -> Iterator[Result]:
-    """The jobs of a sweep that Hydra starts in this block, through `Jobs`; they go to the result."""
+    """Results of the jobs of a sweep that Hydra starts in this block, through `Jobs`."""
     result = Result(folder)
     original = Plugins.instantiate_launcher
 

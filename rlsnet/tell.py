@@ -1,24 +1,19 @@
-"""`rlsnet info`: says what is at a path."""
+"""`rlsnet info`: content of a run, network, recording or checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
-
+from rlsnet.arguments import NoOptions
 from rlsnet.config import UserError
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """None yet."""
-
+Options = NoOptions
 
 USAGE = "[PATH]   without a path: the versions and devices here"
 
 
-def main(paths: list[str], options: Options) -> None:
+def main(paths: list[str], options: NoOptions) -> None:
     """`rlsnet info [PATH]`."""
     if len(paths) > 1:
         raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices here.")
-    from rlsnet import info  # late, as it takes JAX
+    from rlsnet import info  # here, as it imports JAX
 
     info.show(paths[0] if paths else None)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import api, rng, scores, simulate
+from rlsnet import api, memory, rng, scores, simulate
 from rlsnet import rls as rls_
 from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
@@ -201,7 +201,8 @@ def train(
     dynamics, total = Dynamics.of(config), config.train.iterations
     keys = Keys.create(config.seed, simulate.TRAINING)
     step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0), recorded)
-    log.info("Compiled in %.1f s.", seconds)
+    size = memory.compiled_bytes(step)
+    log.info("Compiled in %.1f s%s.", seconds, "" if size is None else f"; {memory.in_words(size)} by XLA's own count")
     best = run.best_correlation()
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):

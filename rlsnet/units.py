@@ -1,4 +1,4 @@
-"""Quantities with a unit, such as "100 us", as plain numbers in the unit of the schema. pint is imported when one is met."""
+"""Quantities with a unit, such as "100 us", as plain numbers in the unit of the schema. pint is imported at the first one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DIGITS = 12  # significant ones that a conversion keeps: 100 us are 0.1 ms, and 
 
 @functools.cache
 def _registry() -> Any:
-    """All units of pint and `threshold`, in which voltages and currents are counted."""
+    """All units of pint and `threshold`, the unit of voltages and currents."""
     import pint
 
     registry: Any = pint.UnitRegistry()
@@ -31,7 +31,16 @@ def _unit(text: str) -> Any:
 
 
 def quantity(key: str, text: str, unit: str) -> float:
-    """The number that `text` says, in `unit`: that of the setting `key`, "" for none. Raises UserError."""
+    """The number of a quantity in the unit of a setting.
+
+    Args:
+      key: name of the setting, for messages.
+      text: a number, or a number with a unit.
+      unit: of the setting, "" for none.
+
+    Raises:
+      UserError: a text that cannot be read, or a unit of another kind.
+    """
     wanted = f"expected a number in {unit}, or with its unit, such as {key}='1 {unit}'" if unit else "expected a number without a unit"
     text = " ".join(text.split())
     match = QUANTITY.fullmatch(text)

@@ -263,13 +263,8 @@ def plastic_inputs(plastic: PlasticConfig, stream: Array, excitatory: np.ndarray
 
 @singledispatch
 def needs_activity(plastic: PlasticConfig) -> bool:
-    """Whether `plastic_inputs` depends on the activity of the static network. Not so unless a function is registered."""
-    return False
-
-
-@needs_activity.register
-def _(plastic: RandomInputsConfig) -> bool:
-    return plastic.active_fraction < 1
+    """Whether the choice of plastic inputs depends on the static run."""
+    return plastic.needs_activity
 
 
 @plastic_inputs.register

@@ -1,6 +1,9 @@
-"""Writes docs/configuration.md: every setting with its default, meaning, unit and choices, from the schema and configs/.
+"""Writes the YAML files of configs/ that hold the settings, and docs/configuration.md, all from the schema.
 
 python scripts/configuration.py
+
+Written by hand are the experiments (configs/config/), the presets of import (configs/import/) and Hydra's own settings
+(configs/hydra_settings.yaml, configs/hydra/).
 """
 
 from __future__ import annotations
@@ -8,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +22,34 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-from rlsnet.cli import PLAIN, VERBS  # noqa: E402
+from rlsnet.composition import configs_dir  # noqa: E402
 from rlsnet.config import LIMITS, Config  # noqa: E402
-from rlsnet.convert import choices_of, variants  # noqa: E402
-from rlsnet.describe import configs_dir, defaults  # noqa: E402
+from rlsnet.settings import choices_of, groups, plain, variants  # noqa: E402
+from rlsnet.verbs import PLAIN, VERBS  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
+CONFIGS = configs_dir()
+COLUMN = 26  # of the comments in YAML
+WIDTH = 128  # of a line of YAML
+NOTE = "Written by scripts/configuration.py from rlsnet/config.py."
+
 HEAD = """# Configuration
 
-Written by `python scripts/configuration.py` out of the schema (`rlsnet/config.py`) and `configs/`.
+Written by `python scripts/configuration.py` from the schema (`rlsnet/config.py`), as are the files of the groups in `configs/`.
 
 A setting is `key=value` on the command line, in the order and number you like, and a line of YAML in a file of your own:
 
     rlsnet train config=tiny rls.penlambda=0.4 trial.dt='100 us' train.iterations=200
 
 A number is in the unit of its key, or brings its own: `trial.dt=0.1` and `trial.dt='100 us'` are the same. Two values `[a, b]`,
-where a key says so, are those of excitatory and of inhibitory neurons. `null` stands for nothing. What is unknown, of the wrong
-type or out of range is refused with one line.
+where a key allows them, are those of excitatory and of inhibitory neurons. `null` stands for nothing. An unknown key, and a value of
+the wrong type or out of range, is refused with one line.
 
 `neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` are groups: `neuron=glif3` takes another set of keys,
 and `neuron.tau_m=12` changes one of them. `config=NAME` is an experiment: a file with what differs from the defaults. Your own is
-`config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`; so is an option of a group, `neuron/NAME.yaml`.
+`config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`; so is an option of a group, `neuron/NAME.yaml`, which names its
+variant (`name: lif`) and lists only the settings that differ from that variant's defaults. In Python the same settings are dataclasses:
+`rlsnet.Config()` is the experiment sinusoid, and `RLSConfig()`, `TrialConfig()`, `GLIF5Config()` of `rlsnet.config` are its sections.
 
 | | |
 |---|---|
@@ -56,32 +67,44 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def plain(value: Any) -> str:
-    """A value as YAML writes it on one line."""
-    if value == "???" or value is dataclasses.MISSING:
-        return "to be given"
-    return f"`{value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}`"
+def in_yaml(value: Any) -> str:
+    """A value as YAML writes it on one line; ??? where one has to be given."""
+    if value is dataclasses.MISSING:
+        return "???"
+    return str(yaml.safe_dump(plain(value), default_flow_style=True, width=10**6).splitlines()[0])
+
+
+def shown(value: Any) -> str:
+    """A default in a table."""
+    return "required" if value is dataclasses.MISSING else f"`{value if isinstance(value, str) else in_yaml(value)}`"
 
 
 def limits(rule: Any) -> str:
     """The allowed values, in words."""
     words = [" or ".join(f"`{choice}`" for choice in rule["choices"])] if "choices" in rule else []
-    words += [f"{words_} {rule[word]:g}" for word, _, words_ in LIMITS if word in rule and rule[word] < 2**53]
+    words += [f"{words_.removeprefix('a value ')} {rule[word]:g}" for word, _, words_ in LIMITS if word in rule and rule[word] < 2**53]
+    words += ["at least 2 trial.dt"] if rule.get("decay") else []
+    words += ["a multiple of trial.dt"] if rule.get("steps") else []
     return ", ".join(words)
 
 
-def table(cls: Any, values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of a dataclass, as a table; `values` their defaults."""
+def own_fields(cls: Any) -> list[dataclasses.Field[Any]]:
+    """The fields that are single settings, without sections and without the name of a variant."""
     hints = typing.get_type_hints(cls)
-    fields = [field for field in dataclasses.fields(cls) if not variants(hints[field.name]) and not (prefix and field.name == "name")]
+    return [field for field in dataclasses.fields(cls) if not variants(hints[field.name]) and len(field.metadata.get("choices", "  ")) != 1]
+
+
+def table(cls: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of a dataclass, as a table."""
+    hints, fields = typing.get_type_hints(cls), own_fields(cls)
     if not fields:
         return
     yield from ("| key | default | meaning | unit | values |", "|---|---|---|---|---|")
     for field in fields:
-        default = values.get(field.name, field.default)
-        choices = limits(field.metadata) or ("`true` or `false`" if hints[field.name] in (bool, "bool") else "")
-        unit = field.metadata["unit"]
-        yield f"| `{prefix}{field.name}` | {cell(plain(default))} | {cell(field.metadata['help'])} | {cell(unit)} | {cell(choices)} |"
+        rule = field.metadata
+        choices = limits(rule) or ("`true` or `false`" if hints[field.name] in (bool, "bool") else "")
+        default = shown(field.default) + (f" ({rule['source']})" if rule["source"] else "")
+        yield f"| `{prefix}{field.name}` | {cell(default)} | {cell(rule['help'])} | {cell(rule['unit'])} | {cell(choices)} |"
     yield ""
 
 
@@ -90,40 +113,97 @@ def sentence(cls: Any) -> str:
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
-def of_section(name: str, options: list[Any], values: Any) -> Iterator[str]:
+def options_of(name: str) -> list[Any]:
+    """The variants of a section, its default first."""
+    return sorted(variants(typing.get_type_hints(Config)[name]), key=lambda cls: (choices_of(cls)[0] != groups()[name], choices_of(cls)[0]))
+
+
+def of_section(name: str) -> Iterator[str]:
     """A section of keys, or a group with its options."""
     yield from (f"## {name}", "")
-    folder = configs_dir() / name
-    if not folder.is_dir():
-        yield from (sentence(options[0]), "")
-        yield from table(options[0], values, f"{name}.")
+    if name not in groups():
+        cls = typing.get_type_hints(Config)[name]
+        yield from (sentence(cls), "")
+        yield from table(cls, f"{name}.")
         return
-    for path in sorted(folder.glob("*.yaml"), key=lambda path: (path.stem != values["name"], path.stem)):
-        given = yaml.safe_load(path.read_text())
-        cls = next(each for each in options if given["name"] in choices_of(each))
-        is_default = ", the default" if path.stem == values["name"] else ""
-        yield from (f"### `{name}={path.stem}`{is_default}", "", sentence(cls), "")
-        yield from table(cls, given, f"{name}.")
+    for cls in options_of(name):
+        option = choices_of(cls)[0]
+        is_default = ", the default" if option == groups()[name] else ""
+        yield from (f"### `{name}={option}`{is_default}", "", sentence(cls), "")
+        yield from table(cls, f"{name}.")
 
 
 def page() -> str:
     """The whole page."""
-    values, hints = defaults(configs_dir()), typing.get_type_hints(Config)
-    lines = [HEAD, "## General", "", *table(Config, values)]
-    for field in dataclasses.fields(Config):
-        if options := variants(hints[field.name]):
-            lines += of_section(field.name, options, values[field.name])
+    lines = [HEAD, "## General", "", *table(Config)]
+    for name in section_names():
+        lines += of_section(name)
     lines += ["## Experiments", ""]
-    for path in sorted((configs_dir() / "config").glob("*.yaml")):
+    for path in sorted((CONFIGS / "config").glob("*.yaml")):
         text = path.read_text().removeprefix("# @package _global_\n").rstrip().removesuffix("{}").rstrip()
         lines += [f"### `config={path.stem}`", "", *(f"    {line}".rstrip() for line in text.splitlines()), ""]
     for verb, module in PLAIN.items():
         options = importlib.import_module(module).Options
         if dataclasses.fields(options):
-            lines += [f"## `rlsnet {verb}`", "", f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", "", *table(options, {})]
+            lines += [f"## `rlsnet {verb}`", "", f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", "", *table(options)]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def section_names() -> list[str]:
+    """The sections of the configuration, groups among them."""
+    hints = typing.get_type_hints(Config)
+    return [field.name for field in dataclasses.fields(Config) if variants(hints[field.name])]
+
+
+def line_of(field: dataclasses.Field[Any], indent: str = "") -> Iterator[str]:
+    """A setting in YAML, with its unit and meaning as a comment beside it, or above it where that is too long."""
+    rule, setting = field.metadata, f"{indent}{field.name}: {in_yaml(field.default)}"
+    choices = f"; {', '.join(map(str, rule['choices']))}" if len(rule.get("choices", ())) > 1 and ";" not in rule["help"] else ""
+    comment = (f"[{rule['unit']}] " if rule["unit"] else "") + rule["help"] + choices
+    beside = f"{setting:<{COLUMN}} # {comment}"
+    if len(beside) <= WIDTH:
+        yield beside
+        return
+    yield from (f"{indent}# {line}" for line in textwrap.wrap(comment, WIDTH - len(indent) - 2))
+    yield setting
+
+
+def option_file(cls: Any) -> str:
+    """The YAML file of an option of a group."""
+    lines = [f"# {line}" for line in textwrap.wrap(sentence(cls), WIDTH - 2)]
+    lines += [f"# {NOTE}", f"name: {choices_of(cls)[0]}"]
+    return "\n".join([*lines, *(line for field in own_fields(cls) for line in line_of(field))]) + "\n"
+
+
+def main_file() -> str:
+    """configs/config.yaml: the defaults list and every setting outside the groups."""
+    lines = [
+        "# The defaults of every experiment. The experiments themselves are in config/: each holds only what differs from here.",
+        '# A number is in the unit in brackets, or a text with a unit of its own: 0.1 and "100 us" are the same time in ms.',
+        f"# {NOTE}",
+        "defaults:",
+        "  - hydra_settings",
+    ]
+    for name, default in groups().items():
+        lines.append(f"  - {name}: {default:<{COLUMN - 6 - len(name)}} # {', '.join(choices_of(cls)[0] for cls in options_of(name))}")
+    experiments = ", ".join(sorted(path.stem for path in (CONFIGS / "config").glob("*.yaml")))
+    lines += ["  - _self_", f"  - config: {'sinusoid':<{COLUMN - 12}} # the experiment: {experiments}"]
+    lines += ["  - override hydra/job_logging: rlsnet", "  - override hydra/hydra_logging: rlsnet", ""]
+    lines += [line for field in own_fields(Config) for line in line_of(field)]
+    hints = typing.get_type_hints(Config)
+    for name in section_names():
+        if name not in groups():
+            lines += ["", f"{name}:", *(line for field in own_fields(hints[name]) for line in line_of(field, "  "))]
+    return "\n".join(lines) + "\n"
+
+
+def files() -> Mapping[Path, str]:
+    """Every file that is written, and its text."""
+    options = {CONFIGS / name / f"{choices_of(cls)[0]}.yaml": option_file(cls) for name in groups() for cls in options_of(name)}
+    return {CONFIGS / "config.yaml": main_file(), **options, PAGE: page()}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
-    print(f"Wrote {PAGE.relative_to(ROOT)}.")
+    for path, text in files().items():
+        path.write_text(text)
+        print(f"Wrote {path.relative_to(ROOT)}.")

@@ -87,7 +87,7 @@ def test_resume_and_what_it_refuses(place):
 def test_a_replaced_value_is_checked(place, tmp_path):
     config = rlsnet.compose(*SMALL)
     for change, message in (
-        ({"penlambda": -1.0}, "rls.penlambda=-1.0: expected to be above 0"),
+        ({"penlambda": -1.0}, "rls.penlambda=-1.0: expected a value above 0"),
         ({"window": "x"}, "rls.window=x: expected a whole"),
     ):
         wrong = dataclasses.replace(config, rls=dataclasses.replace(config.rls, **change))
@@ -121,7 +121,7 @@ def test_within_a_program_that_uses_hydra():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from rlsnet.describe import configs_dir
+    from rlsnet.composition import configs_dir
 
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         outer = GlobalHydra.instance().hydra

@@ -13,7 +13,7 @@ import xarray
 import zarr
 from conftest import small_network, write_network
 
-from rlsnet.cli import VERBS
+from rlsnet.verbs import VERBS
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
@@ -132,7 +132,7 @@ def test_info_on_a_run_that_is_not_done_or_of_an_older_version(place, tmp_path):
 
     shutil.copytree(place / "run", tmp_path / "run", ignore=shutil.ignore_patterns("test.zarr", "resources.jsonl"))
     path = tmp_path / "run" / "config.yaml"
-    text = re.sub(r"  (resources_every|neurons): .*\n", "", path.read_text())
+    text = re.sub(r"(resources_every|  neurons): .*\n", "", path.read_text())
     path.write_text(text.replace("iterations: 4", "iterations: 1000004"))
     assert re.fullmatch(r"4 of 1000004 iterations, [\d.]+ h left", rows(rlsnet("info", "run", cwd=tmp_path).stdout)["progress"])
     shutil.rmtree(tmp_path / "run" / "network.zarr")
@@ -241,16 +241,16 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
 
 
 def test_the_checkpoint_of_another_run(place, tmp_path):
-    """Its weights in this run's network; said where that was drawn otherwise, refused where sizes differ."""
+    """Its weights in this run's network; a warning where the connectivity differs, refused where sizes differ."""
     rlsnet("train", *SMALL, "hydra.run.dir='an (o)'", cwd=tmp_path)
     rlsnet("train", *SMALL, "seed=2", "train.iterations=2", "hydra.run.dir=other", cwd=tmp_path)
     rlsnet("train", *SMALL, "plastic.n_inputs=30", "train.iterations=2", "hydra.run.dir=fewer", cwd=tmp_path)
     test = ["test", "run=other", "test.trials=1"]
     out = rlsnet(*test, "test.checkpoint=an (o)/checkpoints/000004.zarr", cwd=tmp_path).stdout
-    assert "drawn otherwise (seed); here its weights are put on other synapses" in " ".join(out.split())
+    assert "was trained on a different connectivity (seed); its weights are put on other synapses here" in " ".join(out.split())
     assert zarr.open_group(str(tmp_path / "other" / "test.zarr"), mode="r").attrs["iteration"] == 4
     own = rlsnet(*test, "test.checkpoint=other/checkpoints/000002.zarr", cwd=tmp_path).stdout
-    assert "drawn otherwise" not in own
+    assert "different connectivity" not in own
     for path, message in (
         ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; expected [300, 32]"),
         ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; expected a Zarr store of format rlsnet-checkpoint"),
@@ -364,7 +364,7 @@ WRONG = [
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
-    (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: should not be after trial.stim_off=1000 ms."),
+    (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: expected a time that is not after trial.stim_off=1000 ms."),
     (["train", "config=tiny", "plastic.n_inputs=1000"], "plastic.n_inputs=1000: expected at most 512"),
     (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
     (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),

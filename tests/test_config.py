@@ -1,18 +1,22 @@
 """The schema: every shipped configuration composes and runs; mistakes are named with their key and what would be right."""
 
 import dataclasses
+import os
 import typing
 
 import numpy as np
 import pytest
+import yaml
 from conftest import compose
 
+from rlsnet import composition, experiment, memory
 from rlsnet import config as schema
-from rlsnet import experiment
+from rlsnet.composition import configs_dir
 from rlsnet.config import UserError
-from rlsnet.convert import from_dict, to_dict, variants
-from rlsnet.describe import configs_dir
+from rlsnet.convert import flat, from_dict, to_dict
 from rlsnet.neuron_selection import select_neurons
+from rlsnet.resume import check_unchanged
+from rlsnet.settings import choices_of, groups, variants
 from rlsnet.store import Run
 
 SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))
@@ -69,16 +73,16 @@ def test_round_trip():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trial.dt=0", "trial.dt=0.0: expected to be above 0 ms"),
+        ("trial.dt=0", "trial.dt=0.0: expected a value above 0 ms"),
         ("trial.dt=fast", "trial.dt=fast: expected a number in ms"),
         ("trial.dt=inf", "trial.dt=inf: expected a finite number in ms"),
         ("trial.learn_every=10.05", "trial.learn_every=10.05 ms: expected a multiple of trial.dt=0.1 ms, such as 10"),
-        ("trial.stim_on=1200", "trial.stim_on=1200 ms: should not be after trial.stim_off=1000 ms"),
+        ("trial.stim_on=1200", "trial.stim_on=1200 ms: expected a time that is not after trial.stim_off=1000 ms"),
         ("trial.duration=1005", "trial.duration=1005 ms: expected a multiple of trial.learn_every=10 ms, such as 1000"),
         ("neuron.refractory=0.25", "neuron.refractory=0.25 ms: expected a multiple of trial.dt"),
-        ("neuron.reset=1.5", "neuron.reset=1.5: expected to be below neuron.threshold=1"),
+        ("neuron.reset=1.5", "neuron.reset=1.5: expected a value below neuron.threshold=1"),
         ("synapse.tau_exc=0.05", "synapse.tau_exc=0.05 ms: expected at least twice trial.dt=0.1 ms"),
-        ("plastic.n_inputs=7", "plastic.n_inputs=7: expected to be even"),
+        ("plastic.n_inputs=7", "plastic.n_inputs=7: expected an even number"),
         ("static.ei=0.5", "static.ei=0.5: expected at most 0"),
         ("rls.gain=tsn", "rls.gain=tsn: expected textbook or tsn_head"),
         ("train.iterations=2.5", "train.iterations=2.5: expected a whole number"),
@@ -100,7 +104,7 @@ def test_round_trip():
         ("trial=3", "trial=3: expected a section with keys dt, stim_on"),
         ("seed=-1", "seed=-1: expected at least 0"),
         ("neuron.tau_m=[10]", "neuron.tau_m=[10]: expected one value, or two: of excitatory and of inhibitory neurons"),
-        ("neuron.tau_m=[10,-1]", "neuron.tau_m[1]=-1.0: expected to be above 0 ms"),
+        ("neuron.tau_m=[10,-1]", "neuron.tau_m[1]=-1.0: expected a value above 0 ms"),
         ("plugins=mine", "plugins=mine: expected a list"),
     ],
 )
@@ -147,7 +151,7 @@ def test_numbers_may_come_with_a_unit(override, value):
         ("trial.dt='1.2.3 ms'", "trial.dt=1.2.3 ms: expected a number in ms"),
         ("trial.dt='0.1 ms**9**9**9**9'", "cannot be read"),
         ("trial.dt='1e999 s'", "trial.dt=inf: expected a finite number in ms"),
-        ("trial.dt=-100 us", "trial.dt=-0.1: expected to be above 0 ms"),
+        ("trial.dt=-100 us", "trial.dt=-0.1: expected a value above 0 ms"),
         ("train.iterations=5 s", "train.iterations=5 s: expected a whole number."),
     ],
 )
@@ -186,19 +190,101 @@ def test_chosen_neurons(override, chosen):
 
 
 def test_an_experiment_made_for_another_variant(caplog):
-    """What it sets for its own does not count and is said; what the user asks for is refused."""
+    """Its settings of that variant are ignored, with a message; those of the command line are refused."""
     with caplog.at_level("INFO"):
         config = compose("config=tiny", "static=erdos_renyi")
-    assert config.static.probability == 0.1 and "static.out_degree does not count with static.name=erdos_renyi" in caplog.text
+    assert config.static.probability == 0.1
+    assert "static.out_degree is ignored, as static.name=erdos_renyi has no such setting" in caplog.text
     with pytest.raises(UserError, match="static.out_degree: does not go with static.name=erdos_renyi"):
         compose("config=tiny", "static=erdos_renyi", "static.out_degree=12")
 
 
-def test_a_missing_key_is_named():
-    values = to_dict(compose())
-    del values["rls"]["penmu"]
-    with pytest.raises(UserError, match="rls.penmu: missing; it is penalty"):
-        from_dict(values)
+def test_a_missing_key_has_its_default_and_a_required_one_is_named():
+    values = to_dict(compose("rls.penlambda=0.4"))
+    del values["rls"]["penmu"], values["train"]
+    assert from_dict(values) == compose("rls.penlambda=0.4")
+    assert from_dict({"neuron": {"name": "glif5", "tau_m": 20}}).neuron == schema.GLIF5Config(tau_m=20.0)
+    with pytest.raises(UserError, match="static.path: missing; expected SciPy sparse .npz"):
+        from_dict({"static": {"name": "edges"}})
+    with pytest.raises(UserError, match="static.path: missing"):
+        compose("static=edges")
+
+
+def test_the_dataclasses_are_the_defaults():
+    """Without Hydra: every section by itself, the experiment sinusoid, and every option of a group as Hydra composes it."""
+    assert schema.Config() == from_dict({}) == compose() == compose("config=sinusoid")
+    assert (schema.RLSConfig().penlambda, schema.TrialConfig().n_points, schema.LIFConfig().tau_m) == (0.8, 100, 10)
+    assert schema.GLIF5Config().name == "glif5" and schema.FixedDegreeConfig().out_degree == 410
+    for group in groups():
+        for cls in variants(typing.get_type_hints(schema.Config)[group]):
+            required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+            given = dict.fromkeys(required, "here.npy")
+            texts = [f"{group}.{name}={value}" for name, value in given.items()]
+            assert getattr(compose(f"{group}={choices_of(cls)[0]}", *texts), group) == cls(**given)
+
+
+def test_experiments_read_without_hydra_are_those_that_it_composes():
+    for name, chosen, given in composition.experiments():
+        values = {group: {"name": option} for group, option in chosen.items()}
+        for key, value in flat(given).items():
+            section, _, last = key.rpartition(".")
+            values.setdefault(section, {"name": groups()[section]} if section in groups() else {})[last] = value
+        assert from_dict(values) == compose(f"config={name}"), name
+
+
+def test_an_option_of_ones_own_need_not_list_every_setting(tmp_path):
+    """The rest is at the defaults of its variant, and can be set like any other."""
+    (tmp_path / "neuron").mkdir()
+    (tmp_path / "neuron" / "mine.yaml").write_text("name: glif3\ntau_m: 20\n")
+    config = compose("neuron=mine", "neuron.rest=-0.5", config_dir=tmp_path)
+    assert config.neuron == schema.GLIF3Config(tau_m=20.0, rest=-0.5)
+    with pytest.raises(UserError, match="neuron.floor: no such key"):
+        compose("neuron=mine", "neuron.floor=1", config_dir=tmp_path)
+    with pytest.raises(UserError, match="neuron.adaptation_rate: does not go with neuron.name=glif3"):
+        compose("neuron=mine", "neuron.adaptation_rate=1", config_dir=tmp_path)
+
+
+def test_old_names_work_with_a_notice(tmp_path, caplog):
+    """On the command line, in a file of the user's own and in the settings of a run."""
+    with caplog.at_level("WARNING"):
+        config = compose("train.resources_every=5", "engine.kernels=wide")
+    assert (config.resources_every, config.engine.kernels) == (5, "fixed_shape")
+    assert caplog.messages == ["train.resources_every is now resources_every.", "engine.kernels=wide is now engine.kernels=fixed_shape."]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "mine.yaml").write_text("# @package _global_\ntrain: {resources_every: 5}\nengine: {kernels: wide}\n")
+    assert compose("config=mine", config_dir=tmp_path) == config
+    assert compose("config=mine", "resources_every=7", config_dir=tmp_path).resources_every == 7
+    old = to_dict(config)
+    old["train"]["resources_every"] = old.pop("resources_every")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert Run(tmp_path).config() == config and "resources_every" not in Run(tmp_path).saved_config()["train"]
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("recording.path=~/x.zarr", os.path.expanduser("~/x.zarr")),
+        ("recording.path=/data/my file (1).zarr", "/data/my file (1).zarr"),
+        ("recording.path=/data/mouse#3.zarr", "/data/mouse#3.zarr"),
+        ("recording.path=/data/[v2]/x.zarr", "/data/[v2]/x.zarr"),
+        ("network.load=/d/x=1.zarr", "/d/x=1.zarr"),
+        ("network.load='/d/it is.zarr'", "/d/it is.zarr"),
+        ("network.load=null", None),
+        ("run=a,b (c)", "a,b (c)"),
+    ],
+)
+def test_any_path_may_be_given(override, value):
+    section, _, name = override.split("=")[0].rpartition(".")
+    config = compose("target=recording", override)
+    assert getattr(getattr(config, section) if section else config, name) == value
+
+
+def test_a_comma_in_a_path_is_part_of_it_where_there_is_such_a_path(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    assert compose("target=recording", f"recording.path={tmp_path}/a,b").recording.path == f"{tmp_path}/a,b"
+    assert composition.quoted("recording.path=a (1).zarr,b.zarr") == "recording.path='a (1).zarr',b.zarr"
+    with pytest.raises(UserError, match="several values make a sweep"):
+        compose("target=recording", "recording.path=a.zarr,b.zarr")
 
 
 @pytest.mark.parametrize(
@@ -247,6 +333,9 @@ def test_every_key_is_described():
         ({"progress": "off"}, None),
         ({"rls": {"penlambda": 0.4}}, "rls.penlambda=0.4: somewhere was made with 0.8; this cannot change in an existing run"),
         ({"network": {"n_neurons": 7}}, "network.n_neurons=7"),
+        ({"resources_every": 0.0}, None),
+        ({"rls": {"penmu": [0.1, 0.2]}}, "rls.penmu=[0.1,0.2]: somewhere was made with 0.01; this cannot change"),
+        ({"network": {"load": "a b/network.zarr"}}, "network.load='a b/network.zarr': somewhere was made with null; this cannot change"),
         ({"engine": {"precision": "float64"}}, "engine.precision=float64"),
         ({"stimulus": {"name": "none"}}, "stimulus.name=none"),
     ],
@@ -259,8 +348,54 @@ def test_what_may_change_on_resume(changed, refused):
     for key, value in changed.items():
         asked[key] = {**asked[key], **value} if isinstance(value, dict) else value
     if refused is None:
-        assert experiment.resumed_values(saved, asked, "somewhere") == asked
+        check_unchanged(saved, asked, "somewhere")
     else:
         with pytest.raises(UserError) as caught:
-            experiment.resumed_values(saved, asked, "somewhere")
+            check_unchanged(saved, asked, "somewhere")
         assert refused in str(caught.value)
+
+
+PLUGIN = """
+import dataclasses
+from rlsnet.config import StaticConfig, StimulusConfig, UserError, key, variant
+
+
+@dataclasses.dataclass(frozen=True)
+class PulseConfig(StimulusConfig):
+    name: str = variant("kind of stimulus", "pulse")
+    tau: float = key("decay time", "ms", default=5.0, above=0, decay=True)
+    width: float = key("width", "ms", default=1.0, least=0, steps=True)
+
+    def n_values(self, n, stored):
+        return 1000 * n
+
+    def check(self, config):
+        if self.width > config.trial.stim_off:
+            raise UserError(f"stimulus.width={self.width:g} ms: expected at most trial.stim_off.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairsConfig(StaticConfig):
+    name: str = variant("static wiring", "pairs")
+
+    def n_edges(self, n):
+        return n // 2
+"""
+
+
+def test_a_variant_of_a_plugin_checks_itself_and_counts_its_memory(tmp_path):
+    (tmp_path / "pulse.py").write_text(PLUGIN)
+    plugins = {"plugins": [str(tmp_path / "pulse.py")], "static": {"name": "pairs"}}
+
+    def made(**settings):
+        return from_dict({**plugins, "stimulus": {"name": "pulse", **settings}})
+
+    sizes = memory.Sizes.of(made(), None, 1)
+    assert (made().stimulus.tau, sizes.edges, sizes.stimulus) == (5, 2048, 4_096_000)
+    for settings, message in (
+        ({"tau": 0.15}, "stimulus.tau=0.15 ms: expected at least twice trial.dt=0.1 ms"),
+        ({"width": 0.25}, "stimulus.width=0.25 ms: expected a multiple of trial.dt=0.1 ms"),
+        ({"width": 2000}, "stimulus.width=2000 ms: expected at most trial.stim_off"),
+    ):
+        with pytest.raises(UserError, match=message):
+            made(**settings)

@@ -1,20 +1,32 @@
-"""docs/configuration.md."""
+"""What scripts/configuration.py writes: docs/configuration.md and the YAML files of the settings."""
 
 import importlib.util
 from pathlib import Path
 
+from rlsnet.composition import configs_dir
 from rlsnet.config import Config
-from rlsnet.convert import keys
-from rlsnet.describe import configs_dir
+from rlsnet.settings import groups, keys
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_configuration_page_is_that_of_the_schema():
+def script():
     spec = importlib.util.spec_from_file_location("configuration", ROOT / "scripts" / "configuration.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_every_file_is_that_of_the_schema():
+    files = script().files()
+    for path, text in files.items():
+        assert path.read_text() == text, f"{path} differs; run python scripts/configuration.py"
+    by_hand = {configs_dir() / "hydra_settings.yaml"}
+    by_hand |= {path for folder in ("config", "import", "hydra") for path in (configs_dir() / folder).rglob("*.yaml")}
+    assert set(configs_dir().rglob("*.yaml")) == {path for path in files if path.suffix == ".yaml"} | by_hand
+
+
+def test_the_page_has_every_key():
     page = (ROOT / "docs" / "configuration.md").read_text()
-    assert page == module.page(), "run python scripts/configuration.py"
-    chosen = {f"{group.name}.name" for group in configs_dir().iterdir()}  # as neuron=lif, say
+    chosen = {f"{group}.name" for group in groups()}  # as neuron=lif, say
     assert [key for key in keys(Config) if f"| `{key}` |" not in page and f"## {key}\n" not in page and key not in chosen] == []

@@ -13,9 +13,9 @@ from conftest import KERNELS, compose, difference, small_network, write_network
 from test_cli import rlsnet
 
 from rlsnet import experiment, network, perturb, plots, rls, rng, simulate, tell, train, wiring
-from rlsnet.cli import run_job
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
+from rlsnet.job import run_job
 from rlsnet.neuron_selection import select_neurons
 from rlsnet.store import Run
 
@@ -206,7 +206,7 @@ def test_wrong_selections_are_refused(which, region, message):
         (["perturb.stop=1300"], "perturb.stop=1300 ms: expected to be within the trial, which ends at 1200 ms."),
         (["perturb.start=300.05"], "perturb.start=300.05 ms: expected a multiple of trial.dt=0.1 ms."),
         (["perturb.neurons=all"], "perturb.neurons=all: expected null, indices"),
-        (["perturb.fraction=0"], "perturb.fraction=0.0: expected to be above 0."),
+        (["perturb.fraction=0"], "perturb.fraction=0.0: expected a value above 0."),
         (["perturb.rate=20000"], "perturb.rate=20000 Hz: expected at most 10000, a spike a step."),
         (["perturb.label=a/b"], "perturb.label=a/b: expected letters"),
         (["perturb.strength=1"], "perturb.strength"),
@@ -246,7 +246,7 @@ SMALL = ["config=tiny", "network.n_neurons=200", "static.out_degree=40", "trial.
 def place(tmp_path_factory):
     """A folder with a run of an older version, which knew no perturbations and no halves, and no test of it."""
     place = tmp_path_factory.mktemp("place")
-    rlsnet("train", *SMALL, "hydra.run.dir=run", "train.resources_every=0", cwd=place)
+    rlsnet("train", *SMALL, "hydra.run.dir=run", "resources_every=0", cwd=place)
     path = place / "run" / "config.yaml"
     values = yaml.safe_load(path.read_text())
     del values["perturb"], values["recording"]["half"]

@@ -61,7 +61,7 @@ def test_a_run_is_sampled_from_start_to_end_and_on_when_resumed(tmp_path):
     run = Run(tmp_path)
 
     def train(iterations, resumed):
-        config = compose("config=tiny", f"train.iterations={iterations}", "train.resources_every=50 ms", "progress=off")
+        config = compose("config=tiny", f"train.iterations={iterations}", "resources_every=50 ms", "progress=off")
         assert experiment.run_training(config, run, resumed) == 0
         return resources.read(run.resources)
 

@@ -10,9 +10,9 @@ from conftest import compose
 from scipy.ndimage import gaussian_filter1d
 
 from rlsnet import experiment, info, recordings, scores, zarrio
-from rlsnet.cli import run_job
 from rlsnet.config import UserError
 from rlsnet.convert import completed, to_dict
+from rlsnet.job import run_job
 from rlsnet.store import Run
 
 TRIAL = compose("config=mouse_decision").trial  # 150 bins of 20 ms
@@ -243,7 +243,7 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     with pytest.raises(UserError, match="recording.half=even: .* was made with odd; this cannot change"):
         run_job("test", asked, ["recording.half=even"], run.path)
     write(tmp_path / "other.zarr", halves[::-1])
-    refused(folder, with_recording(config, path=str(tmp_path / "other.zarr")), "is not what")
+    refused(folder, with_recording(config, path=str(tmp_path / "other.zarr")), "is not the recording that")
     refused(folder, with_recording(config, path=str(tmp_path / "gone.zarr")), "gone.zarr: no such folder")
     write(tmp_path / "without.zarr", halves, no_halves=True)
     refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "has no array rate_half")

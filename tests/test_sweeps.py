@@ -78,7 +78,7 @@ def test_a_killed_sweep_goes_on_with_the_same_command(place):
     before = (job(place, "broken", "0.4") / "rlsnet.log").stat().st_mtime_ns
     said = train("sweep=broken", "rls.penlambda=2,-1,0.80,.4", cwd=place, status=1)
     assert "Sweep broken: 4 jobs: 2 done, 1 done before, 1 failed." in said and "Resuming after iteration 2." in said
-    assert "error: sweep broken: 1 of 4 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected to be above 0)." in said
+    assert "error: sweep broken: 1 of 4 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
     assert (job(place, "broken", "0.4") / "rlsnet.log").stat().st_mtime_ns == before
     for value in ("0.4", "0.8", "2"):
         assert_same(job(place, "whole", value), job(place, "broken", value))
@@ -114,7 +114,7 @@ def test_joblib_runs_jobs_side_by_side(place):
         time.sleep(0.1)
     said = train(*side, cwd=place, status=1)
     assert "rls.penlambda=0.8: Resuming after iteration 3." in said and "1 failed." in said
-    assert "jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected to be above 0)." in said
+    assert "jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
     for value in ("0.4", "0.8"):
         assert_same(job(place, "whole", value), job(place, "side", value))
 
@@ -123,7 +123,7 @@ def test_submitit_queues_a_job_again_whose_time_is_up(place):
     """The signal that SLURM sends before the time is up: the job saves the iteration at hand, is queued again and goes on."""
     options = ["hydra/launcher=submitit_local", "+hydra.launcher.max_num_timeout=2"]
     said = train("sweep=queue", "rls.penlambda=.4,-1", *options, cwd=place, status=1, SPY="rls.penlambda=0.4: SIGUSR2")
-    assert "1 of 2 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected to be above 0)." in said
+    assert "1 of 2 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
     log = (job(place, "queue", "0.4") / "rlsnet.log").read_text()
     assert "Stopped after iteration 3 of 4 and saved it" in log and "Resuming after iteration 3." in log
     assert_same(job(place, "whole", "0.4"), job(place, "queue", "0.4"))

@@ -13,8 +13,7 @@ import zarr
 
 from rlsnet import engine, evaluate, experiment, memory, store, wiring, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.convert import from_dict, to_dict
-from rlsnet.describe import with_defaults
+from rlsnet.convert import to_dict
 from rlsnet.network import Network
 from rlsnet.store import Run
 
@@ -51,7 +50,7 @@ class TrainedNetwork:
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.
         """
-        config = from_dict(with_defaults(run.saved_config()))
+        config = run.config()
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         engine.setup(dataclasses.replace(config.engine, platform="cpu"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from rlsnet.arguments import plain_arguments
+from rlsnet.composition import configs_dir
 from rlsnet.config import UserError, did_you_mean, key
-from rlsnet.convert import plain_arguments
-from rlsnet.describe import configs_dir
 
 FORMATS = ("nwb", "phy", "alf", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
 KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
