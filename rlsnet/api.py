@@ -11,9 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
-import sys
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -295,12 +293,3 @@ def _logged(run: Run) -> Iterator[None]:
         for handler in added:
             logger.removeHandler(handler)
         file.close()
-
-
-def callable_module(name: str, verb: Callable[..., Any]) -> None:
-    """Lets a module of the same name as a verb be called as that: `rlsnet.train` is both."""
-
-    class Verb(types.ModuleType):
-        __call__ = staticmethod(verb)
-
-    sys.modules[name].__class__ = Verb

@@ -523,8 +523,8 @@ class EngineConfig:
     platform: str = key("device", choices=("auto", "cpu", "gpu"))
     precision: str = key("floating point type", choices=("float32", "float64"))
     kernels: str = key(
-        "the hot loops: native (CPU, made by its C++ compiler), xla, wide (XLA for GPUs); auto: the fastest",
-        choices=("auto", "native", "xla", "wide"),
+        "the hot loops: native (CPU, built by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
+        choices=("auto", "native", "xla", "fixed_shape", "wide"),
     )
     devices: int = key("number of devices; one in this version", least=1, most=1)
 

@@ -50,12 +50,12 @@ def show(path: str | None) -> None:
 
 
 def _here() -> Rows:
-    from rlsnet.kernels import obstacle
+    from rlsnet.kernels import build_error
 
     yield from store.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", memory.in_words(memory.available()[0])
-    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := obstacle()) else "native"
+    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := build_error()) else "native"
     yield "cache", zarrio.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
@@ -107,7 +107,7 @@ def _perturbed(run: Run) -> Rows:
 def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
     """The letters of `network`, and the memory that they take in training."""
     of_run = dataclasses.replace(config.network, load=str(run.network))
-    of_engine = dataclasses.replace(config.engine, kernels="wide")  # needs no compiler to say
+    of_engine = dataclasses.replace(config.engine, kernels="fixed_shape")  # needs no compiler to say
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
     yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"

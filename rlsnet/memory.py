@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rlsnet import kernels, rls, zarrio
+from rlsnet import backend, covariance, deferred, kernels, zarrio
 from rlsnet.config import Config, ErdosRenyiConfig, GivenFeedforwardConfig, GivenStimulusConfig, UserError
 from rlsnet.network import FORMAT, group_size_of
-from rlsnet.storage import number_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +67,8 @@ class Sizes:
             values = known if known is not None else zarrio.open_plain(config.stimulus.path, "stimulus.path", ["C", "bins", n])
             stimulus = math.prod(values.shape)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
-        P = {"full": inputs**2, "packed": inputs * (inputs + 1) // 2, "window": 0}[config.rls.storage]
-        P = groups * P * number_type(config.rls, dtype).itemsize
-        if config.rls.storage == "window":
-            P = config.rls.window * n * dtype.itemsize + groups * inputs
-        form = rls.form(config.rls, kernels.choose(config.engine), dtype)
-        pending = {"dense": 0, "native": 1, "deferred": 2}["dense" if config.rls.storage == "window" else form] * rls.PENDING
+        P = covariance.n_bytes(config.rls, groups, inputs, n, dtype)
+        pending = {"reference": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
         return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus)
 

@@ -27,15 +27,16 @@ log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-network"
 VERSION = 1
+MAX_TAU_CHANNELS = 8  # distinct tau_plas with a filter each; more take a state for each synapse
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=[
         "excitatory", "bias", "v0", "parameters", "indptr", "post", "weight", "class_weight", "stream", "pre", "out_indptr", "out_slot",
-        "stimulus", "rates",
+        "stimulus", "rates", "tau_channel",
     ],
-    meta_fields=["group_size", "n_feedforward", "static_width", "plastic_width"],
+    meta_fields=["group_size", "n_feedforward", "static_width", "plastic_width", "taus"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -58,6 +59,8 @@ class Network:
     group_size: S.
     n_feedforward: X.
     static_width, plastic_width: largest number of edges or slots of one neuron.
+    taus: distinct values of tau_plas, ms, where it differs between neurons and has at most MAX_TAU_CHANNELS of them; else empty.
+    tau_channel: [N+X] int32, which of `taus` the spikes of a neuron are filtered with; or None.
     """
 
     excitatory: Array
@@ -78,6 +81,8 @@ class Network:
     n_feedforward: int
     static_width: int
     plastic_width: int
+    taus: tuple[float, ...] = ()
+    tau_channel: Array | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -88,6 +93,11 @@ class Network:
     def n_inputs(self) -> int:
         """X+L, all trained inputs of a neuron."""
         return self.pre.shape[1]
+
+    @property
+    def per_synapse(self) -> bool:
+        """Whether tau_plas has so many values that each synapse keeps a current of its own."""
+        return "tau_plas" in self.parameters and self.tau_channel is None
 
     @property
     def n_edges(self) -> int:
@@ -133,11 +143,13 @@ def build(
     v0 = given.read("neuron/v0", [n], "f")
     size = given.group_size(config.plastic.group_size)
     none = jnp.zeros(0, jnp.int32)
+    parameters = {name: jnp.asarray(values, dtype) for name, values in _parameters(config, given, excitatory, x).items()}
+    taus, tau_channel = _tau_channels(parameters)
     network = Network(
         excitatory=jnp.asarray(excitatory),
         bias=jnp.asarray(bias, dtype),
         v0=None if v0 is None else jnp.asarray(v0, dtype),
-        parameters={name: jnp.asarray(values, dtype) for name, values in _parameters(config, given, excitatory, x).items()},
+        parameters=parameters,
         indptr=jnp.asarray(np.concatenate([edges.indptr, np.full(x, edges.indptr[-1])]), jnp.int32),
         post=none if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), edges.indptr, static_width),
         weight=None if edges.weight is None else _padded(edges.weight.astype(dtype), edges.indptr, static_width),
@@ -152,6 +164,8 @@ def build(
         n_feedforward=x,
         static_width=static_width,
         plastic_width=0,
+        taus=taus,
+        tau_channel=tau_channel,
     )
     pre = _plastic(config, given, network, excitatory, activity)
     initial = given.read("plastic/weight", [n, pre.shape[1]], "f")
@@ -226,6 +240,14 @@ def _parameters(config: Config, given: _Given, excitatory: np.ndarray, x: int) -
     if np.any(own_values.threshold <= own_values.reset):
         raise UserError(f"{given.path}: neuron/reset should be below neuron/threshold for every neuron.")
     return found
+
+
+def _tau_channels(parameters: dict[str, Array]) -> tuple[tuple[float, ...], Array | None]:
+    """`Network.taus` and `Network.tau_channel` for tau_plas [N+X] of the parameters, if it is one of them."""
+    if "tau_plas" not in parameters:
+        return (), None
+    taus, channel = np.unique(np.asarray(parameters["tau_plas"]), return_inverse=True)
+    return (tuple(taus.tolist()), jnp.asarray(channel, jnp.int32)) if len(taus) <= MAX_TAU_CHANNELS else ((), None)
 
 
 def _outside(config: Config, given: _Given, n: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray, np.ndarray]:

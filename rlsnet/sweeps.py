@@ -70,7 +70,7 @@ class Task:
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
         """Runs one job; of what goes wrong, only the text is kept, as a traceback would hold on to the job's arrays."""
         from rlsnet.cli import run_job
-        from rlsnet.train import requeuing
+        from rlsnet.loop import requeuing
 
         try:
             stopped = run_job(self.verb, values, overrides, folder)

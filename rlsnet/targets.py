@@ -27,8 +27,9 @@ from rlsnet.config import (
 )
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
-from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
+from rlsnet.state import CALIBRATION, Dynamics, TrialKeys
 from rlsnet.transfer import InverseTransfers, Neuron, SimulatedInverse
+from rlsnet.trial import Calibration, calibrate
 
 Tell = Callable[[int, int], None]
 
@@ -38,8 +39,8 @@ MOST_SIMULATED = 8  # different neurons, seconds each
 
 def run_calibration(config: Config, network: Network) -> Calibration:
     """One trial of the static network, in the stage of random numbers that is kept for it."""
-    keys = Keys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
-    return calibrate(Dynamics.of(config), network, keys)
+    keys = TrialKeys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    return calibrate(Dynamics.from_config(config), network, keys)
 
 
 def make(config: Config, network: Network, recording: Recording | None, tell: Tell, calibration: Calibration | None = None) -> np.ndarray:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import zarr
 
-from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, simulate, store, wiring, zarrio
+from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, store, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.describe import with_defaults
 from rlsnet.network import Network
+from rlsnet.state import TESTING, TrialKeys
 from rlsnet.store import Run
 
 EDGES = 2**22  # synapses of a block
@@ -166,7 +167,7 @@ class Trained:
 
     def initial_voltages(self, trials: int) -> np.ndarray:
         """[C, trials, N] voltages at the start of the first trials of `rlsnet test`, threshold units."""
-        keys = simulate.Keys.create(self.config.seed, simulate.TESTING)
+        keys = TrialKeys.create(self.config.seed, TESTING)
         model = neurons.of(self.config.neuron, self.network.parameters)
 
         @jax.jit
