@@ -134,7 +134,7 @@ class SimState:
         return dataclasses.replace(self, u_sum=jnp.zeros_like(self.u_sum))
 
 
-def init(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
+def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
     """The start of a trial: random (or the network's own) voltages, all else zero. `w` as in `step.deliver`, for its shape."""
     zeros = jnp.zeros_like(network.bias)
     sources = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)

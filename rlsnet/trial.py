@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from rlsnet.config import NoStimulusConfig
 from rlsnet.network import Network
-from rlsnet.state import Dynamics, SimState, TrialKeys, init
+from rlsnet.state import Dynamics, SimState, TrialKeys, initial_state
 from rlsnet.step import block, currents
 
 Result = TypeVar("Result")
@@ -65,7 +65,7 @@ def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys:
     """
     trial = dynamics.trial
     on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
-    state = init(dynamics, network, keys, w)
+    state = initial_state(dynamics, network, keys, w)
     if isinstance(dynamics.stimulus, NoStimulusConfig) or on >= last:
         on = last
     state, _ = advance(dynamics, network, w, state, keys, on)
@@ -145,7 +145,7 @@ def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[C
     """`calibrate`, and whether spikes overflowed."""
     steps = dynamics.trial.n_steps
     half = steps // 2
-    state = init(dynamics, network, keys)
+    state = initial_state(dynamics, network, keys)
     state, _ = advance(dynamics, network, None, state, keys, half)
     pivot = state.u_sum / half  # sums of differences from about the mean lose no digits
     size = dynamics.trial.block

@@ -84,9 +84,9 @@ class Case:
         ready = experiment.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in ready.seconds)
         self.net, self.target, self.weight = ready.network, jnp.asarray(ready.target), ready.weight
-        self.dynamics = simulate.Dynamics.of(self.config)
+        self.dynamics = state.Dynamics.from_config(self.config)
         self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(ready.weight, self.net.group_size)))
-        self.keys = simulate.Keys.create(self.config.seed, simulate.TRAINING)
+        self.keys = state.TrialKeys.create(self.config.seed, state.TRAINING)
 
     def iterations(self, times: int) -> tuple[list[float], float]:
         """Seconds of whole iterations, and of their compilation."""
@@ -129,14 +129,14 @@ class Case:
 
         @jax.jit
         def record(net: Any, w: Any) -> Any:
-            state = simulate.before_learning(self.dynamics, net, w, keys)
-            return simulate.advance(self.dynamics, net, w, state, keys, steps, record=True)
+            state = trial.before_learning(self.dynamics, net, w, keys)
+            return trial.advance(self.dynamics, net, w, state, keys, steps, record=True)
 
         @jax.jit
         def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
             def one(state: Any, spiked: Any) -> tuple[Any, None]:
                 state = dataclasses.replace(state, spiked=spiked)
-                return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
+                return step.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
 
             return lax.scan(one, state, spiked)[0]
 
@@ -161,10 +161,10 @@ class Case:
         @jax.jit
         def follow(net: Any, w: Any, target: Any) -> Any:
             def one(state: Any, wanted: Any) -> tuple[Any, Any]:
-                state, _ = simulate.advance(self.dynamics, net, w, state, keys, trial.every)
-                return state, (state.r, state.n_delivered, simulate.currents(net, state.synapses)[0] - wanted)
+                state, _ = trial.advance(self.dynamics, net, w, state, keys, trial.every)
+                return state, (state.r, state.n_delivered, step.currents(net, state.synapses)[0] - wanted)
 
-            return lax.scan(one, simulate.before_learning(self.dynamics, net, w, keys), target)[1]
+            return lax.scan(one, trial.before_learning(self.dynamics, net, w, keys), target)[1]
 
         def updates(net: Any, learner: Any, points: Any) -> Any:
             def one(carry: Any, point: Any) -> tuple[Any, None]:

@@ -10,8 +10,8 @@ from conftest import compose
 
 from rlsnet import network, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
-from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, Neuron, firing_rate
+from rlsnet.trial import Calibration
 
 QUIET = lambda done, total: None  # noqa: E731
 
