@@ -18,8 +18,6 @@ __all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load",
 
 def __getattr__(name: str) -> Any:
     """The verbs, when they are asked for: they need JAX."""
-    if name in ("train", "simulate"):  # modules that can be called
-        return import_module(f"rlsnet.{name}")
     if name in __all__:
         return getattr(import_module("rlsnet.api"), name)
     raise AttributeError(f"module 'rlsnet' has no attribute {name!r}")

@@ -12,9 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
-import sys
-import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -288,12 +286,3 @@ def _logged(run: Run) -> Iterator[None]:
         for handler in added:
             logger.removeHandler(handler)
         file.close()
-
-
-def callable_module(name: str, verb: Callable[..., Any]) -> None:
-    """Makes a module callable as the verb of its name: `rlsnet.train` is both."""
-
-    class Verb(types.ModuleType):
-        __call__ = staticmethod(verb)
-
-    sys.modules[name].__class__ = Verb

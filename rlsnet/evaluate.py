@@ -15,14 +15,14 @@ import numpy as np
 import zarr
 from jax import Array, lax
 
-from rlsnet import perturb, scores, simulate, zarrio
+from rlsnet import perturb, scores, zarrio
 from rlsnet.config import Config
 from rlsnet.network import Network
 from rlsnet.neuron_selection import select_neurons
 from rlsnet.progress import Progress
 from rlsnet.recordings import HALVES, Recording
-from rlsnet.simulate import Dynamics, Keys
-from rlsnet.train import compiled
+from rlsnet.state import TESTING, Dynamics, SimState, TrialKeys
+from rlsnet.trial import Program, advance, before_learning
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +49,31 @@ class TrialResult:
 
 @partial(jax.jit, static_argnames=("dynamics", "spikes"))
 def run_trial(
-    dynamics: Dynamics, spikes: bool, network: Network, w: Array, keys: Keys, number: Array, condition: Array, chosen: Array | None = None
-) -> TrialResult:
-    """Simulates one trial and keeps what the neurons `chosen` [n] do, or all; with `spikes` every spike of all."""
+    dynamics: Dynamics,
+    spikes: bool,
+    network: Network,
+    w: Array,
+    keys: TrialKeys,
+    number: Array,
+    condition: Array,
+    chosen: Array | None = None,
+) -> tuple[TrialResult, Array]:
+    """The results of one trial for the neurons `chosen` [n], or all, with `spikes` every spike of all; and whether spikes overflowed."""
     keys = keys.trial(number, condition)
     every = dynamics.trial.every
 
     def of_chosen(values: Array) -> Array:
         return values if chosen is None else values[chosen]
 
-    def one_bin(state: simulate.SimState, _: None) -> tuple[simulate.SimState, TrialResult]:
+    def one_bin(state: SimState, _: None) -> tuple[SimState, TrialResult]:
         before = state.n_spikes
-        state, words = simulate.advance(dynamics, network, w, state, keys, every, record=spikes)
+        state, words = advance(dynamics, network, w, state, keys, every, record=spikes)
         result = TrialResult(of_chosen(state.n_spikes - before), of_chosen(state.u_sum / every), words)
-        return simulate.restart_sum(state), result
+        return state.with_zero_sum(), result
 
-    state = simulate.before_learning(dynamics, network, w, keys)
-    return lax.scan(one_bin, state, None, length=dynamics.trial.n_points)[1]
+    state = before_learning(dynamics, network, w, keys)
+    state, result = lax.scan(one_bin, state, None, length=dynamics.trial.n_points)
+    return result, state.overflowed
 
 
 def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,15 +101,15 @@ def evaluate(
       show: progress display.
       about: attributes of the store, such as the iteration of the weights.
     """
-    dynamics, trials = Dynamics.of(config), config.test.trials
-    keys = Keys.create(config.seed, simulate.TESTING)
+    dynamics, trials = Dynamics.from_config(config), config.test.trials
+    keys = TrialKeys.create(config.seed, TESTING)
     excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
     neurons = select_neurons(config.test.neurons, excitatory, region)
-    perturbation = perturb.of(config, excitatory, region, simulate.TESTING)
+    perturbation = perturb.from_config(config, excitatory, region, TESTING)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
-    one, seconds = compiled(run_trial, dynamics, config.test.spikes, network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
-    log.info("Compiled in %.1f s.", seconds)
+    one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
+    log.info("Compiled in %.1f s.", one.seconds)
     with zarrio.replacing(path) as temporary, show.counting("trials") as tell:
         root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "dt_ms": config.trial.dt, "trials": trials, **about})
         root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)

@@ -17,6 +17,7 @@ from rlsnet import (
     effects,
     engine,
     evaluate,
+    loop,
     memory,
     network,
     recording_source,
@@ -27,7 +28,6 @@ from rlsnet import (
     tables,
     targets,
     tracking,
-    train,
     wiring,
     zarrio,
 )
@@ -37,8 +37,8 @@ from rlsnet.network import Network
 from rlsnet.progress import Progress
 from rlsnet.recordings import Recording
 from rlsnet.resources import Sampler
-from rlsnet.simulate import Calibration
 from rlsnet.store import Run
+from rlsnet.trial import Calibration
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with tracking.tracked(config, run, done) as track:
             target = jnp.asarray(prepared.target)
-            stopped = train.train(config, prepared.network, learner, target, run, done, show, recorded, track)
+            stopped = loop.train(config, prepared.network, learner, target, run, done, show, recorded, track)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped

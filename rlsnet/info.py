@@ -48,12 +48,12 @@ def show(path: str | None) -> None:
 
 
 def _here() -> Rows:
-    from rlsnet.kernels import obstacle
+    from rlsnet.kernels import build_error
 
     yield from store.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", memory.in_words(memory.available()[0])
-    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := obstacle()) else "native"
+    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := build_error()) else "native"
     yield "cache", zarrio.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"

@@ -128,7 +128,7 @@ constexpr int64_t AHEAD = 32;  // weights to fetch ahead: they are read here and
 template <ffi::DataType D>
 ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
                    ffi::Buffer<ffi::U32> stream, ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
-                   ffi::Buffer<D> w, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<ffi::S32>, ffi::ResultBuffer<D> pool_out,
+                   ffi::Buffer<ffi::S32> channels, ffi::Buffer<D> w, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<ffi::S32>, ffi::ResultBuffer<D> pool_out,
                    ffi::ResultBuffer<D> r_out, ffi::ResultBuffer<ffi::S32> counts_out) {
   using T = ffi::NativeType<D>;
   const int64_t n = excitatory.element_count(), n_weights = weight.element_count();
@@ -139,9 +139,12 @@ ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buff
   const T *g = gain.typed_data(), *wt = w.typed_data(), *ws = weight.typed_data();
   T *pool = pool_out->typed_data(), *r = r_out->typed_data();
   int32_t* counts = counts_out->typed_data();
+  const int32_t* plastic = channels.element_count() ? channels.typed_data() : nullptr;
   const Divider by_inputs(std::max<int64_t>(inputs, 1));
   ForEachSpike(spiked.typed_data(), spiked.element_count(), [&](int64_t j) {
-    r[j] += g[2];
+    const int64_t filter = 2 + (plastic ? plastic[j] : 0);
+    const T unit = g[filter];
+    r[j] += unit;
     counts[j] += 1;
     if (any_static && j < n) {
       const int channel = excitatory.typed_data()[j] ? 0 : 1;
@@ -155,17 +158,17 @@ ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buff
         for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one;
     }
     if (inputs) {
-      T* into = pool + 2 * n;
+      T* into = pool + filter * n;
       if (size == 1) {
         for (int64_t o = out[j]; o < out[j + 1]; ++o) {
           __builtin_prefetch(wt + slot[std::min<int64_t>(o + AHEAD, out[j + 1] - 1)]);
-          into[by_inputs(slot[o])] += g[2] * wt[slot[o]];
+          into[by_inputs(slot[o])] += unit * wt[slot[o]];
         }
       } else {
         for (int64_t o = out[j]; o < out[j + 1]; ++o) {
           const int64_t first = by_inputs(slot[o]) * size, end = std::min(size, n - first);
           const T* from = wt + slot[o] * size;
-          for (int64_t s = 0; s < end; ++s) into[first + s] += g[2] * from[s];
+          for (int64_t s = 0; s < end; ++s) into[first + s] += unit * from[s];
         }
       }
     }

@@ -1,8 +1,8 @@
 """Compiled kernels for the CPU: kernels.cc, built once by the machine's own C++ compiler and called by XLA.
 
-XLA's CPU backend hands each small loop to its threads, reads P row by row only with copies in between, and keeps no tile of P
-in registers while several updates are applied to it. The hot loops therefore exist twice: as JAX in `spikes`, `rng` and `rls`,
-which say what is computed and run everywhere, and here for speed.
+XLA's CPU backend distributes each small loop over its threads, reads P row by row only with copies in between, and keeps no tile of
+P in registers while several updates are applied to it. The hot loops therefore exist twice: in JAX (`spikes`, `rng`, `rls`,
+`deferred`), which is the specification and runs everywhere, and here for speed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rlsnet import rng, zarrio
-from rlsnet.config import EngineConfig, UserError
+from rlsnet.config import UserError
 from rlsnet.network import Network
 
 log = logging.getLogger(__name__)
@@ -41,31 +41,15 @@ def platform_in_use() -> str:
     return (chosen or jax.devices()[0]).platform
 
 
-def choose(engine: EngineConfig) -> str:
-    """`native`, `xla` or `wide` (engine.kernels=fixed_shape), as engine.kernels asks; auto takes the fastest of this device."""
-    on_cpu = platform_in_use() == "cpu"
-    if engine.kernels in ("xla", "wide", "fixed_shape"):
-        return "xla" if engine.kernels == "xla" else "wide"
-    if engine.kernels == "auto" and not on_cpu:
-        return "wide"
-    missing = obstacle() if on_cpu else f"they run on a CPU, and this is a {platform_in_use()}"
-    if missing is None:
-        return "native"
-    if engine.kernels == "native":
-        raise UserError(f"engine.kernels=native: {missing}. Use engine.kernels=auto.")
-    log.info("Training goes slower, on kernels made by XLA: %s.", missing)
-    return "xla"
-
-
 @functools.cache
-def obstacle() -> str | None:
-    """Builds and registers the native kernels; None, or what stands in the way."""
-    jax.devices("cpu")  # handlers that are registered before there is a device are taken on trust
+def build_error() -> str | None:
+    """Builds and registers the native kernels, once in a process; returns None, or why they cannot be built."""
+    jax.devices("cpu")  # without a device, JAX would accept any handler
     try:
         path = _build()
         try:
             library = ctypes.CDLL(str(path))
-        except OSError:  # what the cache holds is damaged
+        except OSError:  # the library in the cache is damaged
             path.unlink()
             library = ctypes.CDLL(str(_build()))
         for name in NAMES:
@@ -112,8 +96,19 @@ def _processor() -> str:
     return "".join([platform.system(), platform.machine(), platform.processor(), *about])
 
 
+def _require() -> None:
+    """Registers the native kernels if that has not happened yet.
+
+    Raises:
+      UserError: they cannot be built.
+    """
+    if (error := build_error()) is not None:
+        raise UserError(f"engine.kernels=native: {error}. Use engine.kernels=auto.")
+
+
 def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:
     """Calls a kernel for numbers of type `dtype`, which changes its last arguments, `changed`, in place."""
+    _require()
     kind = {4: "f32", 8: "f64"}[jnp.dtype(dtype).itemsize]
     shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed)
     aliases = {len(arguments) + index: index for index in range(len(changed))}
@@ -121,11 +116,12 @@ def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: A
 
 
 def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:
-    """`spikes.deliver`; `changed` are the filters [3, N], r and n_delivered [N+X]."""
+    """`spikes.deliver`; `changed` are the filters [2+T, N], r and n_delivered [N+X]."""
     none = jnp.zeros(0, gain.dtype)
     drawn = jnp.zeros(0, jnp.uint32) if network.stream is None else network.stream
     static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
-    plastic = network.out_indptr, network.out_slot, none.reshape(0, 0, 1) if w is None else w
+    channel = jnp.zeros(0, jnp.int32) if network.tau_channel is None else network.tau_channel
+    plastic = network.out_indptr, network.out_slot, channel, none.reshape(0, 0, 1) if w is None else w
     return _call("deliver", gain.dtype, changed, spiked, gain, network.excitatory, *static, *plastic)
 
 
@@ -133,6 +129,7 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     """`rng.normal`, from the same bits and closer to the true quantiles; in float32 only, else `rng.normal` itself."""
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
+    _require()
     return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype))(stream)
 
 
@@ -145,28 +142,28 @@ def learn(
     r: Array,
     arrived: Array,
     pre: Array,
-    lack: Array,
+    residual_input: Array,
     *changed: Array,
 ) -> tuple[Array, ...]:
-    """P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after one update; see `storage.Kept` and `rls.Pending`.
+    """One update of all groups: P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after it; see `deferred.Pending`.
 
     Args:
-      flags: [2] bool, whether the gain is the textbook's, and whether anything is to change.
+      flags: [2] bool, whether the gain is that of the textbook, and whether the update is to change anything.
       forgetting: factor of each update.
-      count: int32, updates that P has yet to take in from u.
-      refresh: bool, whether it does so now.
+      count: int32, downdates in u that are not yet applied to P.
+      refresh: bool, whether they are applied now.
       decay: of r between two updates.
-      r: [N+X] filtered spikes now.
+      r: [N+X] filtered spikes, 1/ms.
       arrived: [N+X] what spikes since the last update have added to r, exactly 0 where there were none.
       pre: [G, L].
-      lack: [N] u_bal - target, NaN for who is not trained now.
-      *changed: the six arrays before; the scale is [0, 1] where there is none.
+      residual_input: [N] u_bal - target, threshold units; NaN for neurons that are not trained now.
+      *changed: the six arrays before the update; the scale is [0, 1] where P has none.
     """
     dtype = r.dtype
     numbers = jnp.asarray(forgetting, dtype), count, refresh, jnp.asarray(decay, dtype)
-    return _call("learn", dtype, changed, flags, *numbers, r, arrived, pre, lack)
+    return _call("learn", dtype, changed, flags, *numbers, r, arrived, pre, residual_input)
 
 
-def flush(count: Array, u: Array, factor: Array, *changed: Array) -> tuple[Array, ...]:
+def apply_pending(count: Array, u: Array, factor: Array, *changed: Array) -> tuple[Array, ...]:
     """P and its scale after P = factor*(P - sum of u_q u_q^T over the first `count` vectors of u [G, Q, L]); factor [G]."""
     return _call("flush", u.dtype, changed, count, u, factor)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rlsnet import kernels, rls, zarrio
+from rlsnet import backend, covariance, deferred, kernels, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.network import FORMAT, group_size_of
-from rlsnet.storage import number_type
 
 PLAN = "training_memory"  # attribute of a run's network.zarr: the plan of its training
 
@@ -60,12 +59,8 @@ class Sizes:
         points, stimulus = config.trial.n_points, config.stimulus.n_values(n, currents)
         inputs += config.feedforward.n_inputs(config.trial, rates)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
-        P = {"full": inputs**2, "packed": inputs * (inputs + 1) // 2, "window": 0}[config.rls.storage]
-        P = groups * P * number_type(config.rls, dtype).itemsize
-        if config.rls.storage == "window":
-            P = config.rls.window * n * dtype.itemsize + groups * inputs
-        form = rls.form(config.rls, kernels.choose(config.engine), dtype)
-        pending = {"dense": 0, "native": 1, "deferred": 2}["dense" if config.rls.storage == "window" else form] * rls.PENDING
+        P = covariance.n_bytes(config.rls, groups, inputs, n, dtype)
+        pending = {"reference": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
         return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus)
 

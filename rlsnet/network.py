@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-network"
 VERSION = 1
+MAX_TAU_CHANNELS = 8  # distinct tau_plas with a filter each; more take a state for each synapse
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +61,8 @@ class Network:
     group_size: S.
     n_feedforward: X.
     static_width, plastic_width: largest number of edges or slots of one neuron.
+    taus: distinct values of tau_plas, ms, where it differs between neurons and has at most MAX_TAU_CHANNELS of them; else empty.
+    tau_channel: [N+X] int32, which of `taus` the spikes of a neuron are filtered with; or None.
     """
 
     excitatory: Array
@@ -80,6 +83,8 @@ class Network:
     n_feedforward: int = dataclasses.field(metadata={"static": True})
     static_width: int = dataclasses.field(metadata={"static": True})
     plastic_width: int = dataclasses.field(metadata={"static": True})
+    taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+    tau_channel: Array | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -90,6 +95,11 @@ class Network:
     def n_inputs(self) -> int:
         """X+L, all trained inputs of a neuron."""
         return self.pre.shape[1]
+
+    @property
+    def per_synapse(self) -> bool:
+        """Whether tau_plas has so many values that each synapse keeps a current of its own."""
+        return "tau_plas" in self.parameters and self.tau_channel is None
 
     @property
     def n_edges(self) -> int:
@@ -403,11 +413,15 @@ def _with_static_edges(config: Config, stored: StoredNetwork, excitatory: np.nda
     edges = _static_edges(config, stored, excitatory)
     width, no_indices = _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
     bias, v0 = _biases(config, stored, excitatory), stored.read("neuron/v0", [n], "f")
+    parameters = {name: jnp.asarray(values, dtype) for name, values in _parameters(config, stored, excitatory, x).items()}
+    taus, tau_channel = _tau_channels(parameters)
     return Network(
         excitatory=jnp.asarray(excitatory),
         bias=jnp.asarray(bias, dtype),
         v0=None if v0 is None else jnp.asarray(v0, dtype),
-        parameters={name: jnp.asarray(values, dtype) for name, values in _parameters(config, stored, excitatory, x).items()},
+        parameters=parameters,
+        taus=taus,
+        tau_channel=tau_channel,
         indptr=jnp.asarray(np.concatenate([edges.indptr, np.full(x, edges.indptr[-1])]), jnp.int32),
         post=no_indices if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), edges.indptr, width),
         weight=None if edges.weight is None else _padded(edges.weight.astype(dtype), edges.indptr, width),
@@ -491,6 +505,14 @@ def _parameters(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x
     if np.any(model.threshold <= model.reset):
         raise UserError(f"{stored.path}: neuron/reset: expected values below neuron/threshold for every neuron.")
     return found
+
+
+def _tau_channels(parameters: dict[str, Array]) -> tuple[tuple[float, ...], Array | None]:
+    """`Network.taus` and `Network.tau_channel` for tau_plas [N+X] of the parameters, if it is one of them."""
+    if "tau_plas" not in parameters:
+        return (), None
+    taus, channel = np.unique(np.asarray(parameters["tau_plas"]), return_inverse=True)
+    return (tuple(taus.tolist()), jnp.asarray(channel, jnp.int32)) if len(taus) <= MAX_TAU_CHANNELS else ((), None)
 
 
 def _plastic_inputs(

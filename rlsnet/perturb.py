@@ -76,7 +76,7 @@ def _along(held: Array, values: Array) -> Array:
     return held if values.shape[-1:] == held.shape else held.reshape(held.shape + (1,) * (values.ndim - 1))
 
 
-def of(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
+def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
     """The perturbation that an experiment asks for, or None.
 
     Args:

@@ -1,7 +1,7 @@
-"""Spikes: packed into words, found again, and where they go.
+"""Spikes packed into words, and their delivery to the filters of their targets.
 
-Spikes are found by packing N booleans into words of 32 bits, and those words' occupancy into words again, so that the
-next spike costs a look at N/1024 words whatever N is.
+Spikes are found by packing N booleans into words of 32 bits, and the occupancy of those words into words again, so that finding the
+next spike takes a look at N/1024 words.
 """
 
 from __future__ import annotations
@@ -64,9 +64,24 @@ def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
     return start + step, valid
 
 
+def of_source(network: Network, values: Array, j: Array | None = None) -> Array:
+    """The entry of values [2+T], one for each filter, that holds for plastic spikes: one number, or [N+X] where T > 1.
+
+    Args:
+      network: for the time constant of each neuron.
+      values: [2+T], the plastic filters last.
+      j: the neurons, N+X for none; all if not given.
+    """
+    channel = network.tau_channel
+    if channel is None:
+        return values[2]
+    return values[2 + (channel if j is None else channel[jnp.minimum(j, len(channel) - 1)])]
+
+
 def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
-    """Where spikes of neurons j [size] go in the flat filters [3*N] (3*N: nowhere), and what they add there."""
+    """Targets of spikes of neurons j [size] in the flat filters [(2+T)*N] (its length: none), and what they add there."""
     n, size = network.n_neurons, network.group_size
+    nowhere = len(gain) * n
     targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         edge, valid = _runs(network.indptr, j, network.static_width)
@@ -77,7 +92,7 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
             every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
             post = wiring.targets_of(network.stream, *every, n)
         exc = network.excitatory[known]
-        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), 3 * n).reshape(-1))
+        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere).reshape(-1))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
         values.append(weight.reshape(-1))
@@ -85,17 +100,22 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
         place, valid = _runs(network.out_indptr, j, network.plastic_width)
         slot = network.out_slot[place]
         post = (slot // network.n_inputs)[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None, :]
-        targets.append(jnp.where(valid[:, :, None] & (post < n), post + 2 * n, 3 * n).reshape(-1))
-        values.append((w.reshape(-1, size)[slot] * gain[2]).reshape(-1))
+        first: Any = 2 * n
+        unit = of_source(network, gain, j)
+        if network.tau_channel is not None:
+            first = (of_source(network, jnp.arange(len(gain), dtype=jnp.int32), j) * n)[:, None, None]
+            unit = unit[:, None, None]
+        targets.append(jnp.where(valid[:, :, None] & (post < n), post + first, nowhere).reshape(-1))
+        values.append((w.reshape(-1, size)[slot] * unit).reshape(-1))
     return jnp.concatenate(targets), jnp.concatenate(values)
 
 
 def deliver(
     network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
 ) -> tuple[Array, Array, Array]:
-    """The filters [3, N], r and n_delivered [N+X] after spikes [N+X] have reached their targets; see `simulate.deliver`.
+    """The filters [2+T, N], r and n_delivered [N+X] after spikes [N+X] have reached their targets; see `step.deliver`.
 
-    Spikes are taken in batches, so that in large networks, where many fire at once, each operation has work enough.
+    Spikes are taken in batches, so that in large networks, where many neurons spike at once, each operation has enough work.
     """
     n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
 
@@ -104,43 +124,36 @@ def deliver(
         left, words, blocks, j = take(left, words, blocks, size, len(spiked))
         targets, values = outputs(network, w, j, gain)
         pool = pool.at[targets].add(values, mode="drop")
-        return left, words, blocks, pool, r.at[j].add(gain[2], mode="drop"), n_delivered.at[j].add(1, mode="drop")
+        return left, words, blocks, pool, r.at[j].add(of_source(network, gain, j), mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
     words = pack(spiked)
     total = jnp.sum(lax.population_count(words).astype(jnp.int32))
-    carry = (total, words, pack(words != 0), synapses.reshape(3 * n), r, n_delivered)
+    carry = (total, words, pack(words != 0), synapses.reshape(-1), r, n_delivered)
     _, _, _, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
-    return pool.reshape(3, n), r, n_delivered
+    return pool.reshape(-1, n), r, n_delivered
 
 
-def room(n: int) -> int:
-    """How many spikes a step of n neurons provides for where shapes are fixed: those of 15 Hz at 0.1 ms, and 64 at least."""
+def spike_capacity(n: int) -> int:
+    """Spikes that a step of n neurons has room for where shapes are fixed, at first: those of 15 Hz at 0.1 ms, and at least 64."""
     return max(64, -(-n * 3 // 2000))
 
 
-def deliver_wide(
-    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, whole: bool
+def deliver_fixed_shape(
+    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, capacity_factor: int
 ) -> tuple[Array, Array, Array, Array]:
-    """`deliver` for GPUs: few operations of fixed shapes.
+    """`deliver` for GPUs: few operations, on arrays for capacity_factor*`spike_capacity` spikes, without a loop.
 
     Returns:
-      What `deliver` does, and whether more spikes came than there is `room` for; they have been delivered only if `whole`,
-      which takes a loop that the device cannot run by itself.
+      What `deliver` does, and whether more spikes came than there is room for; those in excess have then not been delivered.
     """
     n = network.n_neurons
-    size, words = room(len(spiked)), pack(spiked)
+    size, words = min(len(spiked), capacity_factor * spike_capacity(len(spiked))), pack(spiked)
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
-
-    def one_batch(index: Array, pool: Array) -> Array:
-        j = nth(words, count, index * size + jnp.arange(size, dtype=jnp.int32), len(spiked))
-        targets, values = outputs(network, w, j, gain)
-        return pool.at[targets].add(values, mode="drop")
-
-    pool = one_batch(jnp.int32(0), synapses.reshape(3 * n))
-    if whole:
-        pool = lax.fori_loop(1, (count[-1] + size - 1) // size, one_batch, pool)
-    r = r + jnp.where(spiked, gain[2], 0)
-    return pool.reshape(3, n), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+    j = nth(words, count, jnp.arange(size, dtype=jnp.int32), len(spiked))
+    targets, values = outputs(network, w, j, gain)
+    pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
+    r = r + jnp.where(spiked, of_source(network, gain), 0)
+    return pool.reshape(-1, n), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:

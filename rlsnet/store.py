@@ -28,10 +28,10 @@ from jax import Array, lax
 from rlsnet import resources, rls, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import from_dict, renamed, to_dict
+from rlsnet.covariance import triangle
 from rlsnet.memory import free_memory
 from rlsnet.network import Network
 from rlsnet.rls import Learner
-from rlsnet.storage import Kept, Stored, Window, triangle
 from rlsnet.wiring import from_groups, to_groups
 
 log = logging.getLogger(__name__)
@@ -251,8 +251,8 @@ class Run:
         """
         writer.wait()
         weight, P = from_groups(np.array(learner.w), network.n_neurons), learner.P
-        numbers = None if isinstance(P, Window) else P.numbers if isinstance(P, Kept) else P
-        small = {name: (np.array(values), dims) for name, (values, dims) in _small(P).items()}
+        numbers = P.numbers
+        extra = {name: (np.array(values), dims) for name, (values, dims) in P.extra().items()}
         blocks: Iterable[np.ndarray] = []
         copied = True
         if numbers is not None:
@@ -270,7 +270,7 @@ class Run:
         def write() -> None:
             with zarrio.replacing(self.checkpoints / f"{iteration:06d}.zarr") as temporary:
                 root = self._write(temporary, iteration, weight, network, config)
-                for name, (values, dims) in small.items():
+                for name, (values, dims) in extra.items():
                     zarrio.write(root, name, values, dims, compress=False)
                 if numbers is None:
                     return
@@ -341,15 +341,14 @@ class Run:
         w = self.load_weights(path, network)
         groups, inputs = w.shape[:2]
         group = zarrio.open_group(path, "checkpoint", FORMAT)
-        like = jax.eval_shape(lambda: rls.init(config.rls, network, w).P)
-        small = {}
-        for name, (expected, _) in _small(like).items():
+        like = jax.eval_shape(partial(rls.init, config.rls), network, w).P
+        extra = {}
+        for name, (expected, _) in like.extra().items():
             stored = zarrio.array(group, name, list(expected.shape), "fiub", str(path))
             zarrio.check_complete(stored)
-            small[name] = jnp.asarray(zarrio.read(stored).astype(expected.dtype))
-        if isinstance(like, Window):
-            return Learner(w, Window(**{name.removeprefix("window/"): values for name, values in small.items()}))
-        expected = like.numbers if isinstance(like, Kept) else like
+            extra[name] = jnp.asarray(zarrio.read(stored).astype(expected.dtype))
+        if (expected := like.numbers) is None:
+            return Learner(w, like.restored(None, extra))
         stored = zarrio.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
         zarrio.check_complete(stored)
         numbers = jnp.zeros(expected.shape, expected.dtype)
@@ -357,16 +356,4 @@ class Run:
             block = zarrio.read(stored, part)
             block = block.view(jnp.bfloat16) if expected.dtype == jnp.bfloat16 else block.astype(expected.dtype)
             numbers = _unpack(numbers, jnp.asarray(block), jnp.int32(part.start))
-        return Learner(w, Kept(numbers, small.get("P_scale")) if isinstance(like, Kept) else numbers)
-
-
-def _small(P: Stored) -> dict[str, tuple[Any, list[str]]]:
-    """What a checkpoint holds of P besides its numbers: arrays and the names of their dimensions."""
-    if isinstance(P, Window):
-        return {
-            "window/r": (P.r, ["update", "neuron"]),
-            "window/on": (P.on, ["group", "update"]),
-            "window/count": (P.count, ["one"]),
-            "window/positive": (P.positive, ["group", "input"]),
-        }
-    return {"P_scale": (P.scale, ["group", "one"])} if isinstance(P, Kept) and P.scale is not None else {}
+        return Learner(w, like.restored(numbers, extra))

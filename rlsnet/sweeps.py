@@ -70,7 +70,7 @@ class Task:
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
         """Runs one job; of an error only the text is kept, as a traceback would keep the job's arrays alive."""
         from rlsnet.job import run_job
-        from rlsnet.train import requeuing
+        from rlsnet.loop import requeuing
 
         try:
             stopped = run_job(self.verb, values, overrides, folder)

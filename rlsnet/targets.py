@@ -28,8 +28,9 @@ from rlsnet.config import (
 )
 from rlsnet.network import Network
 from rlsnet.recordings import Recording
-from rlsnet.simulate import CALIBRATION, Calibration, Dynamics, Keys, calibrate
+from rlsnet.state import CALIBRATION, Dynamics, TrialKeys
 from rlsnet.transfer import NoisyLIF, PopulationInverseTransfer, SimulatedInverseTransfer
+from rlsnet.trial import Calibration, calibrate
 
 Reporter = Callable[[int, int], None]  # called with the numbers of neurons done and in all
 
@@ -39,8 +40,8 @@ MAX_SIMULATED = 8  # different neurons, seconds each
 
 def run_calibration(config: Config, network: Network) -> Calibration:
     """One trial of the static network, with random numbers of its own stage."""
-    keys = Keys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
-    return calibrate(Dynamics.of(config), network, keys)
+    keys = TrialKeys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    return calibrate(Dynamics.from_config(config), network, keys)
 
 
 def make(

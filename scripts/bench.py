@@ -81,7 +81,7 @@ class Case:
     def __init__(self, overrides: list[str], device: str):
         import jax.numpy as jnp
 
-        from rlsnet import engine, experiment, rls, simulate, wiring
+        from rlsnet import engine, experiment, rls, wiring
         from rlsnet.api import compose
         from rlsnet.progress import Progress
 
@@ -90,9 +90,9 @@ class Case:
         prepared = experiment.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
         self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight
-        self.dynamics = simulate.Dynamics.of(self.config)
+        self.dynamics = state.Dynamics.from_config(self.config)
         self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(self.weight, self.net.group_size)))
-        self.keys = simulate.Keys.create(self.config.seed, simulate.TRAINING)
+        self.keys = state.TrialKeys.create(self.config.seed, state.TRAINING)
 
     def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
         """An iteration as a function of its number, from 0, and the seconds of its compilation."""
@@ -133,21 +133,21 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import simulate, spikes
+        from rlsnet import spikes
 
         trial, net, w = self.dynamics.trial, self.net, self.learner.w
         keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
 
         @jax.jit
         def record(net: Any, w: Any) -> Any:
-            state = simulate.before_learning(self.dynamics, net, w, keys)
-            return simulate.advance(self.dynamics, net, w, state, keys, steps, record=True)
+            state = trial.before_learning(self.dynamics, net, w, keys)
+            return trial.advance(self.dynamics, net, w, state, keys, steps, record=True)
 
         @jax.jit
         def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
             def one(state: Any, spiked: Any) -> tuple[Any, None]:
                 state = dataclasses.replace(state, spiked=spiked)
-                return simulate.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
+                return step.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
 
             return lax.scan(one, state, spiked)[0]
 
@@ -162,7 +162,7 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import rls, simulate
+        from rlsnet import rls
         from rlsnet.config import by_class
 
         trial, kernels, settings = self.dynamics.trial, self.dynamics.kernels, self.config.rls
@@ -172,10 +172,10 @@ class Case:
         @jax.jit
         def follow(net: Any, w: Any, target: Any) -> Any:
             def one(state: Any, wanted: Any) -> tuple[Any, Any]:
-                state, _ = simulate.advance(self.dynamics, net, w, state, keys, trial.every)
-                return state, (state.r, state.n_delivered, simulate.currents(net, state.synapses)[0] - wanted)
+                state, _ = trial.advance(self.dynamics, net, w, state, keys, trial.every)
+                return state, (state.r, state.n_delivered, step.currents(net, state.synapses)[0] - wanted)
 
-            return lax.scan(one, simulate.before_learning(self.dynamics, net, w, keys), target)[1]
+            return lax.scan(one, trial.before_learning(self.dynamics, net, w, keys), target)[1]
 
         def updates(net: Any, learner: Any, points: Any) -> Any:
             def one(carry: Any, point: Any) -> tuple[Any, None]:

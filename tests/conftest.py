@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,27 @@ import numpy as np
 import pytest
 import zarr
 
-from rlsnet import kernels
+from rlsnet import backend
 from rlsnet.api import compose
 
-__all__ = ["FORMS", "KERNELS", "compose", "difference", "small_network", "write_network"]
+__all__ = ["COMPILER", "FORMS", "KERNELS", "UPDATES", "compose", "difference", "form_name", "settings", "small_network", "write_network"]
 
-KERNELS = ["xla", "wide"] + ([] if kernels.obstacle() else ["native"])  # what this machine can run
-FORMS = [("xla", "dense"), ("wide", "deferred"), ("native", "deferred")][: len(KERNELS)]  # engine.kernels, rls.method
+COMPILER = any(shutil.which(name.split()[0]) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name.strip())
+KERNELS = ["xla", "fixed_shape", *["native"] * COMPILER]  # engine.kernels on this machine; with a compiler native ones have to build
+FORMS = [form for form in backend.FORMS if form.delivery in KERNELS]  # tests run all of them
+UPDATES = [form for form in FORMS if form.delivery == ("native" if form.update == "native" else "xla")]  # one for each form of update
+
+
+def form_name(form: backend.Backend) -> str:
+    """Name of a backend in the names of tests and in validation.md."""
+    return f"{form.delivery} {form.update}"
+
+
+def settings(form: backend.Backend) -> list[str]:
+    """Overrides with which float64 runs take this backend."""
+    packed = ["rls.storage=packed"] * (form == backend.Backend("native", "native", "deferred"))  # few bits: the C++ takes float32 only
+    return [f"engine.kernels={form.delivery}", f"rls.method={'dense' if form.update == 'reference' else 'deferred'}", *packed]
+
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

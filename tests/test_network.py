@@ -9,9 +9,12 @@ import pytest
 import zarr
 from conftest import KERNELS, compose, small_network, write_network
 
-from rlsnet import network, rng, simulate, wiring
+from rlsnet import network, rng, wiring
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
+from rlsnet.state import Dynamics, TrialKeys, initial_state
+from rlsnet.step import deliver
+from rlsnet.trial import before_learning
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +151,11 @@ def test_procedural_wiring_is_the_stored_one(x64, n, kind):
         config = compose(*common, f"static.storage={kept}")
         net, weight, _ = network.build(config)
         assert (net.stream is None) == (kept == "stored") and net.n_edges == 30 * n and (net.post.size == 0) == (kept == "procedural")
-        dynamics = simulate.Dynamics.of(config)
-        keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+        dynamics = Dynamics.from_config(config)
+        keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
         spiked = np.random.default_rng(0).random(n) < 0.3
-        state = dataclasses.replace(simulate.init(dynamics, net, keys), spiked=jnp.asarray(spiked))
-        deliver = jax.jit(simulate.deliver, static_argnums=0)
-        states.append(np.asarray(deliver(dynamics, net, None, state, jnp.ones(3)).synapses))
+        state = dataclasses.replace(initial_state(dynamics, net, keys), spiked=jnp.asarray(spiked))
+        states.append(np.asarray(jax.jit(lambda s, net=net, d=dynamics: deliver(d, net, None, s, jnp.ones(3)).synapses)(state)))
     np.testing.assert_allclose(states[1], states[0], rtol=0, atol=1e-12)
     assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
 
@@ -211,9 +213,9 @@ def test_edges_from_a_file(x64, tmp_path, name):
     )
     net, _, _ = network.build(config)
     assert net.n_edges == 5 and not np.any(np.asarray(net.bias))
-    dynamics, keys = simulate.Dynamics.of(config), simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
-    state = dataclasses.replace(simulate.init(dynamics, net, keys), spiked=jnp.ones(4, bool))
-    synapses = simulate.deliver(dynamics, net, None, state, jnp.ones(3)).synapses
+    dynamics, keys = Dynamics.from_config(config), TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+    state = dataclasses.replace(initial_state(dynamics, net, keys), spiked=jnp.ones(4, bool))
+    synapses = deliver(dynamics, net, None, state, jnp.ones(3)).synapses
     np.testing.assert_allclose(synapses[:2], [[0, 4, -1, 1.75], [0, -2, 0, 0]], atol=1e-15)  # neurons 0 and 1 are excitatory
 
 
@@ -326,6 +328,6 @@ def test_user_defined_wiring_and_stimulus(tmp_path):
     np.testing.assert_array_equal(net.pre[2], [7, 8, 9, 10, 11, 12])
     assert np.all(np.asarray(net.weight) == 2.5)
     net = dataclasses.replace(net, v0=jnp.zeros(40, jnp.float32))
-    keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
-    state = simulate.before_learning(simulate.Dynamics.of(config), net, None, keys)
+    keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+    state = before_learning(Dynamics.from_config(config), net, None, keys)
     assert np.all(np.asarray(state.n_spikes) > 0)  # no bias, no noise: the stimulus alone

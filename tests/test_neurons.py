@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from conftest import compose, small_network, write_network
 
-from rlsnet import network, neurons, simulate
+from rlsnet import network, neurons
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.evaluate import unpack
+from rlsnet.state import Dynamics, TrialKeys, initial_state
+from rlsnet.trial import advance
 
 DT = 0.1
 MODELS = ["glif1", "glif2", "glif3", "glif4", "glif5"]
@@ -142,11 +144,11 @@ def interval(tau, threshold, reset, refractory):
 
 
 def intervals(config, net, neuron):
-    """The intervals between spikes of one neuron in 3000 steps, without the first."""
-    keys = simulate.Keys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
-    dynamics = simulate.Dynamics.of(config)
-    state = simulate.init(dynamics, net, keys)
-    _, words = jax.jit(lambda net, s: simulate.advance(dynamics, net, None, s, keys, 3000, record=True))(net, state)
+    """The intervals between spikes of one neuron in 3000 steps, but for the first."""
+    keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
+    dynamics = Dynamics.from_config(config)
+    state = initial_state(dynamics, net, keys)
+    _, words = jax.jit(lambda net, s: advance(dynamics, net, None, s, keys, 3000, record=True))(net, state)
     step, who = unpack(np.asarray(words))
     return set(np.diff(step[who == neuron])[1:].tolist())
 

@@ -12,17 +12,18 @@ import zarr
 from conftest import KERNELS, compose, difference, small_network, write_network
 from test_cli import rlsnet
 
-from rlsnet import experiment, network, perturb, plots, rls, rng, simulate, tell, train, wiring
+from rlsnet import experiment, loop, network, perturb, plots, rls, rng, tell, wiring
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
 from rlsnet.job import run_job
 from rlsnet.neuron_selection import select_neurons
+from rlsnet.state import TESTING, TRAINING, Dynamics, TrialKeys
 from rlsnet.store import Run
 
 START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
 
 
-@pytest.mark.parametrize(("kind", "kernels", "outside"), [("silence", "wide", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3)])
+@pytest.mark.parametrize(("kind", "kernels", "outside"), [("silence", "fixed_shape", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3)])
 def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, record_check, kind, kernels, outside):
     """Spikes, and the weights that learning makes of them, so that what a clamped neuron sends has arrived."""
     arrays = small_network(5)
@@ -34,14 +35,14 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
                      "perturb.fraction=0.5", *({"excite": ["perturb.strength=1.5"], "clamp": ["perturb.rate=80"]}.get(kind, [])),
                      *feedforward)  # fmt: skip
     net, weight, target = network.build(config)
-    keys = simulate.Keys.create(config.seed, simulate.TRAINING)
-    what = perturb.of(config, arrays["neuron/excitatory"], None, simulate.TRAINING)
+    keys = TrialKeys.create(config.seed, TRAINING)
+    what = perturb.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
     who, first, last = np.asarray(what.who), 423, 716
     assert (what.first, what.last) == (first, last) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
     keys = dataclasses.replace(keys, perturbation=what)
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     zero = jnp.int32(0)
-    learner, outcome = train.iterate(simulate.Dynamics.of(config), config.rls, net, learner, jnp.asarray(target), keys, zero, zero)
+    learner, outcome = loop.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys)(learner, 0, 0)
 
     stream = rng.fold(rng.fold(what.stream, 0), 0)
     told = np.zeros((last - first + 1, 60))
@@ -51,7 +52,7 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
         )
     extra = {"excited": (who, first, last, 1.5)} if kind == "excite" else {"held": (who, first, last, told)}
     if outside:
-        trial = simulate.Keys.create(config.seed, simulate.TRAINING).trial(zero, zero)
+        trial = TrialKeys.create(config.seed, TRAINING).trial(zero, zero)
         extra["outside"] = poisson(config, net, trial, outside)
         extra["outside_weight"] = weight[:, :outside]
     w, _, spikes = reference.train(arrays, 1, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.01, refractory=3, **extra)
@@ -98,7 +99,7 @@ def spikes_of(group):
     ("silence", "xla", ()),
     ("silence", KERNELS[-1], ("noise.sigma=0.3", "neuron=glif5", "plastic.group_size=16")),
     ("clamp", KERNELS[-1], ("neuron=glif3", "target.n_conditions=2")),
-    ("clamp", "wide", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
+    ("clamp", "fixed_shape", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
     ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
 ])  # fmt: skip
 def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels, extra):
@@ -221,7 +222,7 @@ def test_wrong_perturbations_are_refused(overrides, message):
 def test_a_share_is_drawn_with_the_seed():
     def members(*overrides):
         config = compose("config=tiny", "perturb=silence", "perturb.neurons=exc", *overrides)
-        return np.flatnonzero(np.asarray(perturb.of(config, CLASSES, None, simulate.TESTING).who))
+        return np.flatnonzero(np.asarray(perturb.from_config(config, CLASSES, None, TESTING).who))
 
     half = members("perturb.fraction=0.5")
     assert len(half) == 25 and half.max() < 50 and len(members("perturb.fraction=0.001")) == 1

@@ -12,8 +12,8 @@ from conftest import compose
 
 from rlsnet import network, recording_source, recordings, synthetic, targets, zarrio
 from rlsnet.config import UserError
-from rlsnet.simulate import Calibration
 from rlsnet.transfer import InverseTransfer, NoisyLIF, firing_rate
+from rlsnet.trial import Calibration
 
 QUIET = lambda done, total: None  # noqa: E731
 

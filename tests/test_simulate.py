@@ -9,22 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import KERNELS, compose, difference, small_network, write_network
+from conftest import COMPILER, KERNELS, compose, difference, small_network, write_network
 
-from rlsnet import evaluate, kernels, network, neurons, rls, simulate, spikes, wiring
+from rlsnet import evaluate, kernels, network, neurons, rls, spikes, wiring
 from rlsnet.config import UserError
-from rlsnet.simulate import CALIBRATION, TESTING, Dynamics, Keys
+from rlsnet.network import gather_inputs
+from rlsnet.state import CALIBRATION, TESTING, Dynamics, TrialKeys, initial_state
+from rlsnet.step import currents, deliver, deliver_early, static_current
+from rlsnet.trial import advance, before_learning, calibrate, with_capacity
 
 
 def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):
-    return Keys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
+    return TrialKeys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
 
 
 def spikes_of(dynamics, net, keys, steps, w=None, start=None):
     """(step from 0, neuron) of each spike of a run, and the state at its end."""
-    state = simulate.init(dynamics, net, keys) if start is None else start
-    run = jax.jit(lambda net, w, state, keys: simulate.advance(dynamics, net, w, state, keys, steps, record=True))
-    state, words = run(net, w, state, keys)
+    state = initial_state(dynamics, net, keys) if start is None else start
+
+    def run(dynamics):
+        after = jax.jit(lambda net, w, state, keys: advance(dynamics, net, w, state, keys, steps, record=True))(net, w, state, keys)
+        return after, after[0].overflowed
+
+    state, words = with_capacity(dynamics, run)[0]
     return *evaluate.unpack(np.asarray(words)), state
 
 
@@ -34,7 +41,7 @@ def test_v7_interval_is_exact(record_check, refractory):
     config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", f"neuron.refractory={refractory}")
     net, _, _ = network.build(config)
     net = dataclasses.replace(net, bias=jnp.full(40, 1.5, jnp.float32), v0=jnp.zeros(40, jnp.float32))
-    step, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 1000)
+    step, neuron, _ = spikes_of(Dynamics.from_config(config), net, keys_of(), 1000)
     interval = 110 + round(refractory / 0.1)
     own = step[neuron == 17]
     what, intervals = f"mu 1.5, no noise, refractory {refractory} ms", ", ".join(map(str, np.unique(np.diff(own))))
@@ -47,7 +54,7 @@ def test_v4_default_network_in_balance(record_check):
     """Rates, mean currents, their temporal s.d. and the irregularity of the static network (TSN and NEST agree on the rates)."""
     config = compose()
     net, _, _ = network.build(config)
-    calibration = simulate.calibrate(Dynamics.of(config), net, keys_of())
+    calibration = calibrate(Dynamics.from_config(config), net, keys_of())
     exc = np.asarray(net.excitatory)
     rate, mean, sd = np.asarray(calibration.n_spikes) / 2.0, np.asarray(calibration.mean), np.asarray(calibration.sd)
     for what, unit, values, who, expected, tolerance in (
@@ -66,7 +73,7 @@ def test_v4_spiking_is_irregular(record_check):
     """Mean CV of the intervals between spikes in one trial of 2 s, over neurons with three spikes or more."""
     config = compose()
     net, _, _ = network.build(config)
-    step, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 20000)
+    step, neuron, _ = spikes_of(Dynamics.from_config(config), net, keys_of(), 20000)
     order = np.argsort(neuron, kind="stable")
     trains = np.split(step[order], np.cumsum(np.bincount(neuron, minlength=4096))[:-1])
     intervals = [np.diff(train) for train in trains if len(train) >= 3]
@@ -78,28 +85,31 @@ def test_v4_spiking_is_irregular(record_check):
 
 
 @pytest.mark.parametrize("size", [1, 7])
-@pytest.mark.parametrize("own", [False, True])
-def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, record_check, size, own):
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("taus", [1, 2, 60])
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, record_check, size, taus, kind):
     arrays = small_network(2, group_size=size)
-    if own:  # time constants of each neuron's own
-        arrays["neuron/tau_plas"] = np.random.default_rng(2).uniform(30, 200, 60)
+    if taus > 1:
+        values = np.random.default_rng(2).uniform(30, 200, taus)
+        arrays["neuron/tau_plas"] = np.random.default_rng(3).permutation(np.resize(values, 60))
     write_network(tmp_path / "n.zarr", arrays, size)
-    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "trial.duration=200", "engine.precision=float64")
+    more = "trial.duration=200", "engine.precision=float64", f"engine.kernels={kind}"
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", *more)
     net, weight, _ = network.build(config)
+    assert (len(net.taus), net.per_synapse) == {1: (0, False), 2: (2, False), 60: (0, True)}[taus]
     w = jnp.asarray(wiring.to_groups(weight, size))
-    dynamics, keys = Dynamics.of(config), keys_of()
-    runs = [
-        jax.jit(lambda net, w, state, keys, n=n: simulate.advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)
-    ]
-    state = simulate.init(dynamics, net, keys, w)
+    dynamics, keys = Dynamics.from_config(config), keys_of()
+    runs = [jax.jit(lambda net, w, state, keys, n=n: advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)]
+    state = initial_state(dynamics, net, keys, w)
     active, error = 0, 0.0
     for turn in range(300):
         state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
-        expected = rls.errors(net, w, rls.gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
-        error = max(error, difference(state.synapses[2], expected))
-        active += int(np.any(np.asarray(state.synapses[2]) != 0))
-    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}{', each tau_plas its own' * own}"
-    record_check("V9 plastic current", what, "equal to 1e-12", f"largest difference {error:.1e}")
+        expected = rls.errors(net, w, gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
+        u_plas = currents(net, state.synapses)[1]
+        error = max(error, difference(u_plas, expected))
+        active += int(np.any(np.asarray(u_plas) != 0))
+    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}, values of tau_plas: {taus}"
+    record_check(f"V9 plastic current, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12 and active > 200
 
 
@@ -120,9 +130,18 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind
         for slot in np.flatnonzero(pre[i] >= 0):
             plastic[i, pre[i, slot]] += weight[i, slot]
     exc = arrays["neuron/excitatory"]
-    dynamics, w = Dynamics.of(config), jnp.asarray(wiring.to_groups(weight, size))
-    before = dataclasses.replace(simulate.init(dynamics, net, keys_of()), i=jnp.int32(9))
-    send = jax.jit(lambda state: simulate.deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0])))
+    dynamics, w = Dynamics.from_config(config), jnp.asarray(wiring.to_groups(weight, size))
+    before = dataclasses.replace(initial_state(dynamics, net, keys_of()), i=jnp.int32(9))
+
+    def send(state):
+        """With room for all spikes."""
+
+        def run(dynamics):
+            after = jax.jit(lambda net, w, state: deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0])))(net, w, state)
+            return after, after.overflowed
+
+        return with_capacity(dynamics, run)[0]
+
     error = 0.0
     for share in (0, 0.03, 0.5, 1):
         spiked = np.random.default_rng(1).random(n) < share
@@ -132,7 +151,7 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind
         np.testing.assert_array_equal(after.r, 5.0 * spiked)
         np.testing.assert_array_equal(after.n_delivered, spiked)
         np.testing.assert_array_equal(after.n_spikes, 2 * spiked)  # still on their way, as far as the state knows
-        early = simulate.deliver_early(dynamics, net, w, dataclasses.replace(before, spiked=jnp.asarray(spiked)))
+        early = deliver_early(dynamics, net, w, dataclasses.replace(before, spiked=jnp.asarray(spiked)))
         np.testing.assert_array_equal(early.n_spikes, spiked)
         assert not np.any(np.asarray(early.spiked))
     what = f"{n} neurons in groups of {size}; 0, 3, 50 and 100 % of them spike; float64"
@@ -152,14 +171,14 @@ def test_who_spikes_is_reset_and_waits():
 @pytest.mark.parametrize("kind", KERNELS[1:])
 @pytest.mark.parametrize("size", [1, 16])
 def test_all_kernels_make_the_same_spikes(monkeypatch, record_check, kind, size):
-    """Float32, a static network with plastic synapses, and in wide kernels more spikes than there is room for, now and then."""
-    monkeypatch.setattr(spikes, "room", lambda n: 2)
+    """Float32, a static network with plastic synapses, and with fixed shapes more spikes than there is room for at first."""
+    monkeypatch.setattr(spikes, "spike_capacity", lambda n: 2)
     counts = []
     for kernel in (KERNELS[0], kind):
         config = compose("config=tiny", f"engine.kernels={kernel}", f"plastic.group_size={size}")
         net, weight, _ = network.build(config)
         w = jnp.asarray(wiring.to_groups(weight, size))
-        step, neuron, state = spikes_of(Dynamics.of(config), net, keys_of(TESTING), 2003, w)
+        step, neuron, state = spikes_of(Dynamics.from_config(config), net, keys_of(TESTING), 2003, w)
         counts.append((step, neuron))
         assert np.sum(np.bincount(step) > 2) > 20 and np.sum(np.bincount(step) <= 2) > 500
         np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
@@ -179,14 +198,22 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
     if compiler is not None:
         (tmp_path / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
         (tmp_path / "c++").chmod(0o755)
-    kernels.obstacle.cache_clear()
+    kernels.build_error.cache_clear()
     try:
-        assert Dynamics.of(compose()).kernels == "xla"
+        assert Dynamics.from_config(compose()).backend.delivery == "xla"
         with pytest.raises(UserError, match=f"^engine.kernels=native: .*{re.escape(reason)}.*Use engine.kernels=auto"):
-            Dynamics.of(compose("engine.kernels=native"))
+            Dynamics.from_config(compose("engine.kernels=native"))
         assert not list((tmp_path / "cache").rglob("*.so"))
     finally:
-        kernels.obstacle.cache_clear()
+        kernels.build_error.cache_clear()
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_native_kernels_build_and_register_themselves(tmp_path):
+    """Where there is a compiler they have to; and a program that uses them need not choose them first."""
+    assert kernels.build_error() is None
+    code = "import jax.numpy as jnp; from rlsnet import kernels; print(kernels.normal(jnp.zeros(2, jnp.uint32), 5, jnp.dtype('float32')).shape)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 
 
 @pytest.mark.parametrize("kind", KERNELS[2:])
@@ -195,7 +222,7 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     path = kernels._build()
     assert kernels._build() == path and path.stat().st_size > 0
     path.write_bytes(b"")
-    code = "from rlsnet import kernels; assert kernels.obstacle() is None"
+    code = "from rlsnet import kernels; assert kernels.build_error() is None"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert path.stat().st_size > 0
 
@@ -231,8 +258,8 @@ def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions(
     config = compose("config=tiny", "noise.sigma=0.3")
     net, weight, _ = network.build(config)
     w = jnp.asarray(wiring.to_groups(weight, 1))
-    dynamics = Dynamics.of(config)
-    run = jax.jit(lambda keys: simulate.before_learning(dynamics, net, w, keys))
+    dynamics = Dynamics.from_config(config)
+    run = jax.jit(lambda keys: before_learning(dynamics, net, w, keys))
     states = {pair: run(keys_of(TESTING, *pair)) for pair in [(0, 0), (1, 0), (0, 1)]}
     stimulus = {pair: np.asarray(state.stimulus) for pair, state in states.items()}
     np.testing.assert_array_equal(stimulus[0, 0], stimulus[1, 0])
@@ -245,10 +272,10 @@ def test_the_stimulus_is_an_ornstein_uhlenbeck_process(record_check):
     """Its s.d. after 10 time constants is sigma*sqrt(tau/2), its correlation over one time constant 1/e."""
     config = compose("network.n_neurons=20000", "static.out_degree=0", "plastic.n_inputs=2", "trial.stim_on=100", "trial.stim_off=320")
     net, _, _ = network.build(config)
-    dynamics, keys = Dynamics.of(config), keys_of()
-    state = dataclasses.replace(simulate.init(dynamics, net, keys), i=jnp.int32(1000))
-    run = jax.jit(lambda state: simulate.advance(dynamics, net, None, state, keys, 2000, stimulated=True)[0])
-    later = jax.jit(lambda state: simulate.advance(dynamics, net, None, state, keys, 200, stimulated=True)[0])
+    dynamics, keys = Dynamics.from_config(config), keys_of()
+    state = dataclasses.replace(initial_state(dynamics, net, keys), i=jnp.int32(1000))
+    run = jax.jit(lambda state: advance(dynamics, net, None, state, keys, 2000, stimulated=True)[0])
+    later = jax.jit(lambda state: advance(dynamics, net, None, state, keys, 200, stimulated=True)[0])
     first = run(state)
     a, b = np.asarray(first.stimulus), np.asarray(later(first).stimulus)
     sd, correlation = a.std(), np.corrcoef(a, b)[0, 1]
@@ -261,7 +288,7 @@ def test_the_stimulus_is_an_ornstein_uhlenbeck_process(record_check):
 def test_before_learning_stops_one_step_short_of_the_stimulus_end():
     config = compose("config=tiny")
     net, _, _ = network.build(config)
-    state = simulate.before_learning(Dynamics.of(config), net, None, keys_of())
+    state = before_learning(Dynamics.from_config(config), net, None, keys_of())
     assert int(state.i) == 1999 and not np.any(np.asarray(state.u_sum))
 
 
@@ -273,16 +300,16 @@ def test_noise_as_a_current(x64, record_check):
                          f"noise.kind={kind}", "neuron.threshold=100", "engine.precision=float64")  # fmt: skip
         net, _, _ = network.build(config)
         net = dataclasses.replace(net, v0=jnp.zeros(2000))
-        dynamics, keys = Dynamics.of(config), keys_of()
-        state = simulate.init(dynamics, net, keys)
-        state, _ = simulate.advance(dynamics, net, None, state, keys, 1)
-        u_bal = simulate.balanced(dynamics, net, state, keys)
+        dynamics, keys = Dynamics.from_config(config), keys_of()
+        state = initial_state(dynamics, net, keys)
+        state, _ = advance(dynamics, net, None, state, keys, 1)
+        u_bal = static_current(dynamics, net, state, keys)
         if kind == "current":
             np.testing.assert_allclose(state.neuron.v, 0.01 * u_bal, rtol=1e-12)  # dt/tau_m of it
             assert 4.5 < float(u_bal[:1000].std()) < 5.5  # sigma*sqrt(tau_m/dt)
         else:
             assert not np.any(np.asarray(u_bal))
-        state = jax.jit(lambda net, state, keys, d=dynamics: simulate.advance(d, net, None, state, keys, 1000)[0])(net, state, keys)
+        state = jax.jit(lambda net, state, keys, d=dynamics: advance(d, net, None, state, keys, 1000)[0])(net, state, keys)
         v = np.asarray(state.neuron.v)
         sds[kind] = v[:1000].std(), v[1000:].std()
     # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m for a kick before the leak
@@ -302,15 +329,15 @@ def test_feedforward_neurons_fire_at_their_rates(x64, record_check):
                      "engine.precision=float64")  # fmt: skip
     net, weight, _ = network.build(config)
     assert net.n_inputs == 1502 and not np.any(weight[:, :1500])
-    dynamics = Dynamics.of(config)
+    dynamics = Dynamics.from_config(config)
 
     @jax.jit
     def follow(net, keys):
         def one(state, _):
-            state, _ = simulate.advance(dynamics, net, None, state, keys, 50)
+            state, _ = advance(dynamics, net, None, state, keys, 50)
             return state, (state.rates, state.n_delivered[20:])
 
-        state, _ = simulate.advance(dynamics, net, None, simulate.init(dynamics, net, keys), keys, 200)
+        state, _ = advance(dynamics, net, None, initial_state(dynamics, net, keys), keys, 200)
         return jax.lax.scan(one, state, None, length=100)[1]
 
     rates, counts = (np.asarray(part) for part in follow(net, keys_of(TESTING)))

@@ -6,25 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import KERNELS, compose, difference
-from test_rls import DECAY, L, S, everybody, filtered, problem, ridge, run
+from conftest import COMPILER, UPDATES, compose, difference
+from test_rls import DECAY, REFERENCE, L, S, everybody, filtered, problem, ridge, run
 from test_training import metrics
 
-from rlsnet import experiment, kernels, network, rls, storage, wiring
+from rlsnet import experiment, kernels, network, rls, updates, wiring
+from rlsnet.backend import COVARIANCES, Backend
 from rlsnet.config import UserError
+from rlsnet.covariance import EncodedCovariance, FullCovariance, number_type
 from rlsnet.store import Run
 
-DEFERRED = [(kernels, "deferred") for kernels in KERNELS if kernels != "wide"]
+DEFERRED = Backend("xla", "xla", "deferred")
+ENCODED = [form for form in UPDATES if "encoded" in COVARIANCES[form.update]]
+WINDOW = [form for form in UPDATES if "window" in COVARIANCES[form.update]]
 FEW_BITS = {"float32": 3e-5, "float16": 0.02, "int16": 0.02, "bfloat16": 0.1}  # of the largest weight
 
 
-def decoded(learner, rls_config):
+def decoded(learner):
     """P [G, L, L] of a learner, in float64."""
-    P = learner.P if not isinstance(learner.P, storage.Kept) else storage.decode(rls_config, learner.P, learner.w.shape[1], learner.w.dtype)
-    return np.asarray(P, np.float64)
+    return np.asarray(learner.P.decode(), np.float64)
 
 
-@pytest.mark.parametrize("form", DEFERRED)
+@pytest.mark.parametrize("form", ENCODED, ids=lambda form: form.update)
 @pytest.mark.parametrize("kept", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
 def test_each_storage_against_ridge_regression(x64, record_check, kept, precision, form):
@@ -32,41 +35,39 @@ def test_each_storage_against_ridge_regression(x64, record_check, kept, precisio
     spikes, arrived, y, w0 = problem(10)
     extra = (f"rls.storage={kept}", f"rls.precision={precision}")
     learner = run(form, spikes, arrived, y, w0, jnp.float32, extra=extra)
-    config = compose(*extra).rls
-    P = decoded(learner, config)
+    P = decoded(learner)
     x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
     off = []
     for g in range(L // S):
         w_true, P_true = ridge(0.8, 0.05, w0[g], x[:, pre[g]], y.reshape(-1, L)[:, g * S : (g + 1) * S])
         off.append((difference(learner.w[g], w_true) / np.abs(w_true).max(), difference(P[g], P_true) / np.abs(P_true).max()))
     w_off, P_off = np.max(off, axis=0)
-    what = f"ridge regression in float64 after 1000 updates, L = {L}, {' '.join(form)}, sums in float32"
-    record_check(
-        f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}"
-    )
+    what = f"ridge regression in float64 after 1000 updates, L = {L}, {form.update}, sums in float32"
+    record_check(f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}")
     assert w_off < FEW_BITS[precision]
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
 
 
-@pytest.mark.parametrize("method", ["dense", "deferred"])
-def test_packed_is_full(x64, record_check, method):
+@pytest.mark.parametrize("form", [REFERENCE, DEFERRED], ids=lambda form: form.update)
+def test_packed_is_full(x64, record_check, form):
     spikes, arrived, y, w0 = problem(5)
-    full = run(("xla", method), spikes, arrived, y, w0, jnp.float64)
-    packed = run(("xla", method), spikes, arrived, y, w0, jnp.float64, extra=("rls.storage=packed",))
-    P = decoded(packed, compose("rls.storage=packed", "engine.precision=float64").rls)
-    seen = f"w differs by {difference(packed.w, full.w):.1e}, P by {difference(P, full.P):.1e}"
-    record_check(f"packed P = full P, {method}", "500 updates in float64", "1e-13", seen)
+    full = run(form, spikes, arrived, y, w0, jnp.float64)
+    packed = run(form, spikes, arrived, y, w0, jnp.float64, extra=("rls.storage=packed",))
+    P = decoded(packed)
+    seen = f"w differs by {difference(packed.w, full.w):.1e}, P by {difference(P, full.P.numbers):.1e}"
+    record_check(f"packed P = full P, {form.update}", "500 updates in float64", "1e-13", seen)
     assert packed.P.numbers.shape == (L // S, L * (L + 1) // 2)
     np.testing.assert_allclose(packed.w, full.w, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(P, full.P, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(P, full.P.numbers, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("form", WINDOW, ids=lambda form: form.update)
 @pytest.mark.parametrize("window", [7, 40])
-def test_window_is_the_gain_of_the_last_updates(x64, record_check, window):
+def test_window_is_the_gain_of_the_last_updates(x64, record_check, window, form):
     """P = inv(A_0 + sum of the last x x^T), formed anew in NumPy for every update of one group."""
     spikes, arrived, y, w0 = problem(2, 60)
     extra = ("rls.storage=window", f"rls.window={window}")
-    learner = run(("xla", "auto"), spikes, arrived, y, w0, jnp.float64, extra=extra)
+    learner = run(form, spikes, arrived, y, w0, jnp.float64, extra=extra)
     x = filtered(arrived).reshape(-1, L)[:, everybody()[1][2]]
     wanted, w = y.reshape(-1, L)[:, 2 * S : 3 * S], w0[2].copy()
     sign = np.sign(w0[2][:, 0])
@@ -76,7 +77,7 @@ def test_window_is_the_gain_of_the_last_updates(x64, record_check, window):
         k = np.linalg.solve(A + past.T @ past, x[m])
         w -= np.outer(k / (1 + x[m] @ k), x[m] @ w - wanted[m])
     record_check(
-        f"window of {window} updates",
+        f"window of {window} updates, {form.update}",
         "P formed anew in NumPy, 120 updates, float64",
         "1e-11",
         f"w differs by {difference(learner.w[2], w):.1e}",
@@ -86,15 +87,14 @@ def test_window_is_the_gain_of_the_last_updates(x64, record_check, window):
 
 
 def test_int16_rounds_by_half_a_step(x64):
-    config = compose("rls.precision=int16").rls
     P = jnp.asarray(np.random.default_rng(0).normal(size=(5, 9, 9)) * np.geomspace(1e-4, 1e3, 5)[:, None, None], jnp.float32)
-    kept = storage.encode(config, P)
+    kept = EncodedCovariance.encode(P, jnp.dtype("int16"), packed=False)
     assert kept.numbers.dtype == jnp.int16 and int(jnp.abs(kept.numbers).max()) == 32767
     step = np.abs(np.asarray(P)).max(axis=(1, 2)) / 32767
-    assert np.all(np.abs(np.asarray(storage.decode(config, kept, 9, P.dtype) - P)).max(axis=(1, 2)) < 0.501 * step)
+    assert np.all(np.abs(np.asarray(kept.decode() - P)).max(axis=(1, 2)) < 0.501 * step)
 
 
-@pytest.mark.parametrize("form", [("xla", "dense"), *DEFERRED])
+@pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)
 def test_forgetting_is_weighted_ridge_regression(x64, record_check, form):
     """P = inv(f^T A_0 + sum of f^(T-t) x x^T), w the least squares of what is still remembered; with strong forgetting, in float32."""
     f, (spikes, arrived, y, w0) = 0.9, problem(10)
@@ -109,7 +109,7 @@ def test_forgetting_is_weighted_ridge_regression(x64, record_check, form):
         w = np.linalg.solve(A0 + own.T @ (age[:, None] * own), A0 @ w0[g] + own.T @ (age[:, None] * wanted))
         off.append(difference(learner.w[g], w) / np.abs(w).max())
     what = "weighted ridge regression, 1000 updates in float32"
-    record_check(f"forgetting {f}, {' '.join(form)}", what, "w within 0.002 of the largest", f"w off by {max(off):.1e}")
+    record_check(f"forgetting {f}, {form.update}", what, "w within 0.002 of the largest", f"w off by {max(off):.1e}")
     assert max(off) < 2e-3
 
 
@@ -120,13 +120,13 @@ def test_padded_inputs_do_not_grow_with_forgetting():
     padded = np.asarray(net.pre) < 0
     random = np.random.default_rng(0)
     for _ in range(200):
-        r, lack = (jnp.asarray(random.gamma(0.5, 0.05, 40), jnp.float32) for _ in range(2))
-        learner, _ = rls.learn(config.rls, "xla", net, learner, None, DECAY, r, jnp.zeros(40, jnp.int32), lack)
-    P = np.asarray(learner.P)
+        r, residual_input = (jnp.asarray(random.gamma(0.5, 0.05, 40), jnp.float32) for _ in range(2))
+        learner, _ = updates.learn(config.rls, REFERENCE, net, learner, None, DECAY, r, jnp.zeros(40, jnp.int32), residual_input)
+    P = np.asarray(learner.P.numbers)
     assert padded.any() and not np.any(P[padded]) and np.all(np.isfinite(P)) and not np.any(np.asarray(learner.w)[padded])
 
 
-@pytest.mark.skipif("native" not in KERNELS, reason="no C++ compiler")
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 @pytest.mark.parametrize("kept", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
 @pytest.mark.parametrize("inputs", [3, 16, 41])
@@ -136,12 +136,13 @@ def test_native_kernels_keep_the_same_bits(kept, precision, inputs):
     random = np.random.default_rng(0)
     P = random.normal(size=(20, inputs, inputs)) * 10.0 ** random.uniform(-9, 1, (20, inputs, inputs))
     P = jnp.asarray(P + P.transpose(0, 2, 1), jnp.float32)
-    before = storage.encode(config, P) if not storage.is_plain(config, P.dtype) else storage.Kept(P, None)
-    none, u, factor = jnp.zeros((0, 1), jnp.float32), jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
-    numbers, scale = kernels.flush(jnp.int32(0), u, factor, before.numbers, none if before.scale is None else before.scale)
-    after = storage.encode(config, factor[:, None, None] * storage.decode(config, before, inputs, P.dtype))
+    encoded = EncodedCovariance.encode(P, number_type(config, P.dtype), kept == "packed")
+    before = FullCovariance(P) if (kept, precision) == ("full", "float32") else encoded
+    u, factor = jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
+    numbers, scale = kernels.apply_pending(jnp.int32(0), u, factor, *before.in_place())
+    after = before.encoded(factor[:, None, None] * before.decode())
     assert numbers.dtype == after.numbers.dtype and numbers.shape == after.numbers.shape
-    if after.scale is not None:  # which may differ in its last digit
+    if precision == "int16":  # its scale may differ in its last digit
         np.testing.assert_allclose(scale, after.scale, rtol=2e-7)
         assert np.abs(np.asarray(numbers, int) - np.asarray(after.numbers, int)).max() <= 1
         return
@@ -157,6 +158,7 @@ STORAGES = [
     ("rls.storage=window", "rls.window=9"),
     ("rls.forgetting=0.999", "rls.dale=true", "feedforward=ou", "train.order=shuffled", "target.n_conditions=2"),
     ("synapse.tau_plas=[100,150]", "noise.sigma=[0.1,0.2]", "noise.kind=current"),
+    ("synapse.tau_plas=[100,150]", "rls.precision=bfloat16", "engine.kernels=fixed_shape"),
     ("neuron=glif5", "stimulus=none"),
 ]
 
@@ -186,7 +188,7 @@ def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("rls.method=dense",), ("engine.kernels=wide",), ("rls.precision=bfloat16",), ("rls.storage=window",)]
+    "extra", [(), ("rls.method=dense",), ("engine.kernels=fixed_shape",), ("rls.precision=bfloat16",), ("rls.storage=window",)]
 )
 def test_apply_false_changes_nothing(tmp_path, extra):
     config = compose("config=tiny", "network.n_neurons=200", "static.out_degree=40", "plastic.n_inputs=16", "train.iterations=2",
@@ -215,11 +217,12 @@ def test_groups_learn_as_their_neurons_would_alone(x64, record_check, extra):
     for own in (net, alone):
         random = np.random.default_rng(0)
         learner = rls.init(config.rls, own, jnp.asarray(wiring.to_groups(weight, own.group_size)))
-        pending = rls.begin(config.rls, "xla", own, learner, 40)
+        form = DEFERRED if "rls.storage=window" not in extra else REFERENCE
+        pending = updates.begin(config.rls, form, own, learner, 40)
         for _ in range(40):
-            r, lack = (jnp.asarray(random.gamma(0.5, 0.05, 60)) for _ in range(2))
-            learner, pending = rls.learn(config.rls, "xla", own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), lack)
-        learners.append(rls.finish(config.rls, "xla", learner, pending))
+            r, residual_input = (jnp.asarray(random.gamma(0.5, 0.05, 60)) for _ in range(2))
+            learner, pending = updates.learn(config.rls, form, own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), residual_input)
+        learners.append(updates.finish(config.rls, form, learner, pending))
     grouped, single = (wiring.from_groups(np.asarray(each.w), 60) for each in learners)
     record_check(
         "groups of 7 = single neurons",

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter1d
 from rlsnet import experiment, info, network, plots, recording_source, rng, scores, targets
 from rlsnet.config import UserError
 from rlsnet.convert import from_dict, to_dict
-from rlsnet.simulate import Calibration
 from rlsnet.store import Run
+from rlsnet.trial import Calibration
 
 QUIET = lambda done, total: None  # noqa: E731
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import reference
 import zarr
-from conftest import FORMS, KERNELS, compose, difference, small_network, write_network
+from conftest import FORMS, KERNELS, compose, difference, form_name, settings, small_network, write_network
 
-from rlsnet import experiment, network, rls, scores, simulate, store, train, wiring, zarrio
+from rlsnet import backend, experiment, loop, network, rls, scores, spikes, store, updates, wiring, zarrio
 from rlsnet.config import UserError
+from rlsnet.state import TRAINING, Dynamics, TrialKeys
+from rlsnet.step import currents, deliver_early
 from rlsnet.store import Run
+from rlsnet.trial import advance, before_learning, compiled
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 
@@ -35,15 +38,16 @@ def metrics(path: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize(("kernels", "method"), FORMS)
+@pytest.mark.parametrize("form", FORMS, ids=form_name)
 @pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
-def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, kernels, method):
+def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, form):
     """Five trials of two conditions with learning, given wiring, v0 and targets: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
                      "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", f"rls.gain={gain}", "rls.penmu=0.3",
-                     "train.iterations=5", "progress=off", f"engine.kernels={kernels}", f"rls.method={method}")  # fmt: skip
+                     "train.iterations=5", "progress=off", *settings(form))  # fmt: skip
+    assert backend.from_config(config) == form
     assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     w, P, spikes = reference.train(arrays, 5, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.3, gain=gain, group_size=size)
     assert spikes.sum() > 500 and np.abs(w - arrays["plastic/weight"]).max() > 0.5
@@ -53,7 +57,7 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, 
     what = f"5 trials of 2 conditions with learning, 60 neurons in groups of {size}, gain {gain}, float64"
     seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by {difference(weight, w):.1e},"
     seen += f" P by {difference(packed, P[::size][:, i, j]):.1e}; learning moved w by up to {difference(w, arrays['plastic/weight']):.2g}"
-    record_check(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each trial, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w, rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
@@ -83,6 +87,9 @@ def richer(case, arrays, tmp_path):
     if case == "a time constant for each neuron":
         arrays["neuron/tau_plas"] = random.uniform(50, 200, 60)
         return ["rls.penmu=0.3"], {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"]}
+    if case == "two time constants":
+        arrays["neuron/tau_plas"] = random.choice([60.0, 150.0], 60)
+        return ["rls.penmu=0.3"], {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"]}
     assert case == "given stimulus"
     stimulus = random.normal(0, 3, (2, 4, 60))
     np.save(tmp_path / "stimulus.npy", stimulus)
@@ -92,7 +99,7 @@ def richer(case, arrays, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("kernels", "method"), [*FORMS, ("xla", "deferred")])
+@pytest.mark.parametrize("form", FORMS, ids=form_name)
 @pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize(
     "case",
@@ -101,10 +108,11 @@ def richer(case, arrays, tmp_path):
         "bins and neurons that are not trained",
         "feed-forward neurons",
         "a time constant for each neuron",
+        "two time constants",
         "given stimulus",
     ],
 )
-def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case, size, kernels, method):
+def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case, size, form):
     """As above, for all else that the learning can do."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", {}, size)
@@ -114,7 +122,7 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case,
         root[name] = values
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
                      "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=3", "progress=off",
-                     f"engine.kernels={kernels}", f"rls.method={method}", *overrides)  # fmt: skip
+                     *settings(form), *overrides)  # fmt: skip
     assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     w, P, spikes = reference.train(arrays, 3, dt=0.1, stim_off=30, every=5, lam=0.8, group_size=size, **arguments)
     x = w.shape[1] - arrays["plastic/weight"].shape[1]
@@ -127,13 +135,37 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case,
     seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by"
     seen += f" {difference(weight, w[:, x:]):.1e}, P by {apart:.1e}; learning moved w by up to {moved:.2g}"
     what = f"3 trials of 2 conditions: {case}, 60 neurons in groups of {size}, float64"
-    record_check(f"plain NumPy program, {kernels} {method}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each trial, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w[:, x:], rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
     if x:
         group = zarr.open_group(str(tmp_path / "run" / "checkpoints" / "000003.zarr"), mode="r")
         np.testing.assert_allclose(group["feedforward/weight"][...], w[:, :x], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("update", ["reference", "deferred"])
+def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, update):
+    """With fixed shapes for 2 spikes a trial stops before an interval with more, in its middle too, and goes on with room for more."""
+    monkeypatch.setattr(spikes, "spike_capacity", lambda n: 2)
+    resume, stops = loop.resume, []
+    monkeypatch.setattr(loop, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
+    arrays = small_network(8)
+    arrays["neuron/v0"] *= 0.3
+    write_network(tmp_path / "n.zarr", arrays)
+    found = {}
+    for kernels in ("xla", "fixed_shape"):
+        config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
+                         "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "rls.penmu=0.3", "train.iterations=3", "seed=8",
+                         "progress=off", f"engine.kernels={kernels}", f"rls.method={'dense' if update == 'reference' else update}")  # fmt: skip
+        assert experiment.run_training(config, Run(tmp_path / kernels), resumed=False) == 0
+        found[kernels] = *checkpoint(tmp_path / kernels, 3), [line["rate_hz"] for line in metrics(tmp_path / kernels)]
+    errors = [difference(a, b) for a, b in zip(*found.values(), strict=True)]
+    seen = f"w differs by {errors[0]:.1e}, P by {errors[1]:.1e}, rates by {errors[2]:.0e} Hz; stopped after {stops} learning points"
+    record_check(f"bursts, fixed_shape {update}", "3 trials with learning, shapes for 2 spikes at first", "w and P of xla to 1e-9", seen)
+    assert any(stops)
+    assert max(errors[:2]) < 1e-9 and errors[2] < 1e-9
+    assert np.abs(found["xla"][0] - arrays["plastic/weight"]).max() > 0.5
 
 
 @pytest.mark.parametrize("kernels", KERNELS[-1:])
@@ -202,7 +234,7 @@ def test_float32_stays_near_float64(x64, tmp_path, record_check):
 
 
 @pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"),
-                                   ("engine.kernels=wide", "target.n_conditions=2", "train.order=shuffled")])  # fmt: skip
+                                   ("engine.kernels=fixed_shape", "target.n_conditions=2", "train.order=shuffled")])  # fmt: skip
 def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, record_check, extra):
     config = compose("config=tiny", "train.checkpoint_every=100", "progress=off", *extra)
 
@@ -233,7 +265,7 @@ def test_conditions_take_turns(tmp_path):
 
 def order(conditions: int, iterations: int, *overrides: str) -> list[int]:
     config = compose("config=tiny", *overrides)
-    return [train.condition_of(config, conditions, iteration) for iteration in range(1, iterations + 1)]
+    return [loop.condition_of(config, conditions, iteration) for iteration in range(1, iterations + 1)]
 
 
 def test_shuffled_conditions_come_once_a_round_in_every_order():
@@ -340,23 +372,24 @@ def test_metrics_report_what_the_trial_did(tmp_path, record_check):
     config = compose("config=tiny", "train.iterations=1", "progress=off")
     experiment.run_training(config, Run(tmp_path), resumed=False)
     ready = experiment.reopen(config, Run(tmp_path))
-    dynamics, net = simulate.Dynamics.of(config), ready.network
-    keys = simulate.Keys.create(config.seed, simulate.TRAINING).trial(jnp.int32(0), jnp.int32(0))
+    dynamics, net = Dynamics.from_config(config), ready.network
+    keys = TrialKeys.create(config.seed, TRAINING).trial(jnp.int32(0), jnp.int32(0))
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(ready.weight, 1)))
     import jax
 
-    run = jax.jit(lambda w, state: simulate.advance(dynamics, net, w, state, keys, 10)[0])
-    early = jax.jit(lambda w, state: simulate.deliver_early(dynamics, net, w, state))
-    learn = jax.jit(lambda learner, *a: rls.learn(config.rls, "xla", net, learner, None, 0.0, *a)[0])
-    state, means = simulate.before_learning(dynamics, net, learner.w, keys), []
+    run = jax.jit(lambda w, state: advance(dynamics, net, w, state, keys, 10)[0])
+    early = jax.jit(lambda w, state: deliver_early(dynamics, net, w, state))
+    reference = backend.Backend("xla", "xla", "reference")
+    learn = jax.jit(lambda learner, *a: updates.learn(config.rls, reference, net, learner, None, None, *a)[0])
+    state, means = before_learning(dynamics, net, learner.w, keys), []
     for target in jnp.asarray(ready.target[0]):
         total = np.zeros(512)
         for _ in range(10):
             state = run(learner.w, state)
-            total += np.asarray(sum(simulate.currents(net, state.synapses)))
+            total += np.asarray(sum(currents(net, state.synapses)))
         means.append(total / 10)
         before, state = state, early(learner.w, state)
-        learner = learn(learner, before.r, before.n_delivered, simulate.currents(net, before.synapses)[0] - target)
+        learner = learn(learner, before.r, before.n_delivered, currents(net, before.synapses)[0] - target)
     np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], wiring.from_groups(np.asarray(learner.w), 512), atol=1e-4)
     smooth = scores.window_weights(config.trial) @ np.array(means)
     expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
@@ -526,18 +559,15 @@ def test_v10_the_default_network_learns_as_published(tmp_path, record_check):
         assert low < seen < high
 
 
-@pytest.mark.parametrize(("kernels", "method"), FORMS)
-def test_compiled_iteration_updates_P_in_place(kernels, method):
+@pytest.mark.parametrize("form", FORMS, ids=form_name)
+def test_compiled_iteration_updates_P_in_place(form):
     """No second copy of P: beyond its arguments a compiled iteration needs little but, deferred, 15 vectors for each 100 x 100 of P."""
-    config = compose("network.n_neurons=1000", "plastic.n_inputs=100", f"engine.kernels={kernels}", f"rls.method={method}")
+    config = compose("network.n_neurons=1000", "plastic.n_inputs=100", f"engine.kernels={form.delivery}")
     net, weight, _ = network.build(config)
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     target = jnp.zeros((1, 100, 1000), jnp.float32)
-    executable, _ = train.compiled(train.iterate, simulate.Dynamics.of(config), config.rls, net, learner, target,
-                                   simulate.Keys.create(1, 1), jnp.int32(0), jnp.int32(0))  # fmt: skip
-    analysis = executable.memory_analysis()
-    assert analysis.alias_size_in_bytes > learner.P.nbytes
-    assert (
-        analysis.temp_size_in_bytes
-        < {"dense": 0.15, "native": 0.25, "wide": 0.4}[method if method == "dense" else kernels] * learner.P.nbytes
-    )
+    dynamics, zero = dataclasses.replace(Dynamics.from_config(config), backend=form), jnp.int32(0)
+    executable, _ = compiled(loop.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
+    analysis, n_bytes = executable.memory_analysis(), learner.P.numbers.nbytes
+    assert analysis.alias_size_in_bytes > n_bytes
+    assert analysis.temp_size_in_bytes < {"reference": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes

@@ -8,8 +8,10 @@ import pytest
 from conftest import compose, difference
 from scipy.optimize import brentq
 
-from rlsnet import network, simulate
+from rlsnet import network
+from rlsnet.state import CALIBRATION, Dynamics, TrialKeys
 from rlsnet.transfer import InverseTransfer, NoisyLIF, PopulationInverseTransfer, SimulatedInverseTransfer, firing_rate
+from rlsnet.trial import calibrate
 
 PUBLISHED = NoisyLIF(tau_m=10, threshold=1, reset=0, sigma=0.65)
 
@@ -98,8 +100,8 @@ def test_noisy_neurons_fire_as_published(record_check, mu, rate):
                      "trial.stim_off=200", "trial.stim_on=200", "trial.duration=1800")  # fmt: skip
     net, _, _ = network.build(config)
     net = dataclasses.replace(net, bias=jnp.full(8000, mu, jnp.float32))
-    keys = simulate.Keys.create(3, simulate.CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
-    seen = np.asarray(simulate.calibrate(simulate.Dynamics.of(config), net, keys).n_spikes).mean() / 2.0
+    keys = TrialKeys.create(3, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    seen = np.asarray(calibrate(Dynamics.from_config(config), net, keys).n_spikes).mean() / 2.0
     plain, corrected = firing_rate(mu, PUBLISHED), firing_rate(mu, PUBLISHED.with_euler(0.1))
     what = f"8000 neurons with noise alone, mu {mu}, sigma 0.65, dt 0.1 ms, 2 s"
     record_check("V3 noisy neurons", what, f"{rate} Hz +- 1.5 %", f"{seen:.3f} Hz ({100 * (seen / rate - 1):+.2f} %)")

@@ -17,7 +17,7 @@ from conftest import KERNELS, compose
 from test_simulate import keys_of, spikes_of
 
 from rlsnet import network, wiring
-from rlsnet.simulate import Dynamics
+from rlsnet.state import Dynamics
 
 pytestmark = pytest.mark.simulators
 
@@ -107,7 +107,8 @@ def test_v12_brian2_spike_for_spike(x64, tmp_path, record_check, plastic):
     theirs, v = brian2(Given.read(tmp_path / "n.zarr"), plastic)
     what = f"1000 neurons, K = 240{f', L = {net.n_inputs}, frozen weights' if plastic else ''}, 500 ms, float64, against Brian2"
     for kind in KERNELS:
-        dynamics = dataclasses.replace(Dynamics.of(config), kernels=kind)
+        engine = dataclasses.replace(config.engine, kernels=kind)
+        dynamics = Dynamics.from_config(dataclasses.replace(config, engine=engine))
         step, neuron, state = spikes_of(dynamics, net, keys_of(), STEPS, w if plastic else None)
         ours = set(zip(step.tolist(), neuron.tolist(), strict=True))
         error = np.abs(np.asarray(state.neuron.v) - v).max()
@@ -148,7 +149,7 @@ def nest_rates(given: Given, duration: float) -> tuple[float, float]:
 def test_v13_nest_fires_as_often(tmp_path, record_check):
     config, net, _ = draw(tmp_path / "n.zarr", "config=sinusoid", *QUIET)
     given = Given.read(tmp_path / "n.zarr")
-    _, neuron, _ = spikes_of(Dynamics.of(config), net, keys_of(), 20000)
+    _, neuron, _ = spikes_of(Dynamics.from_config(config), net, keys_of(), 20000)
     counts = np.bincount(neuron, minlength=net.n_neurons)
     for label, own, theirs, low, high in zip(
         ("excitatory", "inhibitory"),

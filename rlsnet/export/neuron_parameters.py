@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsnet import inputs, neurons, simulate
+from rlsnet import inputs, neurons
 from rlsnet.export.trained import TrainedNetwork
+from rlsnet.state import TESTING, TrialKeys
 
 
 def neuron_parameters(trained: TrainedNetwork) -> dict[str, tuple[np.ndarray, str]]:
@@ -31,7 +32,7 @@ def _for_each_neuron(value: object, n: int) -> np.ndarray:
 
 def initial_voltages(trained: TrainedNetwork, trials: int) -> np.ndarray:
     """[C, trials, N] voltages at the start of the first trials of `rlsnet test`, threshold units."""
-    keys = simulate.Keys.create(trained.config.seed, simulate.TESTING)
+    keys = TrialKeys.create(trained.config.seed, TESTING)
     model = neurons.with_parameters(trained.config.neuron, trained.network.parameters)
 
     @jax.jit

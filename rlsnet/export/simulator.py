@@ -25,13 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import inputs, kernels, rng, simulate
+from rlsnet import inputs, step
 from rlsnet.config import GivenFeedforwardConfig, NoStimulusConfig, UserError
 from rlsnet.export.neuron_parameters import initial_voltages, neuron_parameters
 from rlsnet.export.simulated_spikes import mean_rates
 from rlsnet.export.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
 from rlsnet.export.trained import TrainedNetwork
-from rlsnet.simulate import Dynamics
+from rlsnet.state import TESTING, Dynamics, TrialKeys
 
 MARKER = "network.json"
 STEPS_PER_BLOCK = 256  # of the stimulus
@@ -108,8 +108,8 @@ def stimulus_blocks(trained: TrainedNetwork, condition: int) -> Iterator[np.ndar
     config, net = trained.config, trained.network
     trial, dt = config.trial, config.trial.dt
     on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
-    keys = simulate.Keys.create(config.seed, simulate.TESTING).trial(jnp.int32(0), jnp.int32(condition))
-    normal = kernels.normal if Dynamics.of(config).kernels == "native" else rng.normal
+    keys = TrialKeys.create(config.seed, TESTING).trial(jnp.int32(0), jnp.int32(condition))
+    normal = step.normal(Dynamics.from_config(config))
 
     @partial(jax.jit, static_argnums=2)
     def block(s: Array, since: Array, steps: int) -> tuple[Array, Array]:
@@ -150,7 +150,7 @@ def _write_feedforward_rates(trained: TrainedNetwork, path: Path) -> int | None:
     if isinstance(config.feedforward, GivenFeedforwardConfig) and net.rates is not None:
         np.save(path / "feedforward_rate.npy", np.asarray(net.rates))
         return trial.every
-    keys = simulate.Keys.create(config.seed, simulate.TESTING)
+    keys = TrialKeys.create(config.seed, TESTING)
 
     @jax.jit
     def of_condition(condition: Array) -> Array:

@@ -1,4 +1,9 @@
-"""Training: trials of [simulate, learn] x M, one after the other, with metrics, checkpoints and a graceful stop."""
+"""Training: trials of [simulate, learn] x M, one after the other, with metrics, checkpoints and a graceful stop.
+
+Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes them. A spike of
+an interval's last step is delivered only in the next step, but with the weights of its own time; so it is delivered early, before the
+learning point (`step.deliver_early`).
+"""
 
 from __future__ import annotations
 
@@ -17,30 +22,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import api, memory, rng, scores, simulate
-from rlsnet import rls as rls_
-from rlsnet.config import Config, RLSConfig, UserError, by_class
+from rlsnet import memory, rng, scores, updates
+from rlsnet.config import Config, RLSConfig, UserError
+from rlsnet.deferred import Pending
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
-from rlsnet.rls import Learner, Pending
-from rlsnet.simulate import Dynamics, Keys
+from rlsnet.rls import Learner
+from rlsnet.state import TRAINING, Dynamics, SimState, TrialKeys
+from rlsnet.step import deliver_early, static_current
 from rlsnet.store import Run, Writer
+from rlsnet.trial import advance, before_learning, compiled
 
 log = logging.getLogger(__name__)
 
-Carry = tuple[simulate.SimState, Learner, Pending | None]
+Carry = tuple[SimState, Learner, Pending | None]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["correlation", "n_undefined", "explained_variance", "rate", "rate_exc", "rate_inh", "rate_error", "finite"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What one iteration reports, all scalars.
+    """The metrics of one iteration, all scalars.
 
-    correlation: mean over the neurons where it is defined, of target and windowed current.
+    correlation: mean of the correlation of target and windowed current over the neurons where it is defined.
     n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
     explained_variance: 1 - E/V with the squared error E of the windowed current and the variance V of the target over time, both
       summed over all neurons and known bins: mean correlations do not see offset and scale.
@@ -59,6 +62,23 @@ class Outcome:
     finite: Array
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """A trial that stopped before a learning point, because more spikes came in a step than fixed shapes had room for.
+
+    state: at the start of the interval in question; overflowed if the trial did stop.
+    done: int32, learning points done.
+    currents: [M, N] mean current of the intervals done.
+    n_before: [N] int32, spikes before stim_off.
+    """
+
+    state: SimState
+    done: Array
+    currents: Array
+    n_before: Array
+
+
 @partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
 def iterate(
     dynamics: Dynamics,
@@ -66,54 +86,141 @@ def iterate(
     network: Network,
     learner: Learner,
     target: Array,
-    keys: Keys,
+    keys: TrialKeys,
     number: Array,
     condition: Array,
     recorded: Array | None = None,
-) -> tuple[Learner, Outcome]:
-    """One iteration: a trial with learning.
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """One iteration: a trial with learning. `Iteration` also finishes trials that stopped early.
 
     Args:
       dynamics: the equations.
       rls: settings of the learning.
       network: the wiring.
-      learner: weights and P, given away.
-      target: [C, M, N] currents.
+      learner: weights and P, donated.
+      target: [C, M, N] currents, threshold units.
       keys: of the stage.
       number: int32, trials before this one.
-      condition: int32, which target.
-      recorded: [C, N] Hz, mean recorded rates, NaN is not known; or None.
+      condition: int32, index of the target.
+      recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
+
+    Returns:
+      Learner and metrics; and where shapes are fixed the trial, which has to be resumed if its state overflowed.
     """
     keys = keys.trial(number, condition)
-    wanted = target[condition]
-    every, kernels = dynamics.trial.every, dynamics.kernels
-    decay = (1 - dynamics.trial.dt / by_class(dynamics.synapse.tau_plas)[0]) ** every
+    state, wanted = before_learning(dynamics, network, learner.w, keys), target[condition]
+    start = Unfinished(state, jnp.int32(0), jnp.zeros_like(wanted), state.n_spikes)
+    known = None if recorded is None else recorded[condition]
+    return _learn_from(dynamics, rls, network, learner, wanted, keys, start, known)
+
+
+@partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
+def resume(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    keys: TrialKeys,
+    number: Array,
+    condition: Array,
+    recorded: Array | None,
+    unfinished: Unfinished,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """`iterate` from where a trial stopped."""
+    state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
+    start, known = dataclasses.replace(unfinished, state=state), None if recorded is None else recorded[condition]
+    return _learn_from(dynamics, rls, network, learner, target[condition], keys.trial(number, condition), start, known)
+
+
+def _learn_from(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    wanted: Array,
+    keys: TrialKeys,
+    start: Unfinished,
+    recorded: Array | None,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """The rest of a trial; wanted [M, N] currents, recorded [N] Hz or None."""
+    every, decay = dynamics.trial.every, dynamics.decay_between_updates(network)
+
+    def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
+        """The state at the end of an interval, and the same with its last spikes delivered."""
+        state, _ = advance(dynamics, network, w, state, keys, every)
+        return state, deliver_early(dynamics, network, w, state)
+
+    def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
+        residual_input = static_current(dynamics, network, state, keys) - target_m
+        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, state.r, state.n_delivered, residual_input)
 
     def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry
-        state, _ = simulate.advance(dynamics, network, learner.w, state, keys, every)
-        lack = simulate.balanced(dynamics, network, state, keys) - target_m
-        after = simulate.deliver_early(dynamics, network, learner.w, state)
-        learner, pending = rls_.learn(rls, kernels, network, learner, pending, decay, state.r, state.n_delivered, lack)
-        return (simulate.restart_sum(after), learner, pending), state.u_sum / every
+        state, after = simulate(state, learner.w)
+        learner, pending = learn(state, target_m, learner, pending)
+        return (after.with_zero_sum(), learner, pending), state.u_sum / every
 
-    state = simulate.before_learning(dynamics, network, learner.w, keys)
-    pending, before = rls_.begin(rls, kernels, network, learner, len(wanted)), state.n_spikes
-    (state, learner, pending), currents = lax.scan(until_learning, (state, learner, pending), wanted)
-    learner = rls_.finish(rls, kernels, learner, pending)
-    state, _ = simulate.advance(dynamics, network, learner.w, state, keys, 1)
+    def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
+        trial, learner, pending = carry
+        state, after = simulate(trial.state, learner.w)
+        fits, target_m = ~after.overflowed, wanted[trial.done]
+        # a loop of one turn or none, as a condition might copy P
+        learner, pending = lax.fori_loop(0, fits.astype(jnp.int32), lambda _, each: learn(state, target_m, *each), (learner, pending))
+        before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
+        state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
+        currents = trial.currents.at[trial.done].set(after.u_sum / every)
+        return Unfinished(state, trial.done + fits, currents, trial.n_before), learner, pending
 
+    pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted))
+    unfinished, currents = None, start.currents
+    if dynamics.backend.delivery == "fixed_shape":
+
+        def going_on(carry: tuple[Unfinished, Learner, Pending | None]) -> Array:
+            return (carry[0].done < len(wanted)) & ~carry[0].state.overflowed
+
+        unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
+        state, currents = unfinished.state, unfinished.currents
+    else:
+        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), wanted)
+    learner = updates.finish(rls, dynamics.backend, learner, pending)
+    state, _ = advance(dynamics, network, learner.w, state, keys, 1)
+    return learner, outcome(dynamics, network, learner, wanted, currents, state.n_spikes, start.n_before, recorded), unfinished
+
+
+def outcome(
+    dynamics: Dynamics,
+    network: Network,
+    learner: Learner,
+    wanted: Array,
+    currents: Array,
+    n_spikes: Array,
+    n_before: Array,
+    recorded: Array | None,
+) -> Outcome:
+    """The metrics of a trial with learning.
+
+    Args:
+      dynamics: for times.
+      network: for classes of neurons.
+      learner: afterwards.
+      wanted: [M, N] target currents, threshold units.
+      currents: [M, N] mean current of each learning interval.
+      n_spikes: [N] int32, of the whole trial.
+      n_before: [N] int32, of it before stim_off.
+      recorded: [N] Hz, mean recorded rates, NaN where unknown; or None.
+    """
     trial = dynamics.trial
     moments = scores.moments(wanted, scores.windowed(trial, currents))
     correlation = scores.correlation(moments)
     defined = jnp.isfinite(correlation)
-    rate = state.n_spikes.astype(currents.dtype) * (1000 / (trial.n_steps * trial.dt))
+    rate = n_spikes.astype(currents.dtype) * (1000 / (trial.n_steps * trial.dt))
     rate_error = None
     if recorded is not None:
-        learned = (state.n_spikes - before).astype(currents.dtype) * (1000 / (trial.duration + trial.dt))
-        error = learned - recorded[condition]
+        learned = (n_spikes - n_before).astype(currents.dtype) * (1000 / (trial.duration + trial.dt))
+        error = learned - recorded
         rate_error = jnp.mean(error, where=jnp.isfinite(error))
-    outcome = Outcome(
+    return Outcome(
         correlation=jnp.mean(correlation, where=defined),
         n_undefined=jnp.sum(~defined, dtype=jnp.int32),
         explained_variance=1 - jnp.sum(scores.squared_error(moments)) / jnp.sum(moments.xx),
@@ -123,14 +230,43 @@ def iterate(
         rate_error=rate_error,
         finite=jnp.isfinite(jnp.sum(learner.w)),
     )
-    return learner, outcome
 
 
-def compiled(function: Any, *arguments: Any) -> tuple[Callable[..., Any], float]:
-    """A jitted function compiled for its arguments, and the seconds that took."""
-    start = time.perf_counter()
-    executable = function.lower(*arguments).compile()
-    return executable, time.perf_counter() - start
+class Iteration:
+    """`iterate` compiled ahead of time, which goes on with more room for spikes where a trial stopped for lack of it.
+
+    Attributes:
+      seconds: taken to compile it.
+      executable: the compiled program.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: TrialKeys,
+        recorded: Array | None = None,
+    ):  # fmt: skip
+        self._dynamics, self._rls, self._trial, self._recorded = dynamics, rls, (target, keys), recorded
+        self._network = network
+        self.seconds = self._compile(learner)
+
+    def _compile(self, learner: Learner) -> float:
+        zero = jnp.int32(0)
+        arguments = self._network, learner, *self._trial, zero, zero, self._recorded
+        self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments)
+        return seconds
+
+    def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
+        """Learner, whose arrays are donated, and metrics after the trial after `number` others."""
+        which = jnp.int32(number), jnp.int32(condition)
+        learner, result, unfinished = self.executable(self._network, learner, *self._trial, *which, self._recorded)
+        while unfinished is not None and bool(unfinished.state.overflowed):
+            self._dynamics = self._dynamics.enlarged()
+            self._compile(learner)
+            if int(unfinished.done):
+                arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
+                learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
+            else:  # perhaps before the first interval, so from the start
+                learner, result, unfinished = self.executable(self._network, learner, *self._trial, *which, self._recorded)
+        return learner, result
 
 
 def condition_of(config: Config, conditions: int, iteration: int) -> int:
@@ -198,20 +334,19 @@ def train(
       0, or the number of the signal that asked for a stop. The run is saved in either case.
     """
     recent = Recent(config, len(target), run.read_metrics())
-    dynamics, total = Dynamics.of(config), config.train.iterations
-    keys = Keys.create(config.seed, simulate.TRAINING)
-    step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0), recorded)
-    size = memory.compiled_bytes(step)
-    log.info("Compiled in %.1f s%s.", seconds, "" if size is None else f"; {memory.in_words(size)} by XLA's own count")
+    dynamics, total = Dynamics.from_config(config), config.train.iterations
+    iteration_of = Iteration(dynamics, config.rls, network, learner, target, TrialKeys.create(config.seed, TRAINING), recorded)
+    size = memory.compiled_bytes(iteration_of.executable)
+    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {memory.in_words(size)} by XLA's own count")
     best = run.best_correlation()
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
             condition = condition_of(config, len(target), iteration)
-            learner, outcome = step(network, learner, target, keys, jnp.int32(iteration - 1), jnp.int32(condition), recorded)
-            outcome = jax.device_get(outcome)
-            line = _metrics(iteration, condition, time.perf_counter() - start, outcome)
-            if not outcome.finite:
+            learner, result = iteration_of(learner, iteration - 1, condition)
+            result = jax.device_get(result)
+            line = _metrics(iteration, condition, time.perf_counter() - start, result)
+            if not result.finite:
                 raise UserError(
                     f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
                     f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
@@ -293,6 +428,3 @@ def graceful_stop() -> Iterator[_Stop]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-api.callable_module(__name__, api.train)

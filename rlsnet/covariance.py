@@ -1,0 +1,434 @@
+"""P, the inverse correlation matrix of a neuron's inputs, in the forms in which it can be kept.
+
+    FullCovariance     [G, L, L] in the numbers of the engine
+    EncodedCovariance  in numbers of fewer bits, or as packed upper triangles; decoded a block of groups at a time
+    WindowCovariance   no P: the regressors of the last updates, from which it is computed
+
+A learning rule sees one group's P, with two methods: `product(x)` = P x, and `downdate(k, den, scale)` = P after a rank-1 downdate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from rlsnet.backend import covariance_kind
+from rlsnet.config import RLSConfig, by_class
+from rlsnet.kernels import platform_in_use
+from rlsnet.network import Network
+
+EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
+MAX_ELEMENTS_UNBLOCKED = 2**25  # elements of P up to which all groups are updated at once
+ELEMENTS_PER_BLOCK = 2**20  # elements of P in a block of groups above that: few enough to be still in the cache when they are written
+ELEMENTS_PER_BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
+
+Extra = dict[str, tuple[Any, list[str]]]  # arrays of a checkpoint by name, with the names of their dimensions
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GroupMatrix:
+    """P [L, L] of one group as a learning rule sees it."""
+
+    P: Array
+
+    def product(self, x: Array) -> Array:
+        """[L]  P x."""
+        return jnp.matmul(self.P, x, precision=EXACT)
+
+    def downdate(self, k: Array, den: Array, scale: Array | None) -> GroupMatrix:
+        """scale*(P - den k k^T), k [L]; a scale of None is 1."""
+        P = self.P - den * (k[:, None] * k[None, :])
+        return GroupMatrix(P if scale is None else P * scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GroupWindow:
+    """P of one group given by the regressors of the last updates: inv(A_0 + sum of x x^T), with A_0 = inv(P_0).
+
+    regressors: [W, L] x of those updates, 1/ms.
+    positive: [L] bool, whether a weight started positive.
+    pre: [L] int32, inputs.
+    rls: penalties.
+    n_neurons: N.
+    """
+
+    regressors: Array
+    positive: Array
+    pre: Array
+    rls: RLSConfig = dataclasses.field(metadata={"static": True})
+    n_neurons: int = dataclasses.field(metadata={"static": True})
+
+    def product(self, x: Array) -> Array:
+        """[L]  P x, by a Cholesky decomposition."""
+        A = penalty(self.rls, self.positive[None], self.pre[None], self.n_neurons, x.dtype)[0]
+        A = A + jnp.einsum("wi,wj->ij", self.regressors, self.regressors, precision="highest")
+        factor = jax.scipy.linalg.cho_factor(A)[0]
+        return jax.scipy.linalg.cho_solve((factor, False), x[:, None])[:, 0]
+
+    def downdate(self, k: Array, den: Array, scale: Array | None) -> GroupWindow:
+        """The same: the window itself moves on with `WindowCovariance.update`."""
+        return self
+
+
+Rule = Callable[..., Any]  # (P of a group, w [L, S], x [L], e [S], trained) -> (P, w), for one group
+
+
+class Covariance(Protocol):
+    """P of all groups, a pytree."""
+
+    @property
+    def numbers(self) -> Array | None:
+        """The elements of P, [G, L, L] or packed [G, L*(L+1)/2], which a checkpoint keeps in blocks; None if there are none."""
+
+    def update(self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array) -> tuple[Self, Array]:
+        """P and w [G, L, S] after one learning point.
+
+        Args:
+          rule: of one group.
+          network: wiring.
+          r: [N+X] filtered spikes, 1/ms.
+          w: [G, L, S] trained weights.
+          x: [G, L] filtered spikes of the inputs.
+          e: [G, S] errors.
+          trained: [G] bool, whether any neuron of the group is trained now.
+        """
+
+    def extra(self) -> Extra:
+        """The other arrays of a checkpoint."""
+
+    def restored(self, numbers: Any, extra: Mapping[str, Array]) -> Self:
+        """P of the same form with the arrays of a checkpoint; `numbers` is None where there are none."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FullCovariance:
+    """P in full, in the numbers that it is computed with.
+
+    numbers: [G, L, L].
+    """
+
+    numbers: Array
+
+    @staticmethod
+    def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> FullCovariance:
+        """P_0 of all groups."""
+        return FullCovariance(initial_P(rls, positive, network.pre, network.n_neurons, dtype))
+
+    @staticmethod
+    def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
+        """Bytes of P."""
+        return groups * inputs**2 * engine.itemsize
+
+    @property
+    def n_inputs(self) -> int:
+        """L."""
+        return self.numbers.shape[-1]
+
+    @property
+    def unblocked(self) -> bool:
+        """Whether all groups are updated at once."""
+        return self.numbers.size <= MAX_ELEMENTS_UNBLOCKED
+
+    def decode(self) -> Array:
+        """P [G, L, L] in the numbers that it is computed with."""
+        return self.numbers
+
+    def encoded(self, P: Array) -> Self:
+        """P [G, L, L] kept in the same way."""
+        return dataclasses.replace(self, numbers=P)
+
+    def update(self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array) -> tuple[Self, Array]:
+        """See `Covariance.update`."""
+
+        def block(changed: Any, x: Array, e: Array, trained: Array) -> Any:
+            P, w = changed
+            after, w = jax.vmap(rule)(GroupMatrix(P.decode()), w, x, e, trained)
+            return P.encoded(after.P), w
+
+        if self.unblocked:
+            return block((self, w), x, e, trained)
+        return by_blocks(self.n_inputs, block, (self, w), (x, e, trained))
+
+    def read(self, function: Callable[..., Any], changed: Any, given: tuple[Any, ...]) -> Any:
+        """function(changed, P, *given), where P [G, L, L] is only read; see `by_blocks`."""
+        return function(changed, self.decode(), *given)
+
+    def rewrite(self, function: Callable[..., Array], given: tuple[Any, ...], now: Array | bool) -> Self:
+        """P = function(P, *given) of all groups, a block at a time and in place, if `now`."""
+
+        def block(P: Self, *given: Any) -> Self:
+            return P.encoded(function(P.decode(), *given))
+
+        return by_blocks(self.n_inputs, block, self, given, now)
+
+    def in_place(self) -> tuple[Array, Array]:
+        """(numbers, scale) for a native kernel, which changes them in place; the scale is [0, 1] where there is none."""
+        return self.numbers, jnp.zeros((0, 1), self.numbers.dtype)
+
+    def after_kernel(self, numbers: Array, scale: Array) -> Self:
+        """P with what a native kernel has made of `in_place`."""
+        return dataclasses.replace(self, numbers=numbers)
+
+    def extra(self) -> Extra:
+        """None."""
+        return {}
+
+    def restored(self, numbers: Any, extra: Mapping[str, Array]) -> Self:
+        """See `Covariance.restored`."""
+        return dataclasses.replace(self, numbers=numbers)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EncodedCovariance(FullCovariance):
+    """P in numbers of fewer bits, or packed, or both.
+
+    numbers: [G, L, L], or [G, L*(L+1)/2] upper triangles by rows.
+    scale: [G, 1] unit of int16 numbers; else None.
+    inputs: L.
+    dtype: the numbers that P is computed with.
+    """
+
+    scale: Array | None
+    inputs: int = dataclasses.field(metadata={"static": True})
+    dtype: jnp.dtype = dataclasses.field(metadata={"static": True})
+
+    @staticmethod
+    def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> EncodedCovariance:
+        """P_0 of all groups, made a block of groups at a time."""
+
+        def encoded_P(positive: Array, pre: Array) -> EncodedCovariance:
+            P = initial_P(rls, positive, pre, network.n_neurons, dtype)
+            return EncodedCovariance.encode(P, number_type(rls, dtype), rls.storage == "packed")
+
+        like = jax.eval_shape(encoded_P, positive, network.pre)
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+        return by_blocks(network.n_inputs, lambda _, *given: encoded_P(*given), empty, (positive, network.pre))
+
+    @staticmethod
+    def encode(P: Array, kind: jnp.dtype, packed: bool) -> EncodedCovariance:
+        """P [G, L, L] in numbers of type `kind`, rounded to the nearest."""
+        scale, numbers = None, P
+        if packed:
+            numbers = numbers[(slice(None), *np.triu_indices(P.shape[-1]))]
+        if kind == jnp.int16:
+            flat = numbers.reshape(len(P), -1)
+            scale = jnp.maximum(jnp.max(jnp.abs(flat), axis=1, keepdims=True), jnp.finfo(P.dtype).tiny) / 32767
+            numbers = jnp.rint(flat / scale).reshape(numbers.shape)
+        return EncodedCovariance(numbers.astype(kind), scale, P.shape[-1], P.dtype)
+
+    @staticmethod
+    def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
+        """Bytes of P."""
+        elements = inputs * (inputs + 1) // 2 if rls.storage == "packed" else inputs**2
+        return groups * elements * number_type(rls, engine).itemsize
+
+    @property
+    def n_inputs(self) -> int:
+        """L."""
+        return self.inputs
+
+    @property
+    def unblocked(self) -> bool:
+        """Never: P of all groups decoded would need the memory that the encoding saves."""
+        return False
+
+    def decode(self) -> Array:
+        """P [G, L, L], the inverse of `encode` but for rounding."""
+        numbers = self.numbers
+        if numbers.ndim == 2:
+            numbers = numbers[:, triangle(self.inputs)]
+        numbers = numbers.astype(self.dtype)
+        return numbers if self.scale is None else numbers * self.scale[:, :, None]
+
+    def encoded(self, P: Array) -> EncodedCovariance:
+        """P [G, L, L] kept in the same way."""
+        return self.encode(P, self.numbers.dtype, self.numbers.ndim == 2)
+
+    def read(self, function: Callable[..., Any], changed: Any, given: tuple[Any, ...]) -> Any:
+        """function(changed, P, *given), a block of groups at a time, where P is only read."""
+        return by_blocks(self.inputs, lambda changed, P, *given: function(changed, P.decode(), *given), changed, (self, *given))
+
+    def in_place(self) -> tuple[Array, Array]:
+        """(numbers, scale) for a native kernel, which changes them in place; the scale is [0, 1] where there is none."""
+        return self.numbers, jnp.zeros((0, 1), self.dtype) if self.scale is None else self.scale
+
+    def after_kernel(self, numbers: Array, scale: Array) -> EncodedCovariance:
+        """P with what a native kernel has made of `in_place`."""
+        return dataclasses.replace(self, numbers=numbers, scale=None if self.scale is None else scale)
+
+    def extra(self) -> Extra:
+        """The scale of int16 numbers."""
+        return {} if self.scale is None else {"P_scale": (self.scale, ["group", "one"])}
+
+    def restored(self, numbers: Any, extra: Mapping[str, Array]) -> EncodedCovariance:
+        """See `Covariance.restored`."""
+        return dataclasses.replace(self, numbers=numbers, scale=extra.get("P_scale"))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WindowCovariance:
+    """P = inv(A_0 + sum of x x^T over the last W learning points), computed anew for each update.
+
+    r: [W, N+X] filtered spikes at those points, 1/ms; 0 before the first.
+    used: [G, W] bool, whether any neuron of the group was trained at that point.
+    count: [1] int32, learning points so far; the next one goes to row count % W.
+    positive: [G, L] bool, whether a weight started positive.
+    rls: penalties.
+    """
+
+    r: Array
+    used: Array
+    count: Array
+    positive: Array
+    rls: RLSConfig = dataclasses.field(metadata={"static": True})
+
+    @staticmethod
+    def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> WindowCovariance:
+        """An empty window."""
+        n, groups = network.n_neurons + network.n_feedforward, len(positive)
+        r, used = jnp.zeros((rls.window, n), dtype), jnp.zeros((groups, rls.window), bool)
+        return WindowCovariance(r, used, jnp.zeros(1, jnp.int32), positive, rls)
+
+    @staticmethod
+    def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
+        """Bytes of the window."""
+        return rls.window * (sources * engine.itemsize + groups) + groups * inputs
+
+    @property
+    def numbers(self) -> None:
+        """None: P is not kept."""
+        return None
+
+    def update(
+        self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array
+    ) -> tuple[WindowCovariance, Array]:
+        """See `Covariance.update`; this learning point enters the window afterwards."""
+
+        def block(w: Array, positive: Array, used: Array, pre: Array, *given: Array) -> Array:
+            regressors = jnp.where((pre >= 0)[None] & used.T[:, :, None], self.r[:, pre], 0)
+            P = GroupWindow(jnp.moveaxis(regressors, 1, 0), positive, pre, self.rls, network.n_neurons)
+            return jax.vmap(rule)(P, w, *given)[1]
+
+        w = by_blocks(network.n_inputs, block, w, (self.positive, self.used, network.pre, x, e, trained))
+        if not self.rls.apply:
+            return self, w
+        row = self.count[0] % self.rls.window
+        seen = lax.dynamic_update_slice_in_dim(self.r, r[None], row, 0)
+        used = lax.dynamic_update_slice_in_dim(self.used, trained[:, None], row, 1)
+        return dataclasses.replace(self, r=seen, used=used, count=self.count + 1), w
+
+    def extra(self) -> Extra:
+        """The window."""
+        return {
+            "window/r": (self.r, ["update", "neuron"]),
+            "window/on": (self.used, ["group", "update"]),
+            "window/count": (self.count, ["one"]),
+            "window/positive": (self.positive, ["group", "input"]),
+        }
+
+    def restored(self, numbers: Any, extra: Mapping[str, Array]) -> WindowCovariance:
+        """See `Covariance.restored`."""
+        r, used, count, positive = (extra[f"window/{name}"] for name in ("r", "on", "count", "positive"))
+        return dataclasses.replace(self, r=r, used=used, count=count, positive=positive)
+
+
+KINDS: dict[str, Any] = {"full": FullCovariance, "encoded": EncodedCovariance, "window": WindowCovariance}
+
+
+def initial(rls: RLSConfig, network: Network, w: Array) -> Covariance:
+    """P before any update, in the form that rls.storage and rls.precision ask for; w [G, L, S] the initial weights."""
+    kind = KINDS[covariance_kind(rls, w.dtype.name)]
+    return kind.initial(rls, network, starting_sign(w, network), w.dtype)
+
+
+def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
+    """Bytes of P of G groups with L inputs each, out of N+X sources, in a run with the engine's numbers."""
+    return KINDS[covariance_kind(rls, engine.name)].n_bytes(rls, groups, inputs, sources, engine)
+
+
+def number_type(rls: RLSConfig, engine: jnp.dtype) -> jnp.dtype:
+    """The type of P's numbers, `engine` where rls.precision is auto."""
+    return jnp.dtype(engine if rls.precision == "auto" else rls.precision)
+
+
+def triangle(n: int) -> np.ndarray:
+    """[n, n] int32, the place of each entry of a symmetric matrix in its upper triangle read by rows."""
+    i, j = np.triu_indices(n)
+    place = np.empty((n, n), np.int32)
+    place[i, j] = place[j, i] = np.arange(len(i))
+    return place
+
+
+def starting_sign(w: Array, network: Network) -> Array:
+    """[G, L] bool: the sign of a weight's sum over its group, or of its presynaptic class where that is zero."""
+    total = jnp.sum(w, axis=2)
+    return jnp.where(total == 0, network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)], total > 0)
+
+
+def same_sign(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> list[tuple[float, Array]]:
+    """For each sign its penmu and [G, L] whether (1 or 0) a weight started with it; padded and feed-forward inputs have none."""
+    inside = (pre >= 0) & (pre < n_neurons)
+    return [(mu, (sign & inside).astype(dtype)) for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True)]
+
+
+def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
+    """[G, L, L]  P_0 = inv(penlambda*I + penmu*[same sign of w]), feed-forward inputs inv(penlam_ff*I), in closed form.
+
+    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block, and P
+    is 0 there, so that forgetting does not make it grow.
+    """
+    lam = rls.penlambda
+    diagonal = jnp.where(pre < 0, 0, jnp.where(pre >= n_neurons, 1 / rls.penlam_ff, 1 / lam)).astype(dtype)
+    P = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
+    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
+        n = jnp.sum(member, axis=1)[:, None, None]
+        P = P - (mu / (lam * (lam + n * mu))) * (member[:, :, None] * member[:, None, :])
+    return P
+
+
+def penalty(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
+    """[G, L, L]  A_0 = inv(P_0): penlambda (feed-forward: penlam_ff) on the diagonal, penmu between weights of one sign."""
+    diagonal = jnp.where(pre >= n_neurons, rls.penlam_ff, rls.penlambda).astype(dtype)
+    A = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
+    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
+        A = A + mu * (member[:, :, None] * member[:, None, :])
+    return A
+
+
+def by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tuple[Any, ...], now: Array | bool = True) -> Any:
+    """change(changed, *given) in place, a block of groups at a time, if `now`.
+
+    Args:
+      inputs: L; the memory for a group grows with its square.
+      change: function of a block of `changed` and of `given`; returns the block of `changed` afterwards.
+      changed: arrays [G, ...], in any pytree.
+      given: arrays [G, ...], in any pytrees.
+      now: bool; if false, a loop of no turns, because a condition might copy P.
+    """
+    groups = len(jax.tree.leaves(changed)[0])
+    elements = ELEMENTS_PER_BLOCK if platform_in_use() == "cpu" else ELEMENTS_PER_BLOCK_GPU
+    size = max(1, min(groups, elements // inputs**2))
+
+    def one_block(index: Array, changed: Any) -> Any:
+        start = jnp.minimum(index * size, groups - size)
+        fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps the one before
+        own, parts = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), (changed, given))
+
+        def put(array: Array, before: Array, after: Array) -> Array:
+            kept = jnp.where(fresh.reshape(-1, *[1] * (after.ndim - 1)), after, before)
+            return lax.dynamic_update_slice_in_dim(array, kept, start, 0)
+
+        return jax.tree.map(put, changed, own, change(own, *parts))
+
+    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)
