@@ -1,4 +1,4 @@
-"""What is in a run, a network, a recording, a checkpoint or a test, as a table. Nothing here computes on a GPU."""
+"""Contents of a run, network, recording, checkpoint or test as a table, for `rlsnet info`. Nothing here computes on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import zarr
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,20 +17,23 @@ from rlsnet import effects, evaluate, memory, network, recordings, resources, st
 from rlsnet.config import Config, UserError
 from rlsnet.convert import from_dict
 from rlsnet.describe import with_defaults
+from rlsnet.formatting import byte_size, console, disk_size, duration
 from rlsnet.store import Run
 
 Rows = Iterator[tuple[str, Any]]
 
-LARGEST = 2**30  # bytes of wiring that are read to count inputs and outputs
+MAX_WIRING_BYTES = 2**30  # a larger list of synapses is not read to count inputs and outputs
 TABLE_WIDTH = 96  # of a table within the table
-WIDTH = 120  # columns, where the output is no terminal
 
 
 def show(path: str | None) -> None:
-    """Prints a table on what is at `path`, a run folder or a store of ours, or on this installation (None).
+    """Prints the contents of a run folder or a store as a table.
 
     Args:
-      path: as the user gave it.
+      path: of the run or store; None for the versions and devices of this installation.
+
+    Raises:
+      UserError: there is no run or store at the path.
     """
     if path is None:
         title, rows = "rlsnet", _here()
@@ -45,8 +47,7 @@ def show(path: str | None) -> None:
     table.columns[1].overflow = "fold"
     for name, value in rows:
         table.add_row(Text(name), Text(str(value)))
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+    console().print(table)
 
 
 def _here() -> Rows:
@@ -54,7 +55,7 @@ def _here() -> Rows:
 
     yield from store.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
-    yield "memory free", memory.in_words(memory.available()[0])
+    yield "memory free", byte_size(memory.available()[0])
     yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := obstacle()) else "native"
     yield "cache", zarrio.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
@@ -88,37 +89,37 @@ def _of_run(run: Run) -> Rows:
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
         yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
     yield from _perturbed(run)
-    yield "on disk", resources.on_disk(run.path)
+    yield "on disk", disk_size(run.path)
 
 
 def _perturbed(run: Run) -> Rows:
-    """What each stored perturbation was, and did to the rates of those that it was not applied to."""
+    """Each stored perturbation and its effect on the mean rate of the neurons that it was not applied to."""
     test = zarrio.open_group(run.test, "info", evaluate.FORMAT) if run.test.exists() else None
     for label, path in run.perturbed_results().items():
-        words = effects.in_words(group := zarrio.open_group(path, "info", evaluate.FORMAT))
+        words = effects.description(group := zarrio.open_group(path, "info", evaluate.FORMAT))
         if test is not None:
-            effect = effects.Effect.of(test, group)
-            without, with_ = effect.rate(~effect.perturbed, 1)
-            words += f"; the others fire at {with_:.2f} Hz then, {without:.2f} Hz without"
+            effect = effects.PerturbationEffect.from_tests(test, group)
+            control, perturbed = effect.rate(~effect.perturbed, 1)
+            words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
             words += "".join(f"; test.zarr has {each}" for each in effects.differences(test, group))
         yield f"perturbed {label}", words
 
 
 def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
-    """The letters of `network`, and the memory that they take in training."""
+    """Sizes N, L, S, C and M of `network`, and the memory that training with them takes."""
     of_run = dataclasses.replace(config.network, load=str(run.network))
     of_engine = dataclasses.replace(config.engine, kernels="wide")  # needs no compiler to say
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
     yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
     parts = memory.plan(sizes, learning=True)
-    yield "memory of training", f"P {memory.in_words(parts.get('P', 0))}, about {memory.in_words(sum(parts.values()))} in all"
+    yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
 
 
 def _progress(run: Run, config: Config) -> Rows:
     metrics, total = run.read_metrics(), config.train.iterations
     seconds = [m["seconds"] for m in metrics]
-    left = f", {resources.duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
+    left = f", {duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
     yield "progress", f"{len(metrics)} of {total} iterations{left}"
     if not metrics:
         return
@@ -136,11 +137,11 @@ def _progress(run: Run, config: Config) -> Rows:
 
 
 def _resources(run: Run) -> Rows:
-    """Peak memory and mean use of processor and GPUs, a row a verb."""
+    """Peak memory and mean use of processor and GPUs, a row for each command."""
     lines = resources.read(run.resources)
     for verb in dict.fromkeys(line.get("verb", "") for line in lines):
         mine = [line for line in lines if line.get("verb", "") == verb]
-        words = [f"peak memory {memory.in_words(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
+        words = [f"peak memory {byte_size(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
         for key, name in (("cpu_percent", "CPU"), ("gpu_percent", "GPU")):
             if values := [line[key] for line in mine if key in line]:
                 words.append(f"mean {name} {np.mean([np.mean(v) for v in values]):.0f} %")
@@ -156,16 +157,16 @@ def _of_store(path: str) -> Rows:
     yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
     if "source" in group.attrs:
         yield "source", group.attrs["source"]
-    tellers: dict[str, Callable[[zarr.Group, str], Rows]] = {
+    contents: dict[str, Callable[[zarr.Group, str], Rows]] = {
         network.FORMAT: _of_network,
         store.FORMAT: _of_checkpoint,
         evaluate.FORMAT: _of_test,
         recordings.FORMAT: _of_recording,
     }
-    if kind in tellers:
-        yield from tellers[kind](group, path)
+    if kind in contents:
+        yield from contents[kind](group, path)
     yield from _made_with(group.attrs)
-    yield "on disk", resources.on_disk(Path(path))
+    yield "on disk", disk_size(Path(path))
     for name, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array):
             dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim
@@ -177,7 +178,7 @@ def _classes(excitatory: np.ndarray) -> str:
 
 
 def _of_network(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
-    """Neurons and synapses; with `degrees` also how many of them a neuron has."""
+    """Numbers of neurons and synapses; with `degrees` also the inputs and outputs of a neuron."""
     excitatory = zarrio.read(zarrio.array(group, "neuron/excitatory", ["N"], "b", where))
     n = len(excitatory)
     yield "neurons", f"{n:,}: {_classes(excitatory)}"
@@ -186,13 +187,13 @@ def _of_network(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         yield "static synapses", f"{out.sum():,}"
         if degrees:
             post = zarrio.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
-            counted = post is not None and post.nbytes <= LARGEST
+            counted = post is not None and post.nbytes <= MAX_WIRING_BYTES
             yield "static outputs of a neuron", _spread(out) + ("" if post is not None else ", drawn anew for each spike")
             yield "static inputs of a neuron", _spread(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network.group_size_of(group, where)
         pre = zarrio.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
-        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= LARGEST else (np.full(n, pre.shape[1]), None)
+        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= MAX_WIRING_BYTES else (np.full(n, pre.shape[1]), None)
         yield "plastic synapses", f"{inputs.sum():,}"
         if degrees:
             yield "plastic inputs of a neuron", _spread(inputs) + (f", shared by groups of {size}" if size > 1 else "")
@@ -207,7 +208,7 @@ def _spread(degree: np.ndarray) -> str:
 
 
 def _counts(stored: zarr.Array, n: int) -> np.ndarray:
-    """[n] how often each of 0..n-1 occurs, by chunks."""
+    """[n] number of times that each of 0..n-1 occurs in an array, read by chunks."""
     counts = np.zeros(n, np.int64)
     for part in zarrio.chunks(stored):
         values = zarrio.read(stored, part)
@@ -228,7 +229,7 @@ def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np
 
 
 def _of_recording(group: zarr.Group, where: str) -> Rows:
-    recording = recordings.open_recording(where, "current" if "current" in group and "rate" not in group else "rate")
+    recording = summary.open_rates_or_currents(where)
     conditions, bins, units = recording.values.shape
     names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
     yield "conditions", f"{conditions}: {names}"
@@ -248,8 +249,8 @@ def _of_recording(group: zarr.Group, where: str) -> Rows:
         yield "silent units", f"{silent:,}"
     yield "missing values", f"{1 - known / recording.values.size:.3%}"
     if negative and rates:
-        yield "negative values", f"{negative:,}; a rate should be at least 0 Hz"
-    yield from summary.rows(group, recording)
+        yield "negative values", f"{negative:,}; expected rates of at least 0 Hz"
+    yield from summary.unit_rows(group, recording)
 
 
 def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
@@ -259,7 +260,7 @@ def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
             yield name, group.attrs[name]
     yield "sizes", f"N {weight.shape[0]:,}, L {weight.shape[1]}"
     if "P" in group:
-        yield "P", f"{group['P'].shape[0]:,} upper triangles, {memory.in_words(group['P'].nbytes)}"
+        yield "P", f"{group['P'].shape[0]:,} upper triangles, {byte_size(group['P'].nbytes)}"
     elif "window/r" in group:
         yield "P", f"from a window of {group['window/r'].shape[0]} updates"
     else:
@@ -289,8 +290,8 @@ def _of_test(group: zarr.Group, where: str) -> Rows:
         other = {"odd": "even", "even": "odd"}.get(str(trained))
         yield "compared with", f"the {other} trials, held out; the {trained} were trained on" if other else "all trials, those trained on"
     if "rate_correlation" in group and "scores" in group.attrs:
-        yield "scores", tables.of_scores(group.attrs["scores"], width=TABLE_WIDTH)
+        yield "scores", tables.score_table(group.attrs["scores"], width=TABLE_WIDTH)
     if "perturb" in group.attrs:
-        yield "perturbed", effects.in_words(group)
+        yield "perturbed", effects.description(group)
     if "spikes/neuron" in group:
         yield "spikes", f"{group['spikes/neuron'].shape[0]:,}"

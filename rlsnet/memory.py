@@ -13,6 +13,7 @@ import psutil
 
 from rlsnet import kernels, rls, zarrio
 from rlsnet.config import Config, ErdosRenyiConfig, GivenFeedforwardConfig, GivenStimulusConfig, UserError
+from rlsnet.formatting import byte_size as in_words
 from rlsnet.network import FORMAT, group_size_of
 from rlsnet.storage import number_type
 
@@ -139,12 +140,3 @@ def check(sizes: Sizes, learning: bool) -> str:
             f"memory: the run needs {in_words(total)} ({words}) and this {where} has {in_words(free)} free. Try {', '.join(advice)}."
         )
     return f"Memory plan: {in_words(total)} of {in_words(free)} free: {words}."
-
-
-def in_words(bytes_: float) -> str:
-    """Bytes in words, such as 4.3 GB."""
-    for unit in ("B", "kB", "MB"):
-        if bytes_ < 999.5:
-            return f"{bytes_:.3g} {unit}"
-        bytes_ /= 1000
-    return f"{bytes_:.1f} GB"

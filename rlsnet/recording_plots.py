@@ -1,4 +1,4 @@
-"""Figures of a recording: what one looks at before a network is trained on it."""
+"""Figures of a recording, to be checked before a network is trained on it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 
 from rlsnet import summary, zarrio
-from rlsnet.figures import DATA, DENSITY, EXC, HEAT, LINES, MODEL, SOFT, Drawing, Part, go_cue, plainly
+from rlsnet.figures import DATA, DENSITY, EXC, HEAT, LINES, MODEL, SOFT, Panel, PanelFigure, go_cue, plain_numbers
 from rlsnet.recordings import FORMAT
-from rlsnet.summary import Summary
+from rlsnet.summary import RecordingSummary
 
-MOST_CONDITIONS = 6
-MOST_BARS = 20
+MAX_CONDITIONS = 6
+MAX_BARS = 20
 COLOURS = (EXC, MODEL, SOFT, DATA)
 
 
-def _names(found: Summary) -> list[str]:
-    return list(found.recording.conditions[:MOST_CONDITIONS])
+def _names(found: RecordingSummary) -> list[str]:
+    return list(found.recording.conditions[:MAX_CONDITIONS])
 
 
-def heatmap(found: Summary) -> Drawing:
-    """PSTHs, each scaled to its unit's range over all conditions, sorted by the peak in the first.
+def heatmap(found: RecordingSummary) -> PanelFigure:
+    """Heatmaps of PSTHs, scaled to a unit's range over all conditions, sorted by the time of the peak in the first condition.
 
-    Where there are halves, the order is that of odd trials and what is drawn is of even trials: noise alone makes no diagonal.
+    With PSTHs of both halves, units are sorted by the odd trials and the even trials are drawn, so that noise makes no diagonal.
     """
     ordering, drawn = (found.psth, found.psth) if found.halves is None else found.halves
     known = np.isfinite(ordering[0]).any(axis=0) & np.isfinite(drawn).any(axis=(0, 1))
@@ -47,12 +47,12 @@ def heatmap(found: Summary) -> Drawing:
     sorted_by = f"sorted by the peak in {_names(found)[0]}{'' if found.halves is None else ' of odd trials; even trials are drawn'}"
     title = f"PSTHs of {len(order):,} of {found.recording.n_units:,} units, {sorted_by}"
     words = f"Heatmap of the PSTHs of {len(order):,} units in {{}}, {sorted_by}."
-    parts = [Part(words.format(name), partial(draw, c)) for c, name in enumerate(_names(found))]
-    return Drawing(title, tuple(parts), (4.2, 5.6))
+    panels = [Panel(words.format(name), partial(draw, c)) for c, name in enumerate(_names(found))]
+    return PanelFigure(title, tuple(panels), (4.2, 5.6))
 
 
-def mean_rates(found: Summary) -> Drawing:
-    """Histogram of the mean rates of the units, logarithmic, a line a condition."""
+def mean_rates(found: RecordingSummary) -> PanelFigure:
+    """Histogram of the mean rates of the units on a logarithmic axis, a line for each condition."""
     floor = 0.01
 
     def draw(axes: Sequence[Any]) -> None:
@@ -64,32 +64,32 @@ def mean_rates(found: Summary) -> Drawing:
             style = {"histtype": "step", "lw": 1.3, "color": COLOURS[c % 4], "ls": LINES[c // 4 % 4]}
             axes[0].hist(np.maximum(known, floor), bins=bins, label=label, **style)
         axes[0].set(xscale="log", xlabel=f"mean rate of a unit (Hz; {floor:g} and below are one)", ylabel="units")
-        plainly(axes[0].xaxis)
+        plain_numbers(axes[0].xaxis)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=1)
 
     label = f"Histogram of mean rates, median {np.nanmedian(found.mean):.2f} Hz." if np.isfinite(found.mean).any() else "No rates."
-    return Drawing("Mean rates", (Part(label, draw),))
+    return PanelFigure("Mean rates", (Panel(label, draw),))
 
 
-def regions(found: Summary) -> Drawing:
-    """Units by region and by session."""
+def regions(found: RecordingSummary) -> PanelFigure:
+    """Bars of the number of units in each region and session."""
     group = zarrio.open_group(found.recording.path, "recording", FORMAT)
     columns = [(name, summary.column(group, name, found.recording.n_units)) for name in ("region", "session")]
-    parts = []
+    panels = []
     for name, column in columns:
         if column is None:
             continue
         counted = summary.counts(column)
-        shown = counted[:MOST_BARS]
+        shown = counted[:MAX_BARS]
         words = f"Units by {name}: " + ", ".join(f"{each or '(none)'} {count:,}" for each, count in shown) + "."
-        title = f"{len(counted):,} {name}s" + (f", the {MOST_BARS} largest" if len(counted) > MOST_BARS else "")
-        parts.append(Part(words, partial(_bars, shown, title)))
-    rows = max(len(counted[:MOST_BARS]) for _, column in columns if column is not None for counted in [summary.counts(column)])
-    return Drawing("Units by region and session", tuple(parts), (4.2, 1.1 + 0.19 * rows), columns=2)
+        title = f"{len(counted):,} {name}s" + (f", the {MAX_BARS} largest" if len(counted) > MAX_BARS else "")
+        panels.append(Panel(words, partial(_bars, shown, title)))
+    rows = max(len(counted[:MAX_BARS]) for _, column in columns if column is not None for counted in [summary.counts(column)])
+    return PanelFigure("Units by region and session", tuple(panels), (4.2, 1.1 + 0.19 * rows), columns=2)
 
 
 def _bars(counted: Sequence[tuple[str, int]], title: str, axes: Sequence[Any]) -> None:
-    """Horizontal bars with their numbers."""
+    """Draws horizontal bars with their numbers."""
     axis, rows = axes[0], np.arange(len(counted))
     values = [count for _, count in counted]
     axis.barh(rows, values, color=EXC, height=0.75)
@@ -100,8 +100,8 @@ def _bars(counted: Sequence[tuple[str, int]], title: str, axes: Sequence[Any]) -
     axis.set(title=title, xlabel="units", ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.18 * max(values)))
 
 
-def reliability(found: Summary) -> Drawing:
-    """Split-half reliability: its histogram, and against the rate."""
+def reliability(found: RecordingSummary) -> PanelFigure:
+    """Split-half reliability: histogram, and against the mean rate."""
     values = found.reliability
     assert values is not None
 
@@ -121,15 +121,15 @@ def reliability(found: Summary) -> Drawing:
         if known.any():
             axes[0].hexbin(rate[known], values[known], gridsize=45, **options)
         axes[0].set(xlabel="mean rate (Hz)", ylabel="correlation of odd and even trials")
-        plainly(axes[0].xaxis)
+        plain_numbers(axes[0].xaxis)
 
-    parts = Part("Histogram of split-half reliability.", histogram), Part("Reliability of each unit against its mean rate.", against)
-    return Drawing("Split-half reliability", parts, columns=2)
+    panels = Panel("Histogram of split-half reliability.", histogram), Panel("Reliability of each unit against its mean rate.", against)
+    return PanelFigure("Split-half reliability", panels, columns=2)
 
 
-def drawings(found: Summary) -> Iterator[tuple[str, Drawing]]:
-    """(name, drawing) of each figure that a recording has data for."""
-    drawn: dict[str, Callable[[Summary], Drawing]] = {"psth_heatmap": heatmap}
+def figures(found: RecordingSummary) -> Iterator[tuple[str, PanelFigure]]:
+    """(name, figure) of each figure that a recording has data for."""
+    drawn: dict[str, Callable[[RecordingSummary], PanelFigure]] = {"psth_heatmap": heatmap}
     if found.recording.kind == "rate":
         drawn["mean_rates"] = mean_rates
     group = zarrio.open_group(found.recording.path, "recording", FORMAT)
@@ -141,10 +141,10 @@ def drawings(found: Summary) -> Iterator[tuple[str, Drawing]]:
         yield name, draw(found)
 
 
-def plot(path: str, folder: Path, say: Callable[[str], None]) -> None:
-    """Draws a recording into a folder."""
+def plot(path: str, folder: Path, report: Callable[[str], None]) -> None:
+    """Writes a PNG of each figure of a recording to a folder and calls `report` with its path."""
     found = summary.summarize(path)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, drawing in drawings(found):
-        drawing.save(folder / f"{name}.png")
-        say(str(folder / f"{name}.png"))
+    for name, figure in figures(found):
+        figure.save(folder / f"{name}.png")
+        report(str(folder / f"{name}.png"))

@@ -45,9 +45,9 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
     out, trained = export(paths[0], options)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
-    from rlsnet.memory import in_words
+    from rlsnet.formatting import byte_size
 
-    print(f"Wrote {out} ({in_words(size)}): {trained.in_words()}.")
+    print(f"Wrote {out} ({byte_size(size)}): {trained.in_words()}.")
     print(importlib.import_module(f"rlsnet.export.{options.to}").OPEN.format(out=out))
     for line in trained.left_out(options.to):
         print(line)

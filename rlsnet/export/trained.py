@@ -17,6 +17,7 @@ from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, simula
 from rlsnet.config import Config, UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.describe import with_defaults
+from rlsnet.formatting import byte_size
 from rlsnet.network import Network
 from rlsnet.store import Run
 
@@ -280,7 +281,7 @@ class Trained:
     def check_memory(self, what: str, needed: float) -> None:
         """Raises UserError where `what` cannot be held in memory; `needed` in bytes."""
         if needed > (free := memory.free_memory()):
-            words = f"{memory.in_words(needed)} for {what} and {memory.in_words(free)} are free"
+            words = f"{byte_size(needed)} for {what} and {byte_size(free)} are free"
             raise UserError(f"export: this format takes {words}; to=zarr writes by blocks and takes little.")
 
     def settings(self) -> dict[str, Any]:
