@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rlsnet import zarrio
 
@@ -111,11 +111,16 @@ def _figure(size: tuple[float, float]) -> Figure:
 
 
 def plain_numbers(axis: Any) -> None:
-    """Numbers on a logarithmic axis as 0.1, 1, 10 instead of powers."""
+    """Formats the numbers on a logarithmic axis as 0.1, 1, 10 instead of powers."""
     axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
 
 
+def integer_ticks(axis: Any) -> None:
+    """Sets ticks of an axis at integers, such as iterations."""
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
 def go_cue(axis: Any, time: np.ndarray, colour: str = SOFT) -> None:
-    """A line at time 0, where that lies within."""
+    """Draws a line at time 0 where the times [M] contain it."""
     if time[0] < 0 < time[-1]:
         axis.axvline(0, color=colour, lw=0.8, ls=(0, (3, 2)))

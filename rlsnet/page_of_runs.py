@@ -12,7 +12,7 @@ import numpy as np
 from rlsnet import reproduce
 from rlsnet.comparison import Comparison, columns, ranking
 from rlsnet.facts import RunSummary
-from rlsnet.figures import Panel, PanelFigure
+from rlsnet.figures import Panel, PanelFigure, integer_ticks
 from rlsnet.page import Block, Cell, Number, Page, Paragraph, Section, Table, figure
 
 MAX_LEGEND = 10  # runs in the legend
@@ -72,6 +72,8 @@ def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing:
             label = labels[index] if index < MAX_LEGEND and not against else None
             marker = "." if len(correlation) < 15 else None
             axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
+        if not against:
+            integer_ticks(axes[0].xaxis)
         axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
         handles, shown = axes[0].get_legend_handles_labels()
         if handles:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from rlsnet import network, perturb_plots, statistics, store, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, plain_numbers
+from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, integer_ticks, plain_numbers
 from rlsnet.results import RunResults, with_config
 from rlsnet.store import Run
 from rlsnet.summary import evenly
@@ -42,6 +42,7 @@ def learning_curve(results: RunResults) -> PanelFigure:
             axes[0].plot(iteration[task == each], value[task == each], lw=1.4, color=colour, marker="." if len(metrics) < 30 else None)
             if task.any() and len(np.unique(task)) < 7:
                 axes[0].plot([], [], color=colour, label=names[each] if each < len(names) else f"condition {each}")
+        integer_ticks(axes[0].xaxis)
         axes[0].set(xlabel="iteration", ylabel="correlation with target", ylim=(min(0, np.nanmin(value, initial=0)) - 0.02, 1))
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend()
@@ -49,6 +50,7 @@ def learning_curve(results: RunResults) -> PanelFigure:
     def rate(axes: Sequence[Any]) -> None:
         for key, colour, label in (("rate_exc_hz", EXC, "excitatory"), ("rate_inh_hz", INH, "inhibitory")):
             axes[0].plot(iteration, [np.nan if m[key] is None else m[key] for m in metrics], color=colour, label=label, lw=1.4)
+        integer_ticks(axes[0].xaxis)
         axes[0].set(xlabel="iteration", ylabel="firing rate (Hz)")
         axes[0].set_ylim(bottom=0)
         axes[0].legend()

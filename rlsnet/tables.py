@@ -19,9 +19,11 @@ CAPTION = "Medians (error: mean). A perfect model has r = noise ceiling x model 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
     """A table without lines, its first column aligned left, without a trailing line end."""
+    natural = sum(max(map(len, column)) + 1 for column in zip(head, *rows, strict=True))
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index else "left")
+        heading = name if natural <= width else name.replace(" ", "\n")
+        table.add_column(heading, justify="right" if index else "left", vertical="bottom")
     for row in rows:
         table.add_row(*row)
     console = Console(width=width, file=io.StringIO(), color_system=None)

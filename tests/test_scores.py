@@ -218,7 +218,12 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     folder, _, config = trained
     info.show(str(folder / "run"))
     shown = capsys.readouterr().out
-    assert "the even trials, held out; the odd were trained on" in shown and "held-out r" in shown and "striatum" in shown
+    assert (
+        "the even trials, held out; the odd were trained on" in shown
+        and "held-out" in shown
+        and "SNR-corrected" in shown
+        and "striatum" in shown
+    )
     with caplog.at_level("INFO"):
         experiment.run_test(config, Run(folder / "run"))
     assert "with the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
