@@ -50,18 +50,7 @@ class TrialResult:
 def run_trial(
     dynamics: Dynamics, spikes: bool, network: Network, w: Array, keys: Keys, number: Array, condition: Array, chosen: Array | None = None
 ) -> TrialResult:
-    """The result of one simulated trial.
-
-    Args:
-      dynamics: equations and durations.
-      spikes: whether the spikes of all neurons are recorded.
-      network: neurons and connections.
-      w: [G, L, S] plastic weights.
-      keys: random numbers and the perturbation.
-      number: of the trial.
-      condition: of the trial.
-      chosen: [n] indices of the neurons in the result; None for all.
-    """
+    """Simulates one trial and keeps what the neurons `chosen` [n] do, or all; with `spikes` every spike of all."""
     keys = keys.trial(number, condition)
     every = dynamics.trial.every
 
@@ -112,12 +101,12 @@ def evaluate(
     one, seconds = compiled(run_trial, dynamics, config.test.spikes, network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", seconds)
     with zarrio.replacing(path) as temporary, show.counting("trials") as tell:
-        out = _create_output(temporary, config, network, w, recording, len(target), neurons, about)
+        out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
         if perturbation is not None:
             out.root.attrs["perturb"] = perturbation.about(config.trial)
             zarrio.write(out.root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
         for condition in range(len(target)):
-            average = _Average((target.shape[1], len(neurons)))
+            average = TrialAverage((target.shape[1], len(neurons)))
             for trial in range(trials):
                 result = jax.device_get(one(network, w, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
@@ -127,7 +116,7 @@ def evaluate(
         out.finish()
 
 
-class _Average:
+class TrialAverage:
     """Averages over the trials of a condition.
 
     counts: [2, M, n] spikes, summed over odd and over even trials.
@@ -167,8 +156,8 @@ def fingerprint(w: Array) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recorded:
-    """Recorded rates of the units that n neurons are trained on.
+class RecordedRates:
+    """RecordedRates rates of the units that n neurons are trained on.
 
     target: [C, M, n] Hz, of the trials trained on.
     heldout: [C, M, n] Hz, of the held-out trials; or None.
@@ -182,21 +171,21 @@ class Recorded:
     columns: dict[str, np.ndarray]
 
     @staticmethod
-    def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> Recorded:
+    def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> RecordedRates:
         """The rates for some neurons of a network of n."""
         units = recording.choose(n, seed)
         units = neurons if units is None else units[neurons]
         columns = {"unit": units, **{name: values[units] for name in UNIT_COLUMNS if (values := recording.column(name)) is not None}}
         if recording.halves is None:
-            return Recorded(recording.read(units), None, None, columns)
+            return RecordedRates(recording.read(units), None, None, columns)
         odd, even = (recording.read(units, half) for half in HALVES)
         if recording.half is None:
-            return Recorded(recording.read(units), None, (odd, even), columns)
+            return RecordedRates(recording.read(units), None, (odd, even), columns)
         trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
-        return Recorded(trained, heldout, (odd, even), columns)
+        return RecordedRates(trained, heldout, (odd, even), columns)
 
 
-def _create_output(
+def create_test(
     path: Path,
     config: Config,
     network: Network,
@@ -205,7 +194,7 @@ def _create_output(
     conditions: int,
     neurons: np.ndarray,
     about: dict[str, object],
-) -> _Output:
+) -> TestWriter:
     """An empty test.zarr with its attributes, for the results of some neurons."""
     attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
     root = zarr.create_group(str(path), attributes=attributes)
@@ -213,16 +202,16 @@ def _create_output(
     names = [str(c) for c in range(conditions)] if recording is None else list(recording.conditions)
     recorded = None
     if recording is not None and recording.kind == "rate":
-        recorded = Recorded.read(recording, network.n_neurons, config.seed, neurons)
+        recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
         root.attrs["trained_on"] = recording.half or "all"
-    return _Output(root, config, network, names, neurons, recorded)
+    return TestWriter(root, config, network, names, neurons, recorded)
 
 
-class _Output:
+class TestWriter:
     """Writer of the arrays of a test.zarr, which xarray can open."""
 
     def __init__(
-        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: Recorded | None
+        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: RecordedRates | None
     ):
         trial, n = config.trial, len(neurons)
         self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
@@ -267,7 +256,7 @@ class _Output:
         region = None if self.recorded is None else self.recorded.columns.get("region")
         self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
 
-    def add_condition(self, condition: int, average: _Average, target: np.ndarray) -> None:
+    def add_condition(self, condition: int, average: TrialAverage, target: np.ndarray) -> None:
         """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates."""
         spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
         psth = spikes * (1000 / (self.trials * self.trial.learn_every))
@@ -286,7 +275,7 @@ class _Output:
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
 
-    def _rate_scores(self, condition: int, counts: np.ndarray, recorded: Recorded) -> dict[str, np.ndarray]:
+    def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """[n] each of the scores against recorded rates, by blocks of neurons."""
         blocks = []
         for start in range(0, counts.shape[2], SCORED_NEURONS):

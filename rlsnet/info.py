@@ -36,13 +36,13 @@ def show(path: str | None) -> None:
       UserError: there is no run or store at the path.
     """
     if path is None:
-        title, rows = "rlsnet", _here()
+        title, rows = "rlsnet", _installation_rows()
     elif not Path(path).exists():
         raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
         jax.config.update("jax_platforms", "cpu")
         is_run = (Path(path) / "config.yaml").exists()
-        title, rows = (f"run {path}", _of_run(Run.open(path, "info"))) if is_run else (path, _of_store(path))
+        title, rows = (f"run {path}", _run_rows(Run.open(path, "info"))) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     for name, value in rows:
@@ -50,7 +50,8 @@ def show(path: str | None) -> None:
     console().print(table)
 
 
-def _here() -> Rows:
+def _installation_rows() -> Rows:
+    """Versions, devices, memory and kernels of this installation."""
     from rlsnet.kernels import obstacle
 
     yield from store.versions().items()
@@ -62,37 +63,39 @@ def _here() -> Rows:
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
 
 
-def _made_with(attributes: Any) -> Rows:
+def version_rows(attributes: Any) -> Rows:
+    """Versions of the software that made a store."""
     if "versions" in attributes:
         yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
 
 
-def _of_run(run: Run) -> Rows:
+def _run_rows(run: Run) -> Rows:
+    """Target, network, progress, checkpoints, resources, test and perturbations of a run."""
     config = from_dict(with_defaults(run.saved_config()))
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
     yield "target", f"{getattr(config.target, 'name', '')}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
     if run.network.exists():
         group = zarrio.open_group(run.network, "info", network.FORMAT)
-        yield from _sizes(run, config, group)
-        yield from (row for row in _of_network(group, str(run.network), degrees=False) if row[0] != "neurons")
-    yield from _progress(run, config)
+        yield from _size_rows(run, config, group)
+        yield from (row for row in network_rows(group, str(run.network), degrees=False) if row[0] != "neurons")
+    yield from _progress_rows(run, config)
     best = run.best()
     kept = [str(k) for k in done] if len(done) < 10 else [*map(str, done[:3]), "...", *map(str, done[-3:])]
     kept += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
     yield "checkpoints", ", ".join(kept) or "none"
     if done:
-        yield from _made_with(zarrio.open_group(run.checkpoint("last"), "info", store.FORMAT).attrs)
-    yield from _resources(run)
+        yield from version_rows(zarrio.open_group(run.checkpoint("last"), "info", store.FORMAT).attrs)
+    yield from _resource_rows(run)
     if run.test.exists():
-        rows = dict(_of_test(zarrio.open_group(run.test, "info", evaluate.FORMAT), str(run.test)))
+        rows = dict(test_rows(zarrio.open_group(run.test, "info", evaluate.FORMAT), str(run.test)))
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
         yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
-    yield from _perturbed(run)
+    yield from _perturbation_rows(run)
     yield "on disk", disk_size(run.path)
 
 
-def _perturbed(run: Run) -> Rows:
+def _perturbation_rows(run: Run) -> Rows:
     """Each stored perturbation and its effect on the mean rate of the neurons that it was not applied to."""
     test = zarrio.open_group(run.test, "info", evaluate.FORMAT) if run.test.exists() else None
     for label, path in run.perturbed_results().items():
@@ -105,7 +108,7 @@ def _perturbed(run: Run) -> Rows:
         yield f"perturbed {label}", words
 
 
-def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
+def _size_rows(run: Run, config: Config, group: zarr.Group) -> Rows:
     """Sizes N, L, S, C and M of `network`, and the memory that training with them takes."""
     of_run = dataclasses.replace(config.network, load=str(run.network))
     of_engine = dataclasses.replace(config.engine, kernels="wide")  # needs no compiler to say
@@ -116,7 +119,8 @@ def _sizes(run: Run, config: Config, group: zarr.Group) -> Rows:
     yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
 
 
-def _progress(run: Run, config: Config) -> Rows:
+def _progress_rows(run: Run, config: Config) -> Rows:
+    """Iterations done and left, their duration, correlation and rates."""
     metrics, total = run.read_metrics(), config.train.iterations
     seconds = [m["seconds"] for m in metrics]
     left = f", {duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
@@ -136,7 +140,7 @@ def _progress(run: Run, config: Config) -> Rows:
     yield "rates", ", ".join(rates) or "none"
 
 
-def _resources(run: Run) -> Rows:
+def _resource_rows(run: Run) -> Rows:
     """Peak memory and mean use of processor and GPUs, a row for each command."""
     lines = resources.read(run.resources)
     for verb in dict.fromkeys(line.get("verb", "") for line in lines):
@@ -148,7 +152,8 @@ def _resources(run: Run) -> Rows:
         yield f"resources of {verb}", ", ".join(words)
 
 
-def _of_store(path: str) -> Rows:
+def store_rows(path: str) -> Rows:
+    """Format and contents of a store, and the type and shape of each of its arrays."""
     try:
         group = zarr.open_group(path, mode="r")
     except Exception as error:
@@ -158,14 +163,14 @@ def _of_store(path: str) -> Rows:
     if "source" in group.attrs:
         yield "source", group.attrs["source"]
     contents: dict[str, Callable[[zarr.Group, str], Rows]] = {
-        network.FORMAT: _of_network,
-        store.FORMAT: _of_checkpoint,
-        evaluate.FORMAT: _of_test,
-        recordings.FORMAT: _of_recording,
+        network.FORMAT: network_rows,
+        store.FORMAT: _checkpoint_rows,
+        evaluate.FORMAT: test_rows,
+        recordings.FORMAT: _recording_rows,
     }
     if kind in contents:
         yield from contents[kind](group, path)
-    yield from _made_with(group.attrs)
+    yield from version_rows(group.attrs)
     yield "on disk", disk_size(Path(path))
     for name, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array):
@@ -173,37 +178,39 @@ def _of_store(path: str) -> Rows:
             yield name, f"{array.dtype} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"
 
 
-def _classes(excitatory: np.ndarray) -> str:
+def _class_counts(excitatory: np.ndarray) -> str:
+    """Numbers of excitatory and inhibitory neurons."""
     return f"{excitatory.sum():,} excitatory, {(~excitatory).sum():,} inhibitory"
 
 
-def _of_network(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
+def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
     """Numbers of neurons and synapses; with `degrees` also the inputs and outputs of a neuron."""
     excitatory = zarrio.read(zarrio.array(group, "neuron/excitatory", ["N"], "b", where))
     n = len(excitatory)
-    yield "neurons", f"{n:,}: {_classes(excitatory)}"
+    yield "neurons", f"{n:,}: {_class_counts(excitatory)}"
     if "static/indptr" in group:
         out = np.diff(zarrio.read(zarrio.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
         yield "static synapses", f"{out.sum():,}"
         if degrees:
             post = zarrio.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
             counted = post is not None and post.nbytes <= MAX_WIRING_BYTES
-            yield "static outputs of a neuron", _spread(out) + ("" if post is not None else ", drawn anew for each spike")
-            yield "static inputs of a neuron", _spread(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
+            yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn anew for each spike")
+            yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network.group_size_of(group, where)
         pre = zarrio.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
         inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= MAX_WIRING_BYTES else (np.full(n, pre.shape[1]), None)
         yield "plastic synapses", f"{inputs.sum():,}"
         if degrees:
-            yield "plastic inputs of a neuron", _spread(inputs) + (f", shared by groups of {size}" if size > 1 else "")
+            yield "plastic inputs of a neuron", _mean_and_sd(inputs) + (f", shared by groups of {size}" if size > 1 else "")
             if outputs is not None:
-                yield "plastic outputs of a neuron", _spread(outputs)
+                yield "plastic outputs of a neuron", _mean_and_sd(outputs)
     if degrees and "target" in group:
         yield "targets", "{} condition(s) of {} points".format(*group["target"].shape[:2])
 
 
-def _spread(degree: np.ndarray) -> str:
+def _mean_and_sd(degree: np.ndarray) -> str:
+    """Mean and s.d. of a number of synapses."""
     return f"{degree.mean():.1f}, s.d. {degree.std():.1f}" if degree.size else "none"
 
 
@@ -228,7 +235,8 @@ def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np
     return inputs[groups], outputs
 
 
-def _of_recording(group: zarr.Group, where: str) -> Rows:
+def _recording_rows(group: zarr.Group, where: str) -> Rows:
+    """Conditions, bins, units and values of a recording, read by chunks."""
     recording = summary.open_rates_or_currents(where)
     conditions, bins, units = recording.values.shape
     names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
@@ -253,7 +261,8 @@ def _of_recording(group: zarr.Group, where: str) -> Rows:
     yield from summary.unit_rows(group, recording)
 
 
-def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
+def _checkpoint_rows(group: zarr.Group, where: str) -> Rows:
+    """Iteration, sizes, P and main settings of a checkpoint."""
     weight = zarrio.array(group, "plastic/weight", ["N", "L"], "f", where)
     for name in ("iteration", "correlation"):
         if name in group.attrs:
@@ -271,13 +280,14 @@ def _of_checkpoint(group: zarr.Group, where: str) -> Rows:
         yield "settings", ", ".join([f"seed={config.get('seed')}", *words])
 
 
-def _of_test(group: zarr.Group, where: str) -> Rows:
+def test_rows(group: zarr.Group, where: str) -> Rows:
+    """Trials, neurons, rates and scores of a test."""
     excitatory = zarrio.read(zarrio.array(group, "excitatory", ["n"], "b", where))
     rate = zarrio.read(zarrio.array(group, "rate", ["C", len(excitatory)], "f", where))
     yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
     yield "conditions", ", ".join(map(str, zarrio.read(group["condition"]))) if "condition" in group else len(rate)
     n = group.attrs.get("n_neurons", len(excitatory))
-    yield "neurons", f"{len(excitatory):,} of {n:,}: {_classes(excitatory)}"
+    yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
     rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
     yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
     for name in ("current_correlation", "rate_correlation"):
