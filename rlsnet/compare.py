@@ -27,11 +27,11 @@ def main(paths: list[str], options: Options) -> None:
         if not Path(path).is_dir():
             raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")
     out = None if options.out is None else html_file(options.out, Path())
-    from rlsnet import comparison, zarrio
+    from rlsnet import comparison, page_of_runs, zarrio
 
     found = comparison.read([Path(path) for path in paths])
     comparison.show(found)
     if out is not None:
         with zarrio.replacing(out) as temporary:
-            temporary.write_text(comparison.page(found), encoding="utf-8")
+            temporary.write_text(page_of_runs.page(found), encoding="utf-8")
         print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

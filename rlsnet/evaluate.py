@@ -1,4 +1,4 @@
-"""Runs with frozen weights: many trials per condition, their PSTHs, currents, spikes and scores, streamed to test.zarr."""
+"""Test of a network with frozen weights: PSTHs, currents, spikes and scores of many trials per condition, written to test.zarr."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ from rlsnet.trial import Program, advance, before_learning
 log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-test"
-COLUMNS = ("region", "session")  # of a recording's units that go along
-SCORES = ("current_correlation", *scores.RATE_SCORES)
-BLOCK = 4096  # neurons
+UNIT_COLUMNS = ("region", "session")  # of a recording, copied to the test
+SCORED_NEURONS = 4096  # whose scores are computed at a time, as sums are in float64
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["counts", "current", "words"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """One trial from stim_off on, by learning bins; n of the N neurons, or all.
+    """Result of one trial from stim_off on, by learning bins, for n of the N neurons.
 
-    counts: [M, n] int32, spikes.
-    current: [M, n] mean total synaptic current.
-    words: [M, every, W] uint32, the spikes of each step, as `spikes.pack` packs them; or None.
+    counts: [M, n] int32 spikes.
+    current: [M, n] mean total synaptic current, threshold.
+    words: [M, every, W] uint32, the spikes of all neurons in each step, packed by `spikes.pack`; or None.
     """
 
     counts: Array
@@ -77,7 +76,7 @@ def run_trial(
 
 
 def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(step, neuron) of every spike in words [steps, W], in order of time."""
+    """(step, neuron) of every spike in words [steps, W] of `spikes.pack`, in order of time."""
     step, place = np.nonzero(np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little"))
     return step, place % 32 * words.shape[1] + place // 32
 
@@ -85,18 +84,17 @@ def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def evaluate(
     config: Config, network: Network, w: Array, target: np.ndarray, recording: Recording | None, path: Path, show: Progress, **about: object
 ) -> None:
-    """Runs test.trials trials of each condition, one after another, and writes a test.zarr, whole or not at all.
+    """Simulates test.trials trials of each condition and writes their averages and scores to a test.zarr, complete or not at all.
 
-    What is stored is of test.neurons; all neurons are simulated.
-
-    One after another because that is faster: on two cores a trial of the default network took 1.4 times as long in a batch of 4.
+    All neurons are simulated and those of test.neurons are stored. Trials run one after another, which is faster: on two cores a trial
+    of the default network took 1.4 times as long in a batch of 4.
 
     Args:
       config: the experiment.
-      network: the wiring.
+      network: neurons and connections.
       w: [G, L, S] plastic weights.
-      target: [C, M, N] currents wanted, NaN where not trained.
-      recording: what they come from, if it was recorded.
+      target: [C, M, N] target currents, NaN where not trained.
+      recording: the recording that the targets were made from, or None.
       path: the store to be written.
       show: progress display.
       about: attributes of the store, such as the iteration of the weights.
@@ -111,36 +109,48 @@ def evaluate(
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
     with zarrio.replacing(path) as temporary, show.counting("trials") as tell:
-        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "dt_ms": config.trial.dt, "trials": trials, **about})
-        root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
-        names = [str(c) for c in range(len(target))] if recording is None else list(recording.conditions)
-        recorded = None
-        if recording is not None and recording.kind == "rate":
-            recorded = Recorded.of(recording, network.n_neurons, config.seed, neurons)
-            root.attrs["trained_on"] = recording.half or "all"
-        out = _Output(root, config, network, names, neurons, recorded)
+        out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
         if perturbation is not None:
-            root.attrs["perturb"] = perturbation.about(config.trial)
-            zarrio.write(root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
+            out.root.attrs["perturb"] = perturbation.about(config.trial)
+            zarrio.write(out.root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
         for condition in range(len(target)):
-            shape = target.shape[1], len(neurons)
-            counts = np.zeros((2, *shape), np.int64)
-            mean, squares = np.zeros(shape), np.zeros(shape)
+            average = TrialAverage((target.shape[1], len(neurons)))
             for trial in range(trials):
                 result = jax.device_get(one(network, w, keys, jnp.int32(trial), jnp.int32(condition), chosen))
-                counts[trial % 2] += result.counts
-                difference = result.current - mean
-                mean += difference / (trial + 1)
-                squares += difference * (result.current - mean)
+                average.add(result)
                 out.add_spikes(result.words)
                 tell(condition * trials + trial + 1, len(target) * trials)
-            wanted = target[condition] if chosen is None else target[condition][:, neurons]
-            out.add_condition(condition, counts, mean, np.sqrt(squares / max(1, trials - 1)), wanted)
+            out.add_condition(condition, average, target[condition] if chosen is None else target[condition][:, neurons])
         out.finish()
 
 
+class TrialAverage:
+    """Averages over the trials of a condition.
+
+    counts: [2, M, n] spikes, summed over odd and over even trials.
+    mean: [M, n] currents, threshold.
+    trials: number of trials so far.
+    """
+
+    def __init__(self, shape: tuple[int, int]):
+        self.counts, self.trials = np.zeros((2, *shape), np.int64), 0
+        self.mean, self._squares = np.zeros(shape), np.zeros(shape)
+
+    def add(self, result: TrialResult) -> None:
+        """Adds the next trial; mean and squares by Welford's recursion."""
+        self.counts[self.trials % 2] += result.counts
+        self.trials += 1
+        difference = result.current - self.mean
+        self.mean += difference / self.trials
+        self._squares += difference * (result.current - self.mean)
+
+    def sd(self) -> np.ndarray:
+        """[M, n] s.d. of the currents over trials."""
+        return np.sqrt(self._squares / max(1, self.trials - 1))
+
+
 def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
-    """[n] names of the regions that the neurons of a network stand for; None where they are not known."""
+    """[n] regions of the recorded units that the n neurons of a network are trained on; None where unknown."""
     names = None if recording is None else recording.column("region")
     if recording is None or names is None:
         return None
@@ -149,16 +159,16 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
 
 
 def fingerprint(w: Array) -> str:
-    """A hash of weights, to know whether two results are of the same."""
+    """A hash of weights, to compare the weights of two tests."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
-class Recorded:
-    """What a recording of rates knows of n neurons.
+class RecordedRates:
+    """RecordedRates rates of the units that n neurons are trained on.
 
-    target: [C, M, n] Hz, what was trained on.
-    heldout: [C, M, n] Hz, of the trials that were not; or None.
+    target: [C, M, n] Hz, of the trials trained on.
+    heldout: [C, M, n] Hz, of the held-out trials; or None.
     halves: [C, M, n] Hz, of odd and of even trials; or None.
     columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
     """
@@ -169,29 +179,51 @@ class Recorded:
     columns: dict[str, np.ndarray]
 
     @staticmethod
-    def of(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> Recorded:
-        """Of those neurons of a network of n."""
+    def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> RecordedRates:
+        """The rates for some neurons of a network of n."""
         units = recording.choose(n, seed)
         units = neurons if units is None else units[neurons]
-        columns = {"unit": units, **{name: values[units] for name in COLUMNS if (values := recording.column(name)) is not None}}
+        columns = {"unit": units, **{name: values[units] for name in UNIT_COLUMNS if (values := recording.column(name)) is not None}}
         if recording.halves is None:
-            return Recorded(recording.read(units), None, None, columns)
+            return RecordedRates(recording.read(units), None, None, columns)
         odd, even = (recording.read(units, half) for half in HALVES)
         if recording.half is None:
-            return Recorded(recording.read(units), None, (odd, even), columns)
+            return RecordedRates(recording.read(units), None, (odd, even), columns)
         trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
-        return Recorded(trained, heldout, (odd, even), columns)
+        return RecordedRates(trained, heldout, (odd, even), columns)
 
 
-class _Output:
-    """The arrays of a test.zarr and how they are filled, for some neurons; opens in xarray."""
+def create_test(
+    path: Path,
+    config: Config,
+    network: Network,
+    w: Array,
+    recording: Recording | None,
+    conditions: int,
+    neurons: np.ndarray,
+    about: dict[str, object],
+) -> TestWriter:
+    """An empty test.zarr with its attributes, for the results of some neurons."""
+    attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
+    root = zarr.create_group(str(path), attributes=attributes)
+    root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
+    names = [str(c) for c in range(conditions)] if recording is None else list(recording.conditions)
+    recorded = None
+    if recording is not None and recording.kind == "rate":
+        recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
+        root.attrs["trained_on"] = recording.half or "all"
+    return TestWriter(root, config, network, names, neurons, recorded)
+
+
+class TestWriter:
+    """Writer of the arrays of a test.zarr, which xarray can open."""
 
     def __init__(
-        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: Recorded | None
+        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: RecordedRates | None
     ):
         trial, n = config.trial, len(neurons)
         self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
-        self.kept = np.isin(np.arange(network.n_neurons), neurons)
+        self.stored = np.isin(np.arange(network.n_neurons), neurons)
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
         zarrio.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
@@ -200,7 +232,7 @@ class _Output:
         zarrio.write(root, "excitatory", np.asarray(network.excitatory)[neurons], ["neuron"])
         for name, values in {} if recorded is None else recorded.columns.items():
             zarrio.write(root, name, values, ["neuron"])
-        self.ends, self.by_name = [0], dict[str, np.ndarray]()
+        self.ends = [0]
         if config.test.spikes:
             for name, meaning in (("step", "time step of a spike; times dt_ms is its time in the trial"), ("neuron", "who spiked")):
                 root.create_array(
@@ -217,49 +249,56 @@ class _Output:
         if words is None:
             return
         first = self.trial.steps(self.trial.stim_off)
-        found = [tuple(values[self.kept[neuron]] for values in (step, neuron)) for step, neuron in map(unpack, words)]
+        found = [tuple(values[self.stored[neuron]] for values in (step, neuron)) for step, neuron in map(unpack, words)]
         steps = [step + first + m * self.trial.every for m, (step, _) in enumerate(found)]
         self.root["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
         self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
     def finish(self) -> None:
-        """Writes where each trial's spikes start and end, conditions one after the other, and the summary of the scores."""
+        """Writes the ends of the trials in the list of spikes, conditions one after the other, and the summary of the scores."""
         if len(self.ends) > 1:
             zarrio.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
-        found = {name: self.root[name][...] for name in SCORES if name in self.root}
+        found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
         excitatory, names = self.root["excitatory"][...], [str(name) for name in self.root["condition"][...]]
         region = None if self.recorded is None else self.recorded.columns.get("region")
         self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
 
-    def add_condition(self, condition: int, counts: np.ndarray, mean: np.ndarray, sd: np.ndarray, target: np.ndarray) -> None:
-        """Writes the averages and scores of one condition; counts of odd and of even trials are [2, M, n], all else is [M, n]."""
-        spikes, recorded = counts.sum(axis=0), self.recorded
+    def add_condition(self, condition: int, average: TrialAverage, target: np.ndarray) -> None:
+        """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates."""
+        spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
         psth = spikes * (1000 / (self.trials * self.trial.learn_every))
         self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
         self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
-        self._put("current_sd", condition, sd, units="threshold", long_name="s.d. over trials of the current's mean in a bin")
+        self._put("current_sd", condition, average.sd(), units="threshold", long_name="s.d. over trials of the current's mean in a bin")
         self._put("current_target", condition, target, units="threshold", long_name="target current")
-        score = scores.current_correlation(self.trial, jnp.asarray(mean, jnp.float32), jnp.asarray(target, jnp.float32))
-        self._put("current_correlation", condition, score, long_name="correlation of target and windowed mean current")
+        correlation = scores.current_correlation(self.trial, jnp.asarray(mean, jnp.float32), jnp.asarray(target, jnp.float32))
+        self._put_score("current_correlation", condition, correlation)
         self._put("rate", condition, spikes.sum(axis=0) * (1000 / (self.trials * self.trial.duration)), units="Hz", long_name="mean rate")
         if recorded is None:
             return
         self._put("rate_target", condition, recorded.target[condition], units="Hz", long_name="recorded firing rate, trained on")
         if recorded.heldout is not None:
             self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
-        for part in range(0, psth.shape[1], BLOCK):  # in blocks of neurons, as sums are in float64
-            mine = condition, slice(None), slice(part, part + BLOCK)
+        for name, values in self._rate_scores(condition, average.counts, recorded).items():
+            self._put_score(name, condition, values)
+
+    def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
+        """[n] each of the scores against recorded rates, by blocks of neurons."""
+        blocks = []
+        for start in range(0, counts.shape[2], SCORED_NEURONS):
+            mine = condition, slice(None), slice(start, start + SCORED_NEURONS)
             heldout = None if recorded.heldout is None else recorded.heldout[mine]
             halves = None if recorded.halves is None else (recorded.halves[0][mine], recorded.halves[1][mine])
-            found = scores.rate_scores(self.trial, counts[:, :, mine[2]], self.trials, recorded.target[mine], heldout, halves)
-            for name, values in found.items():
-                self.by_name.setdefault(name, np.empty(psth.shape[1]))[mine[2]] = values
-        for name, values in self.by_name.items():
-            self._put(name, condition, values, long_name=scores.RATE_SCORES[name], **({"units": "Hz"} if name == "rate_error" else {}))
+            blocks.append(scores.rate_scores(self.trial, counts[:, :, mine[2]], self.trials, recorded.target[mine], heldout, halves))
+        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _put_score(self, name: str, condition: int, values: object) -> None:
+        score = scores.SCORES[name]
+        self._put(name, condition, values, long_name=score.meaning, **({"units": score.unit} if score.unit else {}))
 
     def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
-        """One condition's slice of a float32 array [C, M, n] or [C, n], created at the first."""
+        """Writes one condition of a float32 array [C, M, n] or [C, n], created with the first."""
         values = np.asarray(values, np.float32)
         if name not in self.root:
             dims = ["condition", "time", "neuron"] if values.ndim == 2 else ["condition", "neuron"]

@@ -23,7 +23,7 @@ from rlsnet import (
     recording_source,
     recordings,
     rls,
-    scores,
+    statistics,
     store,
     tables,
     targets,
@@ -127,7 +127,7 @@ def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np
     if recording is None or recording.kind != "rate":
         return None
     blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
-    return np.concatenate([scores.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
+    return np.concatenate([statistics.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
 
 
 def reopen(config: Config, run: Run) -> Prepared:
@@ -308,7 +308,7 @@ def _evaluate(config: Config, prepared: Prepared, w: Any, run: Run, show: Progre
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:
         log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
-        log.info("%s", tables.of_scores(results.attrs["scores"]))
+        log.info("%s", tables.score_table(results.attrs["scores"]))
     log.info("Wrote %s (%.1f s). Next: rlsnet report %s", run.test, time.perf_counter() - began, run.path)
 
 
@@ -317,14 +317,14 @@ def _perturb(config: Config, settings: WindowConfig, prepared: Prepared, w: Any,
     began, path = time.perf_counter(), run.perturbed_result(settings.result)
     evaluate.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)
     perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
-    log.info("Perturbed: %s.", effects.in_words(perturbed))
+    log.info("Perturbed: %s.", effects.description(perturbed))
     if not run.test.exists():
         log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
     else:
         test = zarrio.open_group(run.test, "run", evaluate.FORMAT)
         if differ := effects.differences(test, perturbed):
             log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
-        log.info("%s", effects.rates_table(effects.Effect.of(test, perturbed)))
+        log.info("%s", effects.rates_table(effects.PerturbationEffect.from_tests(test, perturbed)))
         log.info("%s", effects.scores_table(test, perturbed))
     log.info("Wrote %s (%.1f s). Next: rlsnet report %s", path, time.perf_counter() - began, run.path)
 

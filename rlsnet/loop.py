@@ -25,6 +25,7 @@ from jax import Array, lax
 from rlsnet import memory, rng, scores, updates
 from rlsnet.config import Config, RLSConfig, UserError
 from rlsnet.deferred import Pending
+from rlsnet.formatting import byte_size
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
 from rlsnet.rls import Learner
@@ -337,7 +338,7 @@ def train(
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     iteration_of = Iteration(dynamics, config.rls, network, learner, target, TrialKeys.create(config.seed, TRAINING), recorded)
     size = memory.compiled_bytes(iteration_of.executable)
-    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {memory.in_words(size)} by XLA's own count")
+    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_correlation()
     with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
         for iteration in range(done + 1, total + 1):

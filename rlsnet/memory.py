@@ -12,6 +12,7 @@ import psutil
 
 from rlsnet import backend, covariance, deferred, kernels, zarrio
 from rlsnet.config import Config, UserError
+from rlsnet.formatting import byte_size
 from rlsnet.network import FORMAT, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr: the plan of its training
@@ -117,7 +118,7 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
       UserError: it does not fit; with advice.
     """
     total = sum(parts.values())
-    words = ", ".join(f"{name} {in_words(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
+    words = ", ".join(f"{name} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
         advice, P = [], parts.get("P", 0)
@@ -130,18 +131,9 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
             advice.append("a smaller static.out_degree")
         advice.append("a smaller network.n_neurons")
         raise UserError(
-            f"memory: the run needs {in_words(total)} ({words}) and this {where} has {in_words(free)} free. Try {', '.join(advice)}."
+            f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {', '.join(advice)}."
         )
-    return f"Memory plan: {in_words(total)} of {in_words(free)} free: {words}."
-
-
-def in_words(bytes_: float) -> str:
-    """Bytes in words, such as 4.3 GB."""
-    for unit in ("B", "kB", "MB"):
-        if bytes_ < 999.5:
-            return f"{bytes_:.3g} {unit}"
-        bytes_ /= 1000
-    return f"{bytes_:.1f} GB"
+    return f"Memory plan: {byte_size(total)} of {byte_size(free)} free: {words}."
 
 
 def compiled_bytes(program: Any) -> int | None:

@@ -1,187 +1,200 @@
-"""Pages of HTML that stand alone: one file, no other resources, for a screen of any width and for paper."""
+"""Self-contained HTML pages: one file without external resources, rendered from `templates/`.
+
+A page is data: sections of blocks (headings, paragraphs, tables, figures, code). The templates hold all markup, and Jinja2
+escapes all text in it.
+"""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib import metadata
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, ClassVar
 
-from rlsnet.figures import Drawing
+import jinja2
 
-HERE = Path(__file__).parent
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+from rlsnet.figures import PanelFigure
 
-DOCUMENT = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="$policy">
-<meta name="generator" content="rlsnet $version">
-<title>$title</title>
-<link rel="icon" href="data:,">
-<style>
-$style
-</style>
-</head>
-<body>
-$body
-<footer><p>Made by rlsnet $version on $date from what is stored; nothing was simulated for this page.</p></footer>
-$script</body>
-</html>
-""")
-
-
-class Raw(str):
-    """Text that is HTML already; all other text is escaped."""
-
-
-def html(value: Any) -> str:
-    """A value as HTML."""
-    return value if isinstance(value, Raw) else escape(str(value))
+TEMPLATES = Path(__file__).parent / "templates"
+LONG_TEXT = 40  # characters; a longer text in a table gets a wider column
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """A number in a table, with the words it is shown in and what else is to be seen with it."""
+class Number:
+    """Table cell with a number.
 
-    words: str
+    text: the number as it is shown.
+    value: what the column is sorted by; None where the number is not defined.
+    fraction: length of a bar beside the number, 0 to 1; None for no bar.
+    mark: position of a mark on the bar, such as a noise ceiling; None for no mark.
+    """
+
+    text: str
     value: float | None = None
-    more: Raw = Raw("")
+    fraction: float | None = None
+    mark: float | None = None
+    kind: ClassVar[str] = "number"
+
+
+@dataclasses.dataclass(frozen=True)
+class Literal:
+    """Table cell with text that a user types, such as the name of a setting."""
+
+    text: str
+    kind: ClassVar[str] = "literal"
+
+
+Cell = str | Number | Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """Heading of a part of a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclasses.dataclass(frozen=True)
+class Paragraph:
+    """Text; `style` is a class of the style sheet, such as note."""
+
+    text: str
+    style: str = ""
+    kind: ClassVar[str] = "paragraph"
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Lines shown as they are."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Table; the first column holds the headings of the rows.
+
+    title: shown above it.
+    head: headings of the columns.
+    rows: texts, `Number` or `Literal`.
+    sortable: whether a press on a heading sorts it; its first row is marked as the best.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    sortable: bool = False
+    kind: ClassVar[str] = "table"
+
+    @property
+    def numeric(self) -> list[bool]:
+        """[columns] whether a column holds numbers alone."""
+        return [bool(self.rows) and all(isinstance(row[column], Number) for row in self.rows) for column in range(len(self.head))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """Panels side by side as far as there is room.
+
+    panels: (description for readers who cannot see it, image as a data URI).
+    size: width and height of a panel, inches.
+    caption: text below.
+    """
+
+    panels: Sequence[tuple[str, str]]
+    size: tuple[float, float]
+    caption: str = ""
+    kind: ClassVar[str] = "figure"
+
+
+@dataclasses.dataclass(frozen=True)
+class Folded:
+    """A block that is closed until a reader opens it."""
+
+    summary: str
+    block: Table | Code
+    kind: ClassVar[str] = "folded"
+
+
+Block = Heading | Paragraph | Code | Table | Figure | Folded
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a page with a heading."""
+    """A part of a page with a heading and a link in the contents; one without blocks is left out."""
 
     name: str
     title: str
-    body: Raw
+    blocks: Sequence[Block]
 
 
-def joined(parts: Iterable[str]) -> Raw:
-    """Pieces of HTML, one after the other; texts among them are escaped."""
-    return Raw("\n".join(html(part) for part in parts))
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A key figure with a label and a note in small print."""
+
+    label: str
+    value: str
+    note: str = ""
 
 
-def paragraph(words: str, kind: str = "") -> Raw:
-    """A paragraph; `kind` is its class."""
-    opening = f'<p class="{kind}">' if kind else "<p>"
-    return Raw(f"{opening}{html(words)}</p>")
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page.
 
-
-def tiles(values: Iterable[tuple[str, str, str]]) -> Raw:
-    """Key figures: (what, value, more in small print)."""
-    cells = [
-        f'<div class="tile"><dt>{html(what)}</dt><dd class="value">{html(value)}</dd>'
-        + (f'<dd class="more">{html(more)}</dd></div>' if more else "</div>")
-        for what, value, more in values
-    ]
-    return Raw(f'<dl class="tiles">{"".join(cells)}</dl>')
-
-
-def _cell(value: Any, tag: str = "td") -> str:
-    if isinstance(value, Cell):
-        sorting = "" if value.value is None else f' data-value="{value.value:.9g}"'
-        return f'<{tag} class="number"{sorting}>{html(value.words)}{value.more}</{tag}>'
-    scope = ' scope="row"' if tag == "th" else ""
-    return f"<{tag}{scope}{' class=long' if len(str(value)) > 40 else ''}>{html(value)}</{tag}>"
-
-
-def table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -> Raw:
-    """A table that scrolls within itself where it is too wide; the first column is its rows' headings.
-
-    Args:
-      title: said above it.
-      head: the columns.
-      rows: of texts, and of `Cell` for numbers.
-      kind: class; a row after "best" has one of its own.
+    title: its main heading.
+    kind: what it is, above the title.
+    lead: a sentence below the title.
+    sections: in order.
+    tiles: key figures before the first section.
+    notes: what a reader should know before the rest.
     """
-    lines = [list(row) for row in rows]
-    numeric = [bool(lines) and all(isinstance(row[c], Cell) for row in lines) for c in range(len(head))]
-    heads = "".join(
-        f'<th scope="col"{" class=number" if is_number else ""}>{html(h)}</th>' for h, is_number in zip(head, numeric, strict=True)
-    )
-    body = "\n".join(f"<tr>{_cell(row[0], 'th')}{''.join(map(_cell, row[1:]))}</tr>" for row in lines)
-    if kind == "sortable":
-        body = body.replace("<tr>", '<tr class="best">', 1)
-    headings = f"<thead><tr>{heads}</tr></thead>" if any(head) else ""
-    of_kind = f" class={kind}" if kind else ""
-    opening = f'<p class="above">{html(title)}</p><div class="scroll" tabindex="0" role="region" aria-label="{html(title)}">'
-    return Raw(f'{opening}<table aria-label="{html(title)}"{of_kind}>{headings}\n<tbody>{body}</tbody></table></div>')
+
+    title: str
+    kind: str
+    lead: str
+    sections: Sequence[Section]
+    tiles: Sequence[Tile] = ()
+    notes: Sequence[str] = ()
+
+    def html(self) -> str:
+        """The page as one HTML document."""
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        sections = [section for section in self.sections if section.blocks]
+        tables = [block for section in sections for block in section.blocks if isinstance(block, Table)]
+        return environment.get_template("page.html").render(
+            page=self,
+            sections=sections,
+            sortable=any(table.sortable for table in tables),
+            long_text=LONG_TEXT,
+            version=metadata.version("rlsnet"),
+            date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        )
 
 
-def bar(value: float | None, mark: float | None = None) -> Raw:
-    """A share of 1 as a bar, with a mark such as a ceiling."""
-    if value is None:
-        return Raw("")
-    width = 100 * min(max(value, 0), 1)
-    tick = "" if mark is None else f'<b style="left:{100 * min(max(mark, 0), 1):.1f}%"></b>'
-    return Raw(f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i>{tick}</span>')
+def figure(source: PanelFigure, caption: str = "") -> Figure:
+    """A figure with each panel as an SVG image of its own."""
+    panels = [(panel.label, data_uri(source.panel_svg(panel))) for panel in source.panels]
+    return Figure(panels, source.size, caption)
 
 
-def figure(drawing: Drawing, name: str, caption: str = "") -> Raw:
-    """A drawing with its parts side by side as far as there is room."""
-    least, most = int(min(300, drawing.size[0] * 74)), int(drawing.size[0] * 118)
-    kind = "parts" + (" single" if len(drawing.parts) == 1 else " three" if len(drawing.parts) % 3 == 0 else "")
-    parts = [
-        f'<div class="plot" role="img" aria-label="{html(part.label)}">{drawing.alone(part, f"{name}-{index}")}</div>'
-        for index, part in enumerate(drawing.parts)
-    ]
-    said = f"<figcaption>{html(caption)}</figcaption>" if caption else ""
-    return Raw(f'<figure><div class="{kind}" style="--least:{least}px;--most:{most}px">{"".join(parts)}</div>{said}</figure>')
+def data_uri(svg: str) -> str:
+    """An SVG document as the address of an image that needs no file."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def folded(title: str, body: str) -> Raw:
-    """What is there to be opened."""
-    return Raw(f"<details><summary>{html(title)}</summary>\n{html(body)}</details>")
-
-
-def code(text: str) -> Raw:
-    """Lines of code as they are."""
-    return Raw(f'<pre tabindex="0"><code>{html(text)}</code></pre>')
-
-
-def warnings(texts: Sequence[str]) -> Raw:
-    """What a reader should know first; nothing where there is nothing."""
-    items = "".join(f"<li>{html(text)}</li>" for text in texts)
-    return Raw(f'<aside class="warnings" aria-label="Notes"><h2>To know first</h2><ul>{items}</ul></aside>' if items else "")
-
-
-def listed(values: Mapping[str, Any] | Iterable[tuple[str, Any]], title: str) -> Raw:
+def key_values(title: str, values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Table:
     """Names and values as a table of two columns."""
-    return table(title, ("", ""), values.items() if isinstance(values, Mapping) else values)
-
-
-def document(title: str, kind: str, lead: str, top: Sequence[Raw], sections: Sequence[Section], scripts: bool = False) -> str:
-    """A whole page.
-
-    Args:
-      title: of the page.
-      kind: what it is, above the title.
-      lead: a sentence below it.
-      top: what comes before the first section.
-      sections: in order; those that are empty are left out.
-      scripts: whether tables can be sorted.
-    """
-    shown = [section for section in sections if section.body.strip()]
-    links = "".join(f'<li><a href="#{s.name}">{html(s.title)}</a></li>' for s in shown)
-    head = [paragraph(kind, "kind"), Raw(f"<h1>{html(title)}</h1>"), paragraph(lead, "lead"), *top]
-    head += [Raw(f'<nav aria-label="Contents"><ul>{links}</ul></nav>')] if links else []
-    body = [Raw(f'<section aria-labelledby="{s.name}"><h2 id="{s.name}">{html(s.title)}</h2>\n{s.body}</section>') for s in shown]
-    style = re.sub(r"\n\s*", "\n", (HERE / "page.css").read_text())
-    return DOCUMENT.substitute(
-        policy=POLICY,
-        version=metadata.version("rlsnet"),
-        title=html(title),
-        style=style.strip(),
-        body=f"<header>{joined(head)}</header>\n<main>{joined(body)}</main>",
-        date=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        script=f"<script>\n{(HERE / 'page.js').read_text()}</script>\n" if scripts else "",
-    )
+    pairs = values.items() if isinstance(values, Mapping) else values
+    return Table(title, ("", ""), [[name, str(value)] for name, value in pairs])

@@ -1,4 +1,4 @@
-"""The page of `rlsnet compare`: learning curves laid over each other and a table that can be sorted."""
+"""Page of a comparison of runs: learning curves in common axes and a sortable table."""
 
 from __future__ import annotations
 
@@ -10,16 +10,84 @@ import matplotlib
 import numpy as np
 
 from rlsnet import reproduce
-from rlsnet.facts import Facts
-from rlsnet.figures import Drawing, Part
-from rlsnet.page import Cell, Raw, Section, document, figure, joined, paragraph, table
+from rlsnet.comparison import Comparison, columns, ranking
+from rlsnet.facts import RunSummary
+from rlsnet.figures import Panel, PanelFigure, integer_ticks
+from rlsnet.page import Block, Cell, Number, Page, Paragraph, Section, Table, figure
 
-MOST_NAMED = 10  # runs in a legend
-MOST_SAID = 6  # settings in the sentence above
+MAX_LEGEND = 10  # runs in the legend
+MAX_SETTINGS = 6  # settings in the sentence below the title
 
 
-def _curve(run: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(iteration, seconds since the start, correlation): of several conditions, the mean of the last of each."""
+def page(comparison: Comparison) -> str:
+    """The comparison as an HTML document."""
+    runs, differing = comparison.runs, comparison.differing
+    sections = [
+        Section("runs", "Runs", _runs(comparison)),
+        Section("curves", "Learning curves", _curves(comparison)),
+        Section("unreadable", "Not started or unreadable", _unreadable(comparison)),
+    ]
+    lead = "Their settings are the same." if len(runs) > 1 else ""
+    if differing:
+        more = f" and {len(differing) - MAX_SETTINGS} more settings" if len(differing) > MAX_SETTINGS else ""
+        lead = f"They differ in {', '.join(key for key, _ in differing[:MAX_SETTINGS])}{more}."
+    return Page(f"{len(runs):,} run{'s' if len(runs) != 1 else ''} compared", "rlsnet comparison", lead, sections).html()
+
+
+def _runs(comparison: Comparison) -> list[Block]:
+    """The table of runs, the best first."""
+    if not comparison.runs:
+        return []
+    shown = columns(comparison)
+    rows: list[list[Cell]] = [
+        [name, *(Number(c.texts[index], c.values[index]) if c.numeric else c.texts[index] for c in shown)]
+        for index, name in enumerate(comparison.names)
+    ]
+    table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
+    return [table, Paragraph("Press a heading to sort by it.", "note screen")]
+
+
+def _curves(comparison: Comparison) -> list[Block]:
+    """Learning curves of the runs that were trained."""
+    trained = [index for index, run in enumerate(comparison.runs) if run.correlations]
+    if not trained:
+        return []
+    differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
+    drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
+    return [figure(drawn, "From yellow, the worst, to dark, the best." if len(trained) > MAX_LEGEND else "")]
+
+
+def _unreadable(comparison: Comparison) -> list[Block]:
+    return [Table("Folders without a readable run", ("folder", "reason"), comparison.unreadable)] if comparison.unreadable else []
+
+
+def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing: Sequence[tuple[str, list[Any]]]) -> PanelFigure:
+    """Correlation by iteration and by time of all runs, with a legend of the first ones."""
+    labels, many = _labels(names, differing), len(runs) > MAX_LEGEND
+    colours = [matplotlib.colormaps["viridis"](1 - index / max(1, len(runs) - 1)) if many else f"C{index}" for index in range(len(runs))]
+
+    def draw(against: int, axes: Sequence[Any]) -> None:
+        for index in reversed(range(len(runs))):  # the best on top
+            *x, correlation = _curve(runs[index])
+            label = labels[index] if index < MAX_LEGEND and not against else None
+            marker = "." if len(correlation) < 15 else None
+            axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
+        if not against:
+            integer_ticks(axes[0].xaxis)
+        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
+        handles, shown = axes[0].get_legend_handles_labels()
+        if handles:
+            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
+
+    best = f"the best is {names[0]}" if names else ""
+    texts = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
+    height = 3.0 + 0.17 * min(len(runs), MAX_LEGEND)
+    panels = tuple(Panel(text, partial(draw, index)) for index, text in enumerate(texts))
+    return PanelFigure("Learning curves", panels, (4.3, height), columns=2)
+
+
+def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(iteration, seconds since the start, correlation) of a run; with several conditions, the mean of the last of each."""
     newest: dict[int, float] = {}
     number, value = [], []
     conditions = len({line["task"] for line in run.metrics})
@@ -35,69 +103,6 @@ def _curve(run: Facts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(names: Sequence[str], differing: Sequence[tuple[str, list[Any]]]) -> list[str]:
-    """What tells the runs apart: their name, and up to two settings."""
+    """The name of each run and up to two of the settings in which the runs differ."""
     few = [(key.rsplit(".", 1)[-1], values) for key, values in differing if not key.startswith("train.")][:2]
     return [", ".join([name, *(f"{key} {reproduce.shown(values[index])}" for key, values in few)]) for index, name in enumerate(names)]
-
-
-def curves(names: Sequence[str], runs: Sequence[Facts], differing: Sequence[tuple[str, list[Any]]]) -> Drawing:
-    """Correlation by iteration and by time of all runs, the first ones named."""
-    labels, many = _labels(names, differing), len(runs) > MOST_NAMED
-    colours = [matplotlib.colormaps["viridis"](1 - index / max(1, len(runs) - 1)) if many else f"C{index}" for index in range(len(runs))]
-
-    def draw(against: int, axes: Sequence[Any]) -> None:
-        for index in reversed(range(len(runs))):  # the best on top
-            drawn = _curve(runs[index])
-            label = labels[index] if index < MOST_NAMED and not against else None
-            axes[0].plot(drawn[against], drawn[2], color=colours[index], lw=1.3, label=label, marker="." if len(drawn[0]) < 15 else None)
-        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
-        handles, shown = axes[0].get_legend_handles_labels()
-        if handles:
-            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
-
-    best = f"the best is {names[0]}" if names else ""
-    words = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
-    height = 3.0 + 0.17 * min(len(runs), MOST_NAMED)
-    parts = tuple(Part(text, partial(draw, index)) for index, text in enumerate(words))
-    return Drawing("Learning curves", parts, (4.3, height), columns=2)
-
-
-def page(
-    names: Sequence[str],
-    runs: Sequence[Facts],
-    differing: Sequence[tuple[str, list[Any]]],
-    columns: Sequence[Any],
-    said: str,
-    broken: Sequence[tuple[str, str]],
-) -> str:
-    """The whole page as HTML.
-
-    Args:
-      names: of the runs, the best first.
-      runs: the runs.
-      differing: settings in which they differ, with their values.
-      columns: of the table, each with a name, words and values.
-      said: what they are sorted by.
-      broken: (name, why) of what could not be read.
-    """
-    trained = [index for index, run in enumerate(runs) if run.correlations]
-    drawn = Raw("")
-    if trained:
-        some = [(key, [values[i] for i in trained]) for key, values in differing]
-        caption = "From yellow, the worst, to dark, the best." if len(trained) > MOST_NAMED else ""
-        drawn = figure(curves([names[i] for i in trained], [runs[i] for i in trained], some), "curves", caption)
-    rows = [[name, *(Cell(c.words[i], c.values[i]) if c.numeric else c.words[i] for c in columns)] for i, name in enumerate(names)]
-    body = [table(said, ("run", *(c.name for c in columns)), rows, "sortable")] if rows else []
-    body += [paragraph("Press a heading to sort by it.", "note screen")] if rows else []
-    lost = table("Could not be read", ("folder", "why"), broken) if broken else Raw("")
-    sections = [
-        Section("runs", "Runs", joined(body)),
-        Section("curves", "Learning curves", drawn),
-        Section("unreadable", "Not there yet, or broken", lost),
-    ]
-    title = f"{len(runs):,} run{'s' if len(runs) != 1 else ''} compared"
-    lead = "Their settings are the same." if len(runs) > 1 else ""
-    if differing:
-        more = f" and {len(differing) - MOST_SAID} more settings" if len(differing) > MOST_SAID else ""
-        lead = f"They differ in {', '.join(key for key, _ in differing[:MOST_SAID])}{more}."
-    return document(title, "rlsnet comparison", lead, [], sections, scripts=True)

@@ -1,4 +1,4 @@
-"""Figures of a run, from what it stored; nothing is simulated here."""
+"""Figures of a run, from its stored results; nothing is simulated here."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet import network, perturb_plots, scores, zarrio
+from rlsnet import network, perturb_plots, statistics, store, zarrio
 from rlsnet.config import Config, UserError
-from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Drawing, Part, plainly
-from rlsnet.results import Results, of_run
+from rlsnet.figures import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, integer_ticks, plain_numbers
+from rlsnet.results import RunResults, with_config
 from rlsnet.store import Run
 from rlsnet.summary import evenly
 
 log = logging.getLogger(__name__)
 
-MOST_ROWS = 2000  # neurons drawn in a heatmap
-RASTER_NEURONS = 200
-PERTURBED = "perturbed_"  # before the label in the name of a figure
-SHOWN_WEIGHTS = 20000  # neurons whose weights are counted
+MAX_HEATMAP_NEURONS = 2000
+MAX_RASTER_NEURONS = 200
+MAX_WEIGHT_NEURONS = 20000  # in histograms of weights
+PERTURBED = "perturbed_"  # prefix of a figure's name, before the label of the perturbation
 
 
-def learning_curve(results: Results) -> Drawing:
+def learning_curve(results: RunResults) -> PanelFigure:
     """Correlation and firing rate against the iteration."""
     metrics = results.run.read_metrics()
     if not metrics:
@@ -42,6 +42,7 @@ def learning_curve(results: Results) -> Drawing:
             axes[0].plot(iteration[task == each], value[task == each], lw=1.4, color=colour, marker="." if len(metrics) < 30 else None)
             if task.any() and len(np.unique(task)) < 7:
                 axes[0].plot([], [], color=colour, label=names[each] if each < len(names) else f"condition {each}")
+        integer_ticks(axes[0].xaxis)
         axes[0].set(xlabel="iteration", ylabel="correlation with target", ylim=(min(0, np.nanmin(value, initial=0)) - 0.02, 1))
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend()
@@ -49,17 +50,18 @@ def learning_curve(results: Results) -> Drawing:
     def rate(axes: Sequence[Any]) -> None:
         for key, colour, label in (("rate_exc_hz", EXC, "excitatory"), ("rate_inh_hz", INH, "inhibitory")):
             axes[0].plot(iteration, [np.nan if m[key] is None else m[key] for m in metrics], color=colour, label=label, lw=1.4)
+        integer_ticks(axes[0].xaxis)
         axes[0].set(xlabel="iteration", ylabel="firing rate (Hz)")
         axes[0].set_ylim(bottom=0)
         axes[0].legend()
 
     ends = f"from {known[0]:.2f} to {known[-1]:.2f} in {len(metrics)} iterations" if known else "undefined"
-    parts = Part(f"Correlation with the target by iteration: {ends}.", correlation), Part("Mean firing rates by iteration.", rate)
-    return Drawing("Learning curve", tuple(parts), columns=2)
+    panels = Panel(f"Correlation with the target by iteration: {ends}.", correlation), Panel("Mean firing rates by iteration.", rate)
+    return PanelFigure("Learning curve", tuple(panels), columns=2)
 
 
-def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Neurons to show: three best, three around the median, three worst by score [N], where it is defined."""
+def _examples_by_score(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(label, indices) of the neurons with the three best, three median and three worst scores [N], where defined."""
     order = np.argsort(score)[: int(np.isfinite(score).sum())][::-1]
     if not len(order):
         raise UserError("test.zarr: no neuron has a defined correlation.")
@@ -67,11 +69,11 @@ def _chosen(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [("best", order[:3]), ("median", order[middle : middle + 3]), ("worst", order[-3:])]
 
 
-def examples(results: Results) -> Drawing:
-    """Data and model of the best, median and worst neurons, all conditions."""
-    data, model, score_name, source, label = results.pair()
+def examples(results: RunResults) -> PanelFigure:
+    """Traces of data and model for the best, median and worst neurons, all conditions."""
+    data, model, score_name, source, label = results.compared()
     score = results.read(score_name)
-    mean = scores.mean_known(score)
+    mean = statistics.mean_known(score)
 
     def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
         for axis, neuron in zip(axes, neurons, strict=False):
@@ -91,21 +93,21 @@ def examples(results: Results) -> Drawing:
     handles = [Line2D([], [], color=DATA, label=source), Line2D([], [], color=MODEL, label="model")]
     if len(score) > 1:
         handles += [Line2D([], [], color=SOFT, ls=LINES[c % 4], label=name) for c, name in enumerate(results.conditions[:4])]
-    parts = []
-    for name, neurons in _chosen(mean):
+    panels = []
+    for name, neurons in _examples_by_score(mean):
         correlations = ", ".join(f"{mean[n]:.2f}" for n in neurons)
         words = f"{name.capitalize()} fits: {source} and model of {len(neurons)} neurons over time, correlations {correlations}."
-        parts.append(Part(words, partial(draw, name, neurons)))
-    return Drawing("Best, median and worst neurons", tuple(parts), (3.4, 5.4), 3, 3, tuple(handles))
+        panels.append(Panel(words, partial(draw, name, neurons)))
+    return PanelFigure("Best, median and worst neurons", tuple(panels), (3.4, 5.4), 3, 3, tuple(handles))
 
 
-def heatmaps(results: Results) -> Drawing:
-    """Data and model of all neurons with a target, each scaled to its own range in the data, sorted by the time of the data's peak."""
-    data, model, _, source, label = results.pair()
+def heatmaps(results: RunResults) -> PanelFigure:
+    """Heatmaps of data and model for the neurons with a target, scaled to a neuron's range in the data, sorted by the time of its peak."""
+    data, model, _, source, label = results.compared()
     names = results.conditions[:4]
     conditions = len(names)
     trained = np.flatnonzero(np.isfinite(np.stack([results.read(data, c) for c in range(conditions)])).any(axis=(0, 1)))
-    chosen = trained[evenly(len(trained), MOST_ROWS)]
+    chosen = trained[evenly(len(trained), MAX_HEATMAP_NEURONS)]
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
     ordering, by = ("rate_target", "trials trained on") if data == "rate_heldout" else (data, source)
@@ -128,19 +130,19 @@ def heatmaps(results: Results) -> Drawing:
 
     sorted_by = f"sorted by the time of the peak in the {by}{f', {names[0]}' if conditions > 1 else ''}"
     label_of = "Heatmaps of {} neurons over time, {}: {} above, model below; {}."
-    parts = tuple(Part(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
-    return Drawing(f"All neurons, {sorted_by}", parts, (4.2, 6.2), 2, 4)
+    panels = tuple(Panel(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
+    return PanelFigure(f"All neurons, {sorted_by}", panels, (4.2, 6.2), 2, 4)
 
 
-def raster(results: Results) -> Drawing:
-    """Spikes of one trial: neurons drawn evenly from both classes."""
+def raster(results: RunResults) -> PanelFigure:
+    """Raster of one trial, with as many neurons of each class."""
     step, neuron = (results.read(f"spikes/{name}", slice(*results.read("spikes/trial_indptr", slice(0, 2)))) for name in ("step", "neuron"))
     excitatory, trial = results.read("excitatory"), results.config.trial
 
     def draw(axes: Sequence[Any]) -> None:
         base, axis = 0, axes[0]
         for members, colour, name in ((np.flatnonzero(excitatory), EXC, "excitatory"), (np.flatnonzero(~excitatory), INH, "inhibitory")):
-            shown = members[evenly(len(members), RASTER_NEURONS // 2)]
+            shown = members[evenly(len(members), MAX_RASTER_NEURONS // 2)]
             row = np.full(results.neurons[-1] + 1, -1)
             row[results.neurons[shown]] = base + np.arange(len(shown))
             mine = row[neuron] >= 0
@@ -151,7 +153,7 @@ def raster(results: Results) -> Drawing:
         axis.set(xlabel="time from stimulus end (s)", ylabel="neuron", xlim=(0, trial.duration / 1000), ylim=(-1, base))
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, markerscale=2, borderaxespad=0)
 
-    return Drawing("Spikes of one trial", (Part(f"Raster of one trial: {len(step):,} spikes.", draw),), (5.4, 3.4))
+    return PanelFigure("Spikes of one trial", (Panel(f"Raster of one trial: {len(step):,} spikes.", draw),), (5.4, 3.4))
 
 
 def _histogram(axis: Any, values: np.ndarray, bins: np.ndarray, colour: str, name: str, **style: Any) -> None:
@@ -162,8 +164,8 @@ def _histogram(axis: Any, values: np.ndarray, bins: np.ndarray, colour: str, nam
         axis.axvline(np.median(values), color=colour, lw=0.9, ls=(0, (3, 2)))
 
 
-def correlations(results: Results) -> Drawing:
-    """Histogram over neurons of the correlation with the target, and of what noise in the recording leaves possible."""
+def correlations(results: RunResults) -> PanelFigure:
+    """Histograms over neurons of the correlation with the target and of the noise ceiling of the recording."""
     bins = np.linspace(-1, 1, 61)
     names = {"current_correlation": ("current", SOFT), "rate_correlation": ("rate", EXC), "heldout_correlation": ("rate, held out", MODEL)}
 
@@ -186,14 +188,14 @@ def correlations(results: Results) -> Drawing:
             xlabel="noise ceiling", ylabel=f"correlation{' with held-out trials' if score[0] == 'h' else ''}", xlim=(0, 1), ylim=(-1, 1)
         )
 
-    parts = [Part("Histogram of the correlation of model and target over neurons.", draw)]
+    panels = [Panel("Histogram of the correlation of model and target over neurons.", draw)]
     if results.has("noise_ceiling", "rate_correlation"):
-        parts.append(Part("Correlation of each neuron against its noise ceiling, the line where they are equal.", against))
-    return Drawing("Correlation of model and target", tuple(parts), columns=2)
+        panels.append(Panel("Correlation of each neuron against its noise ceiling, the line where they are equal.", against))
+    return PanelFigure("Correlation of model and target", tuple(panels), columns=2)
 
 
-def rates(results: Results) -> Drawing:
-    """Mean rates: model against recording where there is one, else their distribution by class."""
+def rates(results: RunResults) -> PanelFigure:
+    """Mean rates: model against recording where there is one, else histograms by class."""
     model, excitatory = results.read("rate"), results.read("excitatory")
 
     def by_class(axes: Sequence[Any]) -> None:
@@ -206,8 +208,8 @@ def rates(results: Results) -> Drawing:
         axes[0].legend()
 
     if not results.has("rate_target"):
-        return Drawing("Firing rates", (Part("Histogram of mean firing rates by class.", by_class),))
-    data = np.stack([scores.mean_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
+        return PanelFigure("Firing rates", (Panel("Histogram of mean firing rates by class.", by_class),))
+    data = np.stack([statistics.mean_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
     known, floor = np.isfinite(data), 0.05
     if not known.any():
         raise UserError(f"{results.run.test}: no neuron has a recorded rate.")
@@ -222,18 +224,18 @@ def rates(results: Results) -> Drawing:
         axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span, title=correlation)
         axis.set_aspect("equal")
         for each in (axis.xaxis, axis.yaxis):
-            plainly(each)
+            plain_numbers(each)
 
-    return Drawing("Firing rates", (Part(f"Mean rate of each neuron, model against recording; {correlation}.", against),), (4.2, 3.9))
+    return PanelFigure("Firing rates", (Panel(f"Mean rate of each neuron, model against recording; {correlation}.", against),), (4.2, 3.9))
 
 
-def weights(results: Results) -> Drawing:
-    """Plastic weights before and after training, by the classes of both neurons."""
+def weights(results: RunResults) -> PanelFigure:
+    """Histograms of plastic weights before and after training, by the classes of both neurons."""
     last = results.run.checkpoint("last")
     before = zarrio.open_group(results.run.network, "run", network.FORMAT)
-    after = zarrio.open_group(last, "run", "rlsnet-checkpoint")["plastic/weight"]
+    after = zarrio.open_group(last, "run", store.FORMAT)["plastic/weight"]
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
-    some = evenly(len(excitatory), SHOWN_WEIGHTS)
+    some = evenly(len(excitatory), MAX_WEIGHT_NEURONS)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]
     if not end.size:
         raise UserError(f"{last}: has no plastic weights.")
@@ -250,36 +252,36 @@ def weights(results: Results) -> Drawing:
         axis.set(title=title, xlabel="plastic weight (threshold ms)", ylabel="synapses")
         axis.legend()
 
-    parts = []
+    panels = []
     for to_exc in (True, False):
         for from_exc in (True, False):
             mine = (excitatory[some] == to_exc)[:, None] & (inputs >= 0) & (excitatory[inputs] == from_exc)
             changed = np.mean(np.sign(end[mine]) == -np.sign(start[mine])) if mine.any() else 0.0
             title = f"{'E' if from_exc else 'I'} to {'E' if to_exc else 'I'}: {100 * changed:.0f} % changed sign"
             drawn = partial(draw, mine, title, EXC if from_exc else INH)
-            parts.append(Part(f"Histogram of plastic weights before and after, {title}.", drawn))
-    return Drawing("Plastic weights before and after training", tuple(parts), (3.7, 2.7), columns=2)
+            panels.append(Panel(f"Histogram of plastic weights before and after, {title}.", drawn))
+    return PanelFigure("Plastic weights before and after training", tuple(panels), (3.7, 2.7), columns=2)
 
 
-def drawable(results: Results) -> dict[str, Callable[[Results], Drawing]]:
-    """The figures that a run has data for, by name."""
-    drawn: dict[str, Callable[[Results], Drawing]] = {}
+def available(results: RunResults) -> dict[str, Callable[[RunResults], PanelFigure]]:
+    """Functions that draw the figures that a run has data for, by name."""
+    draw: dict[str, Callable[[RunResults], PanelFigure]] = {}
     if results.run.metrics.exists():
-        drawn["learning_curve"] = learning_curve
+        draw["learning_curve"] = learning_curve
     if results.run.iterations():
-        drawn["weights"] = weights
+        draw["weights"] = weights
     if results.test is not None:
-        drawn |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
+        draw |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
         if results.has("spikes/trial_indptr"):
-            drawn["raster"] = raster
+            draw["raster"] = raster
         for label in results.run.perturbed_results():
-            drawn[f"{PERTURBED}{label}"] = partial(perturb_plots.perturbed, label)
-    return drawn
+            draw[f"{PERTURBED}{label}"] = partial(perturb_plots.perturbed, label)
+    return draw
 
 
-def drawings(results: Results) -> Iterator[tuple[str, Drawing | UserError]]:
-    """(name, drawing) of each figure that a run has data for, or why it cannot be drawn."""
-    for name, draw in drawable(results).items():
+def figures(results: RunResults) -> Iterator[tuple[str, PanelFigure | UserError]]:
+    """(name, figure) of each figure that a run has data for, or (name, reason why it cannot be drawn)."""
+    for name, draw in available(results).items():
         try:
             yield name, draw(results)
         except UserError as error:
@@ -290,19 +292,30 @@ def plot(
     config: Config,
     run: Run,
     folder: Path | None = None,
-    say: Callable[[str], None] = log.info,
-    complain: Callable[[str], None] = log.warning,
+    report: Callable[[str], None] = log.info,
+    warn: Callable[[str], None] = log.warning,
 ) -> None:
-    """Draws what the run has data for into figures/, or another folder, and says what is missing."""
-    results, folder = of_run(config, run), folder or run.figures
-    if not drawable(results):
+    """Writes a PNG of each figure that a run has data for.
+
+    Args:
+      config: of the run.
+      run: its folder.
+      folder: of the files; None for figures/ in the run folder.
+      report: called with the path of each file.
+      warn: called with the reason why a figure is missing.
+
+    Raises:
+      UserError: the run holds nothing to draw.
+    """
+    results, folder = with_config(config, run), folder or run.figures
+    if not available(results):
         raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, drawing in drawings(results):
-        if isinstance(drawing, UserError):
-            complain(f"No {name}: {drawing}")
+    for name, figure in figures(results):
+        if isinstance(figure, UserError):
+            warn(f"No {name}: {figure}")
             continue
-        drawing.save(folder / f"{name}.png")
-        say(str(folder / f"{name}.png"))
+        figure.save(folder / f"{name}.png")
+        report(str(folder / f"{name}.png"))
     if results.test is None:
-        say(f"No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run={run.path}.")
+        report(f"No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run={run.path}.")

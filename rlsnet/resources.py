@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from rlsnet.memory import free_memory, in_words
+from rlsnet.memory import free_memory
 
 log = logging.getLogger(__name__)
 
@@ -163,13 +163,3 @@ def read(path: Path) -> list[dict[str, Any]]:
             if isinstance(line, dict) and "memory_peak_mb" in line:
                 lines.append(line)
     return lines
-
-
-def duration(seconds: float) -> str:
-    """A time in words, such as 12 s, 3.4 min or 2.1 h."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def on_disk(path: Path) -> str:
-    """The size of a folder on disk, in words."""
-    return in_words(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))

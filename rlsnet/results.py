@@ -1,10 +1,10 @@
-"""What figures and reports of a run are made from."""
+"""Test results of a run, for figures and reports: its configuration, folder and the arrays of test.zarr."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -14,11 +14,28 @@ from rlsnet.config import Config, UserError
 from rlsnet.store import Run
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What figures are drawn from.
+class Compared(NamedTuple):
+    """Names of what is compared in a test.
 
-    config: of the run.
+    data: array of the recorded rates or target currents.
+    model: array of the model's.
+    score: array of their correlation.
+    data_label: the data in words.
+    quantity: label of an axis.
+    """
+
+    data: str
+    model: str
+    score: str
+    data_label: str
+    quantity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResults:
+    """Stored results of a run.
+
+    config: its configuration.
     run: its folder.
     test: test.zarr, or None.
     """
@@ -27,23 +44,23 @@ class Results:
     run: Run
     test: zarr.Group | None
 
-    def pair(self) -> tuple[str, str, str, str, str]:
-        """(data, model, score, name of the data, axis label) of what is compared: recorded rates, held out if some were, or currents."""
+    def compared(self) -> Compared:
+        """Recorded rates, of held-out trials if there are any, or target currents, with the model's."""
         if self.has("rate_heldout"):
-            return "rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)"
+            return Compared("rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)")
         if self.has("rate_target"):
-            return "rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)"
-        return "current_target", "current_mean", "current_correlation", "target", "current (threshold)"
+            return Compared("rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)")
+        return Compared("current_target", "current_mean", "current_correlation", "target", "current (threshold)")
 
     def read(self, name: str, *index: Any) -> np.ndarray:
-        """An array of test.zarr, or a part of it."""
+        """An array of test.zarr, or a part of it; raises UserError where it is missing or damaged."""
         stored = None if self.test is None else self.test.get(name)
         if not isinstance(stored, zarr.Array):
             raise UserError(f"{self.run.test}: has no array {name}; rlsnet test run={self.run.path} makes it anew.")
         return zarrio.read(stored, index or ...)
 
     def has(self, *names: str) -> bool:
-        """Whether test.zarr is there and has all of these arrays."""
+        """Whether test.zarr exists and has all of these arrays."""
         return self.test is not None and all(name in self.test for name in names)
 
     @property
@@ -53,7 +70,7 @@ class Results:
 
     @property
     def neurons(self) -> np.ndarray:
-        """[n] which of the network's neurons test.zarr is of."""
+        """[n] indices, in the network, of the neurons in test.zarr."""
         return self.read("neuron")
 
     @property
@@ -63,15 +80,15 @@ class Results:
         return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
 
     def smooth(self, values: np.ndarray) -> np.ndarray:
-        """[M, ...] averaged over the window in which scores are computed, as far as known; NaN stays where it is."""
-        return scores.over_known(scores.window_weights(self.config.trial), values, np.isfinite(values))
+        """[M, ...] averaged over the window of the scores where known; NaN stays NaN."""
+        return scores.windowed_known(scores.window_weights(self.config.trial), values, np.isfinite(values))
 
 
-def open_results(run: Run, plugins: Sequence[str] | None = None) -> Results:
-    """The results of a run as it is stored; `plugins` stand where the saved ones are no longer."""
-    return of_run(run.config(plugins), run)
+def open_results(run: Run, plugins: Sequence[str] | None = None) -> RunResults:
+    """The results of a run with its stored configuration; `plugins` replace the stored ones."""
+    return with_config(run.config(plugins), run)
 
 
-def of_run(config: Config, run: Run) -> Results:
+def with_config(config: Config, run: Run) -> RunResults:
     """The results of a run whose configuration is known."""
-    return Results(config, run, zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None)
+    return RunResults(config, run, zarrio.open_group(run.test, "run", evaluate.FORMAT) if run.test.exists() else None)

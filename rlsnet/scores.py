@@ -1,8 +1,9 @@
-"""How well a model follows its target: windowed currents and correlations, and rates against what trials allow."""
+"""Scores of a model against its target: correlation of windowed currents, and of rates against what noise in the trials allows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet.config import TrialConfig
+from rlsnet.statistics import correlation_known, covariance, mean_known, ratio, variance
 
 WINDOW = 100.0  # ms, the width over which currents are averaged before they are compared (2*wid in TrainSpikingNet.jl)
 
@@ -43,7 +45,7 @@ class Moments(NamedTuple):
 
 
 def moments(x: Array, y: Array) -> Moments:
-    """Of x and y [M, N] over those of their first axis where x is not NaN.
+    """Moments over time of x and y [M, N], at the points where x is not NaN.
 
     Sums go row by row, N numbers at a time: 20 times faster on a CPU than sums over the first axis.
     """
@@ -86,7 +88,7 @@ def squared_error(m: Moments) -> Array:
 
 
 def pearson(x: Array, y: Array) -> Array:
-    """[N] correlation of x and y [M, N] over those of their first axis where x is not NaN; NaN where one of them does not vary."""
+    """[N] Pearson's correlation over time of x and y [M, N] where x is not NaN; NaN where one of them does not vary."""
     return correlation(moments(x, y))
 
 
@@ -96,23 +98,60 @@ def windowed(trial: TrialConfig, currents: Array) -> Array:
 
 
 def current_correlation(trial: TrialConfig, currents: Array, target: Array) -> Array:
-    """[N] correlation of the target [M, N], where it is not NaN, with the windowed mean current.
+    """[N] correlation over time of the target [M, N], where it is not NaN, with the windowed mean current.
 
-    `currents` [M, N] are means over learning bins.
+    Args:
+      trial: durations, for the window.
+      currents: [M, N] means over learning bins.
+      target: [M, N] target currents.
     """
     return pearson(target, windowed(trial, currents))
 
 
-RATE_SCORES = {
-    "rate_correlation": "correlation of model and recorded rate, of the trials trained on",
-    "heldout_correlation": "correlation of model and recorded rate, of the trials held out",
-    "noise_ceiling": "correlation that the underlying rate would have with the recorded rate",
-    "model_ceiling": "correlation that the model's rate from as many trials has with its underlying rate",
-    "explained_variance": "share of the recorded rate's variance that the model explains",
-    "signal_explained": "share of the variance that is not noise that the model explains",
-    "reliability": "correlation of the recorded rates of odd and of even trials",
-    "rate_error": "mean rate, model minus recorded",
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Score of each neuron and condition in a test.zarr.
+
+    title: its name in a report.
+    heading: its name above a column of a table in a terminal.
+    meaning: a definition in words, stored with the values.
+    unit: "" for a number without one.
+    statistic: summary over neurons that is shown: median, or mean for errors of both signs.
+    """
+
+    title: str
+    heading: str
+    meaning: str
+    unit: str = ""
+    statistic: str = "median"
+
+    @property
+    def label(self) -> str:
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+SCORES = {
+    "current_correlation": Score("current correlation", "current r", "correlation of target and windowed mean current"),
+    "rate_correlation": Score("rate correlation", "rate r", "correlation of model and recorded rate, of the trials trained on"),
+    "heldout_correlation": Score(
+        "correlation, held-out trials", "held-out r", "correlation of model and recorded rate, of the trials held out"
+    ),
+    "noise_ceiling": Score("noise ceiling", "noise ceiling", "correlation that the underlying rate would have with the recorded rate"),
+    "model_ceiling": Score(
+        "model ceiling", "model ceiling", "correlation that the model's rate from as many trials has with its underlying rate"
+    ),
+    "explained_variance": Score("explained variance (EV)", "EV", "share of the recorded rate's variance that the model explains"),
+    "signal_explained": Score("SNR-corrected EV", "SNR-corrected EV", "share of the variance that is not noise that the model explains"),
+    "reliability": Score("split-half reliability", "reliability", "correlation of the recorded rates of odd and of even trials"),
+    "rate_error": Score("rate error", "rate error (Hz)", "mean rate, model minus recorded", "Hz", "mean"),
 }
+
+
+def typical(statistics: Mapping[str, Any], name: str) -> float | None:
+    """The median over neurons of a score, or the mean of an error, from a group of `summary`; None where it is undefined."""
+    value = (statistics.get(name) or {}).get(SCORES[name].statistic)
+    return value if value is not None and np.isfinite(value) else None
 
 
 def rate_scores(
@@ -123,30 +162,24 @@ def rate_scores(
     heldout: np.ndarray | None = None,
     halves: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """How well the rates q of a model follow recorded rates, [n] each, those of RATE_SCORES that can be had.
+    """Scores [n] of the rates q of a model against recorded rates, those of SCORES that the data allow.
 
-    Both sides are averaged over the same window first, over those bins where the data are known; V and cov are over time. With d the
-    data compared with (held-out trials if there are, else those trained on), h1 and h2 their halves, and noise the variance
-    that q has because it is the mean of a few trials:
+    Both sides are averaged over the same window first, over the bins where the data are known; V and cov are over time. d are the
+    rates compared with: of held-out trials if there are any, else of those trained on. NaN stands for a score that is undefined.
 
-        heldout_correlation  cov(d, q)/sqrt(V(d) V(q)), and rate_correlation alike for what was trained on
-        explained_variance   1 - mean (q - d)^2/V(d)
-        reliability          r = correlation of h1 and h2
-        noise_ceiling        sqrt(r) against one half, sqrt(2r/(1+r)) against all trials (Hsu, Borst & Theunissen, Network 15:91, 2004)
-        signal_explained     (V(d) - V(d - q) + noise)/cov(h1, h2) = (2 cov(d, q) - V(q) + noise)/cov(h1, h2)
-                             (Sahani & Linden, NIPS 15:109, 2003; as all their powers, of what varies: a constant offset does not count)
-        model_ceiling        sqrt(1 - noise/V(q)); a perfect model reaches noise_ceiling*model_ceiling
-        noise                V(q1 - q2) n1 n2/(n1 + n2)^2, of the two halves of the model's own trials
-
-    NaN: not defined, as something does not vary, is not known, or, with a division by it, r is not above 0.
+        rate_correlation, heldout_correlation   cov(d, q)/sqrt(V(d) V(q))
+        explained_variance                      1 - mean (q - d)^2/V(d)
+        model_ceiling                           sqrt(1 - noise/V(q)) with the noise of `_trial_noise`;
+                                                a perfect model has r = noise_ceiling*model_ceiling
+        rate_error                              mean q - d, not averaged over the window
 
     Args:
-      trial: for the window.
-      counts: [2, M, n] spikes in odd and in even trials of the model.
-      trials: their number.
-      target: [M, n] Hz, recorded, what was trained on; NaN is not known.
-      heldout: [M, n] Hz, what was not.
-      halves: of each unit's trials, two [M, n].
+      trial: durations, for the window.
+      counts: [2, M, n] spikes of the model, summed over its odd and over its even trials.
+      trials: number of trials of the model.
+      target: [M, n] Hz, recorded rates that were trained on; NaN is unknown.
+      heldout: [M, n] Hz, recorded rates of the held-out trials.
+      halves: two [M, n] Hz, recorded rates of odd and of even trials; for the scores of `_signal_scores`.
     """
     weights, hz = window_weights(trial), 1000 / trial.learn_every
     model = counts.sum(axis=0) * (hz / trials)
@@ -154,88 +187,94 @@ def rate_scores(
     out: dict[str, np.ndarray] = {}
     for name, rate in {"rate_correlation": target, **({} if heldout is None else {"heldout_correlation": heldout})}.items():
         known = np.isfinite(rate)
-        out[name] = _ratio(*_normed(over_known(weights, rate, known), over_known(weights, model, known)))
+        out[name] = correlation_known(windowed_known(weights, rate, known), windowed_known(weights, model, known))
     known = np.isfinite(data)
-    d, q = over_known(weights, data, known), over_known(weights, model, known)
-    noise = np.zeros(d.shape[1])
+    d, q = windowed_known(weights, data, known), windowed_known(weights, model, known)
+    noise = _trial_noise(weights, counts, hz, known, trials)
     if trials > 1:
-        n1, n2 = -(-trials // 2), trials // 2
-        difference = over_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
-        noise = _covariance(difference, difference) * n1 * n2 / trials**2
-        out["model_ceiling"] = np.sqrt(np.maximum(1 - _ratio(noise, _varying(q)), 0))
-    out["explained_variance"] = 1 - _ratio(mean_known((q - d) ** 2), _varying(d))
+        out["model_ceiling"] = np.sqrt(np.maximum(1 - ratio(noise, variance(q)), 0))
+    out["explained_variance"] = 1 - ratio(mean_known((q - d) ** 2), variance(d))
     out["rate_error"] = mean_known(np.where(known, model - data, np.nan))
     if halves is not None:
         both = np.isfinite(halves[0]) & np.isfinite(halves[1]) & known
-        one, two = (over_known(weights, half, both) for half in halves)
-        out["reliability"] = r = _ratio(*_normed(one, two))
-        positive = np.where(r > 0, r, np.nan)
-        out["noise_ceiling"] = np.sqrt(positive if heldout is not None else 2 * positive / (1 + positive))
-        explained = 2 * _covariance(d, q) - _covariance(q, q) + noise
-        out["signal_explained"] = _ratio(explained, np.where(r > 0, _covariance(one, two), np.nan))
+        one, two = (windowed_known(weights, half, both) for half in halves)
+        out |= _signal_scores(d, q, noise, one, two, heldout is not None)
     return out
 
 
-def over_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """[M, n] values averaged over the window as far as they are known; NaN in bins that are not."""
+def _trial_noise(weights: np.ndarray, counts: np.ndarray, hz: float, known: np.ndarray, trials: int) -> np.ndarray:
+    """[n] variance that the model's windowed rate has because it is the mean of a few trials; 0 for one trial.
+
+    V(q1 - q2) n1 n2/(n1 + n2)^2, where q1 and q2 are the rates in n1 odd and n2 even trials.
+    """
+    if trials == 1:
+        return np.zeros(counts.shape[2])
+    n1, n2 = -(-trials // 2), trials // 2
+    difference = windowed_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
+    return covariance(difference, difference) * n1 * n2 / trials**2
+
+
+def _signal_scores(
+    d: np.ndarray, q: np.ndarray, noise: np.ndarray, one: np.ndarray, two: np.ndarray, heldout: bool
+) -> dict[str, np.ndarray]:
+    """Scores [n] that need the recorded rates h1 and h2 of odd and even trials; NaN where their covariance is not above 0.
+
+        reliability       r = correlation of h1 and h2
+        noise_ceiling     sqrt(r) against one half, sqrt(2r/(1 + r)) against all trials (Hsu, Borst & Theunissen, Network 15:91, 2004)
+        signal_explained  (V(d) - V(d - q) + noise)/cov(h1, h2) = (2 cov(d, q) - V(q) + noise)/cov(h1, h2)
+                          (Sahani & Linden, NIPS 15:109, 2003; a constant offset does not count, as all their powers are variances)
+
+    Args:
+      d: [M, n] Hz, windowed recorded rates compared with.
+      q: [M, n] Hz, windowed rates of the model.
+      noise: [n] of `_trial_noise`.
+      one: [M, n] Hz, windowed h1.
+      two: [M, n] Hz, windowed h2.
+      heldout: whether d is one half of the trials.
+    """
+    r = correlation_known(one, two)
+    positive = np.where(r > 0, r, np.nan)
+    ceiling = np.sqrt(positive if heldout else 2 * positive / (1 + positive))
+    explained = 2 * covariance(d, q) - covariance(q, q) + noise
+    signal = np.where(r > 0, covariance(one, two), np.nan)
+    return {"reliability": r, "noise_ceiling": ceiling, "signal_explained": ratio(explained, signal)}
+
+
+def windowed_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """[M, n] values averaged with weights [M, M] over the window, of the bins that are known; NaN in the other bins."""
     if known.all():
         return weights @ values
     total = weights @ np.where(known, values, 0)
     return np.divide(total, weights @ known, out=np.full(total.shape, np.nan), where=known)
 
 
-def mean_known(values: np.ndarray) -> np.ndarray:
-    """[n] mean over the first axis of what is not NaN; NaN where all is."""
-    known = np.isfinite(values)
-    return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0).astype(float))
-
-
-def _covariance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """[n] over the first axis, where neither is NaN."""
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
-    return mean_known((x - mean_known(x)) * (y - mean_known(y)))
-
-
-def _varying(x: np.ndarray) -> np.ndarray:
-    """[n] variance over the first axis; NaN where it is not more than rounding."""
-    variance = _covariance(x, x)
-    largest = np.max(np.abs(x), axis=0, where=np.isfinite(x), initial=0)
-    return np.where(variance > (1e-6 * largest) ** 2, variance, np.nan)
-
-
-def _normed(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Covariance, and what it is divided by for a correlation."""
-    return _covariance(x, y), np.sqrt(_varying(x) * _varying(y))
-
-
-def _ratio(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """x/y, NaN where y is 0 or NaN."""
-    return np.divide(x, y, out=np.full(np.shape(x), np.nan), where=np.isfinite(y) & (y != 0))
-
-
 def summary(
     scores: Mapping[str, np.ndarray], excitatory: np.ndarray, conditions: Sequence[str], region: np.ndarray | None
 ) -> dict[str, Any]:
-    """Mean and median of scores [C, n] over neurons, each with its mean over conditions, as nested plain values.
+    """Mean and median over neurons of scores [C, n], averaged over conditions first, as nested plain values.
+
+    Args:
+      scores: [C, n] by name.
+      excitatory: [n] bool.
+      conditions: [C] names.
+      region: [n] names, or None.
 
     Returns:
-      "all", and by name "by_class", "by_region" and "by_condition": of each score {"mean", "median", "n"}, n the neurons where it is
-      defined, and what has none left out.
+      {"all": group, "by_class": {name: group}, "by_region": ..., "by_condition": ...}, where a group is {score: {"mean", "median", "n"}}
+      with n the number of neurons where the score is defined, for the scores with n > 0.
     """
-
-    def leaf(pick: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-        values = {name: mean_known(np.atleast_2d(pick(score).astype(float))) for name, score in scores.items()}
-        kept = {name: value[np.isfinite(value)] for name, value in values.items()}
-        return {name: {"mean": float(v.mean()), "median": float(np.median(v)), "n": len(v)} for name, v in kept.items() if len(v)}
-
-    def of(members: np.ndarray) -> dict[str, Any]:
-        return leaf(lambda score: score[:, members])
-
     regions = [] if region is None else np.unique(region).tolist()
+    classes = {name: mine for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()}
     return {
-        "all": leaf(lambda score: score),
-        "by_class": {name: of(mine) for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()},
-        "by_region": {str(name): of(region == name) for name in regions},
-        "by_condition": {str(name): leaf(lambda score, c=c: score[c]) for c, name in enumerate(conditions)},  # type: ignore[misc]
+        "all": _over_neurons(scores),
+        "by_class": {name: _over_neurons({k: v[:, mine] for k, v in scores.items()}) for name, mine in classes.items()},
+        "by_region": {str(name): _over_neurons({k: v[:, region == name] for k, v in scores.items()}) for name in regions},
+        "by_condition": {str(name): _over_neurons({k: v[[c]] for k, v in scores.items()}) for c, name in enumerate(conditions)},
     }
+
+
+def _over_neurons(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Mean, median and number n of the neurons where a score [C, n] is defined; scores that are defined nowhere are left out."""
+    values = {name: mean_known(score.astype(float)) for name, score in scores.items()}
+    known = {name: value[np.isfinite(value)] for name, value in values.items()}
+    return {name: {"mean": float(v.mean()), "median": float(np.median(v)), "n": len(v)} for name, v in known.items() if len(v)}

@@ -23,12 +23,6 @@ def pack(flags: Array) -> Array:
     return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
-def unpack(words: Array, n: int) -> Array:
-    """[W] uint32 -> [n] bool, the inverse of `pack`."""
-    shift = jnp.arange(32, dtype=jnp.uint32)[:, None]
-    return ((words[None, :] >> shift) & np.uint32(1)).astype(bool).reshape(-1)[:n]
-
-
 def _lowest_bit(word: Array) -> Array:
     """The position of the lowest bit that is set."""
     return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)

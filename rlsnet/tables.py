@@ -1,4 +1,4 @@
-"""Tables of stored scores and of what a perturbation did, as text for the console, the log and `rlsnet info`."""
+"""Tables of stored scores as plain text, for the terminal, the log and `rlsnet info`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-MOST = 12  # regions, or conditions, that are listed
-HEADS = {
-    "current_correlation": "current r",
-    "rate_correlation": "rate r",
-    "heldout_correlation": "held-out r",
-    "noise_ceiling": "ceiling",
-    "model_ceiling": "own ceil.",
-    "explained_variance": "explained",
-    "signal_explained": "sig. expl.",
-    "rate_error": "error Hz",
-}
-MEANS = ("rate_error",)  # errors of both signs; of the others, which a few outliers would rule, the median is shown
-CAPTION = "Medians (error: mean). A perfect model's r is ceiling x own ceil., which grows with test.trials."
+from rlsnet.scores import SCORES, typical
+
+MAX_GROUPS = 12  # regions, or conditions, that get a row
+HIDDEN = ("reliability",)  # scores that another column contains: it is in the noise ceiling
+CAPTION = "Medians (error: mean). A perfect model has r = noise ceiling x model ceiling; the model ceiling grows with test.trials."
 
 
-def text(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
-    """A plain table, its first column aligned left, without a trailing line end."""
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
+    """A table without lines, its first column aligned left, without a trailing line end."""
+    natural = sum(max(map(len, column)) + 1 for column in zip(head, *rows, strict=True))
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index else "left")
+        heading = name if natural <= width else name.replace(" ", "\n")
+        table.add_column(heading, justify="right" if index else "left", vertical="bottom")
     for row in rows:
         table.add_row(*row)
     console = Console(width=width, file=io.StringIO(), color_system=None)
@@ -38,31 +32,40 @@ def text(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", 
     return "\n".join([*(line.rstrip() for line in lines), *textwrap.wrap(caption, width)])
 
 
-def _rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(name, leaf) of all neurons, the classes, the largest regions and the conditions where there are several."""
+def shown_scores(*groups: Mapping[str, Any]) -> list[str]:
+    """The scores that all of these groups have, in the order of columns."""
+    return [name for name in SCORES if name not in HIDDEN and all(name in group for group in groups)]
+
+
+def headings(names: Sequence[str]) -> list[str]:
+    """Headings of the columns of these scores."""
+    return [SCORES[name].heading for name in names]
+
+
+def values(group: Mapping[str, Any], names: Sequence[str], spec: str) -> list[str]:
+    """The typical value of each score over a group of neurons; "" where it is undefined."""
+    found = [typical(group, name) for name in names]
+    return ["" if value is None else format(value, spec) for value in found]
+
+
+def score_table(summary: Mapping[str, Any], width: int = 120) -> str:
+    """The attribute `scores` of a test.zarr as a table of groups of neurons by scores."""
+    names = shown_scores(summary["all"])
+    rows = [[label, str(_count(group)), *values(group, names, ".2f")] for label, group in _groups(summary)]
+    return plain_table(["", "neurons", *headings(names)], rows, CAPTION if "noise_ceiling" in names else "", width)
+
+
+def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(label, scores) of all neurons, the classes, the largest regions and, if there are several, the conditions."""
     yield "all", summary["all"]
     yield from summary.get("by_class", {}).items()
-    regions = sorted(summary.get("by_region", {}).items(), key=lambda item: -_most(item[1]))
-    yield from regions[:MOST]
+    regions = sorted(summary.get("by_region", {}).items(), key=lambda item: -_count(item[1]))
+    yield from regions[:MAX_GROUPS]
     conditions = list(summary.get("by_condition", {}).items())
     if len(conditions) > 1:
-        yield from conditions[:MOST]
+        yield from conditions[:MAX_GROUPS]
 
 
-def _most(leaf: Mapping[str, Any]) -> int:
-    """The neurons of the score that is defined for most."""
-    return max((score["n"] for score in leaf.values()), default=0)
-
-
-def of_scores(summary: Mapping[str, Any], width: int = 120) -> str:
-    """The attribute `scores` of a test.zarr as a table."""
-    shown = [name for name in HEADS if name in summary["all"]]
-    rows = [
-        [
-            name,
-            str(_most(leaf)),
-            *(f"{leaf[score]['mean' if score in MEANS else 'median']:.2f}" if score in leaf else "" for score in shown),
-        ]
-        for name, leaf in _rows(summary)
-    ]
-    return text(["", "neurons", *(HEADS[name] for name in shown)], rows, CAPTION if "noise_ceiling" in shown else "", width)
+def _count(group: Mapping[str, Any]) -> int:
+    """The number of neurons of the score that is defined for most of them."""
+    return max((score["n"] for score in group.values()), default=0)

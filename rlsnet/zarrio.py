@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import zarr
 
 from rlsnet.config import UserError
@@ -226,6 +227,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """Where what can be made again is kept: $RLSNET_CACHE, or rlsnet in $XDG_CACHE_HOME, or ~/.cache/rlsnet."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RLSNET_CACHE") or Path(base) / "rlsnet")
+    """The folder of files that can be made again: $RLSNET_CACHE, or the user's cache of the operating system; made for the user alone."""
+    path = Path(os.environ.get("RLSNET_CACHE") or platformdirs.user_cache_path("rlsnet", appauthor=False))
+    with contextlib.suppress(OSError):  # a read-only place: the error of the one who writes there says more
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path

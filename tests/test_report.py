@@ -1,5 +1,6 @@
 """Pages and tables of what was stored: they hold its numbers, stand alone, and take hostile names as text."""
 
+import base64
 import html.parser
 import json
 import re
@@ -12,10 +13,11 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet import compare, comparison, draw, experiment, info, memory, report, reproduce, summary, synthetic, zarrio
+from rlsnet import compare, comparison, draw, experiment, info, report, reproduce, statistics, summary, synthetic, zarrio
 from rlsnet.cli import _dispatch
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
+from rlsnet.formatting import byte_size
 from rlsnet.store import Run
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"lab\" 'x'"
@@ -62,11 +64,11 @@ def place(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-    """A page's tags, ids, links and text; fails where tags do not balance."""
+    """A page's tags, ids, links, figures and text; fails where tags do not balance."""
 
     def __init__(self, text: str):
         super().__init__()
-        self.open, self.tags, self.ids, self.links, self.said, self.unnamed = [], [], [], [], [], []
+        self.open, self.tags, self.ids, self.links, self.shown, self.unnamed, self.figures = [], [], [], [], [], [], []
         self.feed(text)
         self.close()
         assert not self.open
@@ -84,17 +86,21 @@ class Page(html.parser.HTMLParser):
         assert not any(name.startswith("on") for name in found)
         if (tag == "img" and not found.get("alt")) or (found.get("role") == "img" and not found.get("aria-label")):
             self.unnamed.append(found)
+        if tag == "img":
+            kind, data = found["src"].split(",")
+            assert kind == "data:image/svg+xml;base64"
+            self.figures.append(base64.b64decode(data).decode())
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, f"</{tag}> closes another"
 
     def handle_data(self, data):
         if self.open and self.open[-1] not in ("style", "script"):
-            self.said.append(data)
+            self.shown.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.said).split())
+        return " ".join(" ".join(self.shown).split())
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +108,21 @@ def page(place):
     return (place / "<script>x" / "report.html").read_text()
 
 
+class Panel(html.parser.HTMLParser):
+    """An SVG image; fails where it has a handler of events or a script."""
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "foreignobject") and not any(name.startswith("on") for name, _ in attrs)
+
+
 def stands_alone(text: str) -> Page:
     parsed = Page(text)
     assert all(link.startswith(("#", "data:")) for link in parsed.links)
     assert not re.search(r"url\((?!#)|@import|https?:", re.sub(r"[A-Za-z0-9+/=]{200,}", "", text))
     assert not parsed.unnamed
+    for figure in parsed.figures:
+        assert not re.search(r'(?:href|src)="(?!#|data:)|url\((?!#)|<script|@import', figure)
+        Panel().feed(figure)
     assert len(parsed.ids) == len(set(parsed.ids))
     assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
     return parsed
@@ -114,8 +130,8 @@ def stands_alone(text: str) -> Page:
 
 def test_a_report_stands_alone(page):
     parsed = stands_alone(page)
-    assert parsed.tags.count("h1") == 1 and parsed.tags.count("svg") >= 12
-    assert "script" not in parsed.tags and "img" not in parsed.tags and "b" not in re.findall(r"<b>thal", page)
+    assert parsed.tags.count("h1") == 1 and len(parsed.figures) >= 12
+    assert "script" not in parsed.tags and "svg" not in parsed.tags and "b" not in re.findall(r"<b>thal", page)
     assert len(page) < 3e6
 
 
@@ -141,7 +157,7 @@ def test_a_report_says_what_the_files_say(place, page):
         assert f"{name} {mine.shape[1]} {of_neurons(mine):.3f}" in text
     lines = [json.loads(line) for line in (run / "resources.jsonl").read_text().splitlines()]
     peak = max(line["memory_peak_mb"] for line in lines if line["verb"] == "train")
-    assert f"Peak memory {memory.in_words(1e6 * peak)}" in text
+    assert f"Peak memory {byte_size(1e6 * peak)}" in text
 
 
 def test_a_report_says_where_the_data_come_from(page):
@@ -226,7 +242,7 @@ def sweep(place):
 def test_compare_sorts_and_names_what_is_broken(sweep, capsys):
     found = comparison.read([sweep])
     assert found.names == ["1", "2", "0"] and found.differing == [("rls.penlambda", [2.0, 1.0, 0.5])]
-    assert [name for name, _ in found.broken] == ["3", "<script>4"]
+    assert [name for name, _ in found.unreadable] == ["3", "<script>4"]
     compare.main([str(sweep)], compare.Options(out=str(sweep / "c.html")))
     shown = capsys.readouterr().out
     assert re.search(r"│ 1 +│ +2.0 │ done +│ +3 │ 0.600 │ 0.600", shown) and "1 of 3 iterations" in shown
@@ -278,7 +294,8 @@ def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):
     np.testing.assert_allclose(found.reliability, expected, rtol=1e-9)
     x = rate.copy()
     x[0, 5, 7] = x[1, :, 8] = np.nan
-    assert np.isnan(summary.pearson(x, rate)[1, 8]) and summary.pearson(x, rate)[0, 7] == pytest.approx(1)
+    correlation = statistics.correlation_known(x.swapaxes(0, 1), rate.swapaxes(0, 1))
+    assert np.isnan(correlation[1, 8]) and correlation[0, 7] == pytest.approx(1)
 
 
 def test_info_on_an_imported_recording(place, capsys):
@@ -302,10 +319,10 @@ WRONG = [
     (["plot"], "plot: needs one path"),
     (["plot", "nowhere"], "plot nowhere: no such folder"),
     (["plot", "run=nowhere"], "run=nowhere: no run there"),
-    (["plot", "run/test.zarr"], "should be a run folder or a recording.zarr"),
+    (["plot", "run/test.zarr"], "expected a run folder or a recording.zarr"),
     (["plot", "sweep"], "plot sweep: neither a run folder nor a recording.zarr"),
     (["plot", "r.zarr", "out=run/config.yaml"], "out=run/config.yaml: a file"),
-    (["plot", "negative.zarr"], "should be a finite rate in Hz, at least 0"),
+    (["plot", "negative.zarr"], "expected a finite rate in Hz, at least 0"),
 ]
 
 
@@ -331,10 +348,11 @@ for (const page of pages) for (const width of widths) {{
   frame.onload = () => {{
     const inside = frame.contentDocument;
     for (const each of inside.querySelectorAll("details")) each.open = true;
-    const root = inside.documentElement, buttons = inside.querySelectorAll("th button");
+    const root = inside.documentElement, buttons = inside.querySelectorAll("th button"), images = [...inside.images];
+    const drawn = images.length > 0 && images.every((image) => image.naturalWidth > 0);
     let order = "";
     if (buttons.length) {{ buttons[1].click(); buttons[1].click(); order = inside.querySelector("tbody th").textContent; }}
-    found.push([width, root.scrollWidth, frame.contentWindow.innerWidth, inside.querySelectorAll("svg").length, order]);
+    found.push([width, root.scrollWidth, frame.contentWindow.innerWidth, drawn, order]);
     if (found.length == pages.length * widths.length) document.body.dataset.found = JSON.stringify(found);
   }};
   document.body.append(frame);

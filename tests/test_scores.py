@@ -218,7 +218,12 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     folder, _, config = trained
     info.show(str(folder / "run"))
     shown = capsys.readouterr().out
-    assert "the even trials, held out; the odd were trained on" in shown and "held-out r" in shown and "striatum" in shown
+    assert (
+        "the even trials, held out; the odd were trained on" in shown
+        and "held-out" in shown
+        and "SNR-corrected" in shown
+        and "striatum" in shown
+    )
     with caplog.at_level("INFO"):
         experiment.run_test(config, Run(folder / "run"))
     assert "with the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
@@ -247,7 +252,7 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     refused(folder, with_recording(config, path=str(tmp_path / "gone.zarr")), "gone.zarr: no such folder")
     write(tmp_path / "without.zarr", halves, no_halves=True)
     refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "has no array rate_half")
-    refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "should be null, to train on all trials", test=False)
+    refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "expected null, to train on all trials", test=False)
     given = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     refused(folder, given, "recording.half=odd: expected null, as", test=False)
     experiment.run_training(even := with_recording(config, half="even"), Run(tmp_path / "even"), resumed=False)

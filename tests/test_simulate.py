@@ -240,7 +240,6 @@ def test_spikes_are_found_by_rank():
 def test_pack_and_unpack():
     flags = np.random.default_rng(0).random((5, 77)) < 0.3
     words = np.stack([np.asarray(spikes.pack(jnp.asarray(row))) for row in flags])
-    np.testing.assert_array_equal([spikes.unpack(jnp.asarray(row), 77) for row in words], flags)
     step, neuron = evaluate.unpack(words)
     again = np.zeros_like(flags)
     again[step, neuron] = True

@@ -31,9 +31,9 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
     out, trained = export(paths[0], options.to, options.out, options.checkpoint, options.overwrite)
     from rlsnet.export.simulated_spikes import why_missing
-    from rlsnet.memory import in_words
+    from rlsnet.formatting import byte_size
 
-    print(f"Wrote {out} ({in_words(_size(out))}): {trained.description()}.")
+    print(f"Wrote {out} ({byte_size(_size(out))}): {trained.description()}.")
     print(format_module(options.to).HOW_TO_OPEN.format(out=out))
     if options.to in ("zarr", "npz", "sonata") and not trained.has_spikes:
         print(f"Without simulated spikes: {why_missing(trained)}")

@@ -14,6 +14,7 @@ import zarr
 from rlsnet import engine, evaluate, experiment, memory, store, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
+from rlsnet.formatting import byte_size
 from rlsnet.network import Network
 from rlsnet.store import Run
 
@@ -153,5 +154,5 @@ class TrainedNetwork:
 def check_memory(content: str, needed: float) -> None:
     """Checks that `content`, of `needed` bytes, fits in memory; raises UserError."""
     if needed > (free := memory.free_memory()):
-        words = f"{memory.in_words(needed)} for {content}, but {memory.in_words(free)} are free"
+        words = f"{byte_size(needed)} for {content}, but {byte_size(free)} are free"
         raise UserError(f"export: this format needs {words}; to=zarr is written in blocks and needs little.")

@@ -1,0 +1,41 @@
+"""Numbers, durations and sizes as short texts, and the console that tables are printed to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+UNDEFINED = "–"  # a number that is missing or not finite
+
+
+def number(value: Any, spec: str = ".3f") -> str:
+    """A number by a format specification; a dash where it is missing or not finite."""
+    return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
+
+
+def duration(seconds: float) -> str:
+    """A duration such as 12 s, 3.4 min or 2.1 h."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def byte_size(size: float) -> str:
+    """A number of bytes such as 4.3 GB, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def disk_size(folder: Path) -> str:
+    """The size of all files below a folder."""
+    return byte_size(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+
+
+def console(width: int = 120) -> Console:
+    """A console for tables: as wide as the terminal, or `width` columns where the output is redirected."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=width)
