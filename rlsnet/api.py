@@ -276,9 +276,10 @@ class _Onward(logging.Handler):
 def _logged(run: Run) -> Iterator[None]:
     """What is said while the block runs goes to RUN/rlsnet.log, as with the command line."""
     logger = logging.getLogger("rlsnet")
-    for name, each in logging.root.manager.loggerDict.items():
-        if isinstance(each, logging.Logger) and f"{name}.".startswith("rlsnet."):
-            each.disabled = False  # as logging.config leaves loggers that it does not know
+    loggers = [each for name, each in logging.root.manager.loggerDict.items() if f"{name}.".startswith("rlsnet.")]
+    disabled = [each for each in loggers if isinstance(each, logging.Logger) and each.disabled]  # by logging.config
+    for each in disabled:
+        each.disabled = False
     run.path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -294,6 +295,8 @@ def _logged(run: Run) -> Iterator[None]:
         logger.propagate = before[1]
         for handler in added:
             logger.removeHandler(handler)
+        for each in disabled:
+            each.disabled = True
         file.close()
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlsnet.config import UserError
+from rlsnet.config import Config, UserError
 from rlsnet.convert import completed, from_dict, in_quotes, plain_arguments, suggest, to_dict
 
 if TYPE_CHECKING:
@@ -271,13 +271,16 @@ def run_job(verb: str, values: dict[str, Any], overrides: list[str], folder: Pat
     if verb == "simulate":
         from rlsnet.experiment import run_simulation
 
-        run_simulation(from_dict({**values, "sweep": None}, overrides), run)
+        config = from_dict({**values, "sweep": None}, overrides)
+        _restrict_to_cpu(config)
+        run_simulation(config, run)
         return 0
     resumed = verb == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
     if verb != "train" or resumed:
         asked = values if values["resume"] == "auto" else _over(completed(run.saved_config(), values), values, overrides)
         values = continued(run, values, asked)
     config = from_dict({**values, "resume": None, "run": None, "sweep": None}, overrides)
+    _restrict_to_cpu(config)
     if verb == "train":
         from rlsnet.experiment import run_training
 
@@ -286,6 +289,14 @@ def run_job(verb: str, values: dict[str, Any], overrides: list[str], folder: Pat
 
     run_test(config, run)
     return 0
+
+
+def _restrict_to_cpu(config: Config) -> None:
+    """Keeps JAX from starting GPUs where the engine is a CPU."""
+    from rlsnet.engine import restrict_to_cpu
+
+    if config.engine.platform == "cpu":
+        restrict_to_cpu()
 
 
 def _over(saved: dict[str, Any], composed: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

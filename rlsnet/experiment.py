@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +165,14 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     return recording
 
 
-def start(config: Config, run: Run) -> Progress:
-    """Sets up the engine and the display, and says where we are."""
-    device = engine.setup(config.engine)
-    log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
-    return Progress(config.progress)
-
-
-def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
-    """The sampling of resources beside a verb."""
-    return Sampler(run.resources, config.train.resources_every, verb, lambda: show.iteration)
+@contextlib.contextmanager
+def start(config: Config, run: Run, verb: str) -> Iterator[Progress]:
+    """The engine, the sampling of resources and the display of progress, while a verb runs."""
+    show = Progress(config.progress)
+    with engine.configured(config.engine) as device:
+        log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
+        with Sampler(run.resources, config.train.resources_every, verb, lambda: show.iteration):
+            yield show
 
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
@@ -188,7 +188,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     tracking.require(config.tracking)
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
-    with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
+    with run.claimed(), start(config, run, "train") as show:
         if resumed:
             ready = reopen(config, run)
             learner = run.load_learner(done, ready.network, config)
@@ -214,7 +214,7 @@ def run_simulation(config: Config, run: Run) -> None:
     """Draws a network and runs it as it is, with its initial weights."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
-    with run.claimed(), _sampled(show := start(config, run), config, run, "simulate"):
+    with run.claimed(), start(config, run, "simulate") as show:
         ready = prepare(config, show, learning=False)
         save_network(run, ready)
         run.save_config(config)
@@ -228,7 +228,7 @@ def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights."""
     tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
-    with _sampled(show := start(config, run), config, run, "test"):
+    with start(config, run, "test") as show:
         ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
         w = run.load_weights(path, ready.network)
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs

@@ -80,7 +80,8 @@ class Case:
         from rlsnet.progress import Progress
 
         self.config = compose(*overrides, f"engine.platform={device}")
-        self.device = engine.setup(self.config.engine)
+        self.engine = engine.configured(self.config.engine)  # for as long as this process lasts
+        self.device = self.engine.__enter__()
         ready = experiment.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in ready.seconds)
         self.net, self.target, self.weight = ready.network, jnp.asarray(ready.target), ready.weight

@@ -43,6 +43,9 @@ def main(paths: list[str], options: Options) -> None:
     """`rlsnet export RUN to=FORMAT`."""
     if len(paths) != 1:
         raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
+    from rlsnet.engine import restrict_to_cpu
+
+    restrict_to_cpu()
     out, trained = export(paths[0], options)
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
     from rlsnet.memory import in_words
@@ -63,9 +66,9 @@ def export(path: str | Path, options: Options) -> tuple[Path, Trained]:
     Returns:
       What was written, and what it was made from.
     """
-    import jax
-
-    from rlsnet import zarrio
+    from rlsnet import engine, zarrio
+    from rlsnet.convert import from_dict
+    from rlsnet.describe import with_defaults
     from rlsnet.export.trained import Trained
     from rlsnet.store import Run
 
@@ -73,10 +76,11 @@ def export(path: str | Path, options: Options) -> tuple[Path, Trained]:
     module: Any = importlib.import_module(f"rlsnet.export.{options.to}")
     out = Path(options.out) if options.out else run.path / "export" / module.NAME
     _check_free(out, options, module.MARKER)
-    jax.config.update("jax_platforms", "cpu")
-    trained = Trained.of(run, options.checkpoint)
-    with zarrio.replacing(out) as temporary:
-        module.write(trained, temporary)
+    config = from_dict(with_defaults(run.saved_config()))
+    with engine.configured(dataclasses.replace(config.engine, platform="cpu")):
+        trained = Trained.of(run, options.checkpoint)
+        with zarrio.replacing(out) as temporary:
+            module.write(trained, temporary)
     return out, trained
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import zarr
 
-from rlsnet import engine, evaluate, experiment, inputs, memory, neurons, simulate, store, wiring, zarrio
+from rlsnet import evaluate, experiment, inputs, memory, neurons, simulate, store, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import from_dict, to_dict
 from rlsnet.describe import with_defaults
@@ -73,7 +73,6 @@ class Trained:
         config = from_dict(with_defaults(run.saved_config()))
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
-        engine.setup(dataclasses.replace(config.engine, platform="cpu"))
         ready = experiment.reopen(config, run)
         net, weight, iteration = ready.network, ready.weight, 0
         if not untrained:
