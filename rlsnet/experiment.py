@@ -191,7 +191,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     with run.claimed(), start(config, run, "train") as show:
         if resumed:
             ready = reopen(config, run)
-            learner = run.load_learner(done, ready.network, config)
+            learner = store.load_learner(run, done, ready.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)
         else:
@@ -230,7 +230,7 @@ def run_test(config: Config, run: Run) -> None:
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
         ready = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-        w = run.load_weights(path, ready.network)
+        w = store.load_weights(path, ready.network)
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import api, rng, scores, simulate
+from rlsnet import api, rng, scores, simulate, store
 from rlsnet import rls as rls_
 from rlsnet.config import Config, RLSConfig, UserError, by_class
 from rlsnet.network import Network
 from rlsnet.progress import Progress, memory_used
 from rlsnet.rls import Learner, Pending
 from rlsnet.simulate import Dynamics, Keys
-from rlsnet.store import Run, Writer
+from rlsnet.store import CheckpointWriter, Run
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def train(
     step, seconds = compiled(iterate, dynamics, config.rls, network, learner, target, keys, jnp.int32(0), jnp.int32(0), recorded)
     log.info("Compiled in %.1f s.", seconds)
     best = run.best_correlation()
-    with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
+    with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
             condition = condition_of(config, len(target), iteration)
@@ -223,10 +223,10 @@ def train(
             score = recent.score()
             if config.train.save_best and score is not None and (best is None or score > best):
                 best = score
-                run.save_best(writer, iteration, network, learner, config, best)
+                store.save_best(run, writer, iteration, network, learner, config, best)
             stopped = stop.signal
             if stopped or iteration == total or iteration % config.train.checkpoint_every == 0:
-                run.save_checkpoint(writer, iteration, network, learner, config)
+                store.save_checkpoint(run, writer, iteration, network, learner, config)
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()
@@ -236,7 +236,7 @@ def train(
 
 
 def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
-    """A line of metrics.jsonl; what is undefined is null."""
+    """The line of an iteration in metrics.jsonl, with the keys of `metrics.Metrics`."""
 
     def number(x: Any) -> float | None:
         return float(x) if np.isfinite(x) else None

@@ -10,7 +10,7 @@ from conftest import KERNELS, compose, difference
 from test_rls import DECAY, L, S, everybody, filtered, problem, ridge, run
 from test_training import metrics
 
-from rlsnet import experiment, kernels, network, rls, storage, wiring
+from rlsnet import experiment, kernels, network, rls, storage, store, wiring
 from rlsnet.config import UserError
 from rlsnet.store import Run
 
@@ -161,7 +161,7 @@ STORAGES = [
 
 def learner_of(config, path, iteration):
     """Weights and P of a checkpoint."""
-    return Run(path).load_learner(iteration, experiment.reopen(config, Run(path)).network, config)
+    return store.load_learner(Run(path), iteration, experiment.reopen(config, Run(path)).network, config)
 
 
 @pytest.mark.parametrize("extra", STORAGES)

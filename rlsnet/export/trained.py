@@ -77,7 +77,7 @@ class Trained:
         net, weight, iteration = ready.network, ready.weight, 0
         if not untrained:
             iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))
-            groups = run.load_weights(path, net)
+            groups = store.load_weights(path, net)
             weight = wiring.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(wiring.to_groups(weight, net.group_size))
