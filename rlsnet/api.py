@@ -2,7 +2,7 @@
 
 They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
 What a run says goes to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows it. JAX is set up
-(device, precision, cache of compiled programs) as `config.engine` says.
+(device, precision, cache of compiled programs) as `config.engine` says during a call, and as before after it.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from rlsnet import zarrio
 from rlsnet.config import UserError
 
 
-class Metrics(TypedDict):
-    """One iteration of training; values that are undefined are None.
+class RequiredMetrics(TypedDict):
+    """One iteration of training, as any version has written it; values that are undefined are None.
 
     iteration: number, from 1.
     task: condition of its trial.
@@ -21,8 +21,6 @@ class Metrics(TypedDict):
     rate_hz, rate_exc_hz, rate_inh_hz: mean firing rate of all, of excitatory and of inhibitory neurons.
     correlation: of current and target, mean over neurons.
     n_undefined: neurons whose correlation is undefined.
-    explained_variance: of the targets by the currents; not in runs of early versions.
-    rate_error_hz: mean difference from the recorded rates, if there are any.
     """
 
     iteration: int
@@ -33,8 +31,17 @@ class Metrics(TypedDict):
     rate_inh_hz: float | None
     correlation: float | None
     n_undefined: int
-    explained_variance: NotRequired[float | None]
-    rate_error_hz: NotRequired[float | None]
+
+
+class Metrics(RequiredMetrics, total=False):
+    """One iteration of training.
+
+    explained_variance: of the targets by the currents; not in runs of early versions.
+    rate_error_hz: mean difference from the recorded rates; only where there are any.
+    """
+
+    explained_variance: float | None
+    rate_error_hz: float | None
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
@@ -58,10 +65,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: a line is no object, or keys are missing.
     """
-    lines = read_lines(path)
+    lines, required = read_lines(path), Metrics.__required_keys__
     for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or Metrics.__required_keys__ - line.keys():
-            raise UserError(f"{path}: line {number}: expected an object with {', '.join(sorted(Metrics.__required_keys__))}.")
+        if not isinstance(line, dict) or required - line.keys():
+            raise UserError(f"{path}: line {number}: expected an object with {', '.join(sorted(required))}.")
     return lines
 
 

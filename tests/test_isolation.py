@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -23,24 +22,22 @@ SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic
 
 def state():
     """All that a caller could notice."""
-    logger = logging.getLogger("rlsnet")
-    ours = {name: each for name, each in logging.root.manager.loggerDict.items() if name.startswith("rlsnet")}
-    loggers = {
-        name: (each.level, each.propagate, each.disabled, list(each.handlers))
-        for name, each in ours.items()
-        if isinstance(each, logging.Logger)
-    }
+    loggers = {}
+    for name, each in logging.root.manager.loggerDict.items():
+        if isinstance(each, logging.Logger) and name.startswith("rlsnet"):
+            settings = each.level, each.propagate, each.disabled, list(each.handlers)
+            if settings != (logging.NOTSET, True, False, []):  # that of a module just imported
+                loggers[name] = settings
     return {
-        "jax": {name: getattr(jax.config, name) for name in jax.config.values},
+        "jax": {name: getattr(jax.config, name, value) for name, value in jax.config.values.items()},
         "precision": jnp.zeros(1).dtype,
         "device": jnp.zeros(1).devices(),
-        "loggers": {**loggers, "root": (logging.root.level, list(logging.root.handlers)), "rlsnet": list(logger.handlers)},
+        "loggers": {**loggers, "root": (logging.root.level, list(logging.root.handlers))},
         "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)},
         "environment": dict(os.environ),
         "path": list(sys.path),
         "folder": os.getcwd(),
         "numpy": np.geterr(),
-        "warnings": list(warnings.filters),
     }
 
 
