@@ -1,9 +1,9 @@
 """The verbs for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
 
 They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
-Messages of a run go to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows them. JAX is set up
-(device, precision, cache of compiled programs) by `config.engine`. `rlsnet.Config()` is the experiment sinusoid, and
-`dataclasses.replace` changes it.
+Messages of a run go to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows them. During a call JAX is
+set up (device, precision, cache of compiled programs) by `config.engine`; after it, JAX has the settings of before.
+`rlsnet.Config()` is the experiment sinusoid, and `dataclasses.replace` changes it.
 """
 
 from __future__ import annotations
@@ -267,9 +267,10 @@ class _ToRoot(logging.Handler):
 def _logged(run: Run) -> Iterator[None]:
     """Messages of this block also go to RUN/rlsnet.log, as with the command line."""
     logger = logging.getLogger("rlsnet")
-    for name, each in logging.root.manager.loggerDict.items():
-        if isinstance(each, logging.Logger) and f"{name}.".startswith("rlsnet."):
-            each.disabled = False  # as logging.config leaves loggers that it does not know
+    loggers = [each for name, each in logging.root.manager.loggerDict.items() if f"{name}.".startswith("rlsnet.")]
+    disabled = [each for each in loggers if isinstance(each, logging.Logger) and each.disabled]  # by logging.config
+    for each in disabled:
+        each.disabled = False
     run.path.mkdir(parents=True, exist_ok=True)
     file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -285,4 +286,6 @@ def _logged(run: Run) -> Iterator[None]:
         logger.propagate = before[1]
         for handler in added:
             logger.removeHandler(handler)
+        for each in disabled:
+            each.disabled = True
         file.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +183,14 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     return recording
 
 
-def start(config: Config, run: Run) -> Progress:
-    """Sets up the engine and the display of progress, and logs the run folder and the device."""
-    device = engine.setup(config.engine)
-    log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
-    return Progress(config.progress)
-
-
-def _sampled(show: Progress, config: Config, run: Run, verb: str) -> Sampler:
-    """Sampling of resources beside a verb."""
-    return Sampler(run.resources, config.resources_every, verb, lambda: show.iteration)
+@contextlib.contextmanager
+def start(config: Config, run: Run, verb: str) -> Iterator[Progress]:
+    """The engine, the sampling of resources and the display of progress, while a verb runs."""
+    show = Progress(config.progress)
+    with engine.configured(config.engine) as device:
+        log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
+        with Sampler(run.resources, config.resources_every, verb, lambda: show.iteration):
+            yield show
 
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
@@ -218,10 +218,10 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     tracking.require(config.tracking)
     if not resumed and run.iterations():
         raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
-    with run.claimed(), _sampled(show := start(config, run), config, run, "train"):
+    with run.claimed(), start(config, run, "train") as show:
         if resumed:
             prepared = reopen(config, run)
-            learner = run.load_learner(done, prepared.network, config)
+            learner = store.load_learner(run, done, prepared.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)
         else:
@@ -246,7 +246,7 @@ def run_simulation(config: Config, run: Run) -> None:
     """Draws a network and runs it with its initial weights; raises UserError."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
-    with run.claimed(), _sampled(show := start(config, run), config, run, "simulate"):
+    with run.claimed(), start(config, run, "simulate") as show:
         prepared = prepare(config, show, learning=False)
         save_network(run, prepared, learning=False)
         run.save_config(config)
@@ -260,9 +260,9 @@ def run_test(config: Config, run: Run) -> None:
     """Runs a trained network with frozen weights; raises UserError."""
     tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
-    with _sampled(show := start(config, run), config, run, "test"):
+    with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
-        w = run.load_weights(path, prepared.network)
+        w = store.load_weights(path, prepared.network)
         about = zarrio.open_group(path, "test.checkpoint", store.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_wiring(path, about.get("config", {}), config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,13 +39,13 @@ def show(path: str | None) -> None:
     elif not Path(path).exists():
         raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
-        jax.config.update("jax_platforms", "cpu")
         is_run = (Path(path) / "config.yaml").exists()
         title, rows = (f"run {path}", _run_rows(Run.open(path, "info"))) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
-    for name, value in rows:
-        table.add_row(Text(name), Text(str(value)))
+    with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
     console().print(table)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlsnet import experiment, resume
+from rlsnet import engine, experiment, resume
 from rlsnet.convert import from_dict
 from rlsnet.store import Run
 
@@ -30,6 +30,8 @@ def run_job(verb: str, values: dict[str, Any], overrides: Sequence[str], folder:
         config = resume.resumed_config(run, values, overrides)
     else:
         config = from_dict({**values, **resume.COMMAND_ONLY}, overrides)
+    if config.engine.platform == "cpu":
+        engine.restrict_to_cpu()
     if verb == "train":
         return experiment.run_training(config, run, resumed)
     (experiment.run_simulation if verb == "simulate" else experiment.run_test)(config, run)

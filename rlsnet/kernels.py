@@ -7,6 +7,7 @@ P in registers while several updates are applied to it. The hot loops therefore 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -36,9 +37,9 @@ NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "f
 
 
 def platform_in_use() -> str:
-    """Such as cpu or gpu: that of the device that `engine.setup` has chosen, or that JAX would."""
+    """The platform of JAX's default device, such as cpu or gpu."""
     chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return (chosen or jax.devices()[0]).platform
+    return chosen if isinstance(chosen, str) else (chosen or jax.devices()[0]).platform
 
 
 @functools.cache
@@ -46,17 +47,37 @@ def build_error() -> str | None:
     """Builds and registers the native kernels, once in a process; returns None, or why they cannot be built."""
     jax.devices("cpu")  # without a device, JAX would accept any handler
     try:
-        path = _build()
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError:  # the library in the cache is damaged
-            path.unlink()
-            library = ctypes.CDLL(str(_build()))
+        library = _load()
         for name in NAMES:
             jax.ffi.register_ffi_target(f"rlsnet_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
+
+
+def _load() -> ctypes.CDLL:
+    """The library of native kernels, built if the cache does not hold it; a damaged one is built again.
+
+    A new library that cannot be loaded either, as in a folder mounted noexec, stays in the cache with a mark beside it: later
+    starts try to load it, and do not build it again.
+
+    Raises:
+      RuntimeError: it cannot be built or loaded.
+    """
+    path = _build()
+    mark = path.with_suffix(".unloadable")
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL(str(path))
+    if not mark.exists():
+        path.unlink()
+        path = _build()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        mark.touch()
+        raise RuntimeError(f"{path} cannot be loaded ({error}); if that folder is mounted noexec, set RLSNET_CACHE to another") from error
+    mark.unlink(missing_ok=True)
+    return library
 
 
 def _build() -> Path:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet import memory, rng, scores, updates
+from rlsnet import memory, rng, scores, store, updates
 from rlsnet.config import Config, RLSConfig, UserError
 from rlsnet.deferred import Pending
 from rlsnet.formatting import byte_size
@@ -31,7 +31,7 @@ from rlsnet.progress import Progress, memory_used
 from rlsnet.rls import Learner
 from rlsnet.state import TRAINING, Dynamics, SimState, TrialKeys
 from rlsnet.step import deliver_early, static_current
-from rlsnet.store import Run, Writer
+from rlsnet.store import CheckpointWriter, Run
 from rlsnet.trial import advance, before_learning, compiled
 
 log = logging.getLogger(__name__)
@@ -340,7 +340,7 @@ def train(
     size = memory.compiled_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_correlation()
-    with graceful_stop() as stop, show.bar(total, done) as bar, Writer() as writer:
+    with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
             condition = condition_of(config, len(target), iteration)
@@ -360,10 +360,10 @@ def train(
             score = recent.score()
             if config.train.save_best and score is not None and (best is None or score > best):
                 best = score
-                run.save_best(writer, iteration, network, learner, config, best)
+                store.save_best(run, writer, iteration, network, learner, config, best)
             stopped = stop.signal
             if stopped or iteration == total or iteration % config.train.checkpoint_every == 0:
-                run.save_checkpoint(writer, iteration, network, learner, config)
+                store.save_checkpoint(run, writer, iteration, network, learner, config)
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()
@@ -373,7 +373,7 @@ def train(
 
 
 def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
-    """A line of metrics.jsonl; what is undefined is null."""
+    """The line of an iteration in metrics.jsonl, with the keys of `metrics.Metrics`."""
 
     def number(x: Any) -> float | None:
         return float(x) if np.isfinite(x) else None

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ PLAIN_EVERY = 2.0  # s, between two plain lines
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes log records through rich's console, so that they do not tear a live bar; lines are not wrapped."""
+    """Log records on the console of rich, above a live bar; lines are not wrapped."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one record."""
+        """Prints a record."""
         rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def memory_used() -> int:
-    """Bytes in use: of the accelerator where there is one, else resident memory of this process."""
+    """Bytes in use on the GPU or, without one, the resident memory of this process."""
     import jax
 
     stats = jax.local_devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
@@ -35,21 +35,21 @@ def memory_used() -> int:
 
 
 def format_line(line: dict[str, Any]) -> str:
-    """Correlation, rate, seconds and memory of an iteration, in words."""
+    """Correlation, rate, duration and memory of an iteration as a text."""
     correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
     rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.2f} Hz"
     return f"correlation {correlation}  rate {rate}  {line['seconds']:.2f} s  {line['memory'] / 2**30:.1f} GiB"
 
 
 class _Plain:
-    """Iterations as plain lines, the first, the last, and one every few seconds between."""
+    """Plain lines: of the first and the last iteration, and one every few seconds between them."""
 
     def __init__(self, total: int, done: int):
         self.total, self.done, self.start, self.before = total, done, time.monotonic(), -PLAIN_EVERY
         self.first = done
 
     def advance(self, line: dict[str, Any]) -> None:
-        """Takes the metrics of one more iteration."""
+        """Shows the metrics of one more iteration."""
         self.done += 1
         now = time.monotonic()
         if now - self.before >= PLAIN_EVERY or self.done == self.total:
@@ -59,25 +59,29 @@ class _Plain:
 
 
 class _Live:
-    """Iterations as a bar."""
+    """A live bar."""
 
     def __init__(self, bar: RichProgress, total: int, done: int):
         self.bar, self.task = bar, bar.add_task("training", total=total, completed=done, text="")
 
     def advance(self, line: dict[str, Any]) -> None:
-        """Takes the metrics of one more iteration."""
+        """Shows the metrics of one more iteration."""
         self.bar.update(self.task, advance=1, text=format_line(line))
 
 
 class _Silent:
-    """Nothing."""
+    """No display."""
 
     def advance(self, line: dict[str, Any]) -> None:
-        """Takes the metrics of one more iteration."""
+        """Shows the metrics of one more iteration."""
 
 
 class Progress:
-    """A display of progress; mode: auto, rich, plain or off. One bar at a time. `iteration` is the one at hand, None outside."""
+    """Display of progress, one bar at a time.
+
+    mode: auto, rich, plain or off.
+    iteration: the current iteration of training, else None.
+    """
 
     iteration: int | None = None
 
@@ -86,7 +90,7 @@ class Progress:
 
     @contextlib.contextmanager
     def bar(self, total: int, done: int) -> Iterator[_Plain | _Live | _Silent]:
-        """A bar over training iterations, `done` of them behind us."""
+        """A display of training iterations, `done` of `total` computed before."""
         if self.mode != "rich":
             yield _Plain(total, done) if self.mode == "plain" else _Silent()
             return
@@ -95,19 +99,19 @@ class Progress:
             yield _Live(bar, total, done)
 
     @contextlib.contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """A function that is told (done, total) while something is worked through."""
+    def counting(self, items: str) -> Iterator[Callable[[int, int], None]]:
+        """A function (done, total) that shows how many `items` are done."""
         if self.mode == "rich":
-            with RichProgress(TextColumn(what), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
-                task = bar.add_task(what, total=None)
+            with RichProgress(TextColumn(items), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
+                task = bar.add_task(items, total=None)
                 yield lambda done, total: bar.update(task, completed=done, total=total)
             return
         before = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             nonlocal before
             if self.mode == "plain" and (time.monotonic() - before >= PLAIN_EVERY):
                 before = time.monotonic()
-                log.info("%s: %d of %d", what, done, total)
+                log.info("%s: %d of %d", items, done, total)
 
-        yield tell
+        yield show

@@ -1,10 +1,9 @@
-"""resources.jsonl: processor, memory and GPUs beside a run, sampled by a thread of its own."""
+"""Use of processor, memory and GPUs during a run, sampled by a thread and kept in resources.jsonl."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import logging
 import os
 import platform
@@ -18,10 +17,11 @@ from typing import Any
 import psutil
 
 from rlsnet.memory import free_memory
+from rlsnet.metrics import append_line, read_lines
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5.0  # s, for the last sample when the run is over
+LAST_SAMPLE_SECONDS = 5.0  # at most, at the end of a run
 GPU_READINGS: dict[str, Callable[[Any, Any], float]] = {
     "gpu_percent": lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
     "gpu_memory_mb": lambda nvml, gpu: _mb(nvml.nvmlDeviceGetMemoryInfo(gpu).used),
@@ -35,7 +35,7 @@ def _mb(size: float) -> float:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had resident, now or before."""
+    """Largest resident memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
     if status.exists() and (match := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)):
         return int(match[1]) * 1024
@@ -47,7 +47,7 @@ def peak_memory() -> int:
 
 
 def machine() -> dict[str, str | int]:
-    """The computer at hand: system, processor, cores that this process may use, bytes of memory."""
+    """The computer: system, processor, cores that this process may use, bytes of memory."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -61,7 +61,7 @@ def machine() -> dict[str, str | int]:
 
 
 class _Gpus:
-    """The NVIDIA GPUs that this process may use, through nvidia-ml-py; none where that or the driver is missing."""
+    """NVIDIA GPUs that this process may use, through nvidia-ml-py; none without that package or the driver."""
 
     def __init__(self) -> None:
         self.nvml: Any = None
@@ -79,36 +79,36 @@ class _Gpus:
                     self.handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if by_index else nvml.nvmlDeviceGetHandleByUUID(name))
 
     def sample(self) -> dict[str, list[float]]:
-        """Each reading that the devices know, one value a device."""
+        """Values of each reading that the devices support, one for each device."""
         found: dict[str, list[float]] = {}
         for name, reading in GPU_READINGS.items() if self.handles else ():
-            with contextlib.suppress(self.nvml.NVMLError):  # not known to this device
+            with contextlib.suppress(self.nvml.NVMLError):  # not supported by this device
                 found[name] = [reading(self.nvml, gpu) for gpu in self.handles]
         return found
 
     def close(self) -> None:
-        """Lets go of the driver."""
+        """Closes the connection to the driver."""
         if self.nvml is not None:
             self.nvml.nvmlShutdown()
 
 
 class Sampler:
-    """Adds a line to resources.jsonl at regular times and one at the end, for as long as its context lasts.
+    """Adds lines to resources.jsonl at regular intervals during its context, and one at the end.
 
-    What goes wrong in here ends the sampling with a line in the log, and never the run. A line holds: time (UTC); verb;
-    iteration at hand, where known; cpu_percent (this process since the line before, 100 is one core); memory_mb and
-    memory_peak_mb (resident); threads; system_cpu_percent (100 is all cores); system_free_mb (that can still be taken, within
-    the limits of a container); and, a value a device, gpu_percent, gpu_memory_mb, gpu_power_w. What is not known is left out.
+    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); verb; the current iteration;
+    cpu_percent (of this process since the line before, 100 is one core); memory_mb and memory_peak_mb (resident); threads;
+    system_cpu_percent (100 is all cores); system_free_mb (memory available within the limits of a container); and, with one value for
+    each device, gpu_percent, gpu_memory_mb and gpu_power_w. Values that are not known are left out.
     """
 
     def __init__(self, path: Path, every: float, verb: str, iteration: Callable[[], int | None]):
-        """Of a verb's run.
+        """Starts nothing yet.
 
         Args:
-          path: the file, which grows.
-          every: s between two lines; 0 for none.
-          verb: what is run.
-          iteration: says which iteration is at hand, or None.
+          path: the file.
+          every: s between two lines; 0 for no lines.
+          verb: train, simulate or test.
+          iteration: returns the current iteration, or None.
         """
         self.path, self.every, self.verb, self.iteration = path, every, verb, iteration
         self._over = threading.Event()
@@ -122,12 +122,12 @@ class Sampler:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         if self.every:
-            self._thread.join(PATIENCE)
+            self._thread.join(LAST_SAMPLE_SECONDS)
 
     def _run(self) -> None:
         try:
             process, gpus = psutil.Process(), _Gpus()
-            process.cpu_percent(), psutil.cpu_percent()  # both count from the call before
+            process.cpu_percent(), psutil.cpu_percent()  # both measure since their last call
             while not self._over.wait(self.every):
                 self._write(process, gpus)
             self._write(process, gpus)
@@ -136,7 +136,7 @@ class Sampler:
             log.warning("%s: sampling ends here (%s); the run goes on.", self.path, " ".join(str(failed).split()) or type(failed).__name__)
 
     def _write(self, process: psutil.Process, gpus: _Gpus) -> None:
-        """Adds one line, at once in the file."""
+        """Adds one line, which is in the file when this returns."""
         iteration = self.iteration()
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -150,16 +150,9 @@ class Sampler:
             "system_free_mb": _mb(free_memory()),
             **gpus.sample(),
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, line)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a resources.jsonl; what is no line of one, as a crash may leave it, is left out."""
-    lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict) and "memory_peak_mb" in line:
-                lines.append(line)
-    return lines
+    """Lines of a resources.jsonl, without the remains of a crash."""
+    return [line for line in read_lines(path) if isinstance(line, dict) and "memory_peak_mb" in line]

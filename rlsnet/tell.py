@@ -14,6 +14,8 @@ def main(paths: list[str], options: NoOptions) -> None:
     """`rlsnet info [PATH]`."""
     if len(paths) > 1:
         raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices here.")
-    from rlsnet import info  # here, as it imports JAX
+    from rlsnet import engine, info  # late, as they import JAX
 
+    if paths:
+        engine.restrict_to_cpu()
     info.show(paths[0] if paths else None)

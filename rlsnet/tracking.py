@@ -1,8 +1,8 @@
-"""Tracking: metrics and scores shown by another program, beside the run's own files, which are there always.
+"""Experiment trackers: metrics and scores are sent to another program, in addition to the files of the run.
 
-`tracking=tensorboard` writes RUN/tensorboard; `wandb` and `mlflow` go where their own settings say (WANDB_MODE, WANDB_PROJECT,
-MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME). Which of their runs is ours is kept in RUN/tracking.json, so that a resumed run,
-and its tests, add to the same. What goes wrong out there ends the tracking with one warning, and never the run.
+`tracking=tensorboard` writes RUN/tensorboard; `wandb` and `mlflow` follow their own settings (WANDB_MODE, WANDB_PROJECT,
+MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME). The tracker's name of the run is kept in RUN/tracking.json, so that a resumed run and its
+tests are added to it. An error of a tracker ends the tracking with one warning; the run goes on.
 """
 
 from __future__ import annotations
@@ -30,34 +30,43 @@ from rlsnet.store import Run
 log = logging.getLogger(__name__)
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}  # tracker, which is also the extra: module
-SHOWN = 300  # characters of somebody else's error
-PARAMS_AT_ONCE = 100  # that MLflow takes
+SHOWN = 300  # characters of a tracker's error message
+PARAMS_AT_ONCE = 100  # limit of MLflow
+ENVIRONMENT = {  # variables that a tracker needs, where they are not set
+    "mlflow": {
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # since version 3.17, for a folder
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its default, 7, takes minutes
+    }
+}
 
 
 class Tracker(Protocol):
-    """Another program's run."""
+    """A run in a tracker."""
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
-        """Takes in named numbers of an iteration, from 1."""
+        """Adds the named numbers of an iteration, counted from 1."""
 
     def finish(self) -> None:
-        """Sends what is left and ends."""
+        """Sends the rest and closes the run."""
 
 
 def require(name: str) -> None:
-    """Raises UserError where the package of a tracker is not installed."""
+    """Raises UserError if the package of a tracker is not installed."""
     if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
-        raise UserError(f"tracking={name}: {PACKAGES[name]} is not installed; expected to be there after pip install 'rlsnet[{name}]'.")
+        raise UserError(f"tracking={name}: {PACKAGES[name]} is not installed; pip install 'rlsnet[{name}]' installs it.")
 
 
 @contextlib.contextmanager
 def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
-    """A function that takes named numbers of an iteration, for as long as the block runs.
+    """A function (named numbers, iteration) that sends them to the tracker of `config.tracking` during the block.
 
     Args:
-      config: its `tracking` says where to.
+      config: settings of the run.
       run: the run.
-      done: iterations behind us.
+      done: iterations computed before.
+
+    Raises:
+      UserError: the package of the tracker is not installed.
     """
     tracker: list[Tracker] = []  # one, or none
 
@@ -69,7 +78,7 @@ def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[s
             words = " ".join(str(error).split()) or type(error).__name__
             log.warning("tracking=%s ends here (%s); the run goes on.", config.tracking, words[:SHOWN])
 
-    def take(values: Mapping[str, Any], iteration: int) -> None:
+    def track(values: Mapping[str, Any], iteration: int) -> None:
         known = {
             name: float(value)
             for name, value in values.items()
@@ -78,14 +87,29 @@ def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[s
         if tracker:
             attempt(lambda: tracker[0].log(known, iteration))
 
-    if config.tracking != "none":
-        require(config.tracking)
+    if config.tracking == "none":
+        yield track
+        return
+    require(config.tracking)
+    with _environment(ENVIRONMENT.get(config.tracking, {})):
         attempt(lambda: tracker.append(START[config.tracking](run, config, done)))
+        try:
+            yield track
+        finally:
+            if tracker:
+                attempt(lambda: tracker[0].finish())
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that are set during the block unless they are set already."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
-        yield take
+        yield
     finally:
-        if tracker:
-            attempt(lambda: tracker[0].finish())
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def test_scores(results: zarr.Group) -> dict[str, float]:
@@ -105,19 +129,19 @@ def _flat(config: Config) -> dict[str, str]:
 
 
 def _remembered(run: Run, tracker: str) -> dict[str, str]:
-    """What RUN/tracking.json holds of a tracker."""
+    """The entry of a tracker in RUN/tracking.json; empty if there is none."""
     path = run.path / "tracking.json"
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(path.read_text()).get(tracker, {}))
     return {}
 
 
-def _remember(run: Run, tracker: str, **what: str) -> None:
-    """Puts it there."""
+def _remember(run: Run, tracker: str, **entry: str) -> None:
+    """Writes the entry of a tracker to RUN/tracking.json."""
     path = run.path / "tracking.json"
     held = json.loads(path.read_text()) if path.exists() else {}
     with zarrio.replacing(path) as temporary:
-        temporary.write_text(json.dumps({**held, tracker: what}, indent=1))
+        temporary.write_text(json.dumps({**held, tracker: entry}, indent=1))
 
 
 class TensorBoard:
@@ -130,7 +154,7 @@ class TensorBoard:
             self.writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in _flat(config).items()), 0)
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
-        """At once on the disk, so that nothing before a checkpoint is missing after a crash."""
+        """Adds the numbers and writes them to the disk, so that none before a checkpoint is lost in a crash."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, iteration)
         self.writer.flush()
@@ -141,7 +165,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A run of Weights & Biases, its files in RUN/wandb; iterations are told by a metric of that name, as its own steps cannot go back."""
+    """A run of Weights & Biases, with files in RUN/wandb. Iterations are a metric of that name, as its own step number cannot decrease."""
 
     def __init__(self, run: Run, config: Config, done: int):
         wandb = importlib.import_module("wandb")
@@ -164,23 +188,21 @@ class Wandb:
             log.info("Tracked at %s", self.run.url)
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
-        """One row."""
+        """Adds one row."""
         self.run.log({**values, "iteration": iteration})
 
     def finish(self) -> None:
-        """Uploads what is left, or says how to."""
+        """Uploads the rest, or logs the command that does."""
         self.run.finish()
         if self.offline:
             log.info("Tracked offline; wandb sync %s uploads it.", Path(self.run.dir).parent)
 
 
 class MLflow:
-    """A run of MLflow; without MLFLOW_TRACKING_URI, in the folder mlruns here."""
+    """A run of MLflow; without MLFLOW_TRACKING_URI, in the folder mlruns of the current folder."""
 
     def __init__(self, run: Run, config: Config, done: int):
         known = _remembered(run, "mlflow")
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # since 3.17 it takes a folder only so
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 7 take minutes
         where = os.environ.get("MLFLOW_TRACKING_URI") or known.get("uri") or Path("mlruns").resolve().as_uri()
         mlflow = importlib.import_module("mlflow")
         self.client = mlflow.MlflowClient(where)
@@ -192,7 +214,7 @@ class MLflow:
         entities = importlib.import_module("mlflow.entities")
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "rlsnet")
         if self.client.get_experiment_by_name(name) is None:
-            with contextlib.suppress(Exception):  # another job of a sweep was quicker
+            with contextlib.suppress(Exception):  # another job of a sweep was faster
                 self.client.create_experiment(name)
         created = self.client.create_run(self.client.get_experiment_by_name(name).experiment_id, run_name=str(run.path))
         params = [entities.Param(key, value) for key, value in _flat(config).items()]
@@ -201,7 +223,7 @@ class MLflow:
         return str(created.info.run_id)
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
-        """One batch."""
+        """Adds one batch."""
         metric, now = importlib.import_module("mlflow.entities").Metric, time.time_ns() // 10**6
         self.client.log_batch(self.id, metrics=[metric(name, value, now, iteration) for name, value in values.items()])
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import math
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ import zarr
 from rlsnet.config import UserError
 
 CHUNK_BYTES = 32 * 2**20
+RENAMES = 5  # attempts to rename a folder while other processes do the same
+RENAME_SECONDS = 60  # two renames take less
+STALE_SECONDS = 24 * 3600  # nothing is written for longer without a change in its folder
 
 
 def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
@@ -173,18 +179,15 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well, and is gone when it does not.
+    """A temporary path beside `path` that is renamed to it when the block ends well, and removed when it fails.
 
-    Everything is forced to the disk before the rename, so that `path` is either the old thing or the whole new one. A
-    folder's old version is moved away before and removed after.
+    Everything is forced to the disk before the rename, so that `path` holds either the old version or the complete new one. The
+    old version of a folder is moved away before the rename and removed after it. The temporary name is unique: several processes, also
+    on several computers, may replace the same path at the same time, and the last one counts.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():  # killed between the two renames below
-        old.rename(path)
-    for stale in (temporary, old):
-        remove(stale)
+    _clean_up(path)
+    temporary = _unique(path, "tmp")
     try:
         yield temporary
         if temporary.is_dir():
@@ -192,15 +195,58 @@ def replacing(path: Path) -> Iterator[Path]:
                 for file in files:
                     _sync(Path(folder) / file)
                 _sync(Path(folder))
-            if path.exists():
-                path.rename(old)
         else:
             _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-        remove(old)
+        _rename(temporary, path)
     finally:
         remove(temporary)
+
+
+def _unique(path: Path, kind: str) -> Path:
+    """A name beside `path` that no process on any computer has used."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.{kind}")
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Renames a file or a folder to `path`, in place of what is there."""
+    for attempt in range(RENAMES):
+        old = _unique(path, "old")
+        if temporary.is_dir():  # a folder replaces no other folder
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(old)
+        try:
+            temporary.replace(path)
+            _sync(path.parent)
+            remove(old)
+            return
+        except OSError:
+            if path.exists() and attempt + 1 < RENAMES:  # another process was faster
+                remove(old)
+                continue
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+
+
+def _clean_up(path: Path) -> None:
+    """Restores and removes what a killed process left beside `path` when it was replacing it."""
+    old = sorted(path.parent.glob(f".{glob.escape(path.name)}.*old"), key=_age)
+    if old and not path.exists() and _age(old[0]) > RENAME_SECONDS:  # killed between the two renames of a folder
+        old.pop(0).rename(path)
+    for stale in [*old, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")]:
+        if _age(stale) > STALE_SECONDS:
+            with contextlib.suppress(OSError):  # another process removes it
+                remove(stale)
+
+
+def _age(path: Path) -> float:
+    """Seconds since the last change of a file or a folder; infinite if it is gone."""
+    changed = -math.inf
+    with contextlib.suppress(FileNotFoundError):
+        changed = max(path.stat().st_ctime, path.stat().st_mtime)
+        if time.time() - changed > STALE_SECONDS:  # a folder may have changed further down
+            changed = max([changed, *(each.stat().st_mtime for each in path.rglob("*"))])
+    return time.time() - changed
 
 
 def remove(path: Path) -> None:

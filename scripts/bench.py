@@ -86,7 +86,8 @@ class Case:
         from rlsnet.progress import Progress
 
         self.config = compose(*overrides, f"engine.platform={device}")
-        self.device = engine.setup(self.config.engine)
+        self.engine = engine.configured(self.config.engine)  # for as long as this process lasts
+        self.device = self.engine.__enter__()
         prepared = experiment.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
         self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight

@@ -227,6 +227,26 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     assert path.stat().st_size > 0
 
 
+@pytest.mark.parametrize("kind", KERNELS[2:])
+def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
+    """A cache folder that is mounted noexec."""
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    built, compile_library, load = [], kernels._compile, kernels.ctypes.CDLL
+    monkeypatch.setattr(kernels, "_compile", lambda command: (built.append(1), compile_library(command)))
+
+    def refused(path):
+        raise OSError("failed to map segment from shared object")
+
+    monkeypatch.setattr(kernels.ctypes, "CDLL", refused)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
+            kernels._load()
+    assert len(built) == 2
+    monkeypatch.setattr(kernels.ctypes, "CDLL", load)
+    kernels._load()
+    assert len(built) == 2
+
+
 def test_spikes_are_found_by_rank():
     flags = np.random.default_rng(0).random(1000) < 0.1
     words = spikes.pack(jnp.asarray(flags))

@@ -10,7 +10,7 @@ from conftest import COMPILER, UPDATES, compose, difference
 from test_rls import DECAY, REFERENCE, L, S, everybody, filtered, problem, ridge, run
 from test_training import metrics
 
-from rlsnet import experiment, kernels, network, rls, updates, wiring
+from rlsnet import experiment, kernels, network, rls, store, updates, wiring
 from rlsnet.backend import COVARIANCES, Backend
 from rlsnet.config import UserError
 from rlsnet.covariance import EncodedCovariance, FullCovariance, number_type
@@ -165,7 +165,7 @@ STORAGES = [
 
 def learner_of(config, path, iteration):
     """Weights and P of a checkpoint."""
-    return Run(path).load_learner(iteration, experiment.reopen(config, Run(path)).network, config)
+    return store.load_learner(Run(path), iteration, experiment.reopen(config, Run(path)).network, config)
 
 
 @pytest.mark.parametrize("extra", STORAGES)

@@ -29,6 +29,9 @@ def main(paths: list[str], options: Options) -> None:
     """`rlsnet export RUN to=FORMAT`."""
     if len(paths) != 1:
         raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
+    from rlsnet.engine import restrict_to_cpu
+
+    restrict_to_cpu()
     out, trained = export(paths[0], options.to, options.out, options.checkpoint, options.overwrite)
     from rlsnet.export.simulated_spikes import why_missing
     from rlsnet.formatting import byte_size

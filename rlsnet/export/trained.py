@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import zarr
 
-from rlsnet import engine, evaluate, experiment, memory, store, wiring, zarrio
+from rlsnet import evaluate, experiment, memory, store, wiring, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.convert import to_dict
 from rlsnet.formatting import byte_size
@@ -54,12 +54,11 @@ class TrainedNetwork:
         config = run.config()
         untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
-        engine.setup(dataclasses.replace(config.engine, platform="cpu"))
         prepared = experiment.reopen(config, run)
         net, weight, iteration = prepared.network, prepared.weight, 0
         if not untrained:
             iteration = int(zarrio.open_group(path, "checkpoint", store.FORMAT).attrs.get("iteration", 0))
-            groups = run.load_weights(path, net)
+            groups = store.load_weights(path, net)
             weight = wiring.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(wiring.to_groups(weight, net.group_size))

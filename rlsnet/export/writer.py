@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -39,9 +40,7 @@ def export(
     Raises:
       UserError: the run or checkpoint cannot be read, `out` is in the way, or the format cannot express the network.
     """
-    import jax
-
-    from rlsnet import zarrio
+    from rlsnet import engine, zarrio
     from rlsnet.export.trained import TrainedNetwork
     from rlsnet.store import Run
 
@@ -49,10 +48,10 @@ def export(
     module = format_module(format)
     path = Path(out) if out else opened.path / "export" / module.FILE_NAME
     _check_out(path, format, module.MARKER, overwrite)
-    jax.config.update("jax_platforms", "cpu")
-    trained = TrainedNetwork.load(opened, checkpoint)
-    with zarrio.replacing(path) as temporary:
-        module.write(trained, temporary)
+    with engine.configured(dataclasses.replace(opened.config().engine, platform="cpu")):
+        trained = TrainedNetwork.load(opened, checkpoint)
+        with zarrio.replacing(path) as temporary:
+            module.write(trained, temporary)
     return path, trained
 
 

@@ -1,0 +1,115 @@
+"""rlsnet used from Python leaves the settings of JAX, logging, signals and the process as they were."""
+
+import logging
+import os
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zarr
+from conftest import compose
+
+import rlsnet
+from rlsnet import engine, export, info
+from rlsnet.config import EngineConfig
+
+SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
+         "trial.duration=50", "train.iterations=2", "test.trials=1", "progress=off"]  # fmt: skip
+
+
+def state():
+    """All that a caller could notice."""
+    loggers = {}
+    for name, each in logging.root.manager.loggerDict.items():
+        if isinstance(each, logging.Logger) and name.startswith("rlsnet"):
+            settings = each.level, each.propagate, each.disabled, list(each.handlers)
+            if settings != (logging.NOTSET, True, False, []):  # that of a module just imported
+                loggers[name] = settings
+    return {
+        "jax": {name: getattr(jax.config, name, value) for name, value in jax.config.values.items()},
+        "precision": jnp.zeros(1).dtype,
+        "device": jnp.zeros(1).devices(),
+        "loggers": {**loggers, "root": (logging.root.level, list(logging.root.handlers))},
+        "signals": {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)},
+        "environment": dict(os.environ),
+        "path": list(sys.path),
+        "folder": os.getcwd(),
+        "numpy": np.geterr(),
+    }
+
+
+def test_every_verb_restores_all_settings(tmp_path):
+    """A float64 run and then a float32 run in one process."""
+    for name in ("rlsnet.train", "rlsnet.experiment", "rlsnet.loop"):
+        logging.getLogger(name).disabled = True
+    before = state()
+    try:
+        for precision in ("float64", "float32"):
+            folder = tmp_path / precision
+            verbs = {
+                "train": lambda folder=folder, precision=precision: rlsnet.train(compose(*SMALL, f"engine.precision={precision}"), folder),
+                "resume": lambda folder=folder, precision=precision: rlsnet.train(
+                    compose(*SMALL, "train.iterations=3", f"engine.precision={precision}"), folder, resume=True
+                ),
+                "test": lambda folder=folder: rlsnet.test(folder),
+                "perturb": lambda folder=folder: rlsnet.test(folder, perturb={"name": "silence"}),
+                "plot": lambda folder=folder: rlsnet.plot(folder),
+                "load": lambda folder=folder: rlsnet.load(folder),
+                "export": lambda folder=folder: export.export(folder, export.Options(to="npz")),
+                "info": lambda folder=folder: info.show(str(folder)),
+                "simulate": lambda folder=folder, precision=precision: rlsnet.simulate(
+                    compose(*SMALL, f"engine.precision={precision}", "engine.platform=cpu"), f"{folder}-simulated"
+                ),
+            }
+            for verb, run in verbs.items():
+                run()
+                assert state() == before, verb
+            checkpoint = zarr.open_group(str(folder / "checkpoints" / "000003.zarr"), mode="r")
+            assert checkpoint["plastic/weight"].dtype == checkpoint["P"].dtype == precision
+            assert np.isfinite(checkpoint["P"][...]).all()
+    finally:
+        for name in ("rlsnet.train", "rlsnet.experiment", "rlsnet.loop"):
+            logging.getLogger(name).disabled = False
+
+
+def test_an_exception_restores_them_too(tmp_path, monkeypatch):
+    before = state()
+    with pytest.raises(rlsnet.UserError, match="engine.platform=gpu: JAX finds no such device here, only cpu"):
+        rlsnet.train(compose(*SMALL, "engine.platform=gpu", "engine.precision=float64"), tmp_path / "gpu")
+    assert state() == before
+    monkeypatch.setattr(rlsnet.Run, "append_metrics", lambda run, line: 1 / 0)
+    patched = state()
+    with pytest.raises(ZeroDivisionError):
+        rlsnet.train(compose(*SMALL, "engine.precision=float64"), tmp_path / "run")
+    assert state() == patched
+
+
+def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "rlsnet"))
+    monkeypatch.setattr(engine, "LEAST_COMPILE_SECONDS", 0.0)
+
+    def compile_program(factor):
+        jax.block_until_ready(jax.jit(lambda x: x * factor)(jnp.arange(3.0)))
+
+    def cached(folder):
+        return len(list(folder.glob("*-cache")))
+
+    compile_program(3.1)
+    with engine.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
+        assert device == "cpu (cpu)"
+        compile_program(4.1)
+    count = cached(tmp_path / "rlsnet" / "jax")
+    assert count > 0
+    compile_program(5.1)
+    assert cached(tmp_path / "rlsnet" / "jax") == count
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))  # a caller's own cache folder is used
+    try:
+        with engine.configured(EngineConfig("cpu", "float64", "auto", 1)):
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float64"
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float32"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", None)
+    assert cached(tmp_path / "rlsnet" / "jax") == count
