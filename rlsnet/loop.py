@@ -171,7 +171,7 @@ def _learn_from(
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
         state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
         currents = trial.currents.at[trial.done].set(after.u_sum / every)
-        return Unfinished(state, trial.done + fits, currents, trial.n_before), learner, pending
+        return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
 
     pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted))
     unfinished, currents = None, start.currents
@@ -252,22 +252,27 @@ class Iteration:
     def _compile(self, learner: Learner) -> float:
         zero = jnp.int32(0)
         arguments = self._network, learner, *self._trial, zero, zero, self._recorded
+        self._compiled_for = self._dynamics
         self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments)
         return seconds
 
     def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
         """Learner, whose arrays are donated, and metrics after the trial after `number` others."""
         which = jnp.int32(number), jnp.int32(condition)
-        learner, result, unfinished = self.executable(self._network, learner, *self._trial, *which, self._recorded)
+        learner, result, unfinished = self._whole_trial(learner, *which)
         while unfinished is not None and bool(unfinished.state.overflowed):
             self._dynamics = self._dynamics.enlarged()
-            self._compile(learner)
             if int(unfinished.done):
                 arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
                 learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
             else:  # perhaps before the first interval, so from the start
-                learner, result, unfinished = self.executable(self._network, learner, *self._trial, *which, self._recorded)
+                learner, result, unfinished = self._whole_trial(learner, *which)
         return learner, result
+
+    def _whole_trial(self, learner: Learner, number: Array, condition: Array) -> tuple[Learner, Outcome, Unfinished | None]:
+        if self._dynamics != self._compiled_for:
+            self._compile(learner)
+        return self.executable(self._network, learner, *self._trial, number, condition, self._recorded)
 
 
 def condition_of(config: Config, conditions: int, iteration: int) -> int:

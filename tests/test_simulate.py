@@ -212,7 +212,7 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
 def test_native_kernels_build_and_register_themselves(tmp_path):
     """Where there is a compiler they have to; and a program that uses them need not choose them first."""
     assert kernels.build_error() is None
-    code = "import jax.numpy as jnp; from rlsnet import kernels; print(kernels.normal(jnp.zeros(2, jnp.uint32), 5, jnp.dtype('float32')).shape)"
+    code = "import jax.numpy as jnp; from rlsnet.kernels import normal; print(normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 
 
