@@ -17,8 +17,8 @@ import zarr
 from conftest import compose
 
 from rlsnet import export, memory, network, wiring
+from rlsnet.arguments import plain_arguments
 from rlsnet.config import UserError
-from rlsnet.convert import plain_arguments
 from rlsnet.export import FORMATS, Options
 from rlsnet.export.trained import CLASSES, Trained
 from rlsnet.store import Run
