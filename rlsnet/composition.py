@@ -18,7 +18,7 @@ import yaml
 
 from rlsnet.config import UserError
 from rlsnet.convert import renamed_override
-from rlsnet.settings import keys, keys_with, suggest
+from rlsnet.settings import groups, keys_with, suggest
 
 Result = TypeVar("Result")
 
@@ -140,9 +140,10 @@ def compose(overrides: Sequence[str], config_dir: str | PathLike[str] | None = N
 
 
 def with_additions(compose: Callable[[list[str]], Result], overrides: list[str]) -> Result:
-    """compose(overrides); where a key of the schema is not in the file of the chosen option, composed again with it added.
+    """compose(overrides); where the file of an option does not list a key of its group, composed again with the key added.
 
-    The user's own files of options need not list every setting, and so an override may be of one that Hydra does not know.
+    The user's own files of options need not list every setting, and so an override may be of one that Hydra does not know. Whether
+    the variant has it, the loader knows.
     """
     from hydra.errors import HydraException
 
@@ -150,8 +151,8 @@ def with_additions(compose: Callable[[list[str]], Result], overrides: list[str])
         try:
             return compose(overrides)
         except HydraException as error:
-            match = re.search(r"Could not override '([^']+)'", str(error))
-            if match is None or match[1] not in keys() or match[1] not in [each.partition("=")[0] for each in overrides]:
+            match = re.search(r"Could not override '((\w+)\.[^']+)'", str(error))
+            if match is None or match[2] not in groups() or match[1] not in [each.partition("=")[0] for each in overrides]:
                 raise
             overrides = [f"++{each}" if each.partition("=")[0] == match[1] else each for each in overrides]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 warnings.filterwarnings("ignore", "os.fork")  # the process that forks has started no JAX backend
 
-LATE = ["rlsnet.experiment", "rlsnet.sweeps", "rlsnet.info", "rlsnet.plots", "rlsnet.report", "hydra", "pynwb"]  # what is worth having
+LATE = ["rlsnet.experiment", "rlsnet.hydra_app", "rlsnet.info", "rlsnet.plots", "rlsnet.report", "hydra", "pynwb"]  # what is worth having
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["commands", *LATE])
 

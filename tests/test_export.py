@@ -17,8 +17,8 @@ import zarr
 from conftest import compose
 
 from rlsnet import memory, network, wiring
+from rlsnet.arguments import plain_arguments
 from rlsnet.config import UserError
-from rlsnet.convert import plain_arguments
 from rlsnet.export.command import Options
 from rlsnet.export.synapses import CLASSES, plastic_synapses, static_synapses
 from rlsnet.export.trained import TrainedNetwork

@@ -15,8 +15,8 @@ import zarr
 from conftest import compose
 
 from rlsnet import cli, experiment, importers, recordings
+from rlsnet.arguments import plain_arguments
 from rlsnet.config import UserError
-from rlsnet.convert import plain_arguments
 from rlsnet.importers import importing, nwb, pool, psth
 from rlsnet.importers.options import Options, base, options_of
 from rlsnet.importers.session import PrecomputedRates

@@ -14,7 +14,7 @@ import zarr
 from conftest import compose
 
 from rlsnet import compare, comparison, draw, experiment, info, report, reproduce, statistics, summary, synthetic, zarrio
-from rlsnet.cli import _dispatch
+from rlsnet.cli import dispatch
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
 from rlsnet.formatting import byte_size
@@ -333,7 +333,7 @@ def test_a_mistake_gets_one_line(place, sweep, monkeypatch, arguments, message):
         Path("run").symlink_to("<script>x")
         zarr.create_group("negative.zarr", attributes={"bin_ms": 20.0})["rate"] = np.full((1, 5, 3), -1, "f4")
     with pytest.raises(UserError) as error:
-        _dispatch(arguments)
+        dispatch(arguments)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not Path("nowhere").exists()
 
