@@ -76,12 +76,12 @@ def static_edges(static: StaticConfig, stream: Array, excitatory: np.ndarray) ->
 
 
 @static_edges.register
-def _(static: NoStaticConfig, stream: Array, excitatory: np.ndarray) -> Edges:
+def _no_edges(static: NoStaticConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     return Edges(np.zeros(len(excitatory) + 1, np.int32), np.zeros(0, np.int32), None, np.zeros((2, 2)))
 
 
 @static_edges.register
-def _(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges:
+def _fixed_degree_edges(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     n, degree = len(excitatory), static.out_degree
     if degree > n - 1:
         raise UserError(f"static.out_degree={degree}: expected at most {n - 1}, the other neurons (network.n_neurons={n}).")
@@ -95,7 +95,7 @@ def _(static: FixedDegreeConfig, stream: Array, excitatory: np.ndarray) -> Edges
 
 
 @static_edges.register
-def _(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
+def _erdos_renyi_edges(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     """Out-degrees are binomial; the targets of a neuron are distinct and never the neuron itself."""
     n = len(excitatory)
     if n * (n - 1) * static.probability >= 2**31 - 2**24:
@@ -113,7 +113,7 @@ def _(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
 
 
 @static_edges.register
-def _(static: EdgesConfig, stream: Array, excitatory: np.ndarray) -> Edges:
+def _edges_from_file(static: EdgesConfig, stream: Array, excitatory: np.ndarray) -> Edges:
     n = len(excitatory)
     pre, post, weight = read_edges(static.path, static.rows)
     for name, values in (("pre", pre), ("post", post)):
@@ -268,7 +268,7 @@ def needs_activity(plastic: PlasticConfig) -> bool:
 
 
 @plastic_inputs.register
-def _(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
+def _random_inputs(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
     """Half of the inputs from each class, excitatory first; in a class without repeats and in ascending order."""
     groups, half = -(-len(excitatory) // plastic.group_size), plastic.n_inputs // 2
     least = half if plastic.least_inputs is None else plastic.least_inputs // 2
