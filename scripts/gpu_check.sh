@@ -147,6 +147,7 @@ bench
 bench_graphs
 if ! $LIST; then
   find "$WORK/trace" -name '*.trace.json.gz' -size -15M -exec cp {} "$OUT/trace.json.gz" \; 2>>"$OUT/log.txt"
+  "$PYTHON" scripts/gpu/report.py "$WORK" "$OUT"
   cat "$OUT/gpu.md"
   echo "results: $OUT"
 fi
