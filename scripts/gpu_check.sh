@@ -9,7 +9,7 @@
 #     bash scripts/gpu/prepare.sh      # on a machine with network: puts wheels of all else into .whl (a few MB, ignored by git)
 #     bash scripts/gpu_check.sh        # on the GPU machine, in a copy of the working tree that has .whl
 #
-# A rehearsal without a GPU, on small networks, of every part that a CPU can run (about three minutes on two cores):
+# A rehearsal without a GPU, on small networks, of every part that a CPU can run (two to four minutes on two cores):
 #     DEVICE=cpu bash scripts/gpu_check.sh
 #
 #     bash scripts/gpu_check.sh --list     prints the parts and their limits in seconds, and runs nothing
@@ -142,11 +142,12 @@ fi
 hardware
 part tests 150 env RLSNET_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= \
   -o junit_family=xunit1 --junitxml="$WORK/tests.xml" tests/test_gpu.py
-bench
 profile
+bench
 bench_graphs
 if ! $LIST; then
   find "$WORK/trace" -name '*.trace.json.gz' -size -15M -exec cp {} "$OUT/trace.json.gz" \; 2>>"$OUT/log.txt"
+  "$PYTHON" scripts/gpu/report.py "$WORK" "$OUT"
   cat "$OUT/gpu.md"
   echo "results: $OUT"
 fi

@@ -38,7 +38,12 @@ def collect(work: Path) -> dict[str, Any]:
 def document(results: dict[str, Any], work: Path) -> str:
     """The results as a Markdown page."""
     about = results["environment"] or {}
-    lines = ["# rlsnet on a GPU", "", f"{results['date']}: " + ", ".join(f"{key} {value}" for key, value in about.items()), ""]
+    lines = [
+        f"# rlsnet on {about.get('device', 'no device')}",
+        "",
+        f"{results['date']}: " + ", ".join(f"{key} {value}" for key, value in about.items()),
+        "",
+    ]
     lines += ["| part | result | seconds |", "|---|---|---|"]
     lines += [f"| {part['part']} | {part['status']} | {part['seconds']} |" for part in results["parts"]]
     if results["tests"]:
