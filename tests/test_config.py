@@ -290,7 +290,7 @@ def test_a_comma_in_a_path_is_part_of_it_where_there_is_such_a_path(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["plastic.n_inputs=600"], "plastic.n_inputs=600: expected at most 512, as half of them are drawn from 256 excitatory"),
+        (["plastic.n_inputs=600"], "plastic.n_inputs=600: expected at most 512, because half of them are drawn from 256 excitatory"),
         (["static.out_degree=512"], "static.out_degree=512: expected at most 511"),
         (["network.n_neurons=null"], "network.n_neurons=null: expected a number"),
         (["plastic.n_inputs=0"], "plastic.n_inputs=0: expected at least 2 to train"),
