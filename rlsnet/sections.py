@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet import effects, facts, memory, network, perturb_plots, plots, provenance, zarrio
+from rlsnet import effects, facts, memory, network, perturb_plots, plots, provenance, resources, zarrio
 from rlsnet.config import UserError
 from rlsnet.facts import SCORES, Facts, number
 from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
@@ -95,7 +95,7 @@ def _tiles(results: Results, found: Facts) -> Iterator[tuple[str, str, str]]:
             f"E {number(line['rate_exc_hz'], '.1f')}, I {number(line['rate_inh_hz'], '.1f')}",
         )
         total = sum(each["seconds"] for each in found.metrics)
-        yield "An iteration", f"{number(found.seconds, '.3g')} s", f"{provenance.duration(total)} in all"
+        yield "An iteration", f"{number(found.seconds, '.3g')} s", f"{resources.duration(total)} in all"
     if found.peak_memory is not None:
         yield "Peak memory", memory.in_words(int(found.peak_memory)), "of the process"
 
