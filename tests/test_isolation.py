@@ -42,37 +42,34 @@ def state():
 
 
 def test_every_verb_restores_all_settings(tmp_path):
-    """A float64 run and then a float32 run in one process."""
-    for name in ("rlsnet.train", "rlsnet.experiment", "rlsnet.loop"):
-        logging.getLogger(name).disabled = True
-    before = state()
+    """In float64, and then training in float32 in the same process."""
+    disabled = [logging.getLogger(f"rlsnet.{name}") for name in ("train", "loop", "experiment")]
+    for each in disabled:
+        each.disabled = True
+    before, double = state(), [*SMALL, "engine.precision=float64"]
+    run = tmp_path / "float64"
+    verbs = {
+        "train": lambda: rlsnet.train(compose(*double), run),
+        "resume": lambda: rlsnet.train(compose(*double, "train.iterations=3"), run, resume=True),
+        "test": lambda: rlsnet.test(run, perturb={"name": "silence"}),
+        "plot": lambda: rlsnet.plot(run),
+        "simulate": lambda: rlsnet.simulate(compose(*double, "engine.platform=cpu"), tmp_path / "simulated"),
+        "load": lambda: rlsnet.load(tmp_path / "simulated"),
+        "export": lambda: export.export(run, export.Options(to="npz")),
+        "info": lambda: info.show(str(run)),
+        "train in float32": lambda: rlsnet.train(compose(*SMALL), tmp_path / "float32"),
+    }
     try:
-        for precision in ("float64", "float32"):
-            folder = tmp_path / precision
-            verbs = {
-                "train": lambda folder=folder, precision=precision: rlsnet.train(compose(*SMALL, f"engine.precision={precision}"), folder),
-                "resume": lambda folder=folder, precision=precision: rlsnet.train(
-                    compose(*SMALL, "train.iterations=3", f"engine.precision={precision}"), folder, resume=True
-                ),
-                "test": lambda folder=folder: rlsnet.test(folder),
-                "perturb": lambda folder=folder: rlsnet.test(folder, perturb={"name": "silence"}),
-                "plot": lambda folder=folder: rlsnet.plot(folder),
-                "load": lambda folder=folder: rlsnet.load(folder),
-                "export": lambda folder=folder: export.export(folder, export.Options(to="npz")),
-                "info": lambda folder=folder: info.show(str(folder)),
-                "simulate": lambda folder=folder, precision=precision: rlsnet.simulate(
-                    compose(*SMALL, f"engine.precision={precision}", "engine.platform=cpu"), f"{folder}-simulated"
-                ),
-            }
-            for verb, run in verbs.items():
-                run()
-                assert state() == before, verb
-            checkpoint = zarr.open_group(str(folder / "checkpoints" / "000003.zarr"), mode="r")
-            assert checkpoint["plastic/weight"].dtype == checkpoint["P"].dtype == precision
-            assert np.isfinite(checkpoint["P"][...]).all()
+        for verb, function in verbs.items():
+            function()
+            assert state() == before, verb
     finally:
-        for name in ("rlsnet.train", "rlsnet.experiment", "rlsnet.loop"):
-            logging.getLogger(name).disabled = False
+        for each in disabled:
+            each.disabled = False
+    for precision, iteration in (("float64", 3), ("float32", 2)):
+        checkpoint = zarr.open_group(str(tmp_path / precision / "checkpoints" / f"{iteration:06d}.zarr"), mode="r")
+        assert checkpoint["plastic/weight"].dtype == checkpoint["P"].dtype == precision
+        assert np.isfinite(checkpoint["P"][...]).all()
 
 
 def test_an_exception_restores_them_too(tmp_path, monkeypatch):
