@@ -11,6 +11,7 @@ from rlsnet import effects, facts, memory, network, perturb_plots, plots, proven
 from rlsnet.config import UserError
 from rlsnet.facts import SCORES, Facts, number
 from rlsnet.page import Cell, Raw, Section, bar, document, figure, html, joined, paragraph, table, tiles, warnings
+from rlsnet.resources import duration
 from rlsnet.results import Results
 
 OF_THE_DATA = ("noise_ceiling", "reliability")  # scores that no perturbation changes
@@ -95,7 +96,7 @@ def _tiles(results: Results, found: Facts) -> Iterator[tuple[str, str, str]]:
             f"E {number(line['rate_exc_hz'], '.1f')}, I {number(line['rate_inh_hz'], '.1f')}",
         )
         total = sum(each["seconds"] for each in found.metrics)
-        yield "An iteration", f"{number(found.seconds, '.3g')} s", f"{provenance.duration(total)} in all"
+        yield "An iteration", f"{number(found.seconds, '.3g')} s", f"{duration(total)} in all"
     if found.peak_memory is not None:
         yield "Peak memory", memory.in_words(int(found.peak_memory)), "of the process"
 
