@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,8 +31,9 @@ SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra'
 
 def configs_dir() -> Path:
     """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
+    package = Path(str(resources.files("rlsnet")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from rlsnet.composition import configs_dir
 from rlsnet.config import UserError
 from rlsnet.convert import flat, from_dict, to_dict
 from rlsnet.neuron_selection import select_neurons
-from rlsnet.resume import check_unchanged
+from rlsnet.resume import check_unchanged, resumed_config
 from rlsnet.settings import choices_of, groups, variants
 from rlsnet.store import Run
 
@@ -399,3 +399,22 @@ def test_a_variant_of_a_plugin_checks_itself_and_counts_its_memory(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             made(**settings)
+
+
+def test_a_resumed_configuration_is_the_saved_one_with_the_command_line_over_it_and_parsed_once(tmp_path, monkeypatch):
+    run, parsed, check = Run(tmp_path), [], schema.Config.check
+    saved = compose("config=tiny", "neuron=glif3", "neuron.asc_tau_1=20", "rls.penlambda=0.4")
+    run.save_config(saved)
+    monkeypatch.setattr(schema.Config, "check", lambda config: (parsed.append(config), check(config)))
+    overrides = [f"resume={tmp_path}", "train.iterations=7", "engine.kernels=xla", "neuron.asc_tau_1=20 ms"]
+    config = resumed_config(run, composition.compose(overrides), overrides)
+    assert len(parsed) == 1
+    changed = {"train": dataclasses.replace(saved.train, iterations=7), "engine": dataclasses.replace(saved.engine, kernels="xla")}
+    assert config == dataclasses.replace(saved, **changed)
+    for override, message in (
+        ("rls.penmu=[0.1,0.2]", "rls.penmu=[0.1,0.2]: .* was made with 0.01"),
+        ("config=sinusoid", "network.n_neurons=4096: .* was made with 512"),
+        ("~tracking", "~tracking: nothing can be removed from an existing run"),
+    ):
+        with pytest.raises(UserError, match=message.replace("[", r"\[")):
+            resumed_config(run, composition.compose([override] if "=" in override else []) | {"resume": "here"}, [override])
