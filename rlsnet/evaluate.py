@@ -121,7 +121,7 @@ def evaluate(
         out = _Output(root, config, network, names, neurons, recorded)
         if perturbation is not None:
             root.attrs["perturb"] = perturbation.about(config.trial)
-            zarrio.write(root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
+            zarrio.write(root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
         for condition in range(len(target)):
             shape = target.shape[1], len(neurons)
             counts = np.zeros((2, *shape), np.int64)

@@ -32,7 +32,7 @@ def init(neuron: NeuronConfig, v: Array) -> Any:
 
 
 @singledispatch
-def step(neuron: NeuronConfig, dt: float, state: Any, i: Array, current: Array, kick: Array | None) -> tuple[Any, Array]:
+def step(neuron: NeuronConfig, dt: float, state: Any, i: Array, current: Array, noise_increment: Array | None) -> tuple[Any, Array]:
     """One time step.
 
     Args:
@@ -41,10 +41,10 @@ def step(neuron: NeuronConfig, dt: float, state: Any, i: Array, current: Array, 
       state: before the step.
       i: int32, number of the step, from 1.
       current: [N] total input.
-      kick: [N] noise on the potential, refractory or not; or None.
+      noise_increment: [N] noise on the potential, refractory or not; or None.
 
     Returns:
-      The state after the step and [N] bool, who spiked.
+      The state after the step and [N] bool, spikes.
     """
     raise UserError(f"neuron: {type(neuron).__name__} should have functions registered with neurons.init and neurons.step.")
 
@@ -73,13 +73,13 @@ def _(neuron: LIFConfig, v: Array) -> LIFState:
 
 
 @step.register
-def _(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: Array, kick: Array | None) -> tuple[LIFState, Array]:
+def _(neuron: LIFConfig, dt: float, state: LIFState, i: Array, current: Array, noise_increment: Array | None) -> tuple[LIFState, Array]:
     """One Euler step of  tau_m dv/dt = current - v  for the neurons that are not refractory.
 
-    Who gets above threshold spikes, is reset, and does not integrate in the next round(refractory/dt) steps.
+    A neuron above threshold spikes, is reset, and does not integrate in the next round(refractory/dt) steps.
     """
     free = state.until < i
-    v = state.v if kick is None else state.v + kick
+    v = state.v if noise_increment is None else state.v + noise_increment
     v = jnp.where(free, v + (dt / neuron.tau_m) * (current - v), v)
     spiked = free & (v > neuron.threshold)
     until = jnp.where(spiked, i + whole_steps(neuron.refractory, dt), state.until)
@@ -118,7 +118,7 @@ def _(neuron: GLIFConfig, v: Array) -> GLIFState:
 
 
 @step.register
-def _(neuron: GLIFConfig, dt: float, state: GLIFState, i: Array, current: Array, kick: Array | None) -> tuple[GLIFState, Array]:
+def _(neuron: GLIFConfig, dt: float, state: GLIFState, i: Array, current: Array, noise_increment: Array | None) -> tuple[GLIFState, Array]:
     """One Euler step of the five models of Teeter et al., Nat. Commun. 9:709 (2018).
 
         tau_m dv/dt   = current + I_1 + I_2 - (v - E_L)          (I_j: GLIF3-5)
@@ -135,7 +135,7 @@ def _(neuron: GLIFConfig, dt: float, state: GLIFState, i: Array, current: Array,
     and then all of it stands still, but for noise, for round(delta/dt) steps.
     """
     free = state.until < i
-    v = state.v if kick is None else state.v + kick
+    v = state.v if noise_increment is None else state.v + noise_increment
     drive, threshold = current, neuron.threshold
     currents, raised, followed = state.currents, state.raised, state.followed
 

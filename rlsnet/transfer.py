@@ -229,12 +229,12 @@ def count_spikes(
     def one_step(carry: Any, i: jax.Array) -> tuple[Any, None]:
         state, current, count = carry
         current = (1 - dt / tau_syn) * current + current_sd * (2 * dt / tau_syn) ** 0.5 * rng.normal(rng.fold(slow, i), n, dtype)
-        drive, kick = mu + current, None
+        drive, noise_increment = mu + current, None
         if noise.kind == "voltage":
-            kick = inputs.voltage_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
+            noise_increment = inputs.voltage_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
         else:
             drive = drive + inputs.current_noise(sigma, neuron.tau_m, dt, white, i, mu, rng.normal)
-        state, spiked = neurons.step(neuron, dt, state, i, drive, kick)
+        state, spiked = neurons.step(neuron, dt, state, i, drive, noise_increment)
         return (state, current, count + (spiked & (i > steps // 2)).astype(count.dtype)), None
 
     v = neuron.reset + (neuron.threshold - neuron.reset) * rng.uniform(start, n, dtype)

@@ -218,7 +218,7 @@ def _(neuron: QuadraticConfig, v):
 
 
 @neurons.step.register
-def _(neuron: QuadraticConfig, dt, v, i, current, kick):
+def _(neuron: QuadraticConfig, dt, v, i, current, noise_increment):
     v = v + (dt / neuron.tau_m) * (v * v + current)
     spiked = v > neuron.threshold
     return jnp.where(spiked, neuron.reset, v), spiked
