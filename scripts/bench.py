@@ -75,45 +75,41 @@ class Case:
     def __init__(self, overrides: list[str], device: str):
         import jax.numpy as jnp
 
-        from rlsnet import engine, experiment, rls, simulate, wiring
+        from rlsnet import engine, experiment, rls, wiring
         from rlsnet.api import compose
         from rlsnet.progress import Progress
+        from rlsnet.state import TRAINING, Dynamics, TrialKeys
 
         self.config = compose(*overrides, f"engine.platform={device}")
         self.device = engine.setup(self.config.engine)
         ready = experiment.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in ready.seconds)
         self.net, self.target, self.weight = ready.network, jnp.asarray(ready.target), ready.weight
-        self.dynamics = state.Dynamics.from_config(self.config)
+        self.dynamics = Dynamics.from_config(self.config)
         self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(ready.weight, self.net.group_size)))
-        self.keys = state.TrialKeys.create(self.config.seed, state.TRAINING)
+        self.keys = TrialKeys.create(self.config.seed, TRAINING)
 
     def iterations(self, times: int) -> tuple[list[float], float]:
         """Seconds of whole iterations, and of their compilation."""
-        import jax.numpy as jnp
+        from rlsnet.iteration import Iteration
 
-        from rlsnet import train
-
-        zero = jnp.int32(0)
-        arguments = self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys, zero, zero
-        iterate, compilation = train.compiled(train.iterate, *arguments)
+        iteration = Iteration(self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys)
 
         def learn(index: int) -> Any:
-            self.learner, outcome = iterate(
-                self.net, self.learner, self.target, self.keys, jnp.int32(index), jnp.int32(index % len(self.target))
-            )
+            self.learner, outcome = iteration(self.learner, index, index % len(self.target))
             return outcome
 
-        return seconds(learn, times), compilation
+        return seconds(learn, times), iteration.seconds
 
     def trials(self, times: int) -> list[float]:
         """Seconds of trials with frozen weights."""
         import jax.numpy as jnp
 
-        from rlsnet import evaluate, train
+        from rlsnet import evaluate
+        from rlsnet.trial import Program
 
         zero = jnp.int32(0)
-        trial, _ = train.compiled(evaluate.run_trial, self.dynamics, False, self.net, self.learner.w, self.keys, zero, zero)
+        trial = Program(evaluate.run_trial, self.dynamics, (False,), self.net, self.learner.w, self.keys, zero, zero)
         return seconds(lambda index: trial(self.net, self.learner.w, self.keys, jnp.int32(index), zero), times)
 
     def delivery(self) -> float:
@@ -122,21 +118,23 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import simulate, spikes
+        from rlsnet import spikes
+        from rlsnet.step import deliver
+        from rlsnet.trial import advance, before_learning
 
         trial, net, w = self.dynamics.trial, self.net, self.learner.w
         keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
 
         @jax.jit
         def record(net: Any, w: Any) -> Any:
-            state = trial.before_learning(self.dynamics, net, w, keys)
-            return trial.advance(self.dynamics, net, w, state, keys, steps, record=True)
+            state = before_learning(self.dynamics, net, w, keys)
+            return advance(self.dynamics, net, w, state, keys, steps, record=True)
 
         @jax.jit
         def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
             def one(state: Any, spiked: Any) -> tuple[Any, None]:
                 state = dataclasses.replace(state, spiked=spiked)
-                return step.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
+                return deliver(self.dynamics, net, w, state, jnp.ones(len(state.synapses), net.bias.dtype)), None
 
             return lax.scan(one, state, spiked)[0]
 
@@ -151,30 +149,31 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import rls, simulate
-        from rlsnet.config import by_class
+        from rlsnet import updates
+        from rlsnet.step import currents
+        from rlsnet.trial import advance, before_learning
 
-        trial, kernels, settings = self.dynamics.trial, self.dynamics.kernels, self.config.rls
+        trial, backend, settings = self.dynamics.trial, self.dynamics.backend, self.config.rls
         keys = self.keys.trial(jnp.int32(0), jnp.int32(0))
-        decay = (1 - trial.dt / by_class(self.dynamics.synapse.tau_plas)[0]) ** trial.every
+        decay = self.dynamics.decay_between_updates(self.net)
 
         @jax.jit
         def follow(net: Any, w: Any, target: Any) -> Any:
             def one(state: Any, wanted: Any) -> tuple[Any, Any]:
-                state, _ = trial.advance(self.dynamics, net, w, state, keys, trial.every)
-                return state, (state.r, state.n_delivered, step.currents(net, state.synapses)[0] - wanted)
+                state, _ = advance(self.dynamics, net, w, state, keys, trial.every)
+                return state, (state.r, state.n_delivered, currents(net, state.synapses)[0] - wanted)
 
-            return lax.scan(one, trial.before_learning(self.dynamics, net, w, keys), target)[1]
+            return lax.scan(one, before_learning(self.dynamics, net, w, keys), target)[1]
 
-        def updates(net: Any, learner: Any, points: Any) -> Any:
+        def learn_all(net: Any, learner: Any, points: Any) -> Any:
             def one(carry: Any, point: Any) -> tuple[Any, None]:
-                return rls.learn(settings, kernels, net, *carry, decay, *point), None
+                return updates.learn(settings, backend, net, *carry, decay, *point), None
 
-            carry = learner, rls.begin(settings, kernels, net, learner, trial.n_points)
-            return rls.finish(settings, kernels, *lax.scan(one, carry, points)[0])
+            carry = learner, updates.begin(settings, backend, net, learner, trial.n_points)
+            return updates.finish(settings, backend, *lax.scan(one, carry, points)[0])
 
         points = follow(self.net, self.learner.w, self.target[0])
-        run = jax.jit(updates, donate_argnums=1)
+        run = jax.jit(learn_all, donate_argnums=1)
 
         def learn(_: int) -> Any:
             self.learner = run(self.net, self.learner, points)
@@ -197,14 +196,14 @@ class Case:
 
     def floor(self, share: float, bandwidth: float) -> float | None:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None where there is no saying."""
-        from rlsnet import rls
+        from rlsnet.deferred import MAX_PENDING
 
-        if rls.form(self.config.rls, self.dynamics.kernels, self.net.bias.dtype) == "dense":
+        if self.dynamics.backend.update == "reference":
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points
-        share = share if self.dynamics.kernels == "native" else 1.0  # XLA reads all of P
-        rounds = -(-points // rls.PENDING)
+        share = share if self.dynamics.backend.update == "native" else 1.0  # XLA reads all of P
+        rounds = -(-points // MAX_PENDING)
         most = points / rounds
         rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked
         pending = points * (most / 2 + 1) * row  # vectors that P has yet to take in, read; and one written
@@ -248,7 +247,7 @@ def measure(case: str, iterations: int, device: str) -> dict[str, Any]:
         "plastic_inputs": ready.net.n_inputs,
         "group_size": ready.net.group_size,
         "device": ready.device,
-        "kernels": ready.dynamics.kernels,
+        "kernels": ready.dynamics.backend.delivery,
         "iteration": whole,
         "simulation": frozen,
         "delivery": round(ready.delivery(), 4),
