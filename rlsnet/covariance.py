@@ -19,14 +19,13 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet.backend import covariance_kind
-from rlsnet.config import RLSConfig, by_class
-from rlsnet.kernels import platform_in_use
+from rlsnet.blocks import by_blocks
+from rlsnet.config import RLSConfig
+from rlsnet.covariance_prior import initial_P, penalty, starting_sign
 from rlsnet.network import Network
 
 EXACT = lax.Precision.HIGHEST  # no TF32 on GPUs
 MAX_ELEMENTS_UNBLOCKED = 2**25  # elements of P up to which all groups are updated at once
-ELEMENTS_PER_BLOCK = 2**20  # elements of P in a block of groups above that: few enough to be still in the cache when they are written
-ELEMENTS_PER_BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
 
 Extra = dict[str, tuple[Any, list[str]]]  # arrays of a checkpoint by name, with the names of their dimensions
 
@@ -368,67 +367,3 @@ def triangle(n: int) -> np.ndarray:
     place = np.empty((n, n), np.int32)
     place[i, j] = place[j, i] = np.arange(len(i))
     return place
-
-
-def starting_sign(w: Array, network: Network) -> Array:
-    """[G, L] bool: the sign of a weight's sum over its group, or of its presynaptic class where that is zero."""
-    total = jnp.sum(w, axis=2)
-    return jnp.where(total == 0, network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)], total > 0)
-
-
-def same_sign(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> list[tuple[float, Array]]:
-    """For each sign its penmu and [G, L] whether (1 or 0) a weight started with it; padded and feed-forward inputs have none."""
-    inside = (pre >= 0) & (pre < n_neurons)
-    return [(mu, (sign & inside).astype(dtype)) for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True)]
-
-
-def initial_P(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
-    """[G, L, L]  P_0 = inv(penlambda*I + penmu*[same sign of w]), feed-forward inputs inv(penlam_ff*I), in closed form.
-
-    With n inputs of one sign the inverse's block is I/lambda - mu/(lambda*(lambda + n*mu)). Padded inputs are in no block, and P
-    is 0 there, so that forgetting does not make it grow.
-    """
-    lam = rls.penlambda
-    diagonal = jnp.where(pre < 0, 0, jnp.where(pre >= n_neurons, 1 / rls.penlam_ff, 1 / lam)).astype(dtype)
-    P = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
-    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
-        n = jnp.sum(member, axis=1)[:, None, None]
-        P = P - (mu / (lam * (lam + n * mu))) * (member[:, :, None] * member[:, None, :])
-    return P
-
-
-def penalty(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> Array:
-    """[G, L, L]  A_0 = inv(P_0): penlambda (feed-forward: penlam_ff) on the diagonal, penmu between weights of one sign."""
-    diagonal = jnp.where(pre >= n_neurons, rls.penlam_ff, rls.penlambda).astype(dtype)
-    A = diagonal[:, :, None] * jnp.eye(pre.shape[1], dtype=dtype)[None]
-    for mu, member in same_sign(rls, positive, pre, n_neurons, dtype):
-        A = A + mu * (member[:, :, None] * member[:, None, :])
-    return A
-
-
-def by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tuple[Any, ...], now: Array | bool = True) -> Any:
-    """change(changed, *given) in place, a block of groups at a time, if `now`.
-
-    Args:
-      inputs: L; the memory for a group grows with its square.
-      change: function of a block of `changed` and of `given`; returns the block of `changed` afterwards.
-      changed: arrays [G, ...], in any pytree.
-      given: arrays [G, ...], in any pytrees.
-      now: bool; if false, a loop of no turns, because a condition might copy P.
-    """
-    groups = len(jax.tree.leaves(changed)[0])
-    elements = ELEMENTS_PER_BLOCK if platform_in_use() == "cpu" else ELEMENTS_PER_BLOCK_GPU
-    size = max(1, min(groups, elements // inputs**2))
-
-    def one_block(index: Array, changed: Any) -> Any:
-        start = jnp.minimum(index * size, groups - size)
-        fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps the one before
-        own, parts = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), (changed, given))
-
-        def put(array: Array, before: Array, after: Array) -> Array:
-            kept = jnp.where(fresh.reshape(-1, *[1] * (after.ndim - 1)), after, before)
-            return lax.dynamic_update_slice_in_dim(array, kept, start, 0)
-
-        return jax.tree.map(put, changed, own, change(own, *parts))
-
-    return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)

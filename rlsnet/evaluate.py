@@ -112,7 +112,7 @@ def evaluate(
         out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
         if perturbation is not None:
             out.root.attrs["perturb"] = perturbation.about(config.trial)
-            zarrio.write(out.root, "perturbed", np.asarray(perturbation.who)[neurons], ["neuron"])
+            zarrio.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
         for condition in range(len(target)):
             average = TrialAverage((target.shape[1], len(neurons)))
             for trial in range(trials):

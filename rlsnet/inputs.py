@@ -1,4 +1,4 @@
-"""What drives the neurons besides each other: bias, stimulus, noise, initial voltages, feed-forward spikes."""
+"""Inputs from outside the network: stimulus, noise, initial voltages and feed-forward spikes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlsnet.config import (
 )
 from rlsnet.network import Network
 
-Normal = Callable[[Array, int, jnp.dtype], Array]  # `rng.normal`, or what does the same
+Normal = Callable[[Array, int, jnp.dtype], Array]  # `rng.normal`, or a faster function of the same distribution
 
 
 def initial_voltage(network: Network, neuron: Any, stream: Array) -> Array:
@@ -34,23 +34,23 @@ def initial_voltage(network: Network, neuron: Any, stream: Array) -> Array:
 
 
 def voltage_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array, like: Array, normal: Normal) -> Array:
-    """[N] kicks of one step, normal with s.d. sigma*sqrt(dt/tau_m); like: an [N] array, for size and type."""
+    """[N] noise increments of the voltage in one step, normal with s.d. sigma*sqrt(dt/tau_m); like: an [N] array, for size and type."""
     return (sigma * (dt / tau_m) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
 def current_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array, like: Array, normal: Normal) -> Array:
-    """[N] noise currents of one step, normal with s.d. sigma*sqrt(tau_m/dt): on a free membrane the same as `voltage_noise`."""
+    """[N] noise currents of one step, threshold units, with s.d. sigma*sqrt(tau_m/dt): on a free membrane the same as `voltage_noise`."""
     return (sigma * (tau_m / dt) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
 class Moment(NamedTuple):
-    """When a stimulus is asked for.
+    """The step and condition of a stimulus.
 
     stream: [2] uint32, a key that depends on the condition only, so that every trial of a condition gets the same stimulus.
     condition: int32.
     step: int32, number of the step in the trial, from 1.
     since: int32, steps since stim_on, from 1.
-    normal: `rng.normal` or what does the same faster.
+    normal: `rng.normal`, or a faster function of the same distribution.
     """
 
     stream: Array
@@ -62,14 +62,17 @@ class Moment(NamedTuple):
 
 @singledispatch
 def stimulus(settings: StimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
-    """The stimulus [N] of a step in which it is on, threshold units, and what is kept for the next one.
+    """The stimulus [N] of a step in which it is on, threshold units, and its state [N] for the next one.
 
     Args:
-      settings: of the stimulus.
+      settings: section stimulus.
       dt: ms.
-      network: N, type of number, and what was given.
-      s: [N] what was kept, 0 at the start.
-      moment: which step of which condition.
+      network: N, type of number, and a given stimulus.
+      s: [N] state, 0 at the start.
+      moment: step and condition.
+
+    Raises:
+      UserError: a section without a registered function.
     """
     raise UserError(f"stimulus: {type(settings).__name__} should have a function registered with inputs.stimulus.")
 
@@ -88,7 +91,7 @@ def _(settings: OUStimulusConfig, dt: float, network: Network, s: Array, moment:
 
 @stimulus.register
 def _(settings: GivenStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
-    """Row (since-1)*dt/bin of what was given; nothing after the last."""
+    """Row (since-1)*dt/bin of the given stimulus; 0 after the last."""
     given = network.stimulus
     assert given is not None  # network.build reads it for these settings
     row = (moment.since - 1) // round(settings.bin / dt)
@@ -111,14 +114,14 @@ def feedforward(
     since: Array,
     every: int,
 ) -> tuple[Array, Array]:
-    """Feed-forward spikes [X] of a step and the rates [X] in Hz of the next one. Nobody spikes before learning starts.
+    """Feed-forward spikes [X] of a step and the rates [X] in Hz of the next one. There are none before stim_off.
 
     Args:
-      settings: how rates come about.
+      settings: section feedforward.
       dt: ms.
       network: X, and given rates.
       rates: [X] now, for Ornstein-Uhlenbeck rates.
-      streams: keys of the spikes, other in each trial, and of the rates, which depends on the condition only.
+      streams: keys of the spikes, different in each trial, and of the rates, which depends on the condition only.
       condition: int32.
       since: int32, steps since stim_off, from 1; before, 0 or less.
       every: steps of a learning bin.

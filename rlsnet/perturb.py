@@ -1,9 +1,8 @@
-"""Perturbations of a network in a window of time: who is silenced, excited or clamped, and what that does in a step."""
+"""Perturbations: neurons that are silenced, excited or clamped in a window of time."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,50 +15,50 @@ from rlsnet.config import ClampConfig, Config, ExciteConfig, TrialConfig, Window
 from rlsnet.neuron_selection import select_neurons
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["who", "stream"], meta_fields=["settings", "first", "last"])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """What is done to whom, and when.
+    """Perturbation of some neurons in a window of time.
 
-    who: [N] bool.
+    neurons: [N] bool.
     stream: [2] uint32, the key of the spikes of clamped neurons.
-    settings: what is done.
-    first, last: the steps of the trial in which it is done, both included; step i is at time i*dt, as for learning points and bins.
+    settings: section perturb.
+    first, last: first and last step of the window; step i is at time i*dt, as for learning points and bins.
     """
 
-    who: Array
+    neurons: Array
     stream: Array
-    settings: WindowConfig
-    first: int
-    last: int
+    settings: WindowConfig = dataclasses.field(metadata={"static": True})
+    first: int = dataclasses.field(metadata={"static": True})
+    last: int = dataclasses.field(metadata={"static": True})
 
     def trial(self, number: Array, condition: Array) -> Perturbation:
-        """With the key of one trial."""
+        """The same with the key of one trial."""
         return dataclasses.replace(self, stream=rng.fold(rng.fold(self.stream, number), condition))
 
     def about(self, trial: TrialConfig) -> dict[str, Any]:
         """Its settings as plain values, with the window in ms and the number of neurons, `n`."""
         times = {"start": round(self.first * trial.dt, 9), "stop": round((self.last + 1) * trial.dt, 9)}
-        return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.who.sum())}
+        return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.neurons.sum())}
 
     def touches(self, i: Array, n: int) -> Array:
         """Whether any of the `n` steps after step i is in the window."""
         return (i < self.last) & (i + n >= self.first)
 
     def current(self, i: Array, like: Array) -> Array | None:
-        """[N] what is added to the input in step i; None for perturbations that add nothing."""
+        """[N] current added in step i, threshold units; None for perturbations that add none."""
         if not isinstance(self.settings, ExciteConfig):
             return None
-        return jnp.where(self.who & self._on(i), jnp.asarray(self.settings.strength, like.dtype), 0)
+        return jnp.where(self.neurons & self._active(i), jnp.asarray(self.settings.strength, like.dtype), 0)
 
     def hold(self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array) -> tuple[Any, Array]:
         """The neurons' state and spikes of step i with those held that are silenced or clamped.
 
-        They stay what `neurons.init` makes of the reset potential: not refractory, without after-spike currents.
+        Their state stays that of `neurons.init` at the reset potential: not refractory, without after-spike currents.
         """
         if isinstance(self.settings, ExciteConfig):
             return state, spiked
-        held = self.who & self._on(i)
+        held = self.neurons & self._active(i)
         rest = neurons.init(model, jnp.zeros_like(like) + model.reset)
         state = jax.tree.map(lambda new, old: jnp.where(_along(held, old), new, old), rest, state)
         fired = jnp.zeros_like(spiked)
@@ -67,7 +66,7 @@ class Perturbation:
             fired = rng.uniform(rng.fold(self.stream, i), like.shape[0], like.dtype) < self.settings.rate * (dt / 1000)
         return state, jnp.where(held, fired, spiked)
 
-    def _on(self, i: Array) -> Array:
+    def _active(self, i: Array) -> Array:
         return (i >= self.first) & (i <= self.last)
 
 
@@ -77,13 +76,16 @@ def _along(held: Array, values: Array) -> Array:
 
 
 def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
-    """The perturbation that an experiment asks for, or None.
+    """The perturbation of an experiment, or None.
 
     Args:
       config: the experiment.
       excitatory: [N] bool.
       region: [N] names, or None where they are not known.
-      stage: of the experiment, whose trials it is for.
+      stage: of the experiment, which its trials belong to.
+
+    Raises:
+      UserError: perturb.neurons names no neuron.
     """
     settings = config.perturb
     if not isinstance(settings, WindowConfig):
@@ -93,5 +95,5 @@ def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | Non
     if size < len(members):
         members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
     start, stop = settings.window(config.trial)
-    who = np.isin(np.arange(len(excitatory)), members)
-    return Perturbation(jnp.asarray(who), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)
+    perturbed = np.isin(np.arange(len(excitatory)), members)
+    return Perturbation(jnp.asarray(perturbed), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)

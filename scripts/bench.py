@@ -18,7 +18,6 @@ score at the end. The floor of learning is its bytes over the bandwidth of a pas
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import json
 import os
@@ -28,11 +27,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import bench_report
+from bench_case import Case
 
 PEER = Path(__file__).parent / "peer" / "run.sh"
 CASES = {
@@ -61,167 +61,6 @@ SCALING = {
 PARTS = ("iteration", "simulation", "delivery", "learning", "correlation")
 SHORT = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # minutes in NumPy
 REFERENCE_VALUES = {"neuron.tau_m": 10.0, "synapse.tau_exc": 3.0, "synapse.tau_inh": 3.0, "synapse.tau_plas": 150.0, "noise.sigma": 0.0}
-
-
-def seconds(run: Callable[[int], Any], times: int) -> list[float]:
-    """Wall-clock seconds of each of several calls."""
-    import jax
-
-    taken = []
-    for index in range(times):
-        start = time.perf_counter()
-        jax.block_until_ready(run(index))
-        taken.append(round(time.perf_counter() - start, 4))
-    return taken
-
-
-class Case:
-    """An experiment in this process, prepared for timing."""
-
-    def __init__(self, overrides: list[str], device: str):
-        import jax.numpy as jnp
-
-        from rlsnet import engine, experiment, rls, wiring
-        from rlsnet.api import compose
-        from rlsnet.progress import Progress
-
-        self.config = compose(*overrides, f"engine.platform={device}")
-        self.engine = engine.configured(self.config.engine)  # for as long as this process lasts
-        self.device = self.engine.__enter__()
-        prepared = experiment.prepare(self.config, Progress("off"), learning=True)
-        self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
-        self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight
-        self.dynamics = state.Dynamics.from_config(self.config)
-        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(self.weight, self.net.group_size)))
-        self.keys = state.TrialKeys.create(self.config.seed, state.TRAINING)
-
-    def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
-        """An iteration as a function of its number, from 0, and the seconds of its compilation."""
-        import jax.numpy as jnp
-
-        from rlsnet import train
-
-        zero = jnp.int32(0)
-        arguments = self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys, zero, zero
-        iterate, compilation = train.compiled(train.iterate, *arguments)
-
-        def learn(index: int) -> Any:
-            self.learner, outcome = iterate(
-                self.net, self.learner, self.target, self.keys, jnp.int32(index), jnp.int32(index % len(self.target))
-            )
-            return outcome
-
-        return learn, compilation
-
-    def iterations(self, times: int) -> tuple[list[float], float]:
-        """Seconds of each of several iterations, and of their compilation."""
-        learn, compilation = self.compiled_iteration()
-        return seconds(learn, times), compilation
-
-    def trials(self, times: int) -> list[float]:
-        """Seconds of each of several trials with frozen weights."""
-        import jax.numpy as jnp
-
-        from rlsnet import evaluate, train
-
-        zero = jnp.int32(0)
-        trial, _ = train.compiled(evaluate.run_trial, self.dynamics, False, self.net, self.learner.w, self.keys, zero, zero)
-        return seconds(lambda index: trial(self.net, self.learner.w, self.keys, jnp.int32(index), zero), times)
-
-    def delivery(self) -> float:
-        """Seconds of sending the spikes of a trial to their targets, from the spikes of ten learning intervals."""
-        import jax
-        import jax.numpy as jnp
-        from jax import lax
-
-        from rlsnet import spikes
-
-        trial, net, w = self.dynamics.trial, self.net, self.learner.w
-        keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
-
-        @jax.jit
-        def record(net: Any, w: Any) -> Any:
-            state = trial.before_learning(self.dynamics, net, w, keys)
-            return trial.advance(self.dynamics, net, w, state, keys, steps, record=True)
-
-        @jax.jit
-        def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
-            def one(state: Any, spiked: Any) -> tuple[Any, None]:
-                state = dataclasses.replace(state, spiked=spiked)
-                return step.deliver(self.dynamics, net, w, state, jnp.ones(3, net.bias.dtype), whole=False), None
-
-            return lax.scan(one, state, spiked)[0]
-
-        state, words = record(net, w)
-        spiked = lax.map(lambda word: spikes.unpack(word, net.n_neurons), words)
-        seconds(lambda _: send(net, w, state, spiked), 1)
-        return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
-
-    def learning(self) -> tuple[float, float]:
-        """Seconds of the updates of an iteration, and the share of inputs that spiked between two updates."""
-        import jax
-        import jax.numpy as jnp
-        from jax import lax
-
-        from rlsnet import rls
-        from rlsnet.config import by_class
-
-        trial, kernels, settings = self.dynamics.trial, self.dynamics.kernels, self.config.rls
-        keys = self.keys.trial(jnp.int32(0), jnp.int32(0))
-        decay = (1 - trial.dt / by_class(self.dynamics.synapse.tau_plas)[0]) ** trial.every
-
-        @jax.jit
-        def follow(net: Any, w: Any, target: Any) -> Any:
-            def one(state: Any, wanted: Any) -> tuple[Any, Any]:
-                state, _ = trial.advance(self.dynamics, net, w, state, keys, trial.every)
-                return state, (state.r, state.n_delivered, step.currents(net, state.synapses)[0] - wanted)
-
-            return lax.scan(one, trial.before_learning(self.dynamics, net, w, keys), target)[1]
-
-        def updates(net: Any, learner: Any, points: Any) -> Any:
-            def one(carry: Any, point: Any) -> tuple[Any, None]:
-                return rls.learn(settings, kernels, net, *carry, decay, *point), None
-
-            carry = learner, rls.begin(settings, kernels, net, learner, trial.n_points)
-            return rls.finish(settings, kernels, *lax.scan(one, carry, points)[0])
-
-        points = follow(self.net, self.learner.w, self.target[0])
-        run = jax.jit(updates, donate_argnums=1)
-
-        def learn(_: int) -> Any:
-            self.learner = run(self.net, self.learner, points)
-            return self.learner
-
-        seconds(learn, 1)
-        counts = points[1]
-        return statistics.median(seconds(learn, 2)), float(jnp.mean(counts[1:] != counts[:-1]))
-
-    def correlation(self) -> float:
-        """Seconds of the correlation at the end of an iteration."""
-        import jax
-
-        from rlsnet import scores
-
-        currents = self.target[0][::-1] + 0.1
-        run = jax.jit(lambda currents, target: scores.current_correlation(self.dynamics.trial, currents, target))
-        seconds(lambda _: run(currents, self.target[0]), 1)
-        return statistics.median(seconds(lambda _: run(currents, self.target[0]), 3))
-
-    def floor(self, share: float, bandwidth: float) -> float | None:
-        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the dense form."""
-        from rlsnet import rls
-
-        if rls.form(self.config.rls, self.dynamics.kernels, self.net.bias.dtype) == "dense":
-            return None
-        groups, inputs, size = self.learner.w.shape
-        row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points
-        share = share if self.dynamics.kernels == "native" else 1.0  # XLA reads all of P
-        rounds = -(-points // rls.PENDING)
-        most = points / rounds
-        rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked
-        pending = points * (most / 2 + 1) * row  # pending rank-one vectors of P, read; and one written
-        matrix = (2 * rounds + 1) * inputs * row  # P read and written once a round
-        return groups * (rows + pending + matrix + points * 2 * row * (size + 1)) / bandwidth  # w and g, read and written
 
 
 def bandwidth() -> float:
@@ -260,7 +99,7 @@ def measure(case: str, iterations: int, device: str, parts: Collection[str] = PA
         "plastic_inputs": timed.net.n_inputs,
         "group_size": timed.net.group_size,
         "device": timed.device,
-        "kernels": timed.dynamics.kernels,
+        "kernels": timed.dynamics.backend.delivery,
         "draw": timed.draw,
         "targets": timed.targets,
     }

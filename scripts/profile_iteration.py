@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import Case
+from bench_case import Case
 
 
 class Event(NamedTuple):

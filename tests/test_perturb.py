@@ -12,7 +12,7 @@ import zarr
 from conftest import KERNELS, compose, difference, small_network, write_network
 from test_cli import rlsnet
 
-from rlsnet import experiment, loop, network, perturb, plots, rls, rng, tell, wiring
+from rlsnet import experiment, iteration, network, perturb, plots, rls, rng, tell, wiring
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
 from rlsnet.job import run_job
@@ -37,12 +37,12 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
     net, weight, target = network.build(config)
     keys = TrialKeys.create(config.seed, TRAINING)
     what = perturb.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
-    who, first, last = np.asarray(what.who), 423, 716
+    who, first, last = np.asarray(what.neurons), 423, 716
     assert (what.first, what.last) == (first, last) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
     keys = dataclasses.replace(keys, perturbation=what)
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     zero = jnp.int32(0)
-    learner, outcome = loop.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys)(learner, 0, 0)
+    learner, outcome = iteration.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys)(learner, 0, 0)
 
     stream = rng.fold(rng.fold(what.stream, 0), 0)
     told = np.zeros((last - first + 1, 60))
@@ -222,7 +222,7 @@ def test_wrong_perturbations_are_refused(overrides, message):
 def test_a_share_is_drawn_with_the_seed():
     def members(*overrides):
         config = compose("config=tiny", "perturb=silence", "perturb.neurons=exc", *overrides)
-        return np.flatnonzero(np.asarray(perturb.from_config(config, CLASSES, None, TESTING).who))
+        return np.flatnonzero(np.asarray(perturb.from_config(config, CLASSES, None, TESTING).neurons))
 
     half = members("perturb.fraction=0.5")
     assert len(half) == 25 and half.max() < 50 and len(members("perturb.fraction=0.001")) == 1

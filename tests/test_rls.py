@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import UPDATES, compose, difference
 
-from rlsnet import covariance, network, rls, updates, wiring
+from rlsnet import blocks, covariance, network, rls, updates, wiring
 from rlsnet.backend import Backend
 
 L, S = 24, 3
@@ -220,9 +220,9 @@ def test_blocks_of_groups_learn_as_all_at_once(monkeypatch):
     config = compose("network.n_neurons=100", "static.out_degree=0", "plastic.n_inputs=10")
     net, weight, _ = network.build(config)
     results = []
-    for unblocked, block in ((covariance.MAX_ELEMENTS_UNBLOCKED, covariance.ELEMENTS_PER_BLOCK), (0, 799)):
+    for unblocked, block in ((covariance.MAX_ELEMENTS_UNBLOCKED, blocks.ELEMENTS_PER_BLOCK), (0, 799)):
         monkeypatch.setattr(covariance, "MAX_ELEMENTS_UNBLOCKED", unblocked)
-        monkeypatch.setattr(covariance, "ELEMENTS_PER_BLOCK", block)
+        monkeypatch.setattr(blocks, "ELEMENTS_PER_BLOCK", block)
         learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
         random = np.random.default_rng(0)
         for _ in range(20):

@@ -331,7 +331,7 @@ def test_noise_as_a_current(x64, record_check):
         state = jax.jit(lambda net, state, keys, d=dynamics: advance(d, net, None, state, keys, 1000)[0])(net, state, keys)
         v = np.asarray(state.neuron.v)
         sds[kind] = v[:1000].std(), v[1000:].std()
-    # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m for a kick before the leak
+    # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m where it comes before the leak
     expected = np.array([0.5, 1.0]) / np.sqrt(2) / np.sqrt(1 - 0.005)
     what = "s.d. of free membranes with sigma 0.5 and 1"
     record_check(

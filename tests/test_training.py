@@ -16,7 +16,7 @@ import reference
 import zarr
 from conftest import FORMS, KERNELS, compose, difference, form_name, settings, small_network, write_network
 
-from rlsnet import backend, experiment, loop, network, rls, scores, spikes, store, updates, wiring, zarrio
+from rlsnet import backend, experiment, iteration, loop, network, rls, scores, spikes, store, updates, wiring, zarrio
 from rlsnet.config import UserError
 from rlsnet.state import TRAINING, Dynamics, TrialKeys
 from rlsnet.step import currents, deliver_early
@@ -146,10 +146,10 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case,
 
 @pytest.mark.parametrize("update", ["reference", "deferred"])
 def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, update):
-    """With fixed shapes for 6 spikes a trial stops before an interval with more, in its middle too, and goes on with room for more."""
-    monkeypatch.setattr(spikes, "spike_capacity", lambda n: 6)
-    resume, stops = loop.resume, []
-    monkeypatch.setattr(loop, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
+    """With fixed shapes for 2 spikes a trial stops before an interval with more, in its middle too, and goes on with room for more."""
+    monkeypatch.setattr(spikes, "spike_capacity", lambda n: 2)
+    resume, stops = iteration.resume, []
+    monkeypatch.setattr(iteration, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
     arrays = small_network(8)
     arrays["neuron/v0"] *= 0.3
     write_network(tmp_path / "n.zarr", arrays)
@@ -162,7 +162,7 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
         found[kernels] = *checkpoint(tmp_path / kernels, 3), [line["rate_hz"] for line in metrics(tmp_path / kernels)]
     errors = [difference(a, b) for a, b in zip(*found.values(), strict=True)]
     seen = f"w differs by {errors[0]:.1e}, P by {errors[1]:.1e}, rates by {errors[2]:.0e} Hz; stopped after {stops} learning points"
-    record_check(f"bursts, fixed_shape {update}", "3 trials with learning, shapes for 6 spikes at first", "w and P of xla to 1e-9", seen)
+    record_check(f"bursts, fixed_shape {update}", "3 trials with learning, shapes for 2 spikes at first", "w and P of xla to 1e-9", seen)
     assert any(stops)
     assert max(errors[:2]) < 1e-9 and errors[2] < 1e-9
     assert np.abs(found["xla"][0] - arrays["plastic/weight"]).max() > 0.5
@@ -567,7 +567,7 @@ def test_compiled_iteration_updates_P_in_place(form):
     learner = rls.init(config.rls, net, jnp.asarray(wiring.to_groups(weight, 1)))
     target = jnp.zeros((1, 100, 1000), jnp.float32)
     dynamics, zero = dataclasses.replace(Dynamics.from_config(config), backend=form), jnp.int32(0)
-    executable, _ = compiled(loop.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
+    executable, _ = compiled(iteration.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
     analysis, n_bytes = executable.memory_analysis(), learner.P.numbers.nbytes
     assert analysis.alias_size_in_bytes > n_bytes
     assert analysis.temp_size_in_bytes < {"reference": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes

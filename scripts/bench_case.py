@@ -1,0 +1,169 @@
+"""Timing of one experiment and of its parts, for bench.py and the profile."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def seconds(run: Callable[[int], Any], times: int) -> list[float]:
+    """Wall-clock seconds of each of several calls."""
+    import jax
+
+    taken = []
+    for index in range(times):
+        start = time.perf_counter()
+        jax.block_until_ready(run(index))
+        taken.append(round(time.perf_counter() - start, 4))
+    return taken
+
+
+class Case:
+    """An experiment in this process, prepared for timing."""
+
+    def __init__(self, overrides: list[str], device: str):
+        import jax.numpy as jnp
+
+        from rlsnet import engine, experiment, rls, wiring
+        from rlsnet.api import compose
+        from rlsnet.progress import Progress
+        from rlsnet.state import TRAINING, Dynamics, TrialKeys
+
+        self.config = compose(*overrides, f"engine.platform={device}")
+        self.engine = engine.configured(self.config.engine)  # for as long as this process lasts
+        self.device = self.engine.__enter__()
+        prepared = experiment.prepare(self.config, Progress("off"), learning=True)
+        self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
+        self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight
+        self.dynamics = Dynamics.from_config(self.config)
+        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(self.weight, self.net.group_size)))
+        self.keys = TrialKeys.create(self.config.seed, TRAINING)
+
+    def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
+        """An iteration as a function of its number, from 0, and the seconds of its compilation."""
+        from rlsnet.iteration import Iteration
+
+        iteration = Iteration(self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys)
+
+        def learn(index: int) -> Any:
+            self.learner, outcome = iteration(self.learner, index, index % len(self.target))
+            return outcome
+
+        return learn, iteration.seconds
+
+    def iterations(self, times: int) -> tuple[list[float], float]:
+        """Seconds of each of several iterations, and of their compilation."""
+        learn, compilation = self.compiled_iteration()
+        return seconds(learn, times), compilation
+
+    def trials(self, times: int) -> list[float]:
+        """Seconds of each of several trials with frozen weights."""
+        import jax.numpy as jnp
+
+        from rlsnet import evaluate
+        from rlsnet.trial import Program
+
+        zero = jnp.int32(0)
+        trial = Program(evaluate.run_trial, self.dynamics, (False,), self.net, self.learner.w, self.keys, zero, zero)
+        return seconds(lambda index: trial(self.net, self.learner.w, self.keys, jnp.int32(index), zero), times)
+
+    def delivery(self) -> float:
+        """Seconds of sending the spikes of a trial to their targets, from the spikes of ten learning intervals."""
+        import jax
+        import jax.numpy as jnp
+        from jax import lax
+
+        from rlsnet import spikes
+        from rlsnet.step import deliver
+        from rlsnet.trial import advance, before_learning
+
+        trial, net, w = self.dynamics.trial, self.net, self.learner.w
+        keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
+
+        @jax.jit
+        def record(net: Any, w: Any) -> Any:
+            state = before_learning(self.dynamics, net, w, keys)
+            return advance(self.dynamics, net, w, state, keys, steps, record=True)
+
+        @jax.jit
+        def send(net: Any, w: Any, state: Any, spiked: Any) -> Any:
+            def one(state: Any, spiked: Any) -> tuple[Any, None]:
+                state = dataclasses.replace(state, spiked=spiked)
+                return deliver(self.dynamics, net, w, state, jnp.ones(len(state.synapses), net.bias.dtype)), None
+
+            return lax.scan(one, state, spiked)[0]
+
+        state, words = record(net, w)
+        spiked = lax.map(lambda word: spikes.unpack(word, net.n_neurons), words)
+        seconds(lambda _: send(net, w, state, spiked), 1)
+        return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
+
+    def learning(self) -> tuple[float, float]:
+        """Seconds of the updates of an iteration, and the share of inputs that spiked between two updates."""
+        import jax
+        import jax.numpy as jnp
+        from jax import lax
+
+        from rlsnet import updates
+        from rlsnet.step import currents
+        from rlsnet.trial import advance, before_learning
+
+        trial, backend, settings = self.dynamics.trial, self.dynamics.backend, self.config.rls
+        keys = self.keys.trial(jnp.int32(0), jnp.int32(0))
+        decay = self.dynamics.decay_between_updates(self.net)
+
+        @jax.jit
+        def follow(net: Any, w: Any, target: Any) -> Any:
+            def one(state: Any, wanted: Any) -> tuple[Any, Any]:
+                state, _ = advance(self.dynamics, net, w, state, keys, trial.every)
+                return state, (state.r, state.n_delivered, currents(net, state.synapses)[0] - wanted)
+
+            return lax.scan(one, before_learning(self.dynamics, net, w, keys), target)[1]
+
+        def learn_all(net: Any, learner: Any, points: Any) -> Any:
+            def one(carry: Any, point: Any) -> tuple[Any, None]:
+                return updates.learn(settings, backend, net, *carry, decay, *point), None
+
+            carry = learner, updates.begin(settings, backend, net, learner, trial.n_points)
+            return updates.finish(settings, backend, *lax.scan(one, carry, points)[0])
+
+        points = follow(self.net, self.learner.w, self.target[0])
+        run = jax.jit(learn_all, donate_argnums=1)
+
+        def learn(_: int) -> Any:
+            self.learner = run(self.net, self.learner, points)
+            return self.learner
+
+        seconds(learn, 1)
+        counts = points[1]
+        return statistics.median(seconds(learn, 2)), float(jnp.mean(counts[1:] != counts[:-1]))
+
+    def correlation(self) -> float:
+        """Seconds of the correlation at the end of an iteration."""
+        import jax
+
+        from rlsnet import scores
+
+        currents = self.target[0][::-1] + 0.1
+        run = jax.jit(lambda currents, target: scores.current_correlation(self.dynamics.trial, currents, target))
+        seconds(lambda _: run(currents, self.target[0]), 1)
+        return statistics.median(seconds(lambda _: run(currents, self.target[0]), 3))
+
+    def floor(self, share: float, bandwidth: float) -> float | None:
+        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the reference form."""
+        from rlsnet.deferred import MAX_PENDING
+
+        if self.dynamics.backend.update == "reference":
+            return None
+        groups, inputs, size = self.learner.w.shape
+        row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points
+        share = share if self.dynamics.backend.update == "native" else 1.0  # XLA reads all of P
+        rounds = -(-points // MAX_PENDING)
+        most = points / rounds
+        rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked
+        pending = points * (most / 2 + 1) * row  # pending vectors, read; and one written
+        whole = (2 * rounds + 1) * inputs * row  # P read and written once a round
+        return groups * (rows + pending + whole + points * 2 * row * (size + 1)) / bandwidth  # w and g, read and written
