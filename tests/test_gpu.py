@@ -1,6 +1,6 @@
 """The same source on a GPU: pytest -m gpu.
 
-RLSNET_TEST_DEVICE=cpu compares the kernels of a GPU (engine.kernels=wide) with the others on a CPU instead, which shows that the tests
+RLSNET_TEST_DEVICE=cpu compares the kernels of a GPU (engine.kernels=fixed_shape) with the others on a CPU instead, which shows that the tests
 themselves are right: RLSNET_TEST_DEVICE=cpu pytest -m gpu.
 """
 
@@ -13,14 +13,16 @@ import pytest
 import zarr
 from conftest import compose, difference
 
-from rlsnet import engine, experiment, simulate, wiring
+from rlsnet import engine, experiment, wiring
 from rlsnet.progress import Progress
+from rlsnet.state import TRAINING, Dynamics, TrialKeys, initial_state
 from rlsnet.store import Run
+from rlsnet.trial import advance
 
 DEVICE = os.environ.get("RLSNET_TEST_DEVICE", "gpu")
 SHORT = ("trial.stim_on=20", "trial.stim_off=50", "trial.duration=100", "train.iterations=1", "progress=off")
 FORMS = [(), ("plastic.group_size=16", "noise.sigma=0.3")]
-PLATFORMS = ((f"engine.platform={DEVICE}", "engine.kernels=wide"), ("engine.platform=cpu", "engine.kernels=xla"))
+PLATFORMS = ((f"engine.platform={DEVICE}", "engine.kernels=fixed_shape"), ("engine.platform=cpu", "engine.kernels=xla"))
 
 pytestmark = pytest.mark.gpu
 
@@ -31,17 +33,17 @@ def name(extra) -> str:
 
 def first_spikes(config, duration: float) -> np.ndarray:
     """[T, W] spikes of the start of a trial with the initial weights, packed into words of 32 neurons."""
-    engine.setup(config.engine)
-    prepared = experiment.prepare(config, Progress("off"), learning=True)
-    dynamics, w = simulate.Dynamics.of(config), jnp.asarray(wiring.to_groups(prepared.weight, prepared.network.group_size))
-    keys = simulate.Keys.create(config.seed, simulate.TRAINING).trial(jnp.int32(0), jnp.int32(0))
+    with engine.configured(config.engine):
+        prepared = experiment.prepare(config, Progress("off"), learning=True)
+        dynamics, w = Dynamics.from_config(config), jnp.asarray(wiring.to_groups(prepared.weight, prepared.network.group_size))
+        keys = TrialKeys.create(config.seed, TRAINING).trial(jnp.int32(0), jnp.int32(0))
 
-    @jax.jit
-    def run(network, w, keys):
-        state = simulate.init(dynamics, network, keys, w)
-        return simulate.advance(dynamics, network, w, state, keys, dynamics.trial.steps(duration), record=True)[1]
+        @jax.jit
+        def run(network, w, keys):
+            state = initial_state(dynamics, network, keys, w)
+            return advance(dynamics, network, w, state, keys, dynamics.trial.steps(duration), record=True)[1]
 
-    return np.asarray(run(prepared.network, w, keys))
+        return np.asarray(run(prepared.network, w, keys))
 
 
 @pytest.mark.parametrize("extra", FORMS)

@@ -43,7 +43,8 @@ def test_each_storage_against_ridge_regression(x64, record_check, kept, precisio
         off.append((difference(learner.w[g], w_true) / np.abs(w_true).max(), difference(P[g], P_true) / np.abs(P_true).max()))
     w_off, P_off = np.max(off, axis=0)
     what = f"ridge regression in float64 after 1000 updates, L = {L}, {form.update}, sums in float32"
-    record_check(f"P {kept}, {precision}", what, f"w within {FEW_BITS[precision]:g} of the largest", f"w off by {w_off:.1e}, P by {P_off:.1e}")
+    expected = f"w within {FEW_BITS[precision]:g} of the largest"
+    record_check(f"P {kept}, {precision}", what, expected, f"w off by {w_off:.1e}, P by {P_off:.1e}")
     assert w_off < FEW_BITS[precision]
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
 

@@ -26,7 +26,8 @@ def main() -> None:
     from rlsnet.store import versions
 
     try:
-        device = engine.setup(compose("config=tiny", f"engine.platform={sys.argv[1]}").engine)
+        with engine.configured(compose("config=tiny", f"engine.platform={sys.argv[1]}").engine) as device:
+            pass
     except UserError as error:
         sys.exit(str(error))
     found = {"device": device, **versions()}
