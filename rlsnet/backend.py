@@ -17,6 +17,7 @@ import logging
 
 from rlsnet import kernels
 from rlsnet.config import Config, EngineConfig, RLSConfig, UserError
+from rlsnet.engine import platform_in_use
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 def _kernels(engine: EngineConfig) -> str:
     """native, xla or fixed_shape."""
     asked = ALIASES.get(engine.kernels, engine.kernels)
-    platform = kernels.platform_in_use()
+    platform = platform_in_use()
     if asked in ("xla", "fixed_shape"):
         return asked
     if asked == "auto" and platform != "cpu":

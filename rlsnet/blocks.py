@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rlsnet.kernels import platform_in_use
+from rlsnet.engine import platform_in_use
 
 ELEMENTS_PER_BLOCK = 2**20  # elements of P in a block of groups: few enough to be still in the cache when they are written
 ELEMENTS_PER_BLOCK_GPU = 2**27  # on a GPU: enough work for one operation

@@ -37,6 +37,12 @@ def configured(engine: EngineConfig) -> Iterator[str]:
             yield f"{device.device_kind} ({device.platform})"
 
 
+def platform_in_use() -> str:
+    """The platform of JAX's default device, such as cpu or gpu."""
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+    return chosen if isinstance(chosen, str) else (chosen or jax.devices()[0]).platform
+
+
 def restrict_to_cpu() -> None:
     """Keeps JAX from starting GPUs, where it would take most of their memory. For the command line: it holds for the whole process."""
     jax.config.update("jax_platforms", "cpu")

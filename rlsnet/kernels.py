@@ -36,12 +36,6 @@ TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=nat
 NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
-def platform_in_use() -> str:
-    """The platform of JAX's default device, such as cpu or gpu."""
-    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return chosen if isinstance(chosen, str) else (chosen or jax.devices()[0]).platform
-
-
 @functools.cache
 def build_error() -> str | None:
     """Builds and registers the native kernels, once in a process; returns None, or why they cannot be built."""

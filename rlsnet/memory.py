@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from rlsnet import backend, covariance, deferred, kernels, zarrio
+from rlsnet import backend, covariance, deferred, engine, zarrio
 from rlsnet.config import Config, UserError
 from rlsnet.formatting import byte_size
 from rlsnet.network import FORMAT, group_size_of
@@ -91,7 +91,7 @@ def available() -> tuple[int, str]:
     """(free bytes, their owner): the accelerator's memory, or this machine's within its limits."""
     import jax
 
-    if kernels.platform_in_use() != "cpu":
+    if engine.platform_in_use() != "cpu":
         stats = jax.local_devices()[0].memory_stats() or {}
         return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)), "GPU"
     return free_memory(), "machine"
