@@ -65,9 +65,9 @@ class PerturbationEffect:
                 yield name, members
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
-        """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period."""
+        """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period, or there are no members."""
         bins = self.period == period
-        if not bins.any():
+        if not bins.any() or not members.any():
             return np.nan, np.nan
         control, perturbed = (float(psth[:, bins][:, :, members].mean()) for psth in (self.psth_control, self.psth_perturbed))
         return control, perturbed

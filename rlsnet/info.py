@@ -102,7 +102,8 @@ def _perturbation_rows(run: Run) -> Rows:
         if test is not None:
             effect = effects.PerturbationEffect.from_tests(test, group)
             control, perturbed = effect.rate(~effect.perturbed, 1)
-            words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
+            if np.isfinite(control):
+                words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
             words += "".join(f"; test.zarr has {each}" for each in effects.differences(test, group))
         yield f"perturbed {label}", words
 
