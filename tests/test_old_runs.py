@@ -15,7 +15,7 @@ FIXTURES = Path(__file__).parent / "fixtures" / "runs"
 RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
 TESTED = {"groups": ["test.zarr"], "plain": ["test.zarr"], "recording": ["test.zarr", "perturbed/silence.zarr"]}
 EXACT = 1e-6  # of float64 runs this short, whose differences do not grow to more than about 1e-10
-SINGLE = 2e-3  # of the float32 run, which is shorter
+SINGLE = 1e-4  # of the float32 run, which is shorter; other kernels differ by 5e-7
 BFLOAT16 = 2**-7  # distance of two such numbers, relative
 
 
@@ -103,4 +103,8 @@ def test_resumed_it_ends_as_it_did(run):
     assert np.abs(after["plastic/weight"] - before["plastic/weight"]).max() > 100 * tolerance
     assert_same(after, arrays(frozen / "checkpoints" / "000004.zarr"), tolerance)
     for got, expected in zip(lines(run.path), lines(frozen), strict=True):
-        assert got == pytest.approx(expected, rel=1e-5 if tolerance == EXACT else 0.1, abs=tolerance)
+        assert got.keys() == expected.keys()
+        for key, value in expected.items():
+            assert got[key] == (None if value is None else pytest.approx(value, rel=1e-5 if tolerance == EXACT else 1e-3, abs=tolerance)), (
+                key
+            )
