@@ -149,7 +149,7 @@ def test_folder_names():
         (["sweep=one"], "sweep=one: no key has several values; expected such as rls.penlambda=.4,.8."),
         (["sweep=s", "seed=1,2", "hydra.sweep.dir=t"], "hydra.sweep.dir=t: does not go with sweep=s"),
         (["sweep=whole/rls.penlambda=2", "seed=1,2"], "is a run; expected a new folder"),
-        (["sweep=s", "seed=1,2", "resume=whole"], "should be resume=auto in a sweep"),
+        (["sweep=s", "seed=1,2", "resume=whole"], "expected resume=auto in a sweep"),
     ],
 )
 def test_mistakes(place, arguments, message):
