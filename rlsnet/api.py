@@ -138,10 +138,11 @@ def simulate(config: Config, folder: Folder) -> zarr.Group:
       UserError: a setting that does not fit, or a folder that holds a training run.
     """
     from rlsnet.experiment import run_simulation
+    from rlsnet.test_log import log_results
 
     config, run = _checked(config), _new(folder)
     with _logged(run):
-        run_simulation(config, run)
+        log_results(run, run_simulation(config, run))
     return load(run)
 
 
@@ -169,13 +170,14 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     from rlsnet.config import WindowConfig
     from rlsnet.convert import from_dict
     from rlsnet.experiment import run_test
+    from rlsnet.test_log import log_results
 
     run = open_run(run)
     saved, perturbation = run.saved_config(), {"name": "none"} | _plain(perturb or {})
     test_settings = {**saved.get("test", {}), **_plain(settings)}
     config = from_dict({**saved, "test": test_settings, "perturb": perturbation}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
-        run_test(config, run)
+        log_results(run, run_test(config, run))
     if isinstance(config.perturb, WindowConfig):
         return zarrio.open_group(run.perturbed_result(config.perturb.result), "run", evaluate.FORMAT)
     return load(run)

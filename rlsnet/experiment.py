@@ -13,10 +13,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import zarr
 
 from rlsnet import (
-    effects,
     engine,
     evaluate,
     loop,
@@ -27,7 +25,6 @@ from rlsnet import (
     rls,
     statistics,
     store,
-    tables,
     targets,
     tracking,
     wiring,
@@ -242,8 +239,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
     return stopped
 
 
-def run_simulation(config: Config, run: Run) -> None:
-    """Draws a network and runs it with its initial weights; raises UserError."""
+def run_simulation(config: Config, run: Run) -> list[Path]:
+    """Draws a network and runs it with its initial weights; returns the paths of the results. Raises UserError."""
     if run.iterations():
         raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
     with run.claimed(), start(config, run, "simulate") as show:
@@ -251,13 +248,14 @@ def run_simulation(config: Config, run: Run) -> None:
         save_network(run, prepared, learning=False)
         run.save_config(config)
         w = jnp.asarray(wiring.to_groups(prepared.weight, prepared.network.group_size))
-        _evaluate(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)
+        results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)]
         if isinstance(config.perturb, WindowConfig):
-            _perturb(config, config.perturb, prepared, w, run, show, 0)
+            results.append(_test(config, prepared, w, run, show, 0))
+    return results
 
 
-def run_test(config: Config, run: Run) -> None:
-    """Runs a trained network with frozen weights; raises UserError."""
+def run_test(config: Config, run: Run) -> list[Path]:
+    """Runs a trained network with frozen weights; returns the path of the results. Raises UserError."""
     tracking.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
@@ -268,12 +266,11 @@ def run_test(config: Config, run: Run) -> None:
             _warn_of_other_wiring(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
-        if isinstance(config.perturb, WindowConfig):
-            _perturb(config, config.perturb, prepared, w, run, show, iteration)
-            return
-        _evaluate(config, prepared, w, run, show, iteration)
-        with tracking.tracked(config, run, max(run.iterations(), default=0)) as track:
-            track(tracking.test_scores(zarrio.open_group(run.test, "run", evaluate.FORMAT)), iteration)
+        result = _test(config, prepared, w, run, show, iteration)
+        if not isinstance(config.perturb, WindowConfig):
+            with tracking.tracked(config, run, max(run.iterations(), default=0)) as track:
+                track(tracking.test_scores(zarrio.open_group(run.test, "run", evaluate.FORMAT)), iteration)
+    return [result]
 
 
 def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
@@ -295,48 +292,10 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
         )
 
 
-def _evaluate(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
-    """Runs the trials of the test, stores the result and logs its scores."""
+def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> Path:
+    """Runs the trials of the test, with the perturbation of the configuration if it has one, and stores the results; returns their path."""
     began = time.perf_counter()
-    evaluate.evaluate(config, prepared.network, w, prepared.target, prepared.recording, run.test, show, iteration=iteration)
-    results = zarrio.open_group(run.test, "run", evaluate.FORMAT)
-    excitatory = results["excitatory"][...]
-    rate, correlation = results["rate"][...], results["current_correlation"][...]
-    if config.test.neurons is not None:
-        log.info("Of the %s neurons of test.neurons=%s:", f"{len(excitatory):,}", config.test.neurons)
-    log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
-    log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
-    if "rate_correlation" in results:
-        log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _heldout(results))
-        log.info("%s", tables.score_table(results.attrs["scores"]))
-    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", run.test, time.perf_counter() - began, run.path)
-
-
-def _perturb(config: Config, settings: WindowConfig, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> None:
-    """Runs the trials of the test with a perturbation, stores the result and logs the changes."""
-    began, path = time.perf_counter(), run.perturbed_result(settings.result)
+    path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
     evaluate.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)
-    perturbed = zarrio.open_group(path, "run", evaluate.FORMAT)
-    log.info("Perturbed: %s.", effects.description(perturbed))
-    if not run.test.exists():
-        log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
-    else:
-        test = zarrio.open_group(run.test, "run", evaluate.FORMAT)
-        if differ := effects.differences(test, perturbed):
-            log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
-        log.info("%s", effects.rates_table(effects.PerturbationEffect.from_tests(test, perturbed)))
-        log.info("%s", effects.scores_table(test, perturbed))
-    log.info("Wrote %s (%.1f s). Next: rlsnet report %s", path, time.perf_counter() - began, run.path)
-
-
-def _heldout(results: zarr.Group) -> str:
-    """The trials that were compared, in words."""
-    trained = results.attrs["trained_on"]
-    if trained == "all":
-        return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
-    return f" with the {trained} trials, which were trained on, {_mean(results['heldout_correlation'][...])} with those held out"
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean of the defined values, in words."""
-    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+    log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
+    return path

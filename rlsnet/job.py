@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlsnet import engine, experiment, resume
+from rlsnet import engine, experiment, resume, test_log
 from rlsnet.convert import from_dict
 from rlsnet.store import Run
 
@@ -34,5 +34,5 @@ def run_job(verb: str, values: dict[str, Any], overrides: Sequence[str], folder:
         engine.restrict_to_cpu()
     if verb == "train":
         return experiment.run_training(config, run, resumed)
-    (experiment.run_simulation if verb == "simulate" else experiment.run_test)(config, run)
+    test_log.log_results(run, (experiment.run_simulation if verb == "simulate" else experiment.run_test)(config, run))
     return 0

@@ -12,7 +12,7 @@ import zarr
 from conftest import KERNELS, compose, difference, small_network, write_network
 from test_cli import rlsnet
 
-from rlsnet import experiment, iteration, network, perturb, plots, rls, rng, tell, wiring
+from rlsnet import experiment, iteration, network, perturb, plots, rls, rng, tell, test_log, wiring
 from rlsnet.config import UserError
 from rlsnet.convert import to_dict
 from rlsnet.job import run_job
@@ -292,10 +292,10 @@ def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
         configs[name] = compose(*SMALL, "progress=off", f"perturb={name}", "perturb.neurons=inh", *more)
     experiment.run_training(compose(*SMALL, "train.iterations=3", "progress=off"), run, resumed=True)
     with caplog.at_level("INFO"):
-        experiment.run_test(configs["silence"], run)
+        test_log.log_results(run, experiment.run_test(configs["silence"], run))
     assert "test.zarr has other weights, so more differs" in caplog.text
     with caplog.at_level("INFO"):
-        experiment.run_test(configs["clamp"], run)
+        test_log.log_results(run, experiment.run_test(configs["clamp"], run))
     assert "test.zarr has another number of trials, other neurons, so more differs" in caplog.text
     plots.plot(compose(*SMALL), run)
     assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}

@@ -14,6 +14,7 @@ from rlsnet.config import UserError
 from rlsnet.convert import completed, to_dict
 from rlsnet.job import run_job
 from rlsnet.store import Run
+from rlsnet.test_log import log_results
 
 TRIAL = compose("config=mouse_decision").trial  # 150 bins of 20 ms
 W = scores.window_weights(TRIAL)
@@ -225,7 +226,7 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
         and "striatum" in shown
     )
     with caplog.at_level("INFO"):
-        experiment.run_test(config, Run(folder / "run"))
+        log_results(Run(folder / "run"), experiment.run_test(config, Run(folder / "run")))
     assert "with the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
 
 
@@ -272,7 +273,7 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     folder, halves, config = trained
     whole = with_recording(config, half=None)
     with caplog.at_level("INFO"):
-        experiment.run_simulation(whole, Run(tmp_path / "all"))
+        log_results(Run(tmp_path / "all"), experiment.run_simulation(whole, Run(tmp_path / "all")))
     assert "with the trials trained on, and none held out, as with recording.half=odd" in caplog.text
     test = zarr.open_group(str(Run(tmp_path / "all").test), mode="r")
     r, ceiling = test["reliability"][...], test["noise_ceiling"][...]
