@@ -114,8 +114,9 @@ def sentence(cls: Any) -> str:
 
 
 def options_of(name: str) -> list[Any]:
-    """The variants of a section, its default first."""
-    return sorted(variants(typing.get_type_hints(Config)[name]), key=lambda cls: (choices_of(cls)[0] != groups()[name], choices_of(cls)[0]))
+    """The shipped variants of a section, its default first."""
+    shipped = [cls for cls in variants(typing.get_type_hints(Config)[name]) if cls.__module__.startswith("rlsnet.")]
+    return sorted(shipped, key=lambda cls: (choices_of(cls)[0] != groups()[name], choices_of(cls)[0]))
 
 
 def of_section(name: str) -> Iterator[str]:

@@ -378,7 +378,7 @@ WRONG = [
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
     (
         ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
-        "should be at least 0.005",
+        "expected at least 0.005",
     ),
     (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; expected one per neuron"),
     (["plot", "run=nowhere"], "run=nowhere: no run there"),
