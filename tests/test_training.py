@@ -170,7 +170,9 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
         found.append((learner.w, learner.P.decode(), rates))
     errors = [difference(a, b) for a, b in zip(*found, strict=True)]
     seen = f"w differs by {errors[0]:.1e}, P by {errors[1]:.1e}, rates by {errors[2]:.0e} Hz; stopped after {stops} learning points"
-    record_check(f"bursts, fixed_shape {method}", "2 trials with learning, shapes for 4 spikes at first", "w, P and rates of xla to 1e-9", seen)
+    record_check(
+        f"bursts, fixed_shape {method}", "2 trials with learning, shapes for 4 spikes at first", "w, P and rates of xla to 1e-9", seen
+    )
     assert any(stops)
     assert max(errors) < 1e-9
     assert np.abs(wiring.from_groups(np.asarray(found[0][0]), 60) - weight).max() > 0.5
