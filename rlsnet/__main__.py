@@ -1,5 +1,5 @@
 """`python -m rlsnet` is `rlsnet`."""
 
-from rlsnet.cli import main
+from rlsnet.cli.main import main
 
 main()

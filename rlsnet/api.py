@@ -17,12 +17,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlsnet.config import Config, UserError
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
 
 if TYPE_CHECKING:
     import zarr
 
-    from rlsnet.store import Run
+    from rlsnet.runs.folder import Run
 
 __all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load", "open_run", "plot", "simulate", "test", "train"]
 
@@ -32,7 +33,7 @@ Folder = str | PathLike[str]
 def __getattr__(name: str) -> Any:
     """`Run`, imported at its first use: it needs JAX."""
     if name == "Run":
-        from rlsnet.store import Run
+        from rlsnet.runs.folder import Run
 
         return Run
     raise AttributeError(f"module 'rlsnet' has no attribute '{name}'")
@@ -55,10 +56,10 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
     Raises:
       UserError: a key or an option that does not exist, or a value that does not fit.
     """
-    from rlsnet import composition
-    from rlsnet.convert import from_dict
+    from rlsnet.config import compose as compose_
+    from rlsnet.config.load import from_dict
 
-    return from_dict(composition.compose(overrides, config_dir), overrides)
+    return from_dict(compose_.compose(overrides, config_dir), overrides)
 
 
 def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:
@@ -81,13 +82,14 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
     Raises:
       UserError: a setting or a source that does not fit; nothing is written then.
     """
-    from rlsnet import recordings, zarrio
-    from rlsnet.importers.importing import import_sources
-    from rlsnet.importers.options import options_of
+    from rlsnet.data import recordings
+    from rlsnet.data.import_options import options_of
+    from rlsnet.data.importing import import_sources
+    from rlsnet.io import zarr_store
 
     several = [sources] if isinstance(sources, str | PathLike) else sources
     import_sources([fspath(each) for each in several], fspath(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
-    return zarrio.open_group(fspath(out), "import", recordings.FORMAT)
+    return zarr_store.open_group(fspath(out), "import", recordings.FORMAT)
 
 
 def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
@@ -111,15 +113,15 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
     Raises:
       UserError: a setting that does not fit, or a folder that holds a run already, or one that was made with other settings.
     """
-    from rlsnet import resume as existing
-    from rlsnet.convert import to_dict
-    from rlsnet.experiment import run_training
+    from rlsnet.config.load import to_dict
+    from rlsnet.workflows.resume import check_unchanged
+    from rlsnet.workflows.training import run_training
 
     config, run = _checked(config), _new(folder)
     if done := run.iterations():
         if not resume:
             raise UserError(f"{run.path}: holds a run of {done[-1]} iterations already; resume=True goes on with it.")
-        existing.check_unchanged(run.saved_config(), to_dict(config), run.path)
+        check_unchanged(run.saved_config(), to_dict(config), run.path)
     with _logged(run):
         stopped = run_training(config, run, bool(done))
     if stopped:
@@ -137,8 +139,8 @@ def simulate(config: Config, folder: Folder) -> zarr.Group:
     Raises:
       UserError: a setting that does not fit, or a folder that holds a training run.
     """
-    from rlsnet.experiment import run_simulation
-    from rlsnet.test_log import log_results
+    from rlsnet.analysis.test_log import log_results
+    from rlsnet.workflows.testing import run_simulation
 
     config, run = _checked(config), _new(folder)
     with _logged(run):
@@ -166,11 +168,12 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     Raises:
       UserError: no run there, or a setting that does not fit.
     """
-    from rlsnet import evaluate, zarrio
-    from rlsnet.config import WindowConfig
-    from rlsnet.convert import from_dict
-    from rlsnet.experiment import run_test
-    from rlsnet.test_log import log_results
+    from rlsnet.analysis.test_log import log_results
+    from rlsnet.config.load import from_dict
+    from rlsnet.config.schema import WindowConfig
+    from rlsnet.io import zarr_store
+    from rlsnet.workflows import test_store
+    from rlsnet.workflows.testing import run_test
 
     run = open_run(run)
     saved, perturbation = run.saved_config(), {"name": "none"} | _plain(perturb or {})
@@ -179,7 +182,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     with _logged(run):
         log_results(run, run_test(config, run))
     if isinstance(config.perturb, WindowConfig):
-        return zarrio.open_group(run.perturbed_result(config.perturb.result), "run", evaluate.FORMAT)
+        return zarr_store.open_group(run.perturbed_result(config.perturb.result), "run", test_store.FORMAT)
     return load(run)
 
 
@@ -197,9 +200,9 @@ def plot(run: Run | Folder) -> list[Path]:
     """
     run = open_run(run)
     with _logged(run):
-        from rlsnet import plots
+        from rlsnet.analysis.plots import run_figures
 
-        plots.plot(run.config(), run)
+        run_figures.plot(run.config(), run)
     return sorted(run.figures.glob("*.png"))
 
 
@@ -218,17 +221,18 @@ def load(run: Run | Folder) -> zarr.Group:
     Raises:
       UserError: no run there, or none that was tested.
     """
-    from rlsnet import evaluate, zarrio
+    from rlsnet.io import zarr_store
+    from rlsnet.workflows import test_store
 
     run = open_run(run)
     if not run.test.exists():
         raise UserError(f"{run.path}: has not been tested; rlsnet.test(run) does.")
-    return zarrio.open_group(run.test, "run", evaluate.FORMAT)
+    return zarr_store.open_group(run.test, "run", test_store.FORMAT)
 
 
 def open_run(run: Run | Folder) -> Run:
     """A run by its folder; raises UserError where there is none."""
-    from rlsnet.store import Run
+    from rlsnet.runs.folder import Run
 
     return run if isinstance(run, Run) else Run.open(fspath(run), "run")
 
@@ -244,14 +248,14 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _new(folder: Folder) -> Run:
-    from rlsnet.store import Run
+    from rlsnet.runs.folder import Run
 
     return Run(fspath(folder))
 
 
 def _checked(config: Config) -> Config:
     """A configuration whose types and ranges are checked, as `dataclasses.replace` does not; without settings of a command line."""
-    from rlsnet.convert import from_dict, to_dict
+    from rlsnet.config.load import from_dict, to_dict
 
     return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
 

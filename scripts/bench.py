@@ -186,7 +186,7 @@ def peer(program: Path, arguments: list[str]) -> list[float]:
 
 def machine() -> dict[str, str]:
     """Processor, versions and date."""
-    from rlsnet.store import versions
+    from rlsnet.runs.folder import versions
 
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else [platform.processor()]

@@ -27,24 +27,27 @@ class Case:
     def __init__(self, overrides: list[str], device: str):
         import jax.numpy as jnp
 
-        from rlsnet import engine, experiment, rls, wiring
         from rlsnet.api import compose
-        from rlsnet.progress import Progress
-        from rlsnet.state import TRAINING, Dynamics, TrialKeys
+        from rlsnet.kernels.device import configured
+        from rlsnet.learning import rls
+        from rlsnet.model import connectivity
+        from rlsnet.runs.progress import Progress
+        from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
+        from rlsnet.workflows import prepare
 
         self.config = compose(*overrides, f"engine.platform={device}")
-        self.engine = engine.configured(self.config.engine)  # for as long as this process lasts
+        self.engine = configured(self.config.engine)  # for as long as this process lasts
         self.device = self.engine.__enter__()
-        prepared = experiment.prepare(self.config, Progress("off"), learning=True)
+        prepared = prepare.prepare(self.config, Progress("off"), learning=True)
         self.draw, self.targets = (round(value, 2) for value in prepared.seconds)
         self.net, self.target, self.weight = prepared.network, jnp.asarray(prepared.target), prepared.weight
         self.dynamics = Dynamics.from_config(self.config)
-        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(wiring.to_groups(self.weight, self.net.group_size)))
+        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(connectivity.to_groups(self.weight, self.net.group_size)))
         self.keys = TrialKeys.create(self.config.seed, TRAINING)
 
     def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
         """An iteration as a function of its number, from 0, and the seconds of its compilation."""
-        from rlsnet.iteration import Iteration
+        from rlsnet.learning.iteration import Iteration
 
         iteration = Iteration(self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys)
 
@@ -63,11 +66,11 @@ class Case:
         """Seconds of each of several trials with frozen weights."""
         import jax.numpy as jnp
 
-        from rlsnet import evaluate
-        from rlsnet.trial import Program
+        from rlsnet.simulation.trial import Program
+        from rlsnet.workflows import evaluation
 
         zero = jnp.int32(0)
-        trial = Program(evaluate.run_trial, self.dynamics, (False,), self.net, self.learner.w, self.keys, zero, zero)
+        trial = Program(evaluation.run_trial, self.dynamics, (False,), self.net, self.learner.w, self.keys, zero, zero)
         return seconds(lambda index: trial(self.net, self.learner.w, self.keys, jnp.int32(index), zero), times)
 
     def delivery(self) -> float:
@@ -76,9 +79,9 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import spikes
-        from rlsnet.step import deliver
-        from rlsnet.trial import advance, before_learning
+        from rlsnet.simulation import delivery as delivery_
+        from rlsnet.simulation.step import deliver
+        from rlsnet.simulation.trial import advance, before_learning
 
         trial, net, w = self.dynamics.trial, self.net, self.learner.w
         keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
@@ -97,7 +100,7 @@ class Case:
             return lax.scan(one, state, spiked)[0]
 
         state, words = record(net, w)
-        spiked = lax.map(lambda word: spikes.unpack(word, net.n_neurons), words)
+        spiked = lax.map(lambda word: delivery_.unpack(word, net.n_neurons), words)
         seconds(lambda _: send(net, w, state, spiked), 1)
         return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
 
@@ -107,9 +110,9 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet import updates
-        from rlsnet.step import currents
-        from rlsnet.trial import advance, before_learning
+        from rlsnet.learning import updates
+        from rlsnet.simulation.step import currents
+        from rlsnet.simulation.trial import advance, before_learning
 
         trial, backend, settings = self.dynamics.trial, self.dynamics.backend, self.config.rls
         keys = self.keys.trial(jnp.int32(0), jnp.int32(0))
@@ -145,7 +148,7 @@ class Case:
         """Seconds of the correlation at the end of an iteration."""
         import jax
 
-        from rlsnet import scores
+        from rlsnet.learning import scores
 
         currents = self.target[0][::-1] + 0.1
         run = jax.jit(lambda currents, target: scores.current_correlation(self.dynamics.trial, currents, target))
@@ -154,7 +157,7 @@ class Case:
 
     def floor(self, share: float, bandwidth: float) -> float | None:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the reference form."""
-        from rlsnet.deferred import MAX_PENDING
+        from rlsnet.learning.deferred import MAX_PENDING
 
         if self.dynamics.backend.update == "reference":
             return None

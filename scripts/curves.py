@@ -15,9 +15,9 @@ import json
 import statistics
 from pathlib import Path
 
-from rlsnet import experiment
 from rlsnet.api import compose
-from rlsnet.store import Run, versions
+from rlsnet.runs.folder import Run, versions
+from rlsnet.workflows import training
 
 MOUSE = ["config=mouse_decision", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]  # one condition
 SETS = {
@@ -48,7 +48,7 @@ def correlations(overrides: list[str], folder: Path, iterations: int) -> list[fl
     )
     run = Run(folder)
     if not run.iterations() or run.iterations()[-1] < iterations:
-        experiment.run_training(config, run, resumed=bool(run.iterations()))
+        training.run_training(config, run, resumed=bool(run.iterations()))
     return [line["correlation"] for line in run.read_metrics()][:iterations]
 
 

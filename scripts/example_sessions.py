@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet import synthetic
+from rlsnet.data import synthetic
 
 SIZES = (250, 310, 220)  # units of the sessions
 MEDIAN_HZ, MODULATION = 12.0, 2.5  # median rate over units; exponent of the time course of a rate

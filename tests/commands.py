@@ -11,7 +11,15 @@ from pathlib import Path
 
 warnings.filterwarnings("ignore", "os.fork")  # the process that forks has started no JAX backend
 
-LATE = ["rlsnet.experiment", "rlsnet.hydra_app", "rlsnet.info", "rlsnet.plots", "rlsnet.report", "hydra", "pynwb"]  # what is worth having
+LATE = [
+    "rlsnet.workflows.testing",
+    "rlsnet.cli.hydra_app",
+    "rlsnet.analysis.inspect",
+    "rlsnet.analysis.plots.run_figures",
+    "rlsnet.cli.commands.report",
+    "hydra",
+    "pynwb",
+]  # what is worth having
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["commands", *LATE])
 
@@ -28,7 +36,7 @@ def _main(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out
     sys.argv = ["rlsnet", *arguments]
     with contextlib.suppress(AttributeError):
         del sys.modules["__main__"].__file__
-    from rlsnet.cli import main
+    from rlsnet.cli.main import main
 
     try:
         main()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import zarr
 
-from rlsnet import backend
 from rlsnet.api import compose
+from rlsnet.kernels import backend
 
 __all__ = ["COMPILER", "FORMS", "KERNELS", "UPDATES", "compose", "difference", "form_name", "settings", "small_network", "write_network"]
 

@@ -121,7 +121,7 @@ def test_within_a_program_that_uses_hydra():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from rlsnet.composition import configs_dir
+    from rlsnet.config.compose import configs_dir
 
     with initialize_config_dir(str(configs_dir()), version_base="1.3"):
         outer = GlobalHydra.instance().hydra

@@ -13,8 +13,8 @@ import pytest
 import zarr
 from conftest import compose, small_network, write_network
 
-from rlsnet import experiment
-from rlsnet.store import Run
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import training
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", (DOCS / "features.md").read_text(), re.MULTILINE)
@@ -62,7 +62,7 @@ def test_each_line_of_the_table_runs(tmp_path, files, line):
         assert done.returncode == 0, done.stderr
     else:
         config = compose("config=tiny", *small, *words, "progress=off")
-        assert experiment.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
+        assert training.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     assert Run(tmp_path / "run").iterations() == [1]
 
 

@@ -13,8 +13,10 @@ import zarr
 from conftest import compose
 
 import rlsnet
-from rlsnet import engine, export, info
-from rlsnet.config import EngineConfig
+from rlsnet import export
+from rlsnet.analysis import inspect
+from rlsnet.config.schema import EngineConfig
+from rlsnet.kernels import device as device_
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
          "trial.duration=50", "train.iterations=2", "test.trials=1", "progress=off"]  # fmt: skip
@@ -56,7 +58,7 @@ def test_every_verb_restores_all_settings(tmp_path):
         "simulate": lambda: rlsnet.simulate(compose(*double, "engine.platform=cpu"), tmp_path / "simulated"),
         "load": lambda: rlsnet.load(tmp_path / "simulated"),
         "export": lambda: export.export(run, export.Options(to="npz")),
-        "info": lambda: info.show(str(run)),
+        "info": lambda: inspect.show(str(run)),
         "train in float32": lambda: rlsnet.train(compose(*SMALL), tmp_path / "float32"),
     }
     try:
@@ -86,7 +88,7 @@ def test_an_exception_restores_them_too(tmp_path, monkeypatch):
 
 def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path, monkeypatch):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "rlsnet"))
-    monkeypatch.setattr(engine, "LEAST_COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(device_, "LEAST_COMPILE_SECONDS", 0.0)
 
     def compile_program(factor):
         jax.block_until_ready(jax.jit(lambda x: x * factor)(jnp.arange(3.0)))
@@ -95,7 +97,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
         return len(list(folder.glob("*-cache")))
 
     compile_program(3.1)
-    with engine.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
+    with device_.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
         assert device == "cpu (cpu)"
         compile_program(4.1)
     count = cached(tmp_path / "rlsnet" / "jax")
@@ -104,7 +106,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
     assert cached(tmp_path / "rlsnet" / "jax") == count
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))  # a caller's own cache folder is used
     try:
-        with engine.configured(EngineConfig("cpu", "float64", "auto", 1)):
+        with device_.configured(EngineConfig("cpu", "float64", "auto", 1)):
             assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float64"
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float32"
     finally:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlsnet.config import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config, LIFConfig
-from rlsnet.export import simulator
-from rlsnet.export.trained import TrainedNetwork
+from rlsnet.config.schema import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config, LIFConfig
+from rlsnet.export import script_folder
+from rlsnet.export.trained_network import TrainedNetwork
 
-FILE_NAME, MARKER = "brian2", simulator.MARKER
+FILE_NAME, MARKER = "brian2", script_folder.MARKER
 HOW_TO_OPEN = "To run it where Brian2 is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
     """Writes the folder `path`; raises UserError if the network has what the exported Brian2 script cannot do."""
-    simulator.check_model(trained, "Brian2", MODELS)
-    simulator.write_folder(trained, path, "run_brian2.py")
+    script_folder.check_model(trained, "Brian2", MODELS)
+    script_folder.write_folder(trained, path, "run_brian2.py")

@@ -12,20 +12,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from rlsnet.config import GLIF1Config, LIFConfig
-from rlsnet.export import simulator
+from rlsnet.config.schema import GLIF1Config, LIFConfig
+from rlsnet.export import script_folder
 from rlsnet.export.neuron_parameters import neuron_parameters
-from rlsnet.export.trained import TrainedNetwork
+from rlsnet.export.trained_network import TrainedNetwork
 
-FILE_NAME, MARKER = "nest", simulator.MARKER
+FILE_NAME, MARKER = "nest", script_folder.MARKER
 HOW_TO_OPEN = "To run it where NEST is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
     """Writes the folder `path`; raises UserError if the network has what NEST cannot do."""
-    simulator.check_model(trained, "NEST", MODELS)
-    simulator.write_folder(trained, path, "run_nest.py")
+    script_folder.check_model(trained, "NEST", MODELS)
+    script_folder.write_folder(trained, path, "run_nest.py")
     values = {**nest_parameters(trained), "tau_syn": nest_taus(trained), "weight_factor": weight_factors(trained)}
     np.savez(path / "nest.npz", **cast(Any, values))
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsnet import inputs, neurons
-from rlsnet.export.trained import TrainedNetwork
-from rlsnet.state import TESTING, TrialKeys
+from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.model import neurons
+from rlsnet.simulation import inputs
+from rlsnet.simulation.state import TESTING, TrialKeys
 
 
 def neuron_parameters(trained: TrainedNetwork) -> dict[str, tuple[np.ndarray, str]]:

@@ -21,7 +21,7 @@ import numpy as np
 from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import all_spikes
 from rlsnet.export.synapses import join_blocks, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained import TrainedNetwork, check_memory
+from rlsnet.export.trained_network import TrainedNetwork, check_memory
 
 FILE_NAME, MARKER = "npz", "about.json"
 HOW_TO_OPEN = "scipy.sparse.load_npz('{out}/plastic.npz') opens the trained weights, a row for each postsynaptic neuron."

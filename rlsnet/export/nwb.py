@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet import zarrio
-from rlsnet.config import UserError
-from rlsnet.export.timeline import SessionClock
-from rlsnet.export.trained import TrainedNetwork
+from rlsnet.errors import UserError
+from rlsnet.export.session_clock import SessionClock
+from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.io import zarr_store
 
 FILE_NAME, MARKER = "spikes.nwb", None
 HOW_TO_OPEN = "pynwb.NWBHDF5IO('{out}', 'r').read() opens it."
@@ -65,7 +65,7 @@ def _units(trained: TrainedNetwork, clock: SessionClock) -> Any:
     from pynwb.misc import Units
 
     assert trained.test is not None
-    tested = zarrio.read(trained.test["neuron"])
+    tested = zarr_store.read(trained.test["neuron"])
     order = np.argsort(clock.spike_neuron, kind="stable")  # by neuron, and in order of time for each
     ends = np.searchsorted(clock.spike_neuron[order], tested, side="right")
     spikes = VectorData(name="spike_times", description="spike times in s", data=clock.spike_time[order] / 1000)
@@ -84,14 +84,16 @@ def _units(trained: TrainedNetwork, clock: SessionClock) -> Any:
             description="excitatory or inhibitory",
             data=np.where(trained.excitatory[tested], "excitatory", "inhibitory").tolist(),
         ),
-        VectorData(name="mean_rate", description="mean rate over all trials, in Hz", data=zarrio.read(trained.test["rate"]).mean(axis=0)),
+        VectorData(
+            name="mean_rate", description="mean rate over all trials, in Hz", data=zarr_store.read(trained.test["rate"]).mean(axis=0)
+        ),
     ]
     for name in ("region", "session"):
         if name in trained.test:
-            words = zarrio.texts(trained.test[name]).tolist()
+            words = zarr_store.texts(trained.test[name]).tolist()
             columns.append(VectorData(name=name, description=f"{name} of the recorded unit that this neuron reproduces", data=words))
     if "unit" in trained.test:
-        unit = zarrio.read(trained.test["unit"])
+        unit = zarr_store.read(trained.test["unit"])
         columns.append(VectorData(name="recorded_unit", description="index of that unit in the recording", data=unit))
     names = [column.name for column in columns if not isinstance(column, VectorIndex)]
     return Units(

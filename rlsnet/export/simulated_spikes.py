@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlsnet import evaluate, zarrio
-from rlsnet.export.trained import TrainedNetwork, check_memory
+from rlsnet.export.trained_network import TrainedNetwork, check_memory
+from rlsnet.io import zarr_store
+from rlsnet.workflows import test_store
 
 BYTES_PER_SPIKE = 60  # of memory, while all spikes are read
 
@@ -29,17 +30,17 @@ class Spikes(NamedTuple):
 def spikes_by_trial(trained: TrainedNetwork) -> Iterator[Spikes]:
     """The spikes of each trial, one condition after the other."""
     assert trained.test is not None
-    ends = zarrio.read(trained.test["spikes/trial_indptr"])
+    ends = zarr_store.read(trained.test["spikes/trial_indptr"])
     for trial, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
         part = slice(int(start), int(stop))
-        step, neuron = (zarrio.read(trained.test[f"spikes/{name}"], part).astype(np.int32) for name in ("step", "neuron"))
+        step, neuron = (zarr_store.read(trained.test[f"spikes/{name}"], part).astype(np.int32) for name in ("step", "neuron"))
         yield Spikes(np.full(len(step), trial, np.int32), step, neuron)
 
 
 def all_spikes(trained: TrainedNetwork) -> Spikes:
     """The spikes of all trials; raises UserError if they do not fit in memory."""
     assert trained.test is not None
-    check_memory("spikes", BYTES_PER_SPIKE * int(zarrio.read(trained.test["spikes/trial_indptr"])[-1]))
+    check_memory("spikes", BYTES_PER_SPIKE * int(zarr_store.read(trained.test["spikes/trial_indptr"])[-1]))
     return Spikes(*(np.concatenate(arrays) for arrays in zip(*spikes_by_trial(trained), strict=True)))
 
 
@@ -48,7 +49,7 @@ def why_missing(trained: TrainedNetwork) -> str:
     remedy = f"rlsnet test run={trained.run.path} test.checkpoint={trained.iteration} makes them."
     if not trained.run.test.exists():
         return f"the run has no test.zarr; {remedy}"
-    iteration = zarrio.open_group(trained.run.test, "export", evaluate.FORMAT).attrs.get("iteration")
+    iteration = zarr_store.open_group(trained.run.test, "export", test_store.FORMAT).attrs.get("iteration")
     if trained.test is None:
         return f"{trained.run.test} has other weights (of iteration {iteration}; expected {trained.iteration}); {remedy}"
     return f"{trained.run.test} was made with test.spikes=false; {remedy}"
@@ -58,6 +59,6 @@ def mean_rates(trained: TrainedNetwork) -> dict[str, list[float]]:
     """{"exc" and "inh": [C] mean rate in Hz}; empty without a test, or with one that has not all neurons."""
     if trained.test is None or trained.test["rate"].shape[1] != trained.n_neurons:
         return {}
-    rate = zarrio.read(trained.test["rate"])
+    rate = zarr_store.read(trained.test["rate"])
     classes = (("exc", trained.excitatory), ("inh", ~trained.excitatory))
     return {name: [float(values[members].mean()) for values in rate] for name, members in classes if members.any()}

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config import UserError
-from rlsnet.export import nest, simulator
+from rlsnet.errors import UserError
+from rlsnet.export import nest, script_folder
 from rlsnet.export.neuron_parameters import neuron_parameters
+from rlsnet.export.session_clock import SessionClock
 from rlsnet.export.synapses import Synapses, join_blocks, plastic_synapses, static_synapses
-from rlsnet.export.timeline import SessionClock
-from rlsnet.export.trained import TrainedNetwork, check_memory
+from rlsnet.export.trained_network import TrainedNetwork, check_memory
 
 FILE_NAME, MARKER = "sonata", "circuit_config.json"
 HOW_TO_OPEN = "libsonata.CircuitConfig.from_file('{out}/circuit_config.json') opens it."
@@ -41,7 +41,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     """Writes the folder `path`; raises UserError for a network that the SONATA models cannot express."""
     import h5py
 
-    simulator.check_model(trained, "SONATA", nest.MODELS)
+    script_folder.check_model(trained, "SONATA", nest.MODELS)
     if trained.n_feedforward:
         raise UserError(
             "export to=sonata: expected no feed-forward neurons, as SONATA stores fixed spikes and not rates; use to=nest or to=brian2."

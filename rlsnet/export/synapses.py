@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rlsnet import wiring
-from rlsnet.export.trained import TrainedNetwork
+from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.model import connectivity
 
 SYNAPSES_PER_BLOCK = 2**22
 CLASSES = ("E_to_E", "E_to_I", "I_to_E", "I_to_I")  # of a synapse, numbered 2*(pre inhibitory) + (post inhibitory)
@@ -43,7 +43,7 @@ def static_synapses(trained: TrainedNetwork) -> Iterator[Synapses]:
         pre = np.repeat(np.arange(start, stop, dtype=np.int32), np.diff(indptr[start : stop + 1]))
         if stored_post is None:
             draw = np.arange(edge.start, edge.stop) - indptr[pre]
-            drawn = wiring.targets_of(net.stream, jnp.asarray(pre), jnp.asarray(draw, jnp.int32), n)
+            drawn = connectivity.targets_of(net.stream, jnp.asarray(pre), jnp.asarray(draw, jnp.int32), n)
             post = np.asarray(drawn)
         else:
             post = stored_post[edge]

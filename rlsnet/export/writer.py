@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlsnet.config import UserError
+from rlsnet.errors import UserError
 
 if TYPE_CHECKING:
-    from rlsnet.export.trained import TrainedNetwork
+    from rlsnet.export.trained_network import TrainedNetwork
 
 FORMATS = ("zarr", "npz", "sonata", "nwb", "nest", "brian2")
 SCRIPT_TITLES = {"nest": "in NEST", "brian2": "in Brian2"}  # in the first line of the exported simulate.py
@@ -40,17 +40,18 @@ def export(
     Raises:
       UserError: the run or checkpoint cannot be read, `out` is in the way, or the format cannot express the network.
     """
-    from rlsnet import engine, zarrio
-    from rlsnet.export.trained import TrainedNetwork
-    from rlsnet.store import Run
+    from rlsnet.export.trained_network import TrainedNetwork
+    from rlsnet.io import atomic
+    from rlsnet.kernels import device
+    from rlsnet.runs.folder import Run
 
     opened = Run.open(run, "export")
     module = format_module(format)
     path = Path(out) if out else opened.path / "export" / module.FILE_NAME
     _check_out(path, format, module.MARKER, overwrite)
-    with engine.configured(dataclasses.replace(opened.config().engine, platform="cpu")):
+    with device.configured(dataclasses.replace(opened.config().engine, platform="cpu")):
         trained = TrainedNetwork.load(opened, checkpoint)
-        with zarrio.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             module.write(trained, temporary)
     return path, trained
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from rlsnet import zarrio
 from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import spikes_by_trial
 from rlsnet.export.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained import TrainedNetwork
+from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.io import zarr_store
 
 FILE_NAME, MARKER = "trained.zarr", "zarr.json"
 FORMAT = "rlsnet-export"
@@ -30,44 +30,46 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     _synapses(root, "static", static_synapses(trained), indptr, "presynaptic", trained)
     if trained.network.class_weight is not None and trained.network.n_edges:
         dims = ["pre_class", "post_class"]
-        zarrio.write(root, "static_class_weight", trained.network.class_weight, dims, units=UNIT, long_name="0 excitatory, 1 inhibitory")
+        zarr_store.write(
+            root, "static_class_weight", trained.network.class_weight, dims, units=UNIT, long_name="0 excitatory, 1 inhibitory"
+        )
     indptr = np.concatenate([[0], np.cumsum(trained.n_plastic_inputs)])
     _synapses(root, "plastic", plastic_synapses(trained), indptr, "postsynaptic", trained)
     if trained.n_feedforward:
         name = "trained weight of a feed-forward neuron"
-        zarrio.write(root, "feedforward_weight", trained.feedforward_weight, ["neuron", "feedforward"], units=UNIT, long_name=name)
+        zarr_store.write(root, "feedforward_weight", trained.feedforward_weight, ["neuron", "feedforward"], units=UNIT, long_name=name)
     if trained.has_spikes:
         _spikes(root, trained)
 
 
 def _neurons(root: zarr.Group, trained: TrainedNetwork) -> None:
     """Writes the parameters of the neurons, their mean rates, regions and sessions."""
-    zarrio.write(root, "neuron", np.arange(trained.n_neurons), ["neuron"])
-    zarrio.write(root, "condition", np.array(trained.conditions), ["condition"])
-    zarrio.write(root, "excitatory", trained.excitatory, ["neuron"])
+    zarr_store.write(root, "neuron", np.arange(trained.n_neurons), ["neuron"])
+    zarr_store.write(root, "condition", np.array(trained.conditions), ["condition"])
+    zarr_store.write(root, "excitatory", trained.excitatory, ["neuron"])
     for name, (values, unit) in neuron_parameters(trained).items():
-        zarrio.write(root, name, values, ["neuron"], units=unit)
+        zarr_store.write(root, name, values, ["neuron"], units=unit)
     tau = trained.tau_plastic[: trained.n_neurons]
-    zarrio.write(root, "tau_plastic", tau, ["neuron"], units="ms", long_name="decay time of the plastic currents from this neuron")
+    zarr_store.write(root, "tau_plastic", tau, ["neuron"], units="ms", long_name="decay time of the plastic currents from this neuron")
     if trained.network.v0 is not None:
-        zarrio.write(root, "v0", trained.network.v0, ["neuron"], units="threshold", long_name="voltage at the start of a trial")
+        zarr_store.write(root, "v0", trained.network.v0, ["neuron"], units="threshold", long_name="voltage at the start of a trial")
     if trained.test is None:
         return
-    tested = zarrio.read(trained.test["neuron"])
+    tested = zarr_store.read(trained.test["neuron"])
     rate = np.full((len(trained.conditions), trained.n_neurons), np.nan, np.float32)
-    rate[:, tested] = zarrio.read(trained.test["rate"])
-    zarrio.write(root, "rate", rate, ["condition", "neuron"], units="Hz", long_name="mean rate in the test")
+    rate[:, tested] = zarr_store.read(trained.test["rate"])
+    zarr_store.write(root, "rate", rate, ["condition", "neuron"], units="Hz", long_name="mean rate in the test")
     for name in ("region", "session"):
         if name in trained.test:
             words = np.full(trained.n_neurons, "", object)
-            words[tested] = zarrio.read(trained.test[name])
-            zarrio.write(root, name, words.astype(str), ["neuron"])
+            words[tested] = zarr_store.read(trained.test[name])
+            zarr_store.write(root, name, words.astype(str), ["neuron"])
 
 
 def _synapses(root: zarr.Group, kind: str, blocks: Iterable[Synapses], indptr: np.ndarray, sorted_by: str, trained: TrainedNetwork) -> None:
     """Writes synapses as coordinates (pre, post, weight, class), with the index of the first one of each neuron (compressed rows)."""
     meaning = f"synapses of {sorted_by} neuron j are {kind}_indptr[j] to {kind}_indptr[j+1]"
-    zarrio.write(root, f"{kind}_indptr", indptr, ["neuron_end"], long_name=meaning)
+    zarr_store.write(root, f"{kind}_indptr", indptr, ["neuron_end"], long_name=meaning)
     dim, total = f"{kind}_synapse", int(indptr[-1])
     flags = {"flag_values": list(range(4)), "flag_meanings": " ".join(CLASSES)}
     about: dict[str, tuple[type, dict]] = {
@@ -76,7 +78,7 @@ def _synapses(root: zarr.Group, kind: str, blocks: Iterable[Synapses], indptr: n
         "weight": (trained.weight.dtype.type, {"units": UNIT, "long_name": "time integral of the current from one spike"}),
         "class": (np.uint8, flags),
     }
-    arrays = {name: zarrio.create(root, f"{kind}_{name}", (total,), dtype, [dim], **more) for name, (dtype, more) in about.items()}
+    arrays = {name: zarr_store.create(root, f"{kind}_{name}", (total,), dtype, [dim], **more) for name, (dtype, more) in about.items()}
     start = 0
     for block in blocks:
         part = slice(start, start := start + len(block.pre))
@@ -88,12 +90,14 @@ def _synapses(root: zarr.Group, kind: str, blocks: Iterable[Synapses], indptr: n
 def _spikes(root: zarr.Group, trained: TrainedNetwork) -> None:
     """Writes the spikes of the test, trial by trial."""
     assert trained.test is not None
-    ends = zarrio.read(trained.test["spikes/trial_indptr"])
-    zarrio.write(root, "spike_indptr", ends, ["trial_end"], long_name="spikes of trial k are spike_indptr[k] to spike_indptr[k+1]")
+    ends = zarr_store.read(trained.test["spikes/trial_indptr"])
+    zarr_store.write(root, "spike_indptr", ends, ["trial_end"], long_name="spikes of trial k are spike_indptr[k] to spike_indptr[k+1]")
     condition = np.repeat(np.arange(len(trained.conditions)), trained.n_trials)
-    zarrio.write(root, "trial_condition", condition, ["trial"], long_name="number of the condition of a trial")
-    time = zarrio.create(root, "spike_time", (int(ends[-1]),), "float64", ["spike"], units="ms", long_name="from the start of its trial")
-    neuron = zarrio.create(root, "spike_neuron", (int(ends[-1]),), "int32", ["spike"])
+    zarr_store.write(root, "trial_condition", condition, ["trial"], long_name="number of the condition of a trial")
+    time = zarr_store.create(
+        root, "spike_time", (int(ends[-1]),), "float64", ["spike"], units="ms", long_name="from the start of its trial"
+    )
+    neuron = zarr_store.create(root, "spike_neuron", (int(ends[-1]),), "int32", ["spike"])
     start = 0
     for spikes in spikes_by_trial(trained):
         part = slice(start, start := start + len(spikes.step))

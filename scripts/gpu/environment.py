@@ -20,13 +20,13 @@ def last_line(*command: str) -> str | None:
 
 def main() -> None:
     """Prints the environment; fails with a message where JAX has no such device."""
-    from rlsnet import engine
     from rlsnet.api import compose
-    from rlsnet.config import UserError
-    from rlsnet.store import versions
+    from rlsnet.errors import UserError
+    from rlsnet.kernels.device import configured
+    from rlsnet.runs.folder import versions
 
     try:
-        with engine.configured(compose("config=tiny", f"engine.platform={sys.argv[1]}").engine) as device:
+        with configured(compose("config=tiny", f"engine.platform={sys.argv[1]}").engine) as device:
             pass
     except UserError as error:
         sys.exit(str(error))

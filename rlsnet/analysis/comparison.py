@@ -1,0 +1,203 @@
+"""Comparison of runs: settings in which they differ, progress, scores and use of the machine, as a table in the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from rlsnet.analysis import run_summary
+from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
+from rlsnet.config import differences
+from rlsnet.errors import UserError
+from rlsnet.io.formatting import UNDEFINED, byte_size, console
+from rlsnet.learning.scores import SCORES
+from rlsnet.runs.folder import Run
+
+WIDTH = 160  # columns, where the output is not a terminal
+LEADING_SETTINGS = 3  # settings shown before the results
+TRAINING = "training"  # sorting by the best correlation in training, where some runs have no test
+HIDDEN_SCORES = ("reliability", "explained_variance", "model_ceiling")
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """Column of a comparison.
+
+    name: its heading.
+    texts: one for each run.
+    values: the numbers that it is sorted by, None for a run without one.
+    rank: columns of the highest rank are left out first where the terminal is too narrow; those of rank 0 stay.
+    """
+
+    name: str
+    texts: list[str]
+    values: list[float | None]
+    rank: int = 0
+
+    @property
+    def width(self) -> int:
+        """Characters that it takes, with its heading broken between words."""
+        return max(map(len, [*self.texts, *self.name.split()]))
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds numbers."""
+        return any(value is not None for value in self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Comparison of several runs.
+
+    names: names of the runs, the best first.
+    runs: their summaries, in the same order.
+    differing: (setting, its value in each run) of the settings that are not the same in all.
+    score: score that the runs are sorted by, one of PRIMARY_SCORES, or TRAINING.
+    unreadable: (name, reason) of the folders that could not be read.
+    """
+
+    names: list[str]
+    runs: list[RunSummary]
+    differing: list[tuple[str, list[Any]]]
+    score: str
+    unreadable: list[tuple[str, str]]
+
+
+def run_folders(path: Path) -> Iterator[Path]:
+    """The run folder at `path`, or those below it, including runs that have not started; stores are not searched."""
+    if (path / "config.yaml").exists():
+        yield path
+        return
+    for folder, below, files in os.walk(path):
+        below[:] = sorted((name for name in below if not name.endswith(".zarr")), key=_by_number)
+        if "config.yaml" in files or ".hydra" in below:
+            below.clear()
+            yield Path(folder)
+
+
+def _by_number(name: str) -> tuple[int, int, str]:
+    """A key that sorts numbers by value and before other names."""
+    return (0, int(name), "") if name.isdigit() else (1, 0, name)
+
+
+def read(paths: Sequence[Path]) -> Comparison:
+    """The comparison of all runs at or below some folders; raises UserError where there is none."""
+    folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(path)))
+    if not folders:
+        raise UserError(f"compare {' '.join(map(str, paths))}: no run there; expected run folders, or a folder with runs in it.")
+    readable, unreadable = [], []
+    for name, folder in zip(_names(folders), folders, strict=True):
+        summary = _summary(folder)
+        if isinstance(summary, str):
+            unreadable.append((name, summary))
+        else:
+            readable.append((name, summary))
+    runs = [run for _, run in readable]
+    score = next((name for name in PRIMARY_SCORES if runs and all(run.typical(name) is not None for run in runs)), TRAINING)
+    readable.sort(key=lambda item: -_or_lowest(sort_value(item[1], score)))
+    runs = [run for _, run in readable]
+    return Comparison([name for name, _ in readable], runs, run_summary.differing_settings(runs), score, unreadable)
+
+
+def _summary(folder: Path) -> RunSummary | str:
+    """The summary of a run, or the reason why it cannot be read."""
+    try:
+        return run_summary.summarize(Run.open(folder, "compare"))
+    except UserError as error:
+        return str(error) if (folder / "config.yaml").exists() else "has no config.yaml: it failed before it started, or waits to start."
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # damaged files raise many kinds
+        return f"cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
+
+
+def sort_value(run: RunSummary, score: str) -> float | None:
+    """The number that a comparison sorts a run by."""
+    return run.best_correlation if score == TRAINING else run.typical(score)
+
+
+def _or_lowest(value: float | None) -> float:
+    return -np.inf if value is None or not np.isfinite(value) else value
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Short names of folders: their paths below the deepest folder that contains all."""
+    paths = [str(folder.resolve()) for folder in folders]
+    common = os.path.commonpath(paths) if len(paths) > 1 else str(folders[0].resolve().parent)
+    return [os.path.relpath(path, common) if path != common else folder.name for path, folder in zip(paths, folders, strict=True)]
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """The columns of a comparison, without the names of the runs; a column that is empty for all runs is left out."""
+    runs = comparison.runs
+    settings = [
+        Column(name, [differences.shown(value) for value in values], [_number(value) for value in values], 2)
+        for name, values in comparison.differing
+    ]
+    result = [dataclasses.replace(column, rank=0) for column in settings[:LEADING_SETTINGS]]
+
+    def add(name: str, values: list[Any], text: Callable[[Any], str], rank: int = 0) -> None:
+        known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
+        result.append(Column(name, [UNDEFINED if value is None else text(value) for value in known], known, rank))
+
+    result.append(Column("state", [run.state for run in runs], [None] * len(runs)))
+    add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
+    add("last", [run.last_correlation for run in runs], "{:.3f}".format)
+    add("best", [run.best_correlation for run in runs], "{:.3f}".format)
+    for name, score in SCORES.items():
+        if name not in HIDDEN_SCORES:
+            add(score.label, [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))
+    for kind, title in (("exc", "rate E (Hz)"), ("inh", "rate I (Hz)")):
+        add(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 1)
+    add("s/iteration", [run.seconds_per_iteration for run in runs], "{:.3g}".format)
+    add("peak memory", [run.peak_memory for run in runs], byte_size)
+    result += settings[LEADING_SETTINGS:]
+    return [column for column in result if column.numeric or any(text != UNDEFINED for text in column.texts)]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def ranking(comparison: Comparison) -> str:
+    """The number of runs, and the score that they are sorted by, in words."""
+    what = "the best correlation in training"
+    if comparison.score != TRAINING:
+        what = f"the test's {SCORES[comparison.score].title}, median over neurons"
+    return f"{len(comparison.runs):,} run{'s' if len(comparison.runs) != 1 else ''}, sorted by {what}"
+
+
+def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
+    """(columns that fit in a width, columns left out), by rank."""
+    kept, left = list(shown), list[Column]()
+    while sum(column.width + 3 for column in kept) > width and (highest := max((c.rank for c in kept), default=0)):
+        last = max(index for index, column in enumerate(kept) if column.rank == highest)
+        left.insert(0, kept.pop(last))
+    return kept, left
+
+
+def show(comparison: Comparison) -> None:
+    """Prints the comparison as a table, and below it the folders that could not be read."""
+    terminal = console(WIDTH)
+    if comparison.runs:
+        table = Table(title=Text(ranking(comparison)), title_justify="left")
+        table.add_column("run", overflow="fold")
+        first = max(map(len, comparison.names)) + 4
+        kept, left = fitting(columns(comparison), terminal.width - first)
+        natural = sum(max(column.width, len(column.name)) + 3 for column in kept) + first
+        for column in kept:
+            width = column.width if left or natural > terminal.width else None  # rich would crop the last columns
+            table.add_column(Text(column.name), justify="right" if column.numeric else "left", width=width)
+        for index, name in enumerate(comparison.names):
+            table.add_row(Text(name), *(Text(column.texts[index]) for column in kept))
+        terminal.print(table)
+        if left:
+            names = ", ".join(column.name for column in left)
+            terminal.print(Text(f"Too narrow for {names}; out=FILE.html shows all columns."), style="dim")
+    for name, reason in comparison.unreadable:
+        terminal.print(Text(f"{name}: {reason}"), style="red")

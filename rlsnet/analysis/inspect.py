@@ -1,0 +1,146 @@
+"""Contents of a run, network, recording, checkpoint or test as a table, for `rlsnet info`. Nothing here computes on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import zarr
+from rich.table import Table
+from rich.text import Text
+
+from rlsnet.analysis import perturbation_effects
+from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.io import atomic, zarr_store
+from rlsnet.io.formatting import byte_size, console, disk_size, duration
+from rlsnet.model import network_store
+from rlsnet.runs import folder, memory_plan, resources
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import test_store
+
+
+def show(path: str | None) -> None:
+    """Prints the contents of a run folder or a store as a table.
+
+    Args:
+      path: of the run or store; None for the versions and devices of this installation.
+
+    Raises:
+      UserError: there is no run or store at the path.
+    """
+    if path is None:
+        title, rows = "rlsnet", _installation_rows()
+    elif not Path(path).exists():
+        raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
+    else:
+        is_run = (Path(path) / "config.yaml").exists()
+        title, rows = (f"run {path}", _run_rows(Run.open(path, "info"))) if is_run else (path, store_rows(path))
+    table = Table("", "", title=Text(title), show_header=False, title_justify="left")
+    table.columns[1].overflow = "fold"
+    with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+    console().print(table)
+
+
+def _installation_rows() -> Rows:
+    """Versions, devices, memory and kernels of this installation."""
+    from rlsnet.kernels.build import build_error
+
+    yield from folder.versions().items()
+    yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
+    yield "memory free", byte_size(memory_plan.available()[0])
+    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := build_error()) else "native"
+    yield "cache", atomic.cache_dir()
+    if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
+        yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
+
+
+def _run_rows(run: Run) -> Rows:
+    """Target, network, progress, checkpoints, resources, test and perturbations of a run."""
+    config = run.config()
+    trial, done = config.trial, run.iterations()
+    length = trial.stim_off + trial.duration
+    yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
+    if run.network.exists():
+        group = zarr_store.open_group(run.network, "info", network_store.FORMAT)
+        yield from _size_rows(run, config, group)
+        yield from (row for row in network_rows(group, str(run.network), degrees=False) if row[0] != "neurons")
+    yield from _progress_rows(run, config)
+    best = run.best()
+    kept = [str(k) for k in done] if len(done) < 10 else [*map(str, done[:3]), "...", *map(str, done[-3:])]
+    kept += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
+    yield "checkpoints", ", ".join(kept) or "none"
+    if done:
+        yield from version_rows(zarr_store.open_group(run.checkpoint("last"), "info", folder.FORMAT).attrs)
+    yield from _resource_rows(run)
+    if run.test.exists():
+        rows = dict(test_rows(zarr_store.open_group(run.test, "info", test_store.FORMAT), str(run.test)))
+        yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
+        yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
+    yield from _perturbation_rows(run)
+    yield "on disk", disk_size(run.path)
+
+
+def _perturbation_rows(run: Run) -> Rows:
+    """Each stored perturbation and its effect on the mean rate of the neurons that it was not applied to."""
+    test = zarr_store.open_group(run.test, "info", test_store.FORMAT) if run.test.exists() else None
+    for label, path in run.perturbed_results().items():
+        words = perturbation_effects.description(group := zarr_store.open_group(path, "info", test_store.FORMAT))
+        if test is not None:
+            effect = perturbation_effects.PerturbationEffect.from_tests(test, group)
+            control, perturbed = effect.rate(~effect.perturbed, 1)
+            if np.isfinite(control):
+                words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
+            words += "".join(f"; test.zarr has {each}" for each in perturbation_effects.differences(test, group))
+        yield f"perturbed {label}", words
+
+
+def _size_rows(run: Run, config: Config, group: zarr.Group) -> Rows:
+    """Sizes N, L, S, C and M of `network`, and the memory plan of training: the stored one, or for an older run a new one."""
+    of_run = dataclasses.replace(config.network, load=str(run.network))
+    of_engine = dataclasses.replace(config.engine, kernels="fixed_shape")  # needs no compiler here
+    conditions = group["target"].shape[0] if "target" in group else 1
+    sizes = memory_plan.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
+    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
+    parts = dict(group.attrs.get(memory_plan.PLAN) or memory_plan.plan(sizes, learning=True))
+    yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
+
+
+def _progress_rows(run: Run, config: Config) -> Rows:
+    """Iterations done and left, their duration, correlation and rates."""
+    metrics, total = run.read_metrics(), config.train.iterations
+    seconds = [m["seconds"] for m in metrics]
+    left = f", {duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
+    yield "progress", f"{len(metrics)} of {total} iterations{left}"
+    if not metrics:
+        return
+    yield "an iteration", f"{np.median(seconds):.3g} s (median)"
+    known = [m for m in metrics if m["correlation"] is not None]
+    if known:
+        best: Any = max(known, key=lambda m: m["correlation"])
+        if (kept := run.best()) is not None:  # of several conditions, the mean over a turn of all
+            best = zarr_store.open_group(kept, "info", folder.FORMAT).attrs
+        yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+    rates = [
+        f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]
+    ]
+    yield "rates", ", ".join(rates) or "none"
+
+
+def _resource_rows(run: Run) -> Rows:
+    """Peak memory and mean use of processor and GPUs, a row for each command."""
+    lines = resources.read(run.resources)
+    for verb in dict.fromkeys(line.get("verb", "") for line in lines):
+        mine = [line for line in lines if line.get("verb", "") == verb]
+        words = [f"peak memory {byte_size(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
+        for key, name in (("cpu_percent", "CPU"), ("gpu_percent", "GPU")):
+            if values := [line[key] for line in mine if key in line]:
+                words.append(f"mean {name} {np.mean([np.mean(v) for v in values]):.0f} %")
+        yield f"resources of {verb}", ", ".join(words)

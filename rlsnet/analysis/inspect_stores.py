@@ -1,0 +1,188 @@
+"""Contents of a network, recording, checkpoint or test as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.analysis import perturbation_effects, recording_summary, score_tables
+from rlsnet.data import recordings
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.io.formatting import byte_size, disk_size
+from rlsnet.model import network_store
+from rlsnet.runs import folder
+from rlsnet.workflows import test_store
+
+Rows = Iterator[tuple[str, Any]]
+
+
+MAX_WIRING_BYTES = 2**30  # a larger list of synapses is not read to count inputs and outputs
+
+
+TABLE_WIDTH = 96  # of a table within the table
+
+
+def version_rows(attributes: Any) -> Rows:
+    """Versions of the software that made a store."""
+    if "versions" in attributes:
+        yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
+
+
+def store_rows(path: str) -> Rows:
+    """Format and contents of a store, and the type and shape of each of its arrays."""
+    try:
+        group = zarr.open_group(path, mode="r")
+    except Exception as error:
+        raise UserError(f"info {path}: not a run folder and not a Zarr store.") from error
+    kind = str(group.attrs.get("format", recordings.FORMAT if recordings.TARGETS.keys() & set(group) else "unknown"))
+    yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
+    if "source" in group.attrs:
+        yield "source", group.attrs["source"]
+    contents: dict[str, Callable[[zarr.Group, str], Rows]] = {
+        network_store.FORMAT: network_rows,
+        folder.FORMAT: _checkpoint_rows,
+        test_store.FORMAT: test_rows,
+        recordings.FORMAT: _recording_rows,
+    }
+    if kind in contents:
+        yield from contents[kind](group, path)
+    yield from version_rows(group.attrs)
+    yield "on disk", disk_size(Path(path))
+    for name, array in sorted(group.members(max_depth=None)):
+        if isinstance(array, zarr.Array):
+            dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim
+            yield name, f"{array.dtype} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"
+
+
+def _class_counts(excitatory: np.ndarray) -> str:
+    """Numbers of excitatory and inhibitory neurons."""
+    return f"{excitatory.sum():,} excitatory, {(~excitatory).sum():,} inhibitory"
+
+
+def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
+    """Numbers of neurons and synapses; with `degrees` also the inputs and outputs of a neuron."""
+    excitatory = zarr_store.read(zarr_store.array(group, "neuron/excitatory", ["N"], "b", where))
+    n = len(excitatory)
+    yield "neurons", f"{n:,}: {_class_counts(excitatory)}"
+    if "static/indptr" in group:
+        out = np.diff(zarr_store.read(zarr_store.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
+        yield "static synapses", f"{out.sum():,}"
+        if degrees:
+            post = zarr_store.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
+            counted = post is not None and post.nbytes <= MAX_WIRING_BYTES
+            yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn anew for each spike")
+            yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
+    if "plastic/pre" in group:
+        size = network_store.group_size_of(group, where)
+        pre = zarr_store.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
+        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= MAX_WIRING_BYTES else (np.full(n, pre.shape[1]), None)
+        yield "plastic synapses", f"{inputs.sum():,}"
+        if degrees:
+            yield "plastic inputs of a neuron", _mean_and_sd(inputs) + (f", shared by groups of {size}" if size > 1 else "")
+            if outputs is not None:
+                yield "plastic outputs of a neuron", _mean_and_sd(outputs)
+    if degrees and "target" in group:
+        yield "targets", "{} condition(s) of {} points".format(*group["target"].shape[:2])
+
+
+def _mean_and_sd(degree: np.ndarray) -> str:
+    """Mean and s.d. of a number of synapses."""
+    return f"{degree.mean():.1f}, s.d. {degree.std():.1f}" if degree.size else "none"
+
+
+def _counts(stored: zarr.Array, n: int) -> np.ndarray:
+    """[n] number of times that each of 0..n-1 occurs in an array, read by chunks."""
+    counts = np.zeros(n, np.int64)
+    for part in zarr_store.chunks(stored):
+        values = zarr_store.read(stored, part)
+        counts += np.bincount(values[(values >= 0) & (values < n)], minlength=n)
+    return counts
+
+
+def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """([n] plastic inputs, [n] plastic outputs) of each neuron from pre [G, L], by chunks."""
+    groups = np.arange(n) // size
+    inputs, outputs, members = np.zeros(pre.shape[0], np.int64), np.zeros(n), np.bincount(groups, minlength=pre.shape[0])
+    for part in zarr_store.chunks(pre):
+        block = zarr_store.read(pre, part)
+        kept = (block >= 0) & (block < n)
+        inputs[part] = kept.sum(axis=1)
+        outputs += np.bincount(block[kept], weights=np.broadcast_to(members[part, None], block.shape)[kept], minlength=n)
+    return inputs[groups], outputs
+
+
+def _recording_rows(group: zarr.Group, where: str) -> Rows:
+    """Conditions, bins, units and values of a recording, read by chunks."""
+    recording = recording_summary.open_rates_or_currents(where)
+    conditions, bins, units = recording.values.shape
+    names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
+    yield "conditions", f"{conditions}: {names}"
+    yield "bins", f"{bins:,} of {recording.bin_ms:g} ms, {bins * recording.bin_ms / 1000:g} s"
+    yield "units", f"{units:,}"
+    total, known, negative, silent = 0.0, 0, 0, 0
+    for part in zarr_store.chunks(recording.values, along=2):
+        block = zarr_store.read(recording.values, (slice(None), slice(None), part))
+        finite = np.isfinite(block)
+        total += float(block.sum(where=finite, dtype=np.float64))
+        known += int(finite.sum())
+        negative += int((block < 0).sum())
+        silent += int((finite.any(axis=(0, 1)) & (block.max(axis=(0, 1), where=finite, initial=0) <= 0)).sum())
+    rates = recording.kind == "rate"
+    yield f"mean {recording.kind}", f"{total / known:.3f} {'Hz' if rates else 'threshold'}" if known else "none"
+    if rates:
+        yield "silent units", f"{silent:,}"
+    yield "missing values", f"{1 - known / recording.values.size:.3%}"
+    if negative and rates:
+        yield "negative values", f"{negative:,}; expected rates of at least 0 Hz"
+    yield from recording_summary.unit_rows(group, recording)
+
+
+def _checkpoint_rows(group: zarr.Group, where: str) -> Rows:
+    """Iteration, sizes, P and main settings of a checkpoint."""
+    weight = zarr_store.array(group, "plastic/weight", ["N", "L"], "f", where)
+    for name in ("iteration", "correlation"):
+        if name in group.attrs:
+            yield name, group.attrs[name]
+    yield "sizes", f"N {weight.shape[0]:,}, L {weight.shape[1]}"
+    if "P" in group:
+        yield "P", f"{group['P'].shape[0]:,} upper triangles, {byte_size(group['P'].nbytes)}"
+    elif "window/r" in group:
+        yield "P", f"from a window of {group['window/r'].shape[0]} updates"
+    else:
+        yield "P", "none: weights to test with, not to resume from"
+    if isinstance(config := group.attrs.get("config"), dict):
+        shown = [("target", "name"), ("rls", "penlambda"), ("rls", "penmu"), ("rls", "gain")]
+        words = [f"{section}.{key}={config[section][key]}" for section, key in shown if key in config.get(section, {})]
+        yield "settings", ", ".join([f"seed={config.get('seed')}", *words])
+
+
+def test_rows(group: zarr.Group, where: str) -> Rows:
+    """Trials, neurons, rates and scores of a test."""
+    excitatory = zarr_store.read(zarr_store.array(group, "excitatory", ["n"], "b", where))
+    rate = zarr_store.read(zarr_store.array(group, "rate", ["C", len(excitatory)], "f", where))
+    yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
+    yield "conditions", ", ".join(map(str, zarr_store.read(group["condition"]))) if "condition" in group else len(rate)
+    n = group.attrs.get("n_neurons", len(excitatory))
+    yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
+    rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
+    yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
+    for name in ("current_correlation", "rate_correlation"):
+        if name in group:
+            values = zarr_store.read(group[name])
+            mean = f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+            yield name.replace("_", " "), f"{mean} ({int(np.isnan(values).sum())} undefined)"
+    if "trained_on" in group.attrs:
+        trained = group.attrs["trained_on"]
+        other = {"odd": "even", "even": "odd"}.get(str(trained))
+        yield "compared with", f"the {other} trials, held out; the {trained} were trained on" if other else "all trials, those trained on"
+    if "rate_correlation" in group and "scores" in group.attrs:
+        yield "scores", score_tables.score_table(group.attrs["scores"], width=TABLE_WIDTH)
+    if "perturb" in group.attrs:
+        yield "perturbed", perturbation_effects.description(group)
+    if "spikes/neuron" in group:
+        yield "spikes", f"{group['spikes/neuron'].shape[0]:,}"

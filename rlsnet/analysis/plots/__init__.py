@@ -1,0 +1,1 @@
+"""Figures of runs, recordings and perturbations, by Matplotlib without pyplot."""

@@ -1,0 +1,134 @@
+"""Figure of the effect of a perturbation: on mean rates over time, on the rate of each neuron, and on example neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import zarr
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from rlsnet.analysis.perturbation_effects import PerturbationEffect, description
+from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure
+from rlsnet.analysis.test_results import RunResults
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.workflows import test_store
+
+SHADE: dict[str, Any] = {"color": "#f2c14e", "alpha": 0.25, "lw": 0}
+EXAMPLES = 3
+
+
+def open_perturbed(results: RunResults, label: str) -> zarr.Group:
+    """The stored test with the perturbation of that label."""
+    return zarr_store.open_group(results.run.perturbed_results()[label], "perturb", test_store.FORMAT)
+
+
+def effect_of(results: RunResults, stored: zarr.Group) -> PerturbationEffect:
+    """The effect in a perturbed test; raises UserError where there is no unperturbed test of the same neurons."""
+    if results.test is None:
+        raise UserError("no unperturbed test to compare with; rlsnet test makes one.")
+    if "perturbed" not in stored or "perturb" not in stored.attrs:
+        raise UserError("has no neurons and times of the perturbation.")
+    effect = PerturbationEffect.from_tests(results.test, stored)
+    if not len(effect.perturbed) or effect.psth_control.shape != effect.psth_perturbed.shape:
+        raise UserError("no unperturbed test of the same neurons and bins to compare with.")
+    return effect
+
+
+def perturbed(label: str, results: RunResults) -> PanelFigure:
+    """Mean rates with and without the perturbation, changes of rates, and PSTHs of the neurons that changed most."""
+    stored = open_perturbed(results, label)
+    effect, prefix = effect_of(results, stored), "" if label == stored.attrs["perturb"]["name"] else f"{label}, "
+    others = ~effect.perturbed
+    groups = [
+        ("perturbed neurons", effect.perturbed),
+        ("other excitatory neurons", others & effect.excitatory),
+        ("other inhibitory neurons", others & ~effect.excitatory),
+    ]
+    panels = [
+        Panel(
+            f"Mean rate of {members.sum():,} {name} over time, with the perturbation and without.",
+            partial(_population, results, effect, name, members),
+        )
+        for name, members in groups
+        if members.any()
+    ]
+    if others.any():
+        panels += [
+            Panel("Rate of each other neuron in the window, with the perturbation against without.", partial(_scatter, effect, others)),
+            Panel("Histogram of the changes of the other neurons' rates in the window and after it.", partial(_histogram, effect, others)),
+            Panel("The other neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)),
+        ]
+    handles = (
+        Line2D([], [], color=DATA, label="without"),
+        Line2D([], [], color=MODEL, label="with"),
+        Rectangle((0, 0), 1, 1, label="window", **SHADE),
+    )
+    return PanelFigure(prefix + description(stored), tuple(panels), (3.6, 3.0), handles=handles)
+
+
+def _span(results: RunResults, effect: PerturbationEffect) -> tuple[float, float]:
+    """(start, stop) of the window, s from the end of the stimulus."""
+    off = results.config.trial.stim_off
+    return (effect.window[0] - off) / 1000, (effect.window[1] - off) / 1000
+
+
+def _population(results: RunResults, effect: PerturbationEffect, name: str, members: np.ndarray, axes: Sequence[Any]) -> None:
+    """Draws the mean rate over neurons and conditions against time."""
+    axes[0].axvspan(*_span(results, effect), **SHADE)
+    for psth, colour in ((effect.psth_control, DATA), (effect.psth_perturbed, MODEL)):
+        axes[0].plot(results.time, psth[:, :, members].mean(axis=(0, 2)), color=colour, lw=1.2)
+    axes[0].set(title=f"{members.sum():,} {name}", xlabel="time from stimulus end (s)", ylabel="mean rate (Hz)", xlim=(0, results.time[-1]))
+    axes[0].set_ylim(bottom=0)
+
+
+def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
+    """Draws the rate of each other neuron in the window, with the perturbation against without."""
+    axis, bins = axes[0], effect.period == 1
+    x, y = (
+        psth[:, bins].mean(axis=(0, 1)) if bins.any() else np.zeros(len(others)) for psth in (effect.psth_control, effect.psth_perturbed)
+    )
+    top = max(1.0, float(np.max(np.r_[x[others], y[others]], initial=0)) * 1.05)
+    for members, colour, name in ((effect.excitatory, EXC, "exc"), (~effect.excitatory, INH, "inh")):
+        axis.plot(x[others & members], y[others & members], ".", ms=3, alpha=0.5, color=colour, rasterized=True)
+        axis.plot([], [], ".", color=colour, label=name)
+    axis.plot((0, top), (0, top), color=DATA, lw=0.8)
+    axis.set(xlabel="without (Hz)", ylabel="with (Hz)", xlim=(0, top), ylim=(0, top), title="others, rate in the window")
+    axis.legend()
+
+
+def _histogram(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
+    """Draws histograms of the changes of the other neurons' rates in and after the window."""
+    axis, values = axes[0], {name: effect.change(period)[others] for period, name in ((1, "in the window"), (2, "after it"))}
+    known = np.concatenate(list(values.values()))
+    known = known[np.isfinite(known)]
+    wide = max(0.5, float(np.quantile(np.abs(known), 0.98))) if known.size else 0.5
+    for (name, change), colour in zip(values.items(), (MODEL, DATA), strict=True):
+        if np.isfinite(change).any():
+            label = f"{name}, mean {np.mean(change):+.2f} Hz"
+            axis.hist(np.clip(change, -wide, wide), bins=np.linspace(-wide, wide, 51), histtype="step", lw=1.3, color=colour, label=label)
+    axis.axvline(0, color=DATA, lw=0.8)
+    axis.set(xlabel="change of rate (Hz)", ylabel="neurons", title="others, change of each neuron's rate")
+    axis.set_ylim(top=axis.get_ylim()[1] * 1.3)
+    axis.legend(loc="upper left")
+
+
+def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
+    """Draws the PSTHs of the other neurons whose rate in the window changed most, one above the other."""
+    axis, base = axes[0], 0.0
+    change = np.where(others, np.abs(effect.change()), -1)
+    axis.axvspan(*_span(results, effect), **SHADE)
+    for neuron in [int(n) for n in np.argsort(-np.nan_to_num(change, nan=-1))[:EXAMPLES] if others[n]]:
+        pair = [results.smooth(psth[0][:, neuron]) for psth in (effect.psth_control, effect.psth_perturbed)]
+        for drawn, colour in zip(pair, (DATA, MODEL), strict=True):
+            axis.plot(results.time, base + drawn, color=colour, lw=1)
+        axis.axhline(base, color=DATA, lw=0.4)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
+        axis.annotate(f"neuron {results.neurons[neuron]}", (1, base), **where)
+        base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
+    named = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
+    axis.set(xlabel="time from stimulus end (s)", ylabel="rate", yticks=[], title=f"others that changed most{named}")

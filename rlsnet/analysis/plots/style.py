@@ -1,0 +1,126 @@
+"""Style of all figures, and figures of panels: together in a PNG, or each panel alone as SVG for an HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from rlsnet.io import atomic
+
+INK, DATA, MODEL, EXC, INH, SOFT = "#2b2f36", "#444444", "#d1495b", "#2e6f95", "#c8553d", "#8a9099"
+SVG_IMAGE_DPI = 120  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
+LINES = ("-", "--", ":", "-.")  # of conditions
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.titlesize": 9,
+    "font.size": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
+}
+HEAT = matplotlib.colormaps["viridis"].with_extremes(bad="#bbbbbb")
+DENSITY = ListedColormap([(*to_rgb(EXC), alpha) for alpha in np.linspace(0.15, 1, 64)], "density")
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Panel of a figure.
+
+    label: description for readers who cannot see it.
+    draw: called with the axes of the panel, one below the other.
+    """
+
+    label: str
+    draw: Callable[[Sequence[Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class PanelFigure:
+    """Figure of panels of one size.
+
+    title: shown above it in a report.
+    panels: in order, by rows.
+    size: width and height of a panel, inches.
+    stacked: number of axes in a panel.
+    columns: number of panels in a row.
+    handles: entries of a legend shared by all panels.
+    """
+
+    title: str
+    panels: tuple[Panel, ...]
+    size: tuple[float, float] = (4.2, 3.1)
+    stacked: int = 1
+    columns: int = 3
+    handles: tuple[Any, ...] = ()
+
+    def compose(self) -> Figure:
+        """All panels in one figure."""
+        with matplotlib.rc_context(STYLE):
+            columns = min(self.columns, len(self.panels))
+            rows = -(-len(self.panels) // columns)
+            figure = _figure((self.size[0] * columns, self.size[1] * rows))
+            axes = figure.subplots(rows * self.stacked, columns, squeeze=False)
+            for place in range(rows * columns):
+                row, column = divmod(place, columns)
+                mine = axes[row * self.stacked : (row + 1) * self.stacked, column]
+                if place < len(self.panels):
+                    self.panels[place].draw(list(mine))
+                else:
+                    for axis in mine:
+                        axis.set_visible(False)
+            if self.handles:
+                figure.legend(handles=self.handles, loc="outside upper right", ncols=len(self.handles))
+        return figure
+
+    def save(self, path: Path) -> None:
+        """Writes all panels to one PNG file."""
+        figure = self.compose()
+        with matplotlib.rc_context(STYLE), atomic.replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
+
+    def panel_svg(self, panel: Panel) -> str:
+        """One panel, with the shared legend, as an SVG document with a transparent background."""
+        with matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title}):
+            figure = _figure(self.size)
+            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False)[:, 0]))
+            if self.handles:
+                figure.legend(handles=self.handles, loc="outside upper center", ncols=2 if len(self.handles) > 3 else 3)
+            buffer = io.StringIO()
+            without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
+        return buffer.getvalue()
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    """An empty figure that no window of pyplot knows."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plain_numbers(axis: Any) -> None:
+    """Formats the numbers on a logarithmic axis as 0.1, 1, 10 instead of powers."""
+    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+
+
+def integer_ticks(axis: Any) -> None:
+    """Sets ticks of an axis at integers, such as iterations."""
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
+def go_cue(axis: Any, time: np.ndarray, colour: str = SOFT) -> None:
+    """Draws a line at time 0 where the times [M] contain it."""
+    if time[0] < 0 < time[-1]:
+        axis.axvline(0, color=colour, lw=0.8, ls=(0, (3, 2)))

@@ -1,0 +1,108 @@
+"""Page of a comparison of runs: learning curves in common axes and a sortable table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from rlsnet.analysis.comparison import Comparison, columns, ranking
+from rlsnet.analysis.plots.style import Panel, PanelFigure, integer_ticks
+from rlsnet.analysis.report.html import Block, Cell, Number, Page, Paragraph, Section, Table, figure
+from rlsnet.analysis.run_summary import RunSummary
+from rlsnet.config import differences
+
+MAX_LEGEND = 10  # runs in the legend
+MAX_SETTINGS = 6  # settings in the sentence below the title
+
+
+def page(comparison: Comparison) -> str:
+    """The comparison as an HTML document."""
+    runs, differing = comparison.runs, comparison.differing
+    sections = [
+        Section("runs", "Runs", _runs(comparison)),
+        Section("curves", "Learning curves", _curves(comparison)),
+        Section("unreadable", "Not started or unreadable", _unreadable(comparison)),
+    ]
+    lead = "Their settings are the same." if len(runs) > 1 else ""
+    if differing:
+        more = f" and {len(differing) - MAX_SETTINGS} more settings" if len(differing) > MAX_SETTINGS else ""
+        lead = f"They differ in {', '.join(key for key, _ in differing[:MAX_SETTINGS])}{more}."
+    return Page(f"{len(runs):,} run{'s' if len(runs) != 1 else ''} compared", "rlsnet comparison", lead, sections).html()
+
+
+def _runs(comparison: Comparison) -> list[Block]:
+    """The table of runs, the best first."""
+    if not comparison.runs:
+        return []
+    shown = columns(comparison)
+    rows: list[list[Cell]] = [
+        [name, *(Number(c.texts[index], c.values[index]) if c.numeric else c.texts[index] for c in shown)]
+        for index, name in enumerate(comparison.names)
+    ]
+    table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
+    return [table, Paragraph("Press a heading to sort by it.", "note screen")]
+
+
+def _curves(comparison: Comparison) -> list[Block]:
+    """Learning curves of the runs that were trained."""
+    trained = [index for index, run in enumerate(comparison.runs) if run.correlations]
+    if not trained:
+        return []
+    differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
+    drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
+    return [figure(drawn, "From yellow, the worst, to dark, the best." if len(trained) > MAX_LEGEND else "")]
+
+
+def _unreadable(comparison: Comparison) -> list[Block]:
+    return [Table("Folders without a readable run", ("folder", "reason"), comparison.unreadable)] if comparison.unreadable else []
+
+
+def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing: Sequence[tuple[str, list[Any]]]) -> PanelFigure:
+    """Correlation by iteration and by time of all runs, with a legend of the first ones."""
+    labels, many = _labels(names, differing), len(runs) > MAX_LEGEND
+    colours = [matplotlib.colormaps["viridis"](1 - index / max(1, len(runs) - 1)) if many else f"C{index}" for index in range(len(runs))]
+
+    def draw(against: int, axes: Sequence[Any]) -> None:
+        for index in reversed(range(len(runs))):  # the best on top
+            *x, correlation = _curve(runs[index])
+            label = labels[index] if index < MAX_LEGEND and not against else None
+            marker = "." if len(correlation) < 15 else None
+            axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
+        if not against:
+            integer_ticks(axes[0].xaxis)
+        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
+        handles, shown = axes[0].get_legend_handles_labels()
+        if handles:
+            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
+
+    best = f"the best is {names[0]}" if names else ""
+    texts = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
+    height = 3.0 + 0.17 * min(len(runs), MAX_LEGEND)
+    panels = tuple(Panel(text, partial(draw, index)) for index, text in enumerate(texts))
+    return PanelFigure("Learning curves", panels, (4.3, height), columns=2)
+
+
+def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(iteration, seconds since the start, correlation) of a run; with several conditions, the mean of the last of each."""
+    newest: dict[int, float] = {}
+    number, value = [], []
+    conditions = len({line["task"] for line in run.metrics})
+    seconds = np.cumsum([line["seconds"] for line in run.metrics])
+    for index, line in enumerate(run.metrics):
+        if line["correlation"] is not None:
+            newest[line["task"]] = line["correlation"]
+        if len(newest) == conditions:
+            number.append(index)
+            value.append(np.mean(list(newest.values())))
+    iteration = np.array([line["iteration"] for line in run.metrics])
+    return iteration[number], seconds[number] if number else np.array([]), np.array(value)
+
+
+def _labels(names: Sequence[str], differing: Sequence[tuple[str, list[Any]]]) -> list[str]:
+    """The name of each run and up to two of the settings in which the runs differ."""
+    few = [(key.rsplit(".", 1)[-1], values) for key, values in differing if not key.startswith("train.")][:2]
+    return [", ".join([name, *(f"{key} {differences.shown(values[index])}" for key, values in few)]) for index, name in enumerate(names)]

@@ -1,0 +1,239 @@
+"""Report of a run: its summary, figures, tables of scores, perturbations and provenance as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from rlsnet.analysis import perturbation_effects, run_summary
+from rlsnet.analysis.plots import perturbation_figures
+from rlsnet.analysis.plots import run_figures as run_figures_
+from rlsnet.analysis.report import provenance
+from rlsnet.analysis.report.html import Block, Cell, Heading, Number, Page, Paragraph, Section, Table, Tile, figure
+from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
+from rlsnet.analysis.test_results import RunResults
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.io.formatting import UNDEFINED, byte_size, duration, number
+from rlsnet.learning.scores import SCORES, typical
+from rlsnet.model import network_store
+
+OF_THE_RECORDING = ("noise_ceiling", "reliability")  # scores that no perturbation of the model changes
+CAPTIONS = {
+    "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
+    "psth_examples": "Red: the model, mean over test trials, averaged over the window of the scores.",
+    "psth_heatmaps": "A row is a neuron, in the same order in all panels.",
+    "correlations": "Over neurons and conditions. The noise ceiling is the correlation that the underlying rate itself would reach.",
+    "rates": "Mean over the trial, of each neuron and condition.",
+    "raster": "Some neurons of each class, in the first test trial.",
+    "weights": "By the classes of the presynaptic and the postsynaptic neuron.",
+}
+
+
+def page(results: RunResults) -> str:
+    """The report as an HTML document."""
+    summary = run_summary.summarize(results.run)
+    figures, missing = run_figures(results)
+
+    def titled(*names: str) -> list[Block]:
+        return [block for name in names for block in figures.get(name, [])]
+
+    sections = [
+        Section("learning", "Learning", titled("learning_curve")[1:]),  # the section has its title
+        Section("fit", "Fit to the target", titled("psth_examples", "psth_heatmaps")),
+        Section("scores", "Scores", [*titled("correlations"), *_scores(summary)]),
+        Section("activity", "Activity", titled("raster", "rates")),
+        Section("weights", "Weights", titled("weights")),
+        Section("perturbations", "Perturbations", list(_perturbations(results, summary))),
+        Section("settings", "Settings", list(provenance.settings(summary))),
+        Section("recording", "Recording", list(provenance.recording(results))),
+        Section("resources", "Resources and versions", list(provenance.resources(results, summary))),
+        Section("reproduce", "How to reproduce", list(provenance.reproduction(results, summary))),
+    ]
+    where = results.run.path.resolve()
+    title = where.name if not where.name[:2].isdigit() else f"{where.parent.name}/{where.name}"
+    notes = [*_notes(results, summary), *_test_notes(results, summary), *missing]
+    return Page(title, "rlsnet report", _lead(results), sections, list(_tiles(summary)), notes).html()
+
+
+def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]:
+    """([heading, figure] by name, reasons why figures are missing) for the figures of a run except those of perturbations."""
+    found: dict[str, list[Block]] = {}
+    missing = []
+    for name, drawn in run_figures_.figures(results):
+        if name.startswith(run_figures_.PERTURBED):
+            continue  # beside its numbers in a section of its own
+        if isinstance(drawn, UserError):
+            missing.append(f"No figure of {name.replace('_', ' ')}: {drawn}")
+        else:
+            found[name] = [Heading(drawn.title), figure(drawn, CAPTIONS.get(name, ""))]
+    return found, missing
+
+
+def _lead(results: RunResults) -> str:
+    """A sentence on the network and its task."""
+    config = results.config
+    size = _network_size(results)
+    neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
+    target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
+    name = getattr(config.target, "name", "")
+    length = f"trials of {config.trial.duration / 1000:g} s"
+    return f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
+
+
+def _network_size(results: RunResults) -> int | None:
+    """N, from the stored network; None where there is none."""
+    if not results.run.network.exists():
+        return None
+    group = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
+    return int(group["neuron/excitatory"].shape[0]) if "neuron/excitatory" in group else None
+
+
+def _tiles(summary: RunSummary) -> Iterator[Tile]:
+    if (score := summary.primary_score) is not None:
+        ceiling, value = summary.typical("noise_ceiling"), summary.typical(score)
+        note = f"{summary.test_attributes.get('trials', '?')} trials, frozen weights"
+        if ceiling and value is not None and score != "current_correlation":
+            note = f"{100 * value / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
+        yield Tile(f"Test: {SCORES[score].title}", number(value, ".2f"), f"median; {note}")
+    if summary.last_correlation is not None:
+        best = number(summary.best_correlation, ".2f")
+        yield Tile("Training: correlation", number(summary.last_correlation, ".2f"), f"last; best {best}")
+    if summary.metrics:
+        done, planned, line = len(summary.metrics), summary.planned_iterations, summary.metrics[-1]
+        yield Tile("Iterations", f"{done:,}", "all" if done >= planned else f"of {planned:,}")
+        by_class = f"E {number(line['rate_exc_hz'], '.1f')}, I {number(line['rate_inh_hz'], '.1f')}"
+        yield Tile("Firing rate", f"{number(line['rate_hz'], '.1f')} Hz", by_class)
+        total = sum(each["seconds"] for each in summary.metrics)
+        yield Tile("An iteration", f"{number(summary.seconds_per_iteration, '.3g')} s", f"{duration(total)} in all")
+    if summary.peak_memory is not None:
+        yield Tile("Peak memory", byte_size(summary.peak_memory), "of the process")
+
+
+def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
+    """Limits of the data and of training that a reader should know."""
+    path, group = provenance.source(results)
+    done, planned = len(summary.metrics), summary.planned_iterations
+    if group is not None and "synthetic" in str(group.attrs.get("source", "")).lower():
+        yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
+    if path is not None and group is None:
+        yield f"The recording {path} was not found; this report has only what the run itself stores of it."
+    if summary.metrics and done < planned:
+        yield f"Training is not done: {done} of {planned} iterations. rlsnet train resume={results.run.path} continues it."
+    if not summary.metrics and not summary.scores:
+        yield "Nothing has been trained yet."
+    if summary.metrics and summary.metrics[-1]["correlation"] is None:
+        yield "The correlation of the last iteration is undefined for all neurons."
+    elif summary.metrics and (undefined := summary.metrics[-1]["n_undefined"]):
+        yield f"The correlation of {undefined:,} neurons is undefined (no target, or a constant signal); means are over the others."
+    last, best = summary.last_correlation, summary.best_correlation
+    if last is not None and best is not None and best - last > 0.05:
+        yield f"The last iteration ({last:.2f}) is worse than the best ({best:.2f}); test.checkpoint=best tests the best weights."
+    if not results.config.rls.apply:
+        yield "rls.apply=false: nothing was learned, updates were only timed."
+
+
+def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
+    """Limits of the test that a reader should know."""
+    if results.test is None:
+        yield f"Not tested yet: PSTHs, scores and spikes come with rlsnet test run={results.run.path}."
+        return
+    tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()
+    if done and tested != done[-1]:
+        yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
+    n, stored = summary.test_attributes.get("n_neurons"), len(results.neurons)
+    if isinstance(n, int) and stored < n:
+        yield f"The test holds {stored:,} of {n:,} neurons (test.neurons); scores are of these."
+    bad = [name for name in ("psth", "current_mean") if name in results.test and not np.isfinite(results.read(name, 0)).all()]
+    if bad:
+        yield f"The test holds numbers that are not finite in {', '.join(bad)}."
+    if (score := summary.primary_score) is not None and score in results.test:
+        values = results.read(score)
+        if missing := int(np.isnan(values).sum()):
+            title = SCORES[score].title
+            yield f"{title.capitalize()}: undefined for {missing:,} of {values.size:,} neurons and conditions; means are over the others."
+
+
+def _defined_scores(statistics: Mapping[str, Any], without: tuple[str, ...]) -> list[str]:
+    """The scores that are defined for a group of neurons, those that rank runs first."""
+    names = [*PRIMARY_SCORES, *(name for name in SCORES if name not in PRIMARY_SCORES)]
+    return [name for name in names if name not in without and typical(statistics, name) is not None]
+
+
+def _scores(summary: RunSummary) -> Iterator[Block]:
+    """Tables of scores: of all neurons, by class, by condition and by region."""
+    everything = summary.scores.get("all", {})
+    names = _defined_scores(everything, ("reliability",))  # the noise ceiling contains it
+    if not names:
+        return
+    groups = {"all neurons": everything}
+    groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in summary.scores.get("by_class", {}).items()}
+    conditions = summary.scores.get("by_condition", {})
+    groups |= conditions if len(conditions) > 1 else {}
+    yield _score_table("Medians over neurons (error: mean), of all, by class and by condition", "", names, groups)
+    if regions := summary.scores.get("by_region", {}):
+        by_size = sorted(regions.items(), key=lambda item: -((item[1].get(names[0]) or {}).get("n") or 0))
+        yield Heading("By region")
+        title = "Medians over neurons (error: mean) by region; the mark on a bar is the noise ceiling"
+        yield _score_table(title, "region", names, dict(by_size))
+
+
+def _score_table(title: str, corner: str, names: list[str], groups: Mapping[str, Any]) -> Table:
+    """A row for each group of neurons, a column for each score; the first score has bars."""
+    rows: list[list[Cell]] = [
+        [
+            label or "(none)",
+            _count((group.get(names[0]) or {}).get("n")),
+            *(_score(group, name, bar=name == names[0]) for name in names),
+        ]
+        for label, group in groups.items()
+    ]
+    return Table(title, (corner, "neurons", *(SCORES[name].label for name in names)), rows)
+
+
+def _score(group: Mapping[str, Any], name: str, bar: bool = False) -> Number:
+    value = typical(group, name)
+    text = number(value, "+.2f" if name == "rate_error" else ".3f")
+    ceiling = None if name == "current_correlation" else typical(group, "noise_ceiling")
+    return Number(text, value, value, ceiling) if bar else Number(text, value)
+
+
+def _count(value: Any) -> Number:
+    return Number(f"{value:,}", value) if isinstance(value, int) else Number(UNDEFINED)
+
+
+def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
+    """For each perturbed test: the perturbation, its effect on rates, and the scores with and without it."""
+    for label in results.run.perturbed_results():
+        group = perturbation_figures.open_perturbed(results, label)
+        yield Heading(label)
+        try:
+            effect, drawn = perturbation_figures.effect_of(results, group), perturbation_figures.perturbed(label, results)
+        except UserError as error:
+            yield Paragraph(f"No figure: {error}", "note")
+        else:
+            yield Paragraph(f"{drawn.title}.")
+            assert results.test is not None
+            if differ := perturbation_effects.differences(results.test, group):
+                yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
+            yield figure(drawn, "Means over conditions; the window is shaded.")
+            yield _rates_table(effect)
+        with_ = run_summary.stored_scores(group).get("all", {})
+        without = summary.scores.get("all", {})
+        if names := _defined_scores(with_, OF_THE_RECORDING):
+            rows: list[list[Cell]] = [[SCORES[name].label, _score(without, name), _score(with_, name)] for name in names]
+            yield Table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows)
+
+
+def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
+    rows: list[list[Cell]] = []
+    for name, members in effect.groups():
+        row: list[Cell] = [name, _count(int(members.sum()))]
+        for period in range(len(perturbation_effects.PERIODS)):
+            control, perturbed = effect.rate(members, period)
+            row.append(Number(f"{control:.2f} → {perturbed:.2f}", perturbed) if np.isfinite(control) else Number(UNDEFINED))
+        rows.append(row)
+    head = ("", "neurons", *(f"{period} it" for period in perturbation_effects.PERIODS))
+    return Table("Mean rates in Hz, without → with the perturbation", head, rows)

@@ -1,0 +1,123 @@
+"""Run summaries: settings, metrics, resources and scores of a run as it stored them, for reports and comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.config import differences
+from rlsnet.config.load import flat
+from rlsnet.io import zarr_store
+from rlsnet.learning import scores as scores_
+from rlsnet.runs import resources as resources_
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import test_store
+
+PRIMARY_SCORES = ("heldout_correlation", "rate_correlation", "current_correlation")  # the first that a test has ranks a run
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """Stored results of a run.
+
+    run: its folder.
+    settings: its configuration, nested.
+    metrics: a line per iteration.
+    resources: lines of resources.jsonl.
+    scores: `stored_scores` of test.zarr, empty where the run has not been tested.
+    test_attributes: attributes of test.zarr.
+    """
+
+    run: Run
+    settings: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    resources: list[dict[str, Any]]
+    scores: dict[str, Any]
+    test_attributes: dict[str, Any]
+
+    @property
+    def planned_iterations(self) -> int:
+        """Iterations that the settings ask for."""
+        return int(self.settings["train"]["iterations"])
+
+    @property
+    def correlations(self) -> list[float]:
+        """Correlations of the iterations where it is defined."""
+        return [line["correlation"] for line in self.metrics if line["correlation"] is not None]
+
+    @property
+    def last_correlation(self) -> float | None:
+        """Correlation of the last iteration; with several conditions, the mean of the last of each."""
+        newest = {line["task"]: line["correlation"] for line in self.metrics if line["correlation"] is not None}
+        return float(np.mean(list(newest.values()))) if newest else None
+
+    @property
+    def best_correlation(self) -> float | None:
+        """The highest correlation, as training stored it, or of any iteration."""
+        stored = self.run.best_correlation()
+        return stored if stored is not None else max(self.correlations, default=None)
+
+    @property
+    def seconds_per_iteration(self) -> float | None:
+        """Median duration of an iteration, s."""
+        return float(np.median([line["seconds"] for line in self.metrics])) if self.metrics else None
+
+    @property
+    def peak_memory(self) -> float | None:
+        """Largest resident memory of training, bytes, or of any command if there was no training."""
+        lines = [line for line in self.resources if line.get("verb") == "train"] or self.resources
+        return 1e6 * max(line["memory_peak_mb"] for line in lines) if lines else None
+
+    @property
+    def primary_score(self) -> str | None:
+        """The score that ranks the run, of those that its test has."""
+        return next((name for name in PRIMARY_SCORES if self.typical(name) is not None), None)
+
+    def typical(self, score: str) -> float | None:
+        """The median of a score over all neurons of the test, or the mean of an error."""
+        return scores_.typical(self.scores.get("all", {}), score)
+
+    @property
+    def state(self) -> str:
+        """Whether training is done, or how many iterations are."""
+        if not self.metrics and self.scores:
+            return "simulated, not trained"
+        done, planned = len(self.metrics), self.planned_iterations
+        return "done" if done >= planned else f"{done} of {planned} iterations"
+
+
+def summarize(run: Run) -> RunSummary:
+    """The summary of a run; raises UserError where a file of it is damaged."""
+    settings = differences.saved(run.path / "config.yaml", run.saved_config())
+    test = zarr_store.open_group(run.test, "run", test_store.FORMAT) if run.test.exists() else None
+    found = {} if test is None else stored_scores(test)
+    attributes = {} if test is None else dict(test.attrs)
+    return RunSummary(run, settings, run.read_metrics(), resources_.read(run.resources), found, attributes)
+
+
+def stored_scores(test: zarr.Group) -> dict[str, Any]:
+    """The attribute `scores` of a test: groups all, by_class, by_region, by_condition; computed where an old test has none."""
+    stored = test.attrs.get("scores")
+    if isinstance(stored, Mapping) and "all" in stored:
+        return dict(stored)
+    values = {name: zarr_store.read(test[name]) for name in scores_.SCORES if name in test}
+    excitatory, conditions = zarr_store.read(test["excitatory"]), zarr_store.texts(test["condition"]).tolist()
+    return scores_.summary(values, excitatory, conditions, zarr_store.texts(test["region"]) if "region" in test else None)
+
+
+def differing_settings(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
+    """(key, values) of the settings in which runs differ, those of the model before those of training, testing and the engine.
+
+    Settings that only some of the runs have, because they belong to an option of a group, are left out: the option is listed.
+    """
+    each, found = [flat(run.settings) for run in runs], []
+    for key in each[0] if each else ():
+        if key.split(".")[0] not in differences.OF_A_COMMAND and all(key in settings for settings in each):
+            values = [settings[key] for settings in each]
+            if any(not differences.same(value, values[0]) for value in values):
+                found.append((key, values))
+    return sorted(found, key=lambda item: item[0].split(".")[0] in ("train", "test", "engine"))

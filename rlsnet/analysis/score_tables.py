@@ -1,0 +1,71 @@
+"""Tables of stored scores as plain text, for the terminal, the log and `rlsnet info`."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlsnet.learning.scores import SCORES, typical
+
+MAX_GROUPS = 12  # regions, or conditions, that get a row
+HIDDEN = ("reliability",)  # scores that another column contains: it is in the noise ceiling
+CAPTION = "Medians (error: mean). A perfect model has r = noise ceiling x model ceiling; the model ceiling grows with test.trials."
+
+
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
+    """A table without lines, its first column aligned left, without a trailing line end."""
+    natural = sum(max(map(len, column)) + 1 for column in zip(head, *rows, strict=True))
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for index, name in enumerate(head):
+        heading = name if natural <= width else name.replace(" ", "\n")
+        table.add_column(heading, justify="right" if index else "left", vertical="bottom")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return "\n".join([*(line.rstrip() for line in lines), *textwrap.wrap(caption, width)])
+
+
+def shown_scores(*groups: Mapping[str, Any]) -> list[str]:
+    """The scores that all of these groups have, in the order of columns."""
+    return [name for name in SCORES if name not in HIDDEN and all(name in group for group in groups)]
+
+
+def headings(names: Sequence[str]) -> list[str]:
+    """Headings of the columns of these scores."""
+    return [SCORES[name].heading for name in names]
+
+
+def values(group: Mapping[str, Any], names: Sequence[str], spec: str) -> list[str]:
+    """The typical value of each score over a group of neurons; "" where it is undefined."""
+    found = [typical(group, name) for name in names]
+    return ["" if value is None else format(value, spec) for value in found]
+
+
+def score_table(summary: Mapping[str, Any], width: int = 120) -> str:
+    """The attribute `scores` of a test.zarr as a table of groups of neurons by scores."""
+    names = shown_scores(summary["all"])
+    rows = [[label, str(_count(group)), *values(group, names, ".2f")] for label, group in _groups(summary)]
+    return plain_table(["", "neurons", *headings(names)], rows, CAPTION if "noise_ceiling" in names else "", width)
+
+
+def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(label, scores) of all neurons, the classes, the largest regions and, if there are several, the conditions."""
+    yield "all", summary["all"]
+    yield from summary.get("by_class", {}).items()
+    regions = sorted(summary.get("by_region", {}).items(), key=lambda item: -_count(item[1]))
+    yield from regions[:MAX_GROUPS]
+    conditions = list(summary.get("by_condition", {}).items())
+    if len(conditions) > 1:
+        yield from conditions[:MAX_GROUPS]
+
+
+def _count(group: Mapping[str, Any]) -> int:
+    """The number of neurons of the score that is defined for most of them."""
+    return max((score["n"] for score in group.values()), default=0)

@@ -1,0 +1,72 @@
+"""Results of simulate and test as lines of the log: rates, correlations, scores, and the effect of a perturbation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from rlsnet.analysis import perturbation_effects, score_tables
+from rlsnet.io import zarr_store
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import test_store
+
+log = logging.getLogger(__name__)
+
+
+def log_results(run: Run, results: Sequence[Path]) -> None:
+    """Logs the results of trials with frozen weights.
+
+    Args:
+      run: the run.
+      results: stored results of it: its test.zarr, or those of perturbed trials, which are compared with its test.zarr.
+    """
+    for path in results:
+        stored = zarr_store.open_group(path, "run", test_store.FORMAT)
+        if path == run.test:
+            _log_test(stored)
+        else:
+            _log_perturbed(run, stored)
+    log.info("Next: rlsnet report %s", run.path)
+
+
+def _log_test(results: zarr.Group) -> None:
+    """Logs rates, correlations and scores."""
+    excitatory = results["excitatory"][...]
+    rate, correlation = results["rate"][...], results["current_correlation"][...]
+    if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):
+        log.info("Of %s of %s neurons, as test.neurons selects:", f"{len(excitatory):,}", f"{n:,}")
+    log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
+    log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
+    if "rate_correlation" in results:
+        log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _compared_trials(results))
+        log.info("%s", score_tables.score_table(results.attrs["scores"]))
+
+
+def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
+    """Logs the perturbation, and rates and scores with and without it."""
+    log.info("Perturbed: %s.", perturbation_effects.description(perturbed))
+    if not run.test.exists():
+        log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
+        return
+    test = zarr_store.open_group(run.test, "run", test_store.FORMAT)
+    if differ := perturbation_effects.differences(test, perturbed):
+        log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
+    log.info("%s", perturbation_effects.rates_table(perturbation_effects.PerturbationEffect.from_tests(test, perturbed)))
+    log.info("%s", perturbation_effects.scores_table(test, perturbed))
+
+
+def _compared_trials(results: zarr.Group) -> str:
+    """The trials that were compared, in words."""
+    trained = results.attrs["trained_on"]
+    if trained == "all":
+        return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
+    return f" with the {trained} trials, which were trained on, {_mean(results['heldout_correlation'][...])} with those held out"
+
+
+def _mean(values: np.ndarray) -> str:
+    """Mean of the defined values, in words."""
+    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"

@@ -1,0 +1,97 @@
+"""Test results of a run, for figures and reports: its configuration, folder and the arrays of test.zarr."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.learning import scores
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import test_store
+
+
+class Compared(NamedTuple):
+    """Names of what is compared in a test.
+
+    data: array of the recorded rates or target currents.
+    model: array of the model's.
+    score: array of their correlation.
+    data_label: the data in words.
+    quantity: label of an axis.
+    """
+
+    data: str
+    model: str
+    score: str
+    data_label: str
+    quantity: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResults:
+    """Stored results of a run.
+
+    config: its configuration.
+    run: its folder.
+    test: test.zarr, or None.
+    """
+
+    config: Config
+    run: Run
+    test: zarr.Group | None
+
+    def compared(self) -> Compared:
+        """Recorded rates, of held-out trials if there are any, or target currents, with the model's."""
+        if self.has("rate_heldout"):
+            return Compared("rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)")
+        if self.has("rate_target"):
+            return Compared("rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)")
+        return Compared("current_target", "current_mean", "current_correlation", "target", "current (threshold)")
+
+    def read(self, name: str, *index: Any) -> np.ndarray:
+        """An array of test.zarr, or a part of it; raises UserError where it is missing or damaged."""
+        stored = None if self.test is None else self.test.get(name)
+        if not isinstance(stored, zarr.Array):
+            raise UserError(f"{self.run.test}: has no array {name}; rlsnet test run={self.run.path} makes it anew.")
+        return zarr_store.read(stored, index or ...)
+
+    def has(self, *names: str) -> bool:
+        """Whether test.zarr exists and has all of these arrays."""
+        return self.test is not None and all(name in self.test for name in names)
+
+    @property
+    def conditions(self) -> list[str]:
+        """[C] names of the conditions."""
+        return [str(name) for name in self.read("condition")]
+
+    @property
+    def neurons(self) -> np.ndarray:
+        """[n] indices, in the network, of the neurons in test.zarr."""
+        return self.read("neuron")
+
+    @property
+    def time(self) -> np.ndarray:
+        """[M] s, from stim_off to each learning point."""
+        trial = self.config.trial
+        return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
+
+    def smooth(self, values: np.ndarray) -> np.ndarray:
+        """[M, ...] averaged over the window of the scores where known; NaN stays NaN."""
+        return scores.windowed_known(scores.window_weights(self.config.trial), values, np.isfinite(values))
+
+
+def open_results(run: Run, plugins: Sequence[str] | None = None) -> RunResults:
+    """The results of a run with its stored configuration; `plugins` replace the stored ones."""
+    return with_config(run.config(plugins), run)
+
+
+def with_config(config: Config, run: Run) -> RunResults:
+    """The results of a run whose configuration is known."""
+    return RunResults(config, run, zarr_store.open_group(run.test, "run", test_store.FORMAT) if run.test.exists() else None)

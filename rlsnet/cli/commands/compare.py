@@ -1,0 +1,40 @@
+"""`rlsnet compare`: several runs side by side, in the terminal and as a page."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rlsnet.cli.commands.report import html_file
+from rlsnet.config.schema import key
+from rlsnet.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of rlsnet compare."""
+
+    out: str | None = key("an HTML file to write as well; null: none", default=None)
+
+
+USAGE = "RUNS... [key=value ...]   RUNS: run folders, or folders with runs in them such as multirun/2026-11-21/10-00-00"
+
+
+def main(paths: list[str], options: Options) -> None:
+    """`rlsnet compare RUNS...`."""
+    if not paths:
+        raise UserError("compare: needs run folders, or a folder with runs in it such as multirun/2026-11-21/10-00-00.")
+    for path in paths:
+        if not Path(path).is_dir():
+            raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")
+    out = None if options.out is None else html_file(options.out, Path())
+    from rlsnet.analysis import comparison
+    from rlsnet.analysis.report import comparison_page
+    from rlsnet.io import atomic
+
+    found = comparison.read([Path(path) for path in paths])
+    comparison.show(found)
+    if out is not None:
+        with atomic.replacing(out) as temporary:
+            temporary.write_text(comparison_page.page(found), encoding="utf-8")
+        print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

@@ -1,0 +1,47 @@
+"""`rlsnet report`: the results of a run on one page."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rlsnet.config.schema import key
+from rlsnet.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of rlsnet report."""
+
+    out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None)
+    plugins: tuple[str, ...] | None = key("where the plugins of the run are now; null: where they were", default=None)
+
+
+USAGE = "RUN [key=value ...]   RUN: a run folder such as outputs/2026-11-21/10-00-00"
+
+
+def main(paths: list[str], options: Options) -> None:
+    """`rlsnet report RUN`."""
+    if len(paths) != 1:
+        raise UserError("report: needs one run folder, such as outputs/2026-11-21/10-00-00; rlsnet compare takes several.")
+    path = Path(paths[0])
+    if not (path / "config.yaml").exists():
+        raise UserError(f"report {path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
+    out = html_file(options.out, path / "report.html")
+    from rlsnet.analysis.report import run_report
+    from rlsnet.analysis.test_results import open_results
+    from rlsnet.io import atomic
+    from rlsnet.runs.folder import Run
+
+    page = run_report.page(open_results(Run(path), options.plugins))
+    with atomic.replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
+
+
+def html_file(given: str | None, otherwise: Path) -> Path:
+    """The file that a page goes to; UserError where it cannot be one."""
+    out = otherwise if given is None else Path(given)
+    if out.is_dir():
+        raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
+    return out

@@ -1,0 +1,173 @@
+"""Completion of the command line in a shell: the script for the shell, and the candidates for the last word of a line.
+
+The shell's script runs `rlsnet` with the line up to the cursor in an environment variable and offers the lines that it prints.
+Neither Hydra nor JAX is needed for that. It is written by hand, not with argcomplete or shtab: those complete an argparse parser,
+and here the schema and the options of groups are completed, lists of values and the user's own folders included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import shlex
+import typing
+from collections.abc import Iterator, Sequence
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from rlsnet.cli.verbs import PLAIN, SECTIONS, VERBS
+from rlsnet.config.arguments import NoOptions
+from rlsnet.config.compose import config_folders, configs_dir, group_options
+from rlsnet.config.schema import Config
+from rlsnet.config.settings import choices_of, variants
+from rlsnet.errors import UserError
+
+VARIABLE = "RLSNET_COMPLETE"
+FLAGS = {"--help": (), "-m": (), "--multirun": (), "--cfg": ("job", "hydra", "all"), "--config-dir": None, "--hydra-help": ()}
+HYDRA = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra/launcher=")
+
+USAGE = """SHELL   bash, zsh or fish
+
+To have it in every shell, put one of these into its start-up file:
+  eval "$(rlsnet completion bash)"         ~/.bashrc
+  eval "$(rlsnet completion zsh)"          ~/.zshrc, after compinit
+  rlsnet completion fish | source          ~/.config/fish/config.fish"""
+
+# in bash, what follows the last = or : of a word is a word of its own
+BASH = r"""_rlsnet() {
+    local line=${COMP_LINE:0:COMP_POINT} word=${COMP_LINE:0:COMP_POINT} IFS=$'\n'
+    word=${word##* }
+    COMPREPLY=($(@VARIABLE@=$line "${COMP_WORDS[0]}" 2>/dev/null))
+    if [[ $word == *[=:]* && $COMP_WORDBREAKS == *=* ]]; then
+        local head=${word%"${word##*[=:]}"}
+        COMPREPLY=("${COMPREPLY[@]#"$head"}")
+    fi
+    if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=./] ]]; then compopt -o nospace; fi
+}
+complete -o default -F _rlsnet rlsnet"""
+
+ZSH = r"""_rlsnet() {
+    local -a found
+    found=(${(f)"$(@VARIABLE@="${(j: :)words[1,CURRENT-1]} $PREFIX" ${words[1]} 2>/dev/null)"})
+    local -a unfinished=(${(M)found:#*[=./]}) other=(${found:#*[=./]})
+    compadd -Q -S '' -- $unfinished
+    compadd -Q -- $other
+    (( $#found )) || _files
+}
+compdef _rlsnet rlsnet"""
+
+FISH = r"""complete -c rlsnet -f -a '(@VARIABLE@=(commandline -cp) rlsnet 2>/dev/null)'"""
+
+SCRIPTS = {shell: text.replace("@VARIABLE@", VARIABLE) for shell, text in (("bash", BASH), ("zsh", ZSH), ("fish", FISH))}
+
+
+Options = NoOptions
+
+
+def main(paths: list[str], options: NoOptions) -> None:
+    """`rlsnet completion SHELL`."""
+    if len(paths) != 1 or paths[0] not in SCRIPTS:
+        raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
+    print(SCRIPTS[paths[0]])
+
+
+def candidates(line: str) -> list[str]:
+    """Possible continuations of the last word of a command line.
+
+    Args:
+      line: up to the cursor, the program included.
+    """
+    words = _split(line)
+    before, word = words[1:-1], words[-1]
+    if not before:
+        found = [*VERBS, "--help", "--version"]
+    elif before[-1] in FLAGS and FLAGS[before[-1]] != ():
+        found = list(FLAGS[before[-1]] or _paths(word))
+    elif word.startswith("-"):
+        found = list(FLAGS)
+    elif before[0] == "completion":
+        found = list(SCRIPTS)
+    elif before[0] in PLAIN:
+        found = _paths(word) or (_plain(PLAIN[before[0]], word) if word else [])
+    elif before[0] in VERBS:
+        found = _values(word, before) if "=" in word else _keys(word, before)
+    else:
+        found = []
+    return [each for each in found if each.startswith(word)]
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line, the last one as far as it goes; perhaps empty."""
+    for closing in ("", "'", '"'):
+        try:
+            words = shlex.split(line + closing)
+        except ValueError:  # a quote is open
+            continue
+        return words if words and not (line[-1:].isspace() and not closing) else [*words, ""]
+    return ["", ""]
+
+
+def _paths(start: str) -> list[str]:
+    """The paths that begin with a text; a folder ends in a slash."""
+    head, _, tail = start.rpartition("/")
+    at = Path(head + "/") if "/" in start else Path()
+    found = sorted(at.glob(escape(tail) + "*")) if at.is_dir() else []
+    shown = (path for path in found if tail.startswith(".") or not path.name.startswith("."))
+    prefix = start[: len(start) - len(tail)]
+    return [f"{prefix}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
+
+
+def _plain(module: str, word: str) -> list[str]:
+    """Settings of a plain verb, and their values."""
+    rules = {field.name: field for field in dataclasses.fields(importlib.import_module(module).Options)}
+    name, equals, value = word.partition("=")
+    if not equals:
+        return [f"{key}=" for key in rules]
+    choices = _choices(rules[name].type, rules[name].metadata) if name in rules else ()
+    return [f"{name}={each}" for each in choices or _paths(value)]
+
+
+def _groups(before: Sequence[str]) -> dict[str, list[str]]:
+    """The groups and the names of their options, those of --config-dir and Hydra's launchers included."""
+    launchers = sorted(path.stem for path in (configs_dir() / "hydra" / "launcher").glob("*.yaml"))
+    return {**group_options(config_folders(before)), "hydra/launcher": launchers}
+
+
+def _choices(annotation: Any, rule: Any) -> tuple[str, ...]:
+    """The values of a key, where they are few."""
+    return tuple(map(str, rule["choices"])) if "choices" in rule else ("true", "false") if annotation in (bool, "bool") else ()
+
+
+def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(key, its choices) of the schema; of a group, the option that the line names, or all of them."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        options = variants(hints[field.name])
+        if not options and not (prefix and field.name == "name"):  # of a group, which is chosen as a whole
+            yield prefix + field.name, _choices(hints[field.name], field.metadata)
+        named = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
+        chosen = [each for each in options if "name" in each.__dataclass_fields__ and named & set(choices_of(each))]
+        for option in chosen or options:
+            yield from _rules(option, before, f"{prefix}{field.name}.")
+
+
+def _keys(word: str, before: Sequence[str]) -> list[str]:
+    """Groups, keys and, as long as no dot is typed, sections."""
+    sections = SECTIONS[before[0]]
+    keys = [f"{key}=" for key, _ in _rules(Config, before) if sections is None or key.split(".")[0] in sections]
+    groups = [f"{group}=" for group in _groups(before)] if sections is None else []
+    every = [key for key in dict.fromkeys([*groups, *keys, *HYDRA]) if key.startswith(word)]
+    short = [key if "." not in key[len(word) :] else word + key[len(word) :].split(".")[0] + "." for key in every]
+    return list(dict.fromkeys(short))
+
+
+def _values(word: str, before: Sequence[str]) -> list[str]:
+    """key=value with each value that the word could become; of several values with commas between, the last is completed."""
+    key, _, value = word.partition("=")
+    groups, rules = _groups(before), dict(_rules(Config, before))
+    choices = groups.get(key) or rules.get(key)
+    if not choices:
+        return [f"{key}={path}" for path in _paths(value)]
+    head = word[: len(word) - len(value.rpartition(",")[2])]
+    return [f"{head}{choice}" for choice in choices]

@@ -1,0 +1,93 @@
+"""The verbs with an experiment, train, simulate and test, as Hydra runs them: once, or for each job of a sweep."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from rlsnet.cli import sweeps
+from rlsnet.config.compose import configs_dir, for_hydra, in_quotes, one_line_errors, version_base, with_additions
+from rlsnet.errors import UserError
+from rlsnet.runs.folder import Run
+
+
+def run_verb(verb: str, arguments: list[str]) -> int:
+    """Composes the configuration and runs the verb, once or for each job of a sweep; returns the exit status.
+
+    Args:
+      verb: train, simulate or test.
+      arguments: of the command line, after the verb.
+
+    Raises:
+      UserError: a mistake in the arguments or in a job.
+    """
+    folders = folder_overrides(verb, arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, not to a traceback
+    import hydra
+
+    options = [each for each in arguments if "=" not in each or each.startswith("-")]
+    task = sweeps.Task(verb)
+
+    def run(overrides: list[str]) -> None:
+        sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
+        hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
+
+    with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
+        with_additions(run, for_hydra([each for each in arguments if each not in options]))
+    result.report()
+    if task.failed and not task.many:
+        raise UserError(task.failed[0])
+    return 0
+
+
+def setting(arguments: list[str], key: str) -> str | None:
+    """The value of the last key=value among the arguments, ~ expanded; None where it is null or not there."""
+    found = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
+    return os.path.expanduser(found[-1].strip("'\"")) if found and found[-1] not in ("null", "") else None
+
+
+def folder_overrides(verb: str, arguments: list[str]) -> list[str]:
+    """Overrides of Hydra's run folder, where run, resume or sweep names one.
+
+    Raises:
+      UserError: a folder that does not go with the verb, or in which there is no run.
+    """
+    several = bool({"-m", "--multirun"} & set(arguments)) or setting(arguments, "sweep") is not None
+    run, resume, sweep = (setting(arguments, key) for key in ("run", "resume", "sweep"))
+    if verb == "test" and several:
+        raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
+    if verb == "test" and run is None:
+        raise UserError("test: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
+    if verb != "test" and run is not None:
+        raise UserError(f"run={run}: is for test, plot and report; {verb} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+    if verb != "train" and resume is not None:
+        raise UserError(f"resume={resume}: is for train.")
+    if several and resume not in (None, "auto"):
+        raise UserError(f"resume={resume}: expected resume=auto in a sweep, where every job has its own folder.")
+    if sweep is not None:
+        return sweep_overrides(verb, sweep, arguments)
+    key, path = ("run", run) if verb == "test" else ("resume", None if resume == "auto" else resume)
+    if path is None:
+        return []
+    found = Run.open(path, key)
+    if verb == "train" and not found.iterations():
+        raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
+    return [f"hydra.run.dir={in_quotes(str(found.path))}", "hydra.output_subdir=null"]
+
+
+def sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
+    """Overrides of Hydra's sweep folder, and its flag of several jobs.
+
+    Raises:
+      UserError: a folder that cannot be that of a sweep.
+    """
+    if verb not in ("train", "simulate"):
+        raise UserError(f"sweep={folder}: is for train and simulate.")
+    for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"):
+        if (given := setting(arguments, key)) is not None:
+            raise UserError(f"{key}={given}: does not go with sweep={folder}, which names the folders itself.")
+    path = Path(folder)
+    if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
+        raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; expected a new folder, or that of a sweep.")
+    return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]

@@ -1,0 +1,281 @@
+"""Sweeps: several runs from one command, one after another here, or elsewhere through a Hydra launcher (joblib, SLURM).
+
+`sweep=FOLDER` gives each job a folder named after the settings that differ between jobs, so that the same command, also with
+values added, continues the sweep: jobs that are done are left alone, unfinished ones resume, the others start. Hydra's launchers
+run the jobs; names of folders and the choice of jobs are written here, as no launcher has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import hashlib
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import OmegaConf
+
+from rlsnet.errors import UserError
+from rlsnet.runs.folder import Run
+from rlsnet.workflows.resume import job_state
+
+log = logging.getLogger(__name__)
+
+LONGEST = 100  # characters of a job's folder name
+SHOWN = 3  # failed jobs that the last line lists
+
+
+class Task:
+    """The function that Hydra calls with each composed configuration, here or, pickled, in another process.
+
+    A job's mistake is logged and returned as a text, so that other jobs run.
+    """
+
+    def __init__(self, verb: str):
+        self.verb, self.many, self.process = verb, False, os.getpid()
+        self.failed: list[str] = []
+
+    def __call__(self, composed: Any) -> str | None:
+        """Runs one job; returns None, or the message of its error."""
+        hydra_config = HydraConfig.get()
+        values: Any = OmegaConf.to_container(composed, resolve=True)
+        folder = Path(hydra_config.runtime.output_dir)
+        if os.getpid() != self.process:
+            _use_plain_lines(values, folder)
+            if "joblib" in hydra_config.launcher._target_:
+                _end_with_parent(self.process)
+        message = self._attempt(values, list(hydra_config.overrides.task), folder)
+        if message is not None:
+            where = f"Job {folder.name}: " if self.many and os.getpid() == self.process else ""
+            logging.getLogger("rlsnet" if self.many else "rlsnet_file").error("%s%s", where, message)
+            self.failed.append(message)
+        if self.many:
+            _free()
+        return message
+
+    def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
+        """Runs one job; of an error only the text is kept, as a traceback would keep the job's arrays alive."""
+        from rlsnet.cli.job import run_job
+        from rlsnet.workflows.loop import requeuing
+
+        try:
+            stopped = run_job(self.verb, values, overrides, folder)
+        except UserError as error:
+            return str(error)
+        except Exception as error:
+            if not self.many:
+                raise
+            logging.getLogger("rlsnet_file").exception("The job failed.")
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if not stopped:
+            return None
+        if os.getpid() == self.process:
+            if values["sweep"] is not None:
+                log.info("The same command goes on with the sweep.")
+            sys.exit(128 + stopped)
+        if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
+            os._exit(128 + stopped)  # the process that gives us jobs is gone
+        if requeuing(stopped):
+            try:
+                signal.raise_signal(stopped)  # submitit queues the job again, and ends this process
+            except Exception as error:
+                return " ".join(str(error).split())
+        return f"stopped by {signal.Signals(stopped).name}, and saved"
+
+
+@functools.cache
+def _end_with_parent(parent: int) -> None:
+    """Settings of a process beside the one that started the sweep on this machine: it ends when that one does."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # there are others on the GPU
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)  # saves the iteration at hand
+
+    threading.Thread(target=watch, name="sweep", daemon=True).start()
+
+
+def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
+    """Plain lines of progress, each with the job's name, in a process beside others."""
+    from rlsnet.runs.progress import ConsoleHandler
+
+    if values["progress"] == "auto":
+        values["progress"] = "plain"
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ConsoleHandler):
+            handler.setFormatter(logging.Formatter(f"{folder.name.replace('%', '%%')}: %(message)s"))
+
+
+def _free() -> None:
+    """Frees a job's arrays and programs, on the device too."""
+    gc.collect()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
+def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
+    """The folder of a job: its values of the keys that differ between jobs, such as `rls.penlambda=0.4,trial.learn_every=5`.
+
+    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart names that would else be
+    the same, or too long. The order of keys on the command line does not count.
+
+    Args:
+      overrides: of one job, key=value.
+      swept: keys that have several values.
+    """
+    pairs = sorted(text.split("=", 1) for text in overrides if text.split("=", 1)[0] in swept)
+    exact = ",".join(f"{key.lstrip('+')}={_number(value)}" for key, value in pairs)
+    name = re.sub(r"[^\w.,=+-]+", "_", exact, flags=re.ASCII).strip(".")
+    if name == exact and len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+def _number(text: str) -> str:
+    """A value as text, equal for numbers that are equal: 5, 5.0 and 5e0."""
+    text = text.strip("'\"") if text[:1] == text[-1:] else text
+    try:
+        short = f"{float(text):.12g}"
+        return short if float(short) == float(text) else text
+    except ValueError:
+        return text
+
+
+def _swept(config: Any, context: Any) -> list[str]:
+    """The keys that have several values, on the command line or in hydra.sweeper.params."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(texts)
+    return [override.get_key_element() for override in parsed if override.is_sweep_override()]
+
+
+class Jobs(Launcher):  # type: ignore[misc]
+    """A launcher around the chosen one: it names folders, leaves out jobs that are done, and keeps the errors of failed ones."""
+
+    def __init__(self, launcher: Launcher, setup: Mapping[str, Any], result: Result):
+        self.launcher, self.result = launcher, result
+        self.config, self.context, self.task = setup["config"], setup["hydra_context"], setup["task_function"]
+
+    def setup(self, **setup: Any) -> None:
+        """Does nothing: the launcher inside has been set up."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs that are not done; the result of a failed one is its message, of the others None."""
+        self.task.many = True
+        if self.task.verb == "train":  # a job that is queued again starts with the same overrides
+            job_overrides = [[*each, "resume=auto"] for each in job_overrides]
+        returns = [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
+        names = [str(initial_job_idx + index) for index in range(len(returns))]
+        todo = list(range(len(returns)))
+        if self.result.folder is not None:
+            names = self._name(job_overrides)
+            job_overrides = [[*each, f"hydra.sweep.subdir='{name}'"] for each, name in zip(job_overrides, names, strict=True)]
+            todo = self._to_do(job_overrides, names)
+        print(f"{self.result.title()}: {_count(len(returns))}, {len(todo)} to do.", flush=True)
+        try:
+            launched = self.launcher.launch([job_overrides[k] for k in todo], initial_job_idx) if todo else []
+        except Exception as error:
+            raise UserError(f"{self.config.hydra.sweep.dir}: the launcher stopped ({_first_line(error)}).") from error
+        for k, job in zip(todo, launched, strict=True):
+            broken = job.status is JobStatus.FAILED
+            message = str(job._return_value) if broken else job.return_value
+            returns[k].return_value = message
+            self.result.add(names[k], "done" if message is None else "failed", message)
+        return returns
+
+    def _name(self, job_overrides: Sequence[Sequence[str]]) -> list[str]:
+        swept = _swept(self.config, self.context)
+        if not swept:
+            raise UserError(f"sweep={self.result.folder}: no key has several values; expected such as rls.penlambda=.4,.8.")
+        return [folder_name(each, swept) for each in job_overrides]
+
+    def _to_do(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:
+        """The numbers of the jobs that are new or unfinished."""
+        todo = []
+        for k, (each, name) in enumerate(zip(job_overrides, names, strict=True)):
+            run = Run(Path(str(self.result.folder)) / name)
+            if not run.path.exists():
+                todo.append(k)
+                continue
+            composed = self.context.config_loader.load_sweep_config(self.config, list(each))
+            values: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
+            found = job_state(self.task.verb, values, run)
+            if found in ("new", "unfinished"):
+                todo.append(k)
+            else:
+                self.result.add(name, "before" if found == "done" else "busy", None)
+        return todo
+
+
+def _first_line(error: Exception) -> str:
+    """The last line of an error that may hold a traceback of another process."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _count(n: int) -> str:
+    return f"{n} job{'s' * (n != 1)}"
+
+
+class Result:
+    """States of the jobs of a sweep; `folder` is that of sweep=FOLDER, or None."""
+
+    def __init__(self, folder: str | None):
+        self.folder = folder
+        self.jobs: list[tuple[str, str, str | None]] = []
+
+    def title(self) -> str:
+        """Name of the sweep in messages."""
+        return f"Sweep {self.folder}" if self.folder else "Sweep"
+
+    def add(self, name: str, state: str, message: str | None) -> None:
+        """Adds a job: its folder's name; done, before (done before), busy or failed; its error message or None."""
+        self.jobs.append((name, state, message))
+
+    def report(self) -> None:
+        """Prints how the sweep ended; raises UserError where a job did not reach its end."""
+        if not self.jobs:
+            return
+        counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "busy", "failed")}
+        sweep = self.title()
+        words = {"done": "done", "before": "done before", "busy": "at work elsewhere", "failed": "failed"}
+        print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
+        if failed := counted["failed"]:
+            messages = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
+            more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+            raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {messages}{more}.")
+        if busy := counted["busy"]:
+            raise UserError(f"{sweep.lower()}: another process is at work on {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
+        if self.folder:
+            print(f"Next: rlsnet compare {self.folder}")
+
+
+@contextlib.contextmanager
+def watched(folder: str | None) -> Iterator[Result]:
+    """Results of the jobs of a sweep that Hydra starts in this block, through `Jobs`."""
+    result = Result(folder)
+    original = Plugins.instantiate_launcher
+
+    def instantiate(self: Plugins, **setup: Any) -> Launcher:
+        return Jobs(original(self, **setup), setup, result)
+
+    Plugins.instantiate_launcher = instantiate
+    try:
+        yield result
+    finally:
+        Plugins.instantiate_launcher = original

@@ -1,0 +1,1 @@
+"""Settings: schema, loading, composition, units and plugins."""

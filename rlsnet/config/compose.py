@@ -1,0 +1,195 @@
+"""Composition of settings from key=value overrides: for the command line, the Python interface, sweeps, help and completion.
+
+Hydra composes the files of configs/ with those of --config-dir and the overrides. It is imported only where it composes; the
+groups, their options and the experiments are also listed and read here without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from rlsnet.config.load import renamed_override
+from rlsnet.config.settings import groups, keys_with, suggest
+from rlsnet.errors import UserError
+
+Result = TypeVar("Result")
+
+EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and the extra that installs each
+ONE_PATH = ("resume", "run", "sweep", "test.checkpoint")  # paths of which there are never several, so that a comma is part of them
+HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
+SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's functions
+
+
+def configs_dir() -> Path:
+    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
+    package = Path(str(resources.files("rlsnet")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def config_folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders of --config-dir among the arguments of a command line."""
+    after = zip(arguments, arguments[1:], strict=False)
+    folders = [Path(folder) for flag, folder in after if flag in ("--config-dir", "-cd")]
+    return folders + [Path(text.partition("=")[2]) for text in arguments if text.startswith("--config-dir=")]
+
+
+def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """The groups, `config` with the experiments among them, and the options of each.
+
+    Args:
+      folders: those of --config-dir.
+    """
+    found: dict[str, set[str]] = {}
+    for path in (path for folder in (configs_dir(), *folders) for path in folder.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(names) for group, names in sorted(found.items()) if group not in ("hydra", "import")}
+
+
+def option_values(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """The settings in the file of an option; raises UserError where there is no such file."""
+    file = next((path for folder in (*folders, configs_dir()) if (path := folder / group / f"{name}.yaml").exists()), None)
+    if file is None:
+        raise UserError(f"{group}={name}: no such configuration; expected {', '.join(group_options(folders)[group])}.")
+    return yaml.safe_load(file.read_text()) or {}
+
+
+def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
+    """(name, options chosen, settings) of each shipped experiment."""
+    for name in group_options()["config"]:
+        values = option_values("config", name)
+        chosen = {k.removeprefix("override /"): v for entry in values.pop("defaults", []) for k, v in entry.items()}
+        yield name, chosen, values
+
+
+def in_quotes(text: str) -> str:
+    """A text as Hydra's grammar quotes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quoted(override: str) -> str:
+    """A key=value in Hydra's grammar: quotes around a path, a choice of neurons or a number with a unit that need them, ~ expanded."""
+    key, _, value = override.partition("=")
+    plain = key.lstrip("+")
+    if value[:1] in ("'", '"') or "${" in value or SWEEP.match(value):
+        return override
+    if plain in keys_with("path") or plain in HYDRA_PATHS:
+        one = plain in ONE_PATH or "," not in value or Path(value).exists()
+        return f"{key}={','.join(map(_quoted_path, [value] if one else value.split(',')))}"
+    if plain in keys_with("items"):
+        odd = value[:1] != "[" and not re.fullmatch(r"[\w:.*-]*", value, re.ASCII)
+        return f"{key}={in_quotes(value)}" if odd else override
+    odd_number = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
+    return f"{key}={','.join(map(in_quotes, value.split(',')))}" if odd_number else override
+
+
+def _quoted_path(path: str) -> str:
+    """A path with ~ expanded, in quotes unless Hydra reads it as it is."""
+    path = os.path.expanduser(path)
+    return path if re.fullmatch(r"[\w./:@%+-]*", path, re.ASCII) else in_quotes(path)
+
+
+def for_hydra(overrides: Sequence[str]) -> list[str]:
+    """Overrides as the user gave them, under today's names and in Hydra's grammar."""
+    return [quoted(renamed_override(each)) for each in overrides]
+
+
+def version_base() -> dict[str, Any]:
+    """The argument with which Hydra 1.3 behaves like 1.3; later versions have none."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def compose(overrides: Sequence[str], config_dir: str | PathLike[str] | None = None) -> dict[str, Any]:
+    """Nested settings as Hydra composes them.
+
+    Args:
+      overrides: key=value or group=option, as on the command line.
+      config_dir: a folder with options of the user's own, as --config-dir.
+
+    Raises:
+      UserError: a key or an option that does not exist, or a text that cannot be read.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"config_dir={fspath(config_dir)}: no such folder.")
+    extra = [] if config_dir is None else [f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
+    outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
+    GlobalHydra.instance().clear()
+
+    def composed(overrides: list[str]) -> Any:
+        return OmegaConf.to_container(hydra.compose("config", [*overrides, *extra]), resolve=True)
+
+    try:
+        with one_line_errors(), hydra.initialize_config_dir(str(configs_dir()), **version_base()):
+            values: dict[str, Any] = with_additions(composed, for_hydra(overrides))
+            return values
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def with_additions(compose: Callable[[list[str]], Result], overrides: list[str]) -> Result:
+    """compose(overrides); where the file of an option does not list a key of its group, composed again with the key added.
+
+    The user's own files of options need not list every setting, and so an override may be of one that Hydra does not know. Whether
+    the variant has it, the loader knows.
+    """
+    from hydra.errors import HydraException
+
+    while True:
+        try:
+            return compose(overrides)
+        except HydraException as error:
+            match = re.search(r"Could not override '((\w+)\.[^']+)'", str(error))
+            if match is None or match[2] not in groups() or match[1] not in [each.partition("=")[0] for each in overrides]:
+                raise
+            overrides = [f"++{each}" if each.partition("=")[0] == match[1] else each for each in overrides]
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors of Hydra, OmegaConf and YAML in this block into a UserError of one line."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error of Hydra, in the words of this program where it has better ones."""
+    text = str(error)
+    if (override := getattr(error, "override", None)) is not None:
+        return f"{override}: cannot be read as key=value; expected quotes around a value with special characters, as KEY=\"'VALUE'\"."
+    if "Ambiguous value for argument" in text:
+        return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs sweep=FOLDER (or -m)."
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match[1].split("@")[0]
+        kind = "group" if "No match in the defaults list" in text else "key"
+        return f"{key}: no such {kind}.{suggest(key)}"
+    if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit)\w*)'", text):
+        return f"hydra/launcher: {match[1]} is not installed; pip install 'rlsnet[{EXTRAS[match[2]]}]' installs it."
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = match[1].rpartition("/")
+        options = getattr(error, "options", None)
+        return (
+            f"{group}={name}: no such configuration; expected {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+        )
+    if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
+        return f"{match[2]}: no such key.{suggest(match[2])}"
+    return " ".join(text.split()) if text else type(error).__name__

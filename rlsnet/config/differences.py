@@ -1,0 +1,99 @@
+"""Differences between a configuration and the defaults, and the command line that makes it again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlsnet.config.compose import configs_dir, experiments, in_quotes
+from rlsnet.config.load import flat, with_defaults
+from rlsnet.config.schema import Config
+from rlsnet.config.settings import chosen_options, defaults, described, groups
+from rlsnet.errors import UserError
+
+OF_A_COMMAND = ("resume", "run", "sweep", "progress")  # settings of a command line, without influence on results
+MISSING = object()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two settings are equal, 1 and 1.0 included, true and 1 not."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(group, option) where the chosen option is not among the shipped ones."""
+    return [(group, name) for group, name in chosen_options(values).items() if not (configs_dir() / group / f"{name}.yaml").exists()]
+
+
+def differences(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, value, default) of each setting that is not at its default; of a chosen option, at the default of that option."""
+    base, found = flat(defaults(chosen_options(values))), []
+    for key, value in flat(values).items():
+        group = key.removesuffix(".name")
+        default = groups()[group] if group in groups() else base.get(key, "")
+        if not same(value, default) and key.split(".")[0] not in OF_A_COMMAND:
+            found.append((key, value, default))
+    return found
+
+
+def meanings(values: Mapping[str, Any]) -> dict[str, str]:
+    """The meaning of each setting, with its unit."""
+    return {key: meaning for key, _, meaning in described(Config, values)}
+
+
+def command(values: Mapping[str, Any]) -> list[str]:
+    """The key=value arguments, unquoted, that make `values` out of the nearest shipped experiment and the defaults."""
+    own = chosen_options(values)
+    wanted = {key: value for key, value in flat(values).items() if key.split(".")[0] not in OF_A_COMMAND}
+    best: list[str] = []
+    for name, chosen, given in experiments():
+        base = flat(defaults(own)) | flat(given)
+        texts = [] if name == "sinusoid" else [f"config={name}"]
+        texts += [f"{group}={option}" for group, option in own.items() if (groups() | chosen).get(group) != option]
+        for key, value in wanted.items():
+            is_option = key.endswith(".name") and key.removesuffix(".name") in own
+            if not is_option and not same(value, base.get(key, MISSING)):
+                texts.append(f"{key}={typed(value)}")
+        if not best or len(texts) < len(best):
+            best = texts
+    return best
+
+
+def shell(verb: str, arguments: list[str]) -> str:
+    """A command to paste into a shell, an argument a line where there are many."""
+    words = [f"rlsnet {verb}", *map(shlex.quote, arguments)]
+    return (" " if sum(map(len, words)) < 90 else " \\\n    ").join(words)
+
+
+def typed(value: Any) -> str:
+    """A value as it is typed on the command line, in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/.][\w./:@%+-]*", value):
+        return in_quotes(value)
+    return str(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a reader sees it: as it is typed, a text without quotes."""
+    return value if isinstance(value, str) else typed(value)
+
+
+def saved(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings of a run, those that its version did not have at their defaults.
+
+    Args:
+      path: of the file, for the message.
+      values: as they were saved.
+
+    Raises:
+      UserError: they are no settings of a run.
+    """
+    if not all(isinstance(values.get(section, {}), Mapping) for section in ("network", "trial", "train", "rls", "target")):
+        raise UserError(f"{path}: expected the settings that rlsnet train wrote.")
+    return with_defaults(values)

@@ -1,0 +1,906 @@
+"""Schema of the configuration: typed, frozen dataclasses with defaults, units, ranges and checks.
+
+A field carries all that is known of a setting: its default, meaning, unit, allowed values and, where there is one, the source
+of the default. The YAML files of the groups, the help and docs/configuration.md are generated from it
+(`scripts/configuration.py`). A section and each of its variants check themselves (`check`). A mistake raises `UserError` with one
+line that names the key and says what was expected.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import operator
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rlsnet.errors import UserError
+
+
+def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source: str = "", **rule: Any) -> Any:
+    """A field of a section: one setting, given by keyword.
+
+    Args:
+      help: meaning of the setting.
+      unit: of its number, "" for none.
+      default: its value where none is given; without one the setting is required.
+      source: publication of the default, or the reason for it.
+      **rule: allowed values: `least`, `above`, `most` or `choices`; `decay=True` for a time constant, at least two time steps;
+        `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path.
+    """
+    return dataclasses.field(default=default, kw_only=True, metadata={"help": help, "unit": unit, "source": source, **rule})
+
+
+def variant(help: str, name: str) -> Any:
+    """The field `name` of a variant, with the only value that it can have."""
+    return key(help, default=name, choices=(name,))
+
+
+# rule, comparison of a value that breaks it, words for what is expected
+LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "a value above"), ("most", operator.gt, "at most"))
+
+
+ARTHUR = "Arthur et al. 2023"  # Front. Neuroinform. 17:1099510
+
+
+TEETER = "Teeter et al. 2018"  # Nat. Commun. 9:709
+
+
+TSN = "TrainSpikingNet.jl"
+
+
+if TYPE_CHECKING:
+    ByClass = Any  # a number, or an array within a step
+else:
+    ByClass = float | tuple[float, float]  # one value, or one for excitatory and one for inhibitory neurons
+
+
+def by_class(value: ByClass) -> tuple[float, float]:
+    """The values of excitatory and of inhibitory neurons."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def is_multiple(value: float, unit: float) -> bool:
+    """Whether `value` is a whole number of `unit`s, but for rounding."""
+    return abs(value / unit - round(value / unit)) < 1e-6
+
+
+def check_steps(name: str, value: ByClass, dt: float) -> None:
+    """Raises UserError unless a time, of each class of neurons, is a whole number of time steps."""
+    for each in by_class(value):
+        if not is_multiple(each, dt):
+            nearest = (round(each / dt) or 1) * dt
+            raise UserError(f"{name}={each:g} ms: expected a multiple of trial.dt={dt:g} ms, such as {nearest:g}.")
+
+
+def check_decay(name: str, tau: ByClass, dt: float) -> None:
+    """Raises UserError unless a time constant, of each class of neurons, is at least twice the time step."""
+    for each in by_class(tau):
+        if each < 2 * dt:
+            raise UserError(f"{name}={each:g} ms: expected at least twice trial.dt={dt:g} ms, for stability of the Euler scheme.")
+
+
+def check_neurons(name: str, chosen: str | None) -> None:
+    """Raises UserError unless a choice of neurons can be read."""
+    for item in [] if chosen is None else re.split("[,&]", chosen):
+        if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
+            right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
+            raise UserError(f"{name}={chosen or '[]'}: expected {right}.")
+
+
+class Section:
+    """Settings that belong together, under one name in `Config`."""
+
+    def check(self, config: Config) -> None:
+        """Checks of more than one setting; a section or variant of your own may have its own.
+
+        Args:
+          config: the whole configuration, of which this is a part.
+
+        Raises:
+          UserError: settings that do not fit each other.
+        """
+
+    def check_times(self, section: str, dt: float) -> None:
+        """Checks of every field that is a time constant (`decay`) or a time in whole steps (`steps`).
+
+        Args:
+          section: its name in the configuration.
+          dt: time step, ms.
+
+        Raises:
+          UserError: a time that does not fit the time step.
+        """
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            for rule, check in (("steps", check_steps), ("decay", check_decay)):
+                if field.metadata.get(rule) and getattr(self, field.name) is not None:
+                    check(f"{section}.{field.name}", getattr(self, field.name), dt)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig(Section):
+    """Neurons of the network: 0 to N_exc-1 are excitatory, the others inhibitory."""
+
+    n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", default=4096, source=ARTHUR, least=2)
+    fraction_excitatory: float = key("share of excitatory neurons", default=0.5, source=ARTHUR, least=0, most=1)
+    bias: ByClass | None = key("constant drive X_bal; null: that of the static wiring", "threshold", default=None)
+    load: str | None = key("network.zarr with wiring, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
+
+
+class Variant(Section):
+    """One of the options of a section, chosen by `name`. Those of a section are the subclasses of its base class.
+
+    A dataclass in a module that `plugins` lists is as good as one here; its computation is registered with the function of
+    its section: `neurons.step`, `connectivity.static_edges`, `connectivity.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
+    """
+
+
+class NeuronConfig(Variant):
+    """Neuron model. Values are per class or, with an array `neuron/KEY` in network.load, per neuron."""
+
+    name: str
+    threshold: ByClass
+    reset: ByClass
+    tau_m: ByClass | None = None  # a model without a membrane time constant has no noise
+
+    def check(self, config: Config) -> None:
+        """Reset below threshold, and no noise without a membrane time constant."""
+        for reset, threshold in zip(by_class(self.reset), by_class(self.threshold), strict=True):
+            if reset >= threshold:
+                raise UserError(f"neuron.reset={reset:g}: expected a value below neuron.threshold={threshold:g}.")
+        if self.tau_m is None and any(by_class(config.noise.sigma)):
+            raise UserError(f"noise.sigma={config.noise.sigma}: expected 0, as {type(self).__name__} has no tau_m.")
+
+
+@dataclasses.dataclass(frozen=True)
+class LIFConfig(NeuronConfig):
+    """Leaky integrate-and-fire neurons."""
+
+    name: str = variant("neuron model", "lif")
+    tau_m: ByClass = key("membrane time constant", "ms", default=10.0, source=ARTHUR, above=0, decay=True)
+    threshold: ByClass = key("spike threshold, which sets the unit of voltage", "threshold", default=1.0)
+    reset: ByClass = key("voltage after a spike", "threshold", default=0.0, source=ARTHUR)
+    refractory: ByClass = key(
+        "time after a spike without integration, in whole steps", "ms", default=0.1, source=ARTHUR, least=0, steps=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIFConfig(NeuronConfig):
+    """Settings of all generalized leaky integrate-and-fire neurons (Teeter et al., Nat. Commun. 9:709, 2018)."""
+
+    tau_m: ByClass = key("membrane time constant", "ms", default=10.0, source="as lif", above=0, decay=True)
+    rest: ByClass = key("resting potential E_L", "threshold", default=0.0)
+    threshold: ByClass = key("spike threshold at rest, which sets the unit of voltage", "threshold", default=1.0)
+    refractory: ByClass = key(
+        "time after a spike in which all of the neuron's state stands still, in whole steps",
+        "ms",
+        default=0.1,
+        source="as lif",
+        least=0,
+        steps=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedReset(GLIFConfig):
+    """Reset of the voltage to one value."""
+
+    reset: ByClass = key("voltage after a spike", "threshold", default=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResetRules(GLIFConfig):
+    """Reset that keeps a share of the voltage, and raises the threshold for a while."""
+
+    reset_fraction: ByClass = key("f_v: share of v - E_L that remains after a spike", default=0.3)
+    reset_drop: ByClass = key("delta_V: subtracted from v then", "threshold", default=0.1)
+    threshold_jump: ByClass = key("delta_Theta_s: rise of the threshold at a spike", "threshold", default=0.2)
+    threshold_tau: ByClass = key("1/b_s: decay time of that rise", "ms", default=50.0, above=0, decay=True)
+
+    @property
+    def reset(self) -> ByClass:
+        """Lower bound of the initial voltages, as with a fixed reset."""
+        return self.rest
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterSpikeCurrents(GLIFConfig):
+    """Two currents that change at a spike, I_j <- keep_j*I_j + jump_j, and decay in between."""
+
+    asc_tau_1: ByClass = key("1/k_1: decay time of the first after-spike current", "ms", default=10.0, above=0, decay=True)
+    asc_jump_1: ByClass = key("delta_I_1: added to it at a spike (times the membrane resistance)", "threshold", default=-0.3)
+    asc_keep_1: ByClass = key("f_1: share of it that remains after a spike", default=1.0, source=TEETER)
+    asc_tau_2: ByClass = key("1/k_2: decay time of the second after-spike current", "ms", default=100.0, above=0, decay=True)
+    asc_jump_2: ByClass = key("delta_I_2: added to it at a spike (times the membrane resistance)", "threshold", default=-0.05)
+    asc_keep_2: ByClass = key("f_2: share of it that remains after a spike", default=1.0, source=TEETER)
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIF1Config(FixedReset):
+    """GLIF1: leaky integrate-and-fire with a resting potential of its own."""
+
+    name: str = variant("neuron model", "glif1")
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIF2Config(ResetRules):
+    """GLIF2: with reset rules."""
+
+    name: str = variant("neuron model", "glif2")
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIF3Config(AfterSpikeCurrents, FixedReset):
+    """GLIF3: with after-spike currents."""
+
+    name: str = variant("neuron model", "glif3")
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIF4Config(AfterSpikeCurrents, ResetRules):
+    """GLIF4: with reset rules and after-spike currents."""
+
+    name: str = variant("neuron model", "glif4")
+
+
+@dataclasses.dataclass(frozen=True)
+class GLIF5Config(AfterSpikeCurrents, ResetRules):
+    """GLIF5: with reset rules, after-spike currents and a threshold that follows the voltage."""
+
+    name: str = variant("neuron model", "glif5")
+    adaptation_rate: ByClass = key("a_v: dTheta_v/dt = a_v*(v - E_L) - b_v*Theta_v", "1/ms", default=0.005)
+    adaptation_tau: ByClass = key("1/b_v: decay time of Theta_v", "ms", default=50.0, above=0, decay=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class SynapseConfig(Section):
+    """Decay times of the synaptic currents."""
+
+    tau_exc: float = key("decay time of the static excitatory current", "ms", default=3.0, source=ARTHUR, above=0, decay=True)
+    tau_inh: float = key("decay time of the static inhibitory current", "ms", default=3.0, source=ARTHUR, above=0, decay=True)
+    tau_plas: ByClass = key(
+        "decay time of the plastic current and of the filtered spikes of RLS, by the presynaptic neuron",
+        "ms",
+        default=150.0,
+        source=ARTHUR,
+        above=0,
+        decay=True,
+    )
+
+
+class StaticConfig(Variant):
+    """Static wiring."""
+
+    name: str
+    edge_weights: ClassVar[bool] = False  # whether each static synapse has a weight of its own in memory
+
+    def n_edges(self, n: int) -> int:
+        """Static synapses that a network of n neurons keeps in memory, on average."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class BalancedConfig(StaticConfig, abc.ABC):
+    """Fixed random wiring in the balanced state: weights and bias scale with the square root of the inputs.
+
+    With K_e inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic class first), the bias
+    sqrt(K_e) times bias_exc or bias_inh.
+    """
+
+    strength: float = key("weight scale J times sqrt(K_e)", "threshold*ms", default=20.0, source=TSN, least=0)
+    ee: float = key("E to E weight, in units of J", default=0.15, source=TSN, least=0)
+    ie: float = key("E to I weight, in units of J", default=1.0, source=TSN, least=0)
+    ei: float = key("I to E weight, in units of J", default=-0.75, source=TSN, most=0)
+    ii: float = key("I to I weight, in units of J", default=-1.0, source=TSN, most=0)
+    bias_exc: float = key("constant drive of E neurons, in units of sqrt(K_e)", default=0.12, source=TSN)
+    bias_inh: float = key("constant drive of I neurons, in units of sqrt(K_e)", default=0.08, source=TSN)
+
+    @abc.abstractmethod
+    def class_inputs(self, n: int) -> float:
+        """K_e in a network of n neurons."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedDegreeConfig(BalancedConfig):
+    """Balanced random wiring, every neuron with the same number of static outputs: K_e = out_degree/2."""
+
+    name: str = variant("static wiring", "fixed")
+    out_degree: int = key("static outputs of each neuron, K; 0 for none", default=410, source=ARTHUR, least=0)
+    storage: str = key(
+        "stored, or procedural: the targets of a spike are drawn again and take no memory",
+        default="stored",
+        choices=("stored", "procedural"),
+    )
+
+    def class_inputs(self, n: int) -> float:
+        """K_e."""
+        return self.out_degree / 2
+
+    def n_edges(self, n: int) -> int:
+        """n*K, or 0 with procedural wiring."""
+        return n * self.out_degree if self.storage == "stored" else 0
+
+    def check(self, config: Config) -> None:
+        """Even out-degree."""
+        if self.out_degree % 2:
+            raise UserError(f"static.out_degree={self.out_degree}: expected an even number, as the weights scale with half of it.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ErdosRenyiConfig(BalancedConfig):
+    """Balanced random wiring, any two neurons connected, each way, with the same probability: K_e = probability*N/2."""
+
+    name: str = variant("static wiring", "erdos_renyi")
+    probability: float = key("probability of a synapse from one neuron to another", default=0.1, least=0, most=1)
+
+    def class_inputs(self, n: int) -> float:
+        """K_e."""
+        return self.probability * n / 2
+
+    def n_edges(self, n: int) -> int:
+        """n^2*probability."""
+        return int(n * (self.probability * n))
+
+
+@dataclasses.dataclass(frozen=True)
+class NoStaticConfig(StaticConfig):
+    """No static synapses and no constant drive."""
+
+    name: str = variant("static wiring", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgesConfig(StaticConfig):
+    """Static synapses from a file; a pair of neurons that is listed twice has two synapses, whose weights add up.
+
+    The constant drive is network.bias, or neuron/bias in network.load.
+    """
+
+    edge_weights: ClassVar[bool] = True
+    name: str = variant("static wiring", "edges")
+    path: str = key("SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post, weight (threshold*ms)", path=True)
+    rows: str = key("neurons that the rows of a sparse matrix stand for", default="pre", choices=("pre", "post"))
+
+    def n_edges(self, n: int) -> int:
+        """Edges that the file lists, counted without reading them; 0 where that is not possible."""
+        from rlsnet.io import edge_count
+
+        return edge_count.count(self.path) or 0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlasticConfig(Variant):
+    """Trained wiring. Groups of neurons share their inputs."""
+
+    n_inputs: int = key("largest number of plastic inputs of a neuron, L", default=58, source=ARTHUR, least=0)
+    group_size: int = key("neurons that share their plastic inputs and so one P, S", default=1, source=ARTHUR, least=1)
+    strength: float = key("initial weights are +-strength/(2*sqrt(L/2))", "threshold*ms", default=20.0, source=TSN, least=0)
+
+    @property
+    def needs_activity(self) -> bool:
+        """Whether inputs are chosen by the spikes of the static network."""
+        return False
+
+    def check(self, config: Config) -> None:
+        """Even number of inputs."""
+        if self.n_inputs % 2:
+            raise UserError(f"plastic.n_inputs={self.n_inputs}: expected an even number, half excitatory and half inhibitory.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomInputsConfig(PlasticConfig):
+    """Each group draws half its inputs from E and half from I neurons, without repeats."""
+
+    name: str = variant("plastic wiring", "random")
+    least_inputs: int | None = key(
+        "each group draws a number of inputs from this to n_inputs; null: all have n_inputs", default=None, least=0
+    )
+    active_fraction: float = key(
+        "share of each class that inputs are drawn from, the most active in the static run", default=1.0, above=0, most=1
+    )
+
+    @property
+    def needs_activity(self) -> bool:
+        """Whether inputs are chosen by the spikes of the static network."""
+        return self.active_fraction < 1
+
+    def check(self, config: Config) -> None:
+        """Even numbers of inputs, the least not above the most."""
+        super().check(config)
+        least = self.least_inputs
+        if least is not None and (least % 2 or least > self.n_inputs):
+            raise UserError(f"plastic.least_inputs={least}: expected an even number, at most plastic.n_inputs={self.n_inputs}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseConfig(Section):
+    """White noise."""
+
+    sigma: ByClass = key("s.d. of the free membrane is sigma/sqrt(2)", "threshold", default=0.0, source=ARTHUR, least=0)
+    kind: str = key(
+        "voltage: v += sigma*sqrt(dt/tau_m)*xi, refractory or not; current: sigma*sqrt(tau_m/dt)*xi is part of u_bal",
+        default="voltage",
+        choices=("voltage", "current"),
+    )
+
+
+class StimulusConfig(Variant):
+    """Stimulus current, which differs between conditions."""
+
+    def n_values(self, n: int, stored: tuple[int, ...] | None) -> int:
+        """Numbers of a stimulus that is kept in memory.
+
+        Args:
+          n: number of neurons N.
+          stored: shape of the array in network.load, which is used instead of a file; or None.
+        """
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OUStimulusConfig(StimulusConfig):
+    """Ornstein-Uhlenbeck current between stim_on and stim_off, one realisation per neuron and condition."""
+
+    name: str = variant("kind of stimulus", "ou")
+    tau: float = key("correlation time", "ms", default=20.0, source=ARTHUR, above=0, decay=True)
+    sigma: float = key("ds = (mean - s)/tau dt + sigma dW", "threshold/sqrt(ms)", default=0.2, source=ARTHUR, least=0)
+    mean: float = key("mean current", "threshold", default=0.0, source=ARTHUR)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoStimulusConfig(StimulusConfig):
+    """No stimulus."""
+
+    name: str = variant("kind of stimulus", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenStimulusConfig(StimulusConfig):
+    """Currents from a file, each held for `bin` from stim_on on."""
+
+    name: str = variant("kind of stimulus", "given")
+    path: str = key(".npy or .zarr array of currents [C, bins, N], in units of the threshold", path=True)
+    bin: float = key("time for which a value holds, in whole steps", "ms", default=10.0, above=0, steps=True)
+
+    def n_values(self, n: int, stored: tuple[int, ...] | None) -> int:
+        """C*bins*N."""
+        from rlsnet.io import zarr_store
+
+        return math.prod(stored or zarr_store.open_plain(self.path, "stimulus.path", ["C", "bins", n]).shape)
+
+
+class FeedforwardConfig(Variant):
+    """Poisson neurons that project to every neuron of the network, with trained weights."""
+
+    def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
+        """Number of feed-forward neurons, X.
+
+        Args:
+          trial: for the number of learning points.
+          stored: shape of the array in network.load, which is used instead of a file; or None.
+        """
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class NoFeedforwardConfig(FeedforwardConfig):
+    """No feed-forward neurons."""
+
+    name: str = variant("feed-forward neurons", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class OUFeedforwardConfig(FeedforwardConfig):
+    """Poisson neurons whose rates are Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, cut off at 0."""
+
+    name: str = variant("feed-forward neurons", "ou")
+    n_neurons: int = key("number of feed-forward neurons X", default=32, least=1)
+    mean: float = key("mean rate, and the rate at the start", "Hz", default=5.0, source=TSN, least=0)
+    tau: float = key("correlation time", "ms", default=400.0, source=TSN, above=0, decay=True)
+    sigma: float = key("dR = (mean - R)/tau dt + sigma dW", "Hz/sqrt(ms)", default=0.2, source=TSN, least=0)
+    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
+
+    def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
+        """X."""
+        return self.n_neurons
+
+    def check(self, config: Config) -> None:
+        """At most one spike a step."""
+        if self.mean * config.trial.dt > 1000:
+            raise UserError(f"feedforward.mean={self.mean:g} Hz: expected at most {1000 / config.trial.dt:g}, a spike a step.")
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenFeedforwardConfig(FeedforwardConfig):
+    """Poisson neurons with rates from a file, from stim_off on."""
+
+    name: str = variant("feed-forward neurons", "given")
+    path: str = key(".npy or .zarr array of rates [C, M, X] in Hz, one row for each learning bin", path=True)
+    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
+
+    def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
+        """X of the rates."""
+        from rlsnet.io import zarr_store
+
+        return int((stored or zarr_store.open_plain(self.path, "feedforward.path", ["C", trial.n_points, "X"]).shape)[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialConfig(Section):
+    """Times of one trial. Every time is a multiple of dt."""
+
+    dt: float = key("Euler time step", "ms", default=0.1, source=ARTHUR, above=0)
+    stim_on: float = key("start of the stimulus", "ms", default=800.0, source=ARTHUR, least=0, steps=True)
+    stim_off: float = key("end of the stimulus and start of learning", "ms", default=1000.0, source=ARTHUR, least=0, steps=True)
+    learn_every: float = key(
+        "time between RLS updates, and the bin of targets and PSTHs", "ms", default=10.0, source=ARTHUR, above=0, steps=True
+    )
+    duration: float = key("learning time, counted from stim_off", "ms", default=1000.0, source=ARTHUR, above=0, steps=True)
+
+    def check(self, config: Config) -> None:
+        """Order of the times, and a whole number of learning points."""
+        if self.stim_on > self.stim_off:
+            raise UserError(f"trial.stim_on={self.stim_on:g} ms: expected a time that is not after trial.stim_off={self.stim_off:g} ms.")
+        if self.stim_off < self.dt:
+            raise UserError(f"trial.stim_off={self.stim_off:g} ms: expected at least one step (trial.dt={self.dt:g} ms).")
+        if not is_multiple(self.duration, self.learn_every):
+            near = max(1, round(self.duration / self.learn_every)) * self.learn_every
+            raise UserError(
+                f"trial.duration={self.duration:g} ms: expected a multiple of trial.learn_every={self.learn_every:g} ms, such as {near:g}."
+            )
+
+    def steps(self, time: float) -> int:
+        """A time in ms as a whole number of steps."""
+        return round(time / self.dt)
+
+    @property
+    def n_points(self) -> int:
+        """Learning points of a trial, M."""
+        return round(self.duration / self.learn_every)
+
+    @property
+    def every(self) -> int:
+        """Steps between two learning points."""
+        return self.steps(self.learn_every)
+
+    @property
+    def block(self) -> int:
+        """Steps simulated between two samples of the currents: 1 ms, or less where that does not divide learn_every."""
+        most = max(1, self.steps(1.0))
+        return max(size for size in range(1, most + 1) if self.every % size == 0)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a trial, T."""
+        return self.steps(self.stim_off + self.duration)
+
+
+class TargetConfig(Variant):
+    """Target of learning. One with `recorded = "rate"` or `"current"` gets the recording that has that array."""
+
+    name: str
+    recorded: ClassVar[str | None] = None
+    n_conditions: int = 1  # conditions C of a target without a recording
+    euler_correction: bool = False  # whether the transfer function is corrected for the finite time step
+
+
+@dataclasses.dataclass(frozen=True)
+class SinusoidTargetConfig(TargetConfig):
+    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network, and a bias common to all."""
+
+    name: str = variant("kind of target", "sinusoid")
+    amplitude: float = key("amplitude of the current", "threshold", default=0.5, source=ARTHUR)
+    period: float = key("period", "ms", default=1000.0, source=ARTHUR, above=0)
+    n_conditions: int = key("conditions C, each with its own phases", default=1, source=ARTHUR, least=1)
+    bias: str = key(
+        "added to all neurons: zero; ou, an Ornstein-Uhlenbeck process from 0 at the start of the trial, one realisation per condition;"
+        " ramp, from 0 at stim_off to ramp_height at the end",
+        default="zero",
+        choices=("zero", "ou", "ramp"),
+    )
+    bias_mean: float = key("mean of the ou bias b", "threshold", default=0.0, source=TSN)
+    bias_tau: float = key("correlation time of the ou bias", "ms", default=400.0, source=TSN, above=0)
+    bias_sigma: float = key("db = (bias_mean - b)/bias_tau dt + bias_sigma dW", "threshold/sqrt(ms)", default=0.02, source=TSN, least=0)
+    ramp_height: float = key("height of the ramp at the end of the trial", "threshold", default=0.25, source=TSN)
+
+    def check(self, config: Config) -> None:
+        """Correlation time of the bias, where there is one."""
+        if self.bias == "ou":
+            check_decay("target.bias_tau", self.bias_tau, config.trial.dt)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingTargetConfig(TargetConfig):
+    """Recorded rates turned into currents by the inverse transfer function; units and bins that are NaN are not trained."""
+
+    recorded: ClassVar[str | None] = "rate"
+    name: str = variant("kind of target", "recording")
+    rate_floor: float = key("lower rates are raised to this", "Hz", default=0.1, above=0)
+    euler_correction: bool = key("correct the transfer function for the finite time step", default=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class CurrentsTargetConfig(TargetConfig):
+    """Recorded synaptic currents (array `current` [C, M, N] in recording.path), used as they are."""
+
+    recorded: ClassVar[str | None] = "current"
+    name: str = variant("kind of target", "currents")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingConfig(Section):
+    """Source of recorded rates or currents."""
+
+    path: str | None = key(
+        "recording.zarr; null: for target=recording a synthetic recording of 66,002 units, made once", default=None, path=True
+    )
+    half: str | None = key(
+        "train on each unit's odd- or even-numbered trials, and test on the others; null: all trials",
+        default=None,
+        choices=("odd", "even"),
+    )
+
+    def check(self, config: Config) -> None:
+        """A half only of recorded rates."""
+        if self.half is not None and config.target.recorded != "rate":
+            raise UserError(f"recording.half={self.half}: expected null with target={config.target.name}, which takes no rates.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RLSConfig(Section):
+    """Recursive least squares."""
+
+    penlambda: float = key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", default=0.8, source=ARTHUR, above=0)
+    penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", default=0.01, source=ARTHUR, least=0)
+    penlam_ff: float = key("ridge penalty of feed-forward weights", default=1.0, source=TSN, above=0)
+    forgetting: float = key(
+        "weight of earlier updates, a factor at each update; 1: none is forgotten (below 1, P grows for inputs that never spike)",
+        default=1.0,
+        source=ARTHUR,
+        above=0,
+        most=1,
+    )
+    gain: str = key(
+        "weight update: textbook den*k, or k as TrainSpikingNet.jl since March 2024",
+        default="textbook",
+        source=ARTHUR,
+        choices=("textbook", "tsn_head"),
+    )
+    dale: bool = key("keep every plastic weight's sign: positive from E, negative from I neurons", default=False)
+    apply: bool = key("false: compute every update and change nothing, for timing", default=True)
+    method: str = key(
+        "form of the update: dense writes P each time, deferred every 16 times", default="auto", choices=("auto", "dense", "deferred")
+    )
+    storage: str = key(
+        "P in full, its packed upper triangle, or window: no P, computed from the last updates",
+        default="full",
+        choices=("full", "packed", "window"),
+    )
+    precision: str = key(
+        "numbers of P; sums are in engine.precision, which is auto",
+        default="auto",
+        choices=("auto", "float64", "float32", "bfloat16", "float16", "int16"),
+    )
+    window: int = key("number of last updates that storage=window uses", default=64, least=1)
+
+    def check(self, config: Config) -> None:
+        """A number type that can hold P, and settings that go with a window."""
+        if self.precision == "float16" and min(self.penlambda, self.penlam_ff) < 2e-5:
+            raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
+        if self.precision == "float64" and config.engine.precision != "float64":
+            raise UserError("rls.precision=float64: expected another unless engine.precision=float64, in which sums would be as exact.")
+        if self.storage == "window":
+            for name, value, wanted in (
+                ("precision", self.precision, "auto"),
+                ("forgetting", self.forgetting, 1),
+                ("method", self.method, "auto"),
+            ):
+                if value != wanted:
+                    raise UserError(f"rls.{name}={value}: expected {wanted} with rls.storage=window, which keeps no P.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Section):
+    """The training loop."""
+
+    iterations: int = key("total number of trials, those of a resumed run included", default=100, least=1)
+    order: str = key(
+        "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
+        default="in_turn",
+        choices=("in_turn", "shuffled", "weighted"),
+    )
+    weights: tuple[float, ...] | None = key(
+        "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
+    )
+    checkpoint_every: int = key("iterations between two checkpoints; there is one at the end, too", default=10, least=1)
+    save_best: bool = key("keep the weights of the best iteration so far", default=True)
+
+    def check(self, config: Config) -> None:
+        """Weights of conditions if and only if the order takes them."""
+        if self.order == "weighted" and not any(self.weights or ()):
+            given = "null" if self.weights is None else list(self.weights)
+            raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
+        if self.order != "weighted" and self.weights is not None:
+            raise UserError(f"train.order={self.order}: expected weighted, as train.weights is given.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TestConfig(Section):
+    """Trials with frozen weights."""
+
+    __test__ = False  # not a test class of pytest
+    trials: int = key("trials per condition", default=10, least=1)
+    neurons: str | None = key(
+        "neurons whose results are stored: null for all, [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh",
+        default=None,
+        items=True,
+    )
+    checkpoint: str = key("last, best, an iteration, or the path of a checkpoint, such as another run's", default="last", path=True)
+    spikes: bool = key("store every spike", default=True)
+
+    def check(self, config: Config) -> None:
+        """A checkpoint and neurons that can be read."""
+        if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", self.checkpoint):
+            raise UserError(
+                f"test.checkpoint={self.checkpoint}: expected last, best, an iteration such as 100, or a path such as"
+                " RUN/checkpoints/000100.zarr."
+            )
+        check_neurons("test.neurons", self.neurons)
+
+
+class PerturbConfig(Variant):
+    """Perturbation of a neuron subset in a time window, in trials with frozen weights."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPerturbConfig(PerturbConfig):
+    """No perturbation."""
+
+    name: str = variant("perturbation", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowConfig(PerturbConfig, abc.ABC):
+    """Settings of all perturbations: neurons, time window and name of the result."""
+
+    neurons: str | None = key(
+        "perturbed neurons: null for all, [0,5,17], 0:100, exc, inh, region:NAME, or both of region:NAME&inh", default="exc", items=True
+    )
+    fraction: float = key("share of those neurons, drawn with the seed", default=1.0, above=0, most=1)
+    start: float | None = key(
+        "start of the window, counted from the start of the trial; null: after a third of the learned time",
+        "ms",
+        default=None,
+        least=0,
+        steps=True,
+    )
+    stop: float | None = key("end of the window; null: after two thirds of the learned time", "ms", default=None, above=0, steps=True)
+    label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
+
+    def window(self, trial: TrialConfig) -> tuple[int, int]:
+        """(start, stop) in whole steps of a trial; where null, at the edge of a learning bin."""
+        off, points = trial.steps(trial.stim_off), trial.n_points
+        start = off + points // 3 * trial.every if self.start is None else trial.steps(self.start)
+        return start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)
+
+    @property
+    def result(self) -> str:
+        """Name under which the result is stored."""
+        return self.label or self.name
+
+    def check(self, config: Config) -> None:
+        """A window within the trial, neurons and a label that can be read."""
+        trial = config.trial
+        check_neurons("perturb.neurons", self.neurons)
+        end = trial.stim_off + trial.duration
+        for name, value in (("start", self.start), ("stop", self.stop)):
+            if value is not None and value > end:
+                raise UserError(f"perturb.{name}={value:g} ms: expected a time within the trial, which ends at {end:g} ms.")
+        start, stop = self.window(trial)
+        if start >= stop:
+            raise UserError(f"perturb.start={start * trial.dt:g} ms: expected a time before perturb.stop={stop * trial.dt:g} ms.")
+        if not re.fullmatch(r"\w[\w.-]*", self.result):
+            raise UserError(f"perturb.label={self.label}: expected letters, digits, and . _ or - between them.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SilenceConfig(WindowConfig):
+    """Neurons held at the reset potential, without spikes, as by a strong shunt."""
+
+    name: str = variant("perturbation", "silence")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExciteConfig(WindowConfig):
+    """A constant current in addition to all other input."""
+
+    name: str = variant("perturbation", "excite")
+    strength: float = key("the current, also below 0", "threshold", default=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClampConfig(WindowConfig):
+    """Poisson spikes whatever the input; the potential is held at reset."""
+
+    name: str = variant("perturbation", "clamp")
+    rate: float = key("rate of the spikes, at most one a step", "Hz", default=10.0, least=0)
+
+    def check(self, config: Config) -> None:
+        """At most one spike a step."""
+        super().check(config)
+        if self.rate * config.trial.dt > 1000:
+            raise UserError(f"perturb.rate={self.rate:g} Hz: expected at most {1000 / config.trial.dt:g}, a spike a step.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig(Section):
+    """Device, precision and kernels of the computation."""
+
+    platform: str = key("device", default="auto", choices=("auto", "cpu", "gpu"))
+    precision: str = key("floating point type", default="float32", choices=("float32", "float64"))
+    kernels: str = key(
+        "the hot loops: native (CPU, made by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
+        default="auto",
+        choices=("auto", "native", "xla", "fixed_shape"),
+    )
+    devices: int = key("reserved; 1 in this version", default=1, least=1, most=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that describes one experiment. `Config()` is the experiment sinusoid."""
+
+    seed: int = key("seed of wiring, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
+    resume: str | None = key(
+        "run folder to continue, or auto for the folder of this very run, if it has a checkpoint", default=None, path=True
+    )
+    run: str | None = key("run folder to test", default=None, path=True)
+    sweep: str | None = key(
+        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command goes on with it",
+        default=None,
+        path=True,
+    )
+    tracking: str = key(
+        "destination of metrics and scores of train and test besides the run folder's files",
+        default="none",
+        choices=("none", "tensorboard", "wandb", "mlflow"),
+    )
+    resources_every: float = key(
+        "time between two lines of resources.jsonl (processor, memory, GPU), of train, simulate and test; 0: none",
+        "s",
+        default=10.0,
+        least=0,
+    )
+    progress: str = key(
+        "display of progress; auto: rich on a terminal, plain lines elsewhere", default="auto", choices=("auto", "rich", "plain", "off")
+    )
+    plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own", default=())
+    network: NetworkConfig = NetworkConfig()
+    neuron: NeuronConfig = LIFConfig()
+    synapse: SynapseConfig = SynapseConfig()
+    static: StaticConfig = FixedDegreeConfig()
+    plastic: PlasticConfig = RandomInputsConfig()
+    feedforward: FeedforwardConfig = NoFeedforwardConfig()
+    noise: NoiseConfig = NoiseConfig()
+    stimulus: StimulusConfig = OUStimulusConfig()
+    trial: TrialConfig = TrialConfig()
+    target: TargetConfig = SinusoidTargetConfig()
+    recording: RecordingConfig = RecordingConfig()
+    rls: RLSConfig = RLSConfig()
+    train: TrainConfig = TrainConfig()
+    test: TestConfig = TestConfig()
+    perturb: PerturbConfig = NoPerturbConfig()
+    engine: EngineConfig = EngineConfig()
+
+    def check(self) -> None:
+        """Checks of every section, each by itself; raises UserError."""
+        names = ["trial", *(field.name for field in dataclasses.fields(self) if field.name != "trial")]  # the others rely on its times
+        sections = {name: getattr(self, name) for name in names if isinstance(getattr(self, name), Section)}
+        for name, section in sections.items():
+            section.check_times(name, self.trial.dt)
+        for section in sections.values():
+            section.check(self)

@@ -1,0 +1,100 @@
+"""General HDF5 files: arrays with their usual names, or named by `variables` as paths in the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from rlsnet.data.formats import table_files
+from rlsnet.data.formats.array_names import StoredArray, in_memory
+from rlsnet.data.formats.array_sources import read_arrays
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.errors import UserError
+
+EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
+
+
+def matches(path: Path) -> bool:
+    """Whether a source has an extension of HDF5 files."""
+    return path.suffix.lower() in EXTENSIONS
+
+
+def read(path: Path, options: Options) -> Session | PrecomputedRates:
+    """Session or precomputed rates in one file; raises UserError if it contains neither."""
+    with opened(path) as file:
+        attribute = file.attrs.get("bin_ms")
+        bin_ms = None if attribute is None else float(np.asarray(attribute).reshape(-1)[0])
+        return read_arrays(path, stored_arrays(file, read_dataset), options, bin_ms=bin_ms)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """Open HDF5 file; raises UserError if it does not exist or if anything in it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file.")
+    with table_files.one_line_errors(path), h5py.File(path, "r") as file:
+        yield file
+
+
+def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, StoredArray]:
+    """Arrays of an open file by path; they are read when needed.
+
+    Args:
+      file: h5py.File.
+      convert: returns the array, or the list of arrays, of a dataset.
+      skip: names of groups that belong to the format itself.
+    """
+    return {name: each for node, name in datasets(file, "", skip) for name, each in _arrays_of_dataset(node, name, convert)}
+
+
+def datasets(group: Any, prefix: str, skip: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
+    """(dataset, path) of all datasets below a group, in the order of the file; broken links are left out."""
+    for name in group:
+        if name in skip:
+            continue
+        node = group.get(name)
+        if isinstance(node, h5py.Group):
+            yield from datasets(node, f"{prefix}{name}/", skip)
+        elif node is not None:
+            yield node, prefix + name
+
+
+def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> Iterator[tuple[str, StoredArray]]:
+    """Stored array of a dataset, or one for each field of a compound dataset, as tables are."""
+    if node.shape is None:
+        return
+    if node.dtype.names and "re" not in node.dtype.names:
+        for field in node.dtype.names:
+            yield f"{name}/{field}", in_memory(decoded(np.asarray(node[field])))
+    elif node.dtype.kind == "O" or node.ndim == 0:
+        yield name, in_memory(convert(node))
+    else:
+        kind = {"f": "f", "i": "f", "u": "f", "b": "f", "S": "U"}.get(node.dtype.kind, "?")
+        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node))
+
+
+def read_dataset(node: Any) -> Any:
+    """Dataset in memory: numbers, texts as objects, or a list of vectors of unequal lengths."""
+    if node.dtype.kind == "O":
+        if h5py.check_string_dtype(node.dtype) is not None:
+            return decoded(np.asarray(node.asstr(errors="replace")[()], object))
+        flat = np.asarray(node[()], object).reshape(-1)
+        if h5py.check_ref_dtype(node.dtype) is not None:
+            return [read_dataset(node.file[each]) for each in flat if each]
+        return [np.asarray(each) for each in flat]
+    return decoded(np.asarray(node[()]))
+
+
+def decoded(values: np.ndarray) -> np.ndarray:
+    """Bytes as texts; other values unchanged."""
+    if values.dtype.kind not in "SO":
+        return values
+    flat = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in values.reshape(-1).tolist()]
+    return np.array(flat, object).reshape(values.shape)

@@ -1,0 +1,253 @@
+"""Neurodata Without Borders, NWB 2 in HDF5: units, trials and events of a session, read in bulk with h5py.
+
+Layout of the NWB schema: `units` is a table in which a ragged column X has a column X_index with the ends of its rows;
+`intervals/trials` contains the trials. Events are the timestamps of all series in acquisition, processing, stimulus/presentation
+and events, and the starts and stops of other tables of intervals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from rlsnet.data import query
+from rlsnet.data.formats.nwb_tables import opened, read_dataset, read_plain_columns, read_ragged_index
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import Session
+from rlsnet.errors import UserError
+
+EXTENSIONS = (".nwb",)
+REGION_COLUMNS = (
+    "region",
+    "anno_name",
+    "brain_region",
+    "brain_area",
+    "area",
+    "acronym",
+    "ecephys_structure_acronym",
+    "structure",
+    "location",
+)
+PROBE_COLUMNS = ("probe", "probe_name", "group_name", "device_name")
+EVENT_GROUPS = ("acquisition", "processing", "stimulus/presentation", "events")  # groups that contain series of events
+MAX_GROUP_DEPTH = 6  # depth of groups that are searched for series
+MAX_SECONDS = 1e6  # nearly 12 days; whole numbers above it are samples
+# Columns in ALF, and their names in both generations of NWB files of the International Brain Laboratory.
+IBL_COLUMNS = {
+    "stimOn_times": ("stim_on_time", "gabor_stimulus_onset_time"),
+    "stimOff_times": ("stim_off_time", "gabor_stimulus_offset_time"),
+    "goCue_times": ("go_cue_time", "auditory_cue_time"),
+    "firstMovement_times": ("first_movement_time", "wheel_movement_onset_time"),
+    "response_times": ("response_time", "choice_registration_time"),
+    "feedback_times": ("feedback_time",),
+    "feedbackType": ("feedback_type",),
+    "contrastLeft": ("contrast_left",),
+    "contrastRight": ("contrast_right",),
+    "probabilityLeft": ("probability_left",),
+    "rewardVolume": ("reward_volume", "reward_volume_uL"),
+    "label": ("ibl_quality_score",),
+}
+
+
+def matches(path: Path) -> bool:
+    """Whether a file is NWB, by its name or by its content."""
+    if path.suffix.lower() == ".nwb":
+        return True
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
+        return "nwb_version" in file.attrs
+    return False
+
+
+def read(path: Path, options: Options) -> Session:
+    """Session in an NWB file; raises UserError if it has no units or trials, or cannot be read."""
+    for unused in ("variables", "axes", "labels"):
+        if getattr(options, unused):
+            raise UserError(f"{unused}: does not apply to NWB files, which have fixed names; expected no value for {path}.")
+    with opened(path) as file:
+        times, index, notes = _spikes(file, path)
+        units, more_notes = _units(file, path, len(index) - 1, options)
+        trials, name = _trials(file, path, options)
+        series = _event_paths(file, name)
+        observed = _observation_intervals(file, path, len(index) - 1)
+    return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more_notes))
+
+
+class EventSeries(Mapping[str, np.ndarray]):
+    """Series of times in s by name; each is read from the file when it is used."""
+
+    def __init__(self, path: Path, series: Mapping[str, str]):
+        self.path, self.series = path, series
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with opened(self.path) as file:
+            times = read_dataset(file[self.series[name]], self.path).astype(np.float64)
+        return np.sort(times[np.isfinite(times)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.series)
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+
+def _spikes(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(times in s, index [U+1], notes) of the spike trains."""
+    units = file.get("units")
+    if not isinstance(units, h5py.Group) or "spike_times" not in units or "spike_times_index" not in units:
+        raise UserError(f"{path}: contains no sorted spikes; expected units/spike_times and units/spike_times_index.")
+    stored = units["spike_times"]
+    index = read_ragged_index(units, "spike_times_index", path, stored.shape[0])
+    times = read_dataset(stored, path)
+    integers = times.dtype.kind in "iu"
+    if not integers and (times.size == 0 or times[np.isfinite(times)].max(initial=0) <= MAX_SECONDS or (times[:1000] % 1 != 0).any()):
+        return times.astype(np.float64, copy=False), index, []
+    step = float(stored.attrs.get("resolution", 0) or 0)  # s; in the schema the smallest difference of two times, 1 / sampling rate
+    if not 0 < step < 1 and "sampling_rate" in units:
+        rate = query.as_numbers(read_dataset(units["sampling_rate"], path))
+        step = 1 / float(rate[0]) if len(rate) and (rate == rate[0]).all() and rate[0] > 1 else 0
+    if 0 < step < 1:
+        return times * step, index, [f"spike times are whole numbers, read as samples at {1 / step:g} Hz"]
+    raise UserError(f"{path}: units/spike_times are samples, not s; expected the attribute resolution, or units/sampling_rate.")
+
+
+def _observation_intervals(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Observation intervals ([K, 2] s, index [U+1]) of the units, or None if the file has none."""
+    units = file["units"]
+    if "obs_intervals" not in units or "obs_intervals_index" not in units:
+        return None
+    intervals = read_dataset(units["obs_intervals"], path).astype(np.float64).reshape(-1, 2)
+    intervals = np.where(np.isnan(intervals), [-np.inf, np.inf], intervals)  # NaN: open end
+    index = read_ragged_index(units, "obs_intervals_index", path, len(intervals))
+    if len(index) != n_units + 1:
+        raise UserError(f"{path}: units/obs_intervals_index has {len(index) - 1} rows; expected {n_units}, the number of units.")
+    return (intervals, index) if len(intervals) else None
+
+
+def _units(file: h5py.File, path: Path, n_units: int, options: Options) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Columns of the units, among them id, region and probe, and notes."""
+    units, notes = file["units"], []
+    columns = {name: each for name, each in read_plain_columns(units, path).items() if len(each) == n_units}
+    columns.setdefault("id", np.arange(n_units))
+    table = file.get("general/extracellular_ephys/electrodes")
+    electrodes = read_plain_columns(table, path) if isinstance(table, h5py.Group) else {}
+    row = _electrode_rows(units, columns, electrodes, path)
+    electrode_columns = {name: _values_at_rows(each, row) for name, each in electrodes.items()}
+    group_names, group_locations = _electrode_groups(file, units, path)
+    columns.update({name: columns[names[0]] for name, names in _alf_names(columns)})
+    if (chosen := options.region_column) is not None:
+        where = f"the units or electrodes of {path}"
+        query.require_column(chosen, [*columns, *electrode_columns], f"region_column={chosen}", where)
+        region = columns.get(chosen, electrode_columns.get(chosen))
+    else:
+        region = _first_column((columns, electrode_columns), REGION_COLUMNS, group_locations)
+    probe = group_names if group_names is not None else _first_column((columns, electrode_columns), PROBE_COLUMNS)
+    if region is None:
+        notes.append("contains no brain regions")
+    for name, each in (("region", region), ("probe", probe)):
+        if each is not None:
+            columns[name] = np.array([str(value) for value in each], dtype=object)
+    return columns, notes
+
+
+def _first_column(tables: Sequence[Mapping[str, np.ndarray]], names: Sequence[str], default: np.ndarray | None = None) -> np.ndarray | None:
+    """First column with one of the names, searched table by table; `default` if there is none."""
+    return next((table[name] for table in tables for name in names if name in table), default)
+
+
+def _electrode_rows(units: Any, columns: Mapping[str, np.ndarray], electrodes: Mapping[str, np.ndarray], path: Path) -> np.ndarray:
+    """Row of the electrode with the largest spikes of each unit, or of its first electrode, [U]; -1 if unknown."""
+    n_units, n_rows = len(columns["id"]), len(next(iter(electrodes.values()), ()))
+    row = np.full(n_units, -1)
+    if "max_electrode" in columns:
+        row = query.as_numbers(columns["max_electrode"])
+    elif "peak_channel_id" in columns and "id" in electrodes:
+        row_of_id = {int(each): number for number, each in enumerate(electrodes["id"])}
+        row = np.array([row_of_id.get(int(each), -1) if np.isfinite(each) else -1 for each in query.as_numbers(columns["peak_channel_id"])])
+    elif "electrodes" in units and "electrodes_index" in units:
+        listed = read_dataset(units["electrodes"], path)
+        index = read_ragged_index(units, "electrodes_index", path, len(listed))
+        nonempty = np.diff(index) > 0
+        row[nonempty] = listed[index[:-1][nonempty]]
+    elif "electrodes" in columns:
+        row = query.as_numbers(columns["electrodes"])
+    row = np.where(np.isfinite(row), row, -1).astype(np.int64) if len(row) == n_units else np.full(n_units, -1)
+    return np.where(row < n_rows, row, -1)
+
+
+def _values_at_rows(column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Values of a column at the given rows; "" for row -1."""
+    out = np.full(len(row), "", dtype=object)
+    out[row >= 0] = column[row[row >= 0]]
+    return out
+
+
+def _electrode_groups(file: h5py.File, units: Any, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """([U] name of the electrode group of each unit, [U] location of the group), or None for each if unknown."""
+    stored = units.get("electrode_group")
+    if not isinstance(stored, h5py.Dataset) or h5py.check_ref_dtype(stored.dtype) is None:
+        return None, None
+    found = [file[reference] if reference else None for reference in read_dataset(stored, path)]
+    names = ["" if each is None else each.name.rpartition("/")[2] for each in found]
+    locations = ["" if each is None else str(each.attrs.get("location", "")) for each in found]
+    return np.array(names, dtype=object), np.array(locations, dtype=object) if any(locations) else None
+
+
+def _trials(file: h5py.File, path: Path, options: Options) -> tuple[dict[str, np.ndarray], str]:
+    """Columns of the trials, and the name of their table of intervals."""
+    tables = [name for name in file.get("intervals", {}) if isinstance(file["intervals"][name], h5py.Group)]
+    name = options.trials_table or "trials"
+    if options.trials_table is not None:
+        query.require_column(name, tables, f"trials_table={name}", f"the intervals of {path}")
+    elif name not in tables:
+        others = f", or trials_table={' or '.join(sorted(tables))}" if tables else ""
+        raise UserError(f"{path}: has no trials; expected the table intervals/trials{others}.")
+    columns = read_plain_columns(file["intervals"][name], path)
+    columns.update({alf: columns[names[0]] for alf, names in _alf_names(columns)})
+    if {"gabor_stimulus_side", "gabor_stimulus_contrast"} <= columns.keys():
+        contrast = query.as_numbers(columns["gabor_stimulus_contrast"]) / 100
+        for alf, side in (("contrastLeft", "left"), ("contrastRight", "right")):
+            columns.setdefault(alf, np.where(columns["gabor_stimulus_side"] == side, contrast, np.nan))
+    if "is_mouse_rewarded" in columns:
+        columns.setdefault("feedbackType", np.where(columns["is_mouse_rewarded"].astype(bool), 1.0, -1.0))
+    return columns, name
+
+
+def _alf_names(columns: Mapping[str, np.ndarray]) -> list[tuple[str, list[str]]]:
+    """(ALF name, names in the file) of the columns that are in the file under other names than in ALF."""
+    found = [(alf, [name for name in names if name in columns]) for alf, names in IBL_COLUMNS.items() if alf not in columns]
+    return [(alf, names) for alf, names in found if names]
+
+
+def _event_paths(file: h5py.File, trials: str) -> dict[str, str]:
+    """Path in the file of each series of events, by its name; series with equal names are named by more of their paths."""
+    paths: list[str] = []
+    for group_path in EVENT_GROUPS:
+        if isinstance(top := file.get(group_path), h5py.Group):
+            paths += _timestamp_paths(top, MAX_GROUP_DEPTH)
+    names = [path.split("/")[-2] for path in paths]
+    long_names = ["/".join(path.split("/")[2:-1]) for path in paths]
+    found = {(name if names.count(name) == 1 else long_name): path for name, long_name, path in zip(names, long_names, paths, strict=True)}
+    for table in file.get("intervals", {}):
+        for column in ("start_time", "stop_time"):
+            if table != trials and f"intervals/{table}/{column}" in file:
+                found[f"{table}.{column}"] = f"/intervals/{table}/{column}"
+    return found
+
+
+def _timestamp_paths(group: Any, depth: int) -> list[str]:
+    """Paths of the timestamps below a group."""
+    found = []
+    for name in group:
+        item = group.get(name)
+        if isinstance(item, h5py.Group) and depth:
+            found += [f"{group.name}/{name}{below[len(item.name) :]}" for below in _timestamp_paths(item, depth - 1)]
+        elif isinstance(item, h5py.Dataset) and name in ("timestamps", "timestamp") and item.ndim == 1 and item.dtype.kind in "iuf":
+            found.append(f"{group.name}/{name}")
+    return found

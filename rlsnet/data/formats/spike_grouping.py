@@ -1,0 +1,145 @@
+"""Spike trains unit by unit, from unit labels or from one vector for each unit; rows of a table for these units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsnet.data.formats import table_files
+from rlsnet.data.session import Table
+from rlsnet.errors import UserError
+
+
+def to_seconds(where: Path | str, times: np.ndarray, sample_rate: float | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Spike times in s, from times in s or in samples; whole numbers are samples.
+
+    Args:
+      where: the file, for messages.
+      times: [spikes] as stored.
+      sample_rate: Hz; None: unknown.
+
+    Returns:
+      ([spikes] s, notes).
+
+    Raises:
+      UserError: not numbers, or samples of an unknown rate.
+    """
+    times = np.asarray(times)
+    if times.dtype.kind not in "fiu":
+        raise UserError(f"{where}: spike times are {times.dtype}; expected numbers in s or in samples.")
+    times = times.reshape(-1)
+    finite = times[np.isfinite(times)] if times.dtype.kind == "f" else times
+    all_whole = bool(finite.size) and (times.dtype.kind in "iu" or bool(np.all(finite == np.floor(finite))))
+    n_negative = int((finite < 0).sum())
+    notes = (f"{n_negative:,} spikes at negative times",) if n_negative else ()
+    if not all_whole:
+        return times.astype(np.float64), notes
+    if sample_rate is None:
+        if finite.size < 20 and times.dtype.kind == "f":  # so few times in s may be whole numbers by chance
+            return times.astype(np.float64), notes
+        raise UserError(
+            f"{where}: spike times are whole numbers, which means samples; expected their rate in Hz, such as variables.sample_rate=30000."
+        )
+    return times / sample_rate, (f"spike times are samples at {sample_rate:g} Hz", *notes)
+
+
+def group_by_unit(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spikes with unit labels, reordered so that the spikes of each unit are consecutive.
+
+    Args:
+      where: the file, for messages.
+      times: [spikes] s.
+      labels: [spikes] numbers or texts.
+
+    Returns:
+      (times, index, ids): spike_times and spike_index as in Session, but within each unit in the order of the file; ids [U], the
+      labels in ascending order.
+
+    Raises:
+      UserError: numbers of times and labels that differ, or labels that do not identify units.
+    """
+    labels = table_files.as_column(labels)
+    if labels.shape != times.shape:
+        raise UserError(f"{where}: has {times.size:,} spike times, but {labels.size:,} unit labels; expected equal numbers.")
+    if labels.dtype.kind == "f":
+        if not np.all(labels == np.floor(labels)):
+            raise UserError(f"{where}: unit labels are fractions or NaN; expected whole numbers or names.")
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind == "O":
+        labels = labels.astype(str)
+    ids, owner = _distinct_labels(labels)
+    if len(ids) > 1000 and len(ids) > labels.size / 2:
+        raise UserError(f"{where}: {labels.size:,} spikes have {len(ids):,} different unit labels; expected the unit of each spike.")
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=len(ids))
+    return times[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), ids
+
+
+def _distinct_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(labels in ascending order without repetition, [spikes] index of each label among them); fast for small numbers."""
+    if labels.dtype.kind in "iu" and labels.size and int(labels.min()) >= 0 and int(labels.max()) < 2**24:
+        ids = np.flatnonzero(np.bincount(labels))
+        small: Any = np.uint16 if len(ids) < 2**16 else np.int64  # NumPy sorts 16-bit numbers fastest
+        place = np.zeros(int(labels.max()) + 1, small)
+        place[ids] = np.arange(len(ids))
+        return ids, place[labels]
+    ids, owner = np.unique(labels, return_inverse=True)
+    return ids, owner
+
+
+def concatenate_units(where: Path | str, vectors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(times, index) of units with one vector of spike times each; raises UserError if they are not numbers."""
+    flat = [np.asarray(vector).reshape(-1) for vector in vectors]
+    for unit, vector in enumerate(flat):
+        if vector.size and vector.dtype.kind not in "fiu":
+            raise UserError(f"{where}: spike times of unit {unit} are {vector.dtype}; expected numbers.")
+    index = np.concatenate([[0], np.cumsum([vector.size for vector in flat])]).astype(np.int64)
+    nonempty = [vector for vector in flat if vector.size]
+    return (np.concatenate(nonempty) if nonempty else np.zeros(0)), index
+
+
+def insert_silent_units(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index and ids of units together with those without spikes.
+
+    Args:
+      index: [U+1] of the units with spikes.
+      ids: [U] of these units, ascending.
+      known: ids of all units, in any order.
+
+    Returns:
+      (index, ids) of all units, with ascending ids.
+    """
+    all_ids = np.union1d(ids, known.astype(ids.dtype if ids.dtype.kind in "iu" and len(ids) else known.dtype))
+    counts = np.zeros(len(all_ids), np.int64)
+    counts[np.searchsorted(all_ids, ids)] = np.diff(index)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), all_ids
+
+
+def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of a table for some units; values of units without a row are NaN, False or ''.
+
+    Args:
+      columns: of the table.
+      key: column with the id of the unit in each row.
+      ids: [U] ids of the units.
+
+    Raises:
+      UserError: two rows have the same id.
+    """
+    rows = {each: row for row, each in enumerate(key.tolist())}
+    if len(rows) < len(key):
+        keys, counts = np.unique(key, return_counts=True)
+        raise UserError(f"the table of units has {keys[np.argmax(counts)]} in {counts.max()} rows; expected one row for each unit.")
+    found = np.array([rows.get(each, -1) for each in ids.tolist()], np.int64)
+    out = {}
+    for name, column in columns.items():
+        values = column[found] if len(column) else np.full(len(ids), math.nan)
+        if (found < 0).any():
+            values = values.astype(np.float64) if values.dtype.kind in "iu" else values.copy()
+            values[found < 0] = {"f": math.nan, "b": False}.get(values.dtype.kind, "")
+        out[name] = values
+    return out

@@ -1,0 +1,234 @@
+"""Columns of units and trials from CSV, TSV, Parquet and .npy files, with errors of one line for files that cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsnet.errors import UserError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pqt")
+MISSING_CELLS = ("", "na", "nan", "n/a", "null", "none")  # cells without a number, in a column of numbers
+TRIAL_TIME_NAMES = {  # other names of the start and the end of a trial
+    "start_time": ("start", "starts", "start_times", "intervals_0", "trial_start"),
+    "stop_time": ("stop", "stops", "stop_times", "end", "ends", "end_time", "end_times", "intervals_1", "trial_end"),
+}
+
+
+@contextlib.contextmanager
+def one_line_errors(path: Path | str) -> Iterator[None]:
+    """Context in which errors of a library about a damaged or wrong file become a UserError of one line."""
+    try:
+        yield
+    except (UserError, MemoryError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # libraries raise many kinds of errors for damaged files
+        first = (str(error).splitlines() or [""])[0].rstrip(".")
+        if "allow_pickle" in str(error):
+            raise UserError(f"{path}: contains Python objects, which are never unpickled; expected numbers or texts.") from error
+        raise UserError(
+            f"{path}: cannot be read; the file is damaged, or its name does not fit its format ({first or type(error).__name__})."
+        ) from error
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Array of a .npy file, in memory; raises UserError if the file is damaged or contains Python objects."""
+    with one_line_errors(path):
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise ValueError("no array")
+        return values
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a CSV, TSV or Parquet file: numbers, booleans, or texts as objects.
+
+    Raises:
+      UserError: no such file, not a table, two columns of one name, or rows of different lengths.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a table, {', '.join(TABLE_SUFFIXES)}.")
+    if path.suffix.lower() in (".parquet", ".pqt"):
+        return _read_parquet(path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        with one_line_errors(path):
+            return _read_text(path)
+    raise UserError(f"{path}: expected a table, {', '.join(TABLE_SUFFIXES)}.")
+
+
+def _read_parquet(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a Parquet file, without the index of pandas."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path}: reading it needs pyarrow; pip install 'rlsnet[parquet]'.") from error
+    with one_line_errors(path):
+        table = parquet.read_table(path)
+        _check_unique(path, table.column_names)
+        columns = {str(name): np.asarray(table[name].to_numpy()) for name in table.column_names}
+    return {name: column for name, column in columns.items() if not name.startswith("__index_level_")}
+
+
+def _delimiter(path: Path, line: str) -> str:
+    """Separator of the cells in a header; older .csv files of Phy are separated by tabs."""
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    return max((usual, ",", "\t", ";"), key=line.count)
+
+
+def _read_text(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a CSV or TSV file; a table of numbers only is read by NumPy, which is faster."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        first = file.readline()
+        delimiter = _delimiter(path, first)
+        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+        if not any(names):
+            raise UserError(f"{path}: is empty; expected a table whose first line has the names of its columns.")
+        if _is_numeric_header(names):
+            names = [str(column) for column in range(len(names))]
+            file.seek(0)
+        _check_unique(path, names)
+        body = file.tell()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # warning about a table without rows
+                values = np.loadtxt(file, delimiter=delimiter, ndmin=2, comments=None)
+            if values.size and values.shape[1] == len(names):
+                return {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
+        except ValueError:  # texts, empty cells or ragged rows
+            pass
+        file.seek(body)
+        rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
+    for line, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise UserError(f"{path}: row {line} has {len(row)} cells; expected {len(names)}, as in the first line.")
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return {name: _parsed_column(cell) for name, cell in zip(names, cells, strict=True)}
+
+
+def _is_numeric_header(names: Sequence[str]) -> bool:
+    """Whether the first line of a table contains values such as rates and not names; different whole numbers may be names."""
+    try:
+        values = [float(name) for name in names]
+    except ValueError:
+        return False
+    return not all(value >= 0 and value == int(value) for value in values if math.isfinite(value)) or len(set(values)) < len(values)
+
+
+def _check_unique(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError if two columns have the same name."""
+    repeated = sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UserError(f"{path}: has two columns {repeated[0]!r}; expected different names.")
+
+
+def integers_if_whole(column: np.ndarray) -> np.ndarray:
+    """Column of numbers as integers if all of them are whole numbers, else unchanged."""
+    if column.dtype.kind not in "iuf":
+        return column
+    all_whole = column.size and np.all(np.isfinite(column)) and np.all(column == np.floor(column)) and np.abs(column).max() < 2**53
+    return column.astype(np.int64) if all_whole else column
+
+
+def _parsed_column(cells: Sequence[str]) -> np.ndarray:
+    """Cells as integers, as numbers (NaN where missing) or as booleans if all of them can be read so, else as texts."""
+    texts = [cell.strip() for cell in cells]
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return np.array([math.nan if text.lower() in MISSING_CELLS else float(text) for text in texts])
+    except ValueError:
+        pass
+    if {text.lower() for text in texts} <= {"true", "false"}:
+        return np.array([text.lower() == "true" for text in texts])
+    return np.array(texts, object)
+
+
+def as_column(values: Any) -> np.ndarray:
+    """Values as a column of one axis: texts as str objects, row and column vectors of MATLAB as [n]."""
+    array = np.asarray(values)
+    if array.ndim != 1 and array.size == max(array.shape, default=1):
+        array = array.reshape(-1)
+    if array.dtype.kind in "SO":
+        array = np.array([each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in array.tolist()], object)
+    return array.astype(object) if array.dtype.kind in "UT" else array
+
+
+def check_lengths(where: Path | str, columns: Mapping[str, np.ndarray], expected: int | None = None) -> None:
+    """Raises UserError unless all columns have the same length.
+
+    Args:
+      where: the file, for the message.
+      columns: by name.
+      expected: length; None: that of the first column.
+    """
+    for name, column in columns.items():
+        expected = len(column) if expected is None else expected
+        if len(column) != expected:
+            raise UserError(f"{where}: {name} has {len(column)} entries; expected {expected}, as in the other columns.")
+
+
+def trial_columns(where: Path | str, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of trials; [n, 2] intervals become two columns, and start_time and stop_time are added if they have other names.
+
+    Raises:
+      UserError: no columns, or columns of different lengths.
+    """
+    out: dict[str, np.ndarray] = {}
+    for name, values in columns.items():
+        if values.ndim == 2 and values.shape[1] == 2:
+            out |= {f"{name}_0": values[:, 0], f"{name}_1": values[:, 1]}
+        elif values.ndim == 1:
+            out[name] = values
+    lower = {name.lower(): name for name in out}
+    for name, other_names in TRIAL_TIME_NAMES.items():
+        found = [lower[other] for other in other_names if other in lower]
+        if name not in out and found:
+            out[name] = out[found[0]]
+    check_lengths(where, out)
+    if not out:
+        raise UserError(f"{where}: contains no columns of trials; expected start_time and stop_time in s.")
+    return out
+
+
+def trials_table(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.ndarray], Path] | None:
+    """Trials from a table beside a source that has none itself.
+
+    Args:
+      source: folder or file. A relative path of a table is first looked up in or beside it, so that each session has its own.
+      chosen: the setting `trials_table`; None: trials.csv, .tsv, .parquet or .pqt there.
+
+    Returns:
+      (columns, path of the table), or None if there is no table.
+
+    Raises:
+      UserError: the chosen table does not exist, or is not a table of trials.
+    """
+    folder = source if source.is_dir() else source.parent
+    if chosen is None:
+        path = next((folder / f"trials{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"trials{suffix}").is_file()), None)
+        if path is None or path == source:
+            return None
+    else:
+        path = folder / chosen if (folder / chosen).is_file() else Path(chosen)
+        if not path.is_file():
+            raise UserError(
+                f"trials_table={chosen}: no such file in the current folder or in {folder}; expected a table, {', '.join(TABLE_SUFFIXES)}."
+            )
+    return trial_columns(path, read_table(path)), path
+
+
+def require_trials(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.ndarray], str]:
+    """Trials of a source as (columns, note), as for `trials_table`; raises UserError if there is no table."""
+    found = trials_table(source, chosen)
+    if found is None:
+        raise UserError(f"{source}: has no trials; expected trials_table=FILE.csv with columns start_time, stop_time in s, ...")
+    return found[0], f"trials from {found[1].name}"

@@ -1,0 +1,108 @@
+"""Settings of `rlsnet import`, and presets of settings from YAML files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlsnet.config.arguments import plain_arguments
+from rlsnet.config.compose import configs_dir
+from rlsnet.config.schema import key
+from rlsnet.errors import UserError, did_you_mean
+
+FORMATS = ("nwb", "phy", "alf", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
+KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of an import: which trials and units are used, and how spikes are averaged over trials."""
+
+    format: str = key("format of the sources; auto: recognized from each source", default="auto", choices=("auto", *FORMATS))
+    preset: str | None = key(
+        "settings of a project (map, ibl, allen, phy) or of a file LAB.yaml; other settings override them", default=None
+    )
+    align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
+    window: tuple[float, float] = key("start and end of the averaged time, relative to time 0", "s", default=(-2.0, 1.0))
+    bin: float = key("length of a bin; training needs the same trial.learn_every", "ms", default=20.0, above=0)
+    kernel: str = key("kernel that smooths rates over time", default="gaussian", choices=KERNELS)
+    sigma: float = key(
+        "width of the kernel: standard deviation, half width (boxcar) or time constant (causal_exp)", "ms", default=50.0, above=0
+    )
+    conditions: dict[str, str] | None = key(
+        "filter of the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition, called all",
+        default=None,
+    )
+    trials: str | None = key("filter of all trials, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None)
+    units: str | None = key("filter of units, such as \"classification == 'good' and presence_ratio > 0.9\"", default=None)
+    regions: tuple[str, ...] | None = key("brain regions to include, such as [ALM, 'Primary motor*']; null: all", default=None)
+    region_column: str | None = key("column of the units that contains their brain regions; null: that of the format", default=None)
+    min_rate: float | None = key("lowest mean rate of a unit", "Hz", default=None, least=0)
+    max_rate: float | None = key("highest mean rate of a unit", "Hz", default=None, above=0)
+    min_trials: int = key(
+        "fewest trials of a unit in each condition; with 0, rates in a condition without trials are NaN", default=10, least=0
+    )
+    halves: bool = key("also store the rates of odd and of even trials, for a noise ceiling and held-out scores", default=True)
+    subsample: int | None = key("number of units drawn at random from those that pass the filters; null: all", default=None, least=1)
+    seed: int = key("random seed of that draw", default=0, least=0)
+    trials_table: str | None = key(
+        "CSV, TSV or parquet file of the trials, for formats without trials; nwb: a table of intervals", default=None
+    )
+    labels: str | None = key("phy: cluster label that becomes the unit column label; null: group, else KSLabel", default=None)
+    variables: dict[str, str] | None = key(
+        "names of the arrays in the file, such as variables.rate=psth variables.spike_times=st", default=None
+    )
+    axes: tuple[str, ...] | None = key(
+        "order of the axes of precomputed rates, such as [condition, unit, time]; null: that of the format", default=None
+    )
+    source: str | None = key("description of the data, for the attributes of the recording", default=None)
+
+
+def base(arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings of the preset named in the arguments of the command line; {} without a preset."""
+    names = [text.partition("=")[2] for text in arguments if text.startswith("preset=")]
+    return preset(names[-1]) if names and names[-1] not in ("", "null") else {}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Settings in configs/import/NAME.yaml, or in the YAML file of a user.
+
+    Raises:
+      UserError: no such preset, not YAML, or a setting that does not exist.
+    """
+    folder = configs_dir() / "import"
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else folder / f"{name}.yaml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"preset={name}: no such {'file' if is_file else 'preset'}; expected {shipped} or the path of a .yaml file.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"preset={name}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"preset={name}: expected settings, one in each line, such as align: go_cue_time.")
+    known = [field.name for field in dataclasses.fields(Options) if field.name != "preset"]
+    for setting in map(str, values):
+        if setting not in known:
+            raise UserError(f"preset={name}: {setting} is not a setting of import.{did_you_mean(setting, known)}")
+    return {str(setting): value for setting, value in values.items()}
+
+
+def options_of(settings: Mapping[str, Any]) -> Options:
+    """Options from plain values such as dict(preset="map", bin=10), with those of the preset; types and ranges are checked.
+
+    Raises:
+      UserError: a setting that does not exist, or a value outside its range.
+    """
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"{name}: no such setting of import.{did_you_mean(name, known)}")
+    values = {**(preset(settings["preset"]) if settings.get("preset") else {}), **settings}
+    options: Options = plain_arguments(Options, "import", [], values)[1]
+    return options

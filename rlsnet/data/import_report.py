@@ -1,0 +1,56 @@
+"""Terminal output of `rlsnet import`: one line for each source, units that were left out, and the command that trains on the result."""
+
+from __future__ import annotations
+
+import shlex
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlsnet.data.unit_selection import ImportSummary
+
+WIDTH = 120  # columns, if the output is not a terminal
+
+
+def _console() -> Console:
+    """Terminal, or text of a fixed width if the output is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def print_line(text: str) -> None:
+    """Prints one line about a source."""
+    _console().print(Text(text), soft_wrap=True)
+
+
+def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
+    """Prints the size of the new recording, the units left out by reason, and the command that trains on it.
+
+    Args:
+      summary: result of the import.
+      path: of the recording.
+      seconds: duration of the import.
+    """
+    kept = sum(entry["kept"] for entry in summary.sessions)
+    if summary.dropped:
+        table = Table("units", "left out because of", title=f"{summary.n_units - kept:,} of {summary.n_units:,} units left out")
+        table.columns[0].justify = "right"
+        for reason, count in summary.dropped.most_common():
+            table.add_row(f"{count:,}", Text(reason))
+        _console().print(table)
+    bins, conditions = len(summary.time), len(summary.conditions)
+    plural = "s" if len(summary.sessions) > 1 else ""
+    shape = f"{conditions} condition{'s' if conditions > 1 else ''} ({', '.join(summary.conditions)}), {bins} bins of {summary.bin_ms:g} ms"
+    start, end = (summary.time[i] + sign * summary.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
+    shape += f" from {round(start, 9) + 0:g} to {round(end, 9) + 0:g} s"
+    print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
+    target = " target=currents" if summary.kind == "current" else ""
+    trial = f"trial.learn_every={summary.bin_ms:g} trial.duration={bins * summary.bin_ms:g}"
+    print_line("To train on it:")
+    print_line(f"  rlsnet train config=mouse_decision{target} recording.path={shlex.quote(path)} {trial}{_for_few_units(kept)}")
+
+
+def _for_few_units(n_units: int) -> str:
+    """Setting that a small recording needs: an even number of plastic inputs, fewer than there are neurons."""
+    return "" if n_units >= 256 else f" plastic.n_inputs={max(2, n_units // 4 * 2)}"

@@ -1,0 +1,74 @@
+"""Import of recordings: sources are found, read one at a time, and pooled into one recording.zarr."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rlsnet.data import pooling, query, recordings, trial_average
+from rlsnet.data.formats.registry import READERS, recognized_format
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
+from rlsnet.data.unit_selection import ImportSummary
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+
+
+def import_sources(
+    sources: Sequence[str | Path], out: str | Path, options: Options | None = None, log: Callable[[str], None] = print
+) -> ImportSummary:
+    """Writes one recording.zarr from recordings in any of the formats, reading one session at a time.
+
+    Args:
+      sources: files or folders, or patterns such as data/*.nwb.
+      out: path of the new recording; an older recording there is replaced.
+      options: which trials and units are used, and how spikes are averaged.
+      log: function that receives one line about each source.
+
+    Raises:
+      UserError: a source, a setting or the path is wrong; nothing is written then.
+    """
+    options = options or Options()
+    trial_average.bin_centres(options)  # raises before anything is read
+    path = _output_path(Path(out))
+    return pooling.pool_sources(_read_sources(_source_paths(sources, path, options.format), options), path, options, log)
+
+
+def _output_path(path: Path) -> Path:
+    """Path of the new recording; raises UserError unless it is free or contains an older recording."""
+    if path.suffix != ".zarr":
+        raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")
+    if path.exists():
+        zarr_store.open_group(path, "import", recordings.FORMAT)
+    return path
+
+
+def _source_paths(sources: Sequence[str | Path], out: Path, format: str) -> list[Path]:
+    """Paths of all sources in order, each once; patterns and folders of NWB files are expanded."""
+    found: dict[str, Path] = {}
+    for source in map(os.path.expanduser, map(str, sources)):
+        matched = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
+        if not matched:
+            raise UserError(f"import {source}: {'matches no file' if glob.has_magic(source) else 'no such file or folder'}.")
+        for each in map(Path, matched):
+            may_contain_nwb = each.is_dir() and each.suffix != ".zarr" and format in ("auto", "nwb")
+            nwb_files = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if may_contain_nwb else []
+            for path in nwb_files or [each]:
+                found.setdefault(os.path.realpath(path), path)
+    if os.path.realpath(out) in found:
+        raise UserError(f"import {out}: is both a source and the new recording; expected another path for the recording.")
+    return list(found.values())
+
+
+def _read_sources(paths: Sequence[Path], options: Options) -> Iterator[Session | PrecomputedRates]:
+    """Contents of each source, read when it is needed."""
+    for path in paths:
+        name = options.format if options.format != "auto" else recognized_format(path)
+        source = READERS[name].read(path, options)
+        if options.region_column is not None and name != "nwb":
+            query.require_column(options.region_column, source.units, f"region_column={options.region_column}", f"the units of {path}")
+            source = dataclasses.replace(source, units={**source.units, "region": source.units[options.region_column]})
+        yield with_sorted_spikes(source) if isinstance(source, Session) else source

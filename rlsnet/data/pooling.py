@@ -1,0 +1,188 @@
+"""Pooling of the units of several sources, read one at a time, into one recording.zarr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.config.load import to_dict
+from rlsnet.data import trial_average
+from rlsnet.data.import_options import Options
+from rlsnet.data.recording_writer import Writer
+from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.data.unit_selection import ImportSummary, select_units
+from rlsnet.errors import UserError
+from rlsnet.io import atomic, zarr_store
+
+SPIKE_SETTINGS = ("conditions", "trials", "align", "kernel", "sigma", "min_trials", "trials_table", "halves")  # unused by precomputed rates
+DEFAULTS = Options()
+
+
+def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, options: Options, log: Callable[[str], None]) -> ImportSummary:
+    """Writes the units of all sources to a recording, completely or not at all.
+
+    Args:
+      sources: read one at a time.
+      path: of the new recording.zarr.
+      options: settings of the import.
+      log: function that receives one line about each source.
+
+    Raises:
+      UserError: a source does not fit the others, or no unit is left.
+    """
+    with atomic.replacing(path) as temporary:
+        target = temporary.with_name(temporary.name + ".all") if options.subsample else temporary
+        try:
+            summary = _write_units(sources, target, options, log)
+            kept = sum(entry["kept"] for entry in summary.sessions)
+            if not kept:
+                raise UserError(_no_units_message(summary))
+            if options.subsample:
+                _write_subsample(target, temporary, summary, kept, options)
+            _write_attributes(temporary, summary, options)
+        finally:
+            if options.subsample:
+                atomic.remove(target)
+    return summary
+
+
+def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, options: Options, log: Callable[[str], None]) -> ImportSummary:
+    """Writes the selected units of all sources to a new store."""
+    summary, writer = None, None
+    for source in sources:
+        spikes = isinstance(source, Session)
+        if summary is None:
+            summary = _new_summary(source, options)
+            root, event = zarr.create_group(str(path)), options.align if spikes else ""
+            writer = Writer(root, summary.kind, summary.conditions, summary.time, halves=options.halves and spikes, event=event)
+        assert writer is not None
+        _check_compatible(source, summary)
+        if isinstance(source, PrecomputedRates):
+            _check_precomputed(source, summary, options)
+        name = _unique_name(source.name, [entry["name"] for entry in summary.sessions])
+        before = writer.n_units
+        for block in select_units(source, name, summary, options):
+            writer.append(block.values, block.columns, block.half)
+        summary.sessions[-1]["kept"] = writer.n_units - before
+        log(_session_line(summary.sessions[-1]))
+    if summary is None or writer is None:
+        raise UserError("import: no sources; expected files or folders of recordings.")
+    writer.finish(bin_ms=summary.bin_ms)
+    return summary
+
+
+def _new_summary(source: Session | PrecomputedRates, options: Options) -> ImportSummary:
+    """State of an import before its first source, with the conditions and bins of that source."""
+    if isinstance(source, Session):
+        return ImportSummary("rate", tuple(options.conditions or {"all": ""}), trial_average.bin_centres(options), options.bin)
+    conditions, n_bins, _ = source.values.shape
+    names = source.conditions or tuple(str(c) for c in range(conditions))
+    bin_ms = source.bin_ms or options.bin
+    fills_window = abs(n_bins * bin_ms / 1000 - (options.window[1] - options.window[0])) < 1e-9
+    time = (options.window[0] if fills_window else 0.0) + bin_ms / 1000 * (np.arange(n_bins) + 0.5)
+    return ImportSummary(source.kind, names, time, bin_ms)
+
+
+def _check_compatible(source: Session | PrecomputedRates, summary: ImportSummary) -> None:
+    """Raises UserError if spikes and precomputed rates would be mixed in one recording."""
+    precomputed = isinstance(source, PrecomputedRates)
+    if summary.sessions and summary.sessions[0]["ready"] != precomputed:
+        own, others = ("precomputed rates", "spikes") if precomputed else ("spikes", "precomputed rates")
+        raise UserError(f"{source.path}: contains {own}, other sources {others}; expected two imports, one for each.")
+
+
+def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options: Options) -> None:
+    """Raises UserError if precomputed rates do not fit the sources before them, or if an option needs spikes."""
+    for name in SPIKE_SETTINGS:
+        if getattr(options, name) != getattr(DEFAULTS, name):
+            raise UserError(f"{name}={getattr(options, name)}: applies to spikes only; {source.path} contains precomputed rates.")
+    if source.bin_ms and options.bin not in (DEFAULTS.bin, source.bin_ms):
+        raise UserError(f"bin={options.bin:g}: expected no value, as {source.path} has bins of {source.bin_ms:g} ms.")
+    if len(set(summary.conditions)) < len(summary.conditions):
+        raise UserError(f"{source.path}: has conditions {', '.join(summary.conditions)}; expected different names.")
+    shape = (len(summary.conditions), len(summary.time))
+    if source.values.ndim != 3 or source.values.shape[:2] != shape or source.kind != summary.kind:
+        raise UserError(
+            f"{source.path}: {source.kind} has shape {list(source.values.shape)} [condition, time, unit]; expected"
+            f" {summary.kind} of {shape[0]} conditions and {shape[1]} bins, as in the files before."
+        )
+    for what, own, expected in (
+        ("bins in ms", source.bin_ms or options.bin, summary.bin_ms),
+        ("conditions", source.conditions or summary.conditions, summary.conditions),
+    ):
+        if own != expected:
+            raise UserError(f"{source.path}: its {what} are {own}; expected {expected}, as in the files before.")
+    if summary.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
+        raise UserError(f"{source.path}: contains currents; min_rate and max_rate apply to rates only.")
+
+
+def _unique_name(name: str, others: Sequence[str]) -> str:
+    """Name of a session, followed by a number if an earlier session has it."""
+    number, unique = 1, name
+    while unique in others:
+        number += 1
+        unique = f"{name}-{number}"
+    return unique
+
+
+def _no_units_message(summary: ImportSummary) -> str:
+    """Message for an import that keeps no unit: a condition without trials, or the reasons with their numbers of units."""
+    if summary.empty_conditions and not summary.sessions[0]["ready"]:
+        return next(iter(summary.empty_conditions.values()))
+    reasons = "; ".join(f"{reason} ({count:,})" for reason, count in summary.dropped.most_common())
+    return f"import: none of {summary.n_units:,} units is left: {reasons or 'the sources have no units'}."
+
+
+def _session_line(entry: dict[str, Any]) -> str:
+    """Line for the user about one source: units kept, trials of each condition, notes."""
+    used = ", ".join(f"{name} {count}" for name, count in entry.get("used", {}).items())
+    trials = f"; of {entry['trials']:,} trials {used}" if used else ""
+    without = f" ({entry['without']} without the event)" if entry.get("without") else ""
+    notes = "".join(f"; {note}" for note in entry["notes"])
+    return f"{entry['name']}: {entry['kept']:,} of {entry['units']:,} units{trials}{without}{notes}"
+
+
+def _write_subsample(source: Path, path: Path, summary: ImportSummary, kept: int, options: Options) -> None:
+    """Copies a random subset of the units of one store to another, in the same order, chunk by chunk."""
+    assert options.subsample is not None
+    if options.subsample > kept:
+        raise UserError(f"subsample={options.subsample}: expected at most {kept:,}, the units that are left.")
+    drawn = np.sort(np.random.default_rng(options.seed).choice(kept, options.subsample, replace=False))
+    full = zarr.open_group(str(source), mode="r")
+    halves = "rate_half" in full
+    event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
+    columns = {name: full[f"unit/{name}"][...] for name in full["unit"]}
+    writer = Writer(zarr.create_group(str(path)), summary.kind, summary.conditions, summary.time, halves, event)
+    for chunk in zarr_store.chunks(full[summary.kind], along=2):
+        units = drawn[(drawn >= chunk.start) & (drawn < chunk.stop)]
+        if len(units):
+            half = full["rate_half"][..., chunk][..., units - chunk.start] if halves else None
+            writer.append(full[summary.kind][..., chunk][..., units - chunk.start], {n: c[units] for n, c in columns.items()}, half)
+    writer.finish(bin_ms=summary.bin_ms)
+    ends = np.cumsum([entry["kept"] for entry in summary.sessions])
+    for entry, count in zip(summary.sessions, np.diff(np.searchsorted(drawn, ends), prepend=0), strict=True):
+        entry["kept"] = int(count)
+    if kept > options.subsample:
+        summary.dropped[f"subsample: not among the {options.subsample:,} drawn"] += kept - options.subsample
+
+
+def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> None:
+    """Writes the attributes of the recording: source, settings, sessions, units left out, versions."""
+    group = zarr.open_group(str(path), mode="r+")
+    names = [entry["name"] for entry in summary.sessions]
+    first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    precomputed = summary.sessions[0]["ready"]
+    group.attrs.update(
+        {
+            "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
+            "import": {name: value for name, value in to_dict(options).items() if not (precomputed and name in SPIKE_SETTINGS)},
+            "sessions": summary.sessions,
+            "dropped": dict(summary.dropped.most_common()),
+            "versions": {name: metadata.version(name) for name in ("rlsnet", "numpy", "zarr", "h5py")},
+        }
+    )

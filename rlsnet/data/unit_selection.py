@@ -1,0 +1,244 @@
+"""Selection of the units of one source: filters, regions, numbers of trials and mean rates; units left out are counted by reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlsnet.data import event_alignment, query, recordings, trial_average
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.errors import UserError
+
+TEXT_COLUMNS = ("id", "region", "probe")  # columns of units that are stored as texts
+MAX_MEAN_RATE_HZ = 1000.0  # of one unit; a higher mean rate shows that values are not in Hz
+
+
+@dataclasses.dataclass
+class ImportSummary:
+    """State of an import after the sources read so far.
+
+    kind: rate or current.
+    conditions: [C] names.
+    time: [M] s, centres of the bins.
+    bin_ms: length of a bin.
+    sessions: one entry per source, as in the attribute `sessions` of the recording.
+    dropped: number of units left out, by reason.
+    empty_conditions: for each condition without a trial so far, the message for the user.
+    """
+
+    kind: str
+    conditions: tuple[str, ...]
+    time: np.ndarray
+    bin_ms: float
+    sessions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    empty_conditions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def n_units(self) -> int:
+        """Units of all sources, kept or left out."""
+        return sum(entry["units"] for entry in self.sessions)
+
+
+class UnitBlock(NamedTuple):
+    """Selected units of a source.
+
+    values: [C, M, n] Hz, or threshold units.
+    half: [2, C, M, n] Hz, rates of odd and of even trials, or None.
+    columns: [n, ...] columns of the units.
+    """
+
+    values: np.ndarray
+    half: np.ndarray | None
+    columns: dict[str, np.ndarray]
+
+
+def select_units(source: Session | PrecomputedRates, name: str, summary: ImportSummary, options: Options) -> Iterator[UnitBlock]:
+    """Blocks of the units of a source that pass all limits; its entry is added to `summary.sessions`.
+
+    Args:
+      source: session or precomputed rates.
+      name: of the source, different from those before.
+      summary: state of the import, which is updated.
+      options: settings of the import.
+
+    Raises:
+      UserError: no trials, a filter that does not fit, or values that are not rates in Hz.
+    """
+    precomputed = isinstance(source, PrecomputedRates)
+    n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
+    entry = {"name": name, "path": str(source.path), "units": n_units, "kept": 0, "ready": precomputed, "notes": list(source.notes)}
+    summary.sessions.append(entry)
+    units = np.flatnonzero(_passing_units(source, n_units, summary.dropped, options))
+    if isinstance(source, Session):
+        yield _averaged_units(source, units, entry, summary, options)
+        return
+    for start in range(0, len(units), recordings.CHUNK_UNITS):
+        some = units[start : start + recordings.CHUNK_UNITS]
+        block = np.asarray(source.values[:, :, some[0] : some[-1] + 1], np.float64)[:, :, some - some[0]]
+        yield _precomputed_units(source, block, some, name, summary, options)
+
+
+def _passing_units(source: Session | PrecomputedRates, n_units: int, dropped: Counter[str], options: Options) -> np.ndarray:
+    """[U] bool mask of the units that pass the filter, lie in the regions, and have spikes."""
+    where = str(source.path)
+    keep: np.ndarray = np.ones(n_units, bool)
+    if options.units:
+        passed = query.select_rows(options.units, source.units, n_units, "units", where)
+        keep = _drop(keep, passed, f"units: not {options.units}", dropped)
+    if options.regions:
+        query.require_column("region", source.units, f"regions={', '.join(options.regions)}", f"the units of {where}")
+        region = [str(each).lower() for each in source.units["region"]]
+        inside = np.array([any(fnmatch.fnmatchcase(each, pattern.lower()) for pattern in options.regions) for each in region], bool)
+        keep = _drop(keep, inside, f"regions: not in {', '.join(options.regions)}", dropped)
+    if isinstance(source, Session):
+        keep = _drop(keep, np.diff(source.spike_index) > 0, "no spikes", dropped)
+    return keep
+
+
+def _drop(keep: np.ndarray, passed: np.ndarray, reason: str, dropped: Counter[str]) -> np.ndarray:
+    """Units in both masks; those of `keep` that did not pass are counted under the reason."""
+    if n_dropped := int((keep & ~passed).sum()):
+        dropped[reason] += n_dropped
+    return keep & passed
+
+
+def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], summary: ImportSummary, options: Options) -> UnitBlock:
+    """Trial-averaged rates of the units of a session that have enough trials and a mean rate within the limits."""
+    if not session.trials:
+        raise UserError(f"{session.path}: has no trials; expected a table of trials, trials_table=FILE.csv.")
+    if not len(next(iter(session.trials.values()))):
+        raise UserError(f"{session.path}: the table of trials is empty; expected one row for each trial.")
+    times = event_alignment.event_times(session, options.align)
+    entry["notes"].extend(_clock_warnings(session, times, options))
+    trials_of_conditions = _select_trials(session, times, entry, summary, options)
+    entry["notes"].extend(_alignment_warnings(session, times, options))
+    average = trial_average.average_trials(session, units, trials_of_conditions, times, options)
+    mean = _mean_rate(average.rate)
+    enough = np.asarray((average.n_trials >= options.min_trials).all(axis=1) & average.n_trials.any(axis=1))
+    reason = f"min_trials: fewer than {max(1, options.min_trials)} in a condition"
+    keep = _drop(np.ones(len(units), bool), enough, reason, summary.dropped)
+    keep = _within_rate_limits(keep, mean, summary.dropped, options)
+    columns = _text_columns(session, units[keep], entry["name"])
+    columns |= {"n_trials": average.n_trials[keep], "mean_rate": mean[keep].astype(np.float32)}
+    if average.half is None:
+        return UnitBlock(average.rate[:, :, keep], None, columns)
+    half = average.half[..., keep]
+    return UnitBlock(average.rate[:, :, keep], half, columns | {"reliability": trial_average.reliability(half)})
+
+
+def _select_trials(
+    session: Session, times: np.ndarray, entry: dict[str, Any], summary: ImportSummary, options: Options
+) -> list[np.ndarray]:
+    """[trials] bool mask of the trials of each condition that have the event; their numbers go into `entry`."""
+    where, size = str(session.path), len(times)
+    common = query.select_rows(options.trials, session.trials, size, "trials", where)
+    selected = []
+    for name, text in (options.conditions or {"all": ""}).items():
+        mask = common & query.select_rows(text, session.trials, size, f"conditions.{name}", where)
+        selected.append(mask & np.isfinite(times))
+        if not selected[-1].any() and not any(each["used"][name] for each in summary.sessions[:-1]):
+            summary.empty_conditions.setdefault(name, _empty_condition_message(session, name, text, common, mask, options))
+        elif selected[-1].any():
+            summary.empty_conditions.pop(name, None)
+    entry |= {"trials": size, "used": {name: int(mask.sum()) for name, mask in zip(summary.conditions, selected, strict=True)}}
+    entry["without"] = int((common & ~np.isfinite(times)).sum())
+    return selected
+
+
+def _clock_warnings(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
+    """Signs that spikes and trials have different clocks or lengths; `times` [trials] s of the events."""
+    known = times[np.isfinite(times)]
+    if not len(session.spike_times) or not len(known):
+        return
+    first, last = float(session.spike_times.min()), float(session.spike_times.max())
+    if last > 10 * max(known.max(), 1) or known.max() > 10 * max(last, 1):
+        yield f"spikes last until {last:.6g} s and trials until {known.max():.6g} s: expected one clock for both, in s"
+    elif session.observed is None:
+        outside = (known + options.window[0] < min(first, 0)) | (known + options.window[1] > last)
+        if outside.any():
+            yield f"{outside.sum()} trials extend beyond the first or last spike of the session; that time counts as silence"
+
+
+def _alignment_warnings(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
+    """Signs that trials overlap, or that the events are not on the clock of the trials; `times` [trials] s of the events."""
+    if options.align in session.trials and (overlapping := event_alignment.count_overlapping_trials(session)):
+        yield f"{overlapping} trials begin before another has ended; their spikes may count twice"
+    if {"start_time", "stop_time"} <= session.trials.keys() and np.isfinite(times).any():
+        start, stop = (query.as_numbers(session.trials[name]) for name in ("start_time", "stop_time"))
+        if not ((times >= start) & (times <= stop)).any():
+            yield f"{options.align} lies within no trial: expected times on the clock of the session, not relative to the trial"
+
+
+def _precomputed_units(
+    source: PrecomputedRates, block: np.ndarray, units: np.ndarray, name: str, summary: ImportSummary, options: Options
+) -> UnitBlock:
+    """Units with precomputed rates or currents `block` [C, M, n] that have values and a mean rate within the limits."""
+    rates = summary.kind == "rate"
+    if np.isinf(block).any() or (rates and (block < 0).any()):
+        raise UserError(
+            f"{source.path}: contains infinite{' or negative' if rates else ''} values; expected {summary.kind}s, NaN where unknown."
+        )
+    mean = _mean_rate(block)
+    if rates and (mean > MAX_MEAN_RATE_HZ).any():
+        raise UserError(f"{source.path}: unit {units[np.nanargmax(mean)]} has a mean rate of {np.nanmax(mean):.0f}; expected rates in Hz.")
+    keep = _drop(np.ones(len(units), bool), ~np.isnan(block).all(axis=(0, 1)), "no values", summary.dropped)
+    columns = _text_columns(source, units, name)
+    if rates:
+        keep = _within_rate_limits(keep, mean, summary.dropped, options)
+        columns["mean_rate"] = mean.astype(np.float32)
+    return UnitBlock(block[:, :, keep], None, {column: values[keep] for column, values in columns.items()})
+
+
+def _mean_rate(values: np.ndarray) -> np.ndarray:
+    """[U] mean of the finite values of [C, M, U]; NaN for a unit without any."""
+    known = np.isfinite(values)
+    total = values.sum(axis=(0, 1), where=known, dtype=np.float64)
+    return np.where(known.any(axis=(0, 1)), total / np.maximum(known.sum(axis=(0, 1)), 1), np.nan)
+
+
+def _within_rate_limits(keep: np.ndarray, mean: np.ndarray, dropped: Counter[str], options: Options) -> np.ndarray:
+    """Units of `keep` with a mean rate from min_rate to max_rate."""
+    if options.min_rate is not None:
+        keep = _drop(keep, np.logical_not(mean < options.min_rate), f"min_rate: below {options.min_rate:g} Hz", dropped)
+    if options.max_rate is not None:
+        keep = _drop(keep, np.logical_not(mean > options.max_rate), f"max_rate: above {options.max_rate:g} Hz", dropped)
+    return keep
+
+
+def _text_columns(source: Session | PrecomputedRates, units: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Columns session, id, region and probe of some units, as texts."""
+    columns = {"session": np.full(len(units), name, dtype=object)}
+    for column in TEXT_COLUMNS:
+        values = np.asarray(source.units[column])[units] if column in source.units else units if column == "id" else np.full(len(units), "")
+        columns[column] = np.array([str(each) for each in values], dtype=object)
+    return columns
+
+
+def _empty_condition_message(session: Session, name: str, text: str, common: np.ndarray, mask: np.ndarray, options: Options) -> str:
+    """Message for a condition without a trial in a session.
+
+    Args:
+      session: the session.
+      name: of the condition.
+      text: filter of the condition.
+      common: [trials] bool, trials that pass the filter of all trials.
+      mask: [trials] bool, those that pass the filter of the condition too.
+      options: settings of the import.
+    """
+    size, where = len(common), f"trials of {session.path}"
+    if not common.any():
+        contents = query.describe_columns(options.trials, session.trials)
+        return f"trials={options.trials}: keeps none of the {size} {where}; there, {contents}."
+    if mask.any():
+        return f"align={options.align}: none of the {int(mask.sum())} {where} in condition {name} has this event."
+    contents = query.describe_columns(text, session.trials)
+    there = f"; there, {contents}" if contents else ""
+    passing = f" that pass trials={options.trials}" if options.trials else ""
+    return f"conditions.{name}={text}: keeps none of the {int(common.sum())} {where}{passing}{there}."

@@ -1,0 +1,17 @@
+"""Mistakes in the input of a user: the exception, and suggestions of similar words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: the message is one line that says where it is and what was expected."""
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
+    """' Did you mean PREFIX+KNOWN?' for the known word most similar to `word`, upper and lower case alike; '' where none is similar."""
+    by_lower_case = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(word.lower(), by_lower_case, 1, cutoff)
+    return f" Did you mean {prefix}{by_lower_case[close[0]]}?" if close else ""

@@ -1,0 +1,161 @@
+"""The trained network that is exported: a run's network with the weights of a checkpoint, and the test of these weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import zarr
+
+from rlsnet.config.load import to_dict
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.io.formatting import byte_size
+from rlsnet.model import connectivity
+from rlsnet.model.network import Network
+from rlsnet.runs import checkpoint, folder, memory_plan
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import prepare, test_store
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with trained weights. Letters as in `network`: N neurons, L plastic inputs, X feed-forward neurons, C conditions.
+
+    run: the run folder that it was read from.
+    config: the settings of the run.
+    network: wiring and parameters of the neurons, on the CPU.
+    weight: [N, X+L] trained weights of feed-forward and plastic inputs, threshold*ms.
+    iteration: the iteration of these weights; 0 for a network that was not trained.
+    conditions: [C] names.
+    test: the run's test.zarr if it was made with these weights, else None.
+    """
+
+    run: Run
+    config: Config
+    network: Network
+    weight: np.ndarray
+    iteration: int
+    conditions: tuple[str, ...]
+    test: zarr.Group | None
+
+    @staticmethod
+    def load(run: Run, which: str = "last") -> TrainedNetwork:
+        """The network of a run.
+
+        Args:
+          run: an existing run; one of `rlsnet simulate` has no checkpoint, and gives its initial weights.
+          which: the checkpoint: last, best, an iteration or a path.
+
+        Raises:
+          UserError: no such checkpoint, or the run folder is damaged.
+        """
+        config = run.config()
+        untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
+        path = run.network if untrained else run.checkpoint(which, "checkpoint")
+        prepared = prepare.reopen(config, run)
+        net, weight, iteration = prepared.network, prepared.weight, 0
+        if not untrained:
+            iteration = int(zarr_store.open_group(path, "checkpoint", folder.FORMAT).attrs.get("iteration", 0))
+            groups = checkpoint.load_weights(path, net)
+            weight = connectivity.from_groups(np.asarray(groups), net.n_neurons)
+        else:
+            groups = jnp.asarray(connectivity.to_groups(weight, net.group_size))
+        conditions, test = tuple(str(c) for c in range(len(prepared.target))), None
+        if run.test.exists():
+            found = zarr_store.open_group(run.test, "export", test_store.FORMAT)
+            if "condition" in found:
+                conditions = tuple(map(str, zarr_store.read(found["condition"])))
+            own = untrained or path.parent == run.checkpoints
+            same = found.attrs.get("weights", (known := test_store.fingerprint(groups))) == known
+            test = found if own and same and found.attrs.get("iteration") == iteration else None
+        return TrainedNetwork(run, config, net, weight, iteration, conditions, test)
+
+    @property
+    def n_neurons(self) -> int:
+        """N."""
+        return self.network.n_neurons
+
+    @property
+    def n_feedforward(self) -> int:
+        """X."""
+        return self.network.n_feedforward
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of each condition in the test; without a test, the number in the settings."""
+        return int(self.test.attrs["trials"]) if self.test is not None else self.config.test.trials
+
+    @property
+    def has_spikes(self) -> bool:
+        """Whether there are simulated spikes of these weights."""
+        return self.test is not None and "spikes/trial_indptr" in self.test
+
+    @cached_property
+    def excitatory(self) -> np.ndarray:
+        """[N] bool."""
+        return np.asarray(self.network.excitatory)
+
+    @cached_property
+    def pre(self) -> np.ndarray:
+        """[G, L] presynaptic neurons of the plastic inputs of each group; -1 pads."""
+        return np.asarray(self.network.pre)[:, self.n_feedforward :]
+
+    @cached_property
+    def n_plastic_inputs(self) -> np.ndarray:
+        """[N] number of plastic inputs of each neuron, without those from feed-forward neurons."""
+        return np.sum(self.pre >= 0, axis=1)[np.arange(self.n_neurons) // self.network.group_size]
+
+    @property
+    def n_plastic(self) -> int:
+        """Number of plastic synapses, without those from feed-forward neurons."""
+        return int(self.n_plastic_inputs.sum())
+
+    @property
+    def feedforward_weight(self) -> np.ndarray:
+        """[N, X] weights of the feed-forward neurons, threshold*ms."""
+        return self.weight[:, : self.n_feedforward]
+
+    @cached_property
+    def tau_plastic(self) -> np.ndarray:
+        """[N+X] decay time of the plastic currents from each presynaptic neuron, ms."""
+        tau = self.network.parameters.get("tau_plas", self.config.synapse.tau_plas)
+        return np.array(np.broadcast_to(np.asarray(tau, np.float64), self.n_neurons + self.n_feedforward))
+
+    def description(self) -> str:
+        """The sizes and the iteration, as text for the user."""
+        words = [f"{self.n_neurons:,} neurons", f"{self.network.n_edges:,} static and {self.n_plastic:,} plastic synapses"]
+        words += [f"{self.n_feedforward} feed-forward neurons"] if self.n_feedforward else []
+        return ", ".join([*words, f"weights of iteration {self.iteration}"])
+
+    def settings(self) -> dict[str, Any]:
+        """The description of the network besides its arrays, for JSON: times, synapses, noise, stimulus, run and versions."""
+        config, trial = self.config, self.config.trial
+        return {
+            "run": str(Path(self.run.path).resolve()),
+            "iteration": self.iteration,
+            "seed": config.seed,
+            "neuron_model": config.neuron.name,
+            "dt_ms": trial.dt,
+            "trial": {f"{name}_ms": getattr(trial, name) for name in ("stim_on", "stim_off", "duration", "learn_every")},
+            "tau_exc_ms": config.synapse.tau_exc,
+            "tau_inh_ms": config.synapse.tau_inh,
+            "tau_plastic_ms": sorted(set(np.unique(self.tau_plastic).tolist())),
+            "noise": to_dict(config.noise),
+            "stimulus": to_dict(config.stimulus),
+            "feedforward": to_dict(config.feedforward),
+            "conditions": list(self.conditions),
+            "versions": folder.versions(),
+        }
+
+
+def check_memory(content: str, needed: float) -> None:
+    """Checks that `content`, of `needed` bytes, fits in memory; raises UserError."""
+    if needed > (free := memory_plan.free_memory()):
+        words = f"{byte_size(needed)} for {content}, but {byte_size(free)} are free"
+        raise UserError(f"export: this format needs {words}; to=zarr is written in blocks and needs little.")

@@ -1,0 +1,1 @@
+"""Zarr stores, files replaced as a whole, and texts of numbers and sizes."""

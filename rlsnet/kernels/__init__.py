@@ -1,0 +1,1 @@
+"""Device and implementation of the hot loops, chosen once; and the compiled kernels for a CPU."""

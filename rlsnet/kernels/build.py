@@ -1,0 +1,109 @@
+"""The library of compiled kernels: kernels.cc, built once by the C++ compiler of the machine, and kept in the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from rlsnet.io import atomic
+
+log = logging.getLogger(__name__)
+
+
+SOURCE = Path(__file__).with_name("kernels.cc")
+
+
+FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
+
+
+TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first that the compiler knows
+
+
+NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
+
+
+@functools.cache
+def build_error() -> str | None:
+    """Builds and registers the native kernels, once in a process; returns None, or why they cannot be built."""
+    jax.devices("cpu")  # without a device, JAX would accept any handler
+    try:
+        library = _load()
+        for name in NAMES:
+            jax.ffi.register_ffi_target(f"rlsnet_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+def _load() -> ctypes.CDLL:
+    """The library of native kernels, built if the cache does not hold it; a damaged one is built again.
+
+    A new library that cannot be loaded either, as in a folder mounted noexec, stays in the cache with a mark beside it: later
+    starts try to load it, and do not build it again.
+
+    Raises:
+      RuntimeError: it cannot be built or loaded.
+    """
+    path = _build()
+    mark = path.with_suffix(".unloadable")
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL(str(path))
+    if not mark.exists():
+        path.unlink()
+        path = _build()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        mark.touch()
+        raise RuntimeError(f"{path} cannot be loaded ({error}); if that folder is mounted noexec, set RLSNET_CACHE to another") from error
+    mark.unlink(missing_ok=True)
+    return library
+
+
+def _build() -> Path:
+    """The shared library for this processor and jaxlib, from the cache or compiled now; raises RuntimeError."""
+    about = "".join([SOURCE.read_text(), *FLAGS, *TUNING, metadata.version("jaxlib"), _processor()])
+    library = atomic.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    reason = "no C++ compiler is found (c++, g++, clang++ or the one that CXX names)"
+    for compiler in filter(None, map(shlex.split, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
+        if shutil.which(compiler[0]) is None:
+            continue
+        log.info("Compiling the CPU kernels with %s, once.", compiler[0])
+        for tuning in TUNING:
+            try:
+                with atomic.replacing(library) as made:
+                    _compile([*compiler, *FLAGS, *tuning.split(), f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)])
+                return library
+            except RuntimeError as error:
+                reason = str(error)
+    raise RuntimeError(reason)
+
+
+def _compile(command: list[str]) -> None:
+    """Runs a compiler; raises RuntimeError with its first complaint."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"})
+    if done.returncode:
+        complaint = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+        raise RuntimeError(f"{command[0]} cannot compile {SOURCE.name}: {complaint}")
+
+
+def _processor() -> str:
+    """What the compiler makes of `native`: a home directory may be shared by different machines."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    about = sorted({line for line in lines if line.startswith(("model", "flags", "Features", "CPU ", "cpu\t"))})
+    return "".join([platform.system(), platform.machine(), platform.processor(), *about])

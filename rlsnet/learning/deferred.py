@@ -1,0 +1,169 @@
+"""The deferred form of recursive least squares: rank-1 downdates of P are collected, and applied to it several at a time.
+
+P is by far the largest array, and most of the time of an update is spent on reading and writing it. Between two writes
+
+    P_now = factor*(P - sum_q u_q u_q^T)
+
+with a vector u_q for each pending update. The products that an update needs follow from P, which is only read, and the u_q.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rlsnet.config.schema import RLSConfig
+from rlsnet.kernels import calls
+from rlsnet.learning.covariance import EXACT
+from rlsnet.learning.covariance_forms import FullCovariance
+from rlsnet.learning.rls import Learner, weight_gain
+from rlsnet.model.network import Network
+
+MAX_PENDING = 16  # updates that are applied to P together
+MAX_RESCALE = 1.2  # largest factor by which forgetting may raise P before pending updates are applied
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """Updates of a trial that are not yet applied to P, and what the last one left behind.
+
+    count: int32, updates in u.
+    u: [G, Q, L] their sqrt(den/factor)*k; zero, or not read, beyond count.
+    factor: [G] one over the forgetting since pending updates were last applied.
+    g: [G, L] P_now x with the x of the last update.
+    r: [N+X] filtered spikes at the last update, 1/ms.
+    n_spikes: [N+X] int32, spikes of the trial until then.
+    """
+
+    count: Array
+    u: Array
+    factor: Array
+    g: Array
+    r: Array
+    n_spikes: Array
+
+
+def begin(rls: RLSConfig, network: Network, learner: Learner, points: int) -> Pending:
+    """Nothing pending, at the start of a trial with so many learning points."""
+    groups, inputs, _ = learner.w.shape
+    most = MAX_PENDING
+    if rls.forgetting < 1:  # P_now = factor*(P - pending): a large factor would cost digits
+        most = max(1, min(MAX_PENDING, int(math.log(MAX_RESCALE) / -math.log(rls.forgetting))))
+    most = -(-points // -(-points // most))  # equal shares of at most that
+    zeros = partial(jnp.zeros, dtype=learner.w.dtype)
+    n = network.n_neurons + network.n_feedforward
+    ones = jnp.ones(groups, learner.w.dtype)
+    return Pending(jnp.int32(0), zeros((groups, most, inputs)), ones, zeros((groups, inputs)), zeros(n), jnp.zeros(n, jnp.int32))
+
+
+def update_deferred(
+    rls: RLSConfig, P: Array, u: Array, factor: Array, w: Array, x: Array, e: Array, trained: Array
+) -> tuple[Array, Array, Array]:
+    """`rls.update` where P [L, L] stays as it is, and P_now = factor*(P - sum_q u_q u_q^T), u [Q, L].
+
+        k      = factor*(P x - sum_q u_q (u_q.x))
+        u_new  = sqrt(den/factor) k
+        factor <- factor/forgetting
+
+    Returns:
+      The u of this update [L], and factor and w after it.
+    """
+    k = jnp.matmul(P, x, precision=EXACT) - jnp.matmul(jnp.matmul(u, x, precision=EXACT), u, precision=EXACT)
+    if rls.forgetting != 1:
+        k = factor * k
+    den = jnp.where(trained, 1 / (rls.forgetting + jnp.dot(x, k, precision=EXACT)), 0)
+    w = w - weight_gain(rls, k, den, trained)[:, None] * e[None, :]
+    return jnp.sqrt(den / factor) * k, jnp.where(trained, factor / rls.forgetting, factor), w
+
+
+def downdated(rls: RLSConfig, P: Array, u: Array, factor: Array) -> Array:
+    """[L, L]  factor*(P - sum_q u_q u_q^T), written so that it compiles to one pass over P."""
+    for row in u:
+        P = P - row[:, None] * row[None, :]
+    return P if rls.forgetting == 1 else factor * P
+
+
+def learn(
+    rls: RLSConfig, P: FullCovariance, w: Array, pending: Pending, x: Array, e: Array, trained: Array
+) -> tuple[FullCovariance, Array, Pending]:
+    """`update_deferred` of all groups: P, w and pending updates after it; those before are applied where there is no room for more.
+
+    Args:
+      rls: settings.
+      P: of all groups.
+      w: [G, L, S] trained weights.
+      pending: updates before.
+      x: [G, L] filtered spikes of the inputs.
+      e: [G, S] errors.
+      trained: [G] bool.
+    """
+    P, u, factor = apply_pending(rls, P, pending, pending.count == pending.u.shape[1])
+    count = pending.count % pending.u.shape[1]
+    rule = jax.vmap(partial(update_deferred, rls))
+
+    def block(changed: Any, P: Array, u: Array, x: Array, e: Array, trained: Array) -> Any:
+        _, factor, w = changed
+        return rule(P, u, factor, w, x, e, trained)
+
+    latest, factor, w = P.read(block, (jnp.zeros_like(x), factor, w), (u, x, e, trained))
+    u = lax.dynamic_update_slice_in_dim(u, latest[:, None], count, 1)
+    return P, w, dataclasses.replace(pending, count=count + 1, u=u, factor=factor)
+
+
+def apply_pending(rls: RLSConfig, P: FullCovariance, pending: Pending, now: Array) -> tuple[FullCovariance, Array, Array]:
+    """(P, u, factor) after all of u has been applied to P, in place and if `now`. Unused vectors of u are zero."""
+    P = P.rewrite(jax.vmap(partial(downdated, rls)), (pending.u, pending.factor), now)
+    return P, jnp.where(now, 0, pending.u), jnp.where(now, 1, pending.factor)
+
+
+def learn_native(
+    rls: RLSConfig,
+    network: Network,
+    P: FullCovariance,
+    w: Array,
+    pending: Pending,
+    decay: float | None,
+    r: Array,
+    n_spikes: Array,
+    residual_input: Array,
+) -> tuple[FullCovariance, Array, Pending]:
+    """The deferred form in C++: P, w and pending updates after one learning point, with fewer bytes read.
+
+    r = decay*r_last + arrived, where arrived is 0 except for inputs that spiked. So with g = P_last x_last, which is den*k,
+
+        k = decay*g + factor*(P arrived - sum_q u_q (u_q.arrived))
+
+    which needs only the rows of P whose input spiked. Whenever pending updates are applied, as at a trial's first point, k is P x anew,
+    so that rounding does not build up. Without a common decay of all inputs every point takes the whole product, with decay 0 and
+    arrived = r.
+
+    Args:
+      rls: settings.
+      network: wiring.
+      P: of all groups.
+      w: [G, L, S] trained weights.
+      pending: updates before.
+      decay: of r between two learning points, or None where it differs between inputs.
+      r: [N+X] filtered spikes, 1/ms.
+      n_spikes: [N+X] int32, spikes of the trial that are in r.
+      residual_input: see `rls.errors`.
+    """
+    refresh = pending.count % pending.u.shape[1] == 0
+    arrived = r if decay is None else jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
+    flags = jnp.array([rls.gain == "textbook", rls.apply])
+    point = pending.count, refresh, 0.0 if decay is None else decay, r, arrived, network.pre, residual_input
+    changed = *P.in_place(), w, pending.u, pending.factor, pending.g
+    numbers, scale, w, u, factor, g = calls.learn(flags, rls.forgetting, *point, *changed)
+    return P.after_kernel(numbers, scale), w, Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
+
+
+def apply_native(P: FullCovariance, pending: Pending) -> FullCovariance:
+    """P after all that is pending has been applied to it, in C++."""
+    return P.after_kernel(*calls.apply_pending(pending.count, pending.u, pending.factor, *P.in_place()))

@@ -1,0 +1,262 @@
+"""One iteration of training: a trial in which each learning interval is simulated and then learned from, and its metrics.
+
+Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes them. A spike of
+an interval's last step is delivered only in the next step, but with the weights of its own time; so it is delivered early, before the
+learning point (`step.deliver_early`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rlsnet.config.schema import RLSConfig
+from rlsnet.learning import scores, updates
+from rlsnet.learning.deferred import Pending
+from rlsnet.learning.rls import Learner
+from rlsnet.model.network import Network
+from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
+from rlsnet.simulation.step import deliver_early, static_current
+from rlsnet.simulation.trial import advance, before_learning, compiled
+
+Carry = tuple[SimState, Learner, Pending | None]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The metrics of one iteration, all scalars.
+
+    correlation: mean of the correlation of target and windowed current over the neurons where it is defined.
+    n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
+    explained_variance: 1 - E/V with the squared error E of the windowed current and the variance V of the target over time, both
+      summed over all neurons and known bins: mean correlations do not see offset and scale.
+    rate, rate_exc, rate_inh: Hz, over the whole trial.
+    rate_error: Hz, mean over neurons of the rate from stim_off on minus the recorded one; None where none is recorded.
+    finite: bool, whether all weights are finite numbers.
+    """
+
+    correlation: Array
+    n_undefined: Array
+    explained_variance: Array
+    rate: Array
+    rate_exc: Array
+    rate_inh: Array
+    rate_error: Array | None
+    finite: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """A trial that stopped before a learning point, because more spikes came in a step than fixed shapes had room for.
+
+    state: at the start of the interval in question; overflowed if the trial did stop.
+    done: int32, learning points done.
+    currents: [M, N] mean current of the intervals done.
+    n_before: [N] int32, spikes before stim_off.
+    """
+
+    state: SimState
+    done: Array
+    currents: Array
+    n_before: Array
+
+
+@partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
+def iterate(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    keys: TrialKeys,
+    number: Array,
+    condition: Array,
+    recorded: Array | None = None,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """One iteration: a trial with learning. `Iteration` also finishes trials that stopped early.
+
+    Args:
+      dynamics: the equations.
+      rls: settings of the learning.
+      network: the wiring.
+      learner: weights and P, donated.
+      target: [C, M, N] currents, threshold units.
+      keys: of the stage.
+      number: int32, trials before this one.
+      condition: int32, index of the target.
+      recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
+
+    Returns:
+      Learner and metrics; and where shapes are fixed the trial, which has to be resumed if its state overflowed.
+    """
+    keys = keys.trial(number, condition)
+    state, wanted = before_learning(dynamics, network, learner.w, keys), target[condition]
+    start = Unfinished(state, jnp.int32(0), jnp.zeros_like(wanted), state.n_spikes)
+    known = None if recorded is None else recorded[condition]
+    return _learn_from(dynamics, rls, network, learner, wanted, keys, start, known)
+
+
+@partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
+def resume(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    keys: TrialKeys,
+    number: Array,
+    condition: Array,
+    recorded: Array | None,
+    unfinished: Unfinished,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """`iterate` from where a trial stopped."""
+    state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
+    start, known = dataclasses.replace(unfinished, state=state), None if recorded is None else recorded[condition]
+    return _learn_from(dynamics, rls, network, learner, target[condition], keys.trial(number, condition), start, known)
+
+
+def _learn_from(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    network: Network,
+    learner: Learner,
+    wanted: Array,
+    keys: TrialKeys,
+    start: Unfinished,
+    recorded: Array | None,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """The rest of a trial; wanted [M, N] currents, recorded [N] Hz or None."""
+    every, decay = dynamics.trial.every, dynamics.decay_between_updates(network)
+
+    def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
+        """The state at the end of an interval, and the same with its last spikes delivered."""
+        state, _ = advance(dynamics, network, w, state, keys, every)
+        return state, deliver_early(dynamics, network, w, state)
+
+    def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
+        residual_input = static_current(dynamics, network, state, keys) - target_m
+        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, state.r, state.n_delivered, residual_input)
+
+    def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
+        state, learner, pending = carry
+        state, after = simulate(state, learner.w)
+        learner, pending = learn(state, target_m, learner, pending)
+        return (after.with_zero_sum(), learner, pending), state.u_sum / every
+
+    def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
+        trial, learner, pending = carry
+        state, after = simulate(trial.state, learner.w)
+        fits, target_m = ~after.overflowed, wanted[trial.done]
+        # a loop of one turn or none, as a condition might copy P
+        learner, pending = lax.fori_loop(0, fits.astype(jnp.int32), lambda _, each: learn(state, target_m, *each), (learner, pending))
+        before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
+        state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
+        currents = trial.currents.at[trial.done].set(after.u_sum / every)
+        return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
+
+    pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted))
+    unfinished, currents = None, start.currents
+    if dynamics.backend.delivery == "fixed_shape":
+
+        def going_on(carry: tuple[Unfinished, Learner, Pending | None]) -> Array:
+            return (carry[0].done < len(wanted)) & ~carry[0].state.overflowed
+
+        unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
+        state, currents = unfinished.state, unfinished.currents
+    else:
+        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), wanted)
+    learner = updates.finish(rls, dynamics.backend, learner, pending)
+    state, _ = advance(dynamics, network, learner.w, state, keys, 1)
+    return learner, outcome(dynamics, network, learner, wanted, currents, state.n_spikes, start.n_before, recorded), unfinished
+
+
+def outcome(
+    dynamics: Dynamics,
+    network: Network,
+    learner: Learner,
+    wanted: Array,
+    currents: Array,
+    n_spikes: Array,
+    n_before: Array,
+    recorded: Array | None,
+) -> Outcome:
+    """The metrics of a trial with learning.
+
+    Args:
+      dynamics: for times.
+      network: for classes of neurons.
+      learner: afterwards.
+      wanted: [M, N] target currents, threshold units.
+      currents: [M, N] mean current of each learning interval.
+      n_spikes: [N] int32, of the whole trial.
+      n_before: [N] int32, of it before stim_off.
+      recorded: [N] Hz, mean recorded rates, NaN where unknown; or None.
+    """
+    trial = dynamics.trial
+    moments = scores.moments(wanted, scores.windowed(trial, currents))
+    correlation = scores.correlation(moments)
+    defined = jnp.isfinite(correlation)
+    rate = n_spikes.astype(currents.dtype) * (1000 / (trial.n_steps * trial.dt))
+    rate_error = None
+    if recorded is not None:
+        learned = (n_spikes - n_before).astype(currents.dtype) * (1000 / (trial.duration + trial.dt))
+        error = learned - recorded
+        rate_error = jnp.mean(error, where=jnp.isfinite(error))
+    return Outcome(
+        correlation=jnp.mean(correlation, where=defined),
+        n_undefined=jnp.sum(~defined, dtype=jnp.int32),
+        explained_variance=1 - jnp.sum(scores.squared_error(moments)) / jnp.sum(moments.xx),
+        rate=jnp.mean(rate),
+        rate_exc=jnp.mean(rate, where=network.excitatory),
+        rate_inh=jnp.mean(rate, where=~network.excitatory),
+        rate_error=rate_error,
+        finite=jnp.isfinite(jnp.sum(learner.w)),
+    )
+
+
+class Iteration:
+    """`iterate` compiled ahead of time, which goes on with more room for spikes where a trial stopped for lack of it.
+
+    Attributes:
+      seconds: taken to compile it.
+      executable: the compiled program.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: TrialKeys,
+        recorded: Array | None = None,
+    ):  # fmt: skip
+        self._dynamics, self._rls, self._trial, self._recorded = dynamics, rls, (target, keys), recorded
+        self._network = network
+        self.seconds = self._compile(learner)
+
+    def _compile(self, learner: Learner) -> float:
+        zero = jnp.int32(0)
+        arguments = self._network, learner, *self._trial, zero, zero, self._recorded
+        self._compiled_for = self._dynamics
+        self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments)
+        return seconds
+
+    def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
+        """Learner, whose arrays are donated, and metrics after the trial after `number` others."""
+        which = jnp.int32(number), jnp.int32(condition)
+        learner, result, unfinished = self._whole_trial(learner, *which)
+        while unfinished is not None and bool(unfinished.state.overflowed):
+            self._dynamics = self._dynamics.enlarged()
+            if int(unfinished.done):
+                arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
+                learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
+            else:  # perhaps before the first interval, so from the start
+                learner, result, unfinished = self._whole_trial(learner, *which)
+        return learner, result
+
+    def _whole_trial(self, learner: Learner, number: Array, condition: Array) -> tuple[Learner, Outcome, Unfinished | None]:
+        if self._dynamics != self._compiled_for:
+            self._compile(learner)
+        return self.executable(self._network, learner, *self._trial, number, condition, self._recorded)

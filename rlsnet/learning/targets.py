@@ -1,0 +1,275 @@
+"""Target currents [C, M, N] that the network is trained on: sinusoids, or from recorded rates or currents.
+
+NaN means not trained: all bins of a neuron, or some. Another kind of target is a subclass of `schema.TargetConfig` with a function
+registered with `currents`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import singledispatch
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.signal import lfilter
+
+from rlsnet.config.schema import (
+    Config,
+    CurrentsTargetConfig,
+    GLIF1Config,
+    LIFConfig,
+    RecordingTargetConfig,
+    SinusoidTargetConfig,
+    TargetConfig,
+)
+from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError
+from rlsnet.model import neurons, rng
+from rlsnet.model.fi_curve import NoisyLIF, PopulationInverseTransfer
+from rlsnet.model.network import Network
+from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer
+from rlsnet.simulation.state import CALIBRATION, Dynamics, TrialKeys
+from rlsnet.simulation.trial import Calibration, calibrate
+
+Reporter = Callable[[int, int], None]  # called with the numbers of neurons done and in all
+
+MIN_NOISE = 0.005  # of threshold - reset; below, the transfer function is a step
+MAX_SIMULATED = 8  # different neurons, seconds each
+
+
+def run_calibration(config: Config, network: Network) -> Calibration:
+    """One trial of the static network, with random numbers of its own stage."""
+    keys = TrialKeys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
+    return calibrate(Dynamics.from_config(config), network, keys)
+
+
+def make(
+    config: Config, network: Network, recording: Recording | None, report: Reporter, calibration: Calibration | None = None
+) -> np.ndarray:
+    """[C, M, N] target currents, threshold units, in the network's precision.
+
+    Args:
+      config: the experiment.
+      network: for biases and, if it has static synapses, the calibration run.
+      recording: of the kind `target.recorded`; None if that is None.
+      report: called with (done, total) neurons.
+      calibration: the calibration run, if it has been made already.
+
+    Raises:
+      UserError: if a condition has nothing to train, or a function that a user registered gives another shape.
+    """
+    if calibration is None and network.static_width:
+        calibration = run_calibration(config, network)
+    target = np.asarray(currents(config.target, config, network, calibration, recording, report))
+    points, n = config.trial.n_points, network.n_neurons
+    if target.ndim != 3 or target.shape[1:] != (points, n) or not len(target) or target.dtype.kind not in "fiu":
+        raise UserError(
+            f"target={config.target.name}: gives {target.dtype} of shape {list(target.shape)}; expected currents [C, {points}, {n}]."
+        )
+    check(target, f"target={config.target.name}")
+    return target.astype(network.bias.dtype, copy=False)
+
+
+def check(target: np.ndarray, where: str) -> None:
+    """Raises UserError if a target [C, M, N] has infinite values or a condition without a number; `where` starts the message."""
+    for condition, values in enumerate(target):
+        if np.isinf(values).any():
+            raise UserError(f"{where}: condition {condition} holds infinite currents; expected finite, or NaN where nothing is trained.")
+        if np.isnan(values).all():
+            raise UserError(f"{where}: condition {condition} is NaN in all neurons and bins; expected a number where it is trained.")
+
+
+@singledispatch
+def currents(
+    target: TargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording | None, report: Reporter
+) -> np.ndarray:
+    """[C, M, N] target of each neuron's total synaptic current, threshold units, at the learning points.
+
+    Args:
+      target: settings; their class chooses the function that is registered for it.
+      config: the experiment.
+      network: connections, classes and biases.
+      calibration: mean and s.d. of the currents in the static network; None without static synapses.
+      recording: of the kind `target.recorded`; None if that is None.
+      report: called with (done, total) neurons.
+
+    Returns:
+      Currents; NaN for neurons, or bins, that are not to be trained.
+
+    Raises:
+      UserError: if nothing is registered.
+    """
+    raise UserError(f"target={target.name}: expected a function registered with targets.currents for {type(target).__name__}.")
+
+
+@currents.register
+def sinusoids(
+    target: SinusoidTargetConfig,
+    config: Config,
+    network: Network,
+    calibration: Calibration | None,
+    recording: Recording | None,
+    report: Reporter,
+) -> np.ndarray:
+    """amplitude*sin(2 pi (t - phase)/period) + u_mean + bias(t), phases uniform and new for each condition."""
+    trial, dtype = config.trial, network.bias.dtype
+    t = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
+    stream = rng.key(config.seed, rng.Purpose.PHASE)
+    mean = 0.0 if calibration is None else np.asarray(calibration.mean)
+    out = np.empty((target.n_conditions, trial.n_points, network.n_neurons), dtype)
+    for condition in range(target.n_conditions):
+        turn = np.asarray(rng.uniform(rng.fold(stream, condition), network.n_neurons, dtype), np.float64)
+        wave = target.amplitude * np.sin(2 * np.pi * (t[:, None] / target.period - turn))
+        out[condition] = mean + wave + common_bias(target, config, condition)[:, None]
+    return out
+
+
+def common_bias(target: SinusoidTargetConfig, config: Config, condition: int) -> np.ndarray:
+    """[M] bias added to the sinusoids of all neurons, threshold units; kinds and defaults as in TrainSpikingNet.jl.
+
+    ou: b_i = b_(i-1) + (bias_mean - b_(i-1))*dt/bias_tau + bias_sigma*sqrt(dt)*xi_i at step i of the trial, b_0 = 0.
+    """
+    trial = config.trial
+    if target.bias == "ramp":
+        return target.ramp_height * np.arange(1, trial.n_points + 1) / trial.n_points
+    if target.bias == "zero":
+        return np.zeros(trial.n_points)
+    stream = rng.fold(rng.key(config.seed, rng.Purpose.BIAS), condition)
+    xi = np.asarray(rng.normal(stream, trial.n_steps, np.dtype(config.engine.precision)), np.float64)
+    step = trial.dt / target.bias_tau
+    b = lfilter([1.0], [1.0, step - 1], step * target.bias_mean + target.bias_sigma * np.sqrt(trial.dt) * xi)
+    return b[trial.steps(trial.stim_off) + trial.every - 1 :: trial.every]
+
+
+def per_neuron(network: Network, value: Any) -> np.ndarray:
+    """[N] float64 from a parameter that is one number for all, or [N]."""
+    return np.array(np.broadcast_to(np.asarray(value, np.float64), network.n_neurons))
+
+
+def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray:
+    """[N] s.d. of the static currents in time, the mean over each class, threshold units; 0 without static synapses."""
+    spread = np.zeros(network.n_neurons)
+    if calibration is not None:
+        sd, exc = np.asarray(calibration.sd, np.float64), np.asarray(network.excitatory)
+        for members in (exc, ~exc):
+            spread[members] = sd[members].mean() if members.any() else 0
+    return spread
+
+
+def transfer_neurons(config: Config, network: Network, calibration: Calibration | None, euler_correction: bool = False) -> NoisyLIF:
+    """The N neurons, each with its own parameters, for the transfer function.
+
+    Their noise is noise.sigma and, with static synapses, the fluctuations of the static currents.
+
+    Args:
+      config: the experiment.
+      network: its neurons.
+      calibration: of the static network; None without static synapses.
+      euler_correction: correct the threshold for the finite time step.
+    """
+    model = neurons.with_parameters(config.neuron, network.parameters)
+    values = model.tau_m, model.threshold, model.reset, _noise_sigma(config, network)
+    neuron = NoisyLIF(*(per_neuron(network, value) for value in values))
+    if euler_correction:
+        neuron = neuron.with_euler(config.trial.dt)
+    return neuron.with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
+
+
+def _noise_sigma(config: Config, network: Network) -> Any:
+    """Noise of the neurons, a number or [N], threshold units."""
+    return network.parameters.get("noise_sigma", config.noise.sigma)
+
+
+def _tau_static(config: Config) -> float:
+    """Correlation time of the static currents, ms."""
+    return (config.synapse.tau_exc + config.synapse.tau_inh) / 2
+
+
+def simulated_inverse(config: Config, network: Network, calibration: Calibration | None) -> Callable[[np.ndarray, slice], np.ndarray]:
+    """Rate -> mean input, as `PopulationInverseTransfer`, for models without a formula: each different neuron is simulated.
+
+    Raises:
+      UserError: for more than MAX_SIMULATED different neurons.
+    """
+    parameters = neurons.own_parameters(config.neuron, network.parameters)
+    own = {name: per_neuron(network, value) for name, value in parameters.items()}
+    sigma = per_neuron(network, _noise_sigma(config, network))
+    different, label = np.unique([*own.values(), sigma, synaptic_sd(network, calibration)], axis=1, return_inverse=True)
+    if different.shape[1] > MAX_SIMULATED:
+        raise UserError(
+            f"neuron.name={config.neuron.name}: has {different.shape[1]} different neurons; expected at most {MAX_SIMULATED} for"
+            " target=recording, because each is simulated, or neuron=lif or glif1, or target=currents."
+        )
+    inverses = []
+    for *values, noise, spread in different.T:
+        model = dataclasses.replace(config.neuron, **dict(zip(own, map(float, values), strict=True)))  # type: ignore[type-var]
+        inverses.append(SimulatedInverseTransfer(model, config.noise, config.trial.dt, noise, spread, _tau_static(config)))
+
+    def inverse(rate: np.ndarray, part: slice) -> np.ndarray:
+        mu = np.empty_like(rate)
+        for index, each in enumerate(inverses):
+            mine = np.flatnonzero(label.reshape(-1)[part] == index)
+            mu[..., mine] = each(rate[..., mine])
+        return mu
+
+    return inverse
+
+
+@currents.register
+def from_rates(
+    target: RecordingTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, report: Reporter
+) -> np.ndarray:
+    """Inverse transfer of each neuron's recorded rate, less its constant drive; by chunks of neurons.
+
+    Raises:
+      UserError: for too little noise, with which low rates have no input, or neurons that cannot be simulated.
+    """
+    neuron = transfer_neurons(config, network, calibration, target.euler_correction)
+    _check_noise(config, network, neuron)
+    drive, formula = per_neuron(network, network.bias), type(config.neuron) in (LIFConfig, GLIF1Config)  # subclasses differ
+    inverse = PopulationInverseTransfer(neuron) if formula else simulated_inverse(config, network, calibration)
+    if type(config.neuron) is GLIF1Config:
+        drive += per_neuron(network, neurons.with_parameters(config.neuron, network.parameters).rest)
+    out = _empty(config, network, recording)
+    for part, rates in _blocks(config, network, recording, report):
+        out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
+    return out
+
+
+def _check_noise(config: Config, network: Network, neuron: NoisyLIF) -> None:
+    """Raises UserError if the noise of a neuron is below MIN_NOISE of threshold - reset."""
+    noise = np.asarray(neuron.sigma / (neuron.threshold - neuron.reset))
+    least = int(np.argmin(noise))
+    if noise[least] < MIN_NOISE:
+        sigma = per_neuron(network, _noise_sigma(config, network))[least]
+        raise UserError(
+            f"noise.sigma={sigma:g}: the noise of neuron {least} is {noise[least]:.2g} of threshold - reset; expected at least"
+            f" {MIN_NOISE:g} of it for target=recording, because low rates come from noise."
+        )
+
+
+@currents.register
+def from_currents(
+    target: CurrentsTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, report: Reporter
+) -> np.ndarray:
+    """The currents of a recording, unchanged; by chunks of neurons."""
+    out = _empty(config, network, recording)
+    for part, values in _blocks(config, network, recording, report):
+        out[:, :, part] = values
+    return out
+
+
+def _empty(config: Config, network: Network, recording: Recording) -> np.ndarray:
+    """[C, M, N] array to fill with currents."""
+    return np.empty((recording.n_conditions, config.trial.n_points, network.n_neurons), network.bias.dtype)
+
+
+def _blocks(config: Config, network: Network, recording: Recording, report: Reporter) -> Iterator[tuple[slice, np.ndarray]]:
+    """The neurons of a chunk, and the recorded values [C, M, n] of the units that stand for them."""
+    done, n = 0, network.n_neurons
+    for block in recording.stream(recording.choose(n, config.seed)):
+        yield slice(done, done + block.shape[2]), block
+        done += block.shape[2]
+        report(done, n)

@@ -1,0 +1,1 @@
+"""The network: its arrays, connectivity, neuron models, transfer function and random numbers."""

@@ -1,0 +1,88 @@
+"""The network of an experiment as arrays.
+
+Dimension letters, here and everywhere: N neurons, K static outputs and L plastic inputs of a neuron, X feed-forward neurons,
+G groups of S neurons that share plastic inputs, T steps and M learning points of a trial, C conditions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Neurons and connections, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
+
+    A pytree; the sizes at the end are static, so that another size compiles anew.
+
+    excitatory: [N] bool, the others are inhibitory.
+    bias: [N] constant drive X_bal, threshold units.
+    v0: [N] initial voltage of every trial, threshold units, or None: drawn anew each trial.
+    parameters: [N] each, the parameters that differ between neurons: fields of the neuron model, and `noise_sigma`; `tau_plas` is [N+X].
+    indptr: [N+X+1] int32, neuron j's static outputs are edges indptr[j] to indptr[j+1].
+    post: [nnz] int32, postsynaptic neuron of each static edge, padded so that static_width can be read from any start.
+    weight: [nnz] weight of each static edge (threshold*ms), padded alike; or None: class_weight holds.
+    class_weight: [2, 2] static weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
+    stream: [2] uint32, the key from which a spike's static targets are drawn, and post is empty; or None.
+    pre: [G, X+L] int32, feed-forward and plastic inputs of a group of neurons; -1 pads. Neuron n is in group n // group_size.
+    out_indptr: [N+X+1] int32, neuron j's plastic outputs are out_slot[out_indptr[j]] to out_slot[out_indptr[j+1]].
+    out_slot: int32, flat positions in pre, padded so that plastic_width can be read from any start.
+    stimulus: [C, bins, N] stimulus from a file, threshold units, or None.
+    rates: [C, M, X] feed-forward rates from a file, Hz, or None.
+    group_size: S.
+    n_feedforward: X.
+    static_width, plastic_width: largest number of edges or slots of one neuron.
+    taus: distinct values of tau_plas, ms, where it differs between neurons and has at most MAX_TAU_CHANNELS of them; else empty.
+    tau_channel: [N+X] int32, which of `taus` the spikes of a neuron are filtered with; or None.
+    """
+
+    excitatory: Array
+    bias: Array
+    v0: Array | None
+    parameters: dict[str, Array]
+    indptr: Array
+    post: Array
+    weight: Array | None
+    class_weight: Array | None
+    stream: Array | None
+    pre: Array
+    out_indptr: Array
+    out_slot: Array
+    stimulus: Array | None
+    rates: Array | None
+    group_size: int = dataclasses.field(metadata={"static": True})
+    n_feedforward: int = dataclasses.field(metadata={"static": True})
+    static_width: int = dataclasses.field(metadata={"static": True})
+    plastic_width: int = dataclasses.field(metadata={"static": True})
+    taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+    tau_channel: Array | None = None
+
+    @property
+    def n_neurons(self) -> int:
+        """N."""
+        return self.excitatory.shape[0]
+
+    @property
+    def n_inputs(self) -> int:
+        """X+L, all trained inputs of a neuron."""
+        return self.pre.shape[1]
+
+    @property
+    def per_synapse(self) -> bool:
+        """Whether tau_plas has so many values that each synapse keeps a current of its own."""
+        return "tau_plas" in self.parameters and self.tau_channel is None
+
+    @property
+    def n_edges(self) -> int:
+        """Number of static edges, without padding."""
+        return int(self.indptr[-1])
+
+
+def gather_inputs(network: Network, values: Array) -> Array:
+    """[G, X+L] values [N+X] of each group's inputs, 0 where `pre` pads."""
+    return jnp.where(network.pre >= 0, values[network.pre], 0)

@@ -1,0 +1,211 @@
+"""network.zarr: a network in a Zarr store, read, checked and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.config.schema import LIMITS
+from rlsnet.errors import UserError
+from rlsnet.io import atomic, zarr_store
+from rlsnet.model.connectivity import Edges
+from rlsnet.model.network import Network
+
+FORMAT = "rlsnet-network"
+
+
+VERSION = 1
+
+
+class StoredNetwork:
+    """Arrays of the network.zarr that network.load names, read and checked one by one; an array that is not stored is None.
+
+    Without network.load (`path` None) nothing is stored. Raises UserError if the store cannot be opened or lacks neuron/excitatory.
+    """
+
+    def __init__(self, path: str | None):
+        self.path = path
+        self.group = None if path is None else zarr_store.open_group(path, "network.load", FORMAT)
+        if self.group is not None:
+            zarr_store.array(self.group, "neuron/excitatory", ["N"], "b", str(path))
+
+    def __contains__(self, name: str) -> bool:
+        return self.group is not None and name in self.group
+
+    def read(self, name: str, shape: list[int | str], kind: str, nan: bool = False) -> np.ndarray | None:
+        """An array in memory, or None if it is not stored.
+
+        Args:
+          name: path of the array in the store.
+          shape: expected sizes; a letter stands for any size.
+          kind: numpy kinds allowed, such as "f" or "iu".
+          nan: NaN is allowed, for missing values.
+
+        Raises:
+          UserError: for another shape or kind, damaged chunks, or values that are not finite.
+        """
+        if name not in self:
+            return None
+        values = zarr_store.read(zarr_store.array(self.group, name, shape, kind, str(self.path)))
+        if values.dtype.kind == "f" and not np.all(np.isfinite(values) | (np.isnan(values) & nan)):
+            raise UserError(f"{self.path}: {name} holds values that are not finite.")
+        return values
+
+    def group_size(self, default: int) -> int:
+        """S of the stored plastic wiring, or `default` if there is none."""
+        return group_size_of(self.group, str(self.path)) if "plastic/pre" in self else default
+
+
+def group_size_of(group: zarr.Group, where: str) -> int:
+    """S of a store's plastic wiring; `where` names the store in the message. Raises UserError if the attribute is no number above 0."""
+    size = {**group["plastic"].attrs, **group["plastic/pre"].attrs}.get("group_size", 1)
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{where}: attribute group_size of plastic is {size!r}; expected a whole number, at least 1.")
+    return size
+
+
+def read_parameter(stored: StoredNetwork, name: str, rule: Mapping[str, Any], n: int, dt: float) -> np.ndarray | None:
+    """[N] values of one parameter of each neuron, neuron/NAME of a store, or None if it is not stored.
+
+    Args:
+      stored: the store.
+      name: of the parameter.
+      rule: metadata of its field in the schema: unit and limits.
+      n: N.
+      dt: time step, ms.
+
+    Raises:
+      UserError: for values outside the limits, decay times below 2*dt or refractory periods that are not multiples of dt.
+    """
+    values = stored.read(f"neuron/{name}", [n], "f")
+    if values is None:
+        return None
+    where = f"{stored.path}: neuron/{name}"
+    if rule["unit"] == "ms" and "above" in rule and np.any(values < 2 * dt):
+        raise UserError(f"{where}: expected at least twice trial.dt={dt:g} ms for every neuron.")
+    if name == "refractory" and not np.all(np.abs(values / dt - np.rint(values / dt)) < 1e-4):
+        raise UserError(f"{where}: expected multiples of trial.dt={dt:g} ms.")
+    for limit, broken, words in LIMITS:
+        if limit in rule and np.any(wrong := broken(values, rule[limit])):
+            at = int(np.flatnonzero(wrong)[0])
+            raise UserError(f"{where}[{at}] is {values[at]:g}; expected {words} {rule[limit]} {rule['unit']}.")
+    return values
+
+
+def read_static_edges(stored: StoredNetwork, n: int) -> Edges | None:
+    """The static synapses of a stored network of `n` neurons, or None if there are none.
+
+    Raises:
+      UserError: for arrays that do not fit each other.
+    """
+    stream = stored.read("static/stream", [2], "u")
+    indptr = stored.read("static/indptr", [n + 1], "iu")
+    if indptr is None:
+        return None
+    check_indptr(indptr, n, str(stored.path))
+    post = stored.read("static/post", [int(indptr[-1])], "iu") if stream is None else np.zeros(0, np.int32)
+    if post is None:
+        raise UserError(f"{stored.path}: has static/indptr but no static/post; expected both.")
+    weight, class_weight = stored.read("static/weight", [int(indptr[-1])], "f"), stored.read("static/class_weight", [2, 2], "f")
+    if weight is None and class_weight is None:
+        raise UserError(f"{stored.path}: has static wiring without weights; expected static/weight or static/class_weight.")
+    if stream is not None and (class_weight is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
+        raise UserError(f"{stored.path}: static/stream: expected static/class_weight with it, and at most {n - 1} outputs of a neuron.")
+    return Edges(indptr, post, weight, class_weight if weight is None else None, stream)
+
+
+def check_indptr(indptr: np.ndarray, n: int, where: str) -> None:
+    """Raises UserError unless the edges of n neurons can start and end at `indptr`; `where` names its source in the message."""
+    if len(indptr) != n + 1 or indptr[0] != 0 or np.any(np.diff(indptr.astype(np.int64)) < 0):
+        raise UserError(f"{where}: static/indptr: expected {n + 1} numbers that start at 0 and never fall.")
+
+
+def read_plastic_inputs(stored: StoredNetwork, n: int, size: int, required: bool) -> np.ndarray | None:
+    """[G, L] plastic inputs of the groups of a stored network, -1 pads; None if there are none.
+
+    Args:
+      stored: the store.
+      n: N.
+      size: S.
+      required: L must be above 0.
+
+    Raises:
+      UserError: for another number of groups, numbers that are not those of neurons, or none.
+    """
+    pre, groups = stored.read("plastic/pre", ["G", "L"], "iu"), -(-n // size)
+    if pre is None:
+        return None
+    if len(pre) != groups:
+        raise UserError(f"{stored.path}: plastic/pre has {len(pre)} rows; expected {groups}: {n} neurons in groups of {size}.")
+    if pre.size and (pre.min() < -1 or pre.max() >= n):
+        raise UserError(f"{stored.path}: plastic/pre reaches from {pre.min()} to {pre.max()}; expected numbers from -1 to {n - 1}.")
+    if required and not pre.shape[1]:
+        raise UserError(f"{stored.path}: plastic/pre has no inputs; expected the shape [{len(pre)}, L], or no such array.")
+    return pre
+
+
+def read_target(stored: StoredNetwork, n_points: int, n: int) -> np.ndarray | None:
+    """[C, M, N] target currents of a stored network, NaN where nothing is trained; None if there are none. Raises UserError for C = 0."""
+    target = stored.read("target", ["C", n_points, n], "f", nan=True)
+    if target is not None and not len(target):
+        raise UserError(f"{stored.path}: target holds no condition; expected the shape [C, {n_points}, {n}].")
+    return target
+
+
+def save(
+    path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
+) -> None:
+    """Writes a network.zarr; if that fails, nothing is left and an older store stays.
+
+    Args:
+      path: of the store.
+      network: neurons and connections.
+      weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
+      target: [C, M, N] target currents, threshold units.
+      recorded_rate: [C, N] Hz, means over time of the rates that the target was made from; or None.
+      **attributes: further attributes of the root.
+    """
+    x = network.n_feedforward
+    with atomic.replacing(path) as temporary:
+        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION, **attributes})
+        _write_neurons(root, network)
+        _write_static(root, network)
+        root.create_group("plastic", attributes={"group_size": network.group_size})
+        zarr_store.write(root, "plastic/pre", network.pre[:, x:], ["group", "input"])
+        zarr_store.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], units="threshold*ms")
+        if x:
+            zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], units="threshold*ms")
+        if network.rates is not None:
+            zarr_store.write(root, "feedforward/rate", network.rates, ["condition", "time", "feedforward"], along=2, units="Hz")
+        if network.stimulus is not None:
+            zarr_store.write(root, "stimulus", network.stimulus, ["condition", "bin", "neuron"], along=2, units="threshold")
+        zarr_store.write(root, "target", target, ["condition", "time", "neuron"], along=2, units="threshold")
+        if recorded_rate is not None:
+            zarr_store.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")
+
+
+def _write_neurons(root: zarr.Group, network: Network) -> None:
+    """Writes the arrays neuron/*."""
+    zarr_store.write(root, "neuron/excitatory", network.excitatory, ["neuron"])
+    zarr_store.write(root, "neuron/bias", network.bias, ["neuron"], units="threshold")
+    if network.v0 is not None:
+        zarr_store.write(root, "neuron/v0", network.v0, ["neuron"], units="threshold")
+    for name, values in network.parameters.items():
+        zarr_store.write(root, f"neuron/{name}", values[: network.n_neurons], ["neuron"])
+
+
+def _write_static(root: zarr.Group, network: Network) -> None:
+    """Writes the arrays static/*."""
+    zarr_store.write(root, "static/indptr", network.indptr[: network.n_neurons + 1], ["neuron_end"])
+    if network.stream is None:
+        zarr_store.write(root, "static/post", network.post[: network.n_edges], ["edge"], compress=False)
+    else:
+        zarr_store.write(root, "static/stream", network.stream, ["word"], long_name="key from which targets are drawn")
+    if network.weight is not None:
+        zarr_store.write(root, "static/weight", network.weight[: network.n_edges], ["edge"], units="threshold*ms")
+    if network.class_weight is not None:
+        zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")

@@ -1,0 +1,252 @@
+"""Checkpoints: weights and P of a learner in a Zarr store, written in a thread of their own while training goes on."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import zarr
+from jax import Array, lax
+
+from rlsnet.config.load import to_dict
+from rlsnet.config.schema import Config
+from rlsnet.io import atomic, zarr_store
+from rlsnet.learning import rls
+from rlsnet.learning.covariance_forms import triangle
+from rlsnet.learning.rls import Learner
+from rlsnet.model.connectivity import from_groups, to_groups
+from rlsnet.model.network import Network
+from rlsnet.runs import resources
+from rlsnet.runs.folder import FORMAT, VERSION, Run, versions
+from rlsnet.runs.memory_plan import free_memory
+
+log = logging.getLogger(__name__)
+
+
+P_BLOCK_BYTES = 64 * 2**20  # of P in full that are moved between device and disk at a time
+
+
+class CheckpointWriter:
+    """A thread that writes checkpoints, one after another, while training goes on. At the end of its context all are written."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._thread.shutdown()
+        try:
+            self.wait()
+        except Exception as failed:
+            if error is None:
+                raise
+            log.error("A checkpoint could not be written either: %s", failed)
+
+    def wait(self) -> None:
+        """Returns when all is written; raises the exception of a write that failed."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def check(self) -> None:
+        """Raises the exception of a write that has failed, if it has ended."""
+        if self._last is not None and self._last.done():
+            self.wait()
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Calls `write` in the thread after the write before has ended, waits for that one, and raises its exception if it failed."""
+        before, self._last = self._last, self._thread.submit(write)
+        if before is not None:
+            before.result()
+
+
+class PackedP(NamedTuple):
+    """Upper triangles of P on their way from the device to the disk.
+
+    groups: G.
+    inputs: L.
+    size: groups in a block, and in a chunk on the disk.
+    number_type: of P, such as float32 or bfloat16.
+    stored_type: of the numbers on the disk; bfloat16 is stored as the same 16 bits in uint16.
+    blocks: arrays [size, L*(L+1)/2] of the groups in order, of stored_type.
+    """
+
+    groups: int
+    inputs: int
+    size: int
+    number_type: str
+    stored_type: np.dtype
+    blocks: Iterable[np.ndarray]
+
+    @staticmethod
+    def of(numbers: Array, inputs: int) -> PackedP:
+        """The blocks of P [G, L, L] or [G, L*(L+1)/2]; each is computed and copied from the device when it is taken."""
+        groups, itemsize = len(numbers), numbers.dtype.itemsize
+        size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * itemsize)))
+        stored_type = np.dtype("uint16") if numbers.dtype == jnp.bfloat16 else np.dtype(numbers.dtype)
+        blocks = (
+            np.asarray(_triangles(numbers, np.int32(start), min(size, groups - start))).view(stored_type)
+            for start in range(0, groups, size)
+        )
+        return PackedP(groups, inputs, size, str(numbers.dtype), stored_type, blocks)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """[G, L*(L+1)/2]."""
+        return self.groups, self.inputs * (self.inputs + 1) // 2
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on the disk."""
+        return math.prod(self.shape) * self.stored_type.itemsize
+
+    def write(self, root: zarr.Group, storage: str) -> None:
+        """Writes the array P of a checkpoint, block by block; `storage` is rls.storage."""
+        layout = {"storage": storage, "numbers": self.number_type, "layout": "upper triangle by rows", "n_inputs": self.inputs}
+        stored = root.create_array(
+            "P",
+            shape=self.shape,
+            chunks=(self.size, max(1, self.shape[1])),
+            dtype=self.stored_type,
+            compressors=None,
+            config={"write_empty_chunks": True},
+            dimension_names=["group", "entry"],
+            attributes=layout,
+        )
+        for part, block in zip(zarr_store.chunks(stored), self.blocks, strict=True):
+            stored[part] = block
+
+
+def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config) -> None:
+    """Writes weights and P; the checkpoint appears under its name when all of it is on the disk.
+
+    The learner may change when this returns: `writer` writes from a copy, and there is never more than one. If there is no memory
+    for a copy, P is written before this returns, in blocks.
+
+    Args:
+      run: the run.
+      writer: thread that writes.
+      iteration: of the learner.
+      network: wiring.
+      learner: weights and P.
+      config: settings, for the attributes.
+    """
+    writer.wait()
+    path, weight = run.checkpoints / f"{iteration:06d}.zarr", from_groups(np.array(learner.w), network.n_neurons)
+    extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()}
+    numbers = learner.P.numbers
+    P = None if numbers is None else PackedP.of(numbers, network.n_inputs)
+    copied = P is None or P.n_bytes < free_memory() / 2
+    if P is not None and copied:
+        P = P._replace(blocks=list(P.blocks))
+    double_precision = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # of this thread; needed where P is not copied yet
+
+    def write() -> None:
+        with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
+            root = _create(temporary, iteration, weight, network, config)
+            for name, (values, dims) in extra.items():
+                zarr_store.write(root, name, values, dims, compress=False)
+            if P is not None:
+                P.write(root, config.rls.storage)
+
+    writer.submit(write)
+    if not copied:
+        writer.wait()
+
+
+def save_best(
+    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, correlation: float
+) -> None:
+    """Writes the weights of the best iteration so far, and removes those of the one before; arguments as in `save_checkpoint`."""
+    path, weight = run.checkpoints / f"{iteration:06d}.best.zarr", from_groups(np.array(learner.w), network.n_neurons)
+
+    def write() -> None:
+        with atomic.replacing(path) as temporary:
+            _create(temporary, iteration, weight, network, config, correlation=correlation)
+        for old in run.checkpoints.glob("*.best.zarr"):
+            if old != path:
+                atomic.remove(old)
+
+    writer.submit(write)
+
+
+def load_weights(path: Path, network: Network) -> Array:
+    """[G, X+L, S] weights of a checkpoint, on the device; raises UserError if they are missing or of another shape."""
+    group, x = zarr_store.open_group(path, "checkpoint", FORMAT), network.n_feedforward
+    weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
+    for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
+        if weight[:, columns].size:
+            weight[:, columns] = _read(group, name, weight[:, columns].shape, "f", path)
+    return jnp.asarray(to_groups(weight, network.group_size))
+
+
+def load_learner(run: Run, iteration: int, network: Network, config: Config) -> Learner:
+    """Weights and P after an iteration; P is filled on the device block by block.
+
+    Raises:
+      UserError: arrays are missing, incomplete or of another shape.
+    """
+    path = run.checkpoints / f"{iteration:06d}.zarr"
+    w = load_weights(path, network)
+    group = zarr_store.open_group(path, "checkpoint", FORMAT)
+    like = jax.eval_shape(partial(rls.init, config.rls), network, w).P
+    extra = {
+        name: jnp.asarray(_read(group, name, expected.shape, "fiub", path).astype(expected.dtype))
+        for name, (expected, _) in like.extra().items()
+    }
+    expected = like.numbers
+    if expected is None:
+        return Learner(w, like.restored(None, extra))
+    groups, inputs = w.shape[:2]
+    stored = zarr_store.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
+    zarr_store.check_complete(stored)
+    numbers = jnp.zeros(expected.shape, expected.dtype)
+    for part in zarr_store.chunks(stored):
+        block = zarr_store.read(stored, part)
+        block = block.view(jnp.bfloat16) if expected.dtype == jnp.bfloat16 else block.astype(expected.dtype)
+        numbers = _with_triangles(numbers, jnp.asarray(block), jnp.int32(part.start))
+    return Learner(w, like.restored(numbers, extra))
+
+
+def _create(path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
+    """A new checkpoint without P; weight [N, X+L]."""
+    info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
+    info["machine"] = {**resources.machine(), "device": next(iter(network.bias.devices())).device_kind}
+    root = zarr.create_group(str(path), attributes={**info, **attributes})
+    x = network.n_feedforward
+    zarr_store.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], compress=False, units="threshold*ms")
+    if x:
+        zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], compress=False, units="threshold*ms")
+    return root
+
+
+def _read(group: zarr.Group, name: str, shape: Sequence[int], kind: str, path: Path) -> np.ndarray:
+    """A complete array of a checkpoint; arguments as in `zarr_store.array`."""
+    stored = zarr_store.array(group, name, list(shape), kind, str(path))
+    zarr_store.check_complete(stored)
+    return zarr_store.read(stored)
+
+
+@partial(jax.jit, static_argnums=2)
+def _triangles(numbers: Array, start: Array, size: int) -> Array:
+    """[size, L*(L+1)/2] upper triangles of the matrices from `start` on, of P [G, L, L] or [G, L*(L+1)/2]."""
+    block = lax.dynamic_slice_in_dim(numbers, start, size)
+    return block if numbers.ndim == 2 else block[(slice(None), *np.triu_indices(numbers.shape[-1]))]
+
+
+@partial(jax.jit, donate_argnums=0)
+def _with_triangles(numbers: Array, triangles: Array, start: Array) -> Array:
+    """P [G, L, L] or [G, L*(L+1)/2] with the matrices from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
+    block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-1])]
+    return lax.dynamic_update_slice_in_dim(numbers, block, start, 0)

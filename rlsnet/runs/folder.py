@@ -1,0 +1,170 @@
+"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, figures/.
+
+Each file and folder appears under its name when it is complete. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume
+from) or `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+import zarr
+
+from rlsnet.config.load import from_dict, renamed, to_dict
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.io import atomic, zarr_store
+from rlsnet.runs import metrics
+
+FORMAT = "rlsnet-checkpoint"
+
+
+VERSION = 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on; "not installed" for rlsnet run from its source folder."""
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    packages = ("rlsnet", "jax", "jaxlib", "numpy", "zarr", "hydra-core")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+class Run:
+    """A run folder."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
+        self.resources, self.perturbed = self.path / "resources.jsonl", self.path / "perturbed"
+        self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
+
+    @staticmethod
+    def open(path: str | Path, key: str) -> Run:
+        """An existing run; `key` is the setting that gave its path. Raises UserError if there is none."""
+        run = Run(path)
+        if not (run.path / "config.yaml").exists():
+            raise UserError(f"{key}={path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
+        return run
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """A lock on the folder during the block; it ends with the process. Raises UserError if another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # no such locks on this system
+                pass
+            except BlockingIOError as error:
+                raise UserError(f"{self.path}: another process uses this folder; wait for it or choose another hydra.run.dir.") from error
+            for unfinished in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a process that was killed
+                atomic.remove(unfinished)
+            yield
+
+    def busy(self) -> bool:
+        """Whether another process has claimed the folder."""
+        try:
+            import fcntl
+
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except (ImportError, FileNotFoundError):
+            return False
+        return False
+
+    def clear(self) -> None:
+        """Removes the files of an earlier run that ended before its first checkpoint."""
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
+            atomic.remove(stale)
+        self.cut_metrics(0)
+
+    def save_config(self, config: Config) -> None:
+        """Writes the resolved configuration."""
+        with atomic.replacing(self.path / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+    def config(self, plugins: Sequence[str] | None = None) -> Config:
+        """Settings of the run; those that its version did not have are at their defaults. Raises UserError.
+
+        Args:
+          plugins: modules of the user's own models, where the saved ones have moved; None for the saved ones.
+        """
+        saved = self.saved_config()
+        return from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
+
+    def saved_config(self) -> dict[str, Any]:
+        """Settings of the run as they were saved, nested, under today's names."""
+        try:
+            values = yaml.safe_load((self.path / "config.yaml").read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{self.path / 'config.yaml'}: holds no settings; expected the file that rlsnet train wrote.")
+        return renamed(values, notice=False)
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Adds the line of an iteration to metrics.jsonl."""
+        metrics.append_line(self.metrics, line)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one for each iteration, with the keys of `metrics.Metrics`."""
+        return metrics.read_metrics(self.metrics)
+
+    def cut_metrics(self, iteration: int) -> None:
+        """Removes the lines of iterations after `iteration`, before they are computed again."""
+        metrics.write_metrics(self.metrics, [line for line in self.read_metrics() if line["iteration"] <= iteration])
+
+    def perturbed_result(self, label: str) -> Path:
+        """Path of the result of a perturbed test."""
+        return self.perturbed / f"{label}.zarr"
+
+    def perturbed_results(self) -> dict[str, Path]:
+        """Paths of the results of perturbed tests, by label."""
+        return {path.stem: path for path in sorted(self.perturbed.glob("[!.]*.zarr"))}
+
+    def iterations(self) -> list[int]:
+        """The iterations whose checkpoint is complete, in order."""
+        found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
+        return sorted(int(match[1]) for match in found if match)
+
+    def best(self) -> Path | None:
+        """The newest checkpoint of the best weights."""
+        found = sorted(self.checkpoints.glob("*.best.zarr"))
+        return found[-1] if found else None
+
+    def best_correlation(self) -> float | None:
+        """The correlation of the best iteration saved so far."""
+        best = self.best()
+        return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
+
+    def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
+        """The path of a checkpoint: last, best, an iteration, or a path as it is."""
+        have = self.iterations()
+        if which == "best" and (best := self.best()) is not None:
+            return best
+        if which == "last" and have:
+            return self.checkpoints / f"{have[-1]:06d}.zarr"
+        if which.isdigit() and int(which) in have:
+            return self.checkpoints / f"{int(which):06d}.zarr"
+        if which not in ("last", "best") and not which.isdigit():
+            zarr_store.open_group(which, key, FORMAT)
+            return Path(which)
+        listed = ", ".join(map(str, have)) or "none"
+        raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")

@@ -1,0 +1,78 @@
+"""Files of JSON lines: metrics.jsonl, a line for each iteration of training, and the lines of other files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rlsnet.errors import UserError
+from rlsnet.io import atomic
+
+
+class RequiredMetrics(TypedDict):
+    """One iteration of training, as any version has written it; values that are undefined are None.
+
+    iteration: number, from 1.
+    task: condition of its trial.
+    seconds: duration of the computation.
+    rate_hz, rate_exc_hz, rate_inh_hz: mean firing rate of all, of excitatory and of inhibitory neurons.
+    correlation: of current and target, mean over neurons.
+    n_undefined: neurons whose correlation is undefined.
+    """
+
+    iteration: int
+    task: int
+    seconds: float
+    rate_hz: float | None
+    rate_exc_hz: float | None
+    rate_inh_hz: float | None
+    correlation: float | None
+    n_undefined: int
+
+
+class Metrics(RequiredMetrics, total=False):
+    """One iteration of training.
+
+    explained_variance: of the targets by the currents; not in runs of early versions.
+    rate_error_hz: mean difference from the recorded rates; only where there are any.
+    """
+
+    explained_variance: float | None
+    rate_error_hz: float | None
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Adds a line to a file of JSON lines."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Values of a file of JSON lines, without those that a crash cut short; none if there is no file."""
+    lines = []
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Lines of a metrics.jsonl, in order, with the keys of `Metrics`.
+
+    Raises:
+      UserError: a line is no object, or keys are missing.
+    """
+    lines, required = read_lines(path), Metrics.__required_keys__
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or required - line.keys():
+            raise UserError(f"{path}: line {number}: expected an object with {', '.join(sorted(required))}.")
+    return lines
+
+
+def write_metrics(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Replaces a metrics.jsonl."""
+    with atomic.replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))

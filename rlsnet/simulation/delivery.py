@@ -1,0 +1,167 @@
+"""Spikes packed into words, and their delivery to the filters of their targets.
+
+Spikes are found by packing N booleans into words of 32 bits, and the occupancy of those words into words again, so that finding the
+next spike takes a look at N/1024 words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from rlsnet.model import connectivity
+from rlsnet.model.network import Network
+
+
+def pack(flags: Array) -> Array:
+    """[n] bool -> [W] uint32 with W = ceil(n/32): bit b of word k is flag b*W + k."""
+    flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
+    bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
+
+
+def _lowest_bit(word: Array) -> Array:
+    """The position of the lowest bit that is set."""
+    return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)
+
+
+def take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tuple[Array, Array, Array, Array]:
+    """Takes up to `size` spikes out of packed words: (left, words, blocks) after, and [size] int32 neurons, `none` pads.
+
+    `left` is the number of spikes in words, `blocks` says as a packed array which words are not 0.
+    """
+    count = words.shape[0]
+
+    def one_spike(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, taken, words, blocks, neurons_ = carry
+        block = jnp.argmax(blocks != 0).astype(jnp.int32)
+        index = _lowest_bit(blocks[block]) * blocks.shape[0] + block
+        word = words[index]
+        rest = word & (word - np.uint32(1))
+        empty = jnp.where(rest == 0, blocks[block] & (blocks[block] - np.uint32(1)), blocks[block])
+        neurons_ = neurons_.at[taken].set(_lowest_bit(word) * count + index)
+        return left - 1, taken + 1, words.at[index].set(rest), blocks.at[block].set(empty), neurons_
+
+    carry = (left, jnp.int32(0), words, blocks, jnp.full(size, none, jnp.int32))
+    left, _, words, blocks, j = lax.while_loop(lambda carry: (carry[0] > 0) & (carry[1] < size), one_spike, carry)
+    return left, words, blocks, j
+
+
+def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
+    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N+X."""
+    known = jnp.minimum(j, indptr.shape[0] - 2)
+    start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
+    valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
+    return start + step, valid
+
+
+def of_source(network: Network, values: Array, j: Array | None = None) -> Array:
+    """The entry of values [2+T], one for each filter, that holds for plastic spikes: one number, or [N+X] where T > 1.
+
+    Args:
+      network: for the time constant of each neuron.
+      values: [2+T], the plastic filters last.
+      j: the neurons, N+X for none; all if not given.
+    """
+    channel = network.tau_channel
+    if channel is None:
+        return values[2]
+    return values[2 + (channel if j is None else channel[jnp.minimum(j, len(channel) - 1)])]
+
+
+def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
+    """Targets of spikes of neurons j [size] in the flat filters [(2+T)*N] (its length: none), and what they add there."""
+    n, size = network.n_neurons, network.group_size
+    nowhere = len(gain) * n
+    targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
+    if network.static_width:
+        edge, valid = _runs(network.indptr, j, network.static_width)
+        known = jnp.minimum(j, n - 1)[:, None]
+        if network.stream is None:
+            post = network.post[edge]
+        else:
+            every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
+            post = connectivity.targets_of(network.stream, *every, n)
+        exc = network.excitatory[known]
+        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere).reshape(-1))
+        weight = jnp.where(exc, gain[0], gain[1])
+        weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
+        values.append(weight.reshape(-1))
+    if w is not None and network.plastic_width:
+        place, valid = _runs(network.out_indptr, j, network.plastic_width)
+        slot = network.out_slot[place]
+        post = (slot // network.n_inputs)[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None, :]
+        first: Any = 2 * n
+        unit = of_source(network, gain, j)
+        if network.tau_channel is not None:
+            first = (of_source(network, jnp.arange(len(gain), dtype=jnp.int32), j) * n)[:, None, None]
+            unit = unit[:, None, None]
+        targets.append(jnp.where(valid[:, :, None] & (post < n), post + first, nowhere).reshape(-1))
+        values.append((w.reshape(-1, size)[slot] * unit).reshape(-1))
+    return jnp.concatenate(targets), jnp.concatenate(values)
+
+
+def deliver(
+    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
+) -> tuple[Array, Array, Array]:
+    """The filters [2+T, N], r and n_delivered [N+X] after spikes [N+X] have reached their targets; see `step.deliver`.
+
+    Spikes are taken in batches, so that in large networks, where many neurons spike at once, each operation has enough work.
+    """
+    n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
+
+    def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        left, words, blocks, pool, r, n_delivered = carry
+        left, words, blocks, j = take(left, words, blocks, size, len(spiked))
+        targets, values = outputs(network, w, j, gain)
+        pool = pool.at[targets].add(values, mode="drop")
+        return left, words, blocks, pool, r.at[j].add(of_source(network, gain, j), mode="drop"), n_delivered.at[j].add(1, mode="drop")
+
+    words = pack(spiked)
+    total = jnp.sum(lax.population_count(words).astype(jnp.int32))
+    carry = (total, words, pack(words != 0), synapses.reshape(-1), r, n_delivered)
+    _, _, _, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
+    return pool.reshape(-1, n), r, n_delivered
+
+
+def spike_capacity(n: int) -> int:
+    """Spikes that a step of n neurons has room for where shapes are fixed, at first: those of 15 Hz at 0.1 ms, and at least 64."""
+    return max(64, -(-n * 3 // 2000))
+
+
+def deliver_fixed_shape(
+    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, capacity_factor: int
+) -> tuple[Array, Array, Array, Array]:
+    """`deliver` for GPUs: few operations, on arrays for capacity_factor*`spike_capacity` spikes, without a loop.
+
+    Returns:
+      What `deliver` does, and whether more spikes came than there is room for; those in excess have then not been delivered.
+    """
+    n = network.n_neurons
+    size, words = min(len(spiked), capacity_factor * spike_capacity(len(spiked))), pack(spiked)
+    count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
+    j = nth(words, count, jnp.arange(size, dtype=jnp.int32), len(spiked))
+    targets, values = outputs(network, w, j, gain)
+    pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
+    r = r + jnp.where(spiked, of_source(network, gain), 0)
+    return pool.reshape(-1, n), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+
+
+def nth(words: Array, count: Array, rank: Array, none: int) -> Array:
+    """[size] int32, the neurons of the spikes with these ranks, from 0, in packed words; `none` beyond the last.
+
+    count: [W] int32, the spikes in each word and those before it.
+    """
+    index = jnp.searchsorted(count, rank, side="right", method="scan_unrolled").astype(jnp.int32)
+    known = jnp.minimum(index, words.shape[0] - 1)
+    word = words[known]
+    left = rank - (count[known] - lax.population_count(word).astype(jnp.int32))
+    position = jnp.zeros_like(rank)
+    for half in (16, 8, 4, 2, 1):  # the bit with `left` others below it
+        below = lax.population_count((word >> position.astype(jnp.uint32)) & np.uint32((1 << half) - 1)).astype(jnp.int32)
+        above = left >= below
+        left, position = jnp.where(above, left - below, left), jnp.where(above, position + half, position)
+    return jnp.where(index < words.shape[0], position * words.shape[0] + known, none)

@@ -1,0 +1,100 @@
+"""Perturbations: neurons that are silenced, excited or clamped in a window of time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rlsnet.config.schema import ClampConfig, Config, ExciteConfig, TrialConfig, WindowConfig
+from rlsnet.model import neurons as neurons_
+from rlsnet.model import rng
+from rlsnet.model.neuron_selection import select_neurons
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """Perturbation of some neurons in a window of time.
+
+    neurons: [N] bool.
+    stream: [2] uint32, the key of the spikes of clamped neurons.
+    settings: section perturb.
+    first, last: first and last step of the window; step i is at time i*dt, as for learning points and bins.
+    """
+
+    neurons: Array
+    stream: Array
+    settings: WindowConfig = dataclasses.field(metadata={"static": True})
+    first: int = dataclasses.field(metadata={"static": True})
+    last: int = dataclasses.field(metadata={"static": True})
+
+    def trial(self, number: Array, condition: Array) -> Perturbation:
+        """The same with the key of one trial."""
+        return dataclasses.replace(self, stream=rng.fold(rng.fold(self.stream, number), condition))
+
+    def about(self, trial: TrialConfig) -> dict[str, Any]:
+        """Its settings as plain values, with the window in ms and the number of neurons, `n`."""
+        times = {"start": round(self.first * trial.dt, 9), "stop": round((self.last + 1) * trial.dt, 9)}
+        return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.neurons.sum())}
+
+    def touches(self, i: Array, n: int) -> Array:
+        """Whether any of the `n` steps after step i is in the window."""
+        return (i < self.last) & (i + n >= self.first)
+
+    def current(self, i: Array, like: Array) -> Array | None:
+        """[N] current added in step i, threshold units; None for perturbations that add none."""
+        if not isinstance(self.settings, ExciteConfig):
+            return None
+        return jnp.where(self.neurons & self._active(i), jnp.asarray(self.settings.strength, like.dtype), 0)
+
+    def hold(self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array) -> tuple[Any, Array]:
+        """The neurons' state and spikes of step i with those held that are silenced or clamped.
+
+        Their state stays that of `neurons.init` at the reset potential: not refractory, without after-spike currents.
+        """
+        if isinstance(self.settings, ExciteConfig):
+            return state, spiked
+        held = self.neurons & self._active(i)
+        rest = neurons_.init(model, jnp.zeros_like(like) + model.reset)
+        state = jax.tree.map(lambda new, old: jnp.where(_along(held, old), new, old), rest, state)
+        fired = jnp.zeros_like(spiked)
+        if isinstance(self.settings, ClampConfig):
+            fired = rng.uniform(rng.fold(self.stream, i), like.shape[0], like.dtype) < self.settings.rate * (dt / 1000)
+        return state, jnp.where(held, fired, spiked)
+
+    def _active(self, i: Array) -> Array:
+        return (i >= self.first) & (i <= self.last)
+
+
+def _along(held: Array, values: Array) -> Array:
+    """[N] flags shaped to go with an array that has the neurons along its first axis, or its last."""
+    return held if values.shape[-1:] == held.shape else held.reshape(held.shape + (1,) * (values.ndim - 1))
+
+
+def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
+    """The perturbation of an experiment, or None.
+
+    Args:
+      config: the experiment.
+      excitatory: [N] bool.
+      region: [N] names, or None where they are not known.
+      stage: of the experiment, which its trials belong to.
+
+    Raises:
+      UserError: perturb.neurons names no neuron.
+    """
+    settings = config.perturb
+    if not isinstance(settings, WindowConfig):
+        return None
+    members = select_neurons(settings.neurons, excitatory, region, "perturb.neurons")
+    stream, size = rng.key(config.seed, rng.Purpose.PERTURB), max(1, round(settings.fraction * len(members)))
+    if size < len(members):
+        members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
+    start, stop = settings.window(config.trial)
+    perturbed = np.isin(np.arange(len(excitatory)), members)
+    return Perturbation(jnp.asarray(perturbed), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)

@@ -1,0 +1,156 @@
+"""The equations of motion of a trial, its random-number keys, and the state that they move."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rlsnet.config.schema import Config, FeedforwardConfig, NeuronConfig, NoiseConfig, StimulusConfig, SynapseConfig, TrialConfig, by_class
+from rlsnet.kernels import backend as backend_
+from rlsnet.kernels.backend import Backend
+from rlsnet.model import neurons, rng
+from rlsnet.model.network import Network
+from rlsnet.simulation import inputs
+from rlsnet.simulation.perturbation import Perturbation
+
+log = logging.getLogger(__name__)
+
+CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each with random numbers of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamics:
+    """The equations of motion and the backend that computes them: what is compiled into the step.
+
+    Times in ms, voltages in units of the threshold.
+    """
+
+    trial: TrialConfig
+    neuron: NeuronConfig
+    synapse: SynapseConfig
+    noise: NoiseConfig
+    stimulus: StimulusConfig
+    feedforward: FeedforwardConfig
+    backend: Backend
+
+    @staticmethod
+    def from_config(config: Config) -> Dynamics:
+        """The part of a configuration that the step depends on."""
+        names = [field.name for field in dataclasses.fields(Dynamics) if field.name != "backend"]
+        return Dynamics(**{name: getattr(config, name) for name in names}, backend=backend_.from_config(config))
+
+    def enlarged(self) -> Dynamics:
+        """The same with room for twice as many spikes in a step, where shapes are fixed."""
+        log.info("More neurons spiked in a step than there was room for; compiling for twice as many.")
+        return dataclasses.replace(self, backend=self.backend.enlarged())
+
+    def sigma(self, network: Network) -> Any:
+        """Strength of the noise, one number or [N]; None without noise."""
+        values = network.parameters.get("noise_sigma", self.noise.sigma)
+        return None if isinstance(values, float) and values == 0 else values
+
+    def plastic_taus(self, network: Network) -> tuple[float, ...]:
+        """The time constants of the plastic filters, ms; see `Network.taus`."""
+        return network.taus or (by_class(self.synapse.tau_plas)[0],)
+
+    def decay_between_updates(self, network: Network) -> float | None:
+        """The decay of filtered spikes between two learning points; None where it differs between neurons."""
+        taus = self.plastic_taus(network)
+        return None if network.per_synapse or len(taus) > 1 else (1 - self.trial.dt / taus[0]) ** self.trial.every
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrialKeys:
+    """[2] uint32 keys of the random numbers of a trial, see `rng`; with its condition, int32, and its perturbation."""
+
+    voltage: Array
+    noise: Array
+    stimulus: Array
+    feedforward: Array
+    rates: Array
+    condition: Array
+    perturbation: Perturbation | None = None
+
+    @staticmethod
+    def create(seed: int, stage: int) -> TrialKeys:
+        """The keys of a stage. Stimulus and feed-forward rates are the same in all stages."""
+        own = (rng.Purpose.VOLTAGE, rng.Purpose.NOISE, rng.Purpose.FEEDFORWARD)
+        voltage, noise, feedforward = (rng.fold(rng.key(seed, purpose), stage) for purpose in own)
+        stimulus, rates = rng.key(seed, rng.Purpose.STIMULUS), rng.key(seed, rng.Purpose.FEEDFORWARD_RATE)
+        return TrialKeys(voltage, noise, stimulus, feedforward, rates, jnp.int32(0))
+
+    def trial(self, number: Array, condition: Array) -> TrialKeys:
+        """The keys of one trial of a stage: its number, from 0, and its condition."""
+        own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
+        streams = {name: getattr(self, name) for name in ("stimulus", "rates")} | own
+        perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
+        folded = {name: rng.fold(stream, condition) for name, stream in streams.items()}
+        return TrialKeys(**folded, condition=condition, perturbation=perturbation)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SimState:
+    """The state of one trial. Arrays [N+X] have the feed-forward neurons at their end.
+
+    i: int32, steps done.
+    spiked: [N+X] bool, spikes of the last step, still to be delivered.
+    neuron: the neuron model's own state.
+    synapses: [2+T, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
+      current), and the plastic current of each of the T time constants of `Network.taus`, one as a rule.
+    by_synapse: [G, X+L, S] the plastic current of each synapse, where tau_plas has more values than that; else None.
+    r: [N+X] spikes filtered with tau_plas, 1/ms.
+    stimulus: [N] what the stimulus keeps for its next step.
+    rates: [X] feed-forward rates, Hz.
+    u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
+    n_delivered: [N+X] int32, spikes in the trial so far, but for those of the last step.
+    overflowed: bool, whether more spikes came in a step than fixed shapes have room for, so that this state is not valid.
+    """
+
+    i: Array
+    spiked: Array
+    neuron: Any
+    synapses: Array
+    by_synapse: Array | None
+    r: Array
+    stimulus: Array
+    rates: Array
+    u_sum: Array
+    n_delivered: Array
+    overflowed: Array
+
+    @property
+    def n_spikes(self) -> Array:
+        """[N] int32, spikes in the trial so far."""
+        n = self.u_sum.shape[0]
+        return self.n_delivered[:n] + self.spiked[:n].astype(jnp.int32)
+
+    def with_zero_sum(self) -> SimState:
+        """The state with its sum of currents set back, as after each learning point."""
+        return dataclasses.replace(self, u_sum=jnp.zeros_like(self.u_sum))
+
+
+def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
+    """The start of a trial: random (or the network's own) voltages, all else zero. `w` as in `step.deliver`, for its shape."""
+    zeros = jnp.zeros_like(network.bias)
+    sources = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
+    neuron = neurons.with_parameters(dynamics.neuron, network.parameters)
+    return SimState(
+        i=jnp.int32(0),
+        spiked=sources > 0,
+        neuron=neurons.init(neuron, inputs.initial_voltage(network, neuron, keys.voltage)),
+        synapses=jnp.zeros((2 + len(dynamics.plastic_taus(network)), *zeros.shape), zeros.dtype),
+        by_synapse=None if w is None or not network.per_synapse else jnp.zeros_like(w),
+        r=sources,
+        stimulus=zeros,
+        rates=inputs.initial_rates(dynamics.feedforward, network),
+        u_sum=zeros,
+        n_delivered=jnp.zeros(sources.shape, jnp.int32),
+        overflowed=jnp.bool_(False),
+    )

@@ -1,0 +1,194 @@
+"""Time steps: spikes are delivered, currents summed, neurons moved. Pure functions; there is no learning in here.
+
+What a step does to all neurons is one pass over a few arrays; everything else is driven by spikes and touches only the neurons
+that they come from and go to.
+
+A low-pass filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block of steps y_i = x_i/a^i is kept
+instead:  y_i = y_(i-1) + input_(i-1)/(tau*a^i),  which changes only where a spike arrives. So decay costs nothing: a step reads the
+filters, times a^i, but writes only the entries that spikes reach. At the end of a block y is multiplied by a^n and so becomes x.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from rlsnet.kernels import calls
+from rlsnet.model import neurons, rng
+from rlsnet.model.network import Network, gather_inputs
+from rlsnet.simulation import delivery, inputs
+from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
+
+
+def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
+    """(u_bal, u_plas), both [N]: the currents through static and through plastic synapses."""
+    u_plas = synapses[2] if len(synapses) == 3 else jnp.sum(synapses[2:], axis=0)
+    if not network.static_width:
+        return jnp.zeros_like(network.bias), u_plas
+    exc, inh = synapses[0], synapses[1]
+    if network.class_weight is not None:
+        by_class = jnp.where(network.excitatory[None], network.class_weight[:, :1], network.class_weight[:, 1:])
+        exc, inh = exc * by_class[0], inh * by_class[1]
+    return exc + inh, u_plas
+
+
+def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys) -> Array:
+    """[N] u_bal of the last step as learning needs it: the current through static synapses, and noise of kind current."""
+    u_bal = currents(network, state.synapses)[0]
+    sigma = dynamics.sigma(network)
+    if dynamics.noise.kind == "current" and sigma is not None:
+        tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
+        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, normal(dynamics))
+    return u_bal
+
+
+def normal(dynamics: Dynamics) -> inputs.Normal:
+    """The function that draws normal random numbers."""
+    return calls.normal if dynamics.backend.noise == "native" else rng.normal
+
+
+def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
+    """The state after the spikes of the last step have reached their targets, and been counted.
+
+    Args:
+      dynamics: the equations.
+      network: the wiring.
+      w: [G, X+L, S] trained weights, or None: static synapses only.
+      state: with the spikes, and the filters.
+      gain: [2+T] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r) by time constant.
+
+    Returns:
+      The state; `overflowed` if shapes are fixed and did not have room for all spikes.
+    """
+    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    if dynamics.backend.delivery == "fixed_shape":
+        synapses, r, n_delivered, overflowed = delivery.deliver_fixed_shape(*arguments, dynamics.backend.capacity_factor)
+        state = dataclasses.replace(state, overflowed=state.overflowed | overflowed)
+    else:
+        synapses, r, n_delivered = (calls.deliver if dynamics.backend.delivery == "native" else delivery.deliver)(*arguments)
+    state = dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
+    if not network.per_synapse:
+        return state
+    tau = network.parameters["tau_plas"]
+    arrived = jnp.where(state.spiked, 1 / (tau - dynamics.trial.dt), 0)  # 1/(tau*a): the present step takes a share a of it
+    if state.by_synapse is not None and w is not None:
+        state = dataclasses.replace(state, by_synapse=state.by_synapse + w * gather_inputs(network, arrived)[:, :, None])
+    return dataclasses.replace(state, r=state.r + arrived)
+
+
+def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
+    """The state with the last step's spikes delivered, as must be done before the weights change: a spike takes those of its time.
+
+    The filters then hold what the next step uses, and no longer the values that learning needs.
+    """
+    gain = _factors(dynamics, network, 1)[1][0]
+    state = deliver(dynamics, network, w, state, gain)
+    return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
+
+
+def _factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array]:
+    """(decay, gain) [n, 2+T] of the filters in the steps of a block: a^i, and what a unit of input adds to y.
+
+    With a state for each synapse the plastic filter, and r, are not kept in this way: they neither decay nor gain here.
+    """
+    shared = not network.per_synapse
+    tau = np.array([dynamics.synapse.tau_exc, dynamics.synapse.tau_inh, *dynamics.plastic_taus(network)])
+    power = (1 - dynamics.trial.dt / tau)[None, :] ** np.arange(1, n + 1)[:, None]
+    gain = 1 / (tau * power) * np.array([1, 1, *[shared] * (len(tau) - 2)])
+    power[:, 2:] = np.where(shared, power[:, 2:], 1)
+    return jnp.asarray(power, network.bias.dtype), jnp.asarray(gain, network.bias.dtype)
+
+
+def _decay_by_synapse(dynamics: Dynamics, network: Network, state: SimState) -> SimState:
+    """One step of r and the plastic currents where presynaptic neurons have many different time constants."""
+    decay = 1 - dynamics.trial.dt / network.parameters["tau_plas"]
+    state = dataclasses.replace(state, r=state.r * decay)
+    if state.by_synapse is None:
+        return state
+    by_synapse = state.by_synapse * gather_inputs(network, decay)[:, :, None]
+    u_plas = jnp.sum(by_synapse, axis=1).reshape(-1)[: network.n_neurons]
+    return dataclasses.replace(state, by_synapse=by_synapse, synapses=state.synapses.at[2].set(u_plas))
+
+
+def block(
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    state: SimState,
+    keys: TrialKeys,
+    n: int,
+    stimulated: bool,
+    record: bool = False,
+) -> tuple[SimState, Array | None]:
+    """`n` time steps, few enough that the filters need no renormalising between them.
+
+    Args:
+      dynamics: the equations.
+      network: the wiring.
+      w: [G, X+L, S] trained weights, or None: static synapses only.
+      state: after the last step.
+      keys: of this trial.
+      n: steps.
+      stimulated: whether the stimulus is on.
+      record: whether spikes are to be returned.
+
+    Returns:
+      The state after the block and, with `record`, [n, W] uint32, the spikes of its steps as `delivery.pack` packs them.
+    """
+    decay, gain = _factors(dynamics, network, n)
+    one_step = partial(_step, dynamics, network, w, keys, stimulated, record)
+    state, words = lax.scan(one_step, state, (decay, gain))
+    synapses = state.synapses * decay[-1][:, None]
+    u_bal, u_plas = currents(network, synapses)
+    u_sum = state.u_sum + n * (u_bal + u_plas)
+    return dataclasses.replace(state, synapses=synapses, r=state.r * delivery.of_source(network, decay[-1]), u_sum=u_sum), words
+
+
+def _step(
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    keys: TrialKeys,
+    stimulated: bool,
+    record: bool,
+    state: SimState,
+    factors: tuple[Array, Array],
+) -> tuple[SimState, Array | None]:
+    """One step of a block; `factors` are (decay, gain) [2+T] of the filters in it."""
+    trial, dt, like = dynamics.trial, dynamics.trial.dt, network.bias
+    sigma, parameters = dynamics.sigma(network), neurons.with_parameters(dynamics.neuron, network.parameters)
+    decay, gain = factors
+    state = deliver(dynamics, network, w, state, gain)
+    if network.per_synapse:
+        state = _decay_by_synapse(dynamics, network, state)
+    i = state.i + 1
+    u_bal, u_plas = currents(network, state.synapses * decay[:, None])
+    drive, noise_increment = network.bias + u_bal, None
+    if w is not None:
+        drive = drive + u_plas
+    if stimulated:
+        since = i - trial.steps(trial.stim_on)
+        moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics))
+        now, stimulus = inputs.stimulus(dynamics.stimulus, dt, network, state.stimulus, moment)
+        drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
+    if sigma is not None and dynamics.noise.kind == "voltage":
+        noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+    elif sigma is not None:
+        drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+    perturbation = keys.perturbation
+    if perturbation is not None and (extra := perturbation.current(i, like)) is not None:
+        drive = drive + extra
+    neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, noise_increment)
+    if perturbation is not None:
+        neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like)
+    words = delivery.pack(spiked) if record else None
+    if network.n_feedforward:
+        since = i - trial.steps(trial.stim_off)
+        streams = keys.feedforward, keys.rates
+        outside, rates = inputs.feedforward(dynamics.feedforward, dt, network, state.rates, streams, keys.condition, since, trial.every)
+        spiked, state = jnp.concatenate([spiked, outside]), dataclasses.replace(state, rates=rates)
+    return dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron), words

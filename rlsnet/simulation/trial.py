@@ -1,0 +1,167 @@
+"""Trials without learning: runs of many steps, the time before learning, and the calibration of the static network."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rlsnet.config.schema import NoStimulusConfig
+from rlsnet.model.network import Network
+from rlsnet.simulation.state import Dynamics, SimState, TrialKeys, initial_state
+from rlsnet.simulation.step import block, currents
+
+Result = TypeVar("Result")
+
+
+def advance(
+    dynamics: Dynamics,
+    network: Network,
+    w: Array | None,
+    state: SimState,
+    keys: TrialKeys,
+    n: int,
+    *,
+    stimulated: bool = False,
+    record: bool = False,
+) -> tuple[SimState, Array | None]:
+    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `delivery.pack` packs them.
+
+    Where neurons may be perturbed, a block is computed with the perturbation only if it overlaps its window: what comes before is
+    computed by the same operations as without a perturbation, and is equal to the bit. If `overflowed` is set afterwards, not all
+    spikes were delivered, and the run has to be repeated with a larger capacity; see `with_capacity`.
+    """
+    size, perturbation = dynamics.trial.block, keys.perturbation
+    plain = dataclasses.replace(keys, perturbation=None)
+
+    def some(state: SimState, n: int) -> tuple[SimState, Array | None]:
+        def run(keys: TrialKeys) -> tuple[SimState, Array | None]:
+            return block(dynamics, network, w, state, keys, n, stimulated, record)
+
+        return run(plain) if perturbation is None else lax.cond(perturbation.touches(state.i, n), lambda: run(keys), lambda: run(plain))
+
+    def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
+        return some(state, size)
+
+    state, recorded = lax.scan(body, state, None, length=n // size)
+    if recorded is not None:
+        recorded = recorded.reshape(-1, recorded.shape[2])
+    if n % size:
+        state, words = some(state, n % size)
+        recorded = None if recorded is None or words is None else jnp.concatenate([recorded, words])
+    return state, recorded
+
+
+def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: TrialKeys) -> SimState:
+    """A trial up to the step before stim_off: rest until stim_on, then the stimulus.
+
+    The next `every` steps end just before the first learning point.
+    """
+    trial = dynamics.trial
+    on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
+    state = initial_state(dynamics, network, keys, w)
+    if isinstance(dynamics.stimulus, NoStimulusConfig) or on >= last:
+        on = last
+    state, _ = advance(dynamics, network, w, state, keys, on)
+    if last > on:
+        state, _ = advance(dynamics, network, w, state, keys, last - on, stimulated=True)
+    return state.with_zero_sum()
+
+
+def with_capacity(dynamics: Dynamics, run: Callable[[Dynamics], tuple[Result, Array]]) -> tuple[Result, Dynamics]:
+    """A result whose spikes all had room, and the dynamics that it took.
+
+    Args:
+      dynamics: the equations, with the spike capacity to begin with.
+      run: function of them; returns its result and whether spikes overflowed. It is called again with twice the capacity if so.
+    """
+    while True:
+        result, overflowed = run(dynamics)
+        if dynamics.backend.delivery != "fixed_shape" or not bool(overflowed):
+            return result, dynamics
+        dynamics = dynamics.enlarged()
+
+
+def compiled(function: Any, *arguments: Any) -> tuple[Callable[..., Any], float]:
+    """A jitted function compiled for its arguments, and the seconds that took."""
+    start = time.perf_counter()
+    executable = function.lower(*arguments).compile()
+    return executable, time.perf_counter() - start
+
+
+class Program:
+    """A jitted function, compiled ahead of time for arguments of given shapes, and again when spikes need more room.
+
+    The function takes dynamics and static settings first, then the arguments, of which none may be donated; it returns its result and
+    whether spikes overflowed.
+
+    Attributes:
+      seconds: taken to compile it first.
+    """
+
+    def __init__(self, function: Any, dynamics: Dynamics, settings: tuple[Any, ...], *arguments: Any):
+        self._function, self._settings, self._dynamics = function, settings, dynamics
+        self._executable, self.seconds = compiled(function, dynamics, *settings, *arguments)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The result for these arguments."""
+
+        def run(dynamics: Dynamics) -> tuple[Any, Array]:
+            if dynamics != self._dynamics:
+                self._executable, _ = compiled(self._function, dynamics, *self._settings, *arguments)
+                self._dynamics = dynamics
+            return self._executable(*arguments)
+
+        return with_capacity(self._dynamics, run)[0]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The activity of the static network alone in one trial.
+
+    mean, sd: [N] temporal mean and standard deviation of the current u over the trial's second half, threshold units.
+    n_spikes: [N] int32, spikes in the whole trial.
+    """
+
+    mean: Array
+    sd: Array
+    n_spikes: Array
+
+
+def calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> Calibration:
+    """Runs one trial without plastic synapses and stimulus."""
+    return with_capacity(dynamics, lambda dynamics: _calibrate(dynamics, network, keys))[0]
+
+
+@partial(jax.jit, static_argnames="dynamics")
+def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[Calibration, Array]:
+    """`calibrate`, and whether spikes overflowed."""
+    steps = dynamics.trial.n_steps
+    half = steps // 2
+    state = initial_state(dynamics, network, keys)
+    state, _ = advance(dynamics, network, None, state, keys, half)
+    pivot = state.u_sum / half  # sums of differences from about the mean lose no digits
+    size = dynamics.trial.block
+    samples, rest = divmod(steps - half, size)
+
+    def body(carry: tuple[SimState, Array, Array], _: None) -> tuple[tuple[SimState, Array, Array], None]:
+        state, total, squares = carry
+        state = block(dynamics, network, None, state, keys, size, False)[0]
+        difference = currents(network, state.synapses)[0] - pivot
+        return (state, total + difference, squares + difference**2), None
+
+    zeros = jnp.zeros_like(pivot)
+    (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=samples)
+    if rest:
+        state, _ = block(dynamics, network, None, state, keys, rest, False)
+    samples = max(samples, 1)  # a half shorter than a block is its mean alone
+    offset = total / samples
+    variance = jnp.maximum(squares / samples - offset**2, 0)
+    return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes), state.overflowed

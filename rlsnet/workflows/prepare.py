@@ -1,0 +1,178 @@
+"""What a run starts from: recording, network and targets, made from the configuration or read from the run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlsnet.config.schema import Config
+from rlsnet.data import recording_source, recordings, statistics
+from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.kernels.device import configured
+from rlsnet.learning import targets
+from rlsnet.model import build, network_store
+from rlsnet.model.network import Network
+from rlsnet.runs import memory_plan as memory_plan_
+from rlsnet.runs.folder import Run
+from rlsnet.runs.progress import Progress
+from rlsnet.runs.resources import Sampler
+from rlsnet.simulation.trial import Calibration
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Network and targets with which an experiment starts.
+
+    network: wiring and neurons.
+    weight: [N, L] initial plastic weights.
+    target: [C, M, N] currents.
+    recording: the recording that the target was made from, or None.
+    rate: [C, N] Hz, their means over time; or None.
+    seconds: time that making the network and the targets took.
+    memory_plan: bytes by purpose.
+    """
+
+    network: Network
+    weight: np.ndarray
+    target: np.ndarray
+    recording: Recording | None
+    rate: np.ndarray | None = None
+    seconds: tuple[float, float] = (0.0, 0.0)
+    memory_plan: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
+    """Opens the recording, checks that all fits in memory, draws or loads the network, makes the targets.
+
+    Args:
+      config: the experiment.
+      show: display of progress.
+      learning: whether the network is to be trained.
+
+    Raises:
+      UserError: settings, files or memory that do not fit.
+    """
+    recording = _open_recording(config, show)
+    conditions = recording.n_conditions if recording else config.target.n_conditions
+    n_units = recording.n_units if recording else None
+    sizes = memory_plan_.Sizes.of(config, n_units, conditions)
+    plan = memory_plan_.plan(sizes, learning)
+    log.info(memory_plan_.check(sizes, plan))
+    start = time.perf_counter()
+    static_run: list[Calibration] = []
+
+    def activity(net: Network) -> np.ndarray:
+        static_run.append(targets.run_calibration(config, net))
+        return np.asarray(static_run[0].n_spikes)
+
+    net, weight, target = build.build(config, n_units, activity)
+    drawn = time.perf_counter()
+    log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
+    if target is not None:
+        targets.check(target, f"{config.network.load}: target")
+    else:
+        with show.counting("targets") as advance:
+            target = targets.make(config, net, recording, advance, *static_run)
+        log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
+    build.check_conditions(net, len(target))
+    seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan)
+
+
+def _open_recording(config: Config, show: Progress) -> Recording | None:
+    """The recording that the target is made from; None where there is none, or network.load brings its own target."""
+    load = config.network.load
+    given_target = load is not None and "target" in zarr_store.open_group(load, "network.load", network_store.FORMAT)
+    if given_target and config.recording.half is not None:
+        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
+    if config.target.recorded is None or given_target:
+        return None
+    with show.counting("synthetic units") as advance:
+        return recording_source.open_for_config(config, log.info, advance)
+
+
+def _counts(net: Network) -> str:
+    """Numbers of neurons and synapses, in words."""
+    members = np.bincount(np.arange(net.n_neurons) // net.group_size)
+    n_plastic = int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members)
+    return f"{net.n_neurons:,} neurons, {net.n_edges:,} static and {n_plastic:,} plastic synapses"
+
+
+def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:
+    """[C, N] float32 Hz, mean over time of the recorded rates of training, NaN where none is known."""
+    if recording is None or recording.kind != "rate":
+        return None
+    blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
+    return np.concatenate([statistics.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
+
+
+def reopen(config: Config, run: Run) -> Prepared:
+    """Network and targets with which a run started, from its own folder; the recording is not opened."""
+    if not run.network.exists():
+        raise UserError(f"{run.network}: not there; the run stopped before it had drawn its network and has to be started anew.")
+    own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
+    net, weight, target = build.build(own)
+    if target is None:
+        raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
+    stored = zarr_store.open_group(run.network, "run", network_store.FORMAT).get("recorded_rate")
+    return Prepared(net, weight, target, None, None if stored is None else zarr_store.read(stored))
+
+
+def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
+    """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
+    recording = prepared.recording
+    about: dict[str, Any] = {memory_plan_.PLAN: prepared.memory_plan} if learning else {}
+    if recording is not None:
+        about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
+        about["recording_fingerprint"] = recording.fingerprint
+    network_store.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about)
+
+
+def find_recording(config: Config, run: Run) -> Recording | None:
+    """The recording that a run's targets were made from; None where there was none, or it is not where it was.
+
+    Raises:
+      UserError: there is none at recording.path, or another one while half of its trials are to be held out.
+    """
+    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs
+    made_from, half = about.get("recording"), about.get("recording_half")
+    if made_from is None:
+        return None
+    given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
+    candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
+    if given is not None:
+        candidates = [given]  # a mistake where it is not there
+    if not candidates:
+        log.warning("The recording %s is not there; testing without rates. recording.path=PATH gives its new place.", made_from)
+        return None
+    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
+    recordings.check_bins(recording, config.trial)
+    if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
+        if half is not None:
+            raise UserError(
+                f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as the {half}"
+                " trials of another may be others."
+            )
+        log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
+    return recording
+
+
+@contextlib.contextmanager
+def start(config: Config, run: Run, verb: str) -> Iterator[Progress]:
+    """The engine, the sampling of resources and the display of progress, while a verb runs."""
+    show = Progress(config.progress)
+    with configured(config.engine) as device:
+        log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
+        with Sampler(run.resources, config.resources_every, verb, lambda: show.iteration):
+            yield show

@@ -1,0 +1,104 @@
+"""Existing runs: settings that may change in them, and the configuration with which one goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlsnet.config.differences import same, typed
+from rlsnet.config.load import flat, from_dict, to_dict, with_defaults
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.runs.folder import Run
+
+# sections and settings that may change in an existing run
+MUTABLE_ON_RESUME = (
+    *("train", "test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
+    *("engine.platform", "engine.kernels", "rls.method"),
+)
+COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of a command line, not of the run that it makes
+
+
+def check_unchanged(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path | str) -> None:
+    """Whether an existing run can go on with other settings.
+
+    Args:
+      saved: nested settings of the run.
+      wanted: nested settings, as `to_dict` gives them.
+      where: the run folder, for the message.
+
+    Raises:
+      UserError: a setting differs that may not change in an existing run.
+    """
+    before, now = flat(with_defaults(saved)), flat(wanted)
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        mutable = any(key == each or key.startswith(f"{each}.") for each in MUTABLE_ON_RESUME)
+        if not mutable and not same(old, new):
+            raise UserError(f"{key}={typed(new)}: {where} was made with {typed(old)}; this cannot change in an existing run.")
+
+
+def resumed_config(run: Run, values: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    """The configuration with which an existing run goes on.
+
+    Args:
+      run: with a config.yaml.
+      values: nested settings as composed from the defaults and the command line. With resume=auto they are all of them, as the
+        command that made the run is repeated; else only those that the command line names count, laid over the saved ones.
+      overrides: key=value texts of the command line.
+
+    Raises:
+      UserError: a setting that may not change in an existing run, or a value that does not fit.
+    """
+    saved = run.saved_config()
+    wanted = values if values["resume"] == "auto" else overlaid(with_defaults(saved), values, overrides)
+    config = from_dict({**wanted, **COMMAND_ONLY}, overrides)
+    check_unchanged(saved, to_dict(config), run.path)
+    return config
+
+
+def overlaid(saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The saved settings of a run with those that the command line names laid over them.
+
+    Args:
+      saved: nested settings of the run.
+      composed: nested settings as composed from the defaults and the command line.
+      overrides: key=value texts of the command line.
+    """
+    result = copy.deepcopy(dict(saved))
+    for text in overrides:
+        key = text.lstrip("+").split("=", 1)[0].split("@")[0]
+        if key.startswith("~"):
+            raise UserError(f"{text}: nothing can be removed from an existing run.")
+        if key == "config":
+            result = copy.deepcopy(dict(composed))
+            continue
+        *parents, last = key.split(".")
+        source, into = composed, result
+        for parent in parents:
+            source, into = source[parent], into[parent]
+            if not isinstance(into, dict):
+                raise UserError(f"config.yaml of the run: {parent}={into}: expected a section.")
+        into[last] = source[last]
+    return result
+
+
+def job_state(verb: str, values: Mapping[str, Any], run: Run) -> str:
+    """State of a job's folder in a sweep: "new", "unfinished", "done", or "busy" while another process works in it.
+
+    Raises:
+      UserError: the folder holds a run with other settings than `values`.
+    """
+    if not (run.path / "config.yaml").exists():
+        return "new"
+    if run.busy():
+        return "busy"
+    begun = bool(run.iterations()) if verb == "train" else run.test.exists()
+    if not begun:
+        return "new"
+    config = from_dict({**values, **COMMAND_ONLY})
+    check_unchanged(run.saved_config(), to_dict(config), run.path)
+    done = run.iterations()[-1] >= config.train.iterations if verb == "train" else run.config() == config
+    return "done" if done else "unfinished"

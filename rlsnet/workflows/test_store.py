@@ -1,0 +1,233 @@
+"""test.zarr: results of trials with frozen weights, written block by block."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import zarr
+from jax import Array
+
+from rlsnet.config.schema import Config
+from rlsnet.data.recordings import HALVES, Recording
+from rlsnet.io import zarr_store
+from rlsnet.learning import scores
+from rlsnet.model.network import Network
+
+FORMAT = "rlsnet-test"
+
+
+UNIT_COLUMNS = ("region", "session")  # of a recording, copied to the test
+
+
+SCORED_NEURONS = 4096  # whose scores are computed at a time, as sums are in float64
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["counts", "current", "words"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class TrialResult:
+    """Result of one trial from stim_off on, by learning bins, for n of the N neurons.
+
+    counts: [M, n] int32 spikes.
+    current: [M, n] mean total synaptic current, threshold.
+    words: [M, every, W] uint32, the spikes of all neurons in each step, packed by `delivery.pack`; or None.
+    """
+
+    counts: Array
+    current: Array
+    words: Array | None
+
+
+def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(step, neuron) of every spike in words [steps, W] of `delivery.pack`, in order of time."""
+    step, place = np.nonzero(np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little"))
+    return step, place % 32 * words.shape[1] + place // 32
+
+
+class TrialAverage:
+    """Averages over the trials of a condition.
+
+    counts: [2, M, n] spikes, summed over odd and over even trials.
+    mean: [M, n] currents, threshold.
+    trials: number of trials so far.
+    """
+
+    def __init__(self, shape: tuple[int, int]):
+        self.counts, self.trials = np.zeros((2, *shape), np.int64), 0
+        self.mean, self._squares = np.zeros(shape), np.zeros(shape)
+
+    def add(self, result: TrialResult) -> None:
+        """Adds the next trial; mean and squares by Welford's recursion."""
+        self.counts[self.trials % 2] += result.counts
+        self.trials += 1
+        difference = result.current - self.mean
+        self.mean += difference / self.trials
+        self._squares += difference * (result.current - self.mean)
+
+    def sd(self) -> np.ndarray:
+        """[M, n] s.d. of the currents over trials."""
+        return np.sqrt(self._squares / max(1, self.trials - 1))
+
+
+def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
+    """[n] regions of the recorded units that the n neurons of a network are trained on; None where unknown."""
+    names = None if recording is None else recording.column("region")
+    if recording is None or names is None:
+        return None
+    units = recording.choose(n, seed)
+    return (names if units is None else names[units]).astype(str)
+
+
+def fingerprint(w: Array) -> str:
+    """A hash of weights, to compare the weights of two tests."""
+    return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedRates:
+    """RecordedRates rates of the units that n neurons are trained on.
+
+    target: [C, M, n] Hz, of the trials trained on.
+    heldout: [C, M, n] Hz, of the held-out trials; or None.
+    halves: [C, M, n] Hz, of odd and of even trials; or None.
+    columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
+    """
+
+    target: np.ndarray
+    heldout: np.ndarray | None
+    halves: tuple[np.ndarray, np.ndarray] | None
+    columns: dict[str, np.ndarray]
+
+    @staticmethod
+    def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> RecordedRates:
+        """The rates for some neurons of a network of n."""
+        units = recording.choose(n, seed)
+        units = neurons if units is None else units[neurons]
+        columns = {"unit": units, **{name: values[units] for name in UNIT_COLUMNS if (values := recording.column(name)) is not None}}
+        if recording.halves is None:
+            return RecordedRates(recording.read(units), None, None, columns)
+        odd, even = (recording.read(units, half) for half in HALVES)
+        if recording.half is None:
+            return RecordedRates(recording.read(units), None, (odd, even), columns)
+        trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
+        return RecordedRates(trained, heldout, (odd, even), columns)
+
+
+def create_test(
+    path: Path,
+    config: Config,
+    network: Network,
+    w: Array,
+    recording: Recording | None,
+    conditions: int,
+    neurons: np.ndarray,
+    about: dict[str, object],
+) -> TestWriter:
+    """An empty test.zarr with its attributes, for the results of some neurons."""
+    attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
+    root = zarr.create_group(str(path), attributes=attributes)
+    root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
+    names = [str(c) for c in range(conditions)] if recording is None else list(recording.conditions)
+    recorded = None
+    if recording is not None and recording.kind == "rate":
+        recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
+        root.attrs["trained_on"] = recording.half or "all"
+    return TestWriter(root, config, network, names, neurons, recorded)
+
+
+class TestWriter:
+    """Writer of the arrays of a test.zarr, which xarray can open."""
+
+    def __init__(
+        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: RecordedRates | None
+    ):
+        trial, n = config.trial, len(neurons)
+        self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
+        self.stored = np.isin(np.arange(network.n_neurons), neurons)
+        self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
+        zarr_store.write(root, "condition", np.array(conditions), ["condition"])
+        end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
+        zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
+        zarr_store.write(root, "neuron", neurons, ["neuron"])
+        zarr_store.write(root, "excitatory", np.asarray(network.excitatory)[neurons], ["neuron"])
+        for name, values in {} if recorded is None else recorded.columns.items():
+            zarr_store.write(root, name, values, ["neuron"])
+        self.ends = [0]
+        if config.test.spikes:
+            for name, meaning in (("step", "time step of a spike; times dt_ms is its time in the trial"), ("neuron", "who spiked")):
+                root.create_array(
+                    f"spikes/{name}",
+                    shape=(0,),
+                    chunks=(2**20,),
+                    dtype="uint32",
+                    dimension_names=["spike"],
+                    attributes={"long_name": meaning},
+                )
+
+    def add_spikes(self, words: np.ndarray | None) -> None:
+        """Appends the spikes of one trial, bin by bin."""
+        if words is None:
+            return
+        first = self.trial.steps(self.trial.stim_off)
+        found = [tuple(values[self.stored[neuron]] for values in (step, neuron)) for step, neuron in map(unpack, words)]
+        steps = [step + first + m * self.trial.every for m, (step, _) in enumerate(found)]
+        self.root["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
+        self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
+        self.ends.append(self.ends[-1] + sum(map(len, steps)))
+
+    def finish(self) -> None:
+        """Writes the ends of the trials in the list of spikes, conditions one after the other, and the summary of the scores."""
+        if len(self.ends) > 1:
+            zarr_store.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
+        found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
+        excitatory, names = self.root["excitatory"][...], [str(name) for name in self.root["condition"][...]]
+        region = None if self.recorded is None else self.recorded.columns.get("region")
+        self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
+
+    def add_condition(self, condition: int, average: TrialAverage, target: np.ndarray) -> None:
+        """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates."""
+        spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
+        psth = spikes * (1000 / (self.trials * self.trial.learn_every))
+        self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
+        self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
+        self._put("current_sd", condition, average.sd(), units="threshold", long_name="s.d. over trials of the current's mean in a bin")
+        self._put("current_target", condition, target, units="threshold", long_name="target current")
+        correlation = scores.current_correlation(self.trial, jnp.asarray(mean, jnp.float32), jnp.asarray(target, jnp.float32))
+        self._put_score("current_correlation", condition, correlation)
+        self._put("rate", condition, spikes.sum(axis=0) * (1000 / (self.trials * self.trial.duration)), units="Hz", long_name="mean rate")
+        if recorded is None:
+            return
+        self._put("rate_target", condition, recorded.target[condition], units="Hz", long_name="recorded firing rate, trained on")
+        if recorded.heldout is not None:
+            self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
+        for name, values in self._rate_scores(condition, average.counts, recorded).items():
+            self._put_score(name, condition, values)
+
+    def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
+        """[n] each of the scores against recorded rates, by blocks of neurons."""
+        blocks = []
+        for start in range(0, counts.shape[2], SCORED_NEURONS):
+            mine = condition, slice(None), slice(start, start + SCORED_NEURONS)
+            heldout = None if recorded.heldout is None else recorded.heldout[mine]
+            halves = None if recorded.halves is None else (recorded.halves[0][mine], recorded.halves[1][mine])
+            blocks.append(scores.rate_scores(self.trial, counts[:, :, mine[2]], self.trials, recorded.target[mine], heldout, halves))
+        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _put_score(self, name: str, condition: int, values: object) -> None:
+        score = scores.SCORES[name]
+        self._put(name, condition, values, long_name=score.meaning, **({"units": score.unit} if score.unit else {}))
+
+    def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
+        """Writes one condition of a float32 array [C, M, n] or [C, n], created with the first."""
+        values = np.asarray(values, np.float32)
+        if name not in self.root:
+            dims = ["condition", "time", "neuron"] if values.ndim == 2 else ["condition", "neuron"]
+            shape = self.by_bin if values.ndim == 2 else self.by_neuron
+            zarr_store.create(self.root, name, shape, "float32", dims, along=len(dims) - 1, **attributes)
+        self.root[name][condition] = values

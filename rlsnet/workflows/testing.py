@@ -1,0 +1,88 @@
+"""Trials with frozen weights: the commands simulate and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from rlsnet.config.load import to_dict
+from rlsnet.config.schema import Config, NoPerturbConfig, WindowConfig
+from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
+from rlsnet.model import connectivity
+from rlsnet.runs import checkpoint, folder, trackers
+from rlsnet.runs.folder import Run
+from rlsnet.runs.progress import Progress
+from rlsnet.workflows import evaluation, test_store
+from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, save_network, start
+
+log = logging.getLogger(__name__)
+
+
+def run_simulation(config: Config, run: Run) -> list[Path]:
+    """Draws a network and runs it with its initial weights; returns the paths of the results. Raises UserError."""
+    if run.iterations():
+        raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
+    with run.claimed(), start(config, run, "simulate") as show:
+        prepared = prepare(config, show, learning=False)
+        save_network(run, prepared, learning=False)
+        run.save_config(config)
+        w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
+        results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)]
+        if isinstance(config.perturb, WindowConfig):
+            results.append(_test(config, prepared, w, run, show, 0))
+    return results
+
+
+def run_test(config: Config, run: Run) -> list[Path]:
+    """Runs a trained network with frozen weights; returns the path of the results. Raises UserError."""
+    trackers.require(config.tracking)
+    path = run.checkpoint(config.test.checkpoint)
+    with start(config, run, "test") as show:
+        prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+        w = checkpoint.load_weights(path, prepared.network)
+        about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
+        if path.parent != run.checkpoints:
+            _warn_of_other_wiring(path, about.get("config", {}), config)
+            _refuse_other_half(path, about.get("config", {}), prepared.recording)
+        iteration = int(about.get("iteration", 0))
+        result = _test(config, prepared, w, run, show, iteration)
+        if not isinstance(config.perturb, WindowConfig):
+            with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
+                track(trackers.test_scores(zarr_store.open_group(run.test, "run", test_store.FORMAT)), iteration)
+    return [result]
+
+
+def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
+    """Warns where another run's checkpoint was trained on a different connectivity: weights belong to their synapses."""
+    ours = json.loads(json.dumps(to_dict(config)))
+    differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]
+    if differ:
+        log.warning("%s was trained on a different connectivity (%s); its weights are put on other synapses here.", path, ", ".join(differ))
+
+
+def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording | None) -> None:
+    """Raises UserError where weights of another run may have been trained on the trials that are held out here."""
+    half = None if recording is None else recording.half
+    trained = theirs.get("recording", {}).get("half")
+    if half is not None and trained != half:
+        raise UserError(
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; expected one"
+            f" trained with recording.half={half}."
+        )
+
+
+def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> Path:
+    """Runs the trials of the test, with the perturbation of the configuration if it has one, and stores the results; returns their path."""
+    began = time.perf_counter()
+    path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
+    evaluation.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)
+    log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
+    return path

@@ -1,0 +1,67 @@
+"""Training of a network, from the start or from the newest checkpoint: the command train."""
+
+from __future__ import annotations
+
+import logging
+
+import jax.numpy as jnp
+
+from rlsnet.config.schema import Config, WindowConfig
+from rlsnet.errors import UserError
+from rlsnet.learning import rls
+from rlsnet.model import connectivity
+from rlsnet.runs import checkpoint, trackers
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import loop
+from rlsnet.workflows.prepare import prepare, reopen, save_network, start
+
+log = logging.getLogger(__name__)
+
+
+def run_training(config: Config, run: Run, resumed: bool) -> int:
+    """Trains from the start, or from the newest checkpoint.
+
+    Args:
+      config: the experiment.
+      run: the run folder.
+      resumed: whether to continue the run that is there.
+
+    Returns:
+      0, or the number of the signal that stopped it.
+
+    Raises:
+      UserError: settings that do not fit, or a folder that holds a run already.
+    """
+    if isinstance(config.perturb, WindowConfig):
+        raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
+    done = run.iterations()[-1] if resumed else 0
+    if resumed and config.train.iterations < done:
+        raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; expected more than that.")
+    if resumed and config.train.iterations == done:
+        log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
+        return 0
+    trackers.require(config.tracking)
+    if not resumed and run.iterations():
+        raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
+    with run.claimed(), start(config, run, "train") as show:
+        if resumed:
+            prepared = reopen(config, run)
+            learner = checkpoint.load_learner(run, done, prepared.network, config)
+            run.cut_metrics(done)
+            log.info("Resuming after iteration %d.", done)
+        else:
+            run.clear()
+            prepared = prepare(config, show, learning=True)
+            if not prepared.network.n_inputs:
+                raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
+            save_network(run, prepared, learning=True)
+            w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
+            learner = rls.init(config.rls, prepared.network, w)
+        run.save_config(config)
+        recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
+        with trackers.tracked(config, run, done) as track:
+            target = jnp.asarray(prepared.target)
+            stopped = loop.train(config, prepared.network, learner, target, run, done, show, recorded, track)
+    if not stopped:
+        log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
+    return stopped

@@ -1,0 +1,408 @@
+"""The command as a user types it, in processes of its own."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import commands
+import numpy as np
+import pytest
+import xarray
+import zarr
+from conftest import small_network, write_network
+
+from rlsnet.cli.verbs import VERBS
+
+RUNNER = [sys.executable, "-m", "rlsnet"]
+SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
+
+
+def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:
+    result = commands.run(*arguments, cwd=cwd)
+    assert status is None or result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a trained and tested run in it."""
+    place = tmp_path_factory.mktemp("place")
+    rlsnet("train", *SMALL, "hydra.run.dir=run", cwd=place)
+    rlsnet("test", "run=run", "test.trials=3", cwd=place)
+    zarr.create_group(str(place / "rates.zarr"), attributes={"bin_ms": 10.0})["rate"] = np.ones((1, 100, 512), "float32")
+    zarr.create_group(str(place / "empty.zarr"))["neuron/excitatory"] = np.zeros(0, bool)
+    return place
+
+
+def test_help_needs_neither_jax_nor_hydra():
+    code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli import main\n"
+    code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
+    code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
+    for arguments in (["--help"], [], *([verb, "--help"] for verb in VERBS), ["--version"]):
+        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "rlsnet" in result.stdout
+    listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
+    assert re.search(r"trial\.learn_every +10\.0 +time between RLS updates.*\[ms\]", listing)
+    assert "config=million|mouse_decision|sinusoid|tiny" in listing
+
+
+def test_a_run_folder_holds_what_it_should(place):
+    run = place / "run"
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "network.zarr", "checkpoints", "metrics.jsonl", "test.zarr", "rlsnet.log"}
+    assert sorted(p.name for p in (run / "checkpoints").iterdir() if "best" not in p.name) == ["000002.zarr", "000004.zarr"]
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["iteration"] == 4
+    assert set(line) >= {"task", "seconds", "rate_hz", "rate_exc_hz", "rate_inh_hz", "correlation", "n_undefined"}
+    group = zarr.open_group(str(run / "checkpoints" / "000004.zarr"), mode="r")
+    assert group["plastic/weight"].shape == (300, 32) and group["P"].shape == (300, 32 * 33 // 2)
+    assert group.attrs["iteration"] == 4 and group.attrs["config"]["network"]["n_neurons"] == 300 and "jax" in group.attrs["versions"]
+    assert "iteration 4/4" in (run / "rlsnet.log").read_text()
+
+
+def test_test_results_open_in_xarray_and_agree_with_themselves(place):
+    opened = xarray.open_zarr(place / "run" / "test.zarr", consolidated=False)
+    assert opened.psth.dims == ("condition", "time", "neuron") and opened.psth.shape == (1, 100, 300)
+    spikes = zarr.open_group(str(place / "run" / "test.zarr"), mode="r")["spikes"]
+    ends, step, neuron = (spikes[name][...] for name in ("trial_indptr", "step", "neuron"))
+    assert len(ends) == 4 and ends[-1] == len(step) == len(neuron) > 1000
+    bins = (step - 2000) // 100
+    psth = np.zeros((100, 300))
+    np.add.at(psth, (bins, neuron), 1000 / (3 * 10))
+    np.testing.assert_allclose(psth, opened.psth[0], rtol=1e-5)
+    np.testing.assert_allclose(opened.psth.mean("time"), opened.rate, rtol=1e-5)
+    assert all(np.all(np.diff(step[a:b].astype(int)) >= 0) for a, b in zip(ends, ends[1:], strict=False))
+    assert float(opened.current_sd.mean()) > 0
+    assert not np.array_equal(step[: ends[1]], step[ends[1] : ends[2]])
+
+
+def test_plot_draws_every_figure_and_never_simulates(place):
+    from PIL import Image
+
+    rlsnet("plot", "run=run", cwd=place)
+    names = {p.stem for p in (place / "run" / "figures").glob("*.png")}
+    assert names == {"learning_curve", "weights", "psth_examples", "psth_heatmaps", "correlations", "rates", "raster"}
+    for path in (place / "run" / "figures").glob("*.png"):
+        pixels = np.asarray(Image.open(path).convert("L"))
+        assert pixels.shape[0] > 300 and pixels.std() > 10
+
+
+def test_info(place):
+    shown = rlsnet("info", "run", cwd=place).stdout
+    assert "4 of 4 iterations" in shown and "3 trials per condition" in shown and "2, 4" in shown
+    assert "rlsnet-network 1" in rlsnet("info", "run/network.zarr", cwd=place).stdout
+    checkpoint = rlsnet("info", "run/checkpoints/000004.zarr", cwd=place).stdout
+    assert "rlsnet-checkpoint 1" in checkpoint and "float32 [neuron 300, input 32]" in checkpoint
+    assert re.search(r"jax +│ 0\.\d+", rlsnet("info", cwd=place).stdout)
+
+
+def rows(text: str) -> dict[str, str]:
+    """The rows of a table as `rlsnet info` prints it where there is no terminal."""
+    assert max(map(len, text.splitlines())) <= 120 and "\x1b" not in text
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
+    merged: dict[str, str] = {}
+    for name, value in cells:
+        if name:
+            merged[name] = value
+        else:  # a wrapped line
+            merged[list(merged)[-1]] += f" {value}"
+    return merged
+
+
+def test_info_on_a_run_says_what_its_files_say(place):
+    shown = rows(rlsnet("info", "run", cwd=place).stdout)
+    assert shown["sizes"] == "N 300, L 32, S 1, C 1, M 100"
+    assert (shown["static synapses"], shown["plastic synapses"]) == ("18,000", "9,600")
+    assert re.match(r"P 1\.23 MB, about \d", shown["memory of training"])
+    lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = max(lines, key=lambda line: line["correlation"])
+    assert shown["correlation"] == f"{lines[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+    assert shown["rates"] == f"{lines[-1]['rate_exc_hz']:.2f} Hz excitatory, {lines[-1]['rate_inh_hz']:.2f} Hz inhibitory"
+    assert shown["checkpoints"] == f"2, 4, best of iteration {best['iteration']}" and "jax 0." in shown["made with"]
+    use = [json.loads(line) for line in (place / "run" / "resources.jsonl").read_text().splitlines()]
+    peak = max(line["memory_peak_mb"] for line in use if line["verb"] == "train")
+    assert re.match(rf"peak memory {peak:.3g} MB, mean CPU \d+ %", shown["resources of train"]) and "resources of test" in shown
+
+
+def test_info_on_a_run_that_is_not_done_or_of_an_older_version(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run", ignore=shutil.ignore_patterns("test.zarr", "resources.jsonl"))
+    path = tmp_path / "run" / "config.yaml"
+    text = re.sub(r"(resources_every|  neurons): .*\n", "", path.read_text())
+    path.write_text(text.replace("iterations: 4", "iterations: 1000004"))
+    assert re.fullmatch(r"4 of 1000004 iterations, [\d.]+ h left", rows(rlsnet("info", "run", cwd=tmp_path).stdout)["progress"])
+    shutil.rmtree(tmp_path / "run" / "network.zarr")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    shown = rows(rlsnet("info", "run", cwd=tmp_path).stdout)
+    assert shown["progress"] == "0 of 1000004 iterations" and shown["checkpoints"] == "none"
+
+
+def test_info_on_a_network_counts_its_synapses(tmp_path):
+    arrays = small_network(3, n=61, group_size=4)
+    write_network(tmp_path / "n.zarr", arrays, 4)
+    shown = rows(rlsnet("info", "n.zarr", cwd=tmp_path).stdout)
+    excitatory, pre = arrays["neuron/excitatory"], np.repeat(arrays["plastic/pre"], 4, axis=0)[:61]
+    assert shown["neurons"] == f"61: {excitatory.sum()} excitatory, {61 - excitatory.sum()} inhibitory"
+    degrees = {
+        "static outputs of a neuron": np.diff(arrays["static/indptr"]),
+        "static inputs of a neuron": np.array([np.sum(arrays["static/post"] == i) for i in range(61)]),
+        "plastic inputs of a neuron": np.sum(pre >= 0, axis=1),
+        "plastic outputs of a neuron": np.array([np.sum(pre == i) for i in range(61)]),
+    }
+    for name, degree in degrees.items():
+        assert shown[name].startswith(f"{degree.mean():.1f}, s.d. {degree.std():.1f}"), name
+    assert shown["static synapses"] == f"{len(arrays['static/post']):,}" and shown["plastic synapses"] == f"{np.sum(pre >= 0):,}"
+    assert shown["targets"] == "2 condition(s) of 20 points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
+
+
+def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
+    rate = np.random.default_rng(0).gamma(2, 3, (3, 50, 9)).astype("float32")
+    rate[0, :, 2], rate[:, :, 4], rate[:, :, 5] = np.nan, 0, np.nan
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0, "source": "[my] lab"})
+    root.create_array("rate", data=rate, chunks=(2, 50, 4))
+    shown = rows(rlsnet("info", "r.zarr", cwd=tmp_path).stdout)
+    assert (shown["conditions"], shown["bins"], shown["units"], shown["source"]) == ("3: 0, 1, 2", "50 of 20 ms, 1 s", "9", "[my] lab")
+    assert shown["mean rate"] == f"{np.nanmean(rate):.3f} Hz" and shown["missing values"] == f"{np.isnan(rate).mean():.3%}"
+    assert shown["silent units"] == "1" and "negative values" not in shown
+    best = next((place / "run" / "checkpoints").glob("*.best.zarr"))
+    shown = rows(rlsnet("info", str(best), cwd=place).stdout)
+    assert shown["P"].startswith("none") and shown["sizes"] == "N 300, L 32" and "rls.penlambda=0.8" in shown["settings"]
+    shown, test = rows(rlsnet("info", "run/test.zarr", cwd=place).stdout), zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+    assert shown["neurons"] == "300 of 300: 150 excitatory, 150 inhibitory" and shown["spikes"] == f"{test['spikes/step'].shape[0]:,}"
+    assert shown["rates"].startswith(f"{test['rate'][:, :150].mean():.2f} Hz excitatory")
+
+
+def test_info_fits_a_narrow_terminal(place):
+    import os
+    import pty
+
+    screen, terminal = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "44", "TERM": "xterm"}
+    with subprocess.Popen([*RUNNER, "info", "run"], stdout=terminal, cwd=place, env=environment) as process:
+        os.close(terminal)
+        text = b""
+        while chunk := _read(screen):
+            text += chunk
+    os.close(screen)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text.decode()).splitlines()
+    assert process.returncode == 0 and any("4 of 4" in line for line in lines) and max(map(len, lines)) <= 44
+
+
+def _read(screen: int) -> bytes:
+    import os
+
+    try:
+        return os.read(screen, 4096)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
+
+
+def test_test_on_other_checkpoints_and_without_spikes(place):
+    out = rlsnet("test", "run=run", "test.checkpoint=2", "test.trials=1", "test.spikes=false", "hydra.run.dir=run", cwd=place).stdout
+    group = zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+    assert group.attrs["iteration"] == 2 and "spikes" not in group, out
+    rlsnet("plot", "run=run", cwd=place)
+    rlsnet("test", "run=run", "test.checkpoint=best", "test.trials=3", cwd=place)
+    assert "spikes" in zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+
+
+def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
+    """The same numbers, fewer of them; figures are drawn from them, also where one class, or all but one neuron, is missing."""
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    whole = zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+    path = str(tmp_path / "run" / "test.zarr")
+    out = rlsnet("test", "run=run", "test.trials=3", "test.neurons=[3:6, 0, 200:]", cwd=tmp_path).stdout
+    part, chosen = zarr.open_group(path, mode="r"), np.r_[0, 3:6, 200:300]
+    assert "Of the 104 neurons of test.neurons=3:6,0,200::" in out and part.attrs["n_neurons"] == 300
+    np.testing.assert_array_equal(part["neuron"][...], chosen)
+    for name in ("excitatory", "psth", "current_mean", "current_sd", "current_target", "rate", "current_correlation"):
+        np.testing.assert_array_equal(part[name][...], whole[name][...][..., chosen], err_msg=name)
+    mine = np.isin(whole["spikes/neuron"][...], chosen)
+    for name in ("step", "neuron"):
+        np.testing.assert_array_equal(part[f"spikes/{name}"][...], whole[f"spikes/{name}"][...][mine])
+    ends = np.cumsum(mine)[whole["spikes/trial_indptr"][1:] - 1]
+    np.testing.assert_array_equal(part["spikes/trial_indptr"][1:], ends)
+    mean = np.nanmean(whole["current_correlation"][...][:, chosen])
+    assert f"Current correlation {mean:.3f}" in out
+    for choice in ("[3:6, 0, 200:]", "inh", "7"):
+        rlsnet("test", "run=run", "test.trials=1", f"test.neurons={choice}", cwd=tmp_path)
+        shutil.rmtree(tmp_path / "run" / "figures", ignore_errors=True)
+        result = rlsnet("plot", "run=run", cwd=tmp_path)
+        assert len(list((tmp_path / "run" / "figures").glob("*.png"))) == 7 and "Warning" not in result.stderr
+    beyond = rlsnet("test", "run=run", "test.neurons=0:301", cwd=tmp_path, status=1).stderr
+    assert "test.neurons=0:301: reaches beyond the 300 neurons" in beyond and zarr.open_group(path, mode="r")["neuron"][...] == [7]
+
+
+def test_the_checkpoint_of_another_run(place, tmp_path):
+    """Its weights in this run's network; a warning where the connectivity differs, refused where sizes differ."""
+    rlsnet("train", *SMALL, "hydra.run.dir='an (o)'", cwd=tmp_path)
+    rlsnet("train", *SMALL, "seed=2", "train.iterations=2", "hydra.run.dir=other", cwd=tmp_path)
+    rlsnet("train", *SMALL, "plastic.n_inputs=30", "train.iterations=2", "hydra.run.dir=fewer", cwd=tmp_path)
+    test = ["test", "run=other", "test.trials=1"]
+    out = rlsnet(*test, "test.checkpoint=an (o)/checkpoints/000004.zarr", cwd=tmp_path).stdout
+    assert "was trained on a different connectivity (seed); its weights are put on other synapses here" in " ".join(out.split())
+    assert zarr.open_group(str(tmp_path / "other" / "test.zarr"), mode="r").attrs["iteration"] == 4
+    own = rlsnet(*test, "test.checkpoint=other/checkpoints/000002.zarr", cwd=tmp_path).stdout
+    assert "different connectivity" not in own
+    for path, message in (
+        ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; expected [300, 32]"),
+        ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; expected a Zarr store of format rlsnet-checkpoint"),
+        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: holds format rlsnet-network; expected rlsnet-checkpoint"),
+        ("fewer/checkpoints", "test.checkpoint=fewer/checkpoints: not a Zarr store"),
+    ):
+        error = rlsnet(*test, f"test.checkpoint={path}", cwd=tmp_path, status=1).stderr
+        assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_resume_on_the_command_line(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "run")
+    rlsnet("train", "resume=run", "train.iterations=6", cwd=tmp_path)
+    rlsnet("train", *SMALL, "train.iterations=6", "hydra.run.dir=whole", cwd=tmp_path)
+    ends = [zarr.open_group(str(tmp_path / run / "checkpoints" / "000006.zarr"), mode="r") for run in ("run", "whole")]
+    for name in ("plastic/weight", "P"):
+        np.testing.assert_array_equal(ends[0][name][...], ends[1][name][...])
+    again = rlsnet("train", "resume=run", cwd=tmp_path).stdout
+    assert "has done all 6 iterations" in again
+    assert "network.n_neurons=512" in rlsnet("train", "config=tiny", "resume=run", cwd=tmp_path, status=1).stderr
+    assert "train.iterations=3: run has done 6" in rlsnet("train", "resume=run", "train.iterations=3", cwd=tmp_path, status=1).stderr
+
+
+def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "run", tmp_path / "it's a,b=c")
+    (tmp_path / "mine").mkdir()
+    rlsnet("train", "--config-dir", "mine", "resume=it's a,b=c", "train.iterations=5", "--config-dir=mine", cwd=tmp_path)
+    assert "n_neurons: 300" not in rlsnet("train", "resume=it's a,b=c", "--cfg", "job", "train.iterations=6", cwd=tmp_path).stdout
+    rlsnet("test", "run=it's a,b=c", "test.trials=1", cwd=tmp_path)
+    assert "iteration 5" in rlsnet("info", "it's a,b=c", cwd=tmp_path).stdout
+
+
+def test_a_recording_may_move_after_training(tmp_path):
+    """Resume needs targets only, which the run has; test goes on without rates, or finds them where it is told."""
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 10.0})
+    root["rate"] = np.random.default_rng(0).gamma(2, 3, (2, 100, 400)).astype("float32")
+    rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=tmp_path)
+    rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path)
+    assert "rate_correlation" in zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
+    (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
+    rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
+    assert "testing without rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
+    assert "Rate correlation" in rlsnet("test", "run=run", "test.trials=1", "recording.path=moved.zarr", cwd=tmp_path).stdout
+    rlsnet("plot", "run=run", cwd=tmp_path)
+    given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
+    rlsnet("train", *SMALL, *given, cwd=tmp_path)
+    assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
+
+
+def test_plain_numbers_do_not_load_the_units():
+    code = "import sys; from rlsnet.api import compose; compose('config=mouse_decision', 'trial.dt=0.1'); assert 'pint' not in sys.modules"
+    code += "; compose('trial.dt=100 us'); assert 'pint' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_units_on_the_command_line_and_in_files(tmp_path):
+    """Saved as plain numbers, and the same as those when a run is resumed or tested."""
+    (tmp_path / "mine" / "config").mkdir(parents=True)
+    (tmp_path / "mine" / "config" / "u.yaml").write_text("# @package _global_\ndefaults: [tiny]\ntarget: {period: 1 s}\n")
+    odd = ["trial.dt=100 µs", "stimulus.sigma=0.2 threshold/sqrt(ms)", "--config-dir", "mine"]
+    rlsnet("train", "config=u", *SMALL[1:], *odd, "train.iterations=2", "hydra.run.dir=run", cwd=tmp_path)
+    saved = (tmp_path / "run" / "config.yaml").read_text()
+    assert "dt: 0.1\n" in saved and "period: 1000.0\n" in saved and "sigma: 0.2\n" in saved
+    rlsnet("train", "resume=run", "trial.dt=100 us", "train.iterations=3", cwd=tmp_path)
+    other = rlsnet("train", "resume=run", "trial.dt=50 us", "train.iterations=4", cwd=tmp_path, status=1).stderr
+    assert "trial.dt=0.05: run was made with 0.1; this cannot change" in other
+    rlsnet("train", "-m", *SMALL, "train.iterations=1", "target.period=1 s,0.5 (s)", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ["period: 500.0" in (tmp_path / "sweep" / job / "config.yaml").read_text() for job in "01"] == [False, True]
+
+
+def test_resume_auto_starts_and_then_goes_on(tmp_path):
+    command = ["train", *SMALL, "hydra.run.dir=run", "resume=auto"]
+    rlsnet(*command, cwd=tmp_path)
+    assert "Resuming after iteration 4" in rlsnet(*command, "train.iterations=5", cwd=tmp_path).stdout
+    assert "holds a run already" in rlsnet(*command[:-1], cwd=tmp_path, status=1).stderr
+
+
+def test_a_sweep_makes_a_run_of_each_job(tmp_path):
+    rlsnet("train", "-m", *SMALL, "rls.penlambda=.4,.8", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    weights = []
+    for job, penalty in (("0", 0.4), ("1", 0.8)):
+        group = zarr.open_group(str(tmp_path / "sweep" / job / "checkpoints" / "000004.zarr"), mode="r")
+        assert group.attrs["config"]["rls"]["penlambda"] == penalty
+        weights.append(group["plastic/weight"][...])
+    assert not np.array_equal(*weights)
+
+
+def test_simulate_runs_without_training(tmp_path):
+    out = rlsnet("simulate", *SMALL, "plastic.n_inputs=0", "test.trials=2", "hydra.run.dir=run", cwd=tmp_path).stdout
+    assert re.search(r"Rate [\d.]+ Hz excitatory", out)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    rlsnet("plot", "run=run", cwd=tmp_path)
+    assert (tmp_path / "run" / "figures" / "raster.png").exists()
+
+
+def test_a_configuration_of_ones_own(tmp_path):
+    (tmp_path / "mine" / "config").mkdir(parents=True)
+    (tmp_path / "mine" / "config" / "small.yaml").write_text("# @package _global_\nnetwork: {n_neurons: 200}\nstatic: {out_degree: 20}\n")
+    shown = rlsnet("train", "--config-dir", "mine", "config=small", "--cfg", "job", cwd=tmp_path).stdout
+    assert "n_neurons: 200" in shown
+
+
+WRONG = [
+    (["trian"], f"trian: no such verb; expected {', '.join(VERBS)}. Did you mean train?"),
+    (["train", "config=mouse"], "config=mouse: no such configuration; expected million, mouse_decision, sinusoid, tiny."),
+    (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
+    (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
+    (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
+    (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
+    (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: expected a time that is not after trial.stim_off=1000 ms."),
+    (["train", "config=tiny", "plastic.n_inputs=1000"], "plastic.n_inputs=1000: expected at most 512"),
+    (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
+    (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),
+    (["train", "config=million"], "Try plastic.group_size="),
+    (["train", "resume=nowhere"], "resume=nowhere: no run there"),
+    (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
+    (["train", "trial.dt=["], "trial.dt=["),
+    (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
+    (["test"], "test: needs run=RUN"),
+    (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
+    (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
+    (
+        ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
+        "expected at least 0.005",
+    ),
+    (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; expected one per neuron"),
+    (["plot", "run=nowhere"], "run=nowhere: no run there"),
+    (["info", "nowhere"], "info nowhere: no such folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_a_mistake_gets_one_line_and_a_status(place, arguments, message):
+    if "engine.platform=gpu" in arguments:
+        import jax
+
+        assert jax.default_backend() == "cpu", "this row is for machines without a GPU"
+    result = rlsnet(*arguments, cwd=place, status=1)
+    complaint = result.stderr.strip().splitlines()
+    assert len(complaint) == 1 and complaint[0].startswith("rlsnet: error: ") and message in complaint[0]
+    assert message not in result.stdout
+    assert not (place / "nowhere").exists()
+
+
+def test_info_on_procedural_wiring_and_a_window(tmp_path):
+    """Neither has the array that others have: no static targets, no P."""
+    small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
+    rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)
+    network = rlsnet("info", "run/network.zarr", cwd=tmp_path).stdout
+    assert "12.0, s.d. 0.0, drawn anew for each spike" in network and "12.0 on average" in network
+    assert "from a window of 7 updates" in rlsnet("info", "run/checkpoints/000001.zarr", cwd=tmp_path).stdout

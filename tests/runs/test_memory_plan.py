@@ -1,0 +1,46 @@
+"""The memory plan: against XLA's own figure, what it counts of static=edges, and what info repeats of it."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import compose
+from scipy import sparse
+
+from rlsnet.analysis import inspect
+from rlsnet.io import edge_count
+from rlsnet.model import edge_files
+from rlsnet.runs import memory_plan
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import training
+
+FACTOR = 1.3  # between the plan and the figure of XLA, either way
+
+
+def test_the_plan_agrees_with_the_figure_of_xla_and_info_repeats_it(tmp_path, caplog, capsys):
+    """A network of 512 neurons with the kernels that auto takes on this machine."""
+    with caplog.at_level("INFO"):
+        training.run_training(compose("config=tiny", "train.iterations=1", "progress=off"), Run(tmp_path / "run"), resumed=False)
+    plan = re.search(r"Memory plan: ([\d.]+) MB of", caplog.text)
+    compiled = re.search(r"Compiled in [\d.]+ s; ([\d.]+) MB by XLA's own count", caplog.text)
+    assert 1 / FACTOR < float(plan[1]) / float(compiled[1]) < FACTOR
+    inspect.show(str(tmp_path / "run"))
+    assert f"about {plan[1]} MB in all" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
+def test_edges_of_a_file_are_counted_without_reading_them(tmp_path, suffix):
+    random, path = np.random.default_rng(0), tmp_path / f"edges.{suffix}"
+    pre, post, weight = random.integers(0, 60, 300), random.integers(0, 60, 300), random.normal(0, 1, 300)
+    if suffix == "npz":
+        sparse.save_npz(path, sparse.coo_matrix((weight, (pre, post)), (60, 60)))
+    elif suffix == "parquet":
+        pa = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table({"pre": pre, "post": post, "weight": weight}), path)
+    else:
+        text = "\n".join("\t".join(map(str, row)) for row in [("pre", "post", "weight"), *zip(pre, post, weight, strict=True)])
+        path.write_text(text if suffix == "tsv" else text.replace("\t", ",") + "\n")
+    assert edge_count.count(str(path)) == len(edge_files.read_edges(str(path), "pre")[0]) == 300
+    sizes = memory_plan.Sizes.of(compose("static=edges", f"static.path={path}", "network.n_neurons=60"), None, 1)
+    assert memory_plan.plan(sizes, learning=True)["static wiring"] == 300 * (4 + 4)
+    assert edge_count.count(str(tmp_path / "none.npz")) is None and edge_count.count("edges.txt") is None

@@ -1,0 +1,311 @@
+"""Perturbations: against the NumPy program, equal to the unperturbed trial before they start, closed forms, and the command line."""
+
+import dataclasses
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import yaml
+import zarr
+from conftest import KERNELS, compose, difference, small_network, write_network
+from test_cli import rlsnet
+
+from rlsnet.analysis import test_log
+from rlsnet.analysis.plots import run_figures
+from rlsnet.cli.commands import info
+from rlsnet.cli.job import run_job
+from rlsnet.config.load import to_dict
+from rlsnet.errors import UserError
+from rlsnet.learning import iteration, rls
+from rlsnet.model import build, connectivity, rng
+from rlsnet.model.neuron_selection import select_neurons
+from rlsnet.runs.folder import Run
+from rlsnet.simulation import perturbation
+from rlsnet.simulation.state import TESTING, TRAINING, Dynamics, TrialKeys
+from rlsnet.workflows import testing, training
+
+START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
+
+
+@pytest.mark.parametrize(("kind", "kernels", "outside"), [("silence", "fixed_shape", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3)])
+def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, record_check, kind, kernels, outside):
+    """Spikes, and the weights that learning makes of them, so that what a clamped neuron sends has arrived."""
+    arrays = small_network(5)
+    feedforward = ["feedforward=ou", f"feedforward.n_neurons={outside}", "feedforward.mean=200"] if outside else []
+    write_network(tmp_path / "n.zarr", arrays)
+    config = compose(f"network.load={tmp_path}/n.zarr", "config=tiny", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
+                     "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", f"engine.kernels={kernels}", "neuron.refractory=0.3",
+                     f"perturb={kind}", "perturb.start=42.3", "perturb.stop=71.7", "perturb.neurons=exc",
+                     "perturb.fraction=0.5", *({"excite": ["perturb.strength=1.5"], "clamp": ["perturb.rate=80"]}.get(kind, [])),
+                     *feedforward)  # fmt: skip
+    net, weight, target = build.build(config)
+    keys = TrialKeys.create(config.seed, TRAINING)
+    what = perturbation.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
+    who, first, last = np.asarray(what.neurons), 423, 716
+    assert (what.first, what.last) == (first, last) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
+    keys = dataclasses.replace(keys, perturbation=what)
+    learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
+    zero = jnp.int32(0)
+    learner, outcome = iteration.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys)(learner, 0, 0)
+
+    stream = rng.fold(rng.fold(what.stream, 0), 0)
+    told = np.zeros((last - first + 1, 60))
+    if kind == "clamp":
+        told = np.stack(
+            [np.asarray(rng.uniform(rng.fold(stream, i), 60, jnp.dtype("float64"))) < 80 * 1e-4 for i in range(first, last + 1)]
+        )
+    extra = {"excited": (who, first, last, 1.5)} if kind == "excite" else {"held": (who, first, last, told)}
+    if outside:
+        trial = TrialKeys.create(config.seed, TRAINING).trial(zero, zero)
+        extra["outside"] = poisson(config, net, trial, outside)
+        extra["outside_weight"] = weight[:, :outside]
+    w, _, spikes = reference.train(arrays, 1, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.01, refractory=3, **extra)
+    plain = {name: value for name, value in extra.items() if name.startswith("outside")}
+    unperturbed = reference.train(arrays, 1, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.01, refractory=3, **plain)[2]
+    got = connectivity.from_groups(np.asarray(learner.w), 60)
+    total = float(outcome.rate) * 60 * 0.13
+    seen = f"{total:.6f} spikes and {spikes.sum()}, {unperturbed.sum()} without; w differs by {difference(got, w):.1e}"
+    record_check(
+        f"perturbed trial, {kind}, {kernels}", f"a trial with learning, 60 and {outside} neurons, float64", "plain NumPy, w to 1e-9", seen
+    )
+    assert total == pytest.approx(spikes.sum(), rel=1e-12) and spikes.sum() != unperturbed.sum()
+    np.testing.assert_allclose(got, w, rtol=0, atol=1e-9)
+
+
+def poisson(config, net, keys, n):
+    """[1, steps from stim_off, n] feed-forward spikes of a trial, from the documented process and the same random numbers."""
+    rates, spikes, feed = np.full(n, config.feedforward.mean), [], config.feedforward
+    for since in range(1, 1001):
+        u = np.asarray(rng.uniform(rng.fold(keys.feedforward, since), n, jnp.dtype("float64")))
+        spikes.append(u < rates * 1e-4)
+        xi = np.asarray(rng.normal(rng.fold(keys.rates, since), n, jnp.dtype("float64")))
+        rates = rates + 0.1 / feed.tau * (feed.mean - rates) + feed.sigma * np.sqrt(0.1) * xi
+    return np.array(spikes)[None].astype(float)
+
+
+def simulated(folder, *overrides):
+    """test.zarr and the perturbed result of an untrained network, by `rlsnet simulate` with a perturbation."""
+    config = compose("config=tiny", "network.n_neurons=300", "trial.stim_off=400", "trial.duration=400", "test.trials=2", "progress=off",
+                     f"perturb.start={START}",
+                     f"perturb.stop={STOP}", *overrides)  # fmt: skip
+    testing.run_simulation(config, Run(folder))
+    stores = [Run(folder).test, *Run(folder).perturbed_results().values()]
+    return [zarr.open_group(str(path), mode="r") for path in stores]
+
+
+def spikes_of(group):
+    """(trial, step, neuron) of every spike."""
+    ends, step, neuron = (group[f"spikes/{name}"][...] for name in ("trial_indptr", "step", "neuron"))
+    return np.repeat(np.arange(len(ends) - 1), np.diff(ends)), step, neuron
+
+
+@pytest.mark.parametrize(("kind", "kernels", "extra"), [
+    ("silence", "xla", ()),
+    ("silence", KERNELS[-1], ("noise.sigma=0.3", "neuron=glif5", "plastic.group_size=16")),
+    ("clamp", KERNELS[-1], ("neuron=glif3", "target.n_conditions=2")),
+    ("clamp", "fixed_shape", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
+    ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
+])  # fmt: skip
+def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels, extra):
+    """Spikes, and currents of whole bins, to the bit; from the start on the perturbed do as they are told, and others feel it."""
+    test, perturbed = simulated(tmp_path, f"perturb={kind}", f"engine.kernels={kernels}", "perturb.neurons=[exc,200:220]", *extra)
+    (trial, step, neuron), (trial_, step_, neuron_) = spikes_of(test), spikes_of(perturbed)
+    before, before_ = step < 5123, step_ < 5123
+    assert before.sum() > 200
+    for one, other in ((trial, trial_), (step, step_), (neuron, neuron_)):
+        np.testing.assert_array_equal(one[before], other[before_])
+    early = test["time"][...] <= START
+    for name in ("psth", "current_mean"):
+        np.testing.assert_array_equal(test[name][...][:, early], perturbed[name][...][:, early])
+    who = np.arange(300) < 150
+    who[200:220] = True
+    np.testing.assert_array_equal(perturbed["perturbed"][...], who)
+    inside, inside_ = ((s >= 5123) & (s < 7337) for s in (step, step_))
+    mine = int(np.sum(inside_ & who[neuron_]))
+    theirs = [np.bincount(n[i & ~who[n]], minlength=300) for n, i in ((neuron, inside), (neuron_, inside_))]
+    seen = f"{before.sum()} spikes before equal; then {mine} of the perturbed, {np.sum(inside & who[neuron])} without"
+    record_check(
+        f"perturbation, {kind}, {kernels}", "spikes before the start, and of the perturbed in the window", "the same to the bit", seen
+    )
+    assert (mine == 0) == (kind == "silence")
+    assert np.any(theirs[0] != theirs[1])
+    after = step_ > 7400
+    assert np.any(who[neuron_[after]])  # and they are back afterwards
+
+
+def test_excited_beyond_measure_they_fire_at_the_refractory_limit(tmp_path, record_check):
+    """One spike each refractory period and the step in which the threshold is crossed."""
+    _, perturbed = simulated(tmp_path, "perturb=excite", "perturb.strength=1000", "neuron.refractory=2.0", "perturb.neurons=inh")
+    _, step, neuron = spikes_of(perturbed)
+    inside = (step >= 5123) & (step < 7337) & (neuron >= 150)
+    rates = np.bincount(neuron[inside], minlength=300)[150:] / (2 * 0.2214)
+    expected = 1000 / (2.0 + 0.1)
+    record_check(
+        "excite", "rate at 1000 thresholds, refractory period 2 ms", f"{expected:.1f} Hz", f"{rates.min():.1f} to {rates.max():.1f} Hz"
+    )
+    np.testing.assert_allclose(rates, expected, atol=1 / 0.2214)
+
+
+def test_clamped_neurons_are_poisson(tmp_path, record_check):
+    """Counts in the window have the binomial mean and variance, spikes no memory, trials nothing in common; all kernels agree."""
+    results = {}
+    for kernels in {KERNELS[0], KERNELS[-1]}:
+        _, perturbed = simulated(tmp_path / kernels, "perturb=clamp", "perturb.rate=200", f"engine.kernels={kernels}", "test.trials=6",
+                                 "perturb.neurons=0:250", "static.out_degree=2", "plastic.n_inputs=2")  # fmt: skip
+        trial, step, neuron = spikes_of(perturbed)
+        inside = (step >= 5123) & (step < 7337) & (neuron < 250)
+        results[kernels] = np.zeros((6, 2214, 250), bool)
+        results[kernels][trial[inside], step[inside] - 5123, neuron[inside]] = True
+    spikes = results[KERNELS[0]]
+    for other in results.values():
+        np.testing.assert_array_equal(spikes, other)
+    counts, p = spikes.sum(axis=1), 0.02
+    sd = np.sqrt(2214 * p * (1 - p))
+    z = (counts - 2214 * p) / sd
+    lags = [np.mean((spikes[:, lag:] - p) * (spikes[:, :-lag] - p)) / p for lag in (1, 2, 7)]
+    between = np.corrcoef(z)[~np.eye(6, dtype=bool)]  # of trials: were they the same, this would be 1
+    seen = f"mean {counts.mean():.2f}, variance {counts.var():.2f}, autocorrelation {np.abs(lags).max():.1e}"
+    record_check("clamp", "spikes of 250 neurons at 200 Hz in 221.4 ms, 6 trials", f"{2214 * p:.2f}, {sd**2:.2f}, 0", seen)
+    assert abs(z.mean()) < 4 / np.sqrt(z.size) and abs(z.var() - 1) < 4 * np.sqrt(2 / z.size)
+    assert np.abs(lags).max() < 4 / np.sqrt(spikes.size)
+    assert np.abs(between).max() < 4.5 / np.sqrt(250)
+
+
+CLASSES = np.arange(100) < 50
+REGIONS = np.array(["ALM", "VISp", "VISl", "striatum"])[np.arange(100) % 4]
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        (None, range(100)),
+        ("inh, 3", [3, *range(50, 100)]),
+        ("region:ALM", range(0, 100, 4)),
+        ("region:ALM&inh", range(52, 100, 4)),
+        ("region:VIS*&0:10,99", [1, 2, 5, 6, 9, 99]),
+    ],
+)
+def test_selected_neurons(which, expected):
+    assert select_neurons(which, CLASSES, REGIONS, "perturb.neurons").tolist() == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("which", "region", "message"),
+    [
+        ("region:M1", REGIONS, "perturb.neurons=region:M1: no such region; expected ALM, VISl, VISp, striatum."),
+        ("region:ALM", None, "perturb.neurons=region:ALM: the regions are not known"),
+        ("0:101", REGIONS, "perturb.neurons=0:101: reaches beyond the 100 neurons; expected a range within 0:100."),
+        ("exc&60:", REGIONS, "perturb.neurons=exc&60:: matches none of the 100 neurons"),
+    ],
+)
+def test_wrong_selections_are_refused(which, region, message):
+    with pytest.raises(UserError) as error:
+        select_neurons(which, CLASSES, region, "perturb.neurons")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["perturb.start=300", "perturb.stop=200"], "perturb.start=300 ms: expected to be before perturb.stop=200 ms."),
+        (["perturb.stop=1300"], "perturb.stop=1300 ms: expected to be within the trial, which ends at 1200 ms."),
+        (["perturb.start=300.05"], "perturb.start=300.05 ms: expected a multiple of trial.dt=0.1 ms."),
+        (["perturb.neurons=all"], "perturb.neurons=all: expected null, indices"),
+        (["perturb.fraction=0"], "perturb.fraction=0.0: expected a value above 0."),
+        (["perturb.rate=20000"], "perturb.rate=20000 Hz: expected at most 10000, a spike a step."),
+        (["perturb.label=a/b"], "perturb.label=a/b: expected letters"),
+        (["perturb.strength=1"], "perturb.strength"),
+    ],
+)
+def test_wrong_perturbations_are_refused(overrides, message):
+    with pytest.raises(Exception) as error:  # noqa: PT011  a key of no section is Hydra's to refuse
+        compose("config=tiny", "perturb=clamp", *overrides)
+    assert message in str(error.value)
+
+
+def test_a_share_is_drawn_with_the_seed():
+    def members(*overrides):
+        config = compose("config=tiny", "perturb=silence", "perturb.neurons=exc", *overrides)
+        return np.flatnonzero(np.asarray(perturbation.from_config(config, CLASSES, None, TESTING).neurons))
+
+    half = members("perturb.fraction=0.5")
+    assert len(half) == 25 and half.max() < 50 and len(members("perturb.fraction=0.001")) == 1
+    assert np.array_equal(half, members("perturb.fraction=0.5")) and not np.array_equal(half, members("perturb.fraction=0.5", "seed=2"))
+    assert members().tolist() == list(range(50))
+
+
+def test_units_and_the_window_that_null_stands_for():
+    config = compose("config=tiny", "perturb=excite", "perturb.start='0.5 s'", "perturb.strength=1")
+    assert config.perturb.start == 500
+    assert config.perturb.window(config.trial) == (5000, 2000 + 6700)
+    assert compose("config=tiny", "perturb=clamp").perturb.window(config.trial) == (
+        2000 + 3300,
+        2000 + 6700,
+    )  # bins of 10 ms, a hundred of them
+
+
+SMALL = ["config=tiny", "network.n_neurons=200", "static.out_degree=40", "trial.duration=400", "train.iterations=2", "test.trials=2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a run of an older version, which knew no perturbations and no halves, and no test of it."""
+    place = tmp_path_factory.mktemp("place")
+    rlsnet("train", *SMALL, "hydra.run.dir=run", "resources_every=0", cwd=place)
+    path = place / "run" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["perturb"], values["recording"]["half"]
+    path.write_text(yaml.safe_dump(values))
+    return place
+
+
+def test_from_the_command_line(place, capsys):
+    """A perturbed test leaves test.zarr alone, is stored under its label, shown by info and drawn; it says what it is compared with."""
+    out = rlsnet("test", "run=run", "perturb=silence", "perturb.neurons=0:20", cwd=place).stdout
+    assert "There is no run/test.zarr to compare with" in out and not (place / "run" / "test.zarr").exists()
+    rlsnet("test", "run=run", cwd=place)
+    before = {path: path.read_bytes() for path in (place / "run" / "test.zarr").rglob("*") if path.is_file()}
+    out = rlsnet(
+        "test", "run=run", "perturb=excite", "perturb.label=lit", "perturb.neurons=exc&0:20", "perturb.start=300", cwd=place
+    ).stdout
+    assert "excite 0.5 threshold: 20 of 200 neurons, 300 to 470 ms" in out
+    assert before == {path: path.read_bytes() for path in (place / "run" / "test.zarr").rglob("*") if path.is_file()}
+    store = place / "run" / "perturbed" / "lit.zarr"
+    assert sorted(p.name for p in store.parent.iterdir()) == ["lit.zarr", "silence.zarr"]
+    test, perturbed = (zarr.open_group(str(path), mode="r") for path in (place / "run" / "test.zarr", store))
+    assert set(test) | {"perturbed"} == set(perturbed)
+    assert perturbed.attrs["perturb"] == {"name": "excite", "neurons": "exc&0:20", "fraction": 1.0, "start": 300.0, "stop": 470.0,
+                                          "strength": 0.5, "label": "lit", "n": 20}  # fmt: skip
+    bins = np.arange(205, 605, 10)  # their middles
+    for period, mine in enumerate((bins < 300, (bins > 300) & (bins < 470), bins > 470)):
+        for name, who in (("perturbed", np.arange(200) < 20), ("others", np.arange(200) >= 20)):
+            means = [group["psth"][...][:, mine][:, :, who].mean() for group in (test, perturbed)]
+            row = next(line for line in out.splitlines() if line.strip().startswith(name))
+            assert f"{means[0]:.2f} -> {means[1]:.2f}" == re.findall(r"[\d.]+ -> [\d.]+", row)[period]
+    info.main([str(place / "run")], info.Options())
+    shown = capsys.readouterr().out
+    assert "perturbed lit" in shown and "perturbed silence" in shown and "silence: 20 of 200" in shown
+
+
+def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
+    """Other trials, other weights, other neurons; verbs and runs that perturbations are not for."""
+    run, configs = Run(place / "run"), {}
+    if not run.test.exists():
+        testing.run_test(compose(*SMALL, "progress=off"), run)
+    for name, *more in (("clamp", "test.trials=1", "test.neurons=5:30", "test.checkpoint=2"), ("silence",)):
+        configs[name] = compose(*SMALL, "progress=off", f"perturb={name}", "perturb.neurons=inh", *more)
+    training.run_training(compose(*SMALL, "train.iterations=3", "progress=off"), run, resumed=True)
+    with caplog.at_level("INFO"):
+        test_log.log_results(run, testing.run_test(configs["silence"], run))
+    assert "test.zarr has other weights, so more differs" in caplog.text
+    with caplog.at_level("INFO"):
+        test_log.log_results(run, testing.run_test(configs["clamp"], run))
+    assert "test.zarr has another number of trials, other neurons, so more differs" in caplog.text
+    run_figures.plot(compose(*SMALL), run)
+    assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}
+    with pytest.raises(UserError, match="perturb=silence: is for test and simulate; expected none for"):
+        run_job("train", to_dict(configs["silence"]), ["perturb=silence"], run.path)
+    with pytest.raises(UserError, match="the regions are not known"):
+        testing.run_test(compose(*SMALL, "perturb=silence", "perturb.neurons=region:ALM"), run)

@@ -1,0 +1,389 @@
+"""V4, V7, V9 and the parts of a step: delivery, stimulus, refractoriness, noise of each trial."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import COMPILER, KERNELS, compose, difference, small_network, write_network
+
+from rlsnet.errors import UserError
+from rlsnet.kernels import build as build_
+from rlsnet.kernels import calls
+from rlsnet.learning import rls
+from rlsnet.model import build, connectivity, neurons
+from rlsnet.model.network import gather_inputs
+from rlsnet.simulation import delivery
+from rlsnet.simulation.state import CALIBRATION, TESTING, Dynamics, TrialKeys, initial_state
+from rlsnet.simulation.step import currents, deliver, deliver_early, static_current
+from rlsnet.simulation.trial import advance, before_learning, calibrate, with_capacity
+from rlsnet.workflows import test_store
+
+
+def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):
+    return TrialKeys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
+
+
+def spikes_of(dynamics, net, keys, steps, w=None, start=None):
+    """(step from 0, neuron) of each spike of a run, and the state at its end."""
+    state = initial_state(dynamics, net, keys) if start is None else start
+
+    def run(dynamics):
+        after = jax.jit(lambda net, w, state, keys: advance(dynamics, net, w, state, keys, steps, record=True))(net, w, state, keys)
+        return after, after[0].overflowed
+
+    state, words = with_capacity(dynamics, run)[0]
+    return *test_store.unpack(np.asarray(words)), state
+
+
+@pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
+def test_v7_interval_is_exact(record_check, refractory):
+    """From reset to threshold at mu = 1.5 takes the first n with 1.5*(1 - 0.99^n) > 1, that is 110 steps."""
+    config = compose("network.n_neurons=40", "static.out_degree=0", "plastic.n_inputs=2", f"neuron.refractory={refractory}")
+    net, _, _ = build.build(config)
+    net = dataclasses.replace(net, bias=jnp.full(40, 1.5, jnp.float32), v0=jnp.zeros(40, jnp.float32))
+    step, neuron, _ = spikes_of(Dynamics.from_config(config), net, keys_of(), 1000)
+    interval = 110 + round(refractory / 0.1)
+    own = step[neuron == 17]
+    what, intervals = f"mu 1.5, no noise, refractory {refractory} ms", ", ".join(map(str, np.unique(np.diff(own))))
+    seen = f"step {own[0] + 1}, then after {intervals} steps, {len(own)} spikes"
+    record_check("V7 interval between spikes", what, f"step 110, then after {interval} steps, exactly", seen)
+    np.testing.assert_array_equal(own, np.arange(109, 1000, interval))
+
+
+def test_v4_default_network_in_balance(record_check):
+    """Rates, mean currents, their temporal s.d. and the irregularity of the static network (TSN and NEST agree on the rates)."""
+    config = compose()
+    net, _, _ = build.build(config)
+    calibration = calibrate(Dynamics.from_config(config), net, keys_of())
+    exc = np.asarray(net.excitatory)
+    rate, mean, sd = np.asarray(calibration.n_spikes) / 2.0, np.asarray(calibration.mean), np.asarray(calibration.sd)
+    for what, unit, values, who, expected, tolerance in (
+        ("rate of excitatory neurons", " Hz", rate, exc, 3.41, 0.04),
+        ("rate of inhibitory neurons", " Hz", rate, ~exc, 6.14, 0.04),
+        ("mean current of excitatory neurons after 1 s", "", mean, exc, -1.161, 0.01),
+        ("mean current of inhibitory neurons after 1 s", "", mean, ~exc, -0.779, 0.01),
+        ("temporal s.d. of the current after 1 s", "", sd, exc, 0.4715, 0.005),
+    ):
+        seen = values[who].mean()
+        record_check("V4 static default network", what, f"{expected}{unit} +- {tolerance}", f"{seen:.4f}{unit} ({seen - expected:+.4f})")
+        assert seen == pytest.approx(expected, abs=tolerance)
+
+
+def test_v4_spiking_is_irregular(record_check):
+    """Mean CV of the intervals between spikes in one trial of 2 s, over neurons with three spikes or more."""
+    config = compose()
+    net, _, _ = build.build(config)
+    step, neuron, _ = spikes_of(Dynamics.from_config(config), net, keys_of(), 20000)
+    order = np.argsort(neuron, kind="stable")
+    trains = np.split(step[order], np.cumsum(np.bincount(neuron, minlength=4096))[:-1])
+    intervals = [np.diff(train) for train in trains if len(train) >= 3]
+    seen = np.mean([i.std() / i.mean() for i in intervals])
+    record_check(
+        "V4 static default network", "CV of the intervals between spikes, 2 s", "0.776 +- 0.03", f"{seen:.3f} ({seen - 0.776:+.3f})"
+    )
+    assert seen == pytest.approx(0.776, abs=0.03)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("taus", [1, 2, 60])
+def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, record_check, size, taus, kind):
+    arrays = small_network(2, group_size=size)
+    if taus > 1:
+        values = np.random.default_rng(2).uniform(30, 200, taus)
+        arrays["neuron/tau_plas"] = np.random.default_rng(3).permutation(np.resize(values, 60))
+    write_network(tmp_path / "n.zarr", arrays, size)
+    more = "trial.duration=200", "engine.precision=float64", f"engine.kernels={kind}"
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", *more)
+    net, weight, _ = build.build(config)
+    assert (len(net.taus), net.per_synapse) == {1: (0, False), 2: (2, False), 60: (0, True)}[taus]
+    w = jnp.asarray(connectivity.to_groups(weight, size))
+    dynamics, keys = Dynamics.from_config(config), keys_of()
+    runs = [jax.jit(lambda net, w, state, keys, n=n: advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)]
+    state = initial_state(dynamics, net, keys, w)
+    active, error = 0, 0.0
+    for turn in range(300):
+        state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
+        expected = rls.errors(net, w, gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
+        u_plas = currents(net, state.synapses)[1]
+        error = max(error, difference(u_plas, expected))
+        active += int(np.any(np.asarray(u_plas) != 0))
+    what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}, values of tau_plas: {taus}"
+    record_check(f"V9 plastic current, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    assert error < 1e-12 and active > 200
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
+def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind):
+    """Any set of spikes, none and all included, sends what the dense matrices say."""
+    arrays = small_network(4, n=n, group_size=size)
+    write_network(tmp_path / "n.zarr", arrays, size)
+    more = "trial.duration=200", "engine.precision=float64", f"engine.kernels={kind}"
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", *more)
+    net, weight, _ = build.build(config)
+    static, plastic = np.zeros((n, n)), np.zeros((n, n))
+    source = np.repeat(np.arange(n), np.diff(arrays["static/indptr"]))
+    np.add.at(static, (arrays["static/post"], source), arrays["static/weight"])
+    pre = np.repeat(arrays["plastic/pre"], size, axis=0)[:n]
+    for i in range(n):
+        for slot in np.flatnonzero(pre[i] >= 0):
+            plastic[i, pre[i, slot]] += weight[i, slot]
+    exc = arrays["neuron/excitatory"]
+    dynamics, w = Dynamics.from_config(config), jnp.asarray(connectivity.to_groups(weight, size))
+    before = dataclasses.replace(initial_state(dynamics, net, keys_of()), i=jnp.int32(9))
+
+    def send(state):
+        """With room for all spikes."""
+
+        def run(dynamics):
+            after = jax.jit(lambda net, w, state: deliver(dynamics, net, w, state, jnp.array([2.0, 3.0, 5.0])))(net, w, state)
+            return after, after.overflowed
+
+        return with_capacity(dynamics, run)[0]
+
+    error = 0.0
+    for share in (0, 0.03, 0.5, 1):
+        spiked = np.random.default_rng(1).random(n) < share
+        after = send(dataclasses.replace(before, spiked=jnp.asarray(spiked)))
+        expected = 2 * static @ (spiked & exc), 3 * static @ (spiked & ~exc), 5 * plastic @ spiked
+        error = max(error, difference(after.synapses, np.stack(expected)))
+        np.testing.assert_array_equal(after.r, 5.0 * spiked)
+        np.testing.assert_array_equal(after.n_delivered, spiked)
+        np.testing.assert_array_equal(after.n_spikes, 2 * spiked)  # still on their way, as far as the state knows
+        early = deliver_early(dynamics, net, w, dataclasses.replace(before, spiked=jnp.asarray(spiked)))
+        np.testing.assert_array_equal(early.n_spikes, spiked)
+        assert not np.any(np.asarray(early.spiked))
+    what = f"{n} neurons in groups of {size}; 0, 3, 50 and 100 % of them spike; float64"
+    record_check(f"delivery is a matrix product, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
+    assert error < 1e-12
+
+
+def test_who_spikes_is_reset_and_waits():
+    lif = dataclasses.replace(compose().neuron, reset=-0.5, refractory=0.3)
+    state = neurons.LIFState(jnp.array([0.2, 1.2, 1.2, 0.999]), jnp.array([0, 8, 9, 0], jnp.int32))
+    state, spiked = neurons.step(lif, 0.1, state, jnp.int32(9), jnp.array([0.2, 1.2, 5.0, 3.0]), None)
+    np.testing.assert_array_equal(spiked, [False, True, False, True])  # the third is refractory in step 9
+    np.testing.assert_allclose(state.v, [0.2, -0.5, 1.2, -0.5])
+    np.testing.assert_array_equal(state.until, [0, 12, 9, 12])
+
+
+@pytest.mark.parametrize("kind", KERNELS[1:])
+@pytest.mark.parametrize("size", [1, 16])
+def test_all_kernels_make_the_same_spikes(monkeypatch, record_check, kind, size):
+    """Float32, a static network with plastic synapses, and with fixed shapes more spikes than there is room for at first."""
+    monkeypatch.setattr(delivery, "spike_capacity", lambda n: 2)
+    counts = []
+    for kernel in (KERNELS[0], kind):
+        config = compose("config=tiny", f"engine.kernels={kernel}", f"plastic.group_size={size}")
+        net, weight, _ = build.build(config)
+        w = jnp.asarray(connectivity.to_groups(weight, size))
+        step, neuron, state = spikes_of(Dynamics.from_config(config), net, keys_of(TESTING), 2003, w)
+        counts.append((step, neuron))
+        assert np.sum(np.bincount(step) > 2) > 20 and np.sum(np.bincount(step) <= 2) > 500
+        np.testing.assert_array_equal(np.bincount(neuron, minlength=512), state.n_spikes)
+    one, other = (set(zip(step.tolist(), neuron.tolist(), strict=True)) for step, neuron in counts)
+    what, seen = f"2003 steps of `tiny`, float32, groups of {size}", f"{len(one)} spikes, {len(one ^ other)} differ"
+    record_check(f"kernels agree, xla and {kind}", what, "the same spikes", seen)
+    np.testing.assert_array_equal(*counts)
+
+
+@pytest.mark.parametrize(("compiler", "reason"), [(None, "no C++ compiler is found"), ("exit 3", "exit status 3"),
+                                                  ("echo 'x.cc:1: error: no such thing' >&2; exit 1", "error: no such thing")])  # fmt: skip
+def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypatch, compiler, reason):
+    """auto goes on without the native ones, native says in one line why it cannot be had."""
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if compiler is not None:
+        (tmp_path / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
+        (tmp_path / "c++").chmod(0o755)
+    build_.build_error.cache_clear()
+    try:
+        assert Dynamics.from_config(compose()).backend.delivery == "xla"
+        with pytest.raises(UserError, match=f"^engine.kernels=native: .*{re.escape(reason)}.*Use engine.kernels=auto"):
+            Dynamics.from_config(compose("engine.kernels=native"))
+        assert not list((tmp_path / "cache").rglob("*.so"))
+    finally:
+        build_.build_error.cache_clear()
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_native_kernels_build_and_register_themselves(tmp_path):
+    """Where there is a compiler they have to; and a program that uses them need not choose them first."""
+    assert build_.build_error() is None
+    code = "import jax.numpy as jnp; from rlsnet.kernels import normal; print(normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
+
+
+@pytest.mark.parametrize("kind", KERNELS[2:])
+def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    path = build_._build()
+    assert build_._build() == path and path.stat().st_size > 0
+    path.write_bytes(b"")
+    code = "from rlsnet import kernels; assert kernels.build_error() is None"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("kind", KERNELS[2:])
+def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
+    """A cache folder that is mounted noexec."""
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    built, compile_library, load = [], build_._compile, calls.ctypes.CDLL
+    monkeypatch.setattr(build_, "_compile", lambda command: (built.append(1), compile_library(command)))
+
+    def refused(path):
+        raise OSError("failed to map segment from shared object")
+
+    monkeypatch.setattr(calls.ctypes, "CDLL", refused)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
+            build_._load()
+    assert len(built) == 2
+    monkeypatch.setattr(calls.ctypes, "CDLL", load)
+    build_._load()
+    assert len(built) == 2
+
+
+def test_spikes_are_found_by_rank():
+    flags = np.random.default_rng(0).random(1000) < 0.1
+    words = delivery.pack(jnp.asarray(flags))
+    count = jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32))
+    found = np.asarray(delivery.nth(words, count, jnp.arange(200, dtype=jnp.int32), 1000))
+    total = flags.sum()
+    np.testing.assert_array_equal(np.sort(found[:total]), np.flatnonzero(flags))
+    assert np.all(found[total:] == 1000)
+
+
+def test_pack_and_unpack():
+    flags = np.random.default_rng(0).random((5, 77)) < 0.3
+    words = np.stack([np.asarray(delivery.pack(jnp.asarray(row))) for row in flags])
+    step, neuron = test_store.unpack(words)
+    again = np.zeros_like(flags)
+    again[step, neuron] = True
+    np.testing.assert_array_equal(again, flags)
+    assert np.all(np.diff(step) >= 0)
+
+
+def test_blocks_divide_the_learning_interval():
+    for every, block in ((10.0, 10), (5.0, 10), (2.5, 5), (0.7, 7), (10.1, 1)):
+        config = compose("config=tiny", f"trial.learn_every={every}", f"trial.duration={10 * every}")
+        assert config.trial.block == block
+
+
+def test_the_stimulus_is_the_same_in_every_trial_and_differs_between_conditions():
+    config = compose("config=tiny", "noise.sigma=0.3")
+    net, weight, _ = build.build(config)
+    w = jnp.asarray(connectivity.to_groups(weight, 1))
+    dynamics = Dynamics.from_config(config)
+    run = jax.jit(lambda keys: before_learning(dynamics, net, w, keys))
+    states = {pair: run(keys_of(TESTING, *pair)) for pair in [(0, 0), (1, 0), (0, 1)]}
+    stimulus = {pair: np.asarray(state.stimulus) for pair, state in states.items()}
+    np.testing.assert_array_equal(stimulus[0, 0], stimulus[1, 0])
+    assert abs(np.corrcoef(stimulus[0, 0], stimulus[0, 1])[0, 1]) < 0.2
+    v = [np.asarray(states[pair].neuron.v) for pair in states]
+    assert not np.array_equal(v[0], v[1])
+
+
+def test_the_stimulus_is_an_ornstein_uhlenbeck_process(record_check):
+    """Its s.d. after 10 time constants is sigma*sqrt(tau/2), its correlation over one time constant 1/e."""
+    config = compose("network.n_neurons=20000", "static.out_degree=0", "plastic.n_inputs=2", "trial.stim_on=100", "trial.stim_off=320")
+    net, _, _ = build.build(config)
+    dynamics, keys = Dynamics.from_config(config), keys_of()
+    state = dataclasses.replace(initial_state(dynamics, net, keys), i=jnp.int32(1000))
+    run = jax.jit(lambda state: advance(dynamics, net, None, state, keys, 2000, stimulated=True)[0])
+    later = jax.jit(lambda state: advance(dynamics, net, None, state, keys, 200, stimulated=True)[0])
+    first = run(state)
+    a, b = np.asarray(first.stimulus), np.asarray(later(first).stimulus)
+    sd, correlation = a.std(), np.corrcoef(a, b)[0, 1]
+    expected = f"{0.2 * np.sqrt(10):.4f} +- 2 %, {np.exp(-1):.4f} +- 0.02"
+    record_check("stimulus", "s.d. after 10 tau, correlation over one tau, 20,000 neurons", expected, f"{sd:.4f}, {correlation:.4f}")
+    assert sd == pytest.approx(0.2 * np.sqrt(10), rel=0.02)
+    assert correlation == pytest.approx(np.exp(-1), abs=0.02)
+
+
+def test_before_learning_stops_one_step_short_of_the_stimulus_end():
+    config = compose("config=tiny")
+    net, _, _ = build.build(config)
+    state = before_learning(Dynamics.from_config(config), net, None, keys_of())
+    assert int(state.i) == 1999 and not np.any(np.asarray(state.u_sum))
+
+
+def test_noise_as_a_current(x64, record_check):
+    """The free membrane's s.d. is sigma/sqrt(2) either way, and RLS finds the noise of the last step in u_bal."""
+    sds = {}
+    for kind in ("voltage", "current"):
+        config = compose("network.n_neurons=2000", "static.out_degree=0", "plastic.n_inputs=2", "noise.sigma=[0.5,1.0]",
+                         f"noise.kind={kind}", "neuron.threshold=100", "engine.precision=float64")  # fmt: skip
+        net, _, _ = build.build(config)
+        net = dataclasses.replace(net, v0=jnp.zeros(2000))
+        dynamics, keys = Dynamics.from_config(config), keys_of()
+        state = initial_state(dynamics, net, keys)
+        state, _ = advance(dynamics, net, None, state, keys, 1)
+        u_bal = static_current(dynamics, net, state, keys)
+        if kind == "current":
+            np.testing.assert_allclose(state.neuron.v, 0.01 * u_bal, rtol=1e-12)  # dt/tau_m of it
+            assert 4.5 < float(u_bal[:1000].std()) < 5.5  # sigma*sqrt(tau_m/dt)
+        else:
+            assert not np.any(np.asarray(u_bal))
+        state = jax.jit(lambda net, state, keys, d=dynamics: advance(d, net, None, state, keys, 1000)[0])(net, state, keys)
+        v = np.asarray(state.neuron.v)
+        sds[kind] = v[:1000].std(), v[1000:].std()
+    # Euler steps of an Ornstein-Uhlenbeck process: sigma/sqrt(2)/sqrt(1 - dt/(2 tau_m)); times 1 - dt/tau_m where it comes before the leak
+    expected = np.array([0.5, 1.0]) / np.sqrt(2) / np.sqrt(1 - 0.005)
+    what = "s.d. of free membranes with sigma 0.5 and 1"
+    record_check(
+        "noise as current", what, f"{expected[0]:.3f}, {expected[1]:.3f} to 7 %", f"{sds['current'][0]:.3f}, {sds['current'][1]:.3f}"
+    )
+    np.testing.assert_allclose(sds["current"], expected, rtol=0.07)
+    np.testing.assert_allclose(sds["voltage"], 0.99 * expected, rtol=0.07)
+
+
+def test_feedforward_neurons_fire_at_their_rates(x64, record_check):
+    """Ornstein-Uhlenbeck rates: mean, s.d. sigma*sqrt(tau/2); nobody before stim_off; the same rates in every trial, other spikes."""
+    config = compose("network.n_neurons=20", "static.out_degree=0", "plastic.n_inputs=2", "feedforward=ou", "feedforward.n_neurons=1500",
+                     "feedforward.mean=40", "feedforward.tau=20", "feedforward.sigma=2", "trial.stim_on=10", "trial.stim_off=20",
+                     "engine.precision=float64")  # fmt: skip
+    net, weight, _ = build.build(config)
+    assert net.n_inputs == 1502 and not np.any(weight[:, :1500])
+    dynamics = Dynamics.from_config(config)
+
+    @jax.jit
+    def follow(net, keys):
+        def one(state, _):
+            state, _ = advance(dynamics, net, None, state, keys, 50)
+            return state, (state.rates, state.n_delivered[20:])
+
+        state, _ = advance(dynamics, net, None, initial_state(dynamics, net, keys), keys, 200)
+        return jax.lax.scan(one, state, None, length=100)[1]
+
+    rates, counts = (np.asarray(part) for part in follow(net, keys_of(TESTING)))
+    again, others = (np.asarray(part) for part in follow(net, keys_of(TESTING, number=1)))
+    np.testing.assert_array_equal(rates, again)
+    assert np.any(counts != others) and counts[0].sum() < 1500 * 40 * 0.005 * 1.3
+    mean, sd, fired = rates[20:].mean(), rates[20:].std(), counts[-1].sum() / 1500 / 0.5
+    record_check("feed-forward rates", "mean and s.d. of rates (Hz), spikes of 1500 neurons in 500 ms", "40, 6.32, 40 to 3 %",
+            f"{mean:.2f}, {sd:.2f}, {fired:.2f}")  # fmt: skip
+    np.testing.assert_allclose([mean, sd, fired], [40, 2 * np.sqrt(10), 40], rtol=0.03)
+
+
+def test_wrong_files_are_refused(tmp_path):
+    np.save(tmp_path / "s.npy", np.zeros((1, 5, 59)))
+    np.save(tmp_path / "r.npy", np.full((1, 100, 3), -1.0))
+    for overrides, message in (
+        (
+            ["stimulus=given", f"stimulus.path={tmp_path}/s.npy"],
+            r"s.npy: has shape \[1, 5, 59\]; expected \[C, bins, 60\]",
+        ),
+        (["stimulus=given", f"stimulus.path={tmp_path}/no.npy"], "stimulus.path=.*no.npy: cannot be read"),
+        (["feedforward=given", f"feedforward.path={tmp_path}/r.npy"], "r.npy: expected rates in Hz, from 0 to 10000, a spike a step"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build.build(compose("config=tiny", "network.n_neurons=60", "static.out_degree=0", "plastic.n_inputs=10", *overrides))

@@ -1,0 +1,112 @@
+"""Run folders of an earlier version, kept in tests/fixtures/runs: they open, are tested and plotted, and resume as they did then."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import rlsnet
+from rlsnet import api, export
+from rlsnet.analysis import inspect
+from rlsnet.cli.commands import report
+
+FIXTURES = Path(__file__).parent / "fixtures" / "runs"
+RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
+TESTED = {"groups": ["test.zarr"], "plain": ["test.zarr"], "recording": ["test.zarr", "perturbed/silence.zarr"]}
+EXACT = 1e-6  # of float64 runs this short, whose differences do not grow to more than about 1e-10
+SINGLE = 1e-4  # of the float32 run, which is shorter; other kernels differ by 5e-7
+BFLOAT16 = 2**-7  # distance of two such numbers, relative
+
+
+@pytest.fixture
+def run(request, tmp_path, monkeypatch):
+    """A copy of a run folder, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FIXTURES / request.param, tmp_path / request.param)
+    shutil.copytree(FIXTURES / "recording.zarr", tmp_path / "recording.zarr")
+    return rlsnet.open_run(request.param)
+
+
+def every(function):
+    """A test of each run."""
+    return pytest.mark.parametrize("run", RUNS, indirect=True)(function)
+
+
+def arrays(path):
+    """All arrays of a store; P in real numbers."""
+    group = zarr.open_group(str(path), mode="r")
+    found = {name: array[...] for name, array in group.members(max_depth=None) if isinstance(array, zarr.Array)}
+    if "P" in found and group["P"].attrs["numbers"] == "bfloat16":
+        found["P"] = (found["P"].astype(np.uint32) << 16).view(np.float32)
+    if "P_scale" in found:
+        found["P"] = found["P"] * found["P_scale"]
+    return found
+
+
+def lines(path):
+    """Metrics without the times."""
+    return [{**json.loads(text), "seconds": 0} for text in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(got, expected, tolerance):
+    """The same arrays, but for rounding."""
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        if values.dtype.kind != "f":
+            np.testing.assert_array_equal(got[name], values, err_msg=name)
+            continue
+        steps = np.max(expected["P_scale"]) if name == "P" and "P_scale" in expected else 0
+        relative = BFLOAT16 if name == "P" and values.dtype == np.float32 and tolerance == EXACT else 0
+        np.testing.assert_allclose(got[name], values, rtol=relative, atol=tolerance + steps, err_msg=name)
+
+
+def test_all_runs_are_there():
+    assert sorted(path.parent.name for path in FIXTURES.glob("*/config.yaml")) == RUNS
+
+
+@every
+def test_it_is_described_plotted_reported_and_exported(run, capsys):
+    inspect.show(str(run.path))
+    shown = capsys.readouterr().out
+    assert "4 of 4 iterations" in shown and "made with" in shown
+    assert [line["iteration"] for line in run.read_metrics()] == [1, 2, 3, 4]
+    assert "learning_curve.png" in [path.name for path in rlsnet.plot(run)]
+    report.main([str(run.path)], report.Options())
+    assert (run.path / "report.html").stat().st_size > 10_000
+    out, _ = export.export(run.path, export.Options(to="npz"))
+    assert out.exists()
+
+
+@every
+def test_its_test_gives_the_stored_results(run):
+    name = run.path.name
+    results = rlsnet.test(run, trials=2)
+    assert np.isfinite(results["psth"][...]).all()
+    if name == "recording":
+        rlsnet.test(run, trials=2, perturb={"name": "silence", "neurons": "region:ALM"})
+    for part in TESTED.get(name, []):
+        assert_same(arrays(run.path / part), arrays(FIXTURES / name / part), SINGLE if name == "plain" else EXACT)
+
+
+@every
+def test_resumed_it_ends_as_it_did(run):
+    """After two of its four iterations."""
+    shutil.rmtree(run.checkpoints / "000004.zarr")
+    for best in run.checkpoints.glob("*.best.zarr"):
+        if int(best.name[:6]) > 2:
+            shutil.rmtree(best)
+    assert run.iterations() == [2]
+    rlsnet.train(api.config_of(run), run.path, resume=True)
+    frozen, tolerance = FIXTURES / run.path.name, SINGLE if run.path.name == "plain" else EXACT
+    before, after = arrays(frozen / "checkpoints" / "000002.zarr"), arrays(run.checkpoints / "000004.zarr")
+    assert np.abs(after["plastic/weight"] - before["plastic/weight"]).max() > 100 * tolerance
+    assert_same(after, arrays(frozen / "checkpoints" / "000004.zarr"), tolerance)
+    for got, expected in zip(lines(run.path), lines(frozen), strict=True):
+        assert got.keys() == expected.keys()
+        for key, value in expected.items():
+            assert got[key] == (None if value is None else pytest.approx(value, rel=1e-5 if tolerance == EXACT else 1e-3, abs=tolerance)), (
+                key
+            )
