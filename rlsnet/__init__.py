@@ -16,10 +16,20 @@ from typing import Any
 __all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load", "open_run", "plot", "simulate", "test", "train"]
 
 
+PLUGIN_MODULES = {
+    "inputs": "rlsnet.simulation.inputs",
+    "neurons": "rlsnet.model.neurons",
+    "targets": "rlsnet.learning.targets",
+    "wiring": "rlsnet.model.connectivity",
+}  # with the functions that plugins register with, under names that stay
+
+
 def __getattr__(name: str) -> Any:
-    """The verbs, when they are asked for: they need JAX."""
+    """The commands and the modules for plugins, imported on first use: they need JAX."""
     if name in __all__:
         return getattr(import_module("rlsnet.api"), name)
+    if name in PLUGIN_MODULES:
+        return import_module(PLUGIN_MODULES[name])
     raise AttributeError(f"module 'rlsnet' has no attribute {name!r}")
 
 

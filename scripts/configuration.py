@@ -42,11 +42,11 @@ PAGE = ROOT / "docs" / "configuration.md"
 CONFIGS = configs_dir()
 COLUMN = 26  # of the comments in YAML
 WIDTH = 128  # of a line of YAML
-NOTE = "Written by scripts/configuration.py from rlsnet/config.py."
+NOTE = "Written by scripts/configuration.py from rlsnet/config/schema.py."
 
 HEAD = """# Configuration
 
-Written by `python scripts/configuration.py` from the schema (`rlsnet/config.py`), as are the files of the groups in `configs/`.
+Written by `python scripts/configuration.py` from the schema (`rlsnet/config/schema.py`), as are the files of the groups in `configs/`.
 
 A setting is `key=value` on the command line, in the order and number you like, and a line of YAML in a file of your own:
 

@@ -141,7 +141,7 @@ if [ "$FAILED" != 0 ]; then
 fi
 hardware
 part tests 150 env RLSNET_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= \
-  -o junit_family=xunit1 --junitxml="$WORK/tests.xml" tests/test_gpu.py
+  -o junit_family=xunit1 --junitxml="$WORK/tests.xml" tests/kernels/test_gpu.py
 profile
 bench
 bench_graphs

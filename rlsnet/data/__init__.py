@@ -1,1 +1,1 @@
-"""Import of recordings from the formats of laboratories: spikes and trials, session by session, into one recording.zarr."""
+"""Recordings: reading, writing, making a synthetic one, and importing sessions of spikes and trials."""

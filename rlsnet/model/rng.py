@@ -4,7 +4,7 @@ No state is carried, so a result does not depend on threads, devices, chunking o
 random numbers: as easy as 1, 2, 3, SC 2011). The mixing function is the 32-bit hash `lowbias32` of Wellons
 (github.com/skeeto/hash-prospector, 2018), two multiplications and three shifts; a key holds 64 bits, applied in two rounds so that
 two keys never share a sequence by a mere shift of the counter. Random permutations are Feistel networks with cycle walking (Black &
-Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002). tests/test_rng.py has statistical tests; the C++ kernels compute the
+Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002). tests/model/test_rng.py has statistical tests; the C++ kernels compute the
 same bits.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.settings import groups
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def script():

@@ -13,7 +13,6 @@ from conftest import COMPILER, KERNELS, compose, difference, small_network, writ
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import build as build_
-from rlsnet.kernels import calls
 from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
@@ -236,18 +235,18 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
 def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
     """A cache folder that is mounted noexec."""
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    built, compile_library, load = [], build_._compile, calls.ctypes.CDLL
+    built, compile_library, load = [], build_._compile, build_.ctypes.CDLL
     monkeypatch.setattr(build_, "_compile", lambda command: (built.append(1), compile_library(command)))
 
     def refused(path):
         raise OSError("failed to map segment from shared object")
 
-    monkeypatch.setattr(calls.ctypes, "CDLL", refused)
+    monkeypatch.setattr(build_.ctypes, "CDLL", refused)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
             build_._load()
     assert len(built) == 2
-    monkeypatch.setattr(calls.ctypes, "CDLL", load)
+    monkeypatch.setattr(build_.ctypes, "CDLL", load)
     build_._load()
     assert len(built) == 2
 

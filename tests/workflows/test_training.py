@@ -23,7 +23,6 @@ from rlsnet.learning import iteration as iteration_
 from rlsnet.learning import rls, scores, updates
 from rlsnet.model import build, connectivity, network_store
 from rlsnet.runs import checkpoint as checkpoint_
-from rlsnet.runs import folder as folder_
 from rlsnet.runs.folder import Run
 from rlsnet.simulation import delivery, perturbation
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
@@ -515,7 +514,7 @@ def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monk
     monkeypatch.setattr(zarr_store, "write", write)
     config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.save_best=false", "progress=off")
     for memory in (10**12, 0):
-        monkeypatch.setattr(folder_, "free_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(checkpoint_, "free_memory", lambda memory=memory: memory)
         training.run_training(config, Run(tmp_path / str(memory)), resumed=False)
         held.append([checkpoint(tmp_path / str(memory), i) for i in range(1, 6)])
     for one, other in zip(*held, strict=True):
