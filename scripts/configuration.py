@@ -22,21 +22,10 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-from rlsnet.cli.verbs import (
-    PLAIN,  # noqa: E402
-    VERBS,  # noqa: E402
-)
+from rlsnet.cli.verbs import PLAIN, VERBS  # noqa: E402
 from rlsnet.config.compose import configs_dir  # noqa: E402
-from rlsnet.config.schema import (
-    LIMITS,  # noqa: E402
-    Config,  # noqa: E402
-)
-from rlsnet.config.settings import (
-    choices_of,  # noqa: E402
-    groups,  # noqa: E402
-    plain,  # noqa: E402
-    variants,  # noqa: E402
-)
+from rlsnet.config.schema import LIMITS, Config  # noqa: E402
+from rlsnet.config.settings import choices_of, groups, plain, variants  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 CONFIGS = configs_dir()

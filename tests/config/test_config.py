@@ -219,6 +219,8 @@ def test_the_dataclasses_are_the_defaults():
     assert schema.GLIF5Config().name == "glif5" and schema.FixedDegreeConfig().out_degree == 410
     for group in groups():
         for cls in variants(typing.get_type_hints(schema.Config)[group]):
+            if not cls.__module__.startswith("rlsnet."):  # of a plugin of another test
+                continue
             required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
             given = dict.fromkeys(required, "here.npy")
             texts = [f"{group}.{name}={value}" for name, value in given.items()]
