@@ -155,8 +155,8 @@ def test_procedural_wiring_is_the_stored_one(x64, n, kind):
         keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
         spiked = np.random.default_rng(0).random(n) < 0.3
         state = dataclasses.replace(initial_state(dynamics, net, keys), spiked=jnp.asarray(spiked))
-        send = jax.jit(lambda s, d, net=net: deliver(d, net, None, s, jnp.ones(3)), static_argnums=1)
-        after, _ = with_capacity(dynamics, lambda d: (after := send(state, d), after.overflowed))
+        send = jax.jit(lambda d, net, s: deliver(d, net, None, s, jnp.ones(3)), static_argnums=0)
+        after, _ = with_capacity(dynamics, lambda d, net=net, s=state: (after := send(d, net, s), after.overflowed))
         states.append(np.asarray(after.synapses))
     np.testing.assert_allclose(states[1], states[0], rtol=0, atol=1e-12)
     assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
