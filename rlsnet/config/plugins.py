@@ -15,7 +15,7 @@ from rlsnet.config.schema import NeuronConfig, Variant
 from rlsnet.config.settings import choices_of
 from rlsnet.errors import UserError
 
-PLUGINS = "rlsnet.config.plugins"  # the entry point group of packages that register models
+PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
 
 _loaded: dict[str, Any] = {}
 

@@ -83,16 +83,16 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 
 def _kernels(engine: EngineConfig) -> str:
     """native, xla or fixed_shape."""
-    asked = ALIASES.get(engine.kernels, engine.kernels)
+    wanted = ALIASES.get(engine.kernels, engine.kernels)
     platform = platform_in_use()
-    if asked in ("xla", "fixed_shape"):
-        return asked
-    if asked == "auto" and platform != "cpu":
+    if wanted in ("xla", "fixed_shape"):
+        return wanted
+    if wanted == "auto" and platform != "cpu":
         return "fixed_shape"
     error = build.build_error() if platform == "cpu" else f"they run on a CPU, and this is a {platform}"
     if error is None:
         return "native"
-    if asked == "native":
+    if wanted == "native":
         raise UserError(f"engine.kernels=native: {error}. Use engine.kernels=auto.")
     log.info("Training is slower, with kernels compiled by XLA: %s.", error)
     return "xla"

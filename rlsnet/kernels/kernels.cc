@@ -1,7 +1,8 @@
 // The hot loops on a CPU, for XLA to call: spikes to their targets, noise, and recursive least squares.
 //
-// What they compute is said, and done more plainly, in spikes.py, rng.py and rls.py; kernels.py builds and calls this file.
-// Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q updates kept pending.
+// The same is computed in JAX, more plainly, by simulation/delivery.py, model/rng.py and learning/deferred.py. build.py compiles this file,
+// calls.py calls it.
+// Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q pending updates.
 
 #include <algorithm>
 #include <atomic>
@@ -371,11 +372,11 @@ struct Float16 {
   }
 };
 
-// P of all groups as it is kept (storage.py): in full or as upper triangles by rows, in T or in numbers of 16 bits.
+// P of all groups as learning/covariance_forms.py stores it: in full or as upper triangles by rows, in T or in numbers of 16 bits.
 template <typename T>
-class Kept {
+class StoredP {
  public:
-  Kept(ffi::AnyBuffer numbers, T* scale, int64_t inputs)
+  StoredP(ffi::AnyBuffer numbers, T* scale, int64_t inputs)
       : numbers_(numbers.untyped_data()),
         type_(numbers.element_type()),
         packed_(numbers.dimensions().size() == 2),
@@ -464,9 +465,9 @@ class Kept {
   int64_t inputs_, stride_;
 };
 
-// P = factor*(P - sum_q u_q u_q^T) for one group; P is in place, or room for it.
+// P = factor*(P - sum_q u_q u_q^T) for one group; P is in place, or an array for it.
 template <typename T>
-void TakeIn(const Kept<T>& all, int64_t group, T* P, const T* u, int64_t n_u, T factor) {
+void ApplyPending(const StoredP<T>& all, int64_t group, T* P, const T* u, int64_t n_u, T factor) {
   const int64_t inputs = all.inputs();
   if (n_u == 0 && factor == 1) return;
   if (!all.plain()) all.Get(group, P);
@@ -489,22 +490,22 @@ struct Gathered {
 template <ffi::DataType D>
 ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buffer<D> forgetting, ffi::Buffer<ffi::S32> pending,
                  ffi::Buffer<ffi::PRED> refresh, ffi::Buffer<D> decay, ffi::Buffer<D> r, ffi::Buffer<D> arrived, ffi::Buffer<ffi::S32> pre,
-                 ffi::Buffer<D> lack, ffi::AnyBuffer, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>,
+                 ffi::Buffer<D> residual_input, ffi::AnyBuffer, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<D>,
                  ffi::Result<ffi::AnyBuffer> P_out, ffi::ResultBuffer<D> scale_out, ffi::ResultBuffer<D> w_out,
                  ffi::ResultBuffer<D> u_out, ffi::ResultBuffer<D> factor_out, ffi::ResultBuffer<D> g_out) {
   using T = ffi::NativeType<D>;
   const int64_t groups = w_out->dimensions()[0], inputs = w_out->dimensions()[1], size = w_out->dimensions()[2];
-  const int64_t most = u_out->dimensions()[1], n = lack.element_count(), n_u = pending.typed_data()[0];
+  const int64_t most = u_out->dimensions()[1], n = residual_input.element_count(), n_u = pending.typed_data()[0];
   const bool textbook = flags.typed_data()[0], apply = flags.typed_data()[1];
   const bool dense = refresh.typed_data()[0];
   const T a = decay.typed_data()[0], lambda = forgetting.typed_data()[0];
   const int64_t now = dense ? 0 : n_u;  // where this update's u goes
-  const Kept<T> all(*P_out, scale_out->typed_data(), inputs);
+  const StoredP<T> all(*P_out, scale_out->typed_data(), inputs);
   auto range = [&](int64_t begin, int64_t end) {
     Gathered<T> both[2] = {Gathered<T>(inputs), Gathered<T>(inputs)};
     std::vector<T> k(inputs), e(size);
     Terms<T> terms(inputs + most + 1);
-    std::vector<T> room(all.plain() ? 0 : inputs * inputs);  // for a group's P, or the rows of it that are wanted
+    std::vector<T> buffer(all.plain() ? 0 : inputs * inputs);  // for a group's P, or the rows of it that are wanted
     // One group ahead of the update, so that what it reads of P is on its way.
     auto gather = [&](int64_t i) {
       Gathered<T>& at = both[i & 1];
@@ -532,19 +533,19 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
     for (int64_t i = begin; i < end; ++i) {
       if (i + 1 < end) gather(i + 1);
       const Gathered<T>& at = both[i & 1];
-      T* P = all.plain() ? all.At(i) : room.data();
+      T* P = all.plain() ? all.At(i) : buffer.data();
       T* u = u_out->typed_data() + i * most * inputs;
       T* g = g_out->typed_data() + i * inputs;
       T* w = w_out->typed_data() + i * inputs * size;
       T& factor = factor_out->typed_data()[i];
       const int64_t first = i * size, members = std::min(size, n - first);
-      const T* wanting = lack.typed_data() + first;
+      const T* wanting = residual_input.typed_data() + first;
       bool on = false;  // whether anyone is trained here
       for (int64_t s = 0; s < members; ++s) on |= wanting[s] == wanting[s];
       on &= apply;
       terms.count = 0;
       if (dense) {
-        TakeIn(all, i, P, u, n_u, factor);
+        ApplyPending(all, i, P, u, n_u, factor);
         factor = 1;
         if (!all.plain()) all.Get(i, P);
         for (int64_t l = 0; l < inputs; ++l) terms.Add(P + l * inputs, at.x[l]);
@@ -586,18 +587,18 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
   return ffi::Error::Success();
 }
 
-// P takes in all that is pending.
+// P after all pending updates.
 template <ffi::DataType D>
 ffi::Error Flush(ffi::ThreadPool threads, ffi::Buffer<ffi::S32> pending, ffi::Buffer<D> u, ffi::Buffer<D> factor, ffi::AnyBuffer,
                  ffi::Buffer<D>, ffi::Result<ffi::AnyBuffer> P_out, ffi::ResultBuffer<D> scale_out) {
   using T = ffi::NativeType<D>;
   const int64_t groups = u.dimensions()[0], most = u.dimensions()[1], inputs = u.dimensions()[2], n_u = pending.typed_data()[0];
-  const Kept<T> all(*P_out, scale_out->typed_data(), inputs);
+  const StoredP<T> all(*P_out, scale_out->typed_data(), inputs);
   Parallel(threads, groups, std::max<int64_t>(16, std::min<int64_t>(512, groups / 16)), [&](int64_t begin, int64_t end) {
-    std::vector<T> room(all.plain() ? 0 : inputs * inputs);
+    std::vector<T> buffer(all.plain() ? 0 : inputs * inputs);
     for (int64_t i = begin; i < end; ++i) {
-      T* P = all.plain() ? all.At(i) : room.data();
-      TakeIn(all, i, P, u.typed_data() + i * most * inputs, n_u, factor.typed_data()[i]);
+      T* P = all.plain() ? all.At(i) : buffer.data();
+      ApplyPending(all, i, P, u.typed_data() + i * most * inputs, n_u, factor.typed_data()[i]);
     }
   });
   return ffi::Error::Success();

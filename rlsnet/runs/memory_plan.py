@@ -16,6 +16,7 @@ from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred
+from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import FORMAT, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr: the plan of its training
@@ -43,7 +44,7 @@ class Sizes:
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
         """From the configuration, and from the shapes in network.load where it says more."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
-        edges, weighted, by_synapse = None, False, isinstance(config.synapse.tau_plas, tuple)
+        edges, weighted, by_synapse = None, False, False  # two values of tau_plas, by class, have a filter each
         given: Any = {}
         if config.network.load is not None:
             given = zarr_store.open_group(config.network.load, "network.load", FORMAT)
@@ -56,7 +57,7 @@ class Sizes:
                 edges = zarr_store.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarr_store.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
-            by_synapse = "neuron/tau_plas" in given
+            by_synapse = "neuron/tau_plas" in given and len(np.unique(given["neuron/tau_plas"][...])) > MAX_TAU_CHANNELS
         if edges is None:
             edges, weighted = config.static.n_edges(n), config.static.edge_weights
         rates, currents = (known.shape if (known := given.get(name)) is not None else None for name in ("feedforward/rate", "stimulus"))

@@ -82,7 +82,7 @@ def evaluate(
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
-    with atomic.replacing(path) as temporary, show.counting("trials") as tell:
+    with atomic.replacing(path) as temporary, show.counting("trials") as report:
         out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
         if perturbation is not None:
             out.root.attrs["perturb"] = perturbation.about(config.trial)
@@ -93,6 +93,6 @@ def evaluate(
                 result = jax.device_get(one(network, w, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
                 out.add_spikes(result.words)
-                tell(condition * trials + trial + 1, len(target) * trials)
+                report(condition * trials + trial + 1, len(target) * trials)
             out.add_condition(condition, average, target[condition] if chosen is None else target[condition][:, neurons])
         out.finish()

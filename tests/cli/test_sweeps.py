@@ -16,7 +16,7 @@ SMALL += ["train.checkpoint_every=2", "plugins=[spy.py]"]
 SPY = """
 import os, pathlib, signal, time
 import jax
-from rlsnet.store import Run
+from rlsnet.runs.folder import Run
 append, claimed = Run.append_metrics, Run.claimed
 
 def spying_append(self, line):  # once, in the job and by the signal that SPY names, when a checkpoint is behind it

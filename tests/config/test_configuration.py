@@ -29,7 +29,7 @@ def test_every_file_is_that_of_the_schema():
 
 def test_the_page_has_every_key():
     page = (ROOT / "docs" / "configuration.md").read_text()
-    code = "from rlsnet.settings import keys; print(*keys())"  # in a process of its own, without plugins of other tests
+    code = "from rlsnet.config.settings import keys; print(*keys())"  # in a process of its own, without plugins of other tests
     known = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     chosen = {f"{group}.name" for group in groups()}  # as neuron=lif, say
     assert [key for key in known if f"| `{key}` |" not in page and f"## {key}\n" not in page and key not in chosen] == []

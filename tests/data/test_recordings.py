@@ -69,7 +69,7 @@ def test_the_synthetic_recording_has_the_described_structure(synthetic_recording
 SYNTHETIC_IN_PARALLEL = """
 import sys, time
 from pathlib import Path
-from rlsnet import recording_source
+from rlsnet.data import recording_source
 own, other = map(Path, sys.argv[1:])
 own.touch()
 while not other.exists():

@@ -48,7 +48,7 @@ def run(tmp_path_factory):
     trained = [*SMALL, "hydra.run.dir=run", "train.iterations=4", "train.checkpoint_every=2", "plastic.least_inputs=8"]
     for command in (["train", *trained], ["test", "run=run", "progress=off"]):
         subprocess.run([*CLI, *command], cwd=place, check=True, capture_output=True)
-    code = "from rlsnet.export.command import FORMATS, Options, main\nfor to in FORMATS: main(['run'], Options(to=to))"
+    code = "from rlsnet.cli.commands.export import FORMATS, Options, main\nfor to in FORMATS: main(['run'], Options(to=to))"
     result = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Wrote run/export/") == len(FORMATS) and result.stderr == ""

@@ -41,10 +41,10 @@ def test_a_block_that_fails_changes_nothing(tmp_path):
 def test_folders_replaced_by_several_processes_are_complete(tmp_path):
     code = f"""
 import pathlib, time
-from rlsnet import zarrio
+from rlsnet.io import atomic
 path = pathlib.Path({str(tmp_path)!r}) / "target"
 for turn in range(60):
-    with zarrio.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         temporary.mkdir()
         for name in "abc":
             (temporary / name).write_text(name)

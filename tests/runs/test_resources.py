@@ -90,7 +90,7 @@ def test_a_busy_process_uses_a_core(tmp_path):
 
 
 def test_peak_memory_remembers():
-    code = "import numpy as np; from rlsnet.resources import peak_memory as peak; before = peak(); np.ones(before // 8 + 10**7); "
+    code = "import numpy as np; from rlsnet.runs.resources import peak_memory as peak; before = peak(); np.ones(before // 8 + 10**7); "
     code += "assert before + 40e6 < peak() < 3 * before + 160e6"
     subprocess.run([sys.executable, "-c", code], check=True)
 
