@@ -1,4 +1,4 @@
-"""The verbs for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
+"""The commands for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
 
 They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
 Messages of a run go to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows them. During a call JAX is

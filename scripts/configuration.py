@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-from rlsnet.cli.verbs import PLAIN, VERBS  # noqa: E402
+from rlsnet.cli.command_table import COMMANDS, PLAIN  # noqa: E402
 from rlsnet.config.compose import configs_dir  # noqa: E402
 from rlsnet.config.schema import LIMITS, Config  # noqa: E402
 from rlsnet.config.settings import choices_of, groups, plain, variants  # noqa: E402
@@ -57,7 +57,7 @@ variant (`name: lif`) and lists only the settings that differ from that variant'
 | `rlsnet train config=tiny --cfg job` | the settings of an experiment, nothing is run |
 | `hydra.run.dir=FOLDER` | the run folder; without, `outputs/DATE/TIME` |
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
-| `eval "$(rlsnet completion bash)"` | completion of verbs, keys and values; also `zsh`, `fish` |
+| `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh`, `fish` |
 | `RLSNET_CACHE=FOLDER` | where what can be made again is kept: compiled programs, the synthetic recording; without, `~/.cache/rlsnet` |
 """
 
@@ -143,10 +143,10 @@ def page() -> str:
     for path in sorted((CONFIGS / "config").glob("*.yaml")):
         text = path.read_text().removeprefix("# @package _global_\n").rstrip().removesuffix("{}").rstrip()
         lines += [f"### `config={path.stem}`", "", *(f"    {line}".rstrip() for line in text.splitlines()), ""]
-    for verb, module in PLAIN.items():
+    for command, module in PLAIN.items():
         options = importlib.import_module(module).Options
         if dataclasses.fields(options):
-            lines += [f"## `rlsnet {verb}`", "", f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", "", *table(options)]
+            lines += [f"## `rlsnet {command}`", "", f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.", "", *table(options)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -43,14 +43,14 @@ def state():
     }
 
 
-def test_every_verb_restores_all_settings(tmp_path):
+def test_every_command_restores_all_settings(tmp_path):
     """In float64, and then training in float32 in the same process."""
     disabled = [logging.getLogger(f"rlsnet.{name}") for name in ("train", "loop", "experiment")]
     for each in disabled:
         each.disabled = True
     before, double = state(), [*SMALL, "engine.precision=float64"]
     run = tmp_path / "float64"
-    verbs = {
+    commands = {
         "train": lambda: rlsnet.train(compose(*double), run),
         "resume": lambda: rlsnet.train(compose(*double, "train.iterations=3"), run, resume=True),
         "test": lambda: rlsnet.test(run, perturb={"name": "silence"}),
@@ -62,9 +62,9 @@ def test_every_verb_restores_all_settings(tmp_path):
         "train in float32": lambda: rlsnet.train(compose(*SMALL), tmp_path / "float32"),
     }
     try:
-        for verb, function in verbs.items():
+        for command, function in commands.items():
             function()
-            assert state() == before, verb
+            assert state() == before, command
     finally:
         for each in disabled:
             each.disabled = False

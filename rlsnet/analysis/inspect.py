@@ -137,10 +137,10 @@ def _progress_rows(run: Run, config: Config) -> Rows:
 def _resource_rows(run: Run) -> Rows:
     """Peak memory and mean use of processor and GPUs, a row for each command."""
     lines = resources.read(run.resources)
-    for verb in dict.fromkeys(line.get("verb", "") for line in lines):
-        mine = [line for line in lines if line.get("verb", "") == verb]
+    for command in dict.fromkeys(line.get("verb", "") for line in lines):
+        mine = [line for line in lines if line.get("verb", "") == command]
         words = [f"peak memory {byte_size(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
         for key, name in (("cpu_percent", "CPU"), ("gpu_percent", "GPU")):
             if values := [line[key] for line in mine if key in line]:
                 words.append(f"mean {name} {np.mean([np.mean(v) for v in values]):.0f} %")
-        yield f"resources of {verb}", ", ".join(words)
+        yield f"resources of {command}", ", ".join(words)

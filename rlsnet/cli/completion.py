@@ -16,7 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from rlsnet.cli.verbs import PLAIN, SECTIONS, VERBS
+from rlsnet.cli.command_table import COMMANDS, PLAIN, SECTIONS
 from rlsnet.config.arguments import NoOptions
 from rlsnet.config.compose import config_folders, configs_dir, group_options
 from rlsnet.config.schema import Config
@@ -81,7 +81,7 @@ def candidates(line: str) -> list[str]:
     words = _split(line)
     before, word = words[1:-1], words[-1]
     if not before:
-        found = [*VERBS, "--help", "--version"]
+        found = [*COMMANDS, "--help", "--version"]
     elif before[-1] in FLAGS and FLAGS[before[-1]] != ():
         found = list(FLAGS[before[-1]] or _paths(word))
     elif word.startswith("-"):
@@ -90,7 +90,7 @@ def candidates(line: str) -> list[str]:
         found = list(SCRIPTS)
     elif before[0] in PLAIN:
         found = _paths(word) or (_plain(PLAIN[before[0]], word) if word else [])
-    elif before[0] in VERBS:
+    elif before[0] in COMMANDS:
         found = _values(word, before) if "=" in word else _keys(word, before)
     else:
         found = []
@@ -119,7 +119,7 @@ def _paths(start: str) -> list[str]:
 
 
 def _plain(module: str, word: str) -> list[str]:
-    """Settings of a plain verb, and their values."""
+    """Settings of a plain command, and their values."""
     rules = {field.name: field for field in dataclasses.fields(importlib.import_module(module).Options)}
     name, equals, value = word.partition("=")
     if not equals:

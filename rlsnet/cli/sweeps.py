@@ -45,8 +45,8 @@ class Task:
     A job's mistake is logged and returned as a text, so that other jobs run.
     """
 
-    def __init__(self, verb: str):
-        self.verb, self.many, self.process = verb, False, os.getpid()
+    def __init__(self, command: str):
+        self.command, self.many, self.process = command, False, os.getpid()
         self.failed: list[str] = []
 
     def __call__(self, composed: Any) -> str | None:
@@ -73,7 +73,7 @@ class Task:
         from rlsnet.workflows.loop import requeuing
 
         try:
-            stopped = run_job(self.verb, values, overrides, folder)
+            stopped = run_job(self.command, values, overrides, folder)
         except UserError as error:
             return str(error)
         except Exception as error:
@@ -177,7 +177,7 @@ class Jobs(Launcher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs that are not done; the result of a failed one is its message, of the others None."""
         self.task.many = True
-        if self.task.verb == "train":  # a job that is queued again starts with the same overrides
+        if self.task.command == "train":  # a job that is queued again starts with the same overrides
             job_overrides = [[*each, "resume=auto"] for each in job_overrides]
         returns = [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
         names = [str(initial_job_idx + index) for index in range(len(returns))]
@@ -214,7 +214,7 @@ class Jobs(Launcher):  # type: ignore[misc]
                 continue
             composed = self.context.config_loader.load_sweep_config(self.config, list(each))
             values: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
-            found = job_state(self.task.verb, values, run)
+            found = job_state(self.task.command, values, run)
             if found in ("new", "unfinished"):
                 todo.append(k)
             else:

@@ -1,4 +1,4 @@
-"""Arguments of the verbs that Hydra has no part in: paths and a few settings, those of a dataclass."""
+"""Arguments of the commands that Hydra has no part in: paths and a few settings, those of a dataclass."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlsnet.errors import UserError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Settings of a verb that has none."""
+    """Settings of a command that has none."""
 
 
-def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[list[str], Any]:
-    """(paths, settings) from the arguments of a verb that Hydra has no part in.
+def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[list[str], Any]:
+    """(paths, settings) from the arguments of a command that Hydra has no part in.
 
     Args:
       cls: the dataclass of the settings, each with a default.
-      verb: for messages.
+      command: for messages.
       arguments: paths, and key=value or section.key=value with values in YAML; also as --key=value or --key value.
       base: settings of lower priority than those on the command line.
 
@@ -36,13 +36,13 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
         name, equals, text = argument.partition("=")
         if not equals or os.path.exists(argument):  # a Path of a long filter would raise
             if argument.startswith("-"):
-                raise UserError(f"{verb} {argument}: no such option; expected paths and key=value, see rlsnet {verb} --help.")
+                raise UserError(f"{command} {argument}: no such option; expected paths and key=value, see rlsnet {command} --help.")
             paths.append(argument)
             continue
         section, dot, below = name.partition(".")
         if section not in {field.name for field in dataclasses.fields(cls)}:
             similar = did_you_mean(section, [field.name for field in dataclasses.fields(cls)])
-            raise UserError(f"{name}: no such setting of {verb}.{similar}")
+            raise UserError(f"{name}: no such setting of {command}.{similar}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:

@@ -62,9 +62,9 @@ def command(values: Mapping[str, Any]) -> list[str]:
     return best
 
 
-def shell(verb: str, arguments: list[str]) -> str:
+def shell(command: str, arguments: list[str]) -> str:
     """A command to paste into a shell, an argument a line where there are many."""
-    words = [f"rlsnet {verb}", *map(shlex.quote, arguments)]
+    words = [f"rlsnet {command}", *map(shlex.quote, arguments)]
     return (" " if sum(map(len, words)) < 90 else " \\\n    ").join(words)
 
 

@@ -95,22 +95,22 @@ class _Gpus:
 class Sampler:
     """Adds lines to resources.jsonl at regular intervals during its context, and one at the end.
 
-    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); verb; the current iteration;
+    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); the command, as `verb`; the current iteration;
     cpu_percent (of this process since the line before, 100 is one core); memory_mb and memory_peak_mb (resident); threads;
     system_cpu_percent (100 is all cores); system_free_mb (memory available within the limits of a container); and, with one value for
     each device, gpu_percent, gpu_memory_mb and gpu_power_w. Values that are not known are left out.
     """
 
-    def __init__(self, path: Path, every: float, verb: str, iteration: Callable[[], int | None]):
+    def __init__(self, path: Path, every: float, command: str, iteration: Callable[[], int | None]):
         """Starts nothing yet.
 
         Args:
           path: the file.
           every: s between two lines; 0 for no lines.
-          verb: train, simulate or test.
+          command: train, simulate or test.
           iteration: returns the current iteration, or None.
         """
-        self.path, self.every, self.verb, self.iteration = path, every, verb, iteration
+        self.path, self.every, self.command, self.iteration = path, every, command, iteration
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
 
@@ -140,7 +140,7 @@ class Sampler:
         iteration = self.iteration()
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "verb": self.verb,
+            "verb": self.command,
             **({} if iteration is None else {"iteration": iteration}),
             "cpu_percent": process.cpu_percent(),
             "memory_mb": _mb(process.memory_info().rss),

@@ -169,10 +169,10 @@ def find_recording(config: Config, run: Run) -> Recording | None:
 
 
 @contextlib.contextmanager
-def start(config: Config, run: Run, verb: str) -> Iterator[Progress]:
-    """The engine, the sampling of resources and the display of progress, while a verb runs."""
+def start(config: Config, run: Run, command: str) -> Iterator[Progress]:
+    """The engine, the sampling of resources and the display of progress, while a command runs."""
     show = Progress(config.progress)
     with configured(config.engine) as device:
         log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
-        with Sampler(run.resources, config.resources_every, verb, lambda: show.iteration):
+        with Sampler(run.resources, config.resources_every, command, lambda: show.iteration):
             yield show

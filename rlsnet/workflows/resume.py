@@ -85,7 +85,7 @@ def overlaid(saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: S
     return result
 
 
-def job_state(verb: str, values: Mapping[str, Any], run: Run) -> str:
+def job_state(command: str, values: Mapping[str, Any], run: Run) -> str:
     """State of a job's folder in a sweep: "new", "unfinished", "done", or "busy" while another process works in it.
 
     Raises:
@@ -95,10 +95,10 @@ def job_state(verb: str, values: Mapping[str, Any], run: Run) -> str:
         return "new"
     if run.busy():
         return "busy"
-    begun = bool(run.iterations()) if verb == "train" else run.test.exists()
+    begun = bool(run.iterations()) if command == "train" else run.test.exists()
     if not begun:
         return "new"
     config = from_dict({**values, **COMMAND_ONLY})
     check_unchanged(run.saved_config(), to_dict(config), run.path)
-    done = run.iterations()[-1] >= config.train.iterations if verb == "train" else run.config() == config
+    done = run.iterations()[-1] >= config.train.iterations if command == "train" else run.config() == config
     return "done" if done else "unfinished"

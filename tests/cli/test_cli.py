@@ -13,7 +13,7 @@ import xarray
 import zarr
 from conftest import small_network, write_network
 
-from rlsnet.cli.verbs import VERBS
+from rlsnet.cli.command_table import COMMANDS
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
@@ -41,7 +41,7 @@ def test_help_needs_neither_jax_nor_hydra():
     code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
     code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
-    for arguments in (["--help"], [], *([verb, "--help"] for verb in VERBS), ["--version"]):
+    for arguments in (["--help"], [], *([command, "--help"] for command in COMMANDS), ["--version"]):
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert "rlsnet" in result.stdout
@@ -358,7 +358,7 @@ def test_a_configuration_of_ones_own(tmp_path):
 
 
 WRONG = [
-    (["trian"], f"trian: no such verb; expected {', '.join(VERBS)}. Did you mean train?"),
+    (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (["train", "config=mouse"], "config=mouse: no such configuration; expected million, mouse_decision, sinusoid, tiny."),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
