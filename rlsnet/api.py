@@ -56,10 +56,10 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
     Raises:
       UserError: a key or an option that does not exist, or a value that does not fit.
     """
-    from rlsnet.config import compose as compose_
+    from rlsnet.config import compose as composition
     from rlsnet.config.load import from_dict
 
-    return from_dict(compose_.compose(overrides, config_dir), overrides)
+    return from_dict(composition.compose(overrides, config_dir), overrides)
 
 
 def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:

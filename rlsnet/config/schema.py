@@ -124,8 +124,8 @@ class NetworkConfig(Section):
 
     n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", default=4096, source=ARTHUR, least=2)
     fraction_excitatory: float = key("share of excitatory neurons", default=0.5, source=ARTHUR, least=0, most=1)
-    bias: ByClass | None = key("constant drive X_bal; null: that of the static wiring", "threshold", default=None)
-    load: str | None = key("network.zarr with wiring, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
+    bias: ByClass | None = key("constant drive X_bal; null: that of the static synapses", "threshold", default=None)
+    load: str | None = key("network.zarr with connectivity, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
 
 
 class Variant(Section):
@@ -271,19 +271,19 @@ class SynapseConfig(Section):
 
 
 class StaticConfig(Variant):
-    """Static wiring."""
+    """Static synapses."""
 
     name: str
     edge_weights: ClassVar[bool] = False  # whether each static synapse has a weight of its own in memory
 
     def n_edges(self, n: int) -> int:
-        """Static synapses that a network of n neurons keeps in memory, on average."""
+        """Mean number of static synapses that a network of n neurons keeps in memory."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class BalancedConfig(StaticConfig, abc.ABC):
-    """Fixed random wiring in the balanced state: weights and bias scale with the square root of the inputs.
+    """Random static synapses in the balanced state: weights and bias scale with the square root of the inputs.
 
     With K_e inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic class first), the bias
     sqrt(K_e) times bias_exc or bias_inh.
@@ -304,9 +304,9 @@ class BalancedConfig(StaticConfig, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FixedDegreeConfig(BalancedConfig):
-    """Balanced random wiring, every neuron with the same number of static outputs: K_e = out_degree/2."""
+    """Balanced random connectivity: every neuron with the same number of static outputs: K_e = out_degree/2."""
 
-    name: str = variant("static wiring", "fixed")
+    name: str = variant("static connectivity", "fixed")
     out_degree: int = key("static outputs of each neuron, K; 0 for none", default=410, source=ARTHUR, least=0)
     storage: str = key(
         "stored, or procedural: the targets of a spike are drawn again and take no memory",
@@ -319,7 +319,7 @@ class FixedDegreeConfig(BalancedConfig):
         return self.out_degree / 2
 
     def n_edges(self, n: int) -> int:
-        """n*K, or 0 with procedural wiring."""
+        """n*K, or 0 with procedural connectivity."""
         return n * self.out_degree if self.storage == "stored" else 0
 
     def check(self, config: Config) -> None:
@@ -330,9 +330,9 @@ class FixedDegreeConfig(BalancedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ErdosRenyiConfig(BalancedConfig):
-    """Balanced random wiring, any two neurons connected, each way, with the same probability: K_e = probability*N/2."""
+    """Balanced random connectivity: any two neurons are connected, in each direction, with the same probability: K_e = probability*N/2."""
 
-    name: str = variant("static wiring", "erdos_renyi")
+    name: str = variant("static connectivity", "erdos_renyi")
     probability: float = key("probability of a synapse from one neuron to another", default=0.1, least=0, most=1)
 
     def class_inputs(self, n: int) -> float:
@@ -348,7 +348,7 @@ class ErdosRenyiConfig(BalancedConfig):
 class NoStaticConfig(StaticConfig):
     """No static synapses and no constant drive."""
 
-    name: str = variant("static wiring", "none")
+    name: str = variant("static connectivity", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +359,7 @@ class EdgesConfig(StaticConfig):
     """
 
     edge_weights: ClassVar[bool] = True
-    name: str = variant("static wiring", "edges")
+    name: str = variant("static connectivity", "edges")
     path: str = key("SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post, weight (threshold*ms)", path=True)
     rows: str = key("neurons that the rows of a sparse matrix stand for", default="pre", choices=("pre", "post"))
 
@@ -372,7 +372,7 @@ class EdgesConfig(StaticConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PlasticConfig(Variant):
-    """Trained wiring. Groups of neurons share their inputs."""
+    """Plastic synapses. The neurons of a group share their inputs."""
 
     n_inputs: int = key("largest number of plastic inputs of a neuron, L", default=58, source=ARTHUR, least=0)
     group_size: int = key("neurons that share their plastic inputs and so one P, S", default=1, source=ARTHUR, least=1)
@@ -393,12 +393,12 @@ class PlasticConfig(Variant):
 class RandomInputsConfig(PlasticConfig):
     """Each group draws half its inputs from E and half from I neurons, without repeats."""
 
-    name: str = variant("plastic wiring", "random")
+    name: str = variant("plastic connectivity", "random")
     least_inputs: int | None = key(
         "each group draws a number of inputs from this to n_inputs; null: all have n_inputs", default=None, least=0
     )
     active_fraction: float = key(
-        "share of each class that inputs are drawn from, the most active in the static run", default=1.0, above=0, most=1
+        "share of each class that inputs are drawn from, the most active in the calibration", default=1.0, above=0, most=1
     )
 
     @property
@@ -854,7 +854,7 @@ class EngineConfig(Section):
 class Config:
     """Everything that describes one experiment. `Config()` is the experiment sinusoid."""
 
-    seed: int = key("seed of wiring, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
+    seed: int = key("seed of connectivity, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
     resume: str | None = key(
         "run folder to continue, or auto for the folder of this very run, if it has a checkpoint", default=None, path=True
     )

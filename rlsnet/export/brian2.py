@@ -1,4 +1,4 @@
-"""Brian2: a script with the equations of rlsnet, and files with wiring and weights. All neuron models that rlsnet ships."""
+"""Brian2: a script with the equations of rlsnet, and files with synapses and weights. All neuron models that rlsnet ships."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NEST: a script, and files with wiring and weights. LIF and GLIF1 neurons, as iaf_psc_exp_multisynapse.
+"""NEST: a script, and files with synapses and weights. LIF and GLIF1 neurons, as iaf_psc_exp_multisynapse.
 
 NEST solves the equations exactly within a time step; rlsnet takes Euler steps. With time constants -dt/log(1 - dt/tau) the
 exponential factors of NEST equal those of Euler steps. A factor on each weight corrects for the different effect that a current has

@@ -37,7 +37,7 @@ class Covariance(Protocol):
 
         Args:
           rule: of one group.
-          network: wiring.
+          network: neurons and connectivity.
           r: [N+X] filtered spikes, 1/ms.
           w: [G, L, S] trained weights.
           x: [G, L] filtered spikes of the inputs.

@@ -146,7 +146,7 @@ def learn_native(
 
     Args:
       rls: settings.
-      network: wiring.
+      network: neurons and connectivity.
       P: of all groups.
       w: [G, L, S] trained weights.
       pending: updates before.

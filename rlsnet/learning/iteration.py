@@ -84,7 +84,7 @@ def iterate(
     Args:
       dynamics: the equations.
       rls: settings of the learning.
-      network: the wiring.
+      network: neurons and connectivity.
       learner: weights and P, donated.
       target: [C, M, N] currents, threshold units.
       keys: of the stage.

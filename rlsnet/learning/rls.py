@@ -79,7 +79,7 @@ def errors(network: Network, w: Array, x: Array, residual_input: Array) -> Array
     """[G, S]  e = w.x + residual_input, threshold units; 0 for neurons that are not trained.
 
     Args:
-      network: wiring.
+      network: neurons and connectivity.
       w: [G, L, S] trained weights.
       x: [G, L] filtered spikes of the inputs.
       residual_input: [N] u_bal - target: the current without the trained synapses, less the one wanted; NaN: not trained now.

@@ -90,7 +90,7 @@ def currents(
     Args:
       target: settings; their class chooses the function that is registered for it.
       config: the experiment.
-      network: connections, classes and biases.
+      network: connectivity, classes and biases.
       calibration: mean and s.d. of the currents in the static network; None without static synapses.
       recording: of the kind `target.recorded`; None if that is None.
       report: called with (done, total) neurons.

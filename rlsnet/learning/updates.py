@@ -39,7 +39,7 @@ def learn(
     Args:
       settings: section rls.
       backend: form of the update.
-      network: wiring.
+      network: neurons and connectivity.
       learner: before.
       pending: before, from `begin`.
       decay: of r between two learning points; None where inputs have different time constants.

@@ -28,7 +28,7 @@ MAX_TAU_CHANNELS = 8  # distinct tau_plas with a filter each; more take a state 
 class BuiltNetwork(NamedTuple):
     """A network with the start of its training.
 
-    network: neurons and connections.
+    network: neurons and connectivity.
     weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
     target: [C, M, N] target currents (threshold units) stored in network.load; or None.
     """
@@ -179,7 +179,7 @@ def _with_plastic_inputs(network: Network, pre: np.ndarray) -> Network:
 
 
 def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> Edges:
-    """The static synapses, stored or drawn; raises UserError if the result is not a valid wiring of N neurons."""
+    """The static synapses, stored or drawn; raises UserError unless they are valid for N neurons."""
     n, where = len(excitatory), str(stored.path)
     edges = read_static_edges(stored, n)
     if edges is None:
@@ -198,7 +198,7 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray)
 
 
 def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> np.ndarray:
-    """[N] constant drive, threshold units: stored, network.bias, or that of the static wiring."""
+    """[N] bias, threshold units: the stored one, network.bias, or that of the static synapses."""
     bias = stored.read("neuron/bias", [len(excitatory)], "f")
     if bias is not None:
         return bias

@@ -1,6 +1,6 @@
 """Connectivity: static synapses and plastic inputs, drawn with counter-based random numbers or read from files, and their weights.
 
-Another wiring is a dataclass with a function registered for it: `static_edges` for a subclass of `schema.StaticConfig`,
+Other connectivity is a dataclass with a function registered for it: `static_edges` for a subclass of `schema.StaticConfig`,
 `plastic_inputs` for one of `schema.PlasticConfig`.
 """
 
@@ -185,7 +185,7 @@ def plastic_inputs(plastic: PlasticConfig, stream: Array, excitatory: np.ndarray
 
 @singledispatch
 def needs_activity(plastic: PlasticConfig) -> bool:
-    """Whether the choice of plastic inputs depends on the static run."""
+    """Whether the choice of plastic inputs depends on the calibration."""
     return plastic.needs_activity
 
 

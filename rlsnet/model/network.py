@@ -16,7 +16,7 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Neurons and connections, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
+    """Neurons and connectivity, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
 
     A pytree; the sizes at the end are static, so that another size compiles anew.
 

@@ -56,12 +56,12 @@ class StoredNetwork:
         return values
 
     def group_size(self, default: int) -> int:
-        """S of the stored plastic wiring, or `default` if there is none."""
+        """S of the stored plastic synapses, or `default` if there is none."""
         return group_size_of(self.group, str(self.path)) if "plastic/pre" in self else default
 
 
 def group_size_of(group: zarr.Group, where: str) -> int:
-    """S of a store's plastic wiring; `where` names the store in the message. Raises UserError if the attribute is no number above 0."""
+    """S of the plastic synapses in a store; `where` names it in the message. Raises UserError unless the attribute is a number above 0."""
     size = {**group["plastic"].attrs, **group["plastic/pre"].attrs}.get("group_size", 1)
     if not isinstance(size, int) or size < 1:
         raise UserError(f"{where}: attribute group_size of plastic is {size!r}; expected a whole number, at least 1.")
@@ -112,7 +112,7 @@ def read_static_edges(stored: StoredNetwork, n: int) -> Edges | None:
         raise UserError(f"{stored.path}: has static/indptr but no static/post; expected both.")
     weight, class_weight = stored.read("static/weight", [int(indptr[-1])], "f"), stored.read("static/class_weight", [2, 2], "f")
     if weight is None and class_weight is None:
-        raise UserError(f"{stored.path}: has static wiring without weights; expected static/weight or static/class_weight.")
+        raise UserError(f"{stored.path}: has static synapses without weights; expected static/weight or static/class_weight.")
     if stream is not None and (class_weight is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
         raise UserError(f"{stored.path}: static/stream: expected static/class_weight with it, and at most {n - 1} outputs of a neuron.")
     return Edges(indptr, post, weight, class_weight if weight is None else None, stream)
@@ -163,7 +163,7 @@ def save(
 
     Args:
       path: of the store.
-      network: neurons and connections.
+      network: neurons and connectivity.
       weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
       target: [C, M, N] target currents, threshold units.
       recorded_rate: [C, N] Hz, means over time of the rates that the target was made from; or None.

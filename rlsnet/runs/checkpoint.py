@@ -138,7 +138,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
       run: the run.
       writer: thread that writes.
       iteration: of the learner.
-      network: wiring.
+      network: neurons and connectivity.
       learner: weights and P.
       config: settings, for the attributes.
     """

@@ -79,10 +79,10 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     parts = {
         "P": sizes.P if learning else 0,
         "pending updates of P": sizes.pending * slots * item if learning else 0,
-        "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
+        "plastic weights and inputs": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
         "plastic currents of synapses": 2 * weights if sizes.by_synapse else 0,
         "given stimulus": sizes.stimulus * item,
-        "static wiring": sizes.edges * (4 + item * sizes.weighted),
+        "static synapses": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
         "currents of a trial": 3 * sizes.points * n * item,
@@ -131,7 +131,7 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
             advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
             advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
             advice.append("a smaller plastic.n_inputs (P goes with its square)")
-        if parts.get("static wiring", 0) > total / 3:
+        if parts.get("static synapses", 0) > total / 3:
             advice.append("a smaller static.out_degree")
         advice.append("a smaller network.n_neurons")
         raise UserError(

@@ -95,7 +95,7 @@ class _Gpus:
 class Sampler:
     """Adds lines to resources.jsonl at regular intervals during its context, and one at the end.
 
-    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); the command, as `verb`; the current iteration;
+    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); the command, as verb; the iteration;
     cpu_percent (of this process since the line before, 100 is one core); memory_mb and memory_peak_mb (resident); threads;
     system_cpu_percent (100 is all cores); system_free_mb (memory available within the limits of a container); and, with one value for
     each device, gpu_percent, gpu_memory_mb and gpu_power_w. Values that are not known are left out.

@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 
 from rlsnet.config.schema import ClampConfig, Config, ExciteConfig, TrialConfig, WindowConfig
-from rlsnet.model import neurons as neurons_
 from rlsnet.model import rng
 from rlsnet.model.neuron_selection import select_neurons
+from rlsnet.model.neurons import init
 
 
 @jax.tree_util.register_dataclass
@@ -60,7 +60,7 @@ class Perturbation:
         if isinstance(self.settings, ExciteConfig):
             return state, spiked
         held = self.neurons & self._active(i)
-        rest = neurons_.init(model, jnp.zeros_like(like) + model.reset)
+        rest = init(model, jnp.zeros_like(like) + model.reset)
         state = jax.tree.map(lambda new, old: jnp.where(_along(held, old), new, old), rest, state)
         fired = jnp.zeros_like(spiked)
         if isinstance(self.settings, ClampConfig):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rlsnet.config.schema import Config, FeedforwardConfig, NeuronConfig, NoiseConfig, StimulusConfig, SynapseConfig, TrialConfig, by_class
-from rlsnet.kernels import backend as backend_
 from rlsnet.kernels.backend import Backend
+from rlsnet.kernels.backend import from_config as choose_backend
 from rlsnet.model import neurons, rng
 from rlsnet.model.network import Network
 from rlsnet.simulation import inputs
@@ -42,7 +42,7 @@ class Dynamics:
     def from_config(config: Config) -> Dynamics:
         """The part of a configuration that the step depends on."""
         names = [field.name for field in dataclasses.fields(Dynamics) if field.name != "backend"]
-        return Dynamics(**{name: getattr(config, name) for name in names}, backend=backend_.from_config(config))
+        return Dynamics(**{name: getattr(config, name) for name in names}, backend=choose_backend(config))
 
     def enlarged(self) -> Dynamics:
         """The same with room for twice as many spikes in a step, where shapes are fixed."""

@@ -56,7 +56,7 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
 
     Args:
       dynamics: the equations.
-      network: the wiring.
+      network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
       state: with the spikes, and the filters.
       gain: [2+T] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r) by time constant.
@@ -128,7 +128,7 @@ def block(
 
     Args:
       dynamics: the equations.
-      network: the wiring.
+      network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
       state: after the last step.
       keys: of this trial.

@@ -65,7 +65,7 @@ def evaluate(
 
     Args:
       config: the experiment.
-      network: neurons and connections.
+      network: neurons and connectivity.
       w: [G, L, S] plastic weights.
       target: [C, M, N] target currents, NaN where not trained.
       recording: the recording that the targets were made from, or None.

@@ -83,7 +83,7 @@ def train(
 
     Args:
       config: the experiment.
-      network: the wiring.
+      network: neurons and connectivity.
       learner: weights and P after `done` iterations, given away.
       target: [C, M, N] currents.
       run: the folder that takes metrics and checkpoints.

@@ -21,8 +21,8 @@ from rlsnet.kernels.device import configured
 from rlsnet.learning import targets
 from rlsnet.model import build, network_store
 from rlsnet.model.network import Network
-from rlsnet.runs import memory_plan as memory_plan_
 from rlsnet.runs.folder import Run
+from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """Network and targets with which an experiment starts.
 
-    network: wiring and neurons.
+    network: neurons and connectivity.
     weight: [N, L] initial plastic weights.
     target: [C, M, N] currents.
     recording: the recording that the target was made from, or None.
@@ -66,15 +66,15 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     recording = _open_recording(config, show)
     conditions = recording.n_conditions if recording else config.target.n_conditions
     n_units = recording.n_units if recording else None
-    sizes = memory_plan_.Sizes.of(config, n_units, conditions)
-    plan = memory_plan_.plan(sizes, learning)
-    log.info(memory_plan_.check(sizes, plan))
+    sizes = Sizes.of(config, n_units, conditions)
+    planned = plan(sizes, learning)
+    log.info(check(sizes, planned))
     start = time.perf_counter()
-    static_run: list[Calibration] = []
+    calibration: list[Calibration] = []
 
     def activity(net: Network) -> np.ndarray:
-        static_run.append(targets.run_calibration(config, net))
-        return np.asarray(static_run[0].n_spikes)
+        calibration.append(targets.run_calibration(config, net))
+        return np.asarray(calibration[0].n_spikes)
 
     net, weight, target = build.build(config, n_units, activity)
     drawn = time.perf_counter()
@@ -83,11 +83,11 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         targets.check(target, f"{config.network.load}: target")
     else:
         with show.counting("targets") as advance:
-            target = targets.make(config, net, recording, advance, *static_run)
+            target = targets.make(config, net, recording, advance, *calibration)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
     seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, planned)
 
 
 def _open_recording(config: Config, show: Progress) -> Recording | None:
@@ -132,7 +132,7 @@ def reopen(config: Config, run: Run) -> Prepared:
 def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
     """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
     recording = prepared.recording
-    about: dict[str, Any] = {memory_plan_.PLAN: prepared.memory_plan} if learning else {}
+    about: dict[str, Any] = {PLAN: prepared.memory_plan} if learning else {}
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint

@@ -50,7 +50,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
         w = checkpoint.load_weights(path, prepared.network)
         about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
         if path.parent != run.checkpoints:
-            _warn_of_other_wiring(path, about.get("config", {}), config)
+            _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
         result = _test(config, prepared, w, run, show, iteration)
@@ -60,7 +60,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
     return [result]
 
 
-def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
+def _warn_of_other_connectivity(path: Path, theirs: dict[str, Any], config: Config) -> None:
     """Warns where another run's checkpoint was trained on a different connectivity: weights belong to their synapses."""
     ours = json.loads(json.dumps(to_dict(config)))
     differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]

@@ -399,7 +399,7 @@ def test_a_mistake_gets_one_line_and_a_status(place, arguments, message):
     assert not (place / "nowhere").exists()
 
 
-def test_info_on_procedural_wiring_and_a_window(tmp_path):
+def test_info_on_procedural_synapses_and_a_window(tmp_path):
     """Neither has the array that others have: no static targets, no P."""
     small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
     rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)

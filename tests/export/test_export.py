@@ -206,7 +206,7 @@ def matrix(blocks, n: int = 120) -> np.ndarray:
     return found
 
 
-def test_blocks_and_procedural_wiring_make_the_same_matrix(monkeypatch):
+def test_blocks_and_procedural_synapses_make_the_same_matrix(monkeypatch):
     stored, drawn = of_config(), of_config("static.storage=procedural")
     assert len(drawn.network.post) == 0
     expected = matrix(static_synapses(stored))

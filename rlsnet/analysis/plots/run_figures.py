@@ -19,8 +19,7 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.model import network_store
-from rlsnet.runs import folder as folder_
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import FORMAT, Run
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ def weights(results: RunResults) -> PanelFigure:
     """Histograms of plastic weights before and after training, by the classes of both neurons."""
     last = results.run.checkpoint("last")
     before = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
-    after = zarr_store.open_group(last, "run", folder_.FORMAT)["plastic/weight"]
+    after = zarr_store.open_group(last, "run", FORMAT)["plastic/weight"]
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
     some = evenly(len(excitatory), MAX_WEIGHT_NEURONS)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]

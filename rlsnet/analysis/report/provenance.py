@@ -19,7 +19,7 @@ from rlsnet.data import recordings
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, disk_size
 from rlsnet.model import network_store
-from rlsnet.runs import folder as folder_
+from rlsnet.runs.folder import FORMAT
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
 
@@ -94,7 +94,7 @@ def resources(results: RunResults, run: RunSummary) -> Iterator[Block]:
         yield _usage(run.resources)
     about: dict[str, Any] = {}
     if results.run.iterations():
-        attributes = zarr_store.open_group(results.run.checkpoint("last"), "run", folder_.FORMAT).attrs
+        attributes = zarr_store.open_group(results.run.checkpoint("last"), "run", FORMAT).attrs
         if isinstance(machine := attributes.get("machine"), Mapping):
             about |= {name: byte_size(value) if name == "memory" else value for name, value in machine.items()}
         if isinstance(versions := attributes.get("versions"), Mapping):
