@@ -91,7 +91,7 @@ def read(paths: Sequence[Path]) -> Comparison:
     """The comparison of all runs at or below some folders; raises UserError where there is none."""
     folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(path)))
     if not folders:
-        raise UserError(f"compare {' '.join(map(str, paths))}: no run there; expected run folders, or a folder with runs in it.")
+        raise UserError(f"compare {' '.join(map(str, paths))}: contains no run; expected run folders, or a folder with runs in it.")
     readable, unreadable = [], []
     for name, folder in zip(_names(folders), folders, strict=True):
         summary = _summary(folder)

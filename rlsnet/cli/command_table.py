@@ -22,8 +22,8 @@ PLAIN = {
     "export": "rlsnet.cli.commands.export",
     "info": "rlsnet.cli.commands.info",
     "completion": "rlsnet.cli.completion",
-}  # commands without an experiment of their own: a module with Options, USAGE and main(paths, options)
-# the sections of settings that the help and the completion of a command list; None for all
+}  # commands that need no experiment: modules with Options, USAGE and main(paths, options)
+# sections of settings that the help and the completion of a command show; None: all
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
     "simulate": None,

@@ -1,4 +1,4 @@
-"""The commands with an experiment, train, simulate and test, as Hydra runs them: once, or for each job of a sweep."""
+"""Commands that Hydra runs: train, simulate and test, once or for each job of a sweep."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rlsnet.runs.folder import Run
 
 
 def run_command(command: str, arguments: list[str]) -> int:
-    """Composes the configuration and runs the command, once or for each job of a sweep; returns the exit status.
+    """Composes the configuration and runs a command, once or for each job of a sweep; returns the exit status.
 
     Args:
       command: train, simulate or test.
-      arguments: of the command line, after the command.
+      arguments: arguments of the command line after the command.
 
     Raises:
       UserError: a mistake in the arguments or in a job.
     """
     folders = folder_overrides(command, arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, not to a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
@@ -42,23 +42,23 @@ def run_command(command: str, arguments: list[str]) -> int:
 
 
 def setting(arguments: list[str], key: str) -> str | None:
-    """The value of the last key=value among the arguments, ~ expanded; None where it is null or not there."""
+    """Value of the last key=value among the arguments, with ~ expanded; None if it is null or missing."""
     found = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
     return os.path.expanduser(found[-1].strip("'\"")) if found and found[-1] not in ("null", "") else None
 
 
 def folder_overrides(command: str, arguments: list[str]) -> list[str]:
-    """Overrides of Hydra's run folder, where run, resume or sweep names one.
+    """Overrides of Hydra's run folder, from the settings run, resume and sweep.
 
     Raises:
-      UserError: a folder that does not go with the command, or in which there is no run.
+      UserError: a folder that the command does not accept, or one that contains no run.
     """
     several = bool({"-m", "--multirun"} & set(arguments)) or setting(arguments, "sweep") is not None
     run, resume, sweep = (setting(arguments, key) for key in ("run", "resume", "sweep"))
     if command == "test" and several:
         raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
     if command == "test" and run is None:
-        raise UserError("test: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
+        raise UserError("test: expected run=RUN, a run folder such as outputs/2026-11-21/10-00-00.")
     if command != "test" and run is not None:
         raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and train resume=RUN.")
     if command != "train" and resume is not None:
@@ -77,10 +77,10 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
 
 
 def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str]:
-    """Overrides of Hydra's sweep folder, and its flag of several jobs.
+    """Overrides of Hydra's sweep folder, and the option -m, with which Hydra runs several jobs.
 
     Raises:
-      UserError: a folder that cannot be that of a sweep.
+      UserError: a folder that cannot be the folder of a sweep.
     """
     if command not in ("train", "simulate"):
         raise UserError(f"sweep={folder}: is for train and simulate.")

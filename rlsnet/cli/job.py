@@ -1,4 +1,4 @@
-"""One job of a command that has an experiment: train, simulate or test, once or as one of a sweep."""
+"""One job: train, simulate or test with composed settings, once or as one of a sweep."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rlsnet.workflows import resume, testing, training
 
 
 def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], folder: Path) -> int:
-    """Runs a command with settings as they were composed; returns the number of the signal that stopped it, or 0.
+    """Runs a command with composed settings; returns the number of the signal that stopped it, or 0.
 
     Args:
       command: train, simulate or test.
       values: nested settings.
-      overrides: key=value texts of the command line among them.
-      folder: of the run.
+      overrides: key=value texts of the command line, which `values` contains.
+      folder: the run folder.
 
     Raises:
-      UserError: a setting that does not fit.
+      UserError: a setting is not allowed.
     """
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
     resumed = command == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))

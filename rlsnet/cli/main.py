@@ -1,8 +1,8 @@
-"""The command line: `rlsnet COMMAND [key=value ...]`.
+"""Entry point of the command line, `rlsnet COMMAND [key=value ...]`.
 
-JAX and Hydra are imported only when they are needed, so that help and completion start in a fraction of a second. The parser
-of the plain commands, too, is written by hand, not with typer or tyro: all commands share one syntax, key=value with values in YAML and
-units, and one form of messages.
+JAX and Hydra are imported only if a command needs them, so that help and completion start in a fraction of a second. The parser of
+the commands without Hydra is our own, not typer or tyro: all commands share one syntax, paths and key=value with values in YAML and
+units, and one form of error messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rlsnet.errors import UserError, did_you_mean
 
 
 def main() -> None:
-    """Entry point. Exit status 0, or non-zero after one line that names the mistake."""
+    """Runs the command of the command line; the exit status is 0, or above 0 after one line that describes the mistake."""
     if completion.VARIABLE in os.environ:
         print("\n".join(completion.candidates(os.environ[completion.VARIABLE])))
         return
@@ -39,13 +39,13 @@ def main() -> None:
 
 
 def print_error(message: str) -> int:
-    """One line on stderr; returns the exit status."""
+    """Prints an error as one line on stderr; returns the exit status."""
     print(f"rlsnet: error: {' '.join(message.split())}", file=sys.stderr)
     return 1
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Runs the command that the arguments name; returns the exit status."""
+    """Runs the command in the arguments; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0

@@ -860,7 +860,7 @@ class Config:
     )
     run: str | None = key("run folder to test", default=None, path=True)
     sweep: str | None = key(
-        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command goes on with it",
+        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command continues it",
         default=None,
         path=True,
     )

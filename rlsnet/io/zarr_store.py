@@ -34,7 +34,7 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
         raise UserError(f"{key}={path}: not a Zarr store ({str(error).splitlines()[0]}).") from error
     found = group.attrs.get("format", expected)
     if found != expected:
-        raise UserError(f"{key}={path}: holds format {found}; expected {expected}.")
+        raise UserError(f"{key}={path}: has format {found}; expected {expected}.")
     return group
 
 

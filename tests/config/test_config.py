@@ -418,7 +418,7 @@ def test_a_resumed_configuration_is_the_saved_one_with_the_command_line_over_it_
     for override, message in (
         ("rls.penmu=[0.1,0.2]", "rls.penmu=[0.1,0.2]: .* was made with 0.01"),
         ("config=sinusoid", "network.n_neurons=4096: .* was made with 512"),
-        ("~tracking", "~tracking: nothing can be removed from an existing run"),
+        ("~tracking", "~tracking: a setting cannot be removed from an existing run"),
     ):
         with pytest.raises(UserError, match=message.replace("[", r"\[")):
             resumed_config(run, composition.compose([override] if "=" in override else []) | {"resume": "here"}, [override])

@@ -137,7 +137,7 @@ def test_a_folder_that_is_not_a_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a Zarr store"):
         build.build(compose("config=tiny", f"network.load={tmp_path}/x.zarr"))
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"format": "rlsnet-recording"})
-    with pytest.raises(UserError, match="holds format rlsnet-recording; expected rlsnet-network"):
+    with pytest.raises(UserError, match="has format rlsnet-recording; expected rlsnet-network"):
         build.build(compose("config=tiny", f"network.load={tmp_path}/r.zarr"))
 
 
