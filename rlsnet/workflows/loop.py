@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def condition_of(config: Config, conditions: int, iteration: int) -> int:
-    """Index, below `conditions`, of the condition that an iteration (from 1) trains, by train.order; it depends on nothing else but the seed."""
+    """Index of the condition, of `conditions`, that an iteration (from 1) trains, by train.order; the seed determines it."""
     stream, turn = rng.key(config.seed, rng.Purpose.ORDER), iteration - 1
     if config.train.order == "shuffled":
         draws = rng.uniform(rng.fold(stream, turn // conditions), conditions, jnp.dtype("float32"))
