@@ -1,9 +1,8 @@
 """Schema of the configuration: typed, frozen dataclasses with defaults, units, ranges and checks.
 
-A field carries all that is known of a setting: its default, meaning, unit, allowed values and, where there is one, the source
-of the default. The YAML files of the groups, the help and docs/configuration.md are generated from it
-(`scripts/configuration.py`). A section and each of its variants check themselves (`check`). A mistake raises `UserError` with one
-line that names the key and says what was expected.
+A field defines a setting: default, meaning, unit, allowed values and, if there is one, the source of the default. The YAML files of
+the variants and docs/configuration.md are generated from the fields (`scripts/configuration.py`), and so is the help. Sections and
+variants have checks of their own (`check`). A mistake raises `UserError` with one line that names the key and the allowed values.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source
 
     Args:
       help: meaning of the setting.
-      unit: of its number, "" for none.
-      default: its value where none is given; without one the setting is required.
+      unit: unit of its number, "" for none.
+      default: default value; without it the setting is required.
       source: publication of the default, or the reason for it.
       **rule: allowed values: `least`, `above`, `most` or `choices`; `decay=True` for a time constant, at least two time steps;
         `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path.
@@ -57,12 +56,12 @@ else:
 
 
 def by_class(value: ByClass) -> tuple[float, float]:
-    """The values of excitatory and of inhibitory neurons."""
+    """Values of excitatory and of inhibitory neurons."""
     return value if isinstance(value, tuple) else (value, value)
 
 
 def is_multiple(value: float, unit: float) -> bool:
-    """Whether `value` is a whole number of `unit`s, but for rounding."""
+    """Whether `value` is a whole multiple of `unit`, up to rounding."""
     return abs(value / unit - round(value / unit)) < 1e-6
 
 
@@ -82,7 +81,7 @@ def check_decay(name: str, tau: ByClass, dt: float) -> None:
 
 
 def check_neurons(name: str, chosen: str | None) -> None:
-    """Raises UserError unless a choice of neurons can be read."""
+    """Raises UserError unless a selection of neurons has the right syntax."""
     for item in [] if chosen is None else re.split("[,&]", chosen):
         if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
             right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
@@ -90,27 +89,27 @@ def check_neurons(name: str, chosen: str | None) -> None:
 
 
 class Section:
-    """Settings that belong together, under one name in `Config`."""
+    """Section: settings that belong together, under one name in `Config`."""
 
     def check(self, config: Config) -> None:
-        """Checks of more than one setting; a section or variant of your own may have its own.
+        """Checks settings that depend on each other; each section or variant may define its own.
 
         Args:
-          config: the whole configuration, of which this is a part.
+          config: the configuration that contains the section.
 
         Raises:
-          UserError: settings that do not fit each other.
+          UserError: settings contradict each other.
         """
 
     def check_times(self, section: str, dt: float) -> None:
-        """Checks of every field that is a time constant (`decay`) or a time in whole steps (`steps`).
+        """Checks all time constants (`decay`) and times in whole time steps (`steps`) of the section.
 
         Args:
-          section: its name in the configuration.
+          section: name of the section in the configuration.
           dt: time step, ms.
 
         Raises:
-          UserError: a time that does not fit the time step.
+          UserError: a time is too short for the time step, or not a multiple of it.
         """
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             for rule, check in (("steps", check_steps), ("decay", check_decay)):
@@ -129,10 +128,10 @@ class NetworkConfig(Section):
 
 
 class Variant(Section):
-    """One of the options of a section, chosen by `name`. Those of a section are the subclasses of its base class.
+    """Variant of a section, chosen by its `name`. The variants of a section are the subclasses of its base class.
 
-    A dataclass in a module that `plugins` lists is as good as one here; its computation is registered with the function of
-    its section: `neurons.step`, `connectivity.static_edges`, `connectivity.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
+    A dataclass in a module of the setting `plugins` has the same rights as one in this module; its computation is registered with the
+    function of its section: `neurons.step`, `wiring.static_edges`, `wiring.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
     """
 
 
@@ -578,7 +577,7 @@ class TrialConfig(Section):
 
 
 class TargetConfig(Variant):
-    """Target of learning. One with `recorded = "rate"` or `"current"` gets the recording that has that array."""
+    """Target of learning. A target with `recorded = "rate"` or `"current"` receives the recording with that array."""
 
     name: str
     recorded: ClassVar[str | None] = None
@@ -643,7 +642,7 @@ class RecordingConfig(Section):
     )
 
     def check(self, config: Config) -> None:
-        """A half only of recorded rates."""
+        """Checks that recording.half is used with recorded rates only."""
         if self.half is not None and config.target.recorded != "rate":
             raise UserError(f"recording.half={self.half}: expected null with target={config.target.name}, which takes no rates.")
 
@@ -656,37 +655,39 @@ class RLSConfig(Section):
     penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", default=0.01, source=ARTHUR, least=0)
     penlam_ff: float = key("ridge penalty of feed-forward weights", default=1.0, source=TSN, above=0)
     forgetting: float = key(
-        "weight of earlier updates, a factor at each update; 1: none is forgotten (below 1, P grows for inputs that never spike)",
+        "factor by which earlier learning points count less at each update; 1: no forgetting; below 1, P grows for inputs without spikes",
         default=1.0,
         source=ARTHUR,
         above=0,
         most=1,
     )
     gain: str = key(
-        "weight update: textbook den*k, or k as TrainSpikingNet.jl since March 2024",
+        "factor of the error in the update of w: textbook den*k, or tsn_head k, as in TrainSpikingNet.jl since March 2024",
         default="textbook",
         source=ARTHUR,
         choices=("textbook", "tsn_head"),
     )
-    dale: bool = key("keep every plastic weight's sign: positive from E, negative from I neurons", default=False)
-    apply: bool = key("false: compute every update and change nothing, for timing", default=True)
+    dale: bool = key("Dale's law: plastic weights from E neurons stay positive, from I neurons negative", default=False)
+    apply: bool = key("false: compute every update without a change of P and w, for timing", default=True)
     method: str = key(
-        "form of the update: dense writes P each time, deferred every 16 times", default="auto", choices=("auto", "dense", "deferred")
+        "form of the update: dense writes P at each update, deferred about once in 16 updates",
+        default="auto",
+        choices=("auto", "dense", "deferred"),
     )
     storage: str = key(
-        "P in full, its packed upper triangle, or window: no P, computed from the last updates",
+        "storage of P: full; packed, its upper triangle; window, the inputs of the last updates, from which P is computed",
         default="full",
         choices=("full", "packed", "window"),
     )
     precision: str = key(
-        "numbers of P; sums are in engine.precision, which is auto",
+        "number type of P; auto: engine.precision, in which sums are always computed",
         default="auto",
         choices=("auto", "float64", "float32", "bfloat16", "float16", "int16"),
     )
     window: int = key("number of last updates that storage=window uses", default=64, least=1)
 
     def check(self, config: Config) -> None:
-        """A number type that can hold P, and settings that go with a window."""
+        """Checks that the number type can represent P, and that settings are possible with rls.storage=window."""
         if self.precision == "float16" and min(self.penlambda, self.penlam_ff) < 2e-5:
             raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
         if self.precision == "float64" and config.engine.precision != "float64":
@@ -705,7 +706,7 @@ class RLSConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    iterations: int = key("total number of trials, those of a resumed run included", default=100, least=1)
+    iterations: int = key("total number of iterations, in a resumed run with those before", default=100, least=1)
     order: str = key(
         "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
         default="in_turn",
@@ -714,11 +715,11 @@ class TrainConfig(Section):
     weights: tuple[float, ...] | None = key(
         "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
     )
-    checkpoint_every: int = key("iterations between two checkpoints; there is one at the end, too", default=10, least=1)
+    checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
     save_best: bool = key("keep the weights of the best iteration so far", default=True)
 
     def check(self, config: Config) -> None:
-        """Weights of conditions if and only if the order takes them."""
+        """Checks that train.weights is given if, and only if, train.order=weighted."""
         if self.order == "weighted" and not any(self.weights or ()):
             given = "null" if self.weights is None else list(self.weights)
             raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
@@ -838,12 +839,12 @@ class ClampConfig(WindowConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig(Section):
-    """Device, precision and kernels of the computation."""
+    """Device, precision and backend of the computation."""
 
-    platform: str = key("device", default="auto", choices=("auto", "cpu", "gpu"))
-    precision: str = key("floating point type", default="float32", choices=("float32", "float64"))
+    platform: str = key("platform; auto: a GPU if JAX finds one", default="auto", choices=("auto", "cpu", "gpu"))
+    precision: str = key("floating-point type of the simulation", default="float32", choices=("float32", "float64"))
     kernels: str = key(
-        "the hot loops: native (CPU, made by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
+        "backend of the hot loops: native (CPU, built by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
         default="auto",
         choices=("auto", "native", "xla", "fixed_shape"),
     )
@@ -852,12 +853,10 @@ class EngineConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that describes one experiment. `Config()` is the experiment sinusoid."""
+    """Configuration of an experiment. `Config()` is the experiment sinusoid."""
 
     seed: int = key("seed of connectivity, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
-    resume: str | None = key(
-        "run folder to continue, or auto for the folder of this very run, if it has a checkpoint", default=None, path=True
-    )
+    resume: str | None = key("run folder to continue; auto: hydra.run.dir, if it has a checkpoint", default=None, path=True)
     run: str | None = key("run folder to test", default=None, path=True)
     sweep: str | None = key(
         "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command continues it",
@@ -865,7 +864,7 @@ class Config:
         path=True,
     )
     tracking: str = key(
-        "destination of metrics and scores of train and test besides the run folder's files",
+        "service that receives metrics and scores, in addition to the files in the run folder",
         default="none",
         choices=("none", "tensorboard", "wandb", "mlflow"),
     )
@@ -897,7 +896,7 @@ class Config:
     engine: EngineConfig = EngineConfig()
 
     def check(self) -> None:
-        """Checks of every section, each by itself; raises UserError."""
+        """Checks every section; raises UserError."""
         names = ["trial", *(field.name for field in dataclasses.fields(self) if field.name != "trial")]  # the others rely on its times
         sections = {name: getattr(self, name) for name in names if isinstance(getattr(self, name), Section)}
         for name, section in sections.items():

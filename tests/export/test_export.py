@@ -321,7 +321,7 @@ def test_settings_with_dashes():
     ):
         assert parsed(*arguments) == expected
     for arguments, message in (
-        (["run", "--to"], "--to: has no value; expected --to VALUE or to=VALUE"),
+        (["run", "--to"], "--to: expected a value, as --to VALUE or to=VALUE"),
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
         (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),
