@@ -30,10 +30,10 @@ HIDDEN_SCORES = ("reliability", "explained_variance", "model_ceiling")
 class Column:
     """Column of a comparison.
 
-    name: its heading.
-    texts: one for each run.
-    values: the numbers that it is sorted by, None for a run without one.
-    rank: columns of the highest rank are left out first where the terminal is too narrow; those of rank 0 stay.
+    name: heading of the column.
+    texts: text for each run.
+    values: numbers for sorting, None for a run without a number.
+    rank: in a narrow terminal, columns of the highest rank are left out first; those of rank 0 are always shown.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters that it takes, with its heading broken between words."""
+        """Width in characters, with the heading on several lines."""
         return max(map(len, [*self.texts, *self.name.split()]))
 
     @property
     def numeric(self) -> bool:
-        """Whether it holds numbers."""
+        """Whether the column has numbers."""
         return any(value is not None for value in self.values)
 
 

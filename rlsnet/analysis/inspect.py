@@ -1,4 +1,4 @@
-"""Contents of a run, network, recording, checkpoint or test as a table, for `rlsnet info`. Nothing here computes on a GPU."""
+"""Table of the contents of a run, network, recording, checkpoint or test, for `rlsnet info`; computed without a GPU."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _installation_rows() -> Rows:
     yield from folder.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", byte_size(memory_plan.available()[0])
-    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := build_error()) else "native"
+    yield "CPU kernels", f"xla, which is slower: {missing}" if (missing := build_error()) else "native"
     yield "cache", atomic.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
@@ -125,7 +125,7 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         best: Any = max(known, key=lambda m: m["correlation"])
-        if (kept := run.best()) is not None:  # of several conditions, the mean over a turn of all
+        if (kept := run.best()) is not None:  # with several conditions, the mean over one iteration of each
             best = zarr_store.open_group(kept, "info", folder.FORMAT).attrs
         yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
     rates = [

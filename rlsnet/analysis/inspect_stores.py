@@ -1,4 +1,4 @@
-"""Contents of a network, recording, checkpoint or test as rows of a table."""
+"""Rows of tables about one store: a network, recording, checkpoint or test."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def stored_scores(test: zarr.Group) -> dict[str, Any]:
 def differing_settings(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """(key, values) of the settings in which runs differ, those of the model before those of training, testing and the engine.
 
-    Settings that only some of the runs have, because they belong to an option of a group, are left out: the option is listed.
+    Settings that only some of the runs have, because they belong to one variant of a section, are left out: the variant is listed.
     """
     each, found = [flat(run.settings) for run in runs], []
     for key in each[0] if each else ():

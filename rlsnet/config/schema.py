@@ -329,7 +329,7 @@ class FixedDegreeConfig(BalancedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ErdosRenyiConfig(BalancedConfig):
-    """Balanced random connectivity: any two neurons are connected, in each direction, with the same probability: K_e = probability*N/2."""
+    """Balanced random connectivity: each synapse between two neurons exists with the same probability: K_e = probability*N/2."""
 
     name: str = variant("static connectivity", "erdos_renyi")
     probability: float = key("probability of a synapse from one neuron to another", default=0.1, least=0, most=1)
@@ -379,7 +379,7 @@ class PlasticConfig(Variant):
 
     @property
     def needs_activity(self) -> bool:
-        """Whether inputs are chosen by the spikes of the static network."""
+        """Whether inputs are chosen by the spikes of the calibration."""
         return False
 
     def check(self, config: Config) -> None:
@@ -402,7 +402,7 @@ class RandomInputsConfig(PlasticConfig):
 
     @property
     def needs_activity(self) -> bool:
-        """Whether inputs are chosen by the spikes of the static network."""
+        """Whether inputs are chosen by the spikes of the calibration."""
         return self.active_fraction < 1
 
     def check(self, config: Config) -> None:
@@ -492,7 +492,7 @@ class NoFeedforwardConfig(FeedforwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class OUFeedforwardConfig(FeedforwardConfig):
-    """Poisson neurons whose rates are Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, cut off at 0."""
+    """Poisson neurons with rates from Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, at least 0."""
 
     name: str = variant("feed-forward neurons", "ou")
     n_neurons: int = key("number of feed-forward neurons X", default=32, least=1)
@@ -587,7 +587,7 @@ class TargetConfig(Variant):
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidTargetConfig(TargetConfig):
-    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network, and a bias common to all."""
+    """Sinusoid amplitude*sin(2 pi (t - phase)/period) around the mean static current of each neuron, plus a common bias."""
 
     name: str = variant("kind of target", "sinusoid")
     amplitude: float = key("amplitude of the current", "threshold", default=0.5, source=ARTHUR)

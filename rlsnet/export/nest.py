@@ -23,7 +23,7 @@ MODELS = (LIFConfig, GLIF1Config)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
-    """Writes the folder `path`; raises UserError if the network has what NEST cannot do."""
+    """Writes the folder `path`; raises UserError if NEST cannot simulate the network."""
     script_folder.check_model(trained, "NEST", MODELS)
     script_folder.write_folder(trained, path, "run_nest.py")
     values = {**nest_parameters(trained), "tau_syn": nest_taus(trained), "weight_factor": weight_factors(trained)}

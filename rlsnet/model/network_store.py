@@ -1,4 +1,4 @@
-"""network.zarr: a network in a Zarr store, read, checked and written."""
+"""Store network.zarr: a network in a Zarr store, read, checked and written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 class StoredNetwork:
-    """Arrays of the network.zarr that network.load names, read and checked one by one; an array that is not stored is None.
+    """Arrays of network.load, each read and checked when requested; an array that is not stored is None.
 
     Without network.load (`path` None) nothing is stored. Raises UserError if the store cannot be opened or lacks neuron/excitatory.
     """
@@ -79,7 +79,7 @@ def read_parameter(stored: StoredNetwork, name: str, rule: Mapping[str, Any], n:
       dt: time step, ms.
 
     Raises:
-      UserError: for values outside the limits, decay times below 2*dt or refractory periods that are not multiples of dt.
+      UserError: values are outside the limits, time constants below 2*dt, or refractory periods no multiples of dt.
     """
     values = stored.read(f"neuron/{name}", [n], "f")
     if values is None:
@@ -149,20 +149,20 @@ def read_plastic_inputs(stored: StoredNetwork, n: int, size: int, required: bool
 
 
 def read_target(stored: StoredNetwork, n_points: int, n: int) -> np.ndarray | None:
-    """[C, M, N] target currents of a stored network, NaN where nothing is trained; None if there are none. Raises UserError for C = 0."""
+    """[C, M, N] target currents of a stored network, NaN: not trained; None if there are none. Raises UserError for C = 0."""
     target = stored.read("target", ["C", n_points, n], "f", nan=True)
     if target is not None and not len(target):
-        raise UserError(f"{stored.path}: target holds no condition; expected the shape [C, {n_points}, {n}].")
+        raise UserError(f"{stored.path}: target has no condition; expected the shape [C, {n_points}, {n}].")
     return target
 
 
 def save(
     path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
 ) -> None:
-    """Writes a network.zarr; if that fails, nothing is left and an older store stays.
+    """Writes a network.zarr; after an error, an older store at the path is unchanged.
 
     Args:
-      path: of the store.
+      path: path of the store.
       network: neurons and connectivity.
       weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
       target: [C, M, N] target currents, threshold units.

@@ -34,7 +34,7 @@ def learning_curve(results: RunResults) -> PanelFigure:
     """Correlation and firing rate against the iteration."""
     metrics = results.run.read_metrics()
     if not metrics:
-        raise UserError(f"{results.run.metrics}: holds no iterations yet.")
+        raise UserError(f"{results.run.metrics}: contains no iterations yet.")
     iteration, task = (np.array([m[key] for m in metrics]) for key in ("iteration", "task"))
     known = [m["correlation"] for m in metrics if m["correlation"] is not None]
 
@@ -140,11 +140,11 @@ def plot(
       warn: called with the reason why a figure is missing.
 
     Raises:
-      UserError: the run holds nothing to draw.
+      UserError: the run has no results to draw.
     """
     results, folder = with_config(config, run), folder or run.figures
     if not available(results):
-        raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
+        raise UserError(f"{run.path}: has no results to draw; run rlsnet train or rlsnet test first.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(results):
         if isinstance(figure, UserError):

@@ -146,5 +146,5 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     )
     yield Code("\n".join(lines))
     if own := [f"{group}={option}" for group, option in differences.unknown(run.settings)]:
-        yield Paragraph(f"{', '.join(own)}: an option of your own; give its folder with --config-dir.", "note")
+        yield Paragraph(f"{', '.join(own)}: a variant of your own; give its folder with --config-dir.", "note")
     yield Paragraph("Relative paths among the settings refer to the folder where the run was started.", "note")

@@ -73,7 +73,7 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
 
 
 def _lead(results: RunResults) -> str:
-    """A sentence on the network and its task."""
+    """A sentence about the network and its target."""
     config = results.config
     size = _network_size(results)
     neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
@@ -145,10 +145,10 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
     n, stored = summary.test_attributes.get("n_neurons"), len(results.neurons)
     if isinstance(n, int) and stored < n:
-        yield f"The test holds {stored:,} of {n:,} neurons (test.neurons); scores are of these."
+        yield f"The test has {stored:,} of {n:,} neurons (test.neurons); scores are those of these neurons."
     bad = [name for name in ("psth", "current_mean") if name in results.test and not np.isfinite(results.read(name, 0)).all()]
     if bad:
-        yield f"The test holds numbers that are not finite in {', '.join(bad)}."
+        yield f"The test has numbers that are not finite in {', '.join(bad)}."
     if (score := summary.primary_score) is not None and score in results.test:
         values = results.read(score)
         if missing := int(np.isnan(values).sum()):
