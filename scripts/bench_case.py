@@ -156,10 +156,10 @@ class Case:
         return statistics.median(seconds(lambda _: run(currents, self.target[0]), 3))
 
     def floor(self, share: float, bandwidth: float) -> float | None:
-        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the reference form."""
+        """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the dense update."""
         from rlsnet.learning.deferred import MAX_PENDING
 
-        if self.dynamics.backend.update == "reference":
+        if self.dynamics.backend.update == "dense":
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points

@@ -1,4 +1,4 @@
-"""`rlsnet ARGUMENTS` in a process of its own that need not import JAX again: it is forked from one that has."""
+"""Process that runs `rlsnet ARGUMENTS`, forked from a process that has imported JAX before, which saves time."""
 
 import contextlib
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Shared by all tests: strict JAX settings, configurations composed as the command line composes them, small networks."""
+"""Fixtures and functions of all tests: strict JAX settings, configurations composed like on the command line, small networks."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def form_name(form: backend.Backend) -> str:
 def settings(form: backend.Backend) -> list[str]:
     """Overrides with which float64 runs take this backend."""
     packed = ["rls.storage=packed"] * (form == backend.Backend("native", "native", "deferred"))  # few bits: the C++ takes float32 only
-    return [f"engine.kernels={form.delivery}", f"rls.method={'dense' if form.update == 'reference' else 'deferred'}", *packed]
+    return [f"engine.kernels={form.delivery}", f"rls.method={'dense' if form.update == 'dense' else 'deferred'}", *packed]
 
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -12,7 +12,7 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     mu is one number or those of positive and negative weights, tau_p one number or one for each presynaptic neuron [N+X].
     outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
     excited (who [N] bool, first step, last step, current) get a current then; held (who, first, last, spikes [steps, N]) stay at
-    reset and fire as they are told. A target that is NaN trains nothing.
+    reset and spike at given times. A target of NaN means not trained.
     """
     excitatory, bias = net["neuron/excitatory"], net["neuron/bias"]
     n, points = len(bias), net["target"].shape[1]

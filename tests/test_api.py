@@ -1,4 +1,4 @@
-"""`import rlsnet` as a script or a notebook uses it."""
+"""Python interface: `import rlsnet`, as in a script or a notebook."""
 
 import dataclasses
 import doctest

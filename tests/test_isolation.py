@@ -1,4 +1,4 @@
-"""rlsnet used from Python leaves the settings of JAX, logging, signals and the process as they were."""
+"""Isolation of the Python interface: the settings of JAX, logging, signals and the process do not change."""
 
 import logging
 import os

@@ -4,7 +4,7 @@ Each of the three has several forms, whose results agree to rounding:
 
     delivery  native: C++ on a CPU; xla: a loop over the spikes of a step; fixed_shape: arrays for a fixed number of spikes, for GPUs
     noise     native: C++, float32 on a CPU; xla
-    update    reference (the dense update): P is written at each learning point; deferred: rank-1 downdates of P are collected and
+    update    dense: P is written at each learning point; deferred: rank-1 downdates of P are collected and
               applied together; native: the deferred update in C++
 
 `from_config` chooses the backend, which is a static argument of the compiled programs. No other code makes such a choice.
@@ -32,7 +32,7 @@ class Backend:
 
     delivery: native, xla or fixed_shape.
     noise: native or xla.
-    update: reference, deferred or native.
+    update: dense, deferred or native.
     capacity_factor: spike capacity of delivery=fixed_shape, as a multiple of `delivery.spike_capacity`.
     """
 
@@ -47,16 +47,16 @@ class Backend:
 
 
 FORMS = (
-    Backend("xla", "xla", "reference"),
+    Backend("xla", "xla", "dense"),
     Backend("xla", "xla", "deferred"),
-    Backend("fixed_shape", "xla", "reference"),
+    Backend("fixed_shape", "xla", "dense"),
     Backend("fixed_shape", "xla", "deferred"),
-    Backend("native", "native", "reference"),
+    Backend("native", "native", "dense"),
     Backend("native", "native", "deferred"),
     Backend("native", "native", "native"),
 )  # all that `from_config` can return; tests run each of them
 
-COVARIANCES = {"reference": ("full", "encoded", "window"), "deferred": ("full", "encoded"), "native": ("full", "encoded")}  # by update
+COVARIANCES = {"dense": ("full", "encoded", "window"), "deferred": ("full", "encoded"), "native": ("full", "encoded")}  # by update
 
 
 def from_config(config: Config) -> Backend:
@@ -102,9 +102,9 @@ def _update(rls: RLSConfig, kernels_: str, precision: str) -> str:
     """Form of the update; rls.method=auto is the fastest or, for P in few bits, the one that rounds P least often."""
     kind, method = covariance_kind(rls, precision), rls.method
     if method == "auto":
-        reference = (kind == "full" and kernels_ == "xla") or rls.forgetting < MIN_DEFERRED_FORGETTING
-        method = "dense" if reference else "deferred"
+        dense = (kind == "full" and kernels_ == "xla") or rls.forgetting < MIN_DEFERRED_FORGETTING
+        method = "dense" if dense else "deferred"
     if method == "dense" or kind not in COVARIANCES["deferred"]:
-        return "reference"
+        return "dense"
     native = kernels_ == "native" and (kind == "full" or precision == "float32")  # few bits are converted from float32 only
     return "native" if native else "deferred"

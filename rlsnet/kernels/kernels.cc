@@ -1,6 +1,6 @@
-// The hot loops on a CPU, for XLA to call: spikes to their targets, noise, and recursive least squares.
+// Native kernels, which XLA calls on a CPU: delivery of spikes, noise, and recursive least squares.
 //
-// The same is computed in JAX, more plainly, by simulation/delivery.py, model/rng.py and learning/deferred.py. build.py compiles this file,
+// The same is computed in JAX, in a simpler form, by simulation/delivery.py, model/rng.py and learning/deferred.py. build.py compiles it,
 // calls.py calls it.
 // Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q pending updates.
 
@@ -43,7 +43,7 @@ void Parallel(ffi::ThreadPool& pool, int64_t n, int64_t grain, const F& f) {
       f(begin, end);
       done += end - begin;
     }
-    if (done == 0) return;  // f may be gone already
+    if (done == 0) return;  // f may no longer exist
     std::lock_guard<std::mutex> lock(shared->mutex);
     if ((shared->done += done) == n) shared->finished.notify_all();
   };
@@ -83,7 +83,7 @@ inline uint32_t Mix(uint32_t x) {  // rng.mix
   return x ^ (x >> 16);
 }
 
-// The static targets of a spike, drawn anew: connectivity.targets_of.
+// Procedural synapses: postsynaptic neurons of a spike, drawn again at each spike as in connectivity.targets_of.
 class Draw {
  public:
   Draw(int64_t n, const uint32_t* stream) : n_(n) {
@@ -123,9 +123,9 @@ class Draw {
   uint32_t stream_[2] = {0, 0}, a_ = 1, b_ = 1;
 };
 
-constexpr int64_t AHEAD = 32;  // weights to fetch ahead: they are read here and there
+constexpr int64_t AHEAD = 32;  // weights to prefetch, as they are far apart in memory
 
-// The spikes of a step, one neuron after the other, in place.
+// Delivery of the spikes of a step in place, one neuron after the other.
 template <ffi::DataType D>
 ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
                    ffi::Buffer<ffi::U32> stream, ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
@@ -209,7 +209,7 @@ inline float Quantile(float u) {
   return p * (2 * u - 1) * 1.41421356237f;
 }
 
-// Apart, so that it is compiled into vector instructions.
+// A function of its own, so that it is compiled into vector instructions.
 __attribute__((noinline)) void Normals(float* to, uint32_t a, uint32_t b, uint32_t begin, uint32_t end) {
   for (uint32_t i = begin; i < end; ++i) to[i] = Quantile((static_cast<float>(Mix(Mix(i ^ a) + b) >> 9) + 0.5f) * 0x1p-23f);
 }
@@ -290,7 +290,7 @@ void Downdate(T* P, const T* u, int64_t n_u, int64_t inputs) {
   for (; i < inputs; ++i) DowndateRows<T, 1>(P, u, n_u, inputs, i);
 }
 
-// The sum of a[l]*b[l], in one fixed order.
+// Sum of a[l]*b[l] in a fixed order.
 template <typename T>
 T Dot(const T* a, const T* b, int64_t n) {
   V<T> lanes = {};
@@ -302,7 +302,7 @@ T Dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-// A sum of vectors, each times a number: what a product with a few rows of a matrix comes to.
+// Sum of vectors, each times a number: the product with a few rows of a matrix.
 template <typename T>
 struct Terms {
   std::vector<const T*> vector;
@@ -334,8 +334,8 @@ struct Terms {
   }
 };
 
-// Numbers of 16 bits, to the nearest and from there. (Half-precision types of the compiler's own are not to be had everywhere, and
-// subnormal floats may be flushed to zero.)
+// Conversion to numbers of 16 bits, rounded to the nearest, and back. (Not all compilers have half-precision types, and subnormal
+// floats may be flushed to zero.)
 struct Bfloat16 {
   uint16_t bits;
   static uint32_t Of(float x) {
@@ -409,7 +409,7 @@ class StoredP {
     });
   }
 
-  // The whole of a group's P, [L, L].
+  // P of a group in full, [L, L].
   void Get(int64_t group, T* to) const {
     for (int64_t l = 0; l < inputs_; ++l) Row(group, l, to + l * inputs_);
   }
@@ -442,7 +442,7 @@ class StoredP {
     else return S::Nearest(static_cast<float>(x));
   }
 
-  // Calls f with the numbers, typed, and what they are multiples of.
+  // Calls f with a typed pointer to the numbers, and their scale.
   template <typename F>
   void Visit(const F& f) const {
     const auto one = [](int64_t) { return T(1); };
@@ -477,7 +477,7 @@ void ApplyPending(const StoredP<T>& all, int64_t group, T* P, const T* u, int64_
   if (!all.plain()) all.Put(group, P);
 }
 
-// What is at hand of a group before its update: its regressors x, and which of them got spikes and how much.
+// Inputs of a group before its update: filtered spikes x, and the inputs that spiked with the increase of x.
 template <typename T>
 struct Gathered {
   std::vector<T> x, s;
@@ -499,14 +499,14 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
   const bool textbook = flags.typed_data()[0], apply = flags.typed_data()[1];
   const bool dense = refresh.typed_data()[0];
   const T a = decay.typed_data()[0], lambda = forgetting.typed_data()[0];
-  const int64_t now = dense ? 0 : n_u;  // where this update's u goes
+  const int64_t now = dense ? 0 : n_u;  // index of the u of this update
   const StoredP<T> all(*P_out, scale_out->typed_data(), inputs);
   auto range = [&](int64_t begin, int64_t end) {
     Gathered<T> both[2] = {Gathered<T>(inputs), Gathered<T>(inputs)};
     std::vector<T> k(inputs), e(size);
     Terms<T> terms(inputs + most + 1);
-    std::vector<T> buffer(all.plain() ? 0 : inputs * inputs);  // for a group's P, or the rows of it that are wanted
-    // One group ahead of the update, so that what it reads of P is on its way.
+    std::vector<T> buffer(all.plain() ? 0 : inputs * inputs);  // for P of a group, or the rows of P that are needed
+    // One group ahead of the update, so that the rows of P are prefetched.
     auto gather = [&](int64_t i) {
       Gathered<T>& at = both[i & 1];
       const int32_t* from = pre.typed_data() + i * inputs;
@@ -540,7 +540,7 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
       T& factor = factor_out->typed_data()[i];
       const int64_t first = i * size, members = std::min(size, n - first);
       const T* wanting = residual_input.typed_data() + first;
-      bool on = false;  // whether anyone is trained here
+      bool on = false;  // whether any neuron of the group is trained
       for (int64_t s = 0; s < members; ++s) on |= wanting[s] == wanting[s];
       on &= apply;
       terms.count = 0;

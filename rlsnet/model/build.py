@@ -251,7 +251,7 @@ def _plastic_inputs(
     counts = None
     if connectivity.needs_activity(config.plastic):
         if activity is None or not network.static_width:
-            raise UserError("plastic.active_fraction: expected 1 without static synapses, because it needs a run of the static network.")
+            raise UserError("plastic.active_fraction: expected 1 without static synapses, because it needs the calibration.")
         counts = activity(network)
     plastic, groups = dataclasses.replace(config.plastic, group_size=size), -(-n // size)
     pre = np.asarray(

@@ -65,7 +65,7 @@ class Sizes:
         inputs += config.feedforward.n_inputs(config.trial, rates)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
-        pending = {"reference": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
+        pending = {"dense": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
         return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus)
 

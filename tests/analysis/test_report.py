@@ -1,4 +1,4 @@
-"""Pages and tables of what was stored: they hold its numbers, stand alone, and take hostile names as text."""
+"""Pages and tables of stored results: correct numbers, no external resources, and names with markup shown as text."""
 
 import base64
 import html.parser

@@ -1,4 +1,4 @@
-"""The command as a user types it, in processes of its own."""
+"""Command line: commands of a user, each in a process of its own."""
 
 import json
 import re

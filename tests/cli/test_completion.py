@@ -1,4 +1,4 @@
-"""Completion as bash does it, and what comes out for lines of all kinds."""
+"""Completion of command lines: in bash, and the candidates for lines of all kinds."""
 
 import os
 import pty

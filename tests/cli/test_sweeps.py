@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them: killed and continued, in this process and through joblib and submitit."""
+"""Sweeps: killed and continued, in one process and through joblib and submitit."""
 
 import os
 import re

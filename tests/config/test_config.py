@@ -1,4 +1,4 @@
-"""The schema: every shipped configuration composes and runs; mistakes are named with their key and what would be right."""
+"""Schema: every shipped configuration composes and runs; a message about a mistake has the key and the allowed values."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""What scripts/configuration.py writes: docs/configuration.md and the YAML files of the settings."""
+"""Files that scripts/configuration.py writes: docs/configuration.md and the YAML files of the settings."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""Recordings and their target currents: store, synthetic recording, chunks, subsets, static networks, wrong input."""
+"""Recordings and their target currents: store, synthetic recording, chunks, subsets, static synapses, wrong input."""
 
 import dataclasses
 import subprocess

@@ -1,7 +1,7 @@
-"""The same source on a GPU: pytest -m gpu.
+"""Results on a GPU compared with those on a CPU: pytest -m gpu.
 
-RLSNET_TEST_DEVICE=cpu compares the kernels of a GPU (engine.kernels=fixed_shape) with the others on a CPU instead, which shows that the
-tests themselves are right: RLSNET_TEST_DEVICE=cpu pytest -m gpu.
+RLSNET_TEST_DEVICE=cpu pytest -m gpu compares the backend for GPUs (engine.kernels=fixed_shape) with the others on a CPU instead, which
+shows that the tests themselves are correct.
 """
 
 import os

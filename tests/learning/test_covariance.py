@@ -1,4 +1,4 @@
-"""How P may be kept: measured against ridge regression, equal where nothing is rounded, and the same after a resume."""
+"""Stored forms of P: error against ridge regression, equality without rounding, and equality after a resume."""
 
 import dataclasses
 

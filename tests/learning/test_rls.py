@@ -1,4 +1,4 @@
-"""V8: recursive least squares is ridge regression, in every form; and what must hold of P, groups and gains."""
+"""V8: recursive least squares equals ridge regression in every form; properties of P, groups and gains."""
 
 import dataclasses
 from functools import partial
@@ -15,7 +15,7 @@ from rlsnet.model import build, connectivity
 
 L, S = 24, 3
 DECAY = 0.9
-REFERENCE = Backend("xla", "xla", "reference")
+DENSE = Backend("xla", "xla", "dense")
 
 
 def ridge(lam, mu, w0, x, y):
@@ -165,7 +165,7 @@ def test_without_a_common_decay_updates_are_the_same(x64, form):
     config, (net, weight, _) = whole.rls, build.build(whole)
     start = rls.init(config, net, jnp.asarray(connectivity.to_groups(weight, 1)))
     results = []
-    for each, decay in ((REFERENCE, DECAY), (form, None)):
+    for each, decay in ((DENSE, DECAY), (form, None)):
         learner, pending = start, updates.begin(config, each, net, start, 40)
         learn = jax.jit(partial(updates.learn, config, each, net), static_argnums=2)
         random = np.random.default_rng(0)
@@ -193,8 +193,8 @@ def test_initial_P_is_the_inverse_where_signs_are_mixed_and_inputs_padded(x64):
 
 
 def dense(config, net, learner, r, residual_input):
-    """One update in the reference form."""
-    return updates.learn(config.rls, REFERENCE, net, learner, None, DECAY, r, jnp.zeros(r.shape, jnp.int32), residual_input)[0]
+    """One dense update."""
+    return updates.learn(config.rls, DENSE, net, learner, None, DECAY, r, jnp.zeros(r.shape, jnp.int32), residual_input)[0]
 
 
 def test_groups_learn_as_their_neurons_would_alone(record_check):

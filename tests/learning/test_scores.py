@@ -1,4 +1,4 @@
-"""Scores of rates: closed forms on simulated Poisson units, missing data, training on half of the trials, and where they are shown."""
+"""Scores of rates: closed forms on simulated Poisson units, missing data, training on half of the trials, and the places that show them."""
 
 import dataclasses
 

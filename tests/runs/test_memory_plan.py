@@ -1,4 +1,4 @@
-"""The memory plan: against XLA's own figure, what it counts of static=edges, and what info repeats of it."""
+"""Memory plan: compared with XLA's own analysis, with static=edges, and as `rlsnet info` shows it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is sampled beside a run, and that it disturbs nothing."""
+"""Sampling of resources during a run, which does not change its results."""
 
 import json
 import logging

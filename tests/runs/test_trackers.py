@@ -1,4 +1,4 @@
-"""Tracking, read back from what the trackers wrote."""
+"""Experiment trackers: metrics read back from the files that the trackers wrote."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Perturbations: against the NumPy program, equal to the unperturbed trial before they start, closed forms, and the command line."""
+"""Perturbations: compared with the NumPy program and closed forms, equal to the unperturbed trial before they start; command line."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Run folders of an earlier version, kept in tests/fixtures/runs: they open, are tested and plotted, and resume as they did then."""
+"""Run folders of an earlier version in tests/fixtures/runs: they can be opened, tested and plotted, and resume with the same results."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Whole runs: against the NumPy oracle, resumed against unbroken, killed, and the published learning curve."""
+"""Training runs: compared with the NumPy program, resumed and unbroken, killed, and with the published learning curve."""
 
 import dataclasses
 import json
@@ -396,8 +396,8 @@ def test_metrics_report_what_the_trial_did(tmp_path, record_check):
 
     run = jax.jit(lambda w, state: advance(dynamics, net, w, state, keys, 10)[0])
     early = jax.jit(lambda w, state: deliver_early(dynamics, net, w, state))
-    reference = backend.Backend("xla", "xla", "reference")
-    learn = jax.jit(lambda learner, *a: updates.learn(config.rls, reference, net, learner, None, None, *a)[0])
+    dense = backend.Backend("xla", "xla", "dense")
+    learn = jax.jit(lambda learner, *a: updates.learn(config.rls, dense, net, learner, None, None, *a)[0])
     state, means = before_learning(dynamics, net, learner.w, keys), []
     for target in jnp.asarray(ready.target[0]):
         total = np.zeros(512)
@@ -587,4 +587,4 @@ def test_compiled_iteration_updates_P_in_place(form):
     executable, _ = compiled(iteration_module.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
     analysis, n_bytes = executable.memory_analysis(), learner.P.numbers.nbytes
     assert analysis.alias_size_in_bytes > n_bytes
-    assert analysis.temp_size_in_bytes < {"reference": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes
+    assert analysis.temp_size_in_bytes < {"dense": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes
