@@ -15,7 +15,7 @@ import zarr
 from conftest import compose
 
 from rlsnet import data
-from rlsnet.cli import main
+from rlsnet.cli.main import main
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.data import importing, pooling, recordings, trial_average
 from rlsnet.data.formats import nwb
