@@ -21,11 +21,11 @@ PLUGIN_MODULES = {
     "neurons": "rlsnet.model.neurons",
     "targets": "rlsnet.learning.targets",
     "wiring": "rlsnet.model.connectivity",
-}  # with the functions that plugins register with, under names that stay
+}  # modules with the functions that plugins register; these names do not change between versions
 
 
 def __getattr__(name: str) -> Any:
-    """The commands and the modules for plugins, imported on first use: they need JAX."""
+    """The commands and the modules for plugins, imported at their first use because they need JAX."""
     if name in __all__:
         return getattr(import_module("rlsnet.api"), name)
     if name in PLUGIN_MODULES:

@@ -1,4 +1,4 @@
-"""`python -m rlsnet` is `rlsnet`."""
+"""Entry point of `python -m rlsnet`, the same program as `rlsnet`."""
 
 from rlsnet.cli.main import main
 

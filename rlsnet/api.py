@@ -1,9 +1,9 @@
-"""The verbs for Python: `import rlsnet`, then `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`.
+"""Python interface of the commands: `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`, `import_recordings`.
 
-They do what the command line does, with the same configuration and the same run folders. Mistakes raise `rlsnet.UserError`.
-Messages of a run go to its rlsnet.log and to the logger "rlsnet": `logging.basicConfig(level="INFO")` shows them. During a call JAX is
-set up (device, precision, cache of compiled programs) by `config.engine`; after it, JAX has the settings of before.
-`rlsnet.Config()` is the experiment sinusoid, and `dataclasses.replace` changes it.
+The functions do the same as the command line, with the same configuration and the same run folders. A mistake of the user raises
+`rlsnet.UserError`. Messages of a run go to its rlsnet.log and to the logger "rlsnet"; `logging.basicConfig(level="INFO")` shows them.
+During a call, `config.engine` sets JAX's device, precision and cache of compiled programs; afterwards JAX has its earlier settings.
+`rlsnet.Config()` is the experiment sinusoid; change it with `dataclasses.replace`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Folder = str | PathLike[str]
 
 
 def __getattr__(name: str) -> Any:
-    """`Run`, imported at its first use: it needs JAX."""
+    """The class `Run`, imported at its first use because it needs JAX."""
     if name == "Run":
         from rlsnet.runs.folder import Run
 
@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
 
 
 def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
-    """The configuration that `rlsnet train *overrides` has.
+    """The configuration of the command line `rlsnet train *overrides`.
 
     Example:
       >>> import dataclasses, rlsnet
@@ -50,20 +50,20 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
       >>> config = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=20))
 
     Args:
-      overrides: key=value or group=option, as on the command line.
-      config_dir: a folder with options of your own, as --config-dir.
+      overrides: settings key=value and variants section=name, as on the command line.
+      config_dir: folder with experiments and variants of your own, as --config-dir.
 
     Raises:
-      UserError: a key or an option that does not exist, or a value that does not fit.
+      UserError: a key or a variant does not exist, or a value is not allowed.
     """
-    from rlsnet.config import compose as compose_
+    from rlsnet.config import compose as composition
     from rlsnet.config.load import from_dict
 
-    return from_dict(compose_.compose(overrides, config_dir), overrides)
+    return from_dict(composition.compose(overrides, config_dir), overrides)
 
 
 def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:
-    """Averages recorded spikes over trials and writes them as one recording.zarr, as `rlsnet import` does; returns its Zarr group.
+    """Averages recorded spikes over trials and writes one recording.zarr, like `rlsnet import`; returns its Zarr group.
 
     Example:
       >>> import numpy as np, rlsnet
@@ -80,7 +80,7 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
       settings: settings of `rlsnet import`, such as preset, align, window, conditions, trials, units.
 
     Raises:
-      UserError: a setting or a source that does not fit; nothing is written then.
+      UserError: a setting or a source cannot be used; then nothing is written.
     """
     from rlsnet.data import recordings
     from rlsnet.data.import_options import options_of
@@ -95,7 +95,7 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
 def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
     """Trains a network; returns its run folder.
 
-    Ctrl-C finishes the iteration at hand and saves, before it interrupts.
+    After Ctrl-C, the current iteration is finished and saved, and then KeyboardInterrupt is raised.
 
     Example:
       >>> import rlsnet
@@ -105,13 +105,13 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
       [1, 2]
 
     Args:
-      config: from `compose` or `Config`, perhaps changed with `dataclasses.replace`.
-      folder: where the run goes, made if need be.
-      resume: whether to go on with the run that is there; where there is none, it starts. Then config.train.iterations is the
-        total, and settings that shape the network may not have changed.
+      config: configuration from `compose` or `Config`, perhaps changed with `dataclasses.replace`.
+      folder: the run folder, which is made if it does not exist.
+      resume: whether to continue a run that is in the folder; without a run there, training starts. In a continued run,
+        config.train.iterations is the total, and settings of the network may not differ from those of the run.
 
     Raises:
-      UserError: a setting that does not fit, or a folder that holds a run already, or one that was made with other settings.
+      UserError: a setting is not allowed, or the folder contains a run and `resume` is false, or a run with other settings.
     """
     from rlsnet.config.load import to_dict
     from rlsnet.workflows.resume import check_unchanged
@@ -120,7 +120,7 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
     config, run = _checked(config), _new(folder)
     if done := run.iterations():
         if not resume:
-            raise UserError(f"{run.path}: holds a run of {done[-1]} iterations already; resume=True goes on with it.")
+            raise UserError(f"{run.path}: contains a run of {done[-1]} iterations; resume=True continues it.")
         check_unchanged(run.saved_config(), to_dict(config), run.path)
     with _logged(run):
         stopped = run_training(config, run, bool(done))
@@ -130,14 +130,14 @@ def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
 
 
 def simulate(config: Config, folder: Folder) -> zarr.Group:
-    """Draws a network and runs config.test.trials trials of it as it is; returns what `load` does.
+    """Draws a network and simulates config.test.trials trials with its initial weights; returns the results as `load` does.
 
     Args:
-      config: from `compose`.
-      folder: where the results go, made if need be.
+      config: configuration from `compose` or `Config`.
+      folder: the run folder, which is made if it does not exist.
 
     Raises:
-      UserError: a setting that does not fit, or a folder that holds a training run.
+      UserError: a setting is not allowed, or the folder contains a training run.
     """
     from rlsnet.analysis.test_log import log_results
     from rlsnet.workflows.testing import run_simulation
@@ -149,7 +149,7 @@ def simulate(config: Config, folder: Folder) -> zarr.Group:
 
 
 def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **settings: Any) -> zarr.Group:
-    """Runs a trained network with frozen weights; returns what `load` does, of the perturbed run if it was perturbed.
+    """Simulates a trained network with frozen weights; returns the results as `load` does, with `perturb` those of the perturbed trials.
 
     Example:
       >>> import rlsnet
@@ -161,12 +161,12 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
       1.0
 
     Args:
-      run: or its folder.
-      perturb: keys of the section `perturb`, with its `name`; those not given are at their defaults.
-      settings: keys of the section `test`: trials, neurons, checkpoint, spikes.
+      run: the run, or its folder.
+      perturb: settings of the section `perturb`, among them `name`; the others have their defaults.
+      settings: settings of the section `test`: trials, neurons, checkpoint, spikes.
 
     Raises:
-      UserError: no run there, or a setting that does not fit.
+      UserError: the folder contains no run, or a setting is not allowed.
     """
     from rlsnet.analysis.test_log import log_results
     from rlsnet.config.load import from_dict
@@ -186,17 +186,17 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     return load(run)
 
 
-test.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+test.__test__ = False  # type: ignore[attr-defined]  # pytest does not collect it as a test
 
 
 def plot(run: Run | Folder) -> list[Path]:
-    """Draws figures from the stored results of a run; returns their files. Matplotlib's settings are left as they were.
+    """Draws figures from the stored results of a run; returns their files. Matplotlib's settings do not change.
 
     Args:
-      run: or its folder.
+      run: the run, or its folder.
 
     Raises:
-      UserError: no run there.
+      UserError: the folder contains no run.
     """
     run = open_run(run)
     with _logged(run):
@@ -207,7 +207,7 @@ def plot(run: Run | Folder) -> list[Path]:
 
 
 def load(run: Run | Folder) -> zarr.Group:
-    """The results of the last test or simulation of a run: the Zarr group RUN/test.zarr, which xarray opens too.
+    """Results of the last test or simulation of a run: the Zarr group RUN/test.zarr, which xarray can open too.
 
     Example:
       >>> import rlsnet
@@ -216,29 +216,29 @@ def load(run: Run | Folder) -> zarr.Group:
       (1, 64)
 
     Args:
-      run: or its folder.
+      run: the run, or its folder.
 
     Raises:
-      UserError: no run there, or none that was tested.
+      UserError: the folder contains no run, or the run has not been tested.
     """
     from rlsnet.io import zarr_store
     from rlsnet.workflows import test_store
 
     run = open_run(run)
     if not run.test.exists():
-        raise UserError(f"{run.path}: has not been tested; rlsnet.test(run) does.")
+        raise UserError(f"{run.path}: has not been tested; rlsnet.test(run) tests it.")
     return zarr_store.open_group(run.test, "run", test_store.FORMAT)
 
 
 def open_run(run: Run | Folder) -> Run:
-    """A run by its folder; raises UserError where there is none."""
+    """The run in a folder; raises UserError if the folder contains none."""
     from rlsnet.runs.folder import Run
 
     return run if isinstance(run, Run) else Run.open(fspath(run), "run")
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with paths as texts, and NumPy's numbers, arrays, ranges and tuples as Python's numbers and lists."""
+    """Settings as plain values: paths as texts; numbers and arrays of NumPy, ranges and tuples as numbers and lists of Python."""
 
     def of(value: Any) -> Any:
         value = value.tolist() if hasattr(value, "tolist") else fspath(value) if isinstance(value, PathLike) else value
@@ -254,14 +254,14 @@ def _new(folder: Folder) -> Run:
 
 
 def _checked(config: Config) -> Config:
-    """A configuration whose types and ranges are checked, as `dataclasses.replace` does not; without settings of a command line."""
+    """The configuration after a check of types and ranges, which `dataclasses.replace` leaves out; without settings of a command line."""
     from rlsnet.config.load import from_dict, to_dict
 
     return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
 
 
 class _ToRoot(logging.Handler):
-    """Handler that passes records on to the root logger, if they are of its level."""
+    """Handler that passes a record to the root logger if the level of that logger admits it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         root = logging.getLogger()
@@ -271,7 +271,7 @@ class _ToRoot(logging.Handler):
 
 @contextlib.contextmanager
 def _logged(run: Run) -> Iterator[None]:
-    """Messages of this block also go to RUN/rlsnet.log, as with the command line."""
+    """Context in which messages also go to RUN/rlsnet.log, as on the command line."""
     logger = logging.getLogger("rlsnet")
     loggers = [each for name, each in logging.root.manager.loggerDict.items() if f"{name}.".startswith("rlsnet.")]
     disabled = [each for each in loggers if isinstance(each, logging.Logger) and each.disabled]  # by logging.config
@@ -283,7 +283,7 @@ def _logged(run: Run) -> Iterator[None]:
     added, before = (file, _ToRoot()), (logger.level, logger.propagate)
     for handler in added:
         logger.addHandler(handler)
-    logger.setLevel(logging.INFO)  # the attribute alone would leave what children remember of it
+    logger.setLevel(logging.INFO)  # by the method, which also clears the levels that child loggers have cached
     logger.propagate = False
     try:
         yield

@@ -79,7 +79,7 @@ class Case:
         import jax.numpy as jnp
         from jax import lax
 
-        from rlsnet.simulation import delivery as delivery_
+        from rlsnet.simulation.delivery import unpack
         from rlsnet.simulation.step import deliver
         from rlsnet.simulation.trial import advance, before_learning
 
@@ -100,7 +100,7 @@ class Case:
             return lax.scan(one, state, spiked)[0]
 
         state, words = record(net, w)
-        spiked = lax.map(lambda word: delivery_.unpack(word, net.n_neurons), words)
+        spiked = lax.map(lambda word: unpack(word, net.n_neurons), words)
         seconds(lambda _: send(net, w, state, spiked), 1)
         return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import yaml  # noqa: E402
 
-from rlsnet.cli.verbs import PLAIN, VERBS  # noqa: E402
+from rlsnet.cli.command_table import COMMANDS, PLAIN  # noqa: E402
 from rlsnet.config.compose import configs_dir  # noqa: E402
 from rlsnet.config.schema import LIMITS, Config  # noqa: E402
 from rlsnet.config.settings import choices_of, groups, plain, variants  # noqa: E402
@@ -35,30 +35,34 @@ NOTE = "Written by scripts/configuration.py from rlsnet/config/schema.py."
 
 HEAD = """# Configuration
 
-Written by `python scripts/configuration.py` from the schema (`rlsnet/config/schema.py`), as are the files of the groups in `configs/`.
+This page and the YAML files of the variants in `configs/` are written by `python scripts/configuration.py` from the
+schema (`rlsnet/config/schema.py`).
 
-A setting is `key=value` on the command line, in the order and number you like, and a line of YAML in a file of your own:
+A setting is `key=value` on the command line, in any order and number, or a line of YAML in a file of your own:
 
     rlsnet train config=tiny rls.penlambda=0.4 trial.dt='100 us' train.iterations=200
 
-A number is in the unit of its key, or brings its own: `trial.dt=0.1` and `trial.dt='100 us'` are the same. Two values `[a, b]`,
-where a key allows them, are those of excitatory and of inhibitory neurons. `null` stands for nothing. An unknown key, and a value of
-the wrong type or out of range, is refused with one line.
+A number is in the unit of its key, or has a unit of its own: `trial.dt=0.1` and `trial.dt='100 us'` are the same. Two
+values `[a, b]`, where a key allows them, are those of excitatory and of inhibitory neurons. `null` means: no value. An
+unknown key, or a value of the wrong type or out of range, is refused in one line.
 
-`neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` are groups: `neuron=glif3` takes another set of keys,
-and `neuron.tau_m=12` changes one of them. `config=NAME` is an experiment: a file with what differs from the defaults. Your own is
-`config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`; so is an option of a group, `neuron/NAME.yaml`, which names its
-variant (`name: lif`) and lists only the settings that differ from that variant's defaults. In Python the same settings are dataclasses:
-`rlsnet.Config()` is the experiment sinusoid, and `RLSConfig()`, `TrialConfig()`, `GLIF5Config()` of `rlsnet.config` are its sections.
+The sections `neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` have variants:
+`neuron=glif3` chooses a variant with its own keys, and `neuron.tau_m=12` changes one of its settings. `config=NAME`
+chooses an experiment, a file with the settings that differ from the defaults. An experiment of your own is a file
+`config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`. A variant with values of your own is a file
+`neuron/NAME.yaml` there; it names the variant (`name: lif`) and lists the settings that differ from its defaults.
+
+In Python the same settings are dataclasses: `rlsnet.Config()` is the experiment sinusoid, and `RLSConfig()`,
+`TrialConfig()` and `GLIF5Config()` of `rlsnet.config` are sections.
 
 | | |
 |---|---|
-| `rlsnet train --help` | this list; with `neuron=glif3 --help` the keys of that option |
+| `rlsnet train --help` | this list; with `neuron=glif3 --help` the keys of that variant |
 | `rlsnet train config=tiny --cfg job` | the settings of an experiment, nothing is run |
-| `hydra.run.dir=FOLDER` | the run folder; without, `outputs/DATE/TIME` |
+| `hydra.run.dir=FOLDER` | the run folder; default `outputs/DATE/TIME` |
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
-| `eval "$(rlsnet completion bash)"` | completion of verbs, keys and values; also `zsh`, `fish` |
-| `RLSNET_CACHE=FOLDER` | where what can be made again is kept: compiled programs, the synthetic recording; without, `~/.cache/rlsnet` |
+| `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh`, `fish` |
+| `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording; default `~/.cache/rlsnet` |
 """
 
 
@@ -120,7 +124,7 @@ def options_of(name: str) -> list[Any]:
 
 
 def of_section(name: str) -> Iterator[str]:
-    """A section of keys, or a group with its options."""
+    """Lines about a section: its keys, or its variants."""
     yield from (f"## {name}", "")
     if name not in groups():
         cls = typing.get_type_hints(Config)[name]
@@ -128,9 +132,9 @@ def of_section(name: str) -> Iterator[str]:
         yield from table(cls, f"{name}.")
         return
     for cls in options_of(name):
-        option = choices_of(cls)[0]
-        is_default = ", the default" if option == groups()[name] else ""
-        yield from (f"### `{name}={option}`{is_default}", "", sentence(cls), "")
+        name_of_variant = choices_of(cls)[0]
+        is_default = ", the default" if name_of_variant == groups()[name] else ""
+        yield from (f"### `{name}={name_of_variant}`{is_default}", "", sentence(cls), "")
         yield from table(cls, f"{name}.")
 
 
@@ -143,15 +147,15 @@ def page() -> str:
     for path in sorted((CONFIGS / "config").glob("*.yaml")):
         text = path.read_text().removeprefix("# @package _global_\n").rstrip().removesuffix("{}").rstrip()
         lines += [f"### `config={path.stem}`", "", *(f"    {line}".rstrip() for line in text.splitlines()), ""]
-    for verb, module in PLAIN.items():
+    for command, module in PLAIN.items():
         options = importlib.import_module(module).Options
         if dataclasses.fields(options):
-            lines += [f"## `rlsnet {verb}`", "", f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.", "", *table(options)]
+            lines += [f"## `rlsnet {command}`", "", f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.", "", *table(options)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def section_names() -> list[str]:
-    """The sections of the configuration, groups among them."""
+    """Names of the sections of the configuration."""
     hints = typing.get_type_hints(Config)
     return [field.name for field in dataclasses.fields(Config) if variants(hints[field.name])]
 
@@ -170,14 +174,14 @@ def line_of(field: dataclasses.Field[Any], indent: str = "") -> Iterator[str]:
 
 
 def option_file(cls: Any) -> str:
-    """The YAML file of an option of a group."""
+    """Text of the YAML file of a variant."""
     lines = [f"# {line}" for line in textwrap.wrap(sentence(cls), WIDTH - 2)]
     lines += [f"# {NOTE}", f"name: {choices_of(cls)[0]}"]
     return "\n".join([*lines, *(line for field in own_fields(cls) for line in line_of(field))]) + "\n"
 
 
 def main_file() -> str:
-    """configs/config.yaml: the defaults list and every setting outside the groups."""
+    """Text of configs/config.yaml: the list of default variants, and every setting of sections without variants."""
     lines = [
         "# The defaults of every experiment. The experiments themselves are in config/: each holds only what differs from here.",
         '# A number is in the unit in brackets, or a text with a unit of its own: 0.1 and "100 us" are the same time in ms.',

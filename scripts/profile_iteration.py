@@ -101,7 +101,7 @@ def main() -> None:
         times = [pair for events in timelines(folder, options.device) for pair in own_times(events)]
     if not times:
         raise SystemExit(f"the trace has no operation of a {options.device}")
-    print(f"{case.device}, {case.dynamics.kernels} kernels")
+    print(f"{case.device}, backend {case.dynamics.backend.delivery}")
     print(table(times, options.rows))
 
 

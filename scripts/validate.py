@@ -107,8 +107,9 @@ def document(rows: list[Row]) -> str:
     lines = [
         "# Validation report",
         "",
-        "Written by `python scripts/validate.py`, not by hand. Expected figures are published ones, closed forms, other simulators or a",
-        "plain NumPy program that shares no code with rlsnet (`tests/reference.py`).",
+        "This report is written by `python scripts/validate.py`, not by hand. Each row compares a measured quantity with an",
+        "independent one: a published figure, a closed form, another simulator, or a plain NumPy program that shares no code",
+        "with rlsnet (`tests/reference.py`).",
         "",
         f"- {', '.join(f'{key} {value}' for key, value in about.items())}",
         f"- {outcomes.count('')} figures, {outcomes.count(FAILED)} tests failed, {outcomes.count(NOT_RUN)} not run here",

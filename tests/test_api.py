@@ -36,7 +36,7 @@ def test_importing_it_is_light():
     code = "import sys, rlsnet; assert not {'jax', 'numpy', 'hydra', 'zarr', 'matplotlib'} & set(sys.modules); print(dir(rlsnet))"
     code += "\nrlsnet.compose('config=tiny'); assert 'jax' not in sys.modules"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert all(f"'{verb}'" in said for verb in rlsnet.__all__)
+    assert all(f"'{command}'" in said for command in rlsnet.__all__)
     assert rlsnet.__all__ == api.__all__
 
 
@@ -76,7 +76,7 @@ def test_results(place):
 
 def test_resume_and_what_it_refuses(place):
     config = rlsnet.compose(*SMALL)
-    with pytest.raises(rlsnet.UserError, match=r"a: holds a run of \d iterations already; resume=True goes on with it"):
+    with pytest.raises(rlsnet.UserError, match=r"a: contains a run of \d iterations; resume=True continues it"):
         rlsnet.train(config, place / "a")
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=3))
     assert rlsnet.train(longer, place / "a", resume=True).iterations()[-1] == 3
@@ -104,7 +104,7 @@ def test_a_replaced_value_is_checked(place, tmp_path):
             rlsnet.compose(wrong)
     with pytest.raises(rlsnet.UserError, match="test.trails: no such key"):
         rlsnet.test(place / "a", trails=1)
-    with pytest.raises(rlsnet.UserError, match="no run there"):
+    with pytest.raises(rlsnet.UserError, match="not a run folder"):
         rlsnet.load(tmp_path)
     with pytest.raises(rlsnet.UserError, match="config_dir=nowhere: no such folder"):
         rlsnet.compose(config_dir="nowhere")

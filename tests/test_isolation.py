@@ -16,7 +16,7 @@ import rlsnet
 from rlsnet import export
 from rlsnet.analysis import inspect
 from rlsnet.config.schema import EngineConfig
-from rlsnet.kernels import device as device_
+from rlsnet.kernels import device as jax_device
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
          "trial.duration=50", "train.iterations=2", "test.trials=1", "progress=off"]  # fmt: skip
@@ -43,14 +43,14 @@ def state():
     }
 
 
-def test_every_verb_restores_all_settings(tmp_path):
+def test_every_command_restores_all_settings(tmp_path):
     """In float64, and then training in float32 in the same process."""
     disabled = [logging.getLogger(f"rlsnet.{name}") for name in ("train", "loop", "experiment")]
     for each in disabled:
         each.disabled = True
     before, double = state(), [*SMALL, "engine.precision=float64"]
     run = tmp_path / "float64"
-    verbs = {
+    commands = {
         "train": lambda: rlsnet.train(compose(*double), run),
         "resume": lambda: rlsnet.train(compose(*double, "train.iterations=3"), run, resume=True),
         "test": lambda: rlsnet.test(run, perturb={"name": "silence"}),
@@ -62,9 +62,9 @@ def test_every_verb_restores_all_settings(tmp_path):
         "train in float32": lambda: rlsnet.train(compose(*SMALL), tmp_path / "float32"),
     }
     try:
-        for verb, function in verbs.items():
+        for command, function in commands.items():
             function()
-            assert state() == before, verb
+            assert state() == before, command
     finally:
         for each in disabled:
             each.disabled = False
@@ -88,7 +88,7 @@ def test_an_exception_restores_them_too(tmp_path, monkeypatch):
 
 def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path, monkeypatch):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "rlsnet"))
-    monkeypatch.setattr(device_, "LEAST_COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(jax_device, "LEAST_COMPILE_SECONDS", 0.0)
 
     def compile_program(factor):
         jax.block_until_ready(jax.jit(lambda x: x * factor)(jnp.arange(3.0)))
@@ -97,7 +97,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
         return len(list(folder.glob("*-cache")))
 
     compile_program(3.1)
-    with device_.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
+    with jax_device.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
         assert device == "cpu (cpu)"
         compile_program(4.1)
     count = cached(tmp_path / "rlsnet" / "jax")
@@ -106,7 +106,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
     assert cached(tmp_path / "rlsnet" / "jax") == count
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))  # a caller's own cache folder is used
     try:
-        with device_.configured(EngineConfig("cpu", "float64", "auto", 1)):
+        with jax_device.configured(EngineConfig("cpu", "float64", "auto", 1)):
             assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float64"
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float32"
     finally:

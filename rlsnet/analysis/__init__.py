@@ -1,1 +1,1 @@
-"""Results read, summarised and shown: scores, perturbation effects, comparisons, figures and reports. Nothing is simulated here."""
+"""Analysis of stored results: scores, perturbation effects, comparisons, figures and reports, without simulation."""

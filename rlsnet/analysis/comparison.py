@@ -30,10 +30,10 @@ HIDDEN_SCORES = ("reliability", "explained_variance", "model_ceiling")
 class Column:
     """Column of a comparison.
 
-    name: its heading.
-    texts: one for each run.
-    values: the numbers that it is sorted by, None for a run without one.
-    rank: columns of the highest rank are left out first where the terminal is too narrow; those of rank 0 stay.
+    name: heading of the column.
+    texts: text for each run.
+    values: numbers for sorting, None for a run without a number.
+    rank: in a narrow terminal, columns of the highest rank are left out first; those of rank 0 are always shown.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters that it takes, with its heading broken between words."""
+        """Width in characters, with the heading on several lines."""
         return max(map(len, [*self.texts, *self.name.split()]))
 
     @property
     def numeric(self) -> bool:
-        """Whether it holds numbers."""
+        """Whether the column has numbers."""
         return any(value is not None for value in self.values)
 
 
@@ -91,7 +91,7 @@ def read(paths: Sequence[Path]) -> Comparison:
     """The comparison of all runs at or below some folders; raises UserError where there is none."""
     folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(path)))
     if not folders:
-        raise UserError(f"compare {' '.join(map(str, paths))}: no run there; expected run folders, or a folder with runs in it.")
+        raise UserError(f"compare {' '.join(map(str, paths))}: contains no run; expected run folders, or a folder with runs in it.")
     readable, unreadable = [], []
     for name, folder in zip(_names(folders), folders, strict=True):
         summary = _summary(folder)

@@ -1,4 +1,4 @@
-"""Contents of a run, network, recording, checkpoint or test as a table, for `rlsnet info`. Nothing here computes on a GPU."""
+"""Table of the contents of a run, network, recording, checkpoint or test, for `rlsnet info`; computed without a GPU."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _installation_rows() -> Rows:
     yield from folder.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", byte_size(memory_plan.available()[0])
-    yield "CPU kernels", f"xla, the slower ones: {missing}" if (missing := build_error()) else "native"
+    yield "CPU kernels", f"xla, which is slower: {missing}" if (missing := build_error()) else "native"
     yield "cache", atomic.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
@@ -125,7 +125,7 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         best: Any = max(known, key=lambda m: m["correlation"])
-        if (kept := run.best()) is not None:  # of several conditions, the mean over a turn of all
+        if (kept := run.best()) is not None:  # with several conditions, the mean over one iteration of each
             best = zarr_store.open_group(kept, "info", folder.FORMAT).attrs
         yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
     rates = [
@@ -137,10 +137,10 @@ def _progress_rows(run: Run, config: Config) -> Rows:
 def _resource_rows(run: Run) -> Rows:
     """Peak memory and mean use of processor and GPUs, a row for each command."""
     lines = resources.read(run.resources)
-    for verb in dict.fromkeys(line.get("verb", "") for line in lines):
-        mine = [line for line in lines if line.get("verb", "") == verb]
+    for command in dict.fromkeys(line.get("verb", "") for line in lines):
+        mine = [line for line in lines if line.get("verb", "") == command]
         words = [f"peak memory {byte_size(1e6 * max(line['memory_peak_mb'] for line in mine))}"]
         for key, name in (("cpu_percent", "CPU"), ("gpu_percent", "GPU")):
             if values := [line[key] for line in mine if key in line]:
                 words.append(f"mean {name} {np.mean([np.mean(v) for v in values]):.0f} %")
-        yield f"resources of {verb}", ", ".join(words)
+        yield f"resources of {command}", ", ".join(words)

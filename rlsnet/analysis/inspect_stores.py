@@ -1,4 +1,4 @@
-"""Contents of a network, recording, checkpoint or test as rows of a table."""
+"""Rows of tables about one store: a network, recording, checkpoint or test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rlsnet.workflows import test_store
 Rows = Iterator[tuple[str, Any]]
 
 
-MAX_WIRING_BYTES = 2**30  # a larger list of synapses is not read to count inputs and outputs
+MAX_SYNAPSE_BYTES = 2**30  # a larger list of synapses is not read to count inputs and outputs
 
 
 TABLE_WIDTH = 96  # of a table within the table
@@ -74,13 +74,13 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         yield "static synapses", f"{out.sum():,}"
         if degrees:
             post = zarr_store.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
-            counted = post is not None and post.nbytes <= MAX_WIRING_BYTES
+            counted = post is not None and post.nbytes <= MAX_SYNAPSE_BYTES
             yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn anew for each spike")
             yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network_store.group_size_of(group, where)
         pre = zarr_store.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
-        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= MAX_WIRING_BYTES else (np.full(n, pre.shape[1]), None)
+        inputs, outputs = _plastic_degrees(pre, n, size) if pre.nbytes <= MAX_SYNAPSE_BYTES else (np.full(n, pre.shape[1]), None)
         yield "plastic synapses", f"{inputs.sum():,}"
         if degrees:
             yield "plastic inputs of a neuron", _mean_and_sd(inputs) + (f", shared by groups of {size}" if size > 1 else "")

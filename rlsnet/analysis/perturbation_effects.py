@@ -1,4 +1,4 @@
-"""Effects of a perturbation: its stored test beside the unperturbed one, trial for trial from the same random numbers."""
+"""Effects of a perturbation: comparison of a perturbed test with the unperturbed test of the same random numbers, trial for trial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERIODS = ("before", "inside", "after")  # the window of the perturbation
 
 @dataclasses.dataclass(frozen=True)
 class PerturbationEffect:
-    """Two tests of the same trials, for the n neurons that both have.
+    """Perturbed and unperturbed test of the same trials, for the n neurons that both have.
 
     psth_control: [C, M, n] Hz, without the perturbation.
     psth_perturbed: [C, M, n] Hz, with it.

@@ -12,9 +12,9 @@ import zarr
 from rlsnet.config import differences
 from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
-from rlsnet.learning import scores as scores_
-from rlsnet.runs import resources as resources_
+from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
+from rlsnet.runs.resources import read as read_resources
 from rlsnet.workflows import test_store
 
 PRIMARY_SCORES = ("heldout_correlation", "rate_correlation", "current_correlation")  # the first that a test has ranks a run
@@ -79,7 +79,7 @@ class RunSummary:
 
     def typical(self, score: str) -> float | None:
         """The median of a score over all neurons of the test, or the mean of an error."""
-        return scores_.typical(self.scores.get("all", {}), score)
+        return typical(self.scores.get("all", {}), score)
 
     @property
     def state(self) -> str:
@@ -96,7 +96,7 @@ def summarize(run: Run) -> RunSummary:
     test = zarr_store.open_group(run.test, "run", test_store.FORMAT) if run.test.exists() else None
     found = {} if test is None else stored_scores(test)
     attributes = {} if test is None else dict(test.attrs)
-    return RunSummary(run, settings, run.read_metrics(), resources_.read(run.resources), found, attributes)
+    return RunSummary(run, settings, run.read_metrics(), read_resources(run.resources), found, attributes)
 
 
 def stored_scores(test: zarr.Group) -> dict[str, Any]:
@@ -104,15 +104,15 @@ def stored_scores(test: zarr.Group) -> dict[str, Any]:
     stored = test.attrs.get("scores")
     if isinstance(stored, Mapping) and "all" in stored:
         return dict(stored)
-    values = {name: zarr_store.read(test[name]) for name in scores_.SCORES if name in test}
+    values = {name: zarr_store.read(test[name]) for name in SCORES if name in test}
     excitatory, conditions = zarr_store.read(test["excitatory"]), zarr_store.texts(test["condition"]).tolist()
-    return scores_.summary(values, excitatory, conditions, zarr_store.texts(test["region"]) if "region" in test else None)
+    return summary(values, excitatory, conditions, zarr_store.texts(test["region"]) if "region" in test else None)
 
 
 def differing_settings(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]]:
     """(key, values) of the settings in which runs differ, those of the model before those of training, testing and the engine.
 
-    Settings that only some of the runs have, because they belong to an option of a group, are left out: the option is listed.
+    Settings that only some of the runs have, because they belong to one variant of a section, are left out: the variant is listed.
     """
     each, found = [flat(run.settings) for run in runs], []
     for key in each[0] if each else ():

@@ -1,1 +1,1 @@
-"""The command line: commands, Hydra, sweeps, help and completion."""
+"""Command line: commands, Hydra, sweeps, help and completion."""

@@ -1,8 +1,8 @@
 """Completion of the command line in a shell: the script for the shell, and the candidates for the last word of a line.
 
-The shell's script runs `rlsnet` with the line up to the cursor in an environment variable and offers the lines that it prints.
-Neither Hydra nor JAX is needed for that. It is written by hand, not with argcomplete or shtab: those complete an argparse parser,
-and here the schema and the options of groups are completed, lists of values and the user's own folders included.
+The script runs `rlsnet` with the line up to the cursor in an environment variable, and offers the lines that it prints. Hydra and
+JAX are not needed. The code is our own, not argcomplete or shtab: those complete an argparse parser, but here keys of the schema,
+variants of sections, lists of values and folders of the user are completed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from rlsnet.cli.verbs import PLAIN, SECTIONS, VERBS
+from rlsnet.cli.command_table import COMMANDS, PLAIN, SECTIONS
 from rlsnet.config.arguments import NoOptions
 from rlsnet.config.compose import config_folders, configs_dir, group_options
 from rlsnet.config.schema import Config
@@ -34,7 +34,7 @@ To have it in every shell, put one of these into its start-up file:
   eval "$(rlsnet completion zsh)"          ~/.zshrc, after compinit
   rlsnet completion fish | source          ~/.config/fish/config.fish"""
 
-# in bash, what follows the last = or : of a word is a word of its own
+# bash completes only the text after the last = or : of a word
 BASH = r"""_rlsnet() {
     local line=${COMP_LINE:0:COMP_POINT} word=${COMP_LINE:0:COMP_POINT} IFS=$'\n'
     word=${word##* }
@@ -66,7 +66,7 @@ Options = NoOptions
 
 
 def main(paths: list[str], options: NoOptions) -> None:
-    """`rlsnet completion SHELL`."""
+    """Runs `rlsnet completion SHELL`."""
     if len(paths) != 1 or paths[0] not in SCRIPTS:
         raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
     print(SCRIPTS[paths[0]])
@@ -76,12 +76,12 @@ def candidates(line: str) -> list[str]:
     """Possible continuations of the last word of a command line.
 
     Args:
-      line: up to the cursor, the program included.
+      line: the line up to the cursor, with the name of the program.
     """
     words = _split(line)
     before, word = words[1:-1], words[-1]
     if not before:
-        found = [*VERBS, "--help", "--version"]
+        found = [*COMMANDS, "--help", "--version"]
     elif before[-1] in FLAGS and FLAGS[before[-1]] != ():
         found = list(FLAGS[before[-1]] or _paths(word))
     elif word.startswith("-"):
@@ -90,7 +90,7 @@ def candidates(line: str) -> list[str]:
         found = list(SCRIPTS)
     elif before[0] in PLAIN:
         found = _paths(word) or (_plain(PLAIN[before[0]], word) if word else [])
-    elif before[0] in VERBS:
+    elif before[0] in COMMANDS:
         found = _values(word, before) if "=" in word else _keys(word, before)
     else:
         found = []
@@ -98,7 +98,7 @@ def candidates(line: str) -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line, the last one as far as it goes; perhaps empty."""
+    """Words of a line; the last one may be incomplete or empty."""
     for closing in ("", "'", '"'):
         try:
             words = shlex.split(line + closing)
@@ -109,7 +109,7 @@ def _split(line: str) -> list[str]:
 
 
 def _paths(start: str) -> list[str]:
-    """The paths that begin with a text; a folder ends in a slash."""
+    """Paths that begin with a text; those of folders end in a slash."""
     head, _, tail = start.rpartition("/")
     at = Path(head + "/") if "/" in start else Path()
     found = sorted(at.glob(escape(tail) + "*")) if at.is_dir() else []
@@ -119,7 +119,7 @@ def _paths(start: str) -> list[str]:
 
 
 def _plain(module: str, word: str) -> list[str]:
-    """Settings of a plain verb, and their values."""
+    """Settings of a command without Hydra, and their values."""
     rules = {field.name: field for field in dataclasses.fields(importlib.import_module(module).Options)}
     name, equals, value = word.partition("=")
     if not equals:
@@ -129,22 +129,22 @@ def _plain(module: str, word: str) -> list[str]:
 
 
 def _groups(before: Sequence[str]) -> dict[str, list[str]]:
-    """The groups and the names of their options, those of --config-dir and Hydra's launchers included."""
+    """Sections with the names of their variants, also those of --config-dir, and Hydra's launchers."""
     launchers = sorted(path.stem for path in (configs_dir() / "hydra" / "launcher").glob("*.yaml"))
     return {**group_options(config_folders(before)), "hydra/launcher": launchers}
 
 
 def _choices(annotation: Any, rule: Any) -> tuple[str, ...]:
-    """The values of a key, where they are few."""
+    """Allowed values of a key, if it has a list of them."""
     return tuple(map(str, rule["choices"])) if "choices" in rule else ("true", "false") if annotation in (bool, "bool") else ()
 
 
 def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(key, its choices) of the schema; of a group, the option that the line names, or all of them."""
+    """(key, allowed values) of the settings; of a section, those of the variant on the line, or of all variants."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         options = variants(hints[field.name])
-        if not options and not (prefix and field.name == "name"):  # of a group, which is chosen as a whole
+        if not options and not (prefix and field.name == "name"):  # the name of a variant is set by section=NAME
             yield prefix + field.name, _choices(hints[field.name], field.metadata)
         named = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
         chosen = [each for each in options if "name" in each.__dataclass_fields__ and named & set(choices_of(each))]
@@ -153,7 +153,7 @@ def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple
 
 
 def _keys(word: str, before: Sequence[str]) -> list[str]:
-    """Groups, keys and, as long as no dot is typed, sections."""
+    """Keys that begin with a text; up to the first dot, names of sections."""
     sections = SECTIONS[before[0]]
     keys = [f"{key}=" for key, _ in _rules(Config, before) if sections is None or key.split(".")[0] in sections]
     groups = [f"{group}=" for group in _groups(before)] if sections is None else []
@@ -163,7 +163,7 @@ def _keys(word: str, before: Sequence[str]) -> list[str]:
 
 
 def _values(word: str, before: Sequence[str]) -> list[str]:
-    """key=value with each value that the word could become; of several values with commas between, the last is completed."""
+    """Completions key=value of a word; of several values with commas between them, the last one is completed."""
     key, _, value = word.partition("=")
     groups, rules = _groups(before), dict(_rules(Config, before))
     choices = groups.get(key) or rules.get(key)

@@ -1,4 +1,4 @@
-"""`rlsnet VERB --help`: the settings, with their defaults, meaning and unit. Neither Hydra nor JAX is needed."""
+"""Text of `rlsnet COMMAND --help`: the settings with default, meaning and unit. Hydra and JAX are not needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from rlsnet.cli.verbs import SECTIONS, VERBS
+from rlsnet.cli.command_table import COMMANDS, SECTIONS
 from rlsnet.config.compose import config_folders, group_options, option_values
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.schema import Config
@@ -15,9 +15,9 @@ from rlsnet.errors import UserError
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
-Usage: rlsnet VERB [key=value ...]
+Usage: rlsnet COMMAND [key=value ...]
 
-{verbs}
+{commands}
 
 Examples:
   rlsnet train config=tiny                                a few seconds, to see that it works
@@ -32,34 +32,34 @@ Examples:
   rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
   rlsnet export outputs/2026-11-21/10-00-00 to=npz
 
-rlsnet VERB --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
+rlsnet COMMAND --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
 
 
 def overview() -> str:
-    """Usage of the program: its verbs and examples."""
-    return OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
+    """Usage of the program, with its commands and examples."""
+    return OVERVIEW.format(commands="\n".join(f"  {command:<10} {what}" for command, what in COMMANDS.items()))
 
 
-def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
-    """Usage of a verb: the groups with their options, and every setting with default, meaning and unit.
+def help_text(command: str, arguments: Sequence[str] = ()) -> str:
+    """Usage of a command, with the variants of sections and every setting with default, meaning and unit.
 
     Args:
-      verb: train, simulate or test.
-      arguments: of the command line; a group=option among them has that option's settings shown.
+      command: train, simulate or test.
+      arguments: arguments of the command line; section=VARIANT among them selects the variant whose settings are shown.
     """
     folders = config_folders(arguments)
     load_plugins([p for a in arguments if a.startswith("plugins=") for p in a.removeprefix("plugins=").strip("[]").split(",")])
-    sections, offered = SECTIONS[verb], group_options()
+    sections, offered = SECTIONS[command], group_options()
     if sections is not None:
         offered = {group: names for group, names in offered.items() if group in sections}
-    lines = [f"rlsnet {verb}: {VERBS[verb]}", "", f"Usage: rlsnet {verb} [key=value ...]"]
+    lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} [key=value ...]"]
     if offered:
-        lines += ["", "Groups:", *(f"  {group}={'|'.join(names)}" for group, names in offered.items())]
+        lines += ["", "Variants:", *(f"  {group}={'|'.join(names)}" for group, names in offered.items())]
     if sections is None:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help has more."]
-        lines += ["A number may come with a unit of its own, there and in YAML: trial.dt='100 us', target.period='1 s'."]
-    more = f"; those of another option with {'neuron=glif3' if sections is None else 'perturb=clamp'} --help" if offered else ""
+        lines += ["A number may have a unit, here and in YAML: trial.dt='100 us', target.period='1 s'."]
+    more = f"; those of another variant with {'neuron=glif3' if sections is None else 'perturb=clamp'} --help" if offered else ""
     lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
     rows = [
         row
@@ -70,26 +70,26 @@ def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
 
 
 def _defaults_of_options(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
-    """Nested default settings with the options that the arguments choose, those of the user's own files included."""
+    """Nested default settings, with the variants that the arguments choose, also from the user's own files."""
     chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in groups() and "=" in a)
     given = {group: option_values(group, name, folders) for group, name in chosen.items()}
     values = defaults({group: str(each.get("name")) for group, each in given.items()})
     for group, each in given.items():
         if group not in values:
-            raise UserError(f"{group}.name={each.get('name')}: no such option; expected plugins=[FILE.py] with it.")
+            raise UserError(f"{group}.name={each.get('name')}: no such variant; expected plugins=[FILE.py] with it.")
         values[group] = values[group] | each
     return values
 
 
 def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """A line for each setting, in columns."""
+    """Lines with the settings in aligned columns."""
     width, default_width = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     return [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
 
 
-def plain_help_text(verb: str, module: Any) -> str:
-    """Usage of a verb that takes paths and a few settings, those of the dataclass `module.Options`."""
-    lines = [f"rlsnet {verb}: {VERBS[verb]}", "", f"Usage: rlsnet {verb} {module.USAGE}"]
+def plain_help_text(command: str, module: Any) -> str:
+    """Usage of a command without Hydra, with the settings in the dataclass `module.Options`."""
+    lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} {module.USAGE}"]
     required = {field.name: None for field in dataclasses.fields(module.Options)}
     rows = list(described(module.Options, required | defaults_of(module.Options)))
     return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])

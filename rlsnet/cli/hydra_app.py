@@ -1,4 +1,4 @@
-"""The verbs with an experiment, train, simulate and test, as Hydra runs them: once, or for each job of a sweep."""
+"""Commands that Hydra runs: train, simulate and test, once or for each job of a sweep."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run
 
 
-def run_verb(verb: str, arguments: list[str]) -> int:
-    """Composes the configuration and runs the verb, once or for each job of a sweep; returns the exit status.
+def run_command(command: str, arguments: list[str]) -> int:
+    """Composes the configuration and runs a command, once or for each job of a sweep; returns the exit status.
 
     Args:
-      verb: train, simulate or test.
-      arguments: of the command line, after the verb.
+      command: train, simulate or test.
+      arguments: arguments of the command line after the command.
 
     Raises:
       UserError: a mistake in the arguments or in a job.
     """
-    folders = folder_overrides(verb, arguments)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, not to a traceback
+    folders = folder_overrides(command, arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
-    task = sweeps.Task(verb)
+    task = sweeps.Task(command)
 
     def run(overrides: list[str]) -> None:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
@@ -42,47 +42,47 @@ def run_verb(verb: str, arguments: list[str]) -> int:
 
 
 def setting(arguments: list[str], key: str) -> str | None:
-    """The value of the last key=value among the arguments, ~ expanded; None where it is null or not there."""
+    """Value of the last key=value among the arguments, with ~ expanded; None if it is null or missing."""
     found = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
     return os.path.expanduser(found[-1].strip("'\"")) if found and found[-1] not in ("null", "") else None
 
 
-def folder_overrides(verb: str, arguments: list[str]) -> list[str]:
-    """Overrides of Hydra's run folder, where run, resume or sweep names one.
+def folder_overrides(command: str, arguments: list[str]) -> list[str]:
+    """Overrides of Hydra's run folder, from the settings run, resume and sweep.
 
     Raises:
-      UserError: a folder that does not go with the verb, or in which there is no run.
+      UserError: a folder that the command does not accept, or one that contains no run.
     """
     several = bool({"-m", "--multirun"} & set(arguments)) or setting(arguments, "sweep") is not None
     run, resume, sweep = (setting(arguments, key) for key in ("run", "resume", "sweep"))
-    if verb == "test" and several:
+    if command == "test" and several:
         raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
-    if verb == "test" and run is None:
-        raise UserError("test: needs run=RUN, the folder of a run such as outputs/2026-11-21/10-00-00.")
-    if verb != "test" and run is not None:
-        raise UserError(f"run={run}: is for test, plot and report; {verb} takes hydra.run.dir=FOLDER, and train resume=RUN.")
-    if verb != "train" and resume is not None:
+    if command == "test" and run is None:
+        raise UserError("test: expected run=RUN, a run folder such as outputs/2026-11-21/10-00-00.")
+    if command != "test" and run is not None:
+        raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+    if command != "train" and resume is not None:
         raise UserError(f"resume={resume}: is for train.")
     if several and resume not in (None, "auto"):
         raise UserError(f"resume={resume}: expected resume=auto in a sweep, where every job has its own folder.")
     if sweep is not None:
-        return sweep_overrides(verb, sweep, arguments)
-    key, path = ("run", run) if verb == "test" else ("resume", None if resume == "auto" else resume)
+        return sweep_overrides(command, sweep, arguments)
+    key, path = ("run", run) if command == "test" else ("resume", None if resume == "auto" else resume)
     if path is None:
         return []
     found = Run.open(path, key)
-    if verb == "train" and not found.iterations():
+    if command == "train" and not found.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
     return [f"hydra.run.dir={in_quotes(str(found.path))}", "hydra.output_subdir=null"]
 
 
-def sweep_overrides(verb: str, folder: str, arguments: list[str]) -> list[str]:
-    """Overrides of Hydra's sweep folder, and its flag of several jobs.
+def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str]:
+    """Overrides of Hydra's sweep folder, and the option -m, with which Hydra runs several jobs.
 
     Raises:
-      UserError: a folder that cannot be that of a sweep.
+      UserError: a folder that cannot be the folder of a sweep.
     """
-    if verb not in ("train", "simulate"):
+    if command not in ("train", "simulate"):
         raise UserError(f"sweep={folder}: is for train and simulate.")
     for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"):
         if (given := setting(arguments, key)) is not None:

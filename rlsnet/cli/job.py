@@ -1,4 +1,4 @@
-"""One job of a verb that has an experiment: train, simulate or test, once or as one of a sweep."""
+"""One job: train, simulate or test with composed settings, once or as one of a sweep."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rlsnet.runs.folder import Run
 from rlsnet.workflows import resume, testing, training
 
 
-def run_job(verb: str, values: dict[str, Any], overrides: Sequence[str], folder: Path) -> int:
-    """Runs a verb with settings as they were composed; returns the number of the signal that stopped it, or 0.
+def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], folder: Path) -> int:
+    """Runs a command with composed settings; returns the number of the signal that stopped it, or 0.
 
     Args:
-      verb: train, simulate or test.
+      command: train, simulate or test.
       values: nested settings.
-      overrides: key=value texts of the command line among them.
-      folder: of the run.
+      overrides: key=value texts of the command line, which `values` contains.
+      folder: the run folder.
 
     Raises:
-      UserError: a setting that does not fit.
+      UserError: a setting is not allowed.
     """
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
-    resumed = verb == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
-    if verb == "test" or resumed:
+    resumed = command == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
+    if command == "test" or resumed:
         config = resume.resumed_config(run, values, overrides)
     else:
         config = from_dict({**values, **resume.COMMAND_ONLY}, overrides)
     if config.engine.platform == "cpu":
         device.restrict_to_cpu()
-    if verb == "train":
+    if command == "train":
         return training.run_training(config, run, resumed)
-    test_log.log_results(run, (testing.run_simulation if verb == "simulate" else testing.run_test)(config, run))
+    test_log.log_results(run, (testing.run_simulation if command == "simulate" else testing.run_test)(config, run))
     return 0

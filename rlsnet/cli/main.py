@@ -1,8 +1,8 @@
-"""The command line: `rlsnet VERB [key=value ...]`.
+"""Entry point of the command line, `rlsnet COMMAND [key=value ...]`.
 
-JAX and Hydra are imported only when they are needed, so that help and completion start in a fraction of a second. The parser
-of the plain verbs, too, is written by hand, not with typer or tyro: all verbs share one syntax, key=value with values in YAML and
-units, and one form of messages.
+JAX and Hydra are imported only if a command needs them, so that help and completion start in a fraction of a second. The parser of
+the commands without Hydra is our own, not typer or tyro: all commands share one syntax, paths and key=value with values in YAML and
+units, and one form of error messages.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import os
 import sys
 
 from rlsnet.cli import completion
+from rlsnet.cli.command_table import COMMANDS, PLAIN
 from rlsnet.cli.help import help_text, overview, plain_help_text
-from rlsnet.cli.verbs import PLAIN, VERBS
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.errors import UserError, did_you_mean
 
 
 def main() -> None:
-    """Entry point. Exit status 0, or non-zero after one line that names the mistake."""
+    """Runs the command of the command line; the exit status is 0, or above 0 after one line that describes the mistake."""
     if completion.VARIABLE in os.environ:
         print("\n".join(completion.candidates(os.environ[completion.VARIABLE])))
         return
@@ -39,36 +39,36 @@ def main() -> None:
 
 
 def print_error(message: str) -> int:
-    """One line on stderr; returns the exit status."""
+    """Prints an error as one line on stderr; returns the exit status."""
     print(f"rlsnet: error: {' '.join(message.split())}", file=sys.stderr)
     return 1
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Runs the verb that the arguments name; returns the exit status."""
+    """Runs the command in the arguments; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    verb, rest = arguments[0], arguments[1:]
-    if verb == "--version":
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
         from importlib.metadata import version
 
         print(f"rlsnet {version('rlsnet')}")
         return 0
-    if verb not in VERBS:
-        raise UserError(f"{verb}: no such verb; expected {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+    if command not in COMMANDS:
+        raise UserError(f"{command}: no such command; expected {', '.join(COMMANDS)}.{did_you_mean(command, COMMANDS)}")
     wants_help = "-h" in rest or "--help" in rest
-    if verb in PLAIN:
-        module = importlib.import_module(PLAIN[verb])
+    if command in PLAIN:
+        module = importlib.import_module(PLAIN[command])
         if wants_help:
-            print(plain_help_text(verb, module))
+            print(plain_help_text(command, module))
             return 0
-        preset = module.base(rest) if verb == "import" else None
-        module.main(*plain_arguments(module.Options, verb, rest, preset))
+        preset = module.base(rest) if command == "import" else None
+        module.main(*plain_arguments(module.Options, command, rest, preset))
         return 0
     if wants_help:
-        print(help_text(verb, rest))
+        print(help_text(command, rest))
         return 0
-    from rlsnet.cli.hydra_app import run_verb
+    from rlsnet.cli.hydra_app import run_command
 
-    return run_verb(verb, rest)
+    return run_command(command, rest)

@@ -1,8 +1,8 @@
-"""Sweeps: several runs from one command, one after another here, or elsewhere through a Hydra launcher (joblib, SLURM).
+"""Sweeps: several runs from one command, one after another in this process, or through a Hydra launcher (joblib, SLURM).
 
-`sweep=FOLDER` gives each job a folder named after the settings that differ between jobs, so that the same command, also with
-values added, continues the sweep: jobs that are done are left alone, unfinished ones resume, the others start. Hydra's launchers
-run the jobs; names of folders and the choice of jobs are written here, as no launcher has them.
+`sweep=FOLDER` names the folder of each job after the settings that differ between jobs. The same command, also with values added,
+therefore continues the sweep: finished jobs are skipped, unfinished ones resume, the others start. Hydra's launchers run the jobs;
+the names of folders and the choice of jobs are implemented here, because no launcher offers them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ SHOWN = 3  # failed jobs that the last line lists
 
 
 class Task:
-    """The function that Hydra calls with each composed configuration, here or, pickled, in another process.
+    """Function that Hydra calls with each composed configuration, in this process or, pickled, in another one.
 
-    A job's mistake is logged and returned as a text, so that other jobs run.
+    The error of a job is logged and returned as text, so that the other jobs run.
     """
 
-    def __init__(self, verb: str):
-        self.verb, self.many, self.process = verb, False, os.getpid()
+    def __init__(self, command: str):
+        self.command, self.many, self.process = command, False, os.getpid()
         self.failed: list[str] = []
 
     def __call__(self, composed: Any) -> str | None:
@@ -68,12 +68,12 @@ class Task:
         return message
 
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
-        """Runs one job; of an error only the text is kept, as a traceback would keep the job's arrays alive."""
+        """Runs one job; returns only the text of an error, because a traceback would keep the arrays of the job in memory."""
         from rlsnet.cli.job import run_job
         from rlsnet.workflows.loop import requeuing
 
         try:
-            stopped = run_job(self.verb, values, overrides, folder)
+            stopped = run_job(self.command, values, overrides, folder)
         except UserError as error:
             return str(error)
         except Exception as error:
@@ -85,10 +85,10 @@ class Task:
             return None
         if os.getpid() == self.process:
             if values["sweep"] is not None:
-                log.info("The same command goes on with the sweep.")
+                log.info("The same command continues the sweep.")
             sys.exit(128 + stopped)
         if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
-            os._exit(128 + stopped)  # the process that gives us jobs is gone
+            os._exit(128 + stopped)  # the process that started the sweep has ended
         if requeuing(stopped):
             try:
                 signal.raise_signal(stopped)  # submitit queues the job again, and ends this process
@@ -99,19 +99,19 @@ class Task:
 
 @functools.cache
 def _end_with_parent(parent: int) -> None:
-    """Settings of a process beside the one that started the sweep on this machine: it ends when that one does."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # there are others on the GPU
+    """Makes this worker process end when the process that started the sweep ends, and share the GPU with the other workers."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # allocates memory of the GPU only when needed
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)  # saves the iteration at hand
+        os.kill(os.getpid(), signal.SIGTERM)  # finishes and saves the current iteration
 
     threading.Thread(target=watch, name="sweep", daemon=True).start()
 
 
 def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
-    """Plain lines of progress, each with the job's name, in a process beside others."""
+    """Sets plain lines of progress, each with the name of the job, in one of several processes."""
     from rlsnet.runs.progress import ConsoleHandler
 
     if values["progress"] == "auto":
@@ -122,20 +122,20 @@ def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
 
 
 def _free() -> None:
-    """Frees a job's arrays and programs, on the device too."""
+    """Frees the arrays and compiled programs of a job, also on the device."""
     gc.collect()
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
 
 
 def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """The folder of a job: its values of the keys that differ between jobs, such as `rls.penlambda=0.4,trial.learn_every=5`.
+    """Folder name of a job: its values of the keys that differ between jobs, such as `rls.penlambda=0.4,trial.learn_every=5`.
 
-    Only letters, digits and a few signs that every file system knows; a hash at the end tells apart names that would else be
-    the same, or too long. The order of keys on the command line does not count.
+    It has only letters, digits and a few signs that every file system accepts; a name that would be too long, or equal to another
+    one, ends in a hash. The order of the keys on the command line has no influence.
 
     Args:
-      overrides: of one job, key=value.
+      overrides: key=value texts of one job.
       swept: keys that have several values.
     """
     pairs = sorted(text.split("=", 1) for text in overrides if text.split("=", 1)[0] in swept)
@@ -147,7 +147,7 @@ def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
 
 
 def _number(text: str) -> str:
-    """A value as text, equal for numbers that are equal: 5, 5.0 and 5e0."""
+    """A value as text, the same for equal numbers such as 5, 5.0 and 5e0."""
     text = text.strip("'\"") if text[:1] == text[-1:] else text
     try:
         short = f"{float(text):.12g}"
@@ -157,7 +157,7 @@ def _number(text: str) -> str:
 
 
 def _swept(config: Any, context: Any) -> list[str]:
-    """The keys that have several values, on the command line or in hydra.sweeper.params."""
+    """Keys that have several values, on the command line or in hydra.sweeper.params."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
     parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(texts)
@@ -165,19 +165,19 @@ def _swept(config: Any, context: Any) -> list[str]:
 
 
 class Jobs(Launcher):  # type: ignore[misc]
-    """A launcher around the chosen one: it names folders, leaves out jobs that are done, and keeps the errors of failed ones."""
+    """Launcher around the chosen one, which names the folders, skips finished jobs, and keeps the errors of failed jobs."""
 
     def __init__(self, launcher: Launcher, setup: Mapping[str, Any], result: Result):
         self.launcher, self.result = launcher, result
         self.config, self.context, self.task = setup["config"], setup["hydra_context"], setup["task_function"]
 
     def setup(self, **setup: Any) -> None:
-        """Does nothing: the launcher inside has been set up."""
+        """Does nothing: the inner launcher has been set up before."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs that are not done; the result of a failed one is its message, of the others None."""
+        """Runs the unfinished jobs; the result of a failed job is its error message, of the others None."""
         self.task.many = True
-        if self.task.verb == "train":  # a job that is queued again starts with the same overrides
+        if self.task.command == "train":  # a job that is queued again starts with the same overrides
             job_overrides = [[*each, "resume=auto"] for each in job_overrides]
         returns = [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
         names = [str(initial_job_idx + index) for index in range(len(returns))]
@@ -201,11 +201,11 @@ class Jobs(Launcher):  # type: ignore[misc]
     def _name(self, job_overrides: Sequence[Sequence[str]]) -> list[str]:
         swept = _swept(self.config, self.context)
         if not swept:
-            raise UserError(f"sweep={self.result.folder}: no key has several values; expected such as rls.penlambda=.4,.8.")
+            raise UserError(f"sweep={self.result.folder}: expected a key with several values, such as rls.penlambda=.4,.8.")
         return [folder_name(each, swept) for each in job_overrides]
 
     def _to_do(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:
-        """The numbers of the jobs that are new or unfinished."""
+        """Indices of the jobs that are new or unfinished."""
         todo = []
         for k, (each, name) in enumerate(zip(job_overrides, names, strict=True)):
             run = Run(Path(str(self.result.folder)) / name)
@@ -214,7 +214,7 @@ class Jobs(Launcher):  # type: ignore[misc]
                 continue
             composed = self.context.config_loader.load_sweep_config(self.config, list(each))
             values: Any = OmegaConf.to_container(OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"]), resolve=True)
-            found = job_state(self.task.verb, values, run)
+            found = job_state(self.task.command, values, run)
             if found in ("new", "unfinished"):
                 todo.append(k)
             else:
@@ -223,7 +223,7 @@ class Jobs(Launcher):  # type: ignore[misc]
 
 
 def _first_line(error: Exception) -> str:
-    """The last line of an error that may hold a traceback of another process."""
+    """Last line of an error, which may contain a traceback of another process."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
@@ -233,7 +233,7 @@ def _count(n: int) -> str:
 
 
 class Result:
-    """States of the jobs of a sweep; `folder` is that of sweep=FOLDER, or None."""
+    """States of the jobs of a sweep; `folder` is the value of sweep=FOLDER, or None."""
 
     def __init__(self, folder: str | None):
         self.folder = folder
@@ -244,30 +244,36 @@ class Result:
         return f"Sweep {self.folder}" if self.folder else "Sweep"
 
     def add(self, name: str, state: str, message: str | None) -> None:
-        """Adds a job: its folder's name; done, before (done before), busy or failed; its error message or None."""
+        """Adds a job.
+
+        Args:
+          name: name of its folder.
+          state: done, before (done before), busy or failed.
+          message: error message, or None.
+        """
         self.jobs.append((name, state, message))
 
     def report(self) -> None:
-        """Prints how the sweep ended; raises UserError where a job did not reach its end."""
+        """Prints the numbers of jobs by state; raises UserError if a job failed or is in use by another process."""
         if not self.jobs:
             return
         counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "busy", "failed")}
         sweep = self.title()
-        words = {"done": "done", "before": "done before", "busy": "at work elsewhere", "failed": "failed"}
+        words = {"done": "done", "before": "done before", "busy": "in use by another process", "failed": "failed"}
         print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
         if failed := counted["failed"]:
             messages = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
             more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {messages}{more}.")
         if busy := counted["busy"]:
-            raise UserError(f"{sweep.lower()}: another process is at work on {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
+            raise UserError(f"{sweep.lower()}: another process uses {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
         if self.folder:
             print(f"Next: rlsnet compare {self.folder}")
 
 
 @contextlib.contextmanager
 def watched(folder: str | None) -> Iterator[Result]:
-    """Results of the jobs of a sweep that Hydra starts in this block, through `Jobs`."""
+    """Context with the results of the jobs of a sweep, which Hydra starts through `Jobs`."""
     result = Result(folder)
     original = Plugins.instantiate_launcher
 

@@ -1,4 +1,4 @@
-"""Settings: schema, loading, composition, units and plugins.
+"""Configuration: schema of the settings, loading, composition, units and plugins.
 
 The sections and variants of the schema can be imported from here, as plugins do.
 """

@@ -1,4 +1,4 @@
-"""Arguments of the verbs that Hydra has no part in: paths and a few settings, those of a dataclass."""
+"""Arguments of the commands without Hydra: paths, and the settings in a dataclass of the command."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from rlsnet.errors import UserError, did_you_mean
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """Settings of a verb that has none."""
+    """Settings of a command without settings."""
 
 
-def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[list[str], Any]:
-    """(paths, settings) from the arguments of a verb that Hydra has no part in.
+def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> tuple[list[str], Any]:
+    """(paths, settings) from the arguments of a command without Hydra.
 
     Args:
-      cls: the dataclass of the settings, each with a default.
-      verb: for messages.
+      cls: the dataclass of the settings.
+      command: name of the command, for messages.
       arguments: paths, and key=value or section.key=value with values in YAML; also as --key=value or --key value.
       base: settings of lower priority than those on the command line.
 
     Raises:
-      UserError: an option or a setting that does not exist, or a value that does not fit.
+      UserError: an option or a setting does not exist, or a value is not allowed.
     """
     paths: list[str] = []
     values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
     for argument in _joined_flags(cls, arguments):
         name, equals, text = argument.partition("=")
-        if not equals or os.path.exists(argument):  # a Path of a long filter would raise
+        if not equals or os.path.exists(argument):  # a long filter is not a path, and would raise an error as one
             if argument.startswith("-"):
-                raise UserError(f"{verb} {argument}: no such option; expected paths and key=value, see rlsnet {verb} --help.")
+                raise UserError(f"{command} {argument}: no such option; expected paths and key=value, see rlsnet {command} --help.")
             paths.append(argument)
             continue
         section, dot, below = name.partition(".")
         if section not in {field.name for field in dataclasses.fields(cls)}:
             similar = did_you_mean(section, [field.name for field in dataclasses.fields(cls)])
-            raise UserError(f"{name}: no such setting of {verb}.{similar}")
+            raise UserError(f"{name}: no such setting of {command}.{similar}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -55,7 +55,7 @@ def plain_arguments(cls: Any, verb: str, arguments: Sequence[str], base: Mapping
 
 
 def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
-    """Arguments with --key=value and --key value, of a known key, as key=value; a --key that is true or false may stand alone."""
+    """Arguments with --key=value and --key value of known keys as key=value; --key alone means true, for a key with true or false."""
     known = {field.name: field for field in dataclasses.fields(cls)}
     rest = iter(arguments)
     held = next(rest, None)
@@ -68,7 +68,7 @@ def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
         elif isinstance(field.default, bool) and held not in ("true", "false"):
             yield f"{key}=true"
         elif held is None:
-            raise UserError(f"{argument}: has no value; expected {argument} VALUE or {key}=VALUE.")
+            raise UserError(f"{argument}: expected a value, as {argument} VALUE or {key}=VALUE.")
         else:
             yield f"{key}={held}"
             held = next(rest, None)

@@ -1,7 +1,7 @@
 """Composition of settings from key=value overrides: for the command line, the Python interface, sweeps, help and completion.
 
-Hydra composes the files of configs/ with those of --config-dir and the overrides. It is imported only where it composes; the
-groups, their options and the experiments are also listed and read here without it.
+Hydra composes the files of configs/ and of --config-dir with the overrides. It is imported only for that: the variants of sections
+and the experiments are listed and read here without it.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from rlsnet.errors import UserError
 Result = TypeVar("Result")
 
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and the extra that installs each
-ONE_PATH = ("resume", "run", "sweep", "test.checkpoint")  # paths of which there are never several, so that a comma is part of them
+ONE_PATH = ("resume", "run", "sweep", "test.checkpoint")  # single paths, in which a comma does not separate several values
 HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
 SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's functions
 
 
 def configs_dir() -> Path:
-    """The shipped configurations: beside the package in a checkout, inside it in a wheel."""
+    """Folder of the shipped configurations: beside the package in a checkout, inside it in a wheel."""
     package = Path(str(resources.files("rlsnet")))
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def config_folders(arguments: Sequence[str]) -> list[Path]:
-    """The folders of --config-dir among the arguments of a command line."""
+    """Folders of --config-dir in the arguments of a command line."""
     after = zip(arguments, arguments[1:], strict=False)
     folders = [Path(folder) for flag, folder in after if flag in ("--config-dir", "-cd")]
     return folders + [Path(text.partition("=")[2]) for text in arguments if text.startswith("--config-dir=")]
 
 
 def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """The groups, `config` with the experiments among them, and the options of each.
+    """Sections with the names of their variants, and `config` with the names of the experiments.
 
     Args:
-      folders: those of --config-dir.
+      folders: folders of --config-dir.
     """
     found: dict[str, set[str]] = {}
     for path in (path for folder in (configs_dir(), *folders) for path in folder.glob("*/*.yaml")):
@@ -56,7 +56,7 @@ def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
 
 
 def option_values(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """The settings in the file of an option; raises UserError where there is no such file."""
+    """Settings in the YAML file of a variant or experiment; raises UserError if there is no such file."""
     file = next((path for folder in (*folders, configs_dir()) if (path := folder / group / f"{name}.yaml").exists()), None)
     if file is None:
         raise UserError(f"{group}={name}: no such configuration; expected {', '.join(group_options(folders)[group])}.")
@@ -64,7 +64,7 @@ def option_values(group: str, name: str, folders: Sequence[Path] = ()) -> dict[s
 
 
 def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
-    """(name, options chosen, settings) of each shipped experiment."""
+    """(name, chosen variants, settings) of each shipped experiment."""
     for name in group_options()["config"]:
         values = option_values("config", name)
         chosen = {k.removeprefix("override /"): v for entry in values.pop("defaults", []) for k, v in entry.items()}
@@ -72,12 +72,12 @@ def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
 
 
 def in_quotes(text: str) -> str:
-    """A text as Hydra's grammar quotes it."""
+    """A text in quotes, by the rules of Hydra's grammar."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quoted(override: str) -> str:
-    """A key=value in Hydra's grammar: quotes around a path, a choice of neurons or a number with a unit that need them, ~ expanded."""
+    """A key=value in Hydra's grammar: ~ expanded, and quotes around a path, a selection of neurons or a number with a unit if needed."""
     key, _, value = override.partition("=")
     plain = key.lstrip("+")
     if value[:1] in ("'", '"') or "${" in value or SWEEP.match(value):
@@ -99,26 +99,26 @@ def _quoted_path(path: str) -> str:
 
 
 def for_hydra(overrides: Sequence[str]) -> list[str]:
-    """Overrides as the user gave them, under today's names and in Hydra's grammar."""
+    """Overrides of the user with renamed keys under their present names, in Hydra's grammar."""
     return [quoted(renamed_override(each)) for each in overrides]
 
 
 def version_base() -> dict[str, Any]:
-    """The argument with which Hydra 1.3 behaves like 1.3; later versions have none."""
+    """Argument of Hydra 1.3 that selects the behaviour of version 1.3; later versions have none."""
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 
 
 def compose(overrides: Sequence[str], config_dir: str | PathLike[str] | None = None) -> dict[str, Any]:
-    """Nested settings as Hydra composes them.
+    """Nested settings, composed by Hydra.
 
     Args:
-      overrides: key=value or group=option, as on the command line.
-      config_dir: a folder with options of the user's own, as --config-dir.
+      overrides: settings key=value and variants section=name, as on the command line.
+      config_dir: folder with experiments and variants of the user, as --config-dir.
 
     Raises:
-      UserError: a key or an option that does not exist, or a text that cannot be read.
+      UserError: a key or a variant does not exist, or a text cannot be read.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -127,7 +127,7 @@ def compose(overrides: Sequence[str], config_dir: str | PathLike[str] | None = N
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"config_dir={fspath(config_dir)}: no such folder.")
     extra = [] if config_dir is None else [f"hydra.searchpath=[{in_quotes(f'file://{Path(config_dir).resolve()}')}]"]
-    outer = GlobalHydra.instance().hydra  # of a program that uses Hydra itself
+    outer = GlobalHydra.instance().hydra  # state of a program that uses Hydra itself
     GlobalHydra.instance().clear()
 
     def composed(overrides: list[str]) -> Any:
@@ -142,10 +142,10 @@ def compose(overrides: Sequence[str], config_dir: str | PathLike[str] | None = N
 
 
 def with_additions(compose: Callable[[list[str]], Result], overrides: list[str]) -> Result:
-    """compose(overrides); where the file of an option does not list a key of its group, composed again with the key added.
+    """Result of compose(overrides); if the file of a variant does not list a key, the composition is repeated with the key added.
 
-    The user's own files of options need not list every setting, and so an override may be of one that Hydra does not know. Whether
-    the variant has it, the loader knows.
+    Files of the user need not list every setting of a variant, so Hydra may not know the key of an override. The loader checks later
+    whether the variant has the key.
     """
     from hydra.errors import HydraException
 
@@ -161,7 +161,7 @@ def with_additions(compose: Callable[[list[str]], Result], overrides: list[str])
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns errors of Hydra, OmegaConf and YAML in this block into a UserError of one line."""
+    """Context in which errors of Hydra, OmegaConf and YAML become a UserError of one line."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -172,7 +172,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error of Hydra, in the words of this program where it has better ones."""
+    """Message of an error of Hydra as one line, in the words of rlsnet for common errors."""
     text = str(error)
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: cannot be read as key=value; expected quotes around a value with special characters, as KEY=\"'VALUE'\"."

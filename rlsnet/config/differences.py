@@ -1,4 +1,4 @@
-"""Differences between a configuration and the defaults, and the command line that makes it again."""
+"""Differences between a configuration and the defaults, and the command line that reproduces the configuration."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MISSING = object()
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two settings are equal, 1 and 1.0 included, true and 1 not."""
+    """Whether two values of a setting are equal; 1 equals 1.0, but not true."""
     return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(group, option) where the chosen option is not among the shipped ones."""
+    """(section, variant) for chosen variants that are not shipped with rlsnet."""
     return [(group, name) for group, name in chosen_options(values).items() if not (configs_dir() / group / f"{name}.yaml").exists()]
 
 
 def differences(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, value, default) of each setting that is not at its default; of a chosen option, at the default of that option."""
+    """(key, value, default) of each setting that differs from the default of its chosen variant."""
     base, found = flat(defaults(chosen_options(values))), []
     for key, value in flat(values).items():
         group = key.removesuffix(".name")
@@ -40,12 +40,12 @@ def differences(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
 
 
 def meanings(values: Mapping[str, Any]) -> dict[str, str]:
-    """The meaning of each setting, with its unit."""
+    """Meaning of each setting, with its unit, by key."""
     return {key: meaning for key, _, meaning in described(Config, values)}
 
 
 def command(values: Mapping[str, Any]) -> list[str]:
-    """The key=value arguments, unquoted, that make `values` out of the nearest shipped experiment and the defaults."""
+    """Arguments key=value, unquoted, that produce `values` from the most similar shipped experiment and the defaults."""
     own = chosen_options(values)
     wanted = {key: value for key, value in flat(values).items() if key.split(".")[0] not in OF_A_COMMAND}
     best: list[str] = []
@@ -62,14 +62,14 @@ def command(values: Mapping[str, Any]) -> list[str]:
     return best
 
 
-def shell(verb: str, arguments: list[str]) -> str:
-    """A command to paste into a shell, an argument a line where there are many."""
-    words = [f"rlsnet {verb}", *map(shlex.quote, arguments)]
+def shell(command: str, arguments: list[str]) -> str:
+    """Command line for a shell; one line for each argument if there are many."""
+    words = [f"rlsnet {command}", *map(shlex.quote, arguments)]
     return (" " if sum(map(len, words)) < 90 else " \\\n    ").join(words)
 
 
 def typed(value: Any) -> str:
-    """A value as it is typed on the command line, in Hydra's grammar."""
+    """A value as text for the command line, in Hydra's grammar."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -80,19 +80,19 @@ def typed(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader sees it: as it is typed, a text without quotes."""
+    """A value as text for a reader: as on the command line, but without quotes around a text."""
     return value if isinstance(value, str) else typed(value)
 
 
 def saved(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings of a run, those that its version did not have at their defaults.
+    """Nested settings of a run; settings that its version of rlsnet did not have get their defaults.
 
     Args:
-      path: of the file, for the message.
-      values: as they were saved.
+      path: path of the file, for the message.
+      values: the saved settings.
 
     Raises:
-      UserError: they are no settings of a run.
+      UserError: the values are not settings of a run.
     """
     if not all(isinstance(values.get(section, {}), Mapping) for section in ("network", "trial", "train", "rls", "target")):
         raise UserError(f"{path}: expected the settings that rlsnet train wrote.")

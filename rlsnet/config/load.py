@@ -1,7 +1,7 @@
-"""Loader of settings: between nested plain values, as YAML holds them, and the typed configuration.
+"""Loader of settings: conversion between nested plain values, as in YAML, and the typed configuration.
 
-The conversion is written by hand, not with pydantic or cattrs: each mistake is one line with the key, its unit and what was
-expected, two values for two classes of neurons are a type of their own, and help starts in a fraction of a second.
+The conversion is our own, not pydantic or cattrs: each mistake is one line with the key, its unit and the allowed values; two values
+for two classes of neurons are a type of their own; and help starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RENAMED = {
 
 
 def renamed_override(text: str) -> str:
-    """A key=value of the command line under today's names, with a notice where one was renamed."""
+    """A key=value of the command line under its present name, with a notice if it was renamed."""
     key, equals, value = text.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     old = next((old for old in (key.lstrip("+~"), f"{key.lstrip('+~')}={value}") if old in RENAMED), None)
@@ -41,12 +41,12 @@ def renamed_override(text: str) -> str:
 
 
 def renamed(values: Mapping[str, Any], given: Collection[str] = (), notice: bool = True) -> dict[str, Any]:
-    """Nested settings under today's names.
+    """Nested settings with renamed settings under their present names.
 
     Args:
       values: nested settings, perhaps of an earlier version.
-      given: keys that win over their old names.
-      notice: whether to log a line for each setting that was renamed.
+      given: present keys whose values have priority over those of their old names.
+      notice: whether to log a line for each renamed setting.
     """
     result = {name: dict(each) if isinstance(each, Mapping) else each for name, each in values.items()}
     for old, new in RENAMED.items():
@@ -66,7 +66,7 @@ def renamed(values: Mapping[str, Any], given: Collection[str] = (), notice: bool
 
 
 def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> Any:
-    """A plain value, or a list, as the type of its field; raises UserError unless it is allowed."""
+    """Plain value or list, converted to the type of its field; raises UserError unless it is allowed."""
     options = [annotation] if typing.get_origin(annotation) is tuple else list(typing.get_args(annotation)) or [annotation]
     if value is None and type(None) in options:
         return None
@@ -87,14 +87,14 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
 
 
 def _texts(key: str, value: Any) -> dict[str, str]:
-    """Texts under names of the user's choice; raises UserError unless they are that."""
+    """Mapping of texts under names that the user chooses; raises UserError if a value is not a text."""
     if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value.values()):
         raise UserError(f"{key}={value}: expected texts with names, such as {key}.left=TEXT {key}.right=TEXT.")
     return {str(name): each for name, each in value.items()}
 
 
 def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any]) -> Any:
-    """A value as one of the types `options`; raises UserError unless it is allowed."""
+    """Single value, converted to one of the types `options`; raises UserError unless it is allowed."""
     kind = options[0]
     unit = f" {rule['unit']}" if rule["unit"] else ""
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
@@ -121,17 +121,17 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
 
 
 def section_of(cls: type, values: Any, prefix: str, given: Collection[str], others: Collection[str] = ()) -> Any:
-    """A dataclass from a mapping: types converted, missing settings at their defaults.
+    """Section from a mapping, with converted types; missing settings get their defaults.
 
     Args:
-      cls: the dataclass.
+      cls: dataclass of the section.
       values: the mapping.
-      prefix: of its keys.
-      given: keys that the user has given for this very run.
-      others: keys of other variants of the section, ignored unless given: an experiment may be made for another variant.
+      prefix: text before the keys, for messages.
+      given: keys that the user has set for this run.
+      others: keys of other variants of the section; they are ignored unless given, as an experiment may be made for another variant.
 
     Raises:
-      UserError: a key that does not exist or is required, or a value that does not fit.
+      UserError: a key does not exist, a required key is missing, or a value is not allowed.
     """
     if not isinstance(values, Mapping):
         names = ", ".join(f.name for f in dataclasses.fields(cls))
@@ -157,7 +157,7 @@ def section_of(cls: type, values: Any, prefix: str, given: Collection[str], othe
 
 
 def _unknown(prefix: str, name: str, values: Mapping[str, Any], given: bool, of_another: bool) -> None:
-    """Complains of a key that a section does not have; one of another variant is ignored unless the user has given it."""
+    """Raises UserError for a key that a section does not have; a key of another variant is ignored unless the user has set it."""
     if name == "config" and not prefix:
         raise UserError("config: no such key; expected '# @package _global_' as first line of the file config/NAME.yaml.")
     if of_another and not given:
@@ -169,7 +169,7 @@ def _unknown(prefix: str, name: str, values: Mapping[str, Any], given: bool, of_
 
 
 def _variant(key: str, values: Any, options: Sequence[Any]) -> Any:
-    """The dataclass of a section: the one there is, or the variant that its `name` chooses."""
+    """Dataclass of a section or, if it has variants, of the variant with the `name` in the values."""
     if not issubclass(options[0], Variant):
         return options[0]
     named = {choice: each for each in options for choice in choices_of(each)}
@@ -180,14 +180,14 @@ def _variant(key: str, values: Any, options: Sequence[Any]) -> Any:
 
 
 def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """The typed configuration, checked.
+    """Typed configuration from plain values, after all checks.
 
     Args:
-      values: nested mappings, as YAML holds them; missing settings are at their defaults.
-      overrides: key=value texts that the user has given for this very run.
+      values: nested mappings, as in YAML; missing settings get their defaults.
+      overrides: key=value texts that the user has set for this run.
 
     Raises:
-      UserError: a setting that does not exist, or a value that does not fit.
+      UserError: a setting does not exist, or a value is not allowed.
     """
     plugins = values.get("plugins")
     load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
@@ -195,17 +195,17 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
     config: Config = section_of(Config, renamed(values, given), "", given)
     config.check()
     paths = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in config.plugins)
-    return dataclasses.replace(config, plugins=paths)  # a run is opened from other folders, too
+    return dataclasses.replace(config, plugins=paths)  # because a run may be opened from another folder
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain values, the inverse of `from_dict`."""
+    """Nested plain values of a configuration, the inverse of `from_dict`."""
     values: dict[str, Any] = plain(dataclasses.asdict(config))
     return values
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Nested mappings as one mapping with dotted keys."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         result.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
@@ -213,7 +213,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Saved settings with those that a run of an earlier version did not have at their defaults."""
+    """Saved settings of a run, completed with `defaults` for settings that its version of rlsnet did not have."""
     result = dict(saved)
     for key, value in defaults.items():
         if key not in result:
@@ -224,5 +224,5 @@ def completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Saved settings with those that a run of an earlier version did not have at the defaults of the schema."""
+    """Saved settings of a run, completed with the defaults of the schema."""
     return completed(saved, defaults(chosen_options(saved)))

@@ -1,4 +1,4 @@
-"""Plugins: modules that register models of a user's own, and checks of their variants."""
+"""Plugins: import of modules that register models of the user, and checks of their variants."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _loaded: dict[str, Any] = {}
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Imports the modules that register models: those of installed packages with an entry point, and those that `plugins` lists.
+    """Imports the modules that register models: those of installed packages with an entry point, and those of the setting `plugins`.
 
     Args:
       names: modules, which may lie in the working directory, or paths of .py files.
 
     Raises:
-      UserError: a module that cannot be imported, or a variant that is not a dataclass as the schema has it.
+      UserError: a module cannot be imported, or a variant is not a dataclass like those of the schema.
     """
     if PLUGINS not in _loaded:
         _loaded[PLUGINS] = [point.load() for point in metadata.entry_points(group=PLUGINS)]

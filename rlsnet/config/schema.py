@@ -1,9 +1,8 @@
 """Schema of the configuration: typed, frozen dataclasses with defaults, units, ranges and checks.
 
-A field carries all that is known of a setting: its default, meaning, unit, allowed values and, where there is one, the source
-of the default. The YAML files of the groups, the help and docs/configuration.md are generated from it
-(`scripts/configuration.py`). A section and each of its variants check themselves (`check`). A mistake raises `UserError` with one
-line that names the key and says what was expected.
+A field defines a setting: default, meaning, unit, allowed values and, if there is one, the source of the default. The YAML files of
+the variants and docs/configuration.md are generated from the fields (`scripts/configuration.py`), and so is the help. Sections and
+variants have checks of their own (`check`). A mistake raises `UserError` with one line that names the key and the allowed values.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source
 
     Args:
       help: meaning of the setting.
-      unit: of its number, "" for none.
-      default: its value where none is given; without one the setting is required.
+      unit: unit of its number, "" for none.
+      default: default value; without it the setting is required.
       source: publication of the default, or the reason for it.
       **rule: allowed values: `least`, `above`, `most` or `choices`; `decay=True` for a time constant, at least two time steps;
         `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path.
@@ -57,12 +56,12 @@ else:
 
 
 def by_class(value: ByClass) -> tuple[float, float]:
-    """The values of excitatory and of inhibitory neurons."""
+    """Values of excitatory and of inhibitory neurons."""
     return value if isinstance(value, tuple) else (value, value)
 
 
 def is_multiple(value: float, unit: float) -> bool:
-    """Whether `value` is a whole number of `unit`s, but for rounding."""
+    """Whether `value` is a whole multiple of `unit`, up to rounding."""
     return abs(value / unit - round(value / unit)) < 1e-6
 
 
@@ -82,7 +81,7 @@ def check_decay(name: str, tau: ByClass, dt: float) -> None:
 
 
 def check_neurons(name: str, chosen: str | None) -> None:
-    """Raises UserError unless a choice of neurons can be read."""
+    """Raises UserError unless a selection of neurons has the right syntax."""
     for item in [] if chosen is None else re.split("[,&]", chosen):
         if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
             right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
@@ -90,27 +89,27 @@ def check_neurons(name: str, chosen: str | None) -> None:
 
 
 class Section:
-    """Settings that belong together, under one name in `Config`."""
+    """Section: settings that belong together, under one name in `Config`."""
 
     def check(self, config: Config) -> None:
-        """Checks of more than one setting; a section or variant of your own may have its own.
+        """Checks settings that depend on each other; each section or variant may define its own.
 
         Args:
-          config: the whole configuration, of which this is a part.
+          config: the configuration that contains the section.
 
         Raises:
-          UserError: settings that do not fit each other.
+          UserError: settings contradict each other.
         """
 
     def check_times(self, section: str, dt: float) -> None:
-        """Checks of every field that is a time constant (`decay`) or a time in whole steps (`steps`).
+        """Checks all time constants (`decay`) and times in whole time steps (`steps`) of the section.
 
         Args:
-          section: its name in the configuration.
+          section: name of the section in the configuration.
           dt: time step, ms.
 
         Raises:
-          UserError: a time that does not fit the time step.
+          UserError: a time is too short for the time step, or not a multiple of it.
         """
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             for rule, check in (("steps", check_steps), ("decay", check_decay)):
@@ -124,15 +123,15 @@ class NetworkConfig(Section):
 
     n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", default=4096, source=ARTHUR, least=2)
     fraction_excitatory: float = key("share of excitatory neurons", default=0.5, source=ARTHUR, least=0, most=1)
-    bias: ByClass | None = key("constant drive X_bal; null: that of the static wiring", "threshold", default=None)
-    load: str | None = key("network.zarr with wiring, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
+    bias: ByClass | None = key("constant drive X_bal; null: that of the static synapses", "threshold", default=None)
+    load: str | None = key("network.zarr with connectivity, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
 
 
 class Variant(Section):
-    """One of the options of a section, chosen by `name`. Those of a section are the subclasses of its base class.
+    """Variant of a section, chosen by its `name`. The variants of a section are the subclasses of its base class.
 
-    A dataclass in a module that `plugins` lists is as good as one here; its computation is registered with the function of
-    its section: `neurons.step`, `connectivity.static_edges`, `connectivity.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
+    A dataclass in a module of the setting `plugins` has the same rights as one in this module; its computation is registered with the
+    function of its section: `neurons.step`, `wiring.static_edges`, `wiring.plastic_inputs`, `inputs.stimulus`, `targets.currents`.
     """
 
 
@@ -271,19 +270,19 @@ class SynapseConfig(Section):
 
 
 class StaticConfig(Variant):
-    """Static wiring."""
+    """Static synapses."""
 
     name: str
     edge_weights: ClassVar[bool] = False  # whether each static synapse has a weight of its own in memory
 
     def n_edges(self, n: int) -> int:
-        """Static synapses that a network of n neurons keeps in memory, on average."""
+        """Mean number of static synapses that a network of n neurons keeps in memory."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class BalancedConfig(StaticConfig, abc.ABC):
-    """Fixed random wiring in the balanced state: weights and bias scale with the square root of the inputs.
+    """Random static synapses in the balanced state: weights and bias scale with the square root of the inputs.
 
     With K_e inputs of one class, a weight is `strength`/sqrt(K_e) times ee, ie, ei or ii (postsynaptic class first), the bias
     sqrt(K_e) times bias_exc or bias_inh.
@@ -304,9 +303,9 @@ class BalancedConfig(StaticConfig, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FixedDegreeConfig(BalancedConfig):
-    """Balanced random wiring, every neuron with the same number of static outputs: K_e = out_degree/2."""
+    """Balanced random connectivity: every neuron with the same number of static outputs: K_e = out_degree/2."""
 
-    name: str = variant("static wiring", "fixed")
+    name: str = variant("static connectivity", "fixed")
     out_degree: int = key("static outputs of each neuron, K; 0 for none", default=410, source=ARTHUR, least=0)
     storage: str = key(
         "stored, or procedural: the targets of a spike are drawn again and take no memory",
@@ -319,7 +318,7 @@ class FixedDegreeConfig(BalancedConfig):
         return self.out_degree / 2
 
     def n_edges(self, n: int) -> int:
-        """n*K, or 0 with procedural wiring."""
+        """n*K, or 0 with procedural connectivity."""
         return n * self.out_degree if self.storage == "stored" else 0
 
     def check(self, config: Config) -> None:
@@ -330,9 +329,9 @@ class FixedDegreeConfig(BalancedConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ErdosRenyiConfig(BalancedConfig):
-    """Balanced random wiring, any two neurons connected, each way, with the same probability: K_e = probability*N/2."""
+    """Balanced random connectivity: each synapse between two neurons exists with the same probability: K_e = probability*N/2."""
 
-    name: str = variant("static wiring", "erdos_renyi")
+    name: str = variant("static connectivity", "erdos_renyi")
     probability: float = key("probability of a synapse from one neuron to another", default=0.1, least=0, most=1)
 
     def class_inputs(self, n: int) -> float:
@@ -348,7 +347,7 @@ class ErdosRenyiConfig(BalancedConfig):
 class NoStaticConfig(StaticConfig):
     """No static synapses and no constant drive."""
 
-    name: str = variant("static wiring", "none")
+    name: str = variant("static connectivity", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +358,7 @@ class EdgesConfig(StaticConfig):
     """
 
     edge_weights: ClassVar[bool] = True
-    name: str = variant("static wiring", "edges")
+    name: str = variant("static connectivity", "edges")
     path: str = key("SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post, weight (threshold*ms)", path=True)
     rows: str = key("neurons that the rows of a sparse matrix stand for", default="pre", choices=("pre", "post"))
 
@@ -372,7 +371,7 @@ class EdgesConfig(StaticConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PlasticConfig(Variant):
-    """Trained wiring. Groups of neurons share their inputs."""
+    """Plastic synapses. The neurons of a group share their inputs."""
 
     n_inputs: int = key("largest number of plastic inputs of a neuron, L", default=58, source=ARTHUR, least=0)
     group_size: int = key("neurons that share their plastic inputs and so one P, S", default=1, source=ARTHUR, least=1)
@@ -380,7 +379,7 @@ class PlasticConfig(Variant):
 
     @property
     def needs_activity(self) -> bool:
-        """Whether inputs are chosen by the spikes of the static network."""
+        """Whether inputs are chosen by the spikes of the calibration."""
         return False
 
     def check(self, config: Config) -> None:
@@ -393,17 +392,17 @@ class PlasticConfig(Variant):
 class RandomInputsConfig(PlasticConfig):
     """Each group draws half its inputs from E and half from I neurons, without repeats."""
 
-    name: str = variant("plastic wiring", "random")
+    name: str = variant("plastic connectivity", "random")
     least_inputs: int | None = key(
         "each group draws a number of inputs from this to n_inputs; null: all have n_inputs", default=None, least=0
     )
     active_fraction: float = key(
-        "share of each class that inputs are drawn from, the most active in the static run", default=1.0, above=0, most=1
+        "share of each class that inputs are drawn from, the most active in the calibration", default=1.0, above=0, most=1
     )
 
     @property
     def needs_activity(self) -> bool:
-        """Whether inputs are chosen by the spikes of the static network."""
+        """Whether inputs are chosen by the spikes of the calibration."""
         return self.active_fraction < 1
 
     def check(self, config: Config) -> None:
@@ -493,7 +492,7 @@ class NoFeedforwardConfig(FeedforwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class OUFeedforwardConfig(FeedforwardConfig):
-    """Poisson neurons whose rates are Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, cut off at 0."""
+    """Poisson neurons with rates from Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, at least 0."""
 
     name: str = variant("feed-forward neurons", "ou")
     n_neurons: int = key("number of feed-forward neurons X", default=32, least=1)
@@ -578,7 +577,7 @@ class TrialConfig(Section):
 
 
 class TargetConfig(Variant):
-    """Target of learning. One with `recorded = "rate"` or `"current"` gets the recording that has that array."""
+    """Target of learning. A target with `recorded = "rate"` or `"current"` receives the recording with that array."""
 
     name: str
     recorded: ClassVar[str | None] = None
@@ -588,7 +587,7 @@ class TargetConfig(Variant):
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidTargetConfig(TargetConfig):
-    """amplitude*sin(2 pi (t - phase)/period) around each neuron's mean current in the static network, and a bias common to all."""
+    """Sinusoid amplitude*sin(2 pi (t - phase)/period) around the mean static current of each neuron, plus a common bias."""
 
     name: str = variant("kind of target", "sinusoid")
     amplitude: float = key("amplitude of the current", "threshold", default=0.5, source=ARTHUR)
@@ -643,7 +642,7 @@ class RecordingConfig(Section):
     )
 
     def check(self, config: Config) -> None:
-        """A half only of recorded rates."""
+        """Checks that recording.half is used with recorded rates only."""
         if self.half is not None and config.target.recorded != "rate":
             raise UserError(f"recording.half={self.half}: expected null with target={config.target.name}, which takes no rates.")
 
@@ -656,37 +655,39 @@ class RLSConfig(Section):
     penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", default=0.01, source=ARTHUR, least=0)
     penlam_ff: float = key("ridge penalty of feed-forward weights", default=1.0, source=TSN, above=0)
     forgetting: float = key(
-        "weight of earlier updates, a factor at each update; 1: none is forgotten (below 1, P grows for inputs that never spike)",
+        "factor by which earlier learning points count less at each update; 1: no forgetting; below 1, P grows for inputs without spikes",
         default=1.0,
         source=ARTHUR,
         above=0,
         most=1,
     )
     gain: str = key(
-        "weight update: textbook den*k, or k as TrainSpikingNet.jl since March 2024",
+        "factor of the error in the update of w: textbook den*k, or tsn_head k, as in TrainSpikingNet.jl since March 2024",
         default="textbook",
         source=ARTHUR,
         choices=("textbook", "tsn_head"),
     )
-    dale: bool = key("keep every plastic weight's sign: positive from E, negative from I neurons", default=False)
-    apply: bool = key("false: compute every update and change nothing, for timing", default=True)
+    dale: bool = key("Dale's law: plastic weights from E neurons stay positive, from I neurons negative", default=False)
+    apply: bool = key("false: compute every update without a change of P and w, for timing", default=True)
     method: str = key(
-        "form of the update: dense writes P each time, deferred every 16 times", default="auto", choices=("auto", "dense", "deferred")
+        "form of the update: dense writes P at each update, deferred about once in 16 updates",
+        default="auto",
+        choices=("auto", "dense", "deferred"),
     )
     storage: str = key(
-        "P in full, its packed upper triangle, or window: no P, computed from the last updates",
+        "storage of P: full; packed, its upper triangle; window, the inputs of the last updates, from which P is computed",
         default="full",
         choices=("full", "packed", "window"),
     )
     precision: str = key(
-        "numbers of P; sums are in engine.precision, which is auto",
+        "number type of P; auto: engine.precision, in which sums are always computed",
         default="auto",
         choices=("auto", "float64", "float32", "bfloat16", "float16", "int16"),
     )
     window: int = key("number of last updates that storage=window uses", default=64, least=1)
 
     def check(self, config: Config) -> None:
-        """A number type that can hold P, and settings that go with a window."""
+        """Checks that the number type can represent P, and that settings are possible with rls.storage=window."""
         if self.precision == "float16" and min(self.penlambda, self.penlam_ff) < 2e-5:
             raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
         if self.precision == "float64" and config.engine.precision != "float64":
@@ -705,7 +706,7 @@ class RLSConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    iterations: int = key("total number of trials, those of a resumed run included", default=100, least=1)
+    iterations: int = key("total number of iterations, in a resumed run with those before", default=100, least=1)
     order: str = key(
         "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
         default="in_turn",
@@ -714,11 +715,11 @@ class TrainConfig(Section):
     weights: tuple[float, ...] | None = key(
         "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
     )
-    checkpoint_every: int = key("iterations between two checkpoints; there is one at the end, too", default=10, least=1)
+    checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
     save_best: bool = key("keep the weights of the best iteration so far", default=True)
 
     def check(self, config: Config) -> None:
-        """Weights of conditions if and only if the order takes them."""
+        """Checks that train.weights is given if, and only if, train.order=weighted."""
         if self.order == "weighted" and not any(self.weights or ()):
             given = "null" if self.weights is None else list(self.weights)
             raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
@@ -838,12 +839,12 @@ class ClampConfig(WindowConfig):
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig(Section):
-    """Device, precision and kernels of the computation."""
+    """Device, precision and backend of the computation."""
 
-    platform: str = key("device", default="auto", choices=("auto", "cpu", "gpu"))
-    precision: str = key("floating point type", default="float32", choices=("float32", "float64"))
+    platform: str = key("platform; auto: a GPU if JAX finds one", default="auto", choices=("auto", "cpu", "gpu"))
+    precision: str = key("floating-point type of the simulation", default="float32", choices=("float32", "float64"))
     kernels: str = key(
-        "the hot loops: native (CPU, made by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
+        "backend of the hot loops: native (CPU, built by its C++ compiler), xla, fixed_shape (XLA for GPUs); auto: the fastest",
         default="auto",
         choices=("auto", "native", "xla", "fixed_shape"),
     )
@@ -852,20 +853,18 @@ class EngineConfig(Section):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that describes one experiment. `Config()` is the experiment sinusoid."""
+    """Configuration of an experiment. `Config()` is the experiment sinusoid."""
 
-    seed: int = key("seed of wiring, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
-    resume: str | None = key(
-        "run folder to continue, or auto for the folder of this very run, if it has a checkpoint", default=None, path=True
-    )
+    seed: int = key("seed of connectivity, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
+    resume: str | None = key("run folder to continue; auto: hydra.run.dir, if it has a checkpoint", default=None, path=True)
     run: str | None = key("run folder to test", default=None, path=True)
     sweep: str | None = key(
-        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command goes on with it",
+        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command continues it",
         default=None,
         path=True,
     )
     tracking: str = key(
-        "destination of metrics and scores of train and test besides the run folder's files",
+        "service that receives metrics and scores, in addition to the files in the run folder",
         default="none",
         choices=("none", "tensorboard", "wandb", "mlflow"),
     )
@@ -897,7 +896,7 @@ class Config:
     engine: EngineConfig = EngineConfig()
 
     def check(self) -> None:
-        """Checks of every section, each by itself; raises UserError."""
+        """Checks every section; raises UserError."""
         names = ["trial", *(field.name for field in dataclasses.fields(self) if field.name != "trial")]  # the others rely on its times
         sections = {name: getattr(self, name) for name in names if isinstance(getattr(self, name), Section)}
         for name, section in sections.items():

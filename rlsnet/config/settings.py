@@ -1,4 +1,4 @@
-"""Settings of the schema, one by one: variants of a section, dotted keys, defaults, descriptions, similar names."""
+"""Inspection of the schema: variants of a section, dotted keys, defaults, descriptions, similar names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlsnet.errors import did_you_mean
 
 
 def variants(annotation: Any) -> list[Any]:
-    """The dataclasses an annotation allows: one, or the alternatives of a section; none for a plain value."""
+    """Dataclasses that an annotation allows: one, or the variants of a section; none for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, Variant):
         own = [annotation] if any(f.name == "name" for f in getattr(annotation, "__dataclass_fields__", {}).values()) else []
         return list(dict.fromkeys([*own, *(v for cls in annotation.__subclasses__() for v in variants(cls))]))
@@ -21,12 +21,12 @@ def variants(annotation: Any) -> list[Any]:
 
 
 def choices_of(cls: type) -> tuple[str, ...]:
-    """The names under which a variant of a group is chosen."""
+    """Names of a variant."""
     return next(f.metadata.get("choices", ()) for f in dataclasses.fields(cls) if f.name == "name")
 
 
 def keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
-    """Every key of the schema in dotted form, the variants of a group included."""
+    """All keys of the schema in dotted form, with the keys of all variants."""
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         yield prefix + field.name
@@ -36,7 +36,7 @@ def keys(cls: type = Config, prefix: str = "") -> Iterator[str]:
 
 @functools.cache
 def keys_with(rule: str) -> frozenset[str]:
-    """The dotted keys of the shipped settings whose field has a rule such as `path` or `items`."""
+    """Dotted keys of the shipped settings whose field has a rule such as `path` or `items`."""
 
     def found(cls: type, prefix: str) -> Iterator[str]:
         hints = typing.get_type_hints(cls)
@@ -74,7 +74,7 @@ def option(annotation: Any, name: str) -> Any:
 
 
 def groups() -> dict[str, str]:
-    """The sections with variants, and the variant that is the default of each."""
+    """Sections with variants, and the default variant of each."""
     hints = typing.get_type_hints(Config)
     named = [
         field for field in dataclasses.fields(Config) if isinstance(hints[field.name], type) and issubclass(hints[field.name], Variant)
@@ -92,7 +92,7 @@ def defaults(chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Nested plain default values of all settings.
 
     Args:
-      chosen: variant by section, where it is not the default; a section whose variant is not known is left out.
+      chosen: variants by section that are not the default; a section with an unknown variant is left out.
     """
     hints, names = typing.get_type_hints(Config), groups() | dict(chosen or {})
     values: dict[str, Any] = {}
@@ -112,7 +112,7 @@ def chosen_options(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A default as the help shows it."""
+    """A default value as text for the help."""
     value = list(value) if isinstance(value, tuple) else value
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -122,8 +122,8 @@ def described(cls: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
 
     Args:
       cls: dataclass of the settings.
-      values: nested settings; of the variants of a section, the one that they name is described.
-      prefix: of the keys.
+      values: nested settings; for a section with variants, the variant in these settings is described.
+      prefix: text before the keys.
     """
     hints = typing.get_type_hints(cls)
     for field in sorted(dataclasses.fields(cls), key=lambda field: field.name != "name"):  # the name first

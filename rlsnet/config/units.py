@@ -1,4 +1,4 @@
-"""Quantities with a unit, such as "100 us", as plain numbers in the unit of the schema. pint is imported at the first one."""
+"""Units: conversion of quantities such as "100 us" to numbers in the unit of the schema. pint is imported for the first one."""
 
 from __future__ import annotations
 

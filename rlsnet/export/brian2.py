@@ -1,4 +1,4 @@
-"""Brian2: a script with the equations of rlsnet, and files with wiring and weights. All neuron models that rlsnet ships."""
+"""Brian2: a script with the equations of rlsnet, and files with synapses and weights. All neuron models that rlsnet ships."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ MODELS = (LIFConfig, GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Co
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
-    """Writes the folder `path`; raises UserError if the network has what the exported Brian2 script cannot do."""
+    """Writes the folder `path`; raises UserError if the exported Brian2 script cannot simulate the network."""
     script_folder.check_model(trained, "Brian2", MODELS)
     script_folder.write_folder(trained, path, "run_brian2.py")

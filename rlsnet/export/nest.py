@@ -1,4 +1,4 @@
-"""NEST: a script, and files with wiring and weights. LIF and GLIF1 neurons, as iaf_psc_exp_multisynapse.
+"""NEST: a script, and files with synapses and weights. LIF and GLIF1 neurons, as iaf_psc_exp_multisynapse.
 
 NEST solves the equations exactly within a time step; rlsnet takes Euler steps. With time constants -dt/log(1 - dt/tau) the
 exponential factors of NEST equal those of Euler steps. A factor on each weight corrects for the different effect that a current has
@@ -23,7 +23,7 @@ MODELS = (LIFConfig, GLIF1Config)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
-    """Writes the folder `path`; raises UserError if the network has what NEST cannot do."""
+    """Writes the folder `path`; raises UserError if NEST cannot simulate the network."""
     script_folder.check_model(trained, "NEST", MODELS)
     script_folder.write_folder(trained, path, "run_nest.py")
     values = {**nest_parameters(trained), "tau_syn": nest_taus(trained), "weight_factor": weight_factors(trained)}

@@ -29,7 +29,7 @@ class TrainedNetwork:
 
     run: the run folder that it was read from.
     config: the settings of the run.
-    network: wiring and parameters of the neurons, on the CPU.
+    network: connectivity, and parameters of the neurons, on the CPU.
     weight: [N, X+L] trained weights of feed-forward and plastic inputs, threshold*ms.
     iteration: the iteration of these weights; 0 for a network that was not trained.
     conditions: [C] names.

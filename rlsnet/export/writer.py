@@ -1,4 +1,4 @@
-"""The work of `rlsnet export`: reads a run, and writes the file or folder of one format, complete or not at all."""
+"""Writer of `rlsnet export`: reads a run, and writes the file or folder of one format, complete or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export(
       The path written, and the network that was exported.
 
     Raises:
-      UserError: the run or checkpoint cannot be read, `out` is in the way, or the format cannot express the network.
+      UserError: the run or checkpoint cannot be read, `out` exists, or the format cannot express the network.
     """
     from rlsnet.export.trained_network import TrainedNetwork
     from rlsnet.io import atomic

@@ -1,1 +1,1 @@
-"""Zarr stores, files replaced as a whole, and texts of numbers and sizes."""
+"""Input and output: Zarr stores, files that appear when they are complete, and numbers and sizes as text."""

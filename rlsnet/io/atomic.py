@@ -20,7 +20,7 @@ RENAMES = 5  # attempts to rename a folder while other processes do the same
 RENAME_SECONDS = 60  # two renames take less
 
 
-STALE_SECONDS = 24 * 3600  # nothing is written for longer without a change in its folder
+STALE_SECONDS = 24 * 3600  # a process that writes changes its folder more often than this
 
 
 def _sync(path: Path) -> None:
@@ -34,7 +34,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is renamed to it when the block ends well, and removed when it fails.
+    """Context with a temporary path beside `path`, which is renamed to `path` at the end, or removed after an error.
 
     Everything is forced to the disk before the rename, so that `path` holds either the old version or the complete new one. The
     old version of a folder is moved away before the rename and removed after it. The temporary name is unique: several processes, also
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _unique(path: Path, kind: str) -> Path:
-    """A name beside `path` that no process on any computer has used."""
+    """Path beside `path` with a name that no process on any computer has used."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.{kind}")
 
 
@@ -75,7 +75,7 @@ def _rename(temporary: Path, path: Path) -> None:
             remove(old)
             return
         except OSError:
-            if path.exists() and attempt + 1 < RENAMES:  # another process was faster
+            if path.exists() and attempt + 1 < RENAMES:  # another process has renamed it first
                 remove(old)
                 continue
             if old.exists() and not path.exists():
@@ -84,7 +84,7 @@ def _rename(temporary: Path, path: Path) -> None:
 
 
 def _clean_up(path: Path) -> None:
-    """Restores and removes what a killed process left beside `path` when it was replacing it."""
+    """Restores and removes files that a killed process has left beside `path`."""
     old = sorted(path.parent.glob(f".{glob.escape(path.name)}.*old"), key=_age)
     if old and not path.exists() and _age(old[0]) > RENAME_SECONDS:  # killed between the two renames of a folder
         old.pop(0).rename(path)
@@ -95,17 +95,17 @@ def _clean_up(path: Path) -> None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the last change of a file or a folder; infinite if it is gone."""
+    """Seconds since the last change of a file or a folder; infinite if it no longer exists."""
     changed = -math.inf
     with contextlib.suppress(FileNotFoundError):
         changed = max(path.stat().st_ctime, path.stat().st_mtime)
-        if time.time() - changed > STALE_SECONDS:  # a folder may have changed further down
+        if time.time() - changed > STALE_SECONDS:  # the last change may be in a subfolder
             changed = max([changed, *(each.stat().st_mtime for each in path.rglob("*"))])
     return time.time() - changed
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, if it is there."""
+    """Deletes a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -114,7 +114,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A lock on a path that is about to be made: other processes wait here until the block has ended, however it ends.
+    """Context with a lock on a path that is about to be made; other processes wait until it has ended, also by an error.
 
     The lock is a file beside the path. On systems without fcntl nothing is locked.
     """
@@ -128,8 +128,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def cache_dir() -> Path:
-    """The folder of files that can be made again: $RLSNET_CACHE, or the user's cache of the operating system; made for the user alone."""
+    """Folder of the cache, which only the user can read: $RLSNET_CACHE, or the cache folder of the operating system."""
     path = Path(os.environ.get("RLSNET_CACHE") or platformdirs.user_cache_path("rlsnet", appauthor=False))
-    with contextlib.suppress(OSError):  # a read-only place: the error of the one who writes there says more
+    with contextlib.suppress(OSError):  # the place is read-only: a later write raises a more informative error
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

@@ -1,4 +1,4 @@
-"""Number of edges in a file of static synapses, without reading them: for the memory plan."""
+"""Number of edges in a file of static synapses, for the memory plan; the edges are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zarr stores: arrays read, checked and written, with errors that name the path, and no half-written store."""
+"""Zarr stores: arrays read, checked and written, with error messages that contain the path."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CHUNK_BYTES = 32 * 2**20
 
 
 def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
-    """The Zarr group at `path`, to read.
+    """Zarr group at a path, opened for reading.
 
     Args:
-      path: of the store.
-      key: of the setting that gave the path, for messages.
-      expected: the store's attribute `format`.
+      path: path of the store.
+      key: key of the setting with this path, for messages.
+      expected: attribute `format` of the store.
 
     Raises:
       UserError: if there is no store at the path, or one of another format.
@@ -34,12 +34,12 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
         raise UserError(f"{key}={path}: not a Zarr store ({str(error).splitlines()[0]}).") from error
     found = group.attrs.get("format", expected)
     if found != expected:
-        raise UserError(f"{key}={path}: holds format {found}; expected {expected}.")
+        raise UserError(f"{key}={path}: has format {found}; expected {expected}.")
     return group
 
 
 def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, where: str) -> zarr.Array:
-    """The array `name` of a group, with its shape and kind of number checked, not yet read.
+    """Array of a group after a check of its shape and kind of number; it is not read yet.
 
     Args:
       group: an open store.
@@ -71,12 +71,12 @@ def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
     """An array, or the `part` of it that an index selects, in memory; raises UserError if chunks are damaged."""
     try:
         return np.asarray(stored[part])
-    except (ValueError, RuntimeError, OSError) as error:  # raised by codecs for a chunk that is cut short
+    except (ValueError, RuntimeError, OSError) as error:  # codecs raise these for an incomplete chunk
         raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
 
 
 def texts(stored: zarr.Array) -> np.ndarray:
-    """An array as texts of numpy's type of fixed width; other types are converted."""
+    """Array as NumPy texts of fixed width; other types are converted."""
     return np.array([str(each) for each in read(stored)])
 
 

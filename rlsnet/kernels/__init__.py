@@ -1,1 +1,1 @@
-"""Device and implementation of the hot loops, chosen once; and the compiled kernels for a CPU."""
+"""Device and backend of the hot loops, chosen once for a run; native kernels for the CPU."""

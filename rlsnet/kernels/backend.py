@@ -1,13 +1,13 @@
-"""The implementation of the hot loops, chosen once: how spikes are delivered, noise is drawn, and P and weights are updated.
+"""Backend of the hot loops, chosen once for a run: delivery of spikes, noise, and update of P and weights.
 
-Each of the three exists in several forms, which compute the same to rounding:
+Each of the three has several forms, whose results agree to rounding:
 
     delivery  native: C++ on a CPU; xla: a loop over the spikes of a step; fixed_shape: arrays for a fixed number of spikes, for GPUs
     noise     native: C++, float32 on a CPU; xla
-    update    reference: P is written at each learning point; deferred: rank-1 downdates of P are collected and applied together;
-              native: the deferred form in C++
+    update    reference (the dense update): P is written at each learning point; deferred: rank-1 downdates of P are collected and
+              applied together; native: the deferred update in C++
 
-`from_config` makes the choice. Its result goes into the compiled programs as a static argument, and nothing else chooses.
+`from_config` chooses the backend, which is a static argument of the compiled programs. No other code makes such a choice.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from rlsnet.kernels.device import platform_in_use
 log = logging.getLogger(__name__)
 
 ALIASES = {"wide": "fixed_shape"}  # names of engine.kernels in older configurations
-MIN_DEFERRED_FORGETTING = 0.97  # with less, the reference form: it tolerates more of the growth of P that forgetting causes
+MIN_DEFERRED_FORGETTING = 0.97  # below it the dense update is used, which tolerates more growth of P by forgetting
 
 
 @dataclasses.dataclass(frozen=True)
 class Backend:
-    """The forms that one program is compiled with.
+    """Forms of delivery, noise and update with which one program is compiled.
 
     delivery: native, xla or fixed_shape.
     noise: native or xla.
     update: reference, deferred or native.
-    capacity_factor: multiple of `delivery.spike_capacity` that a step with delivery=fixed_shape has room for.
+    capacity_factor: spike capacity of delivery=fixed_shape, as a multiple of `delivery.spike_capacity`.
     """
 
     delivery: str
@@ -42,7 +42,7 @@ class Backend:
     capacity_factor: int = 1
 
     def enlarged(self) -> Backend:
-        """The same with room for twice as many spikes in a step."""
+        """The same backend with twice the spike capacity."""
         return dataclasses.replace(self, capacity_factor=2 * self.capacity_factor)
 
 
@@ -60,21 +60,21 @@ COVARIANCES = {"reference": ("full", "encoded", "window"), "deferred": ("full", 
 
 
 def from_config(config: Config) -> Backend:
-    """The forms that engine.kernels and rls.method ask for; auto takes the fastest on this device.
+    """The backend for engine.kernels and rls.method; auto chooses the fastest one on this device.
 
     Raises:
-      UserError: engine.kernels=native where the C++ kernels cannot be built or used.
+      UserError: engine.kernels=native, but the native kernels cannot be built or used.
     """
     name = _kernels(config.engine)
     return Backend(name, "native" if name == "native" else "xla", _update(config.rls, name, config.engine.precision))
 
 
 def covariance_kind(rls: RLSConfig, precision: str) -> str:
-    """How P is kept: full (in the numbers that it is computed with), encoded (fewer bits, or packed) or window (not at all).
+    """Stored form of P: full (in engine precision), encoded (in fewer bits, or packed) or window (P is not stored).
 
     Args:
       rls: settings.
-      precision: float32 or float64, the engine's numbers.
+      precision: engine precision, float32 or float64.
     """
     if rls.storage == "window":
         return "window"
@@ -82,24 +82,24 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 
 
 def _kernels(engine: EngineConfig) -> str:
-    """native, xla or fixed_shape."""
+    """Form of the delivery: native, xla or fixed_shape."""
     wanted = ALIASES.get(engine.kernels, engine.kernels)
     platform = platform_in_use()
     if wanted in ("xla", "fixed_shape"):
         return wanted
     if wanted == "auto" and platform != "cpu":
         return "fixed_shape"
-    error = build.build_error() if platform == "cpu" else f"they run on a CPU, and this is a {platform}"
+    error = build.build_error() if platform == "cpu" else f"native kernels run on a CPU only, and this is a {platform}"
     if error is None:
         return "native"
     if wanted == "native":
         raise UserError(f"engine.kernels=native: {error}. Use engine.kernels=auto.")
-    log.info("Training is slower, with kernels compiled by XLA: %s.", error)
+    log.info("Training is slower, with XLA instead of native kernels: %s.", error)
     return "xla"
 
 
 def _update(rls: RLSConfig, kernels_: str, precision: str) -> str:
-    """reference, deferred or native; with rls.method=auto the fastest, or where P has few bits the one that rounds it least often."""
+    """Form of the update; rls.method=auto is the fastest or, for P in few bits, the one that rounds P least often."""
     kind, method = covariance_kind(rls, precision), rls.method
     if method == "auto":
         reference = (kind == "full" and kernels_ == "xla") or rls.forgetting < MIN_DEFERRED_FORGETTING

@@ -1,4 +1,4 @@
-"""The library of compiled kernels: kernels.cc, built once by the C++ compiler of the machine, and kept in the cache folder."""
+"""Build of the native kernels: kernels.cc compiled by the C++ compiler of the machine, stored in the cache, and registered in JAX."""
 
 from __future__ import annotations
 
@@ -23,21 +23,17 @@ log = logging.getLogger(__name__)
 
 
 SOURCE = Path(__file__).with_name("kernels.cc")
-
-
 FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
 
 
-TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first that the compiler knows
-
-
+TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
 NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
 @functools.cache
 def build_error() -> str | None:
-    """Builds and registers the native kernels, once in a process; returns None, or why they cannot be built."""
-    jax.devices("cpu")  # without a device, JAX would accept any handler
+    """Builds and registers the native kernels, once in a process; returns None, or the reason why they cannot be built."""
+    jax.devices("cpu")  # before a device exists, JAX would accept any handler
     try:
         library = _load()
         for name in NAMES:
@@ -48,13 +44,13 @@ def build_error() -> str | None:
 
 
 def _load() -> ctypes.CDLL:
-    """The library of native kernels, built if the cache does not hold it; a damaged one is built again.
+    """Library of the native kernels from the cache; it is built if it is missing or damaged.
 
-    A new library that cannot be loaded either, as in a folder mounted noexec, stays in the cache with a mark beside it: later
-    starts try to load it, and do not build it again.
+    If a new library cannot be loaded either, for example in a folder mounted noexec, a mark is written beside it: later starts try to
+    load it, but do not build it again.
 
     Raises:
-      RuntimeError: it cannot be built or loaded.
+      RuntimeError: the library cannot be built or loaded.
     """
     path = _build()
     mark = path.with_suffix(".unloadable")
@@ -73,12 +69,12 @@ def _load() -> ctypes.CDLL:
 
 
 def _build() -> Path:
-    """The shared library for this processor and jaxlib, from the cache or compiled now; raises RuntimeError."""
+    """Path of the shared library for this processor and jaxlib, compiled if it is not in the cache; raises RuntimeError."""
     about = "".join([SOURCE.read_text(), *FLAGS, *TUNING, metadata.version("jaxlib"), _processor()])
     library = atomic.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if library.exists():
         return library
-    reason = "no C++ compiler is found (c++, g++, clang++ or the one that CXX names)"
+    reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
     for compiler in filter(None, map(shlex.split, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
         if shutil.which(compiler[0]) is None:
             continue
@@ -94,15 +90,15 @@ def _build() -> Path:
 
 
 def _compile(command: list[str]) -> None:
-    """Runs a compiler; raises RuntimeError with its first complaint."""
+    """Runs a compiler; raises RuntimeError with its first error."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"})
     if done.returncode:
-        complaint = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
-        raise RuntimeError(f"{command[0]} cannot compile {SOURCE.name}: {complaint}")
+        error = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
+        raise RuntimeError(f"{command[0]} cannot compile {SOURCE.name}: {error}")
 
 
 def _processor() -> str:
-    """What the compiler makes of `native`: a home directory may be shared by different machines."""
+    """Description of the processor, on which -march=native depends: machines with different processors may share one cache."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     about = sorted({line for line in lines if line.startswith(("model", "flags", "Features", "CPU ", "cpu\t"))})

@@ -1,8 +1,8 @@
-"""Compiled kernels for the CPU: kernels.cc, built once by the machine's own C++ compiler and called by XLA.
+"""Native kernels as JAX functions: calls of the compiled code within XLA programs on a CPU.
 
-XLA's CPU backend distributes each small loop over its threads, reads P row by row only with copies in between, and keeps no tile of
-P in registers while several updates are applied to it. The hot loops therefore exist twice: in JAX (`spikes`, `rng`, `rls`,
-`deferred`), which is the specification and runs everywhere, and here for speed.
+By itself, XLA on a CPU distributes each small loop over threads, copies P to read it row by row, and does not keep a tile of P in
+registers while several updates are applied to it. The hot loops therefore exist twice: in JAX (`delivery`, `rng`, `rls`, `deferred`),
+which is the specification and runs on every device, and in C++ (`kernels.cc`).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rlsnet.model.network import Network
 
 
 def _require() -> None:
-    """Registers the native kernels if that has not happened yet.
+    """Registers the native kernels at the first call.
 
     Raises:
-      UserError: they cannot be built.
+      UserError: the kernels cannot be built.
     """
     if (error := build_error()) is not None:
         raise UserError(f"engine.kernels=native: {error}. Use engine.kernels=auto.")
 
 
 def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: Array) -> tuple[Array, ...]:
-    """Calls a kernel for numbers of type `dtype`, which changes its last arguments, `changed`, in place."""
+    """Results of a kernel for numbers of type `dtype`; it changes its last arguments, `changed`, in place."""
     _require()
     kind = {4: "f32", 8: "f64"}[jnp.dtype(dtype).itemsize]
     shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed)
@@ -37,7 +37,7 @@ def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: A
 
 
 def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:
-    """`delivery.deliver`; `changed` are the filters [2+T, N], r and n_delivered [N+X]."""
+    """Native form of `delivery.deliver`; `changed` are the filters [2+T, N], r and n_delivered [N+X]."""
     none = jnp.zeros(0, gain.dtype)
     drawn = jnp.zeros(0, jnp.uint32) if network.stream is None else network.stream
     static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
@@ -47,7 +47,7 @@ def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *chan
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """`rng.normal`, from the same bits and closer to the true quantiles; in float32 only, else `rng.normal` itself."""
+    """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
     _require()
@@ -66,18 +66,18 @@ def learn(
     residual_input: Array,
     *changed: Array,
 ) -> tuple[Array, ...]:
-    """One update of all groups: P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] after it; see `deferred.Pending`.
+    """Native update of all groups: P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] afterwards; see `deferred.Pending`.
 
     Args:
-      flags: [2] bool, whether the gain is that of the textbook, and whether the update is to change anything.
-      forgetting: factor of each update.
-      count: int32, downdates in u that are not yet applied to P.
-      refresh: bool, whether they are applied now.
-      decay: of r between two updates.
+      flags: [2] bool, whether rls.gain is textbook, and whether the update changes anything (rls.apply).
+      forgetting: forgetting factor of each update.
+      count: int32, number of pending updates in u.
+      refresh: bool, whether pending updates are applied to P now.
+      decay: factor by which r decays between two updates.
       r: [N+X] filtered spikes, 1/ms.
-      arrived: [N+X] what spikes since the last update have added to r, exactly 0 where there were none.
-      pre: [G, L].
-      residual_input: [N] u_bal - target, threshold units; NaN for neurons that are not trained now.
+      arrived: [N+X] increase of r by spikes since the last update, exactly 0 for neurons without spikes.
+      pre: [G, L] int32, presynaptic neurons of the inputs; -1 pads.
+      residual_input: [N] u_bal - target, threshold units; NaN: not trained at this learning point.
       *changed: the six arrays before the update; the scale is [0, 1] where P has none.
     """
     dtype = r.dtype

@@ -1,4 +1,4 @@
-"""JAX set up as the configuration says (device, precision, cache of compiled programs), and restored afterwards."""
+"""Settings of JAX (device, precision, cache of compiled programs) for the duration of a command, and their restoration."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ LEAST_COMPILE_SECONDS = 0.2  # programs that compile faster are not cached
 
 @contextlib.contextmanager
 def configured(engine: EngineConfig) -> Iterator[str]:
-    """Device and precision of a configuration, for this thread and the duration of the block.
+    """Context in which JAX uses the device and the precision of a configuration, in this thread.
 
-    All of JAX's settings are restored at the end of the block. A process that has imported JAX only for the block may call
-    `restrict_to_cpu` before it.
+    At its end all settings of JAX are restored. A process that has imported JAX only for this context may call `restrict_to_cpu`
+    before.
 
     Args:
-      engine: the section of the configuration.
+      engine: the section engine.
 
     Yields:
-      The device in words, such as "NVIDIA H100 (gpu)".
+      The device as text, such as "NVIDIA H100 (gpu)".
 
     Raises:
       UserError: there is no such device.
@@ -39,18 +39,18 @@ def configured(engine: EngineConfig) -> Iterator[str]:
 
 
 def platform_in_use() -> str:
-    """The platform of JAX's default device, such as cpu or gpu."""
+    """Platform of JAX's default device, such as cpu or gpu."""
     chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
     return chosen if isinstance(chosen, str) else (chosen or jax.devices()[0]).platform
 
 
 def restrict_to_cpu() -> None:
-    """Keeps JAX from starting GPUs, where it would take most of their memory. For the command line: it holds for the whole process."""
+    """Prevents JAX from using GPUs, of which it would allocate most of the memory. It acts on the whole process: for the command line."""
     jax.config.update("jax_platforms", "cpu")
 
 
 def _find_device(platform: str) -> jax.Device:
-    """The first device of a platform, `auto` being that of JAX's choice; raises UserError where there is none."""
+    """First device of a platform (auto: JAX's choice); raises UserError if there is none."""
     try:
         return jax.devices(None if platform == "auto" else platform)[0]
     except RuntimeError as error:
@@ -60,7 +60,7 @@ def _find_device(platform: str) -> jax.Device:
 
 @contextlib.contextmanager
 def _cached_programs() -> Iterator[None]:
-    """Compiled programs are kept in rlsnet's cache folder during the block, unless JAX has a cache folder already."""
+    """Context in which JAX stores compiled programs in rlsnet's cache folder, unless JAX has a cache folder already."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         yield
         return
@@ -74,7 +74,7 @@ def _cached_programs() -> Iterator[None]:
 
 
 def _change_cache(settings: dict[str, str | float | None]) -> None:
-    """Changes the settings of the compilation cache; JAX reads them once, until the cache is reset."""
+    """Changes the settings of the compilation cache and resets it, because JAX reads them only once."""
     for name, value in settings.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()

@@ -83,7 +83,7 @@ inline uint32_t Mix(uint32_t x) {  // rng.mix
   return x ^ (x >> 16);
 }
 
-// The static targets of a spike, drawn anew: wiring.targets_of.
+// The static targets of a spike, drawn anew: connectivity.targets_of.
 class Draw {
  public:
   Draw(int64_t n, const uint32_t* stream) : n_(n) {

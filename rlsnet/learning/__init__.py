@@ -1,1 +1,1 @@
-"""Recursive least squares: the update, its faster exact forms, P, targets, scores, and one iteration of training."""
+"""Learning: the update of recursive least squares and its faster exact forms, P, targets, scores, and one iteration."""

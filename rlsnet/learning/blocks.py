@@ -1,4 +1,4 @@
-"""Work on all groups of neurons, a block of groups at a time and in place."""
+"""Operations on all groups of neurons, in place and in blocks of groups."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ELEMENTS_PER_BLOCK_GPU = 2**27  # on a GPU: enough work for one operation
 
 
 def by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tuple[Any, ...], now: Array | bool = True) -> Any:
-    """change(changed, *given) in place, a block of groups at a time, if `now`.
+    """Applies `change` to arrays in place, block by block of groups, if `now`; returns `changed` afterwards.
 
     Args:
-      inputs: L; the memory for a group grows with its square.
-      change: function of a block of `changed` and of `given`; returns the block of `changed` afterwards.
+      inputs: number of inputs L; the memory for a group grows with its square.
+      change: function of a block of `changed` and of `given`; returns the new block of `changed`.
       changed: arrays [G, ...], in any pytree.
       given: arrays [G, ...], in any pytrees.
-      now: bool; if false, a loop of no turns, because a condition might copy P.
+      now: bool; if false, the loop has no turns. A condition (lax.cond) might copy P.
     """
     groups = len(jax.tree.leaves(changed)[0])
     elements = ELEMENTS_PER_BLOCK if platform_in_use() == "cpu" else ELEMENTS_PER_BLOCK_GPU

@@ -1,10 +1,10 @@
-"""P, the inverse correlation matrix of a neuron's inputs, in the forms in which it can be kept.
+"""Protocol of P, the inverse of the penalised correlation matrix of a neuron's inputs, which can be stored in three forms.
 
-    FullCovariance     [G, L, L] in the numbers of the engine
-    EncodedCovariance  in numbers of fewer bits, or as packed upper triangles; decoded a block of groups at a time
-    WindowCovariance   no P: the regressors of the last updates, from which it is computed
+    FullCovariance     [G, L, L] in engine precision
+    EncodedCovariance  numbers of fewer bits, or packed upper triangles; decoded in blocks of groups
+    WindowCovariance   the inputs at the last learning points, from which P is computed
 
-A learning rule sees one group's P, with two methods: `product(x)` = P x, and `downdate(k, den, scale)` = P after a rank-1 downdate.
+A learning rule uses the P of one group, with two methods: `product(x)` = P x, and `downdate(k, den, scale)` = P after a rank-1 downdate.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ Rule = Callable[..., Any]  # (P of a group, w [L, S], x [L], e [S], trained) -> 
 
 
 class Covariance(Protocol):
-    """P of all groups, a pytree."""
+    """P of all groups of neurons; a pytree."""
 
     @property
     def numbers(self) -> Array | None:
-        """The elements of P, [G, L, L] or packed [G, L*(L+1)/2], which a checkpoint keeps in blocks; None if there are none."""
+        """Elements of P, [G, L, L] or packed [G, L*(L+1)/2], which a checkpoint stores in blocks; None if P is not stored."""
 
     def update(self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array) -> tuple[Self, Array]:
         """P and w [G, L, S] after one learning point.
 
         Args:
-          rule: of one group.
-          network: wiring.
+          rule: learning rule of one group.
+          network: neurons and connectivity.
           r: [N+X] filtered spikes, 1/ms.
           w: [G, L, S] trained weights.
           x: [G, L] filtered spikes of the inputs.
           e: [G, S] errors.
-          trained: [G] bool, whether any neuron of the group is trained now.
+          trained: [G] bool, whether any neuron of the group is trained at this learning point.
         """
 
     def extra(self) -> Extra:
-        """The other arrays of a checkpoint."""
+        """Other arrays of P that a checkpoint stores."""
 
     def restored(self, numbers: Any, extra: Mapping[str, Array]) -> Self:
-        """P of the same form with the arrays of a checkpoint; `numbers` is None where there are none."""
+        """P of the same form with the arrays of a checkpoint; `numbers` is None if P is not stored."""

@@ -1,4 +1,4 @@
-"""Forms of P: full, in the numbers of the engine; and encoded, in fewer bits or as upper triangles. `initial` chooses one."""
+"""Stored forms of P: full, in engine precision; encoded, in fewer bits or as packed upper triangles. `initial` chooses the form."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ MAX_ELEMENTS_UNBLOCKED = 2**25  # elements of P up to which all groups are updat
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GroupMatrix:
-    """P [L, L] of one group as a learning rule sees it."""
+    """P [L, L] of one group, for a learning rule."""
 
     P: Array
 
     def product(self, x: Array) -> Array:
-        """[L]  P x."""
+        """[L] product P x."""
         return jnp.matmul(self.P, x, precision=EXACT)
 
     def downdate(self, k: Array, den: Array, scale: Array | None) -> GroupMatrix:
-        """scale*(P - den k k^T), k [L]; a scale of None is 1."""
+        """P after a rank-1 downdate, scale*(P - den k k^T), with k [L]; a scale of None is 1."""
         P = self.P - den * (k[:, None] * k[None, :])
         return GroupMatrix(P if scale is None else P * scale)
 
@@ -42,7 +42,7 @@ class GroupMatrix:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FullCovariance:
-    """P in full, in the numbers that it is computed with.
+    """Full P in engine precision.
 
     numbers: [G, L, L].
     """
@@ -70,7 +70,7 @@ class FullCovariance:
         return self.numbers.size <= MAX_ELEMENTS_UNBLOCKED
 
     def decode(self) -> Array:
-        """P [G, L, L] in the numbers that it is computed with."""
+        """P [G, L, L] in engine precision."""
         return self.numbers
 
     def encoded(self, P: Array) -> Self:
@@ -90,11 +90,11 @@ class FullCovariance:
         return by_blocks(self.n_inputs, block, (self, w), (x, e, trained))
 
     def read(self, function: Callable[..., Any], changed: Any, given: tuple[Any, ...]) -> Any:
-        """function(changed, P, *given), where P [G, L, L] is only read; see `by_blocks`."""
+        """Applies function(changed, P, *given), which only reads P [G, L, L]; see `by_blocks`."""
         return function(changed, self.decode(), *given)
 
     def rewrite(self, function: Callable[..., Array], given: tuple[Any, ...], now: Array | bool) -> Self:
-        """P = function(P, *given) of all groups, a block at a time and in place, if `now`."""
+        """Replaces P of all groups by function(P, *given), in place and in blocks of groups, if `now`."""
 
         def block(P: Self, *given: Any) -> Self:
             return P.encoded(function(P.decode(), *given))
@@ -121,12 +121,12 @@ class FullCovariance:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EncodedCovariance(FullCovariance):
-    """P in numbers of fewer bits, or packed, or both.
+    """Encoded P: in numbers of fewer bits, or packed, or both.
 
-    numbers: [G, L, L], or [G, L*(L+1)/2] upper triangles by rows.
+    numbers: [G, L, L], or [G, L*(L+1)/2] upper triangles row by row.
     scale: [G, 1] unit of int16 numbers; else None.
-    inputs: L.
-    dtype: the numbers that P is computed with.
+    inputs: number of inputs L.
+    dtype: type of the decoded numbers.
     """
 
     scale: Array | None
@@ -135,7 +135,7 @@ class EncodedCovariance(FullCovariance):
 
     @staticmethod
     def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> EncodedCovariance:
-        """P_0 of all groups, made a block of groups at a time."""
+        """P_0 of all groups, computed in blocks of groups."""
 
         def encoded_P(positive: Array, pre: Array) -> EncodedCovariance:
             P = initial_P(rls, positive, pre, network.n_neurons, dtype)
@@ -170,11 +170,11 @@ class EncodedCovariance(FullCovariance):
 
     @property
     def unblocked(self) -> bool:
-        """Never: P of all groups decoded would need the memory that the encoding saves."""
+        """False: P of all groups decoded together would need the memory that the encoding saves."""
         return False
 
     def decode(self) -> Array:
-        """P [G, L, L], the inverse of `encode` but for rounding."""
+        """P [G, L, L], the inverse of `encode` except for rounding."""
         numbers = self.numbers
         if numbers.ndim == 2:
             numbers = numbers[:, triangle(self.inputs)]
@@ -186,7 +186,7 @@ class EncodedCovariance(FullCovariance):
         return self.encode(P, self.numbers.dtype, self.numbers.ndim == 2)
 
     def read(self, function: Callable[..., Any], changed: Any, given: tuple[Any, ...]) -> Any:
-        """function(changed, P, *given), a block of groups at a time, where P is only read."""
+        """Applies function(changed, P, *given), which only reads P, in blocks of groups."""
         return by_blocks(self.inputs, lambda changed, P, *given: function(changed, P.decode(), *given), changed, (self, *given))
 
     def in_place(self) -> tuple[Array, Array]:
@@ -210,23 +210,23 @@ KINDS: dict[str, Any] = {"full": FullCovariance, "encoded": EncodedCovariance, "
 
 
 def initial(rls: RLSConfig, network: Network, w: Array) -> Covariance:
-    """P before any update, in the form that rls.storage and rls.precision ask for; w [G, L, S] the initial weights."""
+    """P before the first update, in the form of rls.storage and rls.precision; w [G, L, S] are the initial weights."""
     kind = KINDS[covariance_kind(rls, w.dtype.name)]
     return kind.initial(rls, network, starting_sign(w, network), w.dtype)
 
 
 def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
-    """Bytes of P of G groups with L inputs each, out of N+X sources, in a run with the engine's numbers."""
+    """Bytes of P of G groups with L inputs each, out of N+X presynaptic neurons, with numbers of the engine's type."""
     return KINDS[covariance_kind(rls, engine.name)].n_bytes(rls, groups, inputs, sources, engine)
 
 
 def number_type(rls: RLSConfig, engine: jnp.dtype) -> jnp.dtype:
-    """The type of P's numbers, `engine` where rls.precision is auto."""
+    """Type of the stored numbers of P; `engine` for rls.precision=auto."""
     return jnp.dtype(engine if rls.precision == "auto" else rls.precision)
 
 
 def triangle(n: int) -> np.ndarray:
-    """[n, n] int32, the place of each entry of a symmetric matrix in its upper triangle read by rows."""
+    """[n, n] int32, position of each entry of a symmetric matrix in its upper triangle, row by row."""
     i, j = np.triu_indices(n)
     place = np.empty((n, n), np.int32)
     place[i, j] = place[j, i] = np.arange(len(i))

@@ -1,4 +1,4 @@
-"""P before any update, and its inverse: the penalties on the weights."""
+"""Prior of P: P_0 before the first update, and its inverse, the penalties on the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def starting_sign(w: Array, network: Network) -> Array:
 
 
 def same_sign(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> list[tuple[float, Array]]:
-    """For each sign its penmu and [G, L] whether (1 or 0) a weight started with it; padded and feed-forward inputs have none."""
+    """For each sign, penmu and [G, L] whether (1 or 0) the initial weight has this sign; padded and feed-forward inputs have none."""
     inside = (pre >= 0) & (pre < n_neurons)
     return [(mu, (sign & inside).astype(dtype)) for sign, mu in zip((positive, ~positive), by_class(rls.penmu), strict=True)]
 

@@ -1,6 +1,6 @@
-"""The deferred form of recursive least squares: rank-1 downdates of P are collected, and applied to it several at a time.
+"""Deferred update of recursive least squares: rank-1 downdates of P are collected, and several are applied together.
 
-P is by far the largest array, and most of the time of an update is spent on reading and writing it. Between two writes
+P is by far the largest array, and an update spends most of its time on reading and writing P. Between two writes
 
     P_now = factor*(P - sum_q u_q u_q^T)
 
@@ -32,14 +32,14 @@ MAX_RESCALE = 1.2  # largest factor by which forgetting may raise P before pendi
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pending:
-    """Updates of a trial that are not yet applied to P, and what the last one left behind.
+    """Pending updates of a trial, which are not yet applied to P, and values of the last update.
 
-    count: int32, updates in u.
-    u: [G, Q, L] their sqrt(den/factor)*k; zero, or not read, beyond count.
-    factor: [G] one over the forgetting since pending updates were last applied.
+    count: int32, number of updates in u.
+    u: [G, Q, L] vectors sqrt(den/factor)*k of the updates; beyond count they are zero, or not read.
+    factor: [G] inverse of the product of the forgetting factors since pending updates were last applied.
     g: [G, L] P_now x with the x of the last update.
     r: [N+X] filtered spikes at the last update, 1/ms.
-    n_spikes: [N+X] int32, spikes of the trial until then.
+    n_spikes: [N+X] int32, spikes of the trial before the last update.
     """
 
     count: Array
@@ -51,7 +51,7 @@ class Pending:
 
 
 def begin(rls: RLSConfig, network: Network, learner: Learner, points: int) -> Pending:
-    """Nothing pending, at the start of a trial with so many learning points."""
+    """No pending updates, at the start of a trial with this number of learning points."""
     groups, inputs, _ = learner.w.shape
     most = MAX_PENDING
     if rls.forgetting < 1:  # P_now = factor*(P - pending): a large factor would cost digits
@@ -66,14 +66,14 @@ def begin(rls: RLSConfig, network: Network, learner: Learner, points: int) -> Pe
 def update_deferred(
     rls: RLSConfig, P: Array, u: Array, factor: Array, w: Array, x: Array, e: Array, trained: Array
 ) -> tuple[Array, Array, Array]:
-    """`rls.update` where P [L, L] stays as it is, and P_now = factor*(P - sum_q u_q u_q^T), u [Q, L].
+    """The update `rls.update` without a write of P [L, L], with P_now = factor*(P - sum_q u_q u_q^T), u [Q, L].
 
         k      = factor*(P x - sum_q u_q (u_q.x))
         u_new  = sqrt(den/factor) k
         factor <- factor/forgetting
 
     Returns:
-      The u of this update [L], and factor and w after it.
+      u of this update [L], and factor and w after it.
     """
     k = jnp.matmul(P, x, precision=EXACT) - jnp.matmul(jnp.matmul(u, x, precision=EXACT), u, precision=EXACT)
     if rls.forgetting != 1:
@@ -84,7 +84,7 @@ def update_deferred(
 
 
 def downdated(rls: RLSConfig, P: Array, u: Array, factor: Array) -> Array:
-    """[L, L]  factor*(P - sum_q u_q u_q^T), written so that it compiles to one pass over P."""
+    """[L, L] P after pending updates, factor*(P - sum_q u_q u_q^T), in a form that compiles to one pass over P."""
     for row in u:
         P = P - row[:, None] * row[None, :]
     return P if rls.forgetting == 1 else factor * P
@@ -93,16 +93,19 @@ def downdated(rls: RLSConfig, P: Array, u: Array, factor: Array) -> Array:
 def learn(
     rls: RLSConfig, P: FullCovariance, w: Array, pending: Pending, x: Array, e: Array, trained: Array
 ) -> tuple[FullCovariance, Array, Pending]:
-    """`update_deferred` of all groups: P, w and pending updates after it; those before are applied where there is no room for more.
+    """The deferred update of all groups; if the list of pending updates is full, they are applied to P first.
 
     Args:
       rls: settings.
       P: of all groups.
       w: [G, L, S] trained weights.
-      pending: updates before.
-      x: [G, L] filtered spikes of the inputs.
-      e: [G, S] errors.
-      trained: [G] bool.
+      pending: pending updates before this one.
+      x: [G, L] filtered spikes of the inputs, 1/ms.
+      e: [G, S] errors, threshold units.
+      trained: [G] bool, whether any neuron of the group is trained at this learning point.
+
+    Returns:
+      P, w and the pending updates after this one.
     """
     P, u, factor = apply_pending(rls, P, pending, pending.count == pending.u.shape[1])
     count = pending.count % pending.u.shape[1]
@@ -118,7 +121,7 @@ def learn(
 
 
 def apply_pending(rls: RLSConfig, P: FullCovariance, pending: Pending, now: Array) -> tuple[FullCovariance, Array, Array]:
-    """(P, u, factor) after all of u has been applied to P, in place and if `now`. Unused vectors of u are zero."""
+    """(P, u, factor) after all updates in u have been applied to P in place, if `now`. Unused vectors of u are zero."""
     P = P.rewrite(jax.vmap(partial(downdated, rls)), (pending.u, pending.factor), now)
     return P, jnp.where(now, 0, pending.u), jnp.where(now, 1, pending.factor)
 
@@ -134,26 +137,29 @@ def learn_native(
     n_spikes: Array,
     residual_input: Array,
 ) -> tuple[FullCovariance, Array, Pending]:
-    """The deferred form in C++: P, w and pending updates after one learning point, with fewer bytes read.
+    """The native update: the deferred update in C++, which reads fewer bytes of P.
 
-    r = decay*r_last + arrived, where arrived is 0 except for inputs that spiked. So with g = P_last x_last, which is den*k,
+    r = decay*r_last + arrived, where arrived is 0 except for inputs that spiked. With g = P_last x_last, which is den*k,
 
         k = decay*g + factor*(P arrived - sum_q u_q (u_q.arrived))
 
-    which needs only the rows of P whose input spiked. Whenever pending updates are applied, as at a trial's first point, k is P x anew,
-    so that rounding does not build up. Without a common decay of all inputs every point takes the whole product, with decay 0 and
-    arrived = r.
+    which needs only the rows of P of inputs that spiked. At the first learning point of a trial, and whenever pending updates are
+    applied, k = P x is computed in full, so that rounding errors do not accumulate. If inputs have different decays, k is computed in
+    full at every learning point, with decay 0 and arrived = r.
 
     Args:
       rls: settings.
-      network: wiring.
+      network: neurons and connectivity.
       P: of all groups.
       w: [G, L, S] trained weights.
-      pending: updates before.
-      decay: of r between two learning points, or None where it differs between inputs.
+      pending: pending updates before this one.
+      decay: factor by which r decays between two learning points; None if it differs between inputs.
       r: [N+X] filtered spikes, 1/ms.
       n_spikes: [N+X] int32, spikes of the trial that are in r.
-      residual_input: see `rls.errors`.
+      residual_input: [N] threshold units, see `rls.errors`.
+
+    Returns:
+      P, w and the pending updates after this one.
     """
     refresh = pending.count % pending.u.shape[1] == 0
     arrived = r if decay is None else jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
@@ -165,5 +171,5 @@ def learn_native(
 
 
 def apply_native(P: FullCovariance, pending: Pending) -> FullCovariance:
-    """P after all that is pending has been applied to it, in C++."""
+    """P after all pending updates have been applied to it, in C++."""
     return P.after_kernel(*calls.apply_pending(pending.count, pending.u, pending.factor, *P.in_place()))

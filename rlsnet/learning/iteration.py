@@ -1,8 +1,8 @@
-"""One iteration of training: a trial in which each learning interval is simulated and then learned from, and its metrics.
+"""One iteration of training: a trial with learning, and its metrics.
 
-Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes them. A spike of
-an interval's last step is delivered only in the next step, but with the weights of its own time; so it is delivered early, before the
-learning point (`step.deliver_early`).
+Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes the weights. A
+spike in the last step of an interval acts in the next step, but with the weights of its own time; therefore it is delivered early,
+before the learning point (`step.deliver_early`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Carry = tuple[SimState, Learner, Pending | None]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The metrics of one iteration, all scalars.
+    """Metrics of one iteration, all scalars.
 
-    correlation: mean of the correlation of target and windowed current over the neurons where it is defined.
-    n_undefined: int32, neurons whose correlation is not defined, such as those with no target.
+    correlation: mean over neurons, where defined, of the correlation of target and windowed current.
+    n_undefined: int32, number of neurons with an undefined correlation, such as those without a target.
     explained_variance: 1 - E/V with the squared error E of the windowed current and the variance V of the target over time, both
-      summed over all neurons and known bins: mean correlations do not see offset and scale.
-    rate, rate_exc, rate_inh: Hz, over the whole trial.
-    rate_error: Hz, mean over neurons of the rate from stim_off on minus the recorded one; None where none is recorded.
+      summed over all neurons and trained bins; unlike correlations it depends on offset and scale.
+    rate, rate_exc, rate_inh: Hz, mean rates over the whole trial.
+    rate_error: Hz, mean over neurons of the rate from stim_off on minus the recorded rate; None without recorded rates.
     finite: bool, whether all weights are finite numbers.
     """
 
@@ -53,11 +53,11 @@ class Outcome:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
-    """A trial that stopped before a learning point, because more spikes came in a step than fixed shapes had room for.
+    """Trial that may have stopped before a learning point, because a step had more spikes than the spike capacity.
 
-    state: at the start of the interval in question; overflowed if the trial did stop.
-    done: int32, learning points done.
-    currents: [M, N] mean current of the intervals done.
+    state: state at the start of the interval with that step; `overflowed` if the trial has stopped.
+    done: int32, number of learning points done.
+    currents: [M, N] mean currents of the intervals done, threshold units.
     n_before: [N] int32, spikes before stim_off.
     """
 
@@ -79,21 +79,21 @@ def iterate(
     condition: Array,
     recorded: Array | None = None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """One iteration: a trial with learning. `Iteration` also finishes trials that stopped early.
+    """One iteration: a trial with learning, and its metrics. `Iteration` also finishes trials that stopped after an overflow.
 
     Args:
       dynamics: the equations.
       rls: settings of the learning.
-      network: the wiring.
-      learner: weights and P, donated.
-      target: [C, M, N] currents, threshold units.
-      keys: of the stage.
-      number: int32, trials before this one.
-      condition: int32, index of the target.
+      network: neurons and connectivity.
+      learner: weights and P, whose arrays are donated.
+      target: [C, M, N] target currents, threshold units; NaN: not trained.
+      keys: keys of the stage.
+      number: int32, number of trials before this one.
+      condition: int32, index of the condition.
       recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
 
     Returns:
-      Learner and metrics; and where shapes are fixed the trial, which has to be resumed if its state overflowed.
+      Learner, metrics and, with fixed-shape arrays, the trial, which must be resumed if its state has overflowed.
     """
     keys = keys.trial(number, condition)
     state, wanted = before_learning(dynamics, network, learner.w, keys), target[condition]
@@ -115,7 +115,7 @@ def resume(
     recorded: Array | None,
     unfinished: Unfinished,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """`iterate` from where a trial stopped."""
+    """Continuation of `iterate` from the learning point at which a trial stopped."""
     state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
     start, known = dataclasses.replace(unfinished, state=state), None if recorded is None else recorded[condition]
     return _learn_from(dynamics, rls, network, learner, target[condition], keys.trial(number, condition), start, known)
@@ -131,11 +131,11 @@ def _learn_from(
     start: Unfinished,
     recorded: Array | None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """The rest of a trial; wanted [M, N] currents, recorded [N] Hz or None."""
+    """The rest of a trial after `done` learning points; wanted: [M, N] target currents, recorded: [N] Hz or None."""
     every, decay = dynamics.trial.every, dynamics.decay_between_updates(network)
 
     def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
-        """The state at the end of an interval, and the same with its last spikes delivered."""
+        """State at the end of an interval, and the state after the early delivery of the spikes of its last step."""
         state, _ = advance(dynamics, network, w, state, keys, every)
         return state, deliver_early(dynamics, network, w, state)
 
@@ -153,7 +153,7 @@ def _learn_from(
         trial, learner, pending = carry
         state, after = simulate(trial.state, learner.w)
         fits, target_m = ~after.overflowed, wanted[trial.done]
-        # a loop of one turn or none, as a condition might copy P
+        # a loop of one turn or none, because a condition (lax.cond) might copy P
         learner, pending = lax.fori_loop(0, fits.astype(jnp.int32), lambda _, each: learn(state, target_m, *each), (learner, pending))
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
         state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
@@ -186,16 +186,16 @@ def outcome(
     n_before: Array,
     recorded: Array | None,
 ) -> Outcome:
-    """The metrics of a trial with learning.
+    """Metrics of a trial with learning.
 
     Args:
-      dynamics: for times.
-      network: for classes of neurons.
-      learner: afterwards.
-      wanted: [M, N] target currents, threshold units.
-      currents: [M, N] mean current of each learning interval.
-      n_spikes: [N] int32, of the whole trial.
-      n_before: [N] int32, of it before stim_off.
+      dynamics: equations with the times of a trial.
+      network: network with the classes of the neurons.
+      learner: learner after the trial.
+      wanted: [M, N] target currents, threshold units; NaN: not trained.
+      currents: [M, N] mean current of each learning interval, threshold units.
+      n_spikes: [N] int32, spikes of the whole trial.
+      n_before: [N] int32, spikes before stim_off.
       recorded: [N] Hz, mean recorded rates, NaN where unknown; or None.
     """
     trial = dynamics.trial
@@ -221,10 +221,10 @@ def outcome(
 
 
 class Iteration:
-    """`iterate` compiled ahead of time, which goes on with more room for spikes where a trial stopped for lack of it.
+    """Function `iterate`, compiled ahead of time; after an overflow it continues the trial with a larger spike capacity.
 
     Attributes:
-      seconds: taken to compile it.
+      seconds: duration of the compilation, s.
       executable: the compiled program.
     """
 
@@ -244,7 +244,7 @@ class Iteration:
         return seconds
 
     def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
-        """Learner, whose arrays are donated, and metrics after the trial after `number` others."""
+        """Learner and metrics after one more trial, with `number` trials before it; the arrays of `learner` are donated."""
         which = jnp.int32(number), jnp.int32(condition)
         learner, result, unfinished = self._whole_trial(learner, *which)
         while unfinished is not None and bool(unfinished.state.overflowed):
@@ -252,7 +252,7 @@ class Iteration:
             if int(unfinished.done):
                 arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
                 learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
-            else:  # perhaps before the first interval, so from the start
+            else:  # an overflow may be before the first interval, so repeat the trial from its start
                 learner, result, unfinished = self._whole_trial(learner, *which)
         return learner, result
 

@@ -1,7 +1,7 @@
-"""Recursive least squares: every neuron learns its trained weights by itself.
+"""Recursive least squares: each neuron learns the weights of its own inputs.
 
-`update` is the rule for one neuron (or one group of neurons that share their inputs), and the specification of all other forms: vmap
-lifts it over the network, `deferred` is the same rule without writing P each time, `updates` runs either of them in a trial.
+`update` is the learning rule for one group of neurons that share their inputs (or for one neuron), and the specification of all other
+forms: vmap applies it to all groups, `deferred` is the same rule with fewer writes of P, and `updates` runs one of them in a trial.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rlsnet.model.network import Network
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Learner:
-    """The state of learning: what changes, and what a checkpoint saves. L counts feed-forward and plastic inputs alike.
+    """State of learning, which a checkpoint saves. L counts feed-forward and plastic inputs together.
 
     w: [G, L, S] trained weights, threshold*ms.
-    P: inverse correlation of the inputs, [G, L, L], symmetric to the last bit, in one of the forms of `covariance`.
+    P: inverse correlation matrix of the inputs, [G, L, L], symmetric to the last bit, in one of the forms of `covariance`.
     """
 
     w: Array
@@ -35,7 +35,7 @@ class Learner:
 
 @partial(jax.jit, static_argnames="rls")
 def init(rls: RLSConfig, network: Network, w: Array) -> Learner:
-    """A learner before any update, with weights w [G, L, S]."""
+    """Learner before the first update, with weights w [G, L, S]."""
     return Learner(w, covariance_forms.initial(rls, network, w))
 
 
@@ -48,7 +48,7 @@ def update(rls: RLSConfig, P: Any, w: Array, x: Array, e: Array, trained: Array)
         w  <- w - den k e^T        (gain tsn_head: w - k e^T)
 
     Args:
-      rls: gain and forgetting.
+      rls: section rls with gain and forgetting.
       P: `covariance_forms.GroupMatrix`, or another form with the same methods.
       w: [L, S].
       x: [L] filtered spikes of the inputs, 1/ms.
@@ -65,12 +65,12 @@ def update(rls: RLSConfig, P: Any, w: Array, x: Array, e: Array, trained: Array)
 
 
 def weight_gain(rls: RLSConfig, k: Array, den: Array, trained: Array) -> Array:
-    """[L] the change of a weight for an error of -1."""
+    """[L] change of each weight for an error of -1."""
     return jnp.where(trained, k, 0) if rls.gain == "tsn_head" else den * k
 
 
 def by_group(network: Network, values: Array) -> Array:
-    """[N] as [G, S], NaN for the neurons that fill up the last group."""
+    """Values [N] as [G, S]; NaN for the neurons that are missing in the last group."""
     groups, size = network.pre.shape[0], network.group_size
     return jnp.pad(values, (0, groups * size - network.n_neurons), constant_values=jnp.nan).reshape(groups, size)
 
@@ -79,10 +79,10 @@ def errors(network: Network, w: Array, x: Array, residual_input: Array) -> Array
     """[G, S]  e = w.x + residual_input, threshold units; 0 for neurons that are not trained.
 
     Args:
-      network: wiring.
+      network: neurons and connectivity.
       w: [G, L, S] trained weights.
       x: [G, L] filtered spikes of the inputs.
-      residual_input: [N] u_bal - target: the current without the trained synapses, less the one wanted; NaN: not trained now.
+      residual_input: [N] u_bal - target, threshold units; NaN: not trained at this learning point.
     """
     residual = by_group(network, residual_input)
     return jnp.where(jnp.isnan(residual), 0, jnp.einsum("gls,gl->gs", w, x, precision=EXACT) + residual)

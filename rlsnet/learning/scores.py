@@ -1,4 +1,4 @@
-"""Scores of a model against its target: correlation of windowed currents, and of rates against what noise in the trials allows."""
+"""Scores of a model: correlation of windowed currents with the target, and of rates with recorded rates and their noise ceiling."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def window_weights(trial: TrialConfig) -> np.ndarray:
 
 
 class Moments(NamedTuple):
-    """Sums over time of two signals x and y, [N] each: n points where x is known, means, and sums of products about them.
+    """Moments over time of two signals x and y, [N] each: number n of points where x is known, means, sums of products of deviations.
 
-    varies: bool, whether both vary by more than rounding does.
+    varies: bool, whether both signals vary by more than rounding errors.
     """
 
     n: Array
@@ -47,7 +47,7 @@ class Moments(NamedTuple):
 def moments(x: Array, y: Array) -> Moments:
     """Moments over time of x and y [M, N], at the points where x is not NaN.
 
-    Sums go row by row, N numbers at a time: 20 times faster on a CPU than sums over the first axis.
+    Rows of N numbers are added one after another, which is 20 times faster on a CPU than a sum over the first axis.
     """
     zeros = jnp.zeros_like(x[0])
 
@@ -62,7 +62,7 @@ def moments(x: Array, y: Array) -> Moments:
 
     count, first_x, first_y, total_x, total_y = lax.scan(add, (zeros,) * 5, (x, y))[0]
     points = jnp.maximum(count, 1)
-    mean_x, mean_y = first_x + total_x / points, first_y + total_y / points  # exact where nothing varies
+    mean_x, mean_y = first_x + total_x / points, first_y + total_y / points  # exact for constant signals
 
     def one(sums: Any, row: Any) -> tuple[Any, None]:
         xx, yy, xy, most_x, most_y = sums
@@ -110,12 +110,12 @@ def current_correlation(trial: TrialConfig, currents: Array, target: Array) -> A
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Score of each neuron and condition in a test.zarr.
+    """Definition of a score, which a test.zarr has for each neuron and condition.
 
-    title: its name in a report.
-    heading: its name above a column of a table in a terminal.
-    meaning: a definition in words, stored with the values.
-    unit: "" for a number without one.
+    title: name in a report.
+    heading: heading of a column in a table in the terminal.
+    meaning: definition as text, stored with the values.
+    unit: unit; "" for a number without one.
     statistic: summary over neurons that is shown: median, or mean for errors of both signs.
     """
 
@@ -149,7 +149,7 @@ SCORES = {
 
 
 def typical(statistics: Mapping[str, Any], name: str) -> float | None:
-    """The median over neurons of a score, or the mean of an error, from a group of `summary`; None where it is undefined."""
+    """Median of a score over neurons, or mean of an error, from an entry of `summary`; None if it is undefined."""
     value = (statistics.get(name) or {}).get(SCORES[name].statistic)
     return value if value is not None and np.isfinite(value) else None
 
@@ -162,10 +162,10 @@ def rate_scores(
     heldout: np.ndarray | None = None,
     halves: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Scores [n] of the rates q of a model against recorded rates, those of SCORES that the data allow.
+    """Scores [n] of the rates q of a model against recorded rates, by name: those of SCORES that the recorded rates allow.
 
-    Both sides are averaged over the same window first, over the bins where the data are known; V and cov are over time. d are the
-    rates compared with: of held-out trials if there are any, else of those trained on. NaN stands for a score that is undefined.
+    Both are first averaged over the same window, over the bins with known recorded rates; V and cov are over time. d are the recorded
+    rates of the held-out trials or, without them, of the trials that were trained on. NaN: undefined.
 
         rate_correlation, heldout_correlation   cov(d, q)/sqrt(V(d) V(q))
         explained_variance                      1 - mean (q - d)^2/V(d)
@@ -217,7 +217,7 @@ def _trial_noise(weights: np.ndarray, counts: np.ndarray, hz: float, known: np.n
 def _signal_scores(
     d: np.ndarray, q: np.ndarray, noise: np.ndarray, one: np.ndarray, two: np.ndarray, heldout: bool
 ) -> dict[str, np.ndarray]:
-    """Scores [n] that need the recorded rates h1 and h2 of odd and even trials; NaN where their covariance is not above 0.
+    """Scores [n] from the recorded rates h1 and h2 of odd and even trials; NaN where the covariance of h1 and h2 is not above 0.
 
         reliability       r = correlation of h1 and h2
         noise_ceiling     sqrt(r) against one half, sqrt(2r/(1 + r)) against all trials (Hsu, Borst & Theunissen, Network 15:91, 2004)
@@ -241,7 +241,7 @@ def _signal_scores(
 
 
 def windowed_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """[M, n] values averaged with weights [M, M] over the window, of the bins that are known; NaN in the other bins."""
+    """[M, n] averages over the window, with weights [M, M], of the known bins; NaN in the other bins."""
     if known.all():
         return weights @ values
     total = weights @ np.where(known, values, 0)
@@ -260,8 +260,8 @@ def summary(
       region: [n] names, or None.
 
     Returns:
-      {"all": group, "by_class": {name: group}, "by_region": ..., "by_condition": ...}, where a group is {score: {"mean", "median", "n"}}
-      with n the number of neurons where the score is defined, for the scores with n > 0.
+      {"all": entry, "by_class": {name: entry}, "by_region": ..., "by_condition": ...}, where an entry is {score: {"mean", "median", "n"}}
+      with the number n of neurons where the score is defined, for the scores with n > 0.
     """
     regions = [] if region is None else np.unique(region).tolist()
     classes = {name: mine for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()}
@@ -274,7 +274,7 @@ def summary(
 
 
 def _over_neurons(scores: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """Mean, median and number n of the neurons where a score [C, n] is defined; scores that are defined nowhere are left out."""
+    """Mean, median and number n of the neurons where a score [C, n] is defined; scores without such neurons are left out."""
     values = {name: mean_known(score.astype(float)) for name, score in scores.items()}
     known = {name: value[np.isfinite(value)] for name, value in values.items()}
     return {name: {"mean": float(v.mean()), "median": float(np.median(v)), "n": len(v)} for name, v in known.items() if len(v)}

@@ -1,6 +1,6 @@
-"""Target currents [C, M, N] that the network is trained on: sinusoids, or from recorded rates or currents.
+"""Target currents [C, M, N]: sinusoids, currents from recorded rates, or recorded currents.
 
-NaN means not trained: all bins of a neuron, or some. Another kind of target is a subclass of `schema.TargetConfig` with a function
+NaN: not trained, for all or some bins of a neuron. A kind of target is a subclass of `schema.TargetConfig` with a function that is
 registered with `currents`.
 """
 
@@ -40,7 +40,7 @@ MAX_SIMULATED = 8  # different neurons, seconds each
 
 
 def run_calibration(config: Config, network: Network) -> Calibration:
-    """One trial of the static network, with random numbers of its own stage."""
+    """Calibration of a network, with the random numbers of its own stage."""
     keys = TrialKeys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
     return calibrate(Dynamics.from_config(config), network, keys)
 
@@ -52,13 +52,13 @@ def make(
 
     Args:
       config: the experiment.
-      network: for biases and, if it has static synapses, the calibration run.
-      recording: of the kind `target.recorded`; None if that is None.
-      report: called with (done, total) neurons.
-      calibration: the calibration run, if it has been made already.
+      network: network with biases and static synapses, for the calibration.
+      recording: recording of the kind `target.recorded`; None if the target needs none.
+      report: function called with (done, total) neurons.
+      calibration: the calibration, if it has been made before.
 
     Raises:
-      UserError: if a condition has nothing to train, or a function that a user registered gives another shape.
+      UserError: a condition has no trained neuron, or the function of a plugin returns another shape.
     """
     if calibration is None and network.static_width:
         calibration = run_calibration(config, network)
@@ -73,12 +73,12 @@ def make(
 
 
 def check(target: np.ndarray, where: str) -> None:
-    """Raises UserError if a target [C, M, N] has infinite values or a condition without a number; `where` starts the message."""
+    """Raises UserError if a target [C, M, N] has infinite values, or a condition with NaN alone; `where` begins the message."""
     for condition, values in enumerate(target):
         if np.isinf(values).any():
-            raise UserError(f"{where}: condition {condition} holds infinite currents; expected finite, or NaN where nothing is trained.")
+            raise UserError(f"{where}: condition {condition} has infinite currents; expected finite currents, or NaN for not trained.")
         if np.isnan(values).all():
-            raise UserError(f"{where}: condition {condition} is NaN in all neurons and bins; expected a number where it is trained.")
+            raise UserError(f"{where}: condition {condition} is NaN for all neurons and bins; expected a number in at least one bin.")
 
 
 @singledispatch
@@ -90,16 +90,16 @@ def currents(
     Args:
       target: settings; their class chooses the function that is registered for it.
       config: the experiment.
-      network: connections, classes and biases.
-      calibration: mean and s.d. of the currents in the static network; None without static synapses.
-      recording: of the kind `target.recorded`; None if that is None.
-      report: called with (done, total) neurons.
+      network: connectivity, classes and biases.
+      calibration: mean and s.d. of the static currents; None without static synapses.
+      recording: recording of the kind `target.recorded`; None if the target needs none.
+      report: function called with (done, total) neurons.
 
     Returns:
-      Currents; NaN for neurons, or bins, that are not to be trained.
+      Target currents; NaN for neurons, or bins, that are not trained.
 
     Raises:
-      UserError: if nothing is registered.
+      UserError: no function is registered for the class of the settings.
     """
     raise UserError(f"target={target.name}: expected a function registered with targets.currents for {type(target).__name__}.")
 
@@ -113,7 +113,7 @@ def sinusoids(
     recording: Recording | None,
     report: Reporter,
 ) -> np.ndarray:
-    """amplitude*sin(2 pi (t - phase)/period) + u_mean + bias(t), phases uniform and new for each condition."""
+    """Sinusoids amplitude*sin(2 pi (t - phase)/period) + u_mean + bias(t), with uniform random phases, new for each condition."""
     trial, dtype = config.trial, network.bias.dtype
     t = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
     stream = rng.key(config.seed, rng.Purpose.PHASE)
@@ -149,7 +149,7 @@ def per_neuron(network: Network, value: Any) -> np.ndarray:
 
 
 def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray:
-    """[N] s.d. of the static currents in time, the mean over each class, threshold units; 0 without static synapses."""
+    """[N] s.d. in time of the static currents, averaged over each class, threshold units; 0 without static synapses."""
     spread = np.zeros(network.n_neurons)
     if calibration is not None:
         sd, exc = np.asarray(calibration.sd, np.float64), np.asarray(network.excitatory)
@@ -159,15 +159,15 @@ def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray
 
 
 def transfer_neurons(config: Config, network: Network, calibration: Calibration | None, euler_correction: bool = False) -> NoisyLIF:
-    """The N neurons, each with its own parameters, for the transfer function.
+    """Neurons for the transfer function, with the parameters of each of the N neurons.
 
-    Their noise is noise.sigma and, with static synapses, the fluctuations of the static currents.
+    Their noise is noise.sigma and, with static synapses, the fluctuation of the static currents.
 
     Args:
       config: the experiment.
-      network: its neurons.
-      calibration: of the static network; None without static synapses.
-      euler_correction: correct the threshold for the finite time step.
+      network: the network.
+      calibration: mean and s.d. of the static currents; None without static synapses.
+      euler_correction: whether to correct the threshold for the finite time step.
     """
     model = neurons.with_parameters(config.neuron, network.parameters)
     values = model.tau_m, model.threshold, model.reset, _noise_sigma(config, network)
@@ -188,7 +188,7 @@ def _tau_static(config: Config) -> float:
 
 
 def simulated_inverse(config: Config, network: Network, calibration: Calibration | None) -> Callable[[np.ndarray, slice], np.ndarray]:
-    """Rate -> mean input, as `PopulationInverseTransfer`, for models without a formula: each different neuron is simulated.
+    """Inverse transfer functions of N neurons by simulation of each different neuron, for models without a formula.
 
     Raises:
       UserError: for more than MAX_SIMULATED different neurons.
@@ -221,10 +221,10 @@ def simulated_inverse(config: Config, network: Network, calibration: Calibration
 def from_rates(
     target: RecordingTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, report: Reporter
 ) -> np.ndarray:
-    """Inverse transfer of each neuron's recorded rate, less its constant drive; by chunks of neurons.
+    """Targets from rates: the inverse transfer function of each neuron's recorded rate, minus its bias; in chunks of neurons.
 
     Raises:
-      UserError: for too little noise, with which low rates have no input, or neurons that cannot be simulated.
+      UserError: the noise is too weak for the inverse of low rates, or there are too many different neurons to simulate.
     """
     neuron = transfer_neurons(config, network, calibration, target.euler_correction)
     _check_noise(config, network, neuron)
@@ -254,7 +254,7 @@ def _check_noise(config: Config, network: Network, neuron: NoisyLIF) -> None:
 def from_currents(
     target: CurrentsTargetConfig, config: Config, network: Network, calibration: Calibration | None, recording: Recording, report: Reporter
 ) -> np.ndarray:
-    """The currents of a recording, unchanged; by chunks of neurons."""
+    """Targets from recorded currents, unchanged; in chunks of neurons."""
     out = _empty(config, network, recording)
     for part, values in _blocks(config, network, recording, report):
         out[:, :, part] = values
@@ -262,12 +262,12 @@ def from_currents(
 
 
 def _empty(config: Config, network: Network, recording: Recording) -> np.ndarray:
-    """[C, M, N] array to fill with currents."""
+    """[C, M, N] array for target currents, not yet filled."""
     return np.empty((recording.n_conditions, config.trial.n_points, network.n_neurons), network.bias.dtype)
 
 
 def _blocks(config: Config, network: Network, recording: Recording, report: Reporter) -> Iterator[tuple[slice, np.ndarray]]:
-    """The neurons of a chunk, and the recorded values [C, M, n] of the units that stand for them."""
+    """The neurons of a chunk, and the recorded values [C, M, n] of the units that they reproduce."""
     done, n = 0, network.n_neurons
     for block in recording.stream(recording.choose(n, config.seed)):
         yield slice(done, done + block.shape[2]), block

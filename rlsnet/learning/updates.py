@@ -1,4 +1,4 @@
-"""The updates of a trial: `begin`, then `learn` at each learning point, then `finish`, in the form that the backend names."""
+"""Updates of a trial: `begin`, `learn` at each learning point, and `finish`, in the form of update that the backend has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlsnet.model.network import Network, gather_inputs
 
 
 def begin(settings: RLSConfig, backend: Backend, network: Network, learner: Learner, points: int) -> Pending | None:
-    """Nothing pending, at the start of a trial with so many learning points; None with update=reference, which leaves nothing pending."""
+    """No pending updates, at the start of a trial with this number of learning points; None for the dense update, which has none."""
     return None if backend.update == "reference" else deferred.begin(settings, network, learner, points)
 
 
@@ -34,19 +34,21 @@ def learn(
     n_spikes: Array,
     residual_input: Array,
 ) -> tuple[Learner, Pending | None]:
-    """One learning point of the whole network.
+    """The update of all neurons at one learning point.
 
     Args:
       settings: section rls.
-      backend: form of the update.
-      network: wiring.
-      learner: before.
-      pending: before, from `begin`.
-      decay: of r between two learning points; None where inputs have different time constants.
+      backend: backend with the form of the update.
+      network: neurons and connectivity.
+      learner: learner before the update.
+      pending: pending updates, from `begin` or the previous `learn`.
+      decay: factor by which r decays between two learning points; None if inputs have different time constants.
       r: [N+X] filtered spikes, 1/ms.
       n_spikes: [N+X] int32, spikes of the trial that are in r.
-      residual_input: [N] u_bal - target, threshold units: the current without the trained synapses, less the one wanted; NaN for
-        neurons that are not trained now.
+      residual_input: [N] u_bal - target, threshold units; NaN: not trained at this learning point.
+
+    Returns:
+      Learner and pending updates after the update.
     """
     w, P = learner.w, learner.P
     if pending is not None and backend.update == "native":
@@ -54,7 +56,7 @@ def learn(
         P, w, pending = deferred.learn_native(settings, network, stored, w, pending, decay, r, n_spikes, residual_input)
     else:
         x = gather_inputs(network, r)
-        # the barrier keeps the compiler from leaving out the work where rls.apply=false, which is for timing
+        # for rls.apply=false, which is for timing: the barrier prevents the compiler from removing the computation
         trained = jnp.any(~jnp.isnan(rls.by_group(network, residual_input)), axis=1) & lax.optimization_barrier(jnp.bool_(settings.apply))
         e = rls.errors(network, w, x, residual_input)
         if pending is None:
@@ -67,7 +69,7 @@ def learn(
 
 
 def finish(settings: RLSConfig, backend: Backend, learner: Learner, pending: Pending | None) -> Learner:
-    """The learner after all that is pending has been applied to P."""
+    """Learner after all pending updates have been applied to P."""
     if pending is None:
         return learner
     P = cast(FullCovariance, learner.P)

@@ -1,4 +1,4 @@
-"""P as the regressors of the last updates, from which it is computed anew when it is needed: rls.storage=window."""
+"""Window form of P (rls.storage=window): the inputs at the last learning points are stored, and P is computed from them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rlsnet.model.network import Network
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GroupWindow:
-    """P of one group given by the regressors of the last updates: inv(A_0 + sum of x x^T), with A_0 = inv(P_0).
+    """P of one group from its inputs at the last W learning points: inv(A_0 + sum of x x^T), with A_0 = inv(P_0).
 
-    regressors: [W, L] x of those updates, 1/ms.
-    positive: [L] bool, whether a weight started positive.
-    pre: [L] int32, inputs.
-    rls: penalties.
+    regressors: [W, L] filtered spikes x of the inputs, 1/ms.
+    positive: [L] bool, whether the initial weight was positive.
+    pre: [L] int32, presynaptic neurons.
+    rls: section rls with the penalties.
     n_neurons: N.
     """
 
@@ -37,27 +37,27 @@ class GroupWindow:
     n_neurons: int = dataclasses.field(metadata={"static": True})
 
     def product(self, x: Array) -> Array:
-        """[L]  P x, by a Cholesky decomposition."""
+        """[L] product P x, by a Cholesky decomposition."""
         A = penalty(self.rls, self.positive[None], self.pre[None], self.n_neurons, x.dtype)[0]
         A = A + jnp.einsum("wi,wj->ij", self.regressors, self.regressors, precision="highest")
         factor = jax.scipy.linalg.cho_factor(A)[0]
         return jax.scipy.linalg.cho_solve((factor, False), x[:, None])[:, 0]
 
     def downdate(self, k: Array, den: Array, scale: Array | None) -> GroupWindow:
-        """The same: the window itself moves on with `WindowCovariance.update`."""
+        """The same P: `WindowCovariance.update` moves the window."""
         return self
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class WindowCovariance:
-    """P = inv(A_0 + sum of x x^T over the last W learning points), computed anew for each update.
+    """P = inv(A_0 + sum of x x^T over the last W learning points) of all groups, computed at each update.
 
-    r: [W, N+X] filtered spikes at those points, 1/ms; 0 before the first.
-    used: [G, W] bool, whether any neuron of the group was trained at that point.
-    count: [1] int32, learning points so far; the next one goes to row count % W.
-    positive: [G, L] bool, whether a weight started positive.
-    rls: penalties.
+    r: [W, N+X] filtered spikes at these learning points, 1/ms; 0 before the first one.
+    used: [G, W] bool, whether any neuron of the group was trained at the learning point.
+    count: [1] int32, number of learning points so far; the next one is stored in row count % W.
+    positive: [G, L] bool, whether the initial weight was positive.
+    rls: section rls with the penalties.
     """
 
     r: Array
@@ -80,13 +80,13 @@ class WindowCovariance:
 
     @property
     def numbers(self) -> None:
-        """None: P is not kept."""
+        """None: P is not stored."""
         return None
 
     def update(
         self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array
     ) -> tuple[WindowCovariance, Array]:
-        """See `Covariance.update`; this learning point enters the window afterwards."""
+        """See `Covariance.update`; this learning point is added to the window afterwards."""
 
         def block(w: Array, positive: Array, used: Array, pre: Array, *given: Array) -> Array:
             regressors = jnp.where((pre >= 0)[None] & used.T[:, :, None], self.r[:, pre], 0)

@@ -1,1 +1,1 @@
-"""The network: its arrays, connectivity, neuron models, transfer function and random numbers."""
+"""Model: arrays of the network, connectivity, neuron models, transfer function and random numbers."""

@@ -1,4 +1,4 @@
-"""The network of an experiment, drawn from its configuration or loaded from network.load."""
+"""Construction of the network of an experiment, drawn from its configuration or loaded from network.load."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rlsnet.model.network_store import StoredNetwork, check_indptr, read_paramet
 log = logging.getLogger(__name__)
 
 
-MAX_TAU_CHANNELS = 8  # distinct tau_plas with a filter each; more take a state for each synapse
+MAX_TAU_CHANNELS = 8  # distinct values of tau_plas with a filter each; with more, each synapse has a current of its own
 
 
 class BuiltNetwork(NamedTuple):
-    """A network with the start of its training.
+    """Network and the initial values of its training.
 
-    network: neurons and connections.
+    network: neurons and connectivity.
     weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
     target: [C, M, N] target currents (threshold units) stored in network.load; or None.
     """
@@ -39,15 +39,15 @@ class BuiltNetwork(NamedTuple):
 
 
 def build(config: Config, n_units: int | None = None, activity: Callable[[Network], np.ndarray] | None = None) -> BuiltNetwork:
-    """The network of an experiment: the arrays of network.load, and the others drawn.
+    """Network of an experiment: arrays from network.load; all other arrays are drawn.
 
     Args:
       config: the experiment.
-      n_units: N if neither network.load nor network.n_neurons gives it: the units of the recording.
-      activity: runs a trial of a network that has static synapses only, and counts the spikes [N]; see `connectivity.needs_activity`.
+      n_units: number of units in the recording, which is N if neither network.load nor network.n_neurons sets it.
+      activity: calibration of a network with static synapses, which returns the spikes [N]; see `connectivity.needs_activity`.
 
     Raises:
-      UserError: for stored arrays, files or numbers that do not fit each other.
+      UserError: stored arrays, files or numbers do not agree.
     """
     stored = StoredNetwork(config.network.load)
     excitatory = _classes(config, stored, n_units)
@@ -76,7 +76,7 @@ def check_conditions(network: Network, n_conditions: int) -> None:
 
 
 def _classes(config: Config, stored: StoredNetwork, n_units: int | None) -> np.ndarray:
-    """[N] bool, excitatory neurons."""
+    """[N] bool, whether a neuron is excitatory."""
     excitatory = stored.read("neuron/excitatory", ["N"], "b")
     if excitatory is None:
         n = config.network.n_neurons or n_units
@@ -179,7 +179,7 @@ def _with_plastic_inputs(network: Network, pre: np.ndarray) -> Network:
 
 
 def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> Edges:
-    """The static synapses, stored or drawn; raises UserError if the result is not a valid wiring of N neurons."""
+    """The static synapses, stored or drawn; raises UserError unless they are valid for N neurons."""
     n, where = len(excitatory), str(stored.path)
     edges = read_static_edges(stored, n)
     if edges is None:
@@ -198,7 +198,7 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray)
 
 
 def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> np.ndarray:
-    """[N] constant drive, threshold units: stored, network.bias, or that of the static wiring."""
+    """[N] bias, threshold units: the stored one, network.bias, or that of the static synapses."""
     bias = stored.read("neuron/bias", [len(excitatory)], "f")
     if bias is not None:
         return bias
@@ -209,10 +209,10 @@ def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> np
 
 
 def _parameters(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x: int) -> dict[str, np.ndarray]:
-    """Parameters that differ between neurons: [N] each, but tau_plas [N+X]. Stored arrays win over values by class.
+    """Parameters that differ between neurons: [N] each, tau_plas [N+X]. Stored arrays have priority over values by class.
 
     Raises:
-      UserError: for values outside their limits, or a reset potential that is not below the threshold.
+      UserError: values are outside their limits, or a reset potential is not below the threshold.
     """
     fields: dict[str, tuple[Any, Any]] = {f.name: (f, config.neuron) for f in dataclasses.fields(config.neuron)}  # type: ignore[arg-type]
     fields |= {f.name: (f, config.synapse) for f in dataclasses.fields(config.synapse) if f.name == "tau_plas"}
@@ -233,7 +233,7 @@ def _parameters(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x
 
 
 def _tau_channels(parameters: dict[str, Array]) -> tuple[tuple[float, ...], Array | None]:
-    """`Network.taus` and `Network.tau_channel` for tau_plas [N+X] of the parameters, if it is one of them."""
+    """`Network.taus` and `Network.tau_channel`, from tau_plas [N+X] if the parameters contain it."""
     if "tau_plas" not in parameters:
         return (), None
     taus, channel = np.unique(np.asarray(parameters["tau_plas"]), return_inverse=True)
@@ -268,7 +268,7 @@ def _largest_degree(indptr: np.ndarray) -> int:
 
 
 def _padded(values: Any, indptr: np.ndarray, width: int) -> Array:
-    """`values` on the device, padded so that `width` of them can be read from the start of any neuron's edges."""
+    """Values on the device, padded so that `width` of them can be read from the first edge of any neuron."""
     missing = int(np.max(indptr[:-1], initial=0)) + width - len(values)
     if missing > 0:
         values = np.concatenate([values, np.zeros(missing, values.dtype)])

@@ -1,6 +1,6 @@
 """Connectivity: static synapses and plastic inputs, drawn with counter-based random numbers or read from files, and their weights.
 
-Another wiring is a dataclass with a function registered for it: `static_edges` for a subclass of `schema.StaticConfig`,
+Other connectivity is a dataclass with a function registered for it: `static_edges` for a subclass of `schema.StaticConfig`,
 `plastic_inputs` for one of `schema.PlasticConfig`.
 """
 
@@ -37,7 +37,7 @@ class Edges:
 
     indptr: [N+1] int, neuron j's outputs are edges indptr[j] to indptr[j+1].
     post: [nnz] int, postsynaptic neuron of each edge; empty with `stream`.
-    weight: [nnz] threshold*ms, or None: class_weight holds.
+    weight: [nnz] threshold*ms, or None: the weights are those of class_weight.
     class_weight: [2, 2] weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
     stream: [2] uint32, the key from which `targets_of` draws the edges of any neuron anew; or None.
     """
@@ -58,7 +58,7 @@ class Edges:
 
 @singledispatch
 def static_edges(static: StaticConfig, stream: Array, excitatory: np.ndarray) -> Edges:
-    """The static synapses of a network.
+    """Static synapses of a network.
 
     Args:
       static: settings; their class chooses the function that is registered for it.
@@ -66,7 +66,7 @@ def static_edges(static: StaticConfig, stream: Array, excitatory: np.ndarray) ->
       excitatory: [N] bool.
 
     Raises:
-      UserError: if nothing is registered, or the settings do not fit the number of neurons.
+      UserError: no function is registered for the class of the settings, or they contradict the number of neurons.
     """
     raise UserError(f"static.name={static.name}: expected a function registered with wiring.static_edges for {type(static).__name__}.")
 
@@ -92,7 +92,7 @@ def _fixed_degree_edges(static: FixedDegreeConfig, stream: Array, excitatory: np
 
 @static_edges.register
 def _erdos_renyi_edges(static: ErdosRenyiConfig, stream: Array, excitatory: np.ndarray) -> Edges:
-    """Out-degrees are binomial; the targets of a neuron are distinct and never the neuron itself."""
+    """Static synapses with binomial out-degrees; the outputs of a neuron reach distinct neurons, never itself."""
     n = len(excitatory)
     if n * (n - 1) * static.probability >= 2**31 - 2**24:
         raise UserError(f"static.probability={static.probability:g}: makes too many static synapses; expected fewer than {2**31:,}.")
@@ -129,7 +129,7 @@ def class_weights(static: BalancedConfig, n: int) -> np.ndarray:
 
 
 def class_bias(static: StaticConfig, n: int) -> np.ndarray:
-    """[2] constant drive of excitatory and inhibitory neurons, threshold units; 0 but in the balanced state."""
+    """[2] bias of excitatory and inhibitory neurons, threshold units; 0 except in the balanced state."""
     if not isinstance(static, BalancedConfig):
         return np.zeros(2)
     return math.sqrt(static.class_inputs(n)) * np.array([static.bias_exc, static.bias_inh])
@@ -142,7 +142,7 @@ def targets_of(stream: Array, neuron: Array, draw: Array, n: int) -> Array:
     Args:
       stream: [2] uint32, key.
       neuron: [...] int32, presynaptic neurons.
-      draw: [...] int32, which of the neuron's outputs each is, from 0.
+      draw: [...] int32, index of the output among the outputs of its neuron, from 0.
       n: N.
 
     Returns:
@@ -154,7 +154,7 @@ def targets_of(stream: Array, neuron: Array, draw: Array, n: int) -> Array:
 
 @partial(jax.jit, static_argnums=(1, 2))
 def draw_static(stream: Array, n: int, degree: int) -> Array:
-    """[n*degree] int32: `degree` distinct targets of each of `n` neurons, never itself. `targets_of` gives the same, one by one."""
+    """[n*degree] int32: `degree` distinct postsynaptic neurons of each of `n` neurons, never itself; equal to those of `targets_of`."""
     block = max(1, min(n, 2**21 // max(1, degree)))
     draws = jnp.arange(degree, dtype=jnp.uint32)
 
@@ -175,23 +175,23 @@ def plastic_inputs(plastic: PlasticConfig, stream: Array, excitatory: np.ndarray
       plastic: settings; their class chooses the function that is registered for it.
       stream: [2] uint32, key of the random numbers.
       excitatory: [N] bool.
-      activity: [N] number of spikes in a trial of the static network; None unless `needs_activity`.
+      activity: [N] number of spikes in the calibration; None unless `needs_activity`.
 
     Raises:
-      UserError: if nothing is registered, or there are too few neurons to draw from.
+      UserError: no function is registered for the class of the settings, or there are too few neurons to draw from.
     """
     raise UserError(f"plastic.name: expected a function registered with wiring.plastic_inputs for {type(plastic).__name__}.")
 
 
 @singledispatch
 def needs_activity(plastic: PlasticConfig) -> bool:
-    """Whether the choice of plastic inputs depends on the static run."""
+    """Whether the choice of plastic inputs depends on the calibration."""
     return plastic.needs_activity
 
 
 @plastic_inputs.register
 def _random_inputs(plastic: RandomInputsConfig, stream: Array, excitatory: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
-    """Half of the inputs from each class, excitatory first; in a class without repeats and in ascending order."""
+    """Random plastic inputs, half of them from each class, excitatory first; in a class without repeats, ascending."""
     groups, half = -(-len(excitatory) // plastic.group_size), plastic.n_inputs // 2
     least = half if plastic.least_inputs is None else plastic.least_inputs // 2
     number = np.full(groups, half)
@@ -211,7 +211,7 @@ def _random_inputs(plastic: RandomInputsConfig, stream: Array, excitatory: np.nd
 
 
 def _candidates(plastic: RandomInputsConfig, members: np.ndarray, activity: np.ndarray | None) -> np.ndarray:
-    """The neurons of one class, `members`, that inputs are drawn from: all, or the most active ones; ascending."""
+    """Neurons of one class, out of `members`, from which inputs are drawn: all, or the most active ones; ascending."""
     if activity is None or plastic.active_fraction == 1:
         return members
     most_active = np.argsort(-activity[members], kind="stable")[: math.ceil(plastic.active_fraction * len(members))]
@@ -263,7 +263,7 @@ def outputs_of(pre: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_groups(weight: np.ndarray, group_size: int) -> np.ndarray:
-    """[N, L] weights as [G, L, S], the last group filled up with zeros."""
+    """Weights [N, L] as [G, L, S]; zeros for the neurons that are missing in the last group."""
     n, inputs = weight.shape
     groups = -(-n // group_size)
     padded = np.concatenate([weight, np.zeros((groups * group_size - n, inputs), weight.dtype)])
@@ -271,5 +271,5 @@ def to_groups(weight: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def from_groups(weight: np.ndarray, n: int) -> np.ndarray:
-    """[G, L, S] weights as [N, L], the inverse of `to_groups`."""
+    """Weights [G, L, S] as [N, L], the inverse of `to_groups`."""
     return weight.transpose(0, 2, 1).reshape(-1, weight.shape[1])[:n]

@@ -15,11 +15,11 @@ from rlsnet.errors import UserError
 
 
 def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The edges in a file, in its order; a pair of neurons may occur more than once.
+    """Edges in a file, in the order of the file; a pair of neurons may occur more than once.
 
     Args:
       path: a SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post and weight.
-      rows: what the rows of a sparse matrix are, "pre" or "post".
+      rows: neurons of the rows of a sparse matrix, "pre" or "post".
 
     Returns:
       [nnz] int64 presynaptic neurons, [nnz] int64 postsynaptic neurons, [nnz] weights (threshold*ms).
@@ -65,7 +65,7 @@ def _read_parquet(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(f"static.path={path}: takes pyarrow to read; pip install 'rlsnet[parquet]'.") from error
+        raise UserError(f"static.path={path}: reading it needs pyarrow; pip install 'rlsnet[parquet]'.") from error
     _check_columns(path, parquet.read_schema(path).names)
     table = parquet.read_table(path, columns=["pre", "post", "weight"])
     return table["pre"].to_numpy(), table["post"].to_numpy(), np.asarray(table["weight"].to_numpy(), np.float64)

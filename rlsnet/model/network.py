@@ -1,4 +1,4 @@
-"""The network of an experiment as arrays.
+"""Network of an experiment as arrays.
 
 Dimension letters, here and everywhere: N neurons, K static outputs and L plastic inputs of a neuron, X feed-forward neurons,
 G groups of S neurons that share plastic inputs, T steps and M learning points of a trial, C conditions.
@@ -16,9 +16,9 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Neurons and connections, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
+    """Neurons and connectivity, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
 
-    A pytree; the sizes at the end are static, so that another size compiles anew.
+    A pytree; the sizes at the end are static, so programs are compiled again for other sizes.
 
     excitatory: [N] bool, the others are inhibitory.
     bias: [N] constant drive X_bal, threshold units.
@@ -26,9 +26,9 @@ class Network:
     parameters: [N] each, the parameters that differ between neurons: fields of the neuron model, and `noise_sigma`; `tau_plas` is [N+X].
     indptr: [N+X+1] int32, neuron j's static outputs are edges indptr[j] to indptr[j+1].
     post: [nnz] int32, postsynaptic neuron of each static edge, padded so that static_width can be read from any start.
-    weight: [nnz] weight of each static edge (threshold*ms), padded alike; or None: class_weight holds.
+    weight: [nnz] weight of each static edge (threshold*ms), padded in the same way; or None: the weights are those of class_weight.
     class_weight: [2, 2] static weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
-    stream: [2] uint32, the key from which a spike's static targets are drawn, and post is empty; or None.
+    stream: [2] uint32, key from which procedural synapses are drawn, with an empty `post`; or None.
     pre: [G, X+L] int32, feed-forward and plastic inputs of a group of neurons; -1 pads. Neuron n is in group n // group_size.
     out_indptr: [N+X+1] int32, neuron j's plastic outputs are out_slot[out_indptr[j]] to out_slot[out_indptr[j+1]].
     out_slot: int32, flat positions in pre, padded so that plastic_width can be read from any start.
@@ -37,8 +37,8 @@ class Network:
     group_size: S.
     n_feedforward: X.
     static_width, plastic_width: largest number of edges or slots of one neuron.
-    taus: distinct values of tau_plas, ms, where it differs between neurons and has at most MAX_TAU_CHANNELS of them; else empty.
-    tau_channel: [N+X] int32, which of `taus` the spikes of a neuron are filtered with; or None.
+    taus: distinct values of tau_plas, ms, if it differs between neurons and has at most MAX_TAU_CHANNELS values; else empty.
+    tau_channel: [N+X] int32, index in `taus` of the time constant that filters the spikes of a neuron; or None.
     """
 
     excitatory: Array

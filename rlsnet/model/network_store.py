@@ -1,4 +1,4 @@
-"""network.zarr: a network in a Zarr store, read, checked and written."""
+"""Store network.zarr: a network in a Zarr store, read, checked and written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = 1
 
 
 class StoredNetwork:
-    """Arrays of the network.zarr that network.load names, read and checked one by one; an array that is not stored is None.
+    """Arrays of network.load, each read and checked when requested; an array that is not stored is None.
 
     Without network.load (`path` None) nothing is stored. Raises UserError if the store cannot be opened or lacks neuron/excitatory.
     """
@@ -56,12 +56,12 @@ class StoredNetwork:
         return values
 
     def group_size(self, default: int) -> int:
-        """S of the stored plastic wiring, or `default` if there is none."""
+        """S of the stored plastic synapses, or `default` if there is none."""
         return group_size_of(self.group, str(self.path)) if "plastic/pre" in self else default
 
 
 def group_size_of(group: zarr.Group, where: str) -> int:
-    """S of a store's plastic wiring; `where` names the store in the message. Raises UserError if the attribute is no number above 0."""
+    """S of the plastic synapses in a store; `where` names it in the message. Raises UserError unless the attribute is a number above 0."""
     size = {**group["plastic"].attrs, **group["plastic/pre"].attrs}.get("group_size", 1)
     if not isinstance(size, int) or size < 1:
         raise UserError(f"{where}: attribute group_size of plastic is {size!r}; expected a whole number, at least 1.")
@@ -79,7 +79,7 @@ def read_parameter(stored: StoredNetwork, name: str, rule: Mapping[str, Any], n:
       dt: time step, ms.
 
     Raises:
-      UserError: for values outside the limits, decay times below 2*dt or refractory periods that are not multiples of dt.
+      UserError: values are outside the limits, time constants below 2*dt, or refractory periods no multiples of dt.
     """
     values = stored.read(f"neuron/{name}", [n], "f")
     if values is None:
@@ -112,7 +112,7 @@ def read_static_edges(stored: StoredNetwork, n: int) -> Edges | None:
         raise UserError(f"{stored.path}: has static/indptr but no static/post; expected both.")
     weight, class_weight = stored.read("static/weight", [int(indptr[-1])], "f"), stored.read("static/class_weight", [2, 2], "f")
     if weight is None and class_weight is None:
-        raise UserError(f"{stored.path}: has static wiring without weights; expected static/weight or static/class_weight.")
+        raise UserError(f"{stored.path}: has static synapses without weights; expected static/weight or static/class_weight.")
     if stream is not None and (class_weight is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
         raise UserError(f"{stored.path}: static/stream: expected static/class_weight with it, and at most {n - 1} outputs of a neuron.")
     return Edges(indptr, post, weight, class_weight if weight is None else None, stream)
@@ -149,21 +149,21 @@ def read_plastic_inputs(stored: StoredNetwork, n: int, size: int, required: bool
 
 
 def read_target(stored: StoredNetwork, n_points: int, n: int) -> np.ndarray | None:
-    """[C, M, N] target currents of a stored network, NaN where nothing is trained; None if there are none. Raises UserError for C = 0."""
+    """[C, M, N] target currents of a stored network, NaN: not trained; None if there are none. Raises UserError for C = 0."""
     target = stored.read("target", ["C", n_points, n], "f", nan=True)
     if target is not None and not len(target):
-        raise UserError(f"{stored.path}: target holds no condition; expected the shape [C, {n_points}, {n}].")
+        raise UserError(f"{stored.path}: target has no condition; expected the shape [C, {n_points}, {n}].")
     return target
 
 
 def save(
     path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
 ) -> None:
-    """Writes a network.zarr; if that fails, nothing is left and an older store stays.
+    """Writes a network.zarr; after an error, an older store at the path is unchanged.
 
     Args:
-      path: of the store.
-      network: neurons and connections.
+      path: path of the store.
+      network: neurons and connectivity.
       weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
       target: [C, M, N] target currents, threshold units.
       recorded_rate: [C, N] Hz, means over time of the rates that the target was made from; or None.

@@ -54,7 +54,7 @@ def _matching(term: str, excitatory: np.ndarray, region: np.ndarray | None, key:
 def _in_region(term: str, region: np.ndarray | None, key: str) -> np.ndarray:
     """[N] bool, the neurons in the regions that match `term`, region:NAME."""
     if region is None:
-        raise UserError(f"{key}={term}: the regions are not known; expected a selection without them, or a recording with unit/region.")
+        raise UserError(f"{key}={term}: the regions are not known; expected a selection without regions, or a recording with unit/region.")
     names = np.unique(region.astype(str))
     matching = [name for name in names if fnmatchcase(name, term.removeprefix("region:"))]
     if not matching:

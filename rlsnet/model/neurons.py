@@ -22,25 +22,25 @@ from rlsnet.errors import UserError
 
 
 def with_parameters(neuron: NeuronConfig, parameters: Mapping[str, Array]) -> Any:
-    """The parameters of a model, with arrays [N] for those that differ between neurons; names of other models are ignored."""
+    """Parameters of a model, with arrays [N] for those that differ between neurons; parameters of other models are ignored."""
     return dataclasses.replace(neuron, **own_parameters(neuron, parameters))  # type: ignore[type-var]
 
 
 def own_parameters(neuron: NeuronConfig, parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Those of `parameters` that are fields of the model."""
+    """Entries of `parameters` that are fields of the model."""
     names = {field.name for field in dataclasses.fields(neuron)}  # type: ignore[arg-type]
     return {name: values for name, values in parameters.items() if name in names}
 
 
 @singledispatch
 def init(neuron: NeuronConfig, v: Array) -> Any:
-    """The state of neurons at potentials `v` [N], none refractory. Raises UserError if nothing is registered for the model."""
+    """State of neurons at potentials `v` [N], none refractory. Raises UserError if no function is registered for the model."""
     raise _nothing_registered(neuron)
 
 
 @singledispatch
 def step(neuron: NeuronConfig, dt: float, state: Any, i: Array, current: Array, noise_increment: Array | None) -> tuple[Any, Array]:
-    """One time step.
+    """State and spikes of all neurons after one time step.
 
     Args:
       neuron: parameters, each a number or [N].
@@ -170,7 +170,7 @@ def step_glif(
 
 
 def _glif_flow(neuron: GLIFConfig, dt: float, state: GLIFState, current: Array) -> GLIFState:
-    """The state one Euler step later, without threshold and reset."""
+    """State after one Euler step, without threshold and reset."""
     v, currents, drive = state.v, state.currents, current
     spike_threshold, voltage_threshold = state.spike_threshold, state.voltage_threshold
     if isinstance(neuron, AfterSpikeCurrents) and currents is not None:
@@ -186,7 +186,7 @@ def _glif_flow(neuron: GLIFConfig, dt: float, state: GLIFState, current: Array) 
 
 
 def _glif_reset(neuron: GLIFConfig, state: GLIFState) -> GLIFState:
-    """The state after a spike in every neuron. Theta_s and I_j decay through the refractory period at once."""
+    """State after a spike of every neuron. The decay of Theta_s and I_j in the refractory period is applied at once."""
     currents, spike_threshold, reset = state.currents, state.spike_threshold, neuron.reset
     if isinstance(neuron, ResetRules) and spike_threshold is not None:
         reset = neuron.rest + neuron.reset_fraction * (state.v - neuron.rest) - neuron.reset_drop

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a value depends on (seed, purpose, counters) and on nothing else.
+"""Counter-based random numbers: each value depends only on seed, purpose and counters.
 
 No state is carried, so a result does not depend on threads, devices, chunking or a resume (the idea of Salmon et al., Parallel
 random numbers: as easy as 1, 2, 3, SC 2011). The mixing function is the 32-bit hash `lowbias32` of Wellons

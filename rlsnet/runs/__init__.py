@@ -1,1 +1,1 @@
-"""The run folder: layout, checkpoints, metrics, use of resources, memory plan, progress and trackers."""
+"""Run folders: layout, checkpoints, metrics, use of resources, memory plan, progress and trackers."""

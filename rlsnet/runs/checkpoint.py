@@ -31,11 +31,11 @@ from rlsnet.runs.memory_plan import free_memory
 log = logging.getLogger(__name__)
 
 
-P_BLOCK_BYTES = 64 * 2**20  # of P in full that are moved between device and disk at a time
+P_BLOCK_BYTES = 64 * 2**20  # bytes of a block of full P that is moved between device and disk
 
 
 class CheckpointWriter:
-    """A thread that writes checkpoints, one after another, while training goes on. At the end of its context all are written."""
+    """Thread that writes checkpoints, one after another, while training continues. At the end of its context all are written."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -54,31 +54,31 @@ class CheckpointWriter:
             log.error("A checkpoint could not be written either: %s", failed)
 
     def wait(self) -> None:
-        """Returns when all is written; raises the exception of a write that failed."""
+        """Waits until all checkpoints are written; raises the exception of a write that failed."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
 
     def check(self) -> None:
-        """Raises the exception of a write that has failed, if it has ended."""
+        """Raises the exception of the last write if it has failed; does not wait for it."""
         if self._last is not None and self._last.done():
             self.wait()
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Calls `write` in the thread after the write before has ended, waits for that one, and raises its exception if it failed."""
+        """Calls `write` in the thread, after the previous write; waits for that one, and raises its exception if it failed."""
         before, self._last = self._last, self._thread.submit(write)
         if before is not None:
             before.result()
 
 
 class PackedP(NamedTuple):
-    """Upper triangles of P on their way from the device to the disk.
+    """Upper triangles of P, in blocks of groups, as they are written to the disk.
 
-    groups: G.
-    inputs: L.
-    size: groups in a block, and in a chunk on the disk.
-    number_type: of P, such as float32 or bfloat16.
-    stored_type: of the numbers on the disk; bfloat16 is stored as the same 16 bits in uint16.
+    groups: number of groups G.
+    inputs: number of inputs L.
+    size: number of groups in a block, and in a chunk on the disk.
+    number_type: type of the numbers of P, such as float32 or bfloat16.
+    stored_type: type of the numbers on the disk; bfloat16 is stored as the same 16 bits in uint16.
     blocks: arrays [size, L*(L+1)/2] of the groups in order, of stored_type.
     """
 
@@ -91,7 +91,7 @@ class PackedP(NamedTuple):
 
     @staticmethod
     def of(numbers: Array, inputs: int) -> PackedP:
-        """The blocks of P [G, L, L] or [G, L*(L+1)/2]; each is computed and copied from the device when it is taken."""
+        """The blocks of P [G, L, L] or [G, L*(L+1)/2]; each is computed and copied from the device when it is requested."""
         groups, itemsize = len(numbers), numbers.dtype.itemsize
         size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * itemsize)))
         stored_type = np.dtype("uint16") if numbers.dtype == jnp.bfloat16 else np.dtype(numbers.dtype)
@@ -129,18 +129,18 @@ class PackedP(NamedTuple):
 
 
 def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config) -> None:
-    """Writes weights and P; the checkpoint appears under its name when all of it is on the disk.
+    """Writes weights and P; the checkpoint appears under its name when it is complete on the disk.
 
-    The learner may change when this returns: `writer` writes from a copy, and there is never more than one. If there is no memory
-    for a copy, P is written before this returns, in blocks.
+    The learner may change after this function has returned: `writer` writes a copy of it, and there is at most one copy. If the
+    memory is too small for a copy, P is written in blocks before the function returns.
 
     Args:
       run: the run.
       writer: thread that writes.
-      iteration: of the learner.
-      network: wiring.
+      iteration: iteration of the weights and P.
+      network: neurons and connectivity.
       learner: weights and P.
-      config: settings, for the attributes.
+      config: the settings, for the attributes.
     """
     writer.wait()
     path, weight = run.checkpoints / f"{iteration:06d}.zarr", from_groups(np.array(learner.w), network.n_neurons)
@@ -150,7 +150,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
     copied = P is None or P.n_bytes < free_memory() / 2
     if P is not None and copied:
         P = P._replace(blocks=list(P.blocks))
-    double_precision = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # of this thread; needed where P is not copied yet
+    double_precision = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # JAX keeps it by thread; blocks of P may be computed in the other one
 
     def write() -> None:
         with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
@@ -168,7 +168,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
 def save_best(
     run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, correlation: float
 ) -> None:
-    """Writes the weights of the best iteration so far, and removes those of the one before; arguments as in `save_checkpoint`."""
+    """Writes the weights of the best iteration so far and removes the earlier best ones; arguments as in `save_checkpoint`."""
     path, weight = run.checkpoints / f"{iteration:06d}.best.zarr", from_groups(np.array(learner.w), network.n_neurons)
 
     def write() -> None:
@@ -182,7 +182,7 @@ def save_best(
 
 
 def load_weights(path: Path, network: Network) -> Array:
-    """[G, X+L, S] weights of a checkpoint, on the device; raises UserError if they are missing or of another shape."""
+    """[G, X+L, S] weights of a checkpoint, on the device; raises UserError if they are missing or have another shape."""
     group, x = zarr_store.open_group(path, "checkpoint", FORMAT), network.n_feedforward
     weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
     for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
@@ -192,10 +192,10 @@ def load_weights(path: Path, network: Network) -> Array:
 
 
 def load_learner(run: Run, iteration: int, network: Network, config: Config) -> Learner:
-    """Weights and P after an iteration; P is filled on the device block by block.
+    """Weights and P of a checkpoint; P is copied to the device block by block.
 
     Raises:
-      UserError: arrays are missing, incomplete or of another shape.
+      UserError: arrays are missing or incomplete, or have another shape.
     """
     path = run.checkpoints / f"{iteration:06d}.zarr"
     w = load_weights(path, network)
@@ -240,13 +240,13 @@ def _read(group: zarr.Group, name: str, shape: Sequence[int], kind: str, path: P
 
 @partial(jax.jit, static_argnums=2)
 def _triangles(numbers: Array, start: Array, size: int) -> Array:
-    """[size, L*(L+1)/2] upper triangles of the matrices from `start` on, of P [G, L, L] or [G, L*(L+1)/2]."""
+    """[size, L*(L+1)/2] upper triangles of the groups from `start` on, of P [G, L, L] or [G, L*(L+1)/2]."""
     block = lax.dynamic_slice_in_dim(numbers, start, size)
     return block if numbers.ndim == 2 else block[(slice(None), *np.triu_indices(numbers.shape[-1]))]
 
 
 @partial(jax.jit, donate_argnums=0)
 def _with_triangles(numbers: Array, triangles: Array, start: Array) -> Array:
-    """P [G, L, L] or [G, L*(L+1)/2] with the matrices from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
+    """P [G, L, L] or [G, L*(L+1)/2] with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
     block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-1])]
     return lax.dynamic_update_slice_in_dim(numbers, block, start, 0)

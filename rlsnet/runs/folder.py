@@ -1,7 +1,7 @@
-"""The layout of a run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, figures/.
+"""Run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, figures/.
 
-Each file and folder appears under its name when it is complete. A checkpoint is `checkpoints/000100.zarr` (weights and P, to resume
-from) or `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
+Each file and folder appears under its name when it is complete. A checkpoint is `checkpoints/000100.zarr` (weights and P, from which
+training can resume) or `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from rlsnet.io import atomic, zarr_store
 from rlsnet.runs import metrics
 
 FORMAT = "rlsnet-checkpoint"
-
-
 VERSION = 1
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that a result depends on; "not installed" for rlsnet run from its source folder."""
+    """Versions of Python and of the packages that a result depends on; "not installed" if rlsnet runs from its source folder."""
 
     def version(name: str) -> str:
         try:
@@ -43,7 +41,7 @@ def versions() -> dict[str, str]:
 
 
 class Run:
-    """A run folder."""
+    """A run, by the paths of the files in its folder; the folder need not exist yet."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -53,31 +51,31 @@ class Run:
 
     @staticmethod
     def open(path: str | Path, key: str) -> Run:
-        """An existing run; `key` is the setting that gave its path. Raises UserError if there is none."""
+        """An existing run; `key` is the setting with its path. Raises UserError if the path is not a run folder."""
         run = Run(path)
         if not (run.path / "config.yaml").exists():
-            raise UserError(f"{key}={path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
+            raise UserError(f"{key}={path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
         return run
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """A lock on the folder during the block; it ends with the process. Raises UserError if another process holds it."""
+        """Context with a lock on the folder, which also ends with the process. Raises UserError if another process has the lock."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as lock:
             try:
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such locks on this system
+            except ImportError:  # this operating system has no such locks
                 pass
             except BlockingIOError as error:
                 raise UserError(f"{self.path}: another process uses this folder; wait for it or choose another hydra.run.dir.") from error
-            for unfinished in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a process that was killed
+            for unfinished in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # from a process that was killed
                 atomic.remove(unfinished)
             yield
 
     def busy(self) -> bool:
-        """Whether another process has claimed the folder."""
+        """Whether another process has the lock on the folder."""
         try:
             import fcntl
 
@@ -96,27 +94,30 @@ class Run:
         self.cut_metrics(0)
 
     def save_config(self, config: Config) -> None:
-        """Writes the resolved configuration."""
+        """Writes all settings to config.yaml."""
         with atomic.replacing(self.path / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
     def config(self, plugins: Sequence[str] | None = None) -> Config:
-        """Settings of the run; those that its version did not have are at their defaults. Raises UserError.
+        """Configuration of the run; settings that its version of rlsnet did not have get their defaults.
 
         Args:
-          plugins: modules of the user's own models, where the saved ones have moved; None for the saved ones.
+          plugins: modules with the user's own models, if they have moved; None: the saved paths.
+
+        Raises:
+          UserError: config.yaml or a plugin cannot be read, or a setting is not allowed.
         """
         saved = self.saved_config()
         return from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
 
     def saved_config(self) -> dict[str, Any]:
-        """Settings of the run as they were saved, nested, under today's names."""
+        """Saved settings of the run, nested, with renamed settings under their present names; raises UserError if they are damaged."""
         try:
             values = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
         if not isinstance(values, dict):
-            raise UserError(f"{self.path / 'config.yaml'}: holds no settings; expected the file that rlsnet train wrote.")
+            raise UserError(f"{self.path / 'config.yaml'}: contains no settings; expected the file that rlsnet train wrote.")
         return renamed(values, notice=False)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
@@ -128,7 +129,7 @@ class Run:
         return metrics.read_metrics(self.metrics)
 
     def cut_metrics(self, iteration: int) -> None:
-        """Removes the lines of iterations after `iteration`, before they are computed again."""
+        """Removes the lines of iterations after `iteration`, which are computed again."""
         metrics.write_metrics(self.metrics, [line for line in self.read_metrics() if line["iteration"] <= iteration])
 
     def perturbed_result(self, label: str) -> Path:
@@ -140,22 +141,30 @@ class Run:
         return {path.stem: path for path in sorted(self.perturbed.glob("[!.]*.zarr"))}
 
     def iterations(self) -> list[int]:
-        """The iterations whose checkpoint is complete, in order."""
+        """Iterations with a complete checkpoint, ascending."""
         found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
         return sorted(int(match[1]) for match in found if match)
 
     def best(self) -> Path | None:
-        """The newest checkpoint of the best weights."""
+        """Path of the checkpoint with the best weights, or None."""
         found = sorted(self.checkpoints.glob("*.best.zarr"))
         return found[-1] if found else None
 
     def best_correlation(self) -> float | None:
-        """The correlation of the best iteration saved so far."""
+        """Correlation of the best iteration that was saved, or None."""
         best = self.best()
         return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
 
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
-        """The path of a checkpoint: last, best, an iteration, or a path as it is."""
+        """Path of a checkpoint.
+
+        Args:
+          which: last, best, the number of an iteration, or a path.
+          key: setting with this value, for messages.
+
+        Raises:
+          UserError: no such checkpoint.
+        """
         have = self.iterations()
         if which == "best" and (best := self.best()) is not None:
             return best
@@ -167,4 +176,4 @@ class Run:
             zarr_store.open_group(which, key, FORMAT)
             return Path(which)
         listed = ", ".join(map(str, have)) or "none"
-        raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has those of iterations {listed}.")
+        raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has checkpoints of iterations {listed}.")

@@ -1,4 +1,4 @@
-"""Memory plan of an experiment, made before anything is allocated; one that does not fit is refused."""
+"""Memory plan of an experiment, made before arrays are allocated; an experiment that needs more than the free memory is refused."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from rlsnet.learning import covariance_forms, deferred
 from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import FORMAT, group_size_of
 
-PLAN = "training_memory"  # attribute of a run's network.zarr: the plan of its training
+PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes that memory depends on: N neurons in groups of S, L plastic inputs, static edges, C conditions, M points."""
+    """Sizes on which the memory of an experiment depends."""
 
-    n: int
-    group_size: int
-    inputs: int
-    edges: int
-    weighted: bool  # a weight for each static edge
-    conditions: int
-    points: int
-    every: int  # steps between learning points
-    pending: int  # vectors of L numbers that a group's P may have to take in; XLA keeps them twice
-    item: int  # bytes of a floating point number
-    P: int  # bytes of P as it is kept
-    by_synapse: bool  # a plastic current for each synapse
-    stimulus: int  # numbers of a given stimulus
+    n: int  # neurons N
+    group_size: int  # neurons in a group S
+    inputs: int  # feed-forward and plastic inputs of a neuron X+L
+    edges: int  # static synapses in memory
+    weighted: bool  # whether each static synapse has a weight of its own
+    conditions: int  # conditions C
+    points: int  # learning points of a trial M
+    every: int  # time steps between two learning points
+    pending: int  # vectors [L] of the pending updates of a group; XLA keeps them twice
+    item: int  # bytes of a floating-point number
+    P: int  # bytes of P as it is stored
+    by_synapse: bool  # whether each plastic synapse has a current of its own
+    stimulus: int  # numbers of a stimulus that is kept in memory
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
-        """From the configuration, and from the shapes in network.load where it says more."""
+        """Sizes from the configuration, and from the shapes of the arrays in network.load."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
-        edges, weighted, by_synapse = None, False, False  # two values of tau_plas, by class, have a filter each
+        edges, weighted, by_synapse = None, False, False  # by_synapse is for many values of tau_plas; two, by class, need two filters
         given: Any = {}
         if config.network.load is not None:
             given = zarr_store.open_group(config.network.load, "network.load", FORMAT)
@@ -71,7 +71,7 @@ class Sizes:
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
-    """Bytes by purpose; with `learning`, P and the memory of its update are among them."""
+    """Bytes by purpose; with `learning`, they include P and the memory of its update."""
     n, item = sizes.n, sizes.item
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
@@ -79,10 +79,10 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     parts = {
         "P": sizes.P if learning else 0,
         "pending updates of P": sizes.pending * slots * item if learning else 0,
-        "plastic weights and wiring": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
+        "plastic weights and inputs": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
         "plastic currents of synapses": 2 * weights if sizes.by_synapse else 0,
         "given stimulus": sizes.stimulus * item,
-        "static wiring": sizes.edges * (4 + item * sizes.weighted),
+        "static synapses": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
         "currents of a trial": 3 * sizes.points * n * item,
@@ -92,7 +92,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
 
 
 def available() -> tuple[int, str]:
-    """(free bytes, their owner): the accelerator's memory, or this machine's within its limits."""
+    """(free bytes, "GPU" or "machine"): memory of the GPU that JAX uses, or else of this machine."""
     import jax
 
     if device.platform_in_use() != "cpu":
@@ -106,20 +106,22 @@ def free_memory() -> int:
     free = psutil.virtual_memory().available
     limit, used, about = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        cached = re.search(r"^inactive_file (\d+)$", about.read_text() if about.exists() else "", re.MULTILINE)  # given back when asked
+        cached = re.search(
+            r"^inactive_file (\d+)$", about.read_text() if about.exists() else "", re.MULTILINE
+        )  # the system releases it on demand
         free = min(free, int(limit.read_text()) - int(used.read_text()) + int(cached[1] if cached else 0))
     return free
 
 
 def check(sizes: Sizes, parts: dict[str, int]) -> str:
-    """A plan in words.
+    """Memory plan as one line of text.
 
     Args:
       sizes: sizes of the experiment.
-      parts: bytes by purpose, as `plan` gives them.
+      parts: bytes by purpose, from `plan`.
 
     Raises:
-      UserError: it does not fit; with advice.
+      UserError: the plan exceeds the free memory; the message advises which settings to change.
     """
     total = sum(parts.values())
     words = ", ".join(f"{name} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
@@ -130,8 +132,8 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
             fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
             advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
             advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
-            advice.append("a smaller plastic.n_inputs (P goes with its square)")
-        if parts.get("static wiring", 0) > total / 3:
+            advice.append("a smaller plastic.n_inputs (P grows with its square)")
+        if parts.get("static synapses", 0) > total / 3:
             advice.append("a smaller static.out_degree")
         advice.append("a smaller network.n_neurons")
         raise UserError(
@@ -141,7 +143,7 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
 
 
 def compiled_bytes(program: Any) -> int | None:
-    """Memory of a compiled program by XLA's own count, arguments and results included; None where XLA does not say."""
+    """Bytes of a compiled program by XLA's own analysis, with arguments and results; None if XLA has no such analysis."""
     try:
         found = program.memory_analysis()
         return int(found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes)

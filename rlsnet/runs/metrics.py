@@ -1,4 +1,4 @@
-"""Files of JSON lines: metrics.jsonl, a line for each iteration of training, and the lines of other files."""
+"""Files of JSON lines: metrics.jsonl with one line for each iteration of training, and functions for other such files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlsnet.io import atomic
 
 
 class RequiredMetrics(TypedDict):
-    """One iteration of training, as any version has written it; values that are undefined are None.
+    """Keys of the line of an iteration in every version of rlsnet; undefined values are None.
 
-    iteration: number, from 1.
+    iteration: number of the iteration, from 1.
     task: condition of its trial.
-    seconds: duration of the computation.
-    rate_hz, rate_exc_hz, rate_inh_hz: mean firing rate of all, of excitatory and of inhibitory neurons.
-    correlation: of current and target, mean over neurons.
-    n_undefined: neurons whose correlation is undefined.
+    seconds: duration of the computation, s.
+    rate_hz, rate_exc_hz, rate_inh_hz: mean firing rate of all, of excitatory and of inhibitory neurons, Hz.
+    correlation: correlation of current and target, mean over neurons.
+    n_undefined: number of neurons with an undefined correlation.
     """
 
     iteration: int
@@ -34,10 +34,10 @@ class RequiredMetrics(TypedDict):
 
 
 class Metrics(RequiredMetrics, total=False):
-    """One iteration of training.
+    """Line of an iteration of training, with keys that not every run has.
 
-    explained_variance: of the targets by the currents; not in runs of early versions.
-    rate_error_hz: mean difference from the recorded rates; only where there are any.
+    explained_variance: variance of the targets that the currents explain; not in runs of early versions.
+    rate_error_hz: mean difference from the recorded rates, Hz; only in runs with recorded rates.
     """
 
     explained_variance: float | None
@@ -51,7 +51,7 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Values of a file of JSON lines, without those that a crash cut short; none if there is no file."""
+    """Values of a file of JSON lines, without lines that a crash has cut off; [] if there is no file."""
     lines = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
@@ -63,7 +63,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Lines of a metrics.jsonl, in order, with the keys of `Metrics`.
 
     Raises:
-      UserError: a line is no object, or keys are missing.
+      UserError: a line is not an object, or keys are missing.
     """
     lines, required = read_lines(path), Metrics.__required_keys__
     for number, line in enumerate(lines, 1):

@@ -1,4 +1,4 @@
-"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+"""Display of progress: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN_EVERY = 2.0  # s, between two plain lines
 
 
 class ConsoleHandler(logging.Handler):
-    """Log records on the console of rich, above a live bar; lines are not wrapped."""
+    """Log handler that prints records above a live bar, on the console of rich, without line wrapping."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
@@ -35,14 +35,14 @@ def memory_used() -> int:
 
 
 def format_line(line: dict[str, Any]) -> str:
-    """Correlation, rate, duration and memory of an iteration as a text."""
+    """Correlation, rate, duration and memory of an iteration as text."""
     correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
     rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.2f} Hz"
     return f"correlation {correlation}  rate {rate}  {line['seconds']:.2f} s  {line['memory'] / 2**30:.1f} GiB"
 
 
 class _Plain:
-    """Plain lines: of the first and the last iteration, and one every few seconds between them."""
+    """Display of plain lines: for the first and the last iteration, and every few seconds between them."""
 
     def __init__(self, total: int, done: int):
         self.total, self.done, self.start, self.before = total, done, time.monotonic(), -PLAIN_EVERY
@@ -59,7 +59,7 @@ class _Plain:
 
 
 class _Live:
-    """A live bar."""
+    """Display with a live bar."""
 
     def __init__(self, bar: RichProgress, total: int, done: int):
         self.bar, self.task = bar, bar.add_task("training", total=total, completed=done, text="")
@@ -70,7 +70,7 @@ class _Live:
 
 
 class _Silent:
-    """No display."""
+    """Display that shows nothing."""
 
     def advance(self, line: dict[str, Any]) -> None:
         """Shows the metrics of one more iteration."""
@@ -90,7 +90,7 @@ class Progress:
 
     @contextlib.contextmanager
     def bar(self, total: int, done: int) -> Iterator[_Plain | _Live | _Silent]:
-        """A display of training iterations, `done` of `total` computed before."""
+        """Context with a display of training iterations, of which `done` of `total` were computed before."""
         if self.mode != "rich":
             yield _Plain(total, done) if self.mode == "plain" else _Silent()
             return
@@ -100,7 +100,7 @@ class Progress:
 
     @contextlib.contextmanager
     def counting(self, items: str) -> Iterator[Callable[[int, int], None]]:
-        """A function (done, total) that shows how many `items` are done."""
+        """Context with a function (done, total) that shows how many `items` are done."""
         if self.mode == "rich":
             with RichProgress(TextColumn(items), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
                 task = bar.add_task(items, total=None)

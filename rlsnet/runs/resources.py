@@ -1,4 +1,4 @@
-"""Use of processor, memory and GPUs during a run, sampled by a thread and kept in resources.jsonl."""
+"""Use of processor, memory and GPUs during a run, sampled by a thread and stored in resources.jsonl."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GPU_READINGS: dict[str, Callable[[Any, Any], float]] = {
 
 
 def _mb(size: float) -> float:
-    """Bytes in MB."""
+    """A number of bytes in MB."""
     return round(size / 1e6, 1)
 
 
@@ -47,7 +47,7 @@ def peak_memory() -> int:
 
 
 def machine() -> dict[str, str | int]:
-    """The computer: system, processor, cores that this process may use, bytes of memory."""
+    """Description of the computer: system, processor, cores that this process may use, bytes of memory."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -79,7 +79,7 @@ class _Gpus:
                     self.handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if by_index else nvml.nvmlDeviceGetHandleByUUID(name))
 
     def sample(self) -> dict[str, list[float]]:
-        """Values of each reading that the devices support, one for each device."""
+        """Readings by name, one value for each device; readings that the devices do not support are left out."""
         found: dict[str, list[float]] = {}
         for name, reading in GPU_READINGS.items() if self.handles else ():
             with contextlib.suppress(self.nvml.NVMLError):  # not supported by this device
@@ -95,22 +95,22 @@ class _Gpus:
 class Sampler:
     """Adds lines to resources.jsonl at regular intervals during its context, and one at the end.
 
-    An error ends the sampling with a warning in the log; the run goes on. A line holds: time (UTC); verb; the current iteration;
+    An error ends the sampling with a warning in the log; the run continues. A line holds: time (UTC); the command, as verb; the iteration;
     cpu_percent (of this process since the line before, 100 is one core); memory_mb and memory_peak_mb (resident); threads;
     system_cpu_percent (100 is all cores); system_free_mb (memory available within the limits of a container); and, with one value for
-    each device, gpu_percent, gpu_memory_mb and gpu_power_w. Values that are not known are left out.
+    each device, gpu_percent, gpu_memory_mb and gpu_power_w. Unknown values are left out.
     """
 
-    def __init__(self, path: Path, every: float, verb: str, iteration: Callable[[], int | None]):
-        """Starts nothing yet.
+    def __init__(self, path: Path, every: float, command: str, iteration: Callable[[], int | None]):
+        """Sampler that starts with its context.
 
         Args:
-          path: the file.
-          every: s between two lines; 0 for no lines.
-          verb: train, simulate or test.
+          path: path of the file.
+          every: s between two lines; 0: no lines.
+          command: train, simulate or test.
           iteration: returns the current iteration, or None.
         """
-        self.path, self.every, self.verb, self.iteration = path, every, verb, iteration
+        self.path, self.every, self.command, self.iteration = path, every, command, iteration
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
 
@@ -140,7 +140,7 @@ class Sampler:
         iteration = self.iteration()
         line = {
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "verb": self.verb,
+            "verb": self.command,
             **({} if iteration is None else {"iteration": iteration}),
             "cpu_percent": process.cpu_percent(),
             "memory_mb": _mb(process.memory_info().rss),
@@ -154,5 +154,5 @@ class Sampler:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Lines of a resources.jsonl, without the remains of a crash."""
+    """Lines of a resources.jsonl, without lines that a crash has cut off."""
     return [line for line in read_lines(path) if isinstance(line, dict) and "memory_peak_mb" in line]

@@ -1,8 +1,8 @@
 """Experiment trackers: metrics and scores are sent to another program, in addition to the files of the run.
 
 `tracking=tensorboard` writes RUN/tensorboard; `wandb` and `mlflow` follow their own settings (WANDB_MODE, WANDB_PROJECT,
-MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME). The tracker's name of the run is kept in RUN/tracking.json, so that a resumed run and its
-tests are added to it. An error of a tracker ends the tracking with one warning; the run goes on.
+MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME). RUN/tracking.json has the name of the run in the tracker, so that a resumed run and its
+tests are added there. An error of a tracker ends the tracking with one warning; the run continues.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ENVIRONMENT = {  # variables that a tracker needs, where they are not set
 
 
 class Tracker(Protocol):
-    """A run in a tracker."""
+    """Connection to a run in a tracker."""
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
         """Adds the named numbers of an iteration, counted from 1."""
@@ -59,12 +59,12 @@ def require(name: str) -> None:
 
 @contextlib.contextmanager
 def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[str, Any], int], None]]:
-    """A function (named numbers, iteration) that sends them to the tracker of `config.tracking` during the block.
+    """Context with a function (named numbers, iteration) that sends numbers to the tracker of `config.tracking`.
 
     Args:
       config: settings of the run.
       run: the run.
-      done: iterations computed before.
+      done: number of iterations computed before.
 
     Raises:
       UserError: the package of the tracker is not installed.
@@ -103,7 +103,7 @@ def tracked(config: Config, run: Run, done: int) -> Iterator[Callable[[Mapping[s
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that are set during the block unless they are set already."""
+    """Context in which environment variables have these values, unless they were set before."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -125,7 +125,7 @@ def test_scores(results: zarr.Group) -> dict[str, float]:
 
 
 def _flat(config: Config) -> dict[str, str]:
-    """Settings with dotted keys, as texts."""
+    """Settings with dotted keys, their values as text."""
     return {key: str(value) for key, value in flat(to_dict(config)).items()}
 
 
@@ -155,7 +155,7 @@ class TensorBoard:
             self.writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in _flat(config).items()), 0)
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
-        """Adds the numbers and writes them to the disk, so that none before a checkpoint is lost in a crash."""
+        """Adds the numbers and writes them to the disk, so that a crash loses none from before a checkpoint."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, iteration)
         self.writer.flush()

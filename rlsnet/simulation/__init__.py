@@ -1,1 +1,1 @@
-"""The network in time: state, step, trial, delivery of spikes, inputs and perturbations. There is no learning here."""
+"""Simulation of the network: state, time step, trial, delivery of spikes, inputs and perturbations, without learning."""

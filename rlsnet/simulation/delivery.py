@@ -1,7 +1,6 @@
-"""Spikes packed into words, and their delivery to the filters of their targets.
+"""Delivery of spikes to the currents of their postsynaptic neurons, in XLA; spikes are packed into words of 32 bits.
 
-Spikes are found by packing N booleans into words of 32 bits, and the occupancy of those words into words again, so that finding the
-next spike takes a look at N/1024 words.
+A second level of words has one bit for each word that is not 0, so that the search for the next spike reads N/1024 words.
 """
 
 from __future__ import annotations
@@ -17,21 +16,29 @@ from rlsnet.model.network import Network
 
 
 def pack(flags: Array) -> Array:
-    """[n] bool -> [W] uint32 with W = ceil(n/32): bit b of word k is flag b*W + k."""
+    """Packed flags: [n] bool -> [W] uint32 with W = ceil(n/32); bit b of word k is flag b*W + k."""
     flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
     bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
     return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
 def _lowest_bit(word: Array) -> Array:
-    """The position of the lowest bit that is set."""
+    """Position of the lowest bit that is 1."""
     return lax.population_count(~word & (word - np.uint32(1))).astype(jnp.int32)
 
 
 def take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tuple[Array, Array, Array, Array]:
-    """Takes up to `size` spikes out of packed words: (left, words, blocks) after, and [size] int32 neurons, `none` pads.
+    """Removes up to `size` spikes from packed words; returns (left, words, blocks) afterwards, and their neurons.
 
-    `left` is the number of spikes in words, `blocks` says as a packed array which words are not 0.
+    Args:
+      left: number of spikes in `words`.
+      words: [W] uint32, packed spikes.
+      blocks: packed flags of the words that are not 0.
+      size: largest number of spikes to remove.
+      none: number that pads the neurons.
+
+    Returns:
+      left, words and blocks without these spikes, and [size] int32 neurons.
     """
     count = words.shape[0]
 
@@ -51,7 +58,7 @@ def take(left: Array, words: Array, blocks: Array, size: int, none: int) -> tupl
 
 
 def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
-    """(positions, valid), both [size, width]: the runs indptr[j] to indptr[j+1] of neurons j, of none where j is N+X."""
+    """(positions, valid), both [size, width]: the entries indptr[j] to indptr[j+1] of neurons j; none for j = N+X."""
     known = jnp.minimum(j, indptr.shape[0] - 2)
     start, step = indptr[known][:, None], jnp.arange(width, dtype=jnp.int32)[None, :]
     valid = (step < indptr[known + 1][:, None] - start) & (j < indptr.shape[0] - 1)[:, None]
@@ -59,7 +66,7 @@ def _runs(indptr: Array, j: Array, width: int) -> tuple[Array, Array]:
 
 
 def of_source(network: Network, values: Array, j: Array | None = None) -> Array:
-    """The entry of values [2+T], one for each filter, that holds for plastic spikes: one number, or [N+X] where T > 1.
+    """Value of the plastic filter of each presynaptic neuron: one number, or [N+X] for T > 1.
 
     Args:
       network: for the time constant of each neuron.
@@ -73,7 +80,7 @@ def of_source(network: Network, values: Array, j: Array | None = None) -> Array:
 
 
 def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
-    """Targets of spikes of neurons j [size] in the flat filters [(2+T)*N] (its length: none), and what they add there."""
+    """Positions in the flat filters [(2+T)*N] that spikes of neurons j [size] reach (its length: none), and the values to add there."""
     n, size = network.n_neurons, network.group_size
     nowhere = len(gain) * n
     targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
@@ -107,9 +114,9 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
 def deliver(
     network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
 ) -> tuple[Array, Array, Array]:
-    """The filters [2+T, N], r and n_delivered [N+X] after spikes [N+X] have reached their targets; see `step.deliver`.
+    """Filters [2+T, N], r and n_delivered [N+X] after the delivery of spikes [N+X]; see `step.deliver`.
 
-    Spikes are taken in batches, so that in large networks, where many neurons spike at once, each operation has enough work.
+    Spikes are processed in batches, so that each operation has enough work in large networks with many spikes in a step.
     """
     n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
 
@@ -128,17 +135,17 @@ def deliver(
 
 
 def spike_capacity(n: int) -> int:
-    """Spikes that a step of n neurons has room for where shapes are fixed, at first: those of 15 Hz at 0.1 ms, and at least 64."""
+    """Initial capacity of fixed-shape arrays: the spikes of n neurons in a step of 0.1 ms at 15 Hz, and at least 64."""
     return max(64, -(-n * 3 // 2000))
 
 
 def deliver_fixed_shape(
     network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, capacity_factor: int
 ) -> tuple[Array, Array, Array, Array]:
-    """`deliver` for GPUs: few operations, on arrays for capacity_factor*`spike_capacity` spikes, without a loop.
+    """Fixed-shape form of `deliver`, for GPUs: few operations on arrays of capacity_factor*`spike_capacity` spikes, without a loop.
 
     Returns:
-      What `deliver` does, and whether more spikes came than there is room for; those in excess have then not been delivered.
+      The results of `deliver`, and whether the spikes overflowed; spikes beyond the capacity are then not delivered.
     """
     n = network.n_neurons
     size, words = min(len(spiked), capacity_factor * spike_capacity(len(spiked))), pack(spiked)
@@ -151,16 +158,16 @@ def deliver_fixed_shape(
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:
-    """[size] int32, the neurons of the spikes with these ranks, from 0, in packed words; `none` beyond the last.
+    """[size] int32, neurons of the spikes with these ranks (from 0) in packed words; `none` beyond the last spike.
 
-    count: [W] int32, the spikes in each word and those before it.
+    count: [W] int32, number of spikes in each word and all words before it.
     """
     index = jnp.searchsorted(count, rank, side="right", method="scan_unrolled").astype(jnp.int32)
     known = jnp.minimum(index, words.shape[0] - 1)
     word = words[known]
     left = rank - (count[known] - lax.population_count(word).astype(jnp.int32))
     position = jnp.zeros_like(rank)
-    for half in (16, 8, 4, 2, 1):  # the bit with `left` others below it
+    for half in (16, 8, 4, 2, 1):  # the bit that has `left` spikes below it
         below = lax.population_count((word >> position.astype(jnp.uint32)) & np.uint32((1 << half) - 1)).astype(jnp.int32)
         above = left >= below
         left, position = jnp.where(above, left - below, left), jnp.where(above, position + half, position)

@@ -1,4 +1,4 @@
-"""Inputs from outside the network: stimulus, noise, initial voltages and feed-forward spikes."""
+"""External inputs: stimulus, noise, initial voltages and feed-forward spikes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Normal = Callable[[Array, int, jnp.dtype], Array]  # `rng.normal`, or a faster f
 
 
 def initial_voltage(network: Network, neuron: Any, stream: Array) -> Array:
-    """[N] voltages at the start of a trial: the network's own, or normal(0, 1)*(threshold - reset) + reset."""
+    """[N] voltages at the start of a trial, threshold units: network.v0, or normal(0, 1)*(threshold - reset) + reset."""
     if network.v0 is not None:
         return network.v0
     scale = neuron.threshold - neuron.reset
@@ -39,14 +39,14 @@ def voltage_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array,
 
 
 def current_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array, like: Array, normal: Normal) -> Array:
-    """[N] noise currents of one step, threshold units, with s.d. sigma*sqrt(tau_m/dt): on a free membrane the same as `voltage_noise`."""
+    """[N] noise currents of one step, threshold units, with s.d. sigma*sqrt(tau_m/dt); without threshold equal to `voltage_noise`."""
     return (sigma * (tau_m / dt) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
 class Moment(NamedTuple):
-    """The step and condition of a stimulus.
+    """Time step and condition for which a stimulus is computed.
 
-    stream: [2] uint32, a key that depends on the condition only, so that every trial of a condition gets the same stimulus.
+    stream: [2] uint32, key that depends on the condition only, so that all trials of a condition have the same stimulus.
     condition: int32.
     step: int32, number of the step in the trial, from 1.
     since: int32, steps since stim_on, from 1.
@@ -62,17 +62,17 @@ class Moment(NamedTuple):
 
 @singledispatch
 def stimulus(settings: StimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
-    """The stimulus [N] of a step in which it is on, threshold units, and its state [N] for the next one.
+    """Stimulus [N] in a step between stim_on and stim_off, threshold units, and its state [N] for the next step.
 
     Args:
-      settings: section stimulus.
-      dt: ms.
-      network: N, type of number, and a given stimulus.
-      s: [N] state, 0 at the start.
+      settings: section stimulus; its class chooses the function that is registered for it.
+      dt: time step, ms.
+      network: network with N, the floating-point type, and the stimulus of stimulus=given.
+      s: [N] state of the stimulus; 0 at stim_on.
       moment: step and condition.
 
     Raises:
-      UserError: a section without a registered function.
+      UserError: no function is registered for the class of the settings.
     """
     raise UserError(f"stimulus: {type(settings).__name__} should have a function registered with inputs.stimulus.")
 
@@ -84,22 +84,22 @@ def _(settings: NoStimulusConfig, dt: float, network: Network, s: Array, moment:
 
 @stimulus.register
 def _(settings: OUStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
-    """From s = 0 at its start, s <- s + (mean - s)*dt/tau + sigma*sqrt(dt)*xi."""
+    """Ornstein-Uhlenbeck stimulus: s <- s + (mean - s)*dt/tau + sigma*sqrt(dt)*xi, from s = 0 at stim_on."""
     xi = moment.normal(rng.fold(moment.stream, moment.step), s.shape[0], s.dtype)
     return s, s + (dt / settings.tau) * (settings.mean - s) + (settings.sigma * dt**0.5) * xi
 
 
 @stimulus.register
 def _(settings: GivenStimulusConfig, dt: float, network: Network, s: Array, moment: Moment) -> tuple[Array, Array]:
-    """Row (since-1)*dt/bin of the given stimulus; 0 after the last."""
+    """Stimulus from a file: row (since-1)*dt/bin of it; 0 after the last row."""
     given = network.stimulus
-    assert given is not None  # network.build reads it for these settings
+    assert given is not None  # model.build reads it for these settings
     row = (moment.since - 1) // round(settings.bin / dt)
     return jnp.where(row < given.shape[1], given[moment.condition, jnp.minimum(row, given.shape[1] - 1)], 0), s
 
 
 def initial_rates(settings: FeedforwardConfig, network: Network) -> Array:
-    """[X] feed-forward rates in Hz at the start of learning."""
+    """[X] feed-forward rates at stim_off, Hz."""
     mean = settings.mean if isinstance(settings, OUFeedforwardConfig) else 0.0
     return jnp.full(network.n_feedforward, mean, network.bias.dtype)
 
@@ -114,16 +114,16 @@ def feedforward(
     since: Array,
     every: int,
 ) -> tuple[Array, Array]:
-    """Feed-forward spikes [X] of a step and the rates [X] in Hz of the next one. There are none before stim_off.
+    """Feed-forward spikes [X] of a step, and the rates [X] in Hz of the next step. There are no spikes before stim_off.
 
     Args:
       settings: section feedforward.
-      dt: ms.
-      network: X, and given rates.
-      rates: [X] now, for Ornstein-Uhlenbeck rates.
-      streams: keys of the spikes, different in each trial, and of the rates, which depends on the condition only.
-      condition: int32.
-      since: int32, steps since stim_off, from 1; before, 0 or less.
+      dt: time step, ms.
+      network: network with X, and the rates of feedforward=given.
+      rates: [X] Hz, present rates, for Ornstein-Uhlenbeck rates.
+      streams: key of the spikes, which differs between trials, and key of the rates, which depends on the condition only.
+      condition: int32, index of the condition.
+      since: int32, steps since stim_off, from 1; 0 or less before.
       every: steps of a learning bin.
     """
     x, dtype = rates.shape[0], rates.dtype

@@ -1,4 +1,4 @@
-"""Perturbations: neurons that are silenced, excited or clamped in a window of time."""
+"""Perturbations: neurons that are silenced, excited or clamped in a time window."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from jax import Array
 
 from rlsnet.config.schema import ClampConfig, Config, ExciteConfig, TrialConfig, WindowConfig
-from rlsnet.model import neurons as neurons_
 from rlsnet.model import rng
 from rlsnet.model.neuron_selection import select_neurons
+from rlsnet.model.neurons import init
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """Perturbation of some neurons in a window of time.
+    """Perturbation of some neurons in a time window.
 
-    neurons: [N] bool.
-    stream: [2] uint32, the key of the spikes of clamped neurons.
+    neurons: [N] bool, the perturbed neurons.
+    stream: [2] uint32, key of the spikes of clamped neurons.
     settings: section perturb.
     first, last: first and last step of the window; step i is at time i*dt, as for learning points and bins.
     """
@@ -34,11 +34,11 @@ class Perturbation:
     last: int = dataclasses.field(metadata={"static": True})
 
     def trial(self, number: Array, condition: Array) -> Perturbation:
-        """The same with the key of one trial."""
+        """The perturbation with the key of one trial."""
         return dataclasses.replace(self, stream=rng.fold(rng.fold(self.stream, number), condition))
 
     def about(self, trial: TrialConfig) -> dict[str, Any]:
-        """Its settings as plain values, with the window in ms and the number of neurons, `n`."""
+        """Settings as plain values, with the window in ms and the number of perturbed neurons, `n`."""
         times = {"start": round(self.first * trial.dt, 9), "stop": round((self.last + 1) * trial.dt, 9)}
         return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.neurons.sum())}
 
@@ -47,20 +47,20 @@ class Perturbation:
         return (i < self.last) & (i + n >= self.first)
 
     def current(self, i: Array, like: Array) -> Array | None:
-        """[N] current added in step i, threshold units; None for perturbations that add none."""
+        """[N] current that the perturbation adds in step i, threshold units; None if it adds no current."""
         if not isinstance(self.settings, ExciteConfig):
             return None
         return jnp.where(self.neurons & self._active(i), jnp.asarray(self.settings.strength, like.dtype), 0)
 
     def hold(self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array) -> tuple[Any, Array]:
-        """The neurons' state and spikes of step i with those held that are silenced or clamped.
+        """State and spikes of all neurons in step i, in which silenced and clamped neurons are held at the reset potential.
 
-        Their state stays that of `neurons.init` at the reset potential: not refractory, without after-spike currents.
+        Their state is that of `neurons.init` at this potential: not refractory, without after-spike currents.
         """
         if isinstance(self.settings, ExciteConfig):
             return state, spiked
         held = self.neurons & self._active(i)
-        rest = neurons_.init(model, jnp.zeros_like(like) + model.reset)
+        rest = init(model, jnp.zeros_like(like) + model.reset)
         state = jax.tree.map(lambda new, old: jnp.where(_along(held, old), new, old), rest, state)
         fired = jnp.zeros_like(spiked)
         if isinstance(self.settings, ClampConfig):
@@ -72,7 +72,7 @@ class Perturbation:
 
 
 def _along(held: Array, values: Array) -> Array:
-    """[N] flags shaped to go with an array that has the neurons along its first axis, or its last."""
+    """[N] flags reshaped for broadcasting with an array whose first or last axis are the neurons."""
     return held if values.shape[-1:] == held.shape else held.reshape(held.shape + (1,) * (values.ndim - 1))
 
 
@@ -82,11 +82,11 @@ def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | Non
     Args:
       config: the experiment.
       excitatory: [N] bool.
-      region: [N] names, or None where they are not known.
-      stage: of the experiment, which its trials belong to.
+      region: [N] names of regions, or None if they are not known.
+      stage: stage of the experiment to which the trials belong.
 
     Raises:
-      UserError: perturb.neurons names no neuron.
+      UserError: perturb.neurons selects no neuron.
     """
     settings = config.perturb
     if not isinstance(settings, WindowConfig):

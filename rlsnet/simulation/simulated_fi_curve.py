@@ -35,9 +35,9 @@ def count_spikes(
 
     Args:
       neuron: parameters of any model, the same for all copies.
-      noise: its kind: on the voltage or a current.
-      dt: ms.
-      steps: of the simulation.
+      noise: kind of noise, on the voltage or in the current.
+      dt: time step, ms.
+      steps: number of steps of the simulation.
       sigma: strength of the noise.
       current_sd: s.d. of an Ornstein-Uhlenbeck current with correlation time tau_syn (ms), added to `mu`.
       tau_syn: ms.
@@ -66,13 +66,13 @@ def count_spikes(
 class SimulatedInverseTransfer:
     """Rate (Hz) -> mean input of a neuron of any model, by simulation of many copies at constant inputs.
 
-    A smoothing spline through log(rate) against the input, made monotonic, is inverted. It rests on thousands of spikes at high
-    and on tens at the lowest rates; the error of a rate is a few per cent. Rates that the neuron does not reach are clipped.
+    A smoothing spline of log(rate) against the input, made monotonic, is inverted. It is fitted to thousands of spikes at high rates
+    and to tens of spikes at the lowest ones; the error of a rate is a few per cent. Rates that the neuron does not reach are clipped.
 
     Args:
       neuron: parameters of any model, each a number.
-      noise: its kind: on the voltage or a current.
-      dt: ms.
+      noise: kind of noise, on the voltage or in the current.
+      dt: time step, ms.
       sigma: strength of the noise.
       current_sd: s.d. of a fluctuating current, threshold units, with correlation time tau_syn.
       tau_syn: ms.
@@ -104,7 +104,7 @@ class SimulatedInverseTransfer:
         self.log_rate = np.maximum.accumulate(spline(self.mu)) + 1e-12 * np.arange(4096)
 
     def _inputs(self, neuron: Any, mu: Array, rate: Array) -> Array:
-        """Inputs at which to simulate, from rates at a few inputs `mu`: evenly spaced in log(rate), and some below the first spikes."""
+        """Inputs for the simulation, from rates at a few inputs `mu`: evenly spaced in log(rate), and some below the first spikes."""
         if rate[-1] <= 0:
             raise UserError(
                 f"neuron.name={neuron.name}: does not fire even at an input of {mu[-1]:.3g}; expected another neuron or target=currents."

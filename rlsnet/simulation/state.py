@@ -1,4 +1,4 @@
-"""The equations of motion of a trial, its random-number keys, and the state that they move."""
+"""State of a trial, the equations of motion, and the keys of its random numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rlsnet.config.schema import Config, FeedforwardConfig, NeuronConfig, NoiseConfig, StimulusConfig, SynapseConfig, TrialConfig, by_class
-from rlsnet.kernels import backend as backend_
 from rlsnet.kernels.backend import Backend
+from rlsnet.kernels.backend import from_config as choose_backend
 from rlsnet.model import neurons, rng
 from rlsnet.model.network import Network
 from rlsnet.simulation import inputs
@@ -25,7 +25,7 @@ CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each w
 
 @dataclasses.dataclass(frozen=True)
 class Dynamics:
-    """The equations of motion and the backend that computes them: what is compiled into the step.
+    """Equations of motion and the backend that computes them; both are compiled into the step.
 
     Times in ms, voltages in units of the threshold.
     """
@@ -40,13 +40,13 @@ class Dynamics:
 
     @staticmethod
     def from_config(config: Config) -> Dynamics:
-        """The part of a configuration that the step depends on."""
+        """The sections of a configuration on which the step depends, and the backend."""
         names = [field.name for field in dataclasses.fields(Dynamics) if field.name != "backend"]
-        return Dynamics(**{name: getattr(config, name) for name in names}, backend=backend_.from_config(config))
+        return Dynamics(**{name: getattr(config, name) for name in names}, backend=choose_backend(config))
 
     def enlarged(self) -> Dynamics:
-        """The same with room for twice as many spikes in a step, where shapes are fixed."""
-        log.info("More neurons spiked in a step than there was room for; compiling for twice as many.")
+        """The same equations with twice the spike capacity of fixed-shape arrays."""
+        log.info("More neurons spiked in a step than the spike capacity; compiling with twice the capacity.")
         return dataclasses.replace(self, backend=self.backend.enlarged())
 
     def sigma(self, network: Network) -> Any:
@@ -59,7 +59,7 @@ class Dynamics:
         return network.taus or (by_class(self.synapse.tau_plas)[0],)
 
     def decay_between_updates(self, network: Network) -> float | None:
-        """The decay of filtered spikes between two learning points; None where it differs between neurons."""
+        """Factor by which filtered spikes decay between two learning points; None if it differs between neurons."""
         taus = self.plastic_taus(network)
         return None if network.per_synapse or len(taus) > 1 else (1 - self.trial.dt / taus[0]) ** self.trial.every
 
@@ -67,7 +67,7 @@ class Dynamics:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrialKeys:
-    """[2] uint32 keys of the random numbers of a trial, see `rng`; with its condition, int32, and its perturbation."""
+    """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation or None."""
 
     voltage: Array
     noise: Array
@@ -79,14 +79,14 @@ class TrialKeys:
 
     @staticmethod
     def create(seed: int, stage: int) -> TrialKeys:
-        """The keys of a stage. Stimulus and feed-forward rates are the same in all stages."""
+        """Keys of a stage of the experiment. Stimulus and feed-forward rates are the same in all stages."""
         own = (rng.Purpose.VOLTAGE, rng.Purpose.NOISE, rng.Purpose.FEEDFORWARD)
         voltage, noise, feedforward = (rng.fold(rng.key(seed, purpose), stage) for purpose in own)
         stimulus, rates = rng.key(seed, rng.Purpose.STIMULUS), rng.key(seed, rng.Purpose.FEEDFORWARD_RATE)
         return TrialKeys(voltage, noise, stimulus, feedforward, rates, jnp.int32(0))
 
     def trial(self, number: Array, condition: Array) -> TrialKeys:
-        """The keys of one trial of a stage: its number, from 0, and its condition."""
+        """Keys of one trial of the stage, from its number (from 0) and its condition."""
         own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
         streams = {name: getattr(self, name) for name in ("stimulus", "rates")} | own
         perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
@@ -97,20 +97,20 @@ class TrialKeys:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SimState:
-    """The state of one trial. Arrays [N+X] have the feed-forward neurons at their end.
+    """State of one trial. In arrays [N+X], feed-forward neurons come last.
 
     i: int32, steps done.
     spiked: [N+X] bool, spikes of the last step, still to be delivered.
-    neuron: the neuron model's own state.
-    synapses: [2+T, N] low-pass filtered input: static excitatory and inhibitory spikes (times their class weight the
-      current), and the plastic current of each of the T time constants of `Network.taus`, one as a rule.
-    by_synapse: [G, X+L, S] the plastic current of each synapse, where tau_plas has more values than that; else None.
+    neuron: state of the neuron model.
+    synapses: [2+T, N] low-pass filtered input: static excitatory and inhibitory spikes (whose product with the class weights is the
+      current), and the plastic current for each of the T time constants of `Network.taus`; usually T = 1.
+    by_synapse: [G, X+L, S] the plastic current of each synapse, if tau_plas has too many values for a filter each; else None.
     r: [N+X] spikes filtered with tau_plas, 1/ms.
-    stimulus: [N] what the stimulus keeps for its next step.
+    stimulus: [N] state of the stimulus for its next step.
     rates: [X] feed-forward rates, Hz.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
-    n_delivered: [N+X] int32, spikes in the trial so far, but for those of the last step.
-    overflowed: bool, whether more spikes came in a step than fixed shapes have room for, so that this state is not valid.
+    n_delivered: [N+X] int32, spikes of the trial before the last step.
+    overflowed: bool, whether a step had more spikes than the spike capacity, so that this state is not valid.
     """
 
     i: Array
@@ -132,12 +132,12 @@ class SimState:
         return self.n_delivered[:n] + self.spiked[:n].astype(jnp.int32)
 
     def with_zero_sum(self) -> SimState:
-        """The state with its sum of currents set back, as after each learning point."""
+        """The state with the sum of currents set to 0, as after each learning point."""
         return dataclasses.replace(self, u_sum=jnp.zeros_like(self.u_sum))
 
 
 def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
-    """The start of a trial: random (or the network's own) voltages, all else zero. `w` as in `step.deliver`, for its shape."""
+    """State at the start of a trial: random or stored voltages, all else zero. `w` as in `step.deliver`; only its shape is used."""
     zeros = jnp.zeros_like(network.bias)
     sources = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
     neuron = neurons.with_parameters(dynamics.neuron, network.parameters)

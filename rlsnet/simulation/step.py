@@ -1,7 +1,7 @@
-"""Time steps: spikes are delivered, currents summed, neurons moved. Pure functions; there is no learning in here.
+"""Time steps: delivery of spikes, sum of the currents, and step of the neurons. All functions are pure.
 
-What a step does to all neurons is one pass over a few arrays; everything else is driven by spikes and touches only the neurons
-that they come from and go to.
+Operations on all neurons are one pass over a few arrays; all other operations run for each spike and change only the presynaptic
+neuron and its postsynaptic neurons.
 
 A low-pass filter obeys  x_i = a*x_(i-1) + input_(i-1)/tau  with a = 1 - dt/tau. Within a block of steps y_i = x_i/a^i is kept
 instead:  y_i = y_(i-1) + input_(i-1)/(tau*a^i),  which changes only where a spike arrives. So decay costs nothing: a step reads the
@@ -25,7 +25,7 @@ from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 
 
 def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
-    """(u_bal, u_plas), both [N]: the currents through static and through plastic synapses."""
+    """Currents (u_bal, u_plas), both [N], through static and through plastic synapses, threshold units."""
     u_plas = synapses[2] if len(synapses) == 3 else jnp.sum(synapses[2:], axis=0)
     if not network.static_width:
         return jnp.zeros_like(network.bias), u_plas
@@ -37,7 +37,7 @@ def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
 
 
 def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys) -> Array:
-    """[N] u_bal of the last step as learning needs it: the current through static synapses, and noise of kind current."""
+    """[N] u_bal of the last step for the learning rule: the current through static synapses, and noise of kind current."""
     u_bal = currents(network, state.synapses)[0]
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
@@ -47,22 +47,22 @@ def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: 
 
 
 def normal(dynamics: Dynamics) -> inputs.Normal:
-    """The function that draws normal random numbers."""
+    """Function that draws normal random numbers."""
     return calls.normal if dynamics.backend.noise == "native" else rng.normal
 
 
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
-    """The state after the spikes of the last step have reached their targets, and been counted.
+    """State after the spikes of the last step have been delivered and counted.
 
     Args:
       dynamics: the equations.
-      network: the wiring.
+      network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
-      state: with the spikes, and the filters.
-      gain: [2+T] what a unit of input adds to a filter: static excitatory, static inhibitory, plastic (and r) by time constant.
+      state: state with the spikes and the filters.
+      gain: [2+T] increase of a filter by an input of 1: static excitatory, static inhibitory, plastic (and r) by time constant.
 
     Returns:
-      The state; `overflowed` if shapes are fixed and did not have room for all spikes.
+      The state; `overflowed` if there were more spikes than the spike capacity of fixed-shape arrays.
     """
     arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
     if dynamics.backend.delivery == "fixed_shape":
@@ -81,9 +81,9 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
 
 
 def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
-    """The state with the last step's spikes delivered, as must be done before the weights change: a spike takes those of its time.
+    """State after the delivery of the last step's spikes before the weights change, because a spike acts with the weights of its time.
 
-    The filters then hold what the next step uses, and no longer the values that learning needs.
+    The filters are then those of the next step; the values for the learning rule must be computed before.
     """
     gain = _factors(dynamics, network, 1)[1][0]
     state = deliver(dynamics, network, w, state, gain)
@@ -91,9 +91,9 @@ def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimStat
 
 
 def _factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array]:
-    """(decay, gain) [n, 2+T] of the filters in the steps of a block: a^i, and what a unit of input adds to y.
+    """(decay, gain) [n, 2+T] of the filters in the steps of a block: a^i, and the increase of y by an input of 1.
 
-    With a state for each synapse the plastic filter, and r, are not kept in this way: they neither decay nor gain here.
+    If each synapse has a current of its own, the plastic filter and r are computed elsewhere: here their decay is 1 and their gain 0.
     """
     shared = not network.per_synapse
     tau = np.array([dynamics.synapse.tau_exc, dynamics.synapse.tau_inh, *dynamics.plastic_taus(network)])
@@ -104,7 +104,7 @@ def _factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array
 
 
 def _decay_by_synapse(dynamics: Dynamics, network: Network, state: SimState) -> SimState:
-    """One step of r and the plastic currents where presynaptic neurons have many different time constants."""
+    """State after one step of r and the plastic currents, if presynaptic neurons have many different time constants."""
     decay = 1 - dynamics.trial.dt / network.parameters["tau_plas"]
     state = dataclasses.replace(state, r=state.r * decay)
     if state.by_synapse is None:
@@ -124,20 +124,20 @@ def block(
     stimulated: bool,
     record: bool = False,
 ) -> tuple[SimState, Array | None]:
-    """`n` time steps, few enough that the filters need no renormalising between them.
+    """State after a block of `n` time steps, few enough that y = x/a^i does not overflow.
 
     Args:
       dynamics: the equations.
-      network: the wiring.
+      network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
-      state: after the last step.
-      keys: of this trial.
-      n: steps.
+      state: state after the previous step.
+      keys: keys of this trial.
+      n: number of steps.
       stimulated: whether the stimulus is on.
-      record: whether spikes are to be returned.
+      record: whether to return the spikes.
 
     Returns:
-      The state after the block and, with `record`, [n, W] uint32, the spikes of its steps as `delivery.pack` packs them.
+      The state after the block and, with `record`, [n, W] uint32, the spikes of its steps packed by `delivery.pack`.
     """
     decay, gain = _factors(dynamics, network, n)
     one_step = partial(_step, dynamics, network, w, keys, stimulated, record)
@@ -158,7 +158,7 @@ def _step(
     state: SimState,
     factors: tuple[Array, Array],
 ) -> tuple[SimState, Array | None]:
-    """One step of a block; `factors` are (decay, gain) [2+T] of the filters in it."""
+    """State after one step of a block; `factors` are (decay, gain) [2+T] of the filters in this step."""
     trial, dt, like = dynamics.trial, dynamics.trial.dt, network.bias
     sigma, parameters = dynamics.sigma(network), neurons.with_parameters(dynamics.neuron, network.parameters)
     decay, gain = factors

@@ -1,4 +1,4 @@
-"""Trials without learning: runs of many steps, the time before learning, and the calibration of the static network."""
+"""Trials without learning: many time steps, the time before learning, and the calibration."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def advance(
     stimulated: bool = False,
     record: bool = False,
 ) -> tuple[SimState, Array | None]:
-    """`n` steps, in blocks; with `record` also their spikes, [n, W] uint32 as `delivery.pack` packs them.
+    """State after `n` steps, computed in blocks; with `record` also their spikes, [n, W] uint32, packed by `delivery.pack`.
 
-    Where neurons may be perturbed, a block is computed with the perturbation only if it overlaps its window: what comes before is
-    computed by the same operations as without a perturbation, and is equal to the bit. If `overflowed` is set afterwards, not all
-    spikes were delivered, and the run has to be repeated with a larger capacity; see `with_capacity`.
+    With a perturbation, only blocks that overlap its window are computed with it: the time before is computed by the same operations
+    as without a perturbation, and is equal to the bit. If the state has `overflowed` afterwards, not all spikes were delivered, and
+    the computation must be repeated with a larger capacity; see `with_capacity`.
     """
     size, perturbation = dynamics.trial.block, keys.perturbation
     plain = dataclasses.replace(keys, perturbation=None)
@@ -59,7 +59,7 @@ def advance(
 
 
 def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: TrialKeys) -> SimState:
-    """A trial up to the step before stim_off: rest until stim_on, then the stimulus.
+    """State in the step before stim_off: no stimulus until stim_on, then the stimulus.
 
     The next `every` steps end just before the first learning point.
     """
@@ -75,11 +75,12 @@ def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys:
 
 
 def with_capacity(dynamics: Dynamics, run: Callable[[Dynamics], tuple[Result, Array]]) -> tuple[Result, Dynamics]:
-    """A result whose spikes all had room, and the dynamics that it took.
+    """Result of a computation without overflow, and the dynamics with the spike capacity that it needed.
 
     Args:
-      dynamics: the equations, with the spike capacity to begin with.
-      run: function of them; returns its result and whether spikes overflowed. It is called again with twice the capacity if so.
+      dynamics: the equations, with the initial spike capacity.
+      run: function of the dynamics; returns its result and whether spikes overflowed. After an overflow it is called again with twice
+        the capacity.
     """
     while True:
         result, overflowed = run(dynamics)
@@ -89,20 +90,20 @@ def with_capacity(dynamics: Dynamics, run: Callable[[Dynamics], tuple[Result, Ar
 
 
 def compiled(function: Any, *arguments: Any) -> tuple[Callable[..., Any], float]:
-    """A jitted function compiled for its arguments, and the seconds that took."""
+    """A jitted function compiled for its arguments, and the duration of the compilation, s."""
     start = time.perf_counter()
     executable = function.lower(*arguments).compile()
     return executable, time.perf_counter() - start
 
 
 class Program:
-    """A jitted function, compiled ahead of time for arguments of given shapes, and again when spikes need more room.
+    """Jitted function that is compiled ahead of time for arguments of given shapes, and again after an overflow.
 
     The function takes dynamics and static settings first, then the arguments, of which none may be donated; it returns its result and
     whether spikes overflowed.
 
     Attributes:
-      seconds: taken to compile it first.
+      seconds: duration of the first compilation, s.
     """
 
     def __init__(self, function: Any, dynamics: Dynamics, settings: tuple[Any, ...], *arguments: Any):
@@ -110,7 +111,7 @@ class Program:
         self._executable, self.seconds = compiled(function, dynamics, *settings, *arguments)
 
     def __call__(self, *arguments: Any) -> Any:
-        """The result for these arguments."""
+        """Result for these arguments."""
 
         def run(dynamics: Dynamics) -> tuple[Any, Array]:
             if dynamics != self._dynamics:
@@ -124,10 +125,10 @@ class Program:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """The activity of the static network alone in one trial.
+    """Currents and spikes of one trial with static synapses alone.
 
-    mean, sd: [N] temporal mean and standard deviation of the current u over the trial's second half, threshold units.
-    n_spikes: [N] int32, spikes in the whole trial.
+    mean, sd: [N] mean and standard deviation in time of the current u over the second half of the trial, threshold units.
+    n_spikes: [N] int32, spikes of the whole trial.
     """
 
     mean: Array
@@ -136,7 +137,7 @@ class Calibration:
 
 
 def calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> Calibration:
-    """Runs one trial without plastic synapses and stimulus."""
+    """Calibration: simulates one trial without plastic synapses and stimulus."""
     return with_capacity(dynamics, lambda dynamics: _calibrate(dynamics, network, keys))[0]
 
 
@@ -147,7 +148,7 @@ def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[C
     half = steps // 2
     state = initial_state(dynamics, network, keys)
     state, _ = advance(dynamics, network, None, state, keys, half)
-    pivot = state.u_sum / half  # sums of differences from about the mean lose no digits
+    pivot = state.u_sum / half  # sums of differences from an approximate mean keep all digits
     size = dynamics.trial.block
     samples, rest = divmod(steps - half, size)
 
@@ -161,7 +162,7 @@ def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[C
     (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=samples)
     if rest:
         state, _ = block(dynamics, network, None, state, keys, rest, False)
-    samples = max(samples, 1)  # a half shorter than a block is its mean alone
+    samples = max(samples, 1)  # a second half shorter than a block has a mean only
     offset = total / samples
     variance = jnp.maximum(squares / samples - offset**2, 0)
     return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes), state.overflowed

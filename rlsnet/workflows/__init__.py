@@ -1,1 +1,1 @@
-"""The commands train, simulate and test, from a configuration to the results in a run folder; and resuming."""
+"""Work of the commands train, simulate and test, from a configuration to the results in a run folder; resuming of runs."""

@@ -37,7 +37,10 @@ def run_trial(
     condition: Array,
     chosen: Array | None = None,
 ) -> tuple[TrialResult, Array]:
-    """The results of one trial for the neurons `chosen` [n], or all, with `spikes` every spike of all; and whether spikes overflowed."""
+    """Results of one trial for the neurons `chosen` [n] (None: all), and whether spikes overflowed.
+
+    With `spikes`, the results contain all spikes of all neurons.
+    """
     keys = keys.trial(number, condition)
     every = dynamics.trial.every
 
@@ -60,17 +63,17 @@ def evaluate(
 ) -> None:
     """Simulates test.trials trials of each condition and writes their averages and scores to a test.zarr, complete or not at all.
 
-    All neurons are simulated and those of test.neurons are stored. Trials run one after another, which is faster: on two cores a trial
-    of the default network took 1.4 times as long in a batch of 4.
+    All neurons are simulated; the results of those of test.neurons are stored. Trials are simulated one after another: in a batch of
+    4, a trial of the default network took 1.4 times as long on two cores.
 
     Args:
       config: the experiment.
-      network: neurons and connections.
+      network: neurons and connectivity.
       w: [G, L, S] plastic weights.
-      target: [C, M, N] target currents, NaN where not trained.
+      target: [C, M, N] target currents, threshold units; NaN: not trained.
       recording: the recording that the targets were made from, or None.
-      path: the store to be written.
-      show: progress display.
+      path: path of the new store.
+      show: display of progress.
       about: attributes of the store, such as the iteration of the weights.
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials

@@ -1,4 +1,4 @@
-"""Training: iterations one after the other, with metrics, checkpoints and a graceful stop."""
+"""Training loop: iterations one after the other, with metrics, checkpoints and a stop after the current iteration."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def condition_of(config: Config, conditions: int, iteration: int) -> int:
-    """Which of the `conditions` an iteration (from 1) trains, as train.order says; nothing but the seed and the two numbers counts."""
+    """Index of the condition, of `conditions`, that an iteration (from 1) trains, by train.order; the seed determines it."""
     stream, turn = rng.key(config.seed, rng.Purpose.ORDER), iteration - 1
     if config.train.order == "shuffled":
         draws = rng.uniform(rng.fold(stream, turn // conditions), conditions, jnp.dtype("float32"))
@@ -45,7 +45,7 @@ def condition_of(config: Config, conditions: int, iteration: int) -> int:
 
 
 class Recent:
-    """The correlation of the last iteration of each condition; conditions differ in difficulty, so only their mean is compared."""
+    """Correlation of the last iteration of each condition. As conditions differ in difficulty, only means over all are compared."""
 
     def __init__(self, config: Config, conditions: int, metrics: Iterable[Mapping[str, Any]]):
         weights = config.train.weights or (1.0,) * conditions
@@ -57,13 +57,13 @@ class Recent:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Takes in a line of metrics."""
+        """Adds a line of metrics."""
         if line["task"] in self.wanted:
-            self.correlation.pop(line["task"], None)  # in order of time
+            self.correlation.pop(line["task"], None)  # so that the newest comes last
             self.correlation[line["task"]] = line["correlation"]
 
     def score(self) -> float | None:
-        """Their mean; None until each condition that is trained at all has a correlation."""
+        """Mean of the correlations; None until every condition with a weight above 0 has one."""
         known = [value for value in self.correlation.values() if value is not None]
         return float(np.mean(known)) if len(known) == len(self.wanted) else None
 
@@ -79,21 +79,24 @@ def train(
     recorded: Array | None = None,
     track: Callable[[Mapping[str, Any], int], None] = lambda line, iteration: None,
 ) -> int:
-    """The loop over iterations, from `done` to train.iterations.
+    """Trains from iteration `done` + 1 to iteration train.iterations.
 
     Args:
       config: the experiment.
-      network: the wiring.
-      learner: weights and P after `done` iterations, given away.
-      target: [C, M, N] currents.
-      run: the folder that takes metrics and checkpoints.
-      done: iterations behind us.
-      show: progress display.
+      network: neurons and connectivity.
+      learner: weights and P after `done` iterations; their arrays are donated.
+      target: [C, M, N] target currents, threshold units; NaN: not trained.
+      run: the run that receives metrics and checkpoints.
+      done: number of iterations computed before.
+      show: display of progress.
       recorded: [C, N] Hz, mean recorded rates, for the metrics; or None.
-      track: takes a line of metrics and the iteration that it is of.
+      track: function that receives a line of metrics and the number of its iteration.
 
     Returns:
-      0, or the number of the signal that asked for a stop. The run is saved in either case.
+      0, or the number of the signal that stopped the training. The run is saved in both cases.
+
+    Raises:
+      UserError: the weights are no longer finite numbers, or train.weights does not have a number for each condition.
     """
     recent = Recent(config, len(target), run.read_metrics())
     dynamics, total = Dynamics.from_config(config), config.train.iterations
@@ -112,7 +115,7 @@ def train(
                 raise UserError(
                     f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
                     f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
-                    f" bound. What {run.path} holds is from before."
+                    f" bound. {run.path} has the results of the iterations before."
                 )
             run.append_metrics(line)
             track(line, iteration)
@@ -134,7 +137,7 @@ def train(
 
 
 def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
-    """The line of an iteration in metrics.jsonl, with the keys of `metrics.Metrics`."""
+    """Line of an iteration in metrics.jsonl, with the keys of `metrics.Metrics`."""
 
     def number(x: Any) -> float | None:
         return float(x) if np.isfinite(x) else None
@@ -154,22 +157,22 @@ def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -
 
 
 class _Stop:
-    """Which signal has asked for a stop; 0 for none."""
+    """Number of the signal that requests a stop; 0: none."""
 
     signal = 0
 
 
 def requeuing(number: int) -> bool:
-    """Whether a signal is the one on which submitit queues this job again."""
+    """Whether a signal makes submitit queue this job again."""
     return getattr(signal.getsignal(number), "__name__", "") == "checkpoint_and_try_requeue"
 
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[_Stop]:
-    """Turns the first SIGINT, SIGTERM or SIGUSR1 into a note that the loop reads after the iteration at hand.
+    """Context in which the first SIGINT, SIGTERM or SIGUSR1 is recorded, for the loop to read after the current iteration.
 
-    A second one does what it always did, once a checkpoint that is being written is whole. Outside the main thread, signals are left alone.
-    In a job of submitit the only such signal is the one on which that queues the job again, which it should do after we have saved.
+    A second signal has its usual effect, after a checkpoint that is being written is complete. Outside the main thread, signals are
+    not handled here. In a job of submitit, only the signal is handled that makes submitit queue the job again: the run is saved first.
     """
     stop = _Stop()
     watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]

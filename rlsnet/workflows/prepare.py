@@ -1,4 +1,4 @@
-"""What a run starts from: recording, network and targets, made from the configuration or read from the run folder."""
+"""Start of a run: recording, network and targets, made from the configuration or read from the run folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rlsnet.kernels.device import configured
 from rlsnet.learning import targets
 from rlsnet.model import build, network_store
 from rlsnet.model.network import Network
-from rlsnet.runs import memory_plan as memory_plan_
 from rlsnet.runs.folder import Run
+from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Network and targets with which an experiment starts.
+    """Network and targets at the start of a run.
 
-    network: wiring and neurons.
-    weight: [N, L] initial plastic weights.
-    target: [C, M, N] currents.
+    network: neurons and connectivity.
+    weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
+    target: [C, M, N] target currents, threshold units; NaN: not trained.
     recording: the recording that the target was made from, or None.
-    rate: [C, N] Hz, their means over time; or None.
-    seconds: time that making the network and the targets took.
+    rate: [C, N] Hz, mean recorded rates; or None.
+    seconds: s, durations of making the network and the targets.
     memory_plan: bytes by purpose.
     """
 
@@ -53,28 +53,28 @@ class Prepared:
 
 
 def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
-    """Opens the recording, checks that all fits in memory, draws or loads the network, makes the targets.
+    """Opens the recording, checks the memory plan, draws or loads the network, and makes the targets.
 
     Args:
       config: the experiment.
       show: display of progress.
-      learning: whether the network is to be trained.
+      learning: whether the network will be trained.
 
     Raises:
-      UserError: settings, files or memory that do not fit.
+      UserError: settings or files do not agree, or the memory is too small.
     """
     recording = _open_recording(config, show)
     conditions = recording.n_conditions if recording else config.target.n_conditions
     n_units = recording.n_units if recording else None
-    sizes = memory_plan_.Sizes.of(config, n_units, conditions)
-    plan = memory_plan_.plan(sizes, learning)
-    log.info(memory_plan_.check(sizes, plan))
+    sizes = Sizes.of(config, n_units, conditions)
+    planned = plan(sizes, learning)
+    log.info(check(sizes, planned))
     start = time.perf_counter()
-    static_run: list[Calibration] = []
+    calibration: list[Calibration] = []
 
     def activity(net: Network) -> np.ndarray:
-        static_run.append(targets.run_calibration(config, net))
-        return np.asarray(static_run[0].n_spikes)
+        calibration.append(targets.run_calibration(config, net))
+        return np.asarray(calibration[0].n_spikes)
 
     net, weight, target = build.build(config, n_units, activity)
     drawn = time.perf_counter()
@@ -83,19 +83,19 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         targets.check(target, f"{config.network.load}: target")
     else:
         with show.counting("targets") as advance:
-            target = targets.make(config, net, recording, advance, *static_run)
+            target = targets.make(config, net, recording, advance, *calibration)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
     seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, planned)
 
 
 def _open_recording(config: Config, show: Progress) -> Recording | None:
-    """The recording that the target is made from; None where there is none, or network.load brings its own target."""
+    """The recording that the target is made from; None for other targets, and for a target stored in network.load."""
     load = config.network.load
     given_target = load is not None and "target" in zarr_store.open_group(load, "network.load", network_store.FORMAT)
     if given_target and config.recording.half is not None:
-        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} brings its own target.")
+        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} contains a target.")
     if config.target.recorded is None or given_target:
         return None
     with show.counting("synthetic units") as advance:
@@ -103,14 +103,14 @@ def _open_recording(config: Config, show: Progress) -> Recording | None:
 
 
 def _counts(net: Network) -> str:
-    """Numbers of neurons and synapses, in words."""
+    """Numbers of neurons and synapses, as text."""
     members = np.bincount(np.arange(net.n_neurons) // net.group_size)
     n_plastic = int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members)
     return f"{net.n_neurons:,} neurons, {net.n_edges:,} static and {n_plastic:,} plastic synapses"
 
 
 def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:
-    """[C, N] float32 Hz, mean over time of the recorded rates of training, NaN where none is known."""
+    """[C, N] float32 Hz, mean over time of the recorded rates that are trained on; NaN: unknown. None without recorded rates."""
     if recording is None or recording.kind != "rate":
         return None
     blocks = recording.stream(recording.choose(net.n_neurons, config.seed))
@@ -118,9 +118,9 @@ def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np
 
 
 def reopen(config: Config, run: Run) -> Prepared:
-    """Network and targets with which a run started, from its own folder; the recording is not opened."""
+    """Network and targets from the folder of an existing run, without its recording; raises UserError if they are missing."""
     if not run.network.exists():
-        raise UserError(f"{run.network}: not there; the run stopped before it had drawn its network and has to be started anew.")
+        raise UserError(f"{run.network}: no such store; the run ended before its network was drawn, so start it again.")
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     net, weight, target = build.build(own)
     if target is None:
@@ -132,7 +132,7 @@ def reopen(config: Config, run: Run) -> Prepared:
 def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
     """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
     recording = prepared.recording
-    about: dict[str, Any] = {memory_plan_.PLAN: prepared.memory_plan} if learning else {}
+    about: dict[str, Any] = {PLAN: prepared.memory_plan} if learning else {}
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint
@@ -140,10 +140,10 @@ def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
 
 
 def find_recording(config: Config, run: Run) -> Recording | None:
-    """The recording that a run's targets were made from; None where there was none, or it is not where it was.
+    """The recording that the targets of a run were made from; None if there was none, or if it is no longer at its path.
 
     Raises:
-      UserError: there is none at recording.path, or another one while half of its trials are to be held out.
+      UserError: no recording at recording.path, or a different one although the run holds out half of the trials.
     """
     about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs
     made_from, half = about.get("recording"), about.get("recording_half")
@@ -152,9 +152,9 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
     candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
     if given is not None:
-        candidates = [given]  # a mistake where it is not there
+        candidates = [given]  # a path that the user gives must exist
     if not candidates:
-        log.warning("The recording %s is not there; testing without rates. recording.path=PATH gives its new place.", made_from)
+        log.warning("The recording %s does not exist; testing without recorded rates. recording.path=PATH gives its new path.", made_from)
         return None
     recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
     recordings.check_bins(recording, config.trial)
@@ -162,17 +162,17 @@ def find_recording(config: Config, run: Run) -> Recording | None:
         if half is not None:
             raise UserError(
                 f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as the {half}"
-                " trials of another may be others."
+                " trials of another recording may be different trials."
             )
         log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
     return recording
 
 
 @contextlib.contextmanager
-def start(config: Config, run: Run, verb: str) -> Iterator[Progress]:
-    """The engine, the sampling of resources and the display of progress, while a verb runs."""
+def start(config: Config, run: Run, command: str) -> Iterator[Progress]:
+    """Context of a command: JAX configured, use of resources sampled. Yields the display of progress."""
     show = Progress(config.progress)
     with configured(config.engine) as device:
         log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
-        with Sampler(run.resources, config.resources_every, verb, lambda: show.iteration):
+        with Sampler(run.resources, config.resources_every, command, lambda: show.iteration):
             yield show

@@ -1,4 +1,4 @@
-"""Existing runs: settings that may change in them, and the configuration with which one goes on."""
+"""Resuming of runs: settings that may change in an existing run, its configuration, and the state of the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MUTABLE_ON_RESUME = (
     *("train", "test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
     *("engine.platform", "engine.kernels", "rls.method"),
 )
-COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of a command line, not of the run that it makes
+COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of one command line, not stored with the run
 
 
 def check_unchanged(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path | str) -> None:
-    """Whether an existing run can go on with other settings.
+    """Checks that an existing run can continue with other settings.
 
     Args:
       saved: nested settings of the run.
@@ -41,16 +41,18 @@ def check_unchanged(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: 
 
 
 def resumed_config(run: Run, values: Mapping[str, Any], overrides: Sequence[str]) -> Config:
-    """The configuration with which an existing run goes on.
+    """The configuration with which an existing run continues.
+
+    With resume=auto, where the command that made the run is repeated, it is `values`. Otherwise it has the saved settings, except
+    those that the command line changes.
 
     Args:
-      run: with a config.yaml.
-      values: nested settings as composed from the defaults and the command line. With resume=auto they are all of them, as the
-        command that made the run is repeated; else only those that the command line names count, laid over the saved ones.
+      run: a run with a config.yaml.
+      values: nested settings, composed from the defaults and the command line.
       overrides: key=value texts of the command line.
 
     Raises:
-      UserError: a setting that may not change in an existing run, or a value that does not fit.
+      UserError: a setting that may not change in an existing run, or a value that is not allowed.
     """
     saved = run.saved_config()
     wanted = values if values["resume"] == "auto" else overlaid(with_defaults(saved), values, overrides)
@@ -60,18 +62,21 @@ def resumed_config(run: Run, values: Mapping[str, Any], overrides: Sequence[str]
 
 
 def overlaid(saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The saved settings of a run with those that the command line names laid over them.
+    """The saved settings of a run, with those of the command line in place of the saved ones.
 
     Args:
       saved: nested settings of the run.
-      composed: nested settings as composed from the defaults and the command line.
+      composed: nested settings, composed from the defaults and the command line.
       overrides: key=value texts of the command line.
+
+    Raises:
+      UserError: an override removes a setting, or config.yaml has a value in place of a section.
     """
     result = copy.deepcopy(dict(saved))
     for text in overrides:
         key = text.lstrip("+").split("=", 1)[0].split("@")[0]
         if key.startswith("~"):
-            raise UserError(f"{text}: nothing can be removed from an existing run.")
+            raise UserError(f"{text}: a setting cannot be removed from an existing run.")
         if key == "config":
             result = copy.deepcopy(dict(composed))
             continue
@@ -85,20 +90,20 @@ def overlaid(saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: S
     return result
 
 
-def job_state(verb: str, values: Mapping[str, Any], run: Run) -> str:
-    """State of a job's folder in a sweep: "new", "unfinished", "done", or "busy" while another process works in it.
+def job_state(command: str, values: Mapping[str, Any], run: Run) -> str:
+    """State of the folder of a job in a sweep: "new", "unfinished", "done", or "busy" (in use by another process).
 
     Raises:
-      UserError: the folder holds a run with other settings than `values`.
+      UserError: the folder contains a run with settings that differ from `values`.
     """
     if not (run.path / "config.yaml").exists():
         return "new"
     if run.busy():
         return "busy"
-    begun = bool(run.iterations()) if verb == "train" else run.test.exists()
+    begun = bool(run.iterations()) if command == "train" else run.test.exists()
     if not begun:
         return "new"
     config = from_dict({**values, **COMMAND_ONLY})
     check_unchanged(run.saved_config(), to_dict(config), run.path)
-    done = run.iterations()[-1] >= config.train.iterations if verb == "train" else run.config() == config
+    done = run.iterations()[-1] >= config.train.iterations if command == "train" else run.config() == config
     return "done" if done else "unfinished"

@@ -1,4 +1,4 @@
-"""test.zarr: results of trials with frozen weights, written block by block."""
+"""Store test.zarr: results of trials with frozen weights, written condition by condition."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from rlsnet.model.network import Network
 FORMAT = "rlsnet-test"
 
 
-UNIT_COLUMNS = ("region", "session")  # of a recording, copied to the test
-
-
-SCORED_NEURONS = 4096  # whose scores are computed at a time, as sums are in float64
+UNIT_COLUMNS = ("region", "session")  # columns of a recording that are copied to the test
+SCORED_NEURONS = 4096  # neurons whose scores are computed together, to limit the memory for sums in float64
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["counts", "current", "words"], meta_fields=[])
@@ -53,8 +51,8 @@ def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class TrialAverage:
     """Averages over the trials of a condition.
 
-    counts: [2, M, n] spikes, summed over odd and over even trials.
-    mean: [M, n] currents, threshold.
+    counts: [2, M, n] spikes, summed over odd-numbered and over even-numbered trials.
+    mean: [M, n] mean currents, threshold units.
     trials: number of trials so far.
     """
 
@@ -63,7 +61,7 @@ class TrialAverage:
         self.mean, self._squares = np.zeros(shape), np.zeros(shape)
 
     def add(self, result: TrialResult) -> None:
-        """Adds the next trial; mean and squares by Welford's recursion."""
+        """Adds the next trial, by Welford's recursion for means and sums of squares."""
         self.counts[self.trials % 2] += result.counts
         self.trials += 1
         difference = result.current - self.mean
@@ -76,7 +74,7 @@ class TrialAverage:
 
 
 def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
-    """[n] regions of the recorded units that the n neurons of a network are trained on; None where unknown."""
+    """[n] regions of the recorded units that the n neurons of a network are trained on; None if they are unknown."""
     names = None if recording is None else recording.column("region")
     if recording is None or names is None:
         return None
@@ -85,17 +83,17 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
 
 
 def fingerprint(w: Array) -> str:
-    """A hash of weights, to compare the weights of two tests."""
+    """Hash of weights, to find whether two tests used the same weights."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedRates:
-    """RecordedRates rates of the units that n neurons are trained on.
+    """Recorded rates of the units that n neurons are trained on.
 
-    target: [C, M, n] Hz, of the trials trained on.
-    heldout: [C, M, n] Hz, of the held-out trials; or None.
-    halves: [C, M, n] Hz, of odd and of even trials; or None.
+    target: [C, M, n] Hz, rates of the trials that were trained on.
+    heldout: [C, M, n] Hz, rates of the held-out trials; or None.
+    halves: two [C, M, n] Hz, rates of odd-numbered and of even-numbered trials; or None.
     columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
     """
 
@@ -129,7 +127,7 @@ def create_test(
     neurons: np.ndarray,
     about: dict[str, object],
 ) -> TestWriter:
-    """An empty test.zarr with its attributes, for the results of some neurons."""
+    """A new test.zarr with its attributes, for the results of some neurons."""
     attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
     root = zarr.create_group(str(path), attributes=attributes)
     root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
@@ -160,7 +158,10 @@ class TestWriter:
             zarr_store.write(root, name, values, ["neuron"])
         self.ends = [0]
         if config.test.spikes:
-            for name, meaning in (("step", "time step of a spike; times dt_ms is its time in the trial"), ("neuron", "who spiked")):
+            for name, meaning in (
+                ("step", "time step of a spike; times dt_ms is its time in the trial"),
+                ("neuron", "index of the neuron that spiked"),
+            ):
                 root.create_array(
                     f"spikes/{name}",
                     shape=(0,),
@@ -182,7 +183,7 @@ class TestWriter:
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
     def finish(self) -> None:
-        """Writes the ends of the trials in the list of spikes, conditions one after the other, and the summary of the scores."""
+        """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores."""
         if len(self.ends) > 1:
             zarr_store.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
         found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
@@ -219,7 +220,7 @@ class TestWriter:
             self._put_score(name, condition, values)
 
     def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
-        """[n] each of the scores against recorded rates, by blocks of neurons."""
+        """Scores [n] against recorded rates by name, computed in blocks of neurons."""
         blocks = []
         for start in range(0, counts.shape[2], SCORED_NEURONS):
             mine = condition, slice(None), slice(start, start + SCORED_NEURONS)
@@ -233,7 +234,7 @@ class TestWriter:
         self._put(name, condition, values, long_name=score.meaning, **({"units": score.unit} if score.unit else {}))
 
     def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
-        """Writes one condition of a float32 array [C, M, n] or [C, n], created with the first."""
+        """Writes one condition of a float32 array [C, M, n] or [C, n], which the first condition creates."""
         values = np.asarray(values, np.float32)
         if name not in self.root:
             dims = ["condition", "time", "neuron"] if values.ndim == 2 else ["condition", "neuron"]

@@ -1,4 +1,4 @@
-"""Trials with frozen weights: the commands simulate and test."""
+"""Trials with frozen weights, for the commands simulate and test."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def run_simulation(config: Config, run: Run) -> list[Path]:
-    """Draws a network and runs it with its initial weights; returns the paths of the results. Raises UserError."""
+    """Simulates a network with its initial weights; returns the paths of the results.
+
+    Raises:
+      UserError: the folder contains a training run, or settings do not agree.
+    """
     if run.iterations():
-        raise UserError(f"{run.path}: holds a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
+        raise UserError(f"{run.path}: contains a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
     with run.claimed(), start(config, run, "simulate") as show:
         prepared = prepare(config, show, learning=False)
         save_network(run, prepared, learning=False)
@@ -42,7 +46,11 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
 
 
 def run_test(config: Config, run: Run) -> list[Path]:
-    """Runs a trained network with frozen weights; returns the path of the results. Raises UserError."""
+    """Simulates a trained network with frozen weights; returns the paths of the results.
+
+    Raises:
+      UserError: no such checkpoint or recording, or settings do not agree.
+    """
     trackers.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
@@ -50,7 +58,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
         w = checkpoint.load_weights(path, prepared.network)
         about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
         if path.parent != run.checkpoints:
-            _warn_of_other_wiring(path, about.get("config", {}), config)
+            _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
         result = _test(config, prepared, w, run, show, iteration)
@@ -60,27 +68,29 @@ def run_test(config: Config, run: Run) -> list[Path]:
     return [result]
 
 
-def _warn_of_other_wiring(path: Path, theirs: dict[str, Any], config: Config) -> None:
-    """Warns where another run's checkpoint was trained on a different connectivity: weights belong to their synapses."""
+def _warn_of_other_connectivity(path: Path, theirs: dict[str, Any], config: Config) -> None:
+    """Warns if the checkpoint of another run was trained on a different connectivity: a weight belongs to its synapse."""
     ours = json.loads(json.dumps(to_dict(config)))
     differ = [key for key in ("seed", "network", "static", "plastic") if key in theirs and theirs[key] != ours[key]]
     if differ:
-        log.warning("%s was trained on a different connectivity (%s); its weights are put on other synapses here.", path, ", ".join(differ))
+        log.warning(
+            "%s was trained on a different connectivity (%s); here its weights belong to different synapses.", path, ", ".join(differ)
+        )
 
 
 def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording | None) -> None:
-    """Raises UserError where weights of another run may have been trained on the trials that are held out here."""
+    """Raises UserError if the weights of another run may have been trained on the trials that are held out here."""
     half = None if recording is None else recording.half
     trained = theirs.get("recording", {}).get("half")
     if half is not None and trained != half:
         raise UserError(
-            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and here only {half} trials are not held out; expected one"
-            f" trained with recording.half={half}."
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, of which some are held out here; expected a"
+            f" checkpoint that was trained with recording.half={half}."
         )
 
 
 def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> Path:
-    """Runs the trials of the test, with the perturbation of the configuration if it has one, and stores the results; returns their path."""
+    """Simulates the trials of a test, perturbed if config.perturb says so, and stores the results; returns their path."""
     began = time.perf_counter()
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
     evaluation.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)

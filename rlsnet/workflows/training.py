@@ -1,4 +1,4 @@
-"""Training of a network, from the start or from the newest checkpoint: the command train."""
+"""Training of a network from its initial weights or from the newest checkpoint, for the command train."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ log = logging.getLogger(__name__)
 
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
-    """Trains from the start, or from the newest checkpoint.
+    """Trains a network from its initial weights, or from the newest checkpoint.
 
     Args:
       config: the experiment.
       run: the run folder.
-      resumed: whether to continue the run that is there.
+      resumed: whether to continue the run in the folder.
 
     Returns:
-      0, or the number of the signal that stopped it.
+      0, or the number of the signal that stopped the training.
 
     Raises:
-      UserError: settings that do not fit, or a folder that holds a run already.
+      UserError: settings do not agree, or the folder contains a run and `resumed` is false.
     """
     if isinstance(config.perturb, WindowConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
     done = run.iterations()[-1] if resumed else 0
     if resumed and config.train.iterations < done:
-        raise UserError(f"train.iterations={config.train.iterations}: {run.path} has done {done} already; expected more than that.")
+        raise UserError(f"train.iterations={config.train.iterations}: expected more than the {done} iterations that {run.path} has.")
     if resumed and config.train.iterations == done:
-        log.info("%s has done all %d iterations; set train.iterations to a larger number to go on.", run.path, done)
+        log.info("%s: all %d iterations are done; a larger train.iterations continues the run.", run.path, done)
         return 0
     trackers.require(config.tracking)
     if not resumed and run.iterations():
-        raise UserError(f"{run.path}: holds a run already; continue it with resume={run.path} or choose another hydra.run.dir.")
+        raise UserError(f"{run.path}: contains a run; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), start(config, run, "train") as show:
         if resumed:
             prepared = reopen(config, run)

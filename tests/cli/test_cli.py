@@ -13,7 +13,7 @@ import xarray
 import zarr
 from conftest import small_network, write_network
 
-from rlsnet.cli.verbs import VERBS
+from rlsnet.cli.command_table import COMMANDS
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
@@ -41,7 +41,7 @@ def test_help_needs_neither_jax_nor_hydra():
     code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli.main import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
     code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
-    for arguments in (["--help"], [], *([verb, "--help"] for verb in VERBS), ["--version"]):
+    for arguments in (["--help"], [], *([command, "--help"] for command in COMMANDS), ["--version"]):
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert "rlsnet" in result.stdout
@@ -254,7 +254,7 @@ def test_the_checkpoint_of_another_run(place, tmp_path):
     for path, message in (
         ("fewer/checkpoints/000002.zarr", "plastic/weight has shape [300, 30]; expected [300, 32]"),
         ("nowhere/000002.zarr", "test.checkpoint=nowhere/000002.zarr: no such folder; expected a Zarr store of format rlsnet-checkpoint"),
-        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: holds format rlsnet-network; expected rlsnet-checkpoint"),
+        ("fewer/network.zarr", "test.checkpoint=fewer/network.zarr: has format rlsnet-network; expected rlsnet-checkpoint"),
         ("fewer/checkpoints", "test.checkpoint=fewer/checkpoints: not a Zarr store"),
     ):
         error = rlsnet(*test, f"test.checkpoint={path}", cwd=tmp_path, status=1).stderr
@@ -271,9 +271,12 @@ def test_resume_on_the_command_line(place, tmp_path):
     for name in ("plastic/weight", "P"):
         np.testing.assert_array_equal(ends[0][name][...], ends[1][name][...])
     again = rlsnet("train", "resume=run", cwd=tmp_path).stdout
-    assert "has done all 6 iterations" in again
+    assert "run: all 6 iterations are done" in again
     assert "network.n_neurons=512" in rlsnet("train", "config=tiny", "resume=run", cwd=tmp_path, status=1).stderr
-    assert "train.iterations=3: run has done 6" in rlsnet("train", "resume=run", "train.iterations=3", cwd=tmp_path, status=1).stderr
+    assert (
+        "train.iterations=3: expected more than the 6 iterations that run has"
+        in rlsnet("train", "resume=run", "train.iterations=3", cwd=tmp_path, status=1).stderr
+    )
 
 
 def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_path):
@@ -288,7 +291,7 @@ def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_pa
 
 
 def test_a_recording_may_move_after_training(tmp_path):
-    """Resume needs targets only, which the run has; test goes on without rates, or finds them where it is told."""
+    """Resume needs targets only, which the run has; test continues without rates, or uses recording.path."""
     root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 10.0})
     root["rate"] = np.random.default_rng(0).gamma(2, 3, (2, 100, 400)).astype("float32")
     rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=tmp_path)
@@ -329,7 +332,7 @@ def test_resume_auto_starts_and_then_goes_on(tmp_path):
     command = ["train", *SMALL, "hydra.run.dir=run", "resume=auto"]
     rlsnet(*command, cwd=tmp_path)
     assert "Resuming after iteration 4" in rlsnet(*command, "train.iterations=5", cwd=tmp_path).stdout
-    assert "holds a run already" in rlsnet(*command[:-1], cwd=tmp_path, status=1).stderr
+    assert "contains a run;" in rlsnet(*command[:-1], cwd=tmp_path, status=1).stderr
 
 
 def test_a_sweep_makes_a_run_of_each_job(tmp_path):
@@ -358,7 +361,7 @@ def test_a_configuration_of_ones_own(tmp_path):
 
 
 WRONG = [
-    (["trian"], f"trian: no such verb; expected {', '.join(VERBS)}. Did you mean train?"),
+    (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (["train", "config=mouse"], "config=mouse: no such configuration; expected million, mouse_decision, sinusoid, tiny."),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
@@ -369,19 +372,19 @@ WRONG = [
     (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
     (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),
     (["train", "config=million"], "Try plastic.group_size="),
-    (["train", "resume=nowhere"], "resume=nowhere: no run there"),
+    (["train", "resume=nowhere"], "resume=nowhere: not a run folder"),
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
     (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
-    (["test"], "test: needs run=RUN"),
-    (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has those of iterations 2, 4."),
+    (["test"], "test: expected run=RUN"),
+    (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has checkpoints of iterations 2, 4."),
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
     (
         ["train", "config=tiny", "target=recording", "static.out_degree=0", "noise.sigma=0.001", "recording.path=rates.zarr"],
         "expected at least 0.005",
     ),
     (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; expected one per neuron"),
-    (["plot", "run=nowhere"], "run=nowhere: no run there"),
+    (["plot", "run=nowhere"], "run=nowhere: not a run folder"),
     (["info", "nowhere"], "info nowhere: no such folder"),
 ]
 
@@ -399,7 +402,7 @@ def test_a_mistake_gets_one_line_and_a_status(place, arguments, message):
     assert not (place / "nowhere").exists()
 
 
-def test_info_on_procedural_wiring_and_a_window(tmp_path):
+def test_info_on_procedural_synapses_and_a_window(tmp_path):
     """Neither has the array that others have: no static targets, no P."""
     small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
     rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)

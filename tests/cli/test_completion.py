@@ -95,7 +95,7 @@ def test_it_is_quick_and_quiet():
         assert result.returncode == 0 and not result.stderr and result.stdout.strip() in ("config=mouse_decision", "")
 
 
-def test_the_verb():
+def test_the_command():
     for shell in ("bash", "zsh", "fish"):
         result = subprocess.run([sys.executable, "-m", "rlsnet", "completion", shell], capture_output=True, text=True)
         assert result.returncode == 0 and "RLSNET_COMPLETE" in result.stdout

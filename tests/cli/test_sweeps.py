@@ -94,7 +94,7 @@ def test_a_finished_sweep_is_left_alone_and_more_iterations_go_on(place):
 
         fcntl.flock(lock, fcntl.LOCK_EX)
         said = train("sweep=whole", "rls.penlambda=.4,.8", cwd=place, status=1)
-    assert "1 done before, 1 at work elsewhere" in said and "another process is at work on rls.penlambda=0.8; wait for it" in said
+    assert "1 done before, 1 in use by another process" in said and "another process uses rls.penlambda=0.8; wait for it" in said
 
 
 def test_jobs_of_one_process_leave_neither_arrays_nor_programs_behind(place):
@@ -146,7 +146,7 @@ def test_folder_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sweep=one"], "sweep=one: no key has several values; expected such as rls.penlambda=.4,.8."),
+        (["sweep=one"], "sweep=one: expected a key with several values, such as rls.penlambda=.4,.8."),
         (["sweep=s", "seed=1,2", "hydra.sweep.dir=t"], "hydra.sweep.dir=t: does not go with sweep=s"),
         (["sweep=whole/rls.penlambda=2", "seed=1,2"], "is a run; expected a new folder"),
         (["sweep=s", "seed=1,2", "resume=whole"], "expected resume=auto in a sweep"),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import compose
 
-from rlsnet.config import compose as compose_
+from rlsnet.config import compose as composition
 from rlsnet.config import schema
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import flat, from_dict, to_dict
@@ -228,7 +228,7 @@ def test_the_dataclasses_are_the_defaults():
 
 
 def test_experiments_read_without_hydra_are_those_that_it_composes():
-    for name, chosen, given in compose_.experiments():
+    for name, chosen, given in composition.experiments():
         values = {group: {"name": option} for group, option in chosen.items()}
         for key, value in flat(given).items():
             section, _, last = key.rpartition(".")
@@ -286,7 +286,7 @@ def test_any_path_may_be_given(override, value):
 def test_a_comma_in_a_path_is_part_of_it_where_there_is_such_a_path(tmp_path):
     (tmp_path / "a,b").mkdir()
     assert compose("target=recording", f"recording.path={tmp_path}/a,b").recording.path == f"{tmp_path}/a,b"
-    assert compose_.quoted("recording.path=a (1).zarr,b.zarr") == "recording.path='a (1).zarr',b.zarr"
+    assert composition.quoted("recording.path=a (1).zarr,b.zarr") == "recording.path='a (1).zarr',b.zarr"
     with pytest.raises(UserError, match="several values make a sweep"):
         compose("target=recording", "recording.path=a.zarr,b.zarr")
 
@@ -380,7 +380,7 @@ class PulseConfig(StimulusConfig):
 
 @dataclasses.dataclass(frozen=True)
 class PairsConfig(StaticConfig):
-    name: str = variant("static wiring", "pairs")
+    name: str = variant("static connectivity", "pairs")
 
     def n_edges(self, n):
         return n // 2
@@ -411,14 +411,14 @@ def test_a_resumed_configuration_is_the_saved_one_with_the_command_line_over_it_
     run.save_config(saved)
     monkeypatch.setattr(schema.Config, "check", lambda config: (parsed.append(config), check(config)))
     overrides = [f"resume={tmp_path}", "train.iterations=7", "engine.kernels=xla", "neuron.asc_tau_1=20 ms"]
-    config = resumed_config(run, compose_.compose(overrides), overrides)
+    config = resumed_config(run, composition.compose(overrides), overrides)
     assert len(parsed) == 1
     changed = {"train": dataclasses.replace(saved.train, iterations=7), "engine": dataclasses.replace(saved.engine, kernels="xla")}
     assert config == dataclasses.replace(saved, **changed)
     for override, message in (
         ("rls.penmu=[0.1,0.2]", "rls.penmu=[0.1,0.2]: .* was made with 0.01"),
         ("config=sinusoid", "network.n_neurons=4096: .* was made with 512"),
-        ("~tracking", "~tracking: nothing can be removed from an existing run"),
+        ("~tracking", "~tracking: a setting cannot be removed from an existing run"),
     ):
         with pytest.raises(UserError, match=message.replace("[", r"\[")):
-            resumed_config(run, compose_.compose([override] if "=" in override else []) | {"resume": "here"}, [override])
+            resumed_config(run, composition.compose([override] if "=" in override else []) | {"resume": "here"}, [override])

@@ -9,10 +9,9 @@ import pyarrow
 import pytest
 import zarr
 from pyarrow import parquet
-from scipy import io as matlab
+from scipy import io as scipy_io
 
-from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, phy, registry, spike_grouping, table_files
-from rlsnet.data.formats import matlab as matlab_
+from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, phy, registry, spike_grouping, table_files
 from rlsnet.data.import_options import FORMATS, Options
 from rlsnet.data.importing import import_sources
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -459,34 +458,36 @@ def struct_array(columns: dict) -> np.ndarray:
 def test_mat_5(tmp_path):
     file = tmp_path / "s.mat"
     trials = {"start_time": np.array(TRIALS["start_time"]), "stop_time": TRIALS["stop_time"], "side": of_cells(TRIALS["side"])}
-    matlab.savemat(file, {"spike_times": of_cells([*VECTORS, np.zeros((0, 0))]), "trials": trials}, do_compression=True)
-    check(matlab_.read(file, Options()), (0, 1, 2), (3,))
+    scipy_io.savemat(file, {"spike_times": of_cells([*VECTORS, np.zeros((0, 0))]), "trials": trials}, do_compression=True)
+    check(matlab.read(file, Options()), (0, 1, 2), (3,))
     units = {"spike_times": VECTORS, "id": [3, 5, 11], "region": ["ALM", "M1", "Str"]}
-    matlab.savemat(file, {"data": {"units": struct_array(units), "tr": struct_array(TRIALS)}})
+    scipy_io.savemat(file, {"data": {"units": struct_array(units), "tr": struct_array(TRIALS)}})
     found = check(
-        matlab_.read(file, Options(variables={"spike_times": "data.units.spike_times", "units": "data/units", "trials": "data.tr"})),
+        matlab.read(file, Options(variables={"spike_times": "data.units.spike_times", "units": "data/units", "trials": "data.tr"})),
         (3, 5, 11),
     )
     assert found.units["region"].tolist() == ["ALM", "M1", "Str"]
-    matlab.savemat(file, {"st": np.round(TIMES * RATE), "cl": LABELS[:, None].astype(float), "trials": trials, "fs": RATE})
-    check(matlab_.read(file, Options(variables={"spike_times": "st", "spike_clusters": "cl"})))
-    matlab.savemat(file, {"units": struct_array({"spike_times": [TIMES], "id": [7]}), "trials": trials})
-    assert spikes_of(matlab_.read(file, Options())) == {7: np.sort(TIMES).tolist()}
+    scipy_io.savemat(file, {"st": np.round(TIMES * RATE), "cl": LABELS[:, None].astype(float), "trials": trials, "fs": RATE})
+    check(matlab.read(file, Options(variables={"spike_times": "st", "spike_clusters": "cl"})))
+    scipy_io.savemat(file, {"units": struct_array({"spike_times": [TIMES], "id": [7]}), "trials": trials})
+    assert spikes_of(matlab.read(file, Options())) == {7: np.sort(TIMES).tolist()}
 
 
 def test_mat_matrices(tmp_path):
     file = tmp_path / "r.mat"
-    matlab.savemat(file, {"psth": PSTH.transpose(1, 2, 0), "condition": np.array(["left ", "right"]), "t": np.arange(6) / 50, "notes": "x"})
-    check_rates(matlab_.read(file, Options()), bin_ms=20, conditions=("left", "right"))
-    matlab.savemat(file, {"anything": PSTH[0], "n": 3})
-    check_rates(matlab_.read(file, Options()), PSTH[:1])
-    matlab.savemat(file, {"rate": PSTH[:1, :, :1].transpose(1, 2, 0)})
-    check_rates(matlab_.read(file, Options()), PSTH[:1, :, :1])
-    refused(matlab_.read, file, r"no such array; it has rate \[6, 1", variables={"rate": "psth"})
+    scipy_io.savemat(
+        file, {"psth": PSTH.transpose(1, 2, 0), "condition": np.array(["left ", "right"]), "t": np.arange(6) / 50, "notes": "x"}
+    )
+    check_rates(matlab.read(file, Options()), bin_ms=20, conditions=("left", "right"))
+    scipy_io.savemat(file, {"anything": PSTH[0], "n": 3})
+    check_rates(matlab.read(file, Options()), PSTH[:1])
+    scipy_io.savemat(file, {"rate": PSTH[:1, :, :1].transpose(1, 2, 0)})
+    check_rates(matlab.read(file, Options()), PSTH[:1, :, :1])
+    refused(matlab.read, file, r"no such array; it has rate \[6, 1", variables={"rate": "psth"})
     file.write_bytes(file.read_bytes()[:150])
-    refused(matlab_.read, file, "cannot be read")
+    refused(matlab.read, file, "cannot be read")
     file.write_bytes(b"not a mat file " * 40)
-    refused(matlab_.read, file, "cannot be read")
+    refused(matlab.read, file, "cannot be read")
 
 
 class Mat73:
@@ -554,25 +555,25 @@ def test_mat_73(tmp_path):
     out = Mat73(file)
     out.put("spike_times", [*VECTORS, np.zeros((0, 0))])
     out.put("trials", trials | {"hit": hit})
-    session = check(matlab_.read(out.close(file), Options()), (0, 1, 2), (3,))
+    session = check(matlab.read(out.close(file), Options()), (0, 1, 2), (3,))
     assert session.trials["hit"].dtype == bool and session.trials["hit"].tolist() == hit.tolist()
     out = Mat73(file)
     out.struct_array("units", {"spike_times": VECTORS, "id": [3.0, 5.0, 11.0], "region": ["ALM", "M1", "Str"]})
     out.struct_array("trials", TRIALS)
-    assert check(matlab_.read(out.close(file), Options())).units["region"].tolist() == ["ALM", "M1", "Str"]
+    assert check(matlab.read(out.close(file), Options())).units["region"].tolist() == ["ALM", "M1", "Str"]
     out = Mat73(file)
     out.put("psth", PSTH.transpose(1, 2, 0))
     out.put("condition", ["left", "right"])
     out.put("t", np.arange(6) / 50)
-    check_rates(matlab_.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
+    check_rates(matlab.read(out.close(file), Options()), bin_ms=20, conditions=("left", "right"))
     out = Mat73(file)
     for name in ("table", "string"):
         out._class(out.file.create_dataset(name, data=np.zeros((1, 6), np.uint32)), name).attrs["MATLAB_object_decode"] = np.int32(3)
     refused(
-        matlab_.read, out.close(file), r"no spikes or rates with a usual name; it has string \(cannot be read\), table \(cannot be read\)"
+        matlab.read, out.close(file), r"no spikes or rates with a usual name; it has string \(cannot be read\), table \(cannot be read\)"
     )
     file.write_bytes(file.read_bytes()[:3000])
-    refused(matlab_.read, file, "cannot be read")
+    refused(matlab.read, file, "cannot be read")
 
 
 # HDF5 and JLD2
@@ -640,7 +641,7 @@ def test_formats_agree(phy_folder, tmp_path):
     trials = {name: np.array(column) for name, column in TRIALS.items()}
     np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **columns_of_trials("trials/"))
     cells = {"spike_times": of_cells(VECTORS), "unit_id": [*SPIKES], "trials": trials | {"side": of_cells(TRIALS["side"])}}
-    matlab.savemat(tmp_path / "s.mat", cells)
+    scipy_io.savemat(tmp_path / "s.mat", cells)
     with h5py.File(tmp_path / "s.h5", "w") as out:
         out["spike_times"], out["spike_index"], out["unit_id"] = TIMES, [0, 3, 4, 8], [*SPIKES]
         for name, values in TRIALS.items():

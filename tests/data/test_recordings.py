@@ -226,7 +226,7 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
         ({"rate": np.ones((2, 149, 9))}, "trial.duration=3000: makes 150 bins, .* has 149 of 20 ms; expected 2980"),
         ({"rate": np.ones((150, 9))}, r"rate has shape \[150, 9\]; expected \[C, M, N\]"),
         ({"rate": np.full((1, 150, 9), np.inf)}, r"rate\[0, 0, 0\] \(condition, bin, unit\) is inf"),
-        ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN in all neurons and bins"),
+        ({"rate": np.full((2, 150, 9), np.nan)}, r"target=recording: condition 0 is NaN for all neurons and bins"),
         ({"rate": -np.ones((1, 150, 9))}, r"is -1.0; expected a finite rate of at least 0 Hz, or NaN"),
     ],
 )

@@ -206,7 +206,7 @@ def matrix(blocks, n: int = 120) -> np.ndarray:
     return found
 
 
-def test_blocks_and_procedural_wiring_make_the_same_matrix(monkeypatch):
+def test_blocks_and_procedural_synapses_make_the_same_matrix(monkeypatch):
     stored, drawn = of_config(), of_config("static.storage=procedural")
     assert len(drawn.network.post) == 0
     expected = matrix(static_synapses(stored))
@@ -236,7 +236,7 @@ def test_neurons_in_groups_and_feedforward_ones():
         ("npz", {}, "exists already; expected overwrite=true to replace it"),
         ("npz", {"out": "export/sonata", "overwrite": True}, "exists and is not an export to npz"),
         ("nwb", {"out": ".", "overwrite": True}, "exists and is not an export to nwb"),
-        ("zarr", {"checkpoint": "7", "out": "new"}, "checkpoint=7: .* has no such checkpoint; it has those of iterations 2, 4"),
+        ("zarr", {"checkpoint": "7", "out": "new"}, "checkpoint=7: .* has no such checkpoint; it has checkpoints of iterations 2, 4"),
         ("nwb", {"checkpoint": "2", "out": "new"}, r"test.zarr has other weights \(of iteration 4; expected 2\); rlsnet test run="),
     ],
 )
@@ -321,7 +321,7 @@ def test_settings_with_dashes():
     ):
         assert parsed(*arguments) == expected
     for arguments, message in (
-        (["run", "--to"], "--to: has no value; expected --to VALUE or to=VALUE"),
+        (["run", "--to"], "--to: expected a value, as --to VALUE or to=VALUE"),
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
         (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),

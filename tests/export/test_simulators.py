@@ -1,4 +1,4 @@
-"""V12 and V13: other simulators, given the same wiring and initial voltages, make the same spikes and the same rates.
+"""V12 and V13: other simulators, with the same synapses and initial voltages, make the same spikes and the same rates.
 
 They read what rlsnet wrote, a network.zarr, with zarr alone. They come with the extra `simulators`: without it these tests fail.
 """

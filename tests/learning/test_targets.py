@@ -84,8 +84,8 @@ def test_a_user_defined_target_from_the_command_line(tmp_path):
     ("result", "message"),
     [
         ("up", r"gives float64 of shape \[100, 512\]; expected currents \[C, 100, 512\]"),
-        ("np.stack([up, up * np.nan])", "condition 1 is NaN in all neurons and bins; expected a number where it is trained"),
-        ("np.full((2, 100, 512), np.inf)", "condition 0 holds infinite currents; expected finite, or NaN where nothing is trained"),
+        ("np.stack([up, up * np.nan])", "condition 1 is NaN for all neurons and bins; expected a number in at least one bin"),
+        ("np.full((2, 100, 512), np.inf)", "condition 0 has infinite currents; expected finite currents, or NaN for not trained"),
     ],
 )
 def test_wrong_targets_are_refused(tmp_path, result, message):
@@ -220,7 +220,7 @@ def masked_correlation(target, model):
             np.inf,
             "current[0, 0, 0] (condition, bin, unit) is inf; expected a finite current or NaN, not to train it",
         ),
-        ("currents", "current", np.nan, "target=currents: condition 0 is NaN in all neurons and bins"),
+        ("currents", "current", np.nan, "target=currents: condition 0 is NaN for all neurons and bins"),
         ("currents", "none", 1, "has no array current; expected one of shape [C, M, N]"),
         ("currents", None, 1, "recording.path=null: expected a recording.zarr with currents for target=currents"),
     ],
@@ -263,7 +263,7 @@ def test_a_network_file_may_leave_neurons_untrained(tmp_path):
     root = zarr.open_group(str(tmp_path / "n.zarr"))
     for name, value, message in (
         ("target", np.inf, "n.zarr: target holds values that are not finite"),
-        ("target", np.nan, "n.zarr: target: condition 0 is NaN in all neurons and bins"),
+        ("target", np.nan, "n.zarr: target: condition 0 is NaN for all neurons and bins"),
         ("neuron/bias", np.nan, "n.zarr: neuron/bias holds values that are not finite"),
     ):
         root[name][...] = value

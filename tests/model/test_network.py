@@ -38,7 +38,7 @@ def test_static_in_degrees_are_binomial(default):
     assert degree.var() == pytest.approx(410 * (1 - 410 / 4095), rel=0.1)
 
 
-def test_static_wiring_does_not_depend_on_blocks():
+def test_static_synapses_do_not_depend_on_blocks():
     """A block of many neurons and one neuron at a time draw the same targets."""
     key = rng.key(3, rng.Purpose.STATIC)
     post = np.asarray(connectivity.draw_static(key, 3000, 900)).reshape(3000, 900)  # more than one block
@@ -113,7 +113,7 @@ def test_arrays_that_are_not_stored_are_drawn(tmp_path):
         ("neuron/v0", np.full(60, np.nan), "neuron/v0 holds values that are not finite"),
         ("static/indptr", np.arange(61)[::-1].copy(), "static/indptr: expected 61 numbers that start at 0 and never fall"),
         ("static/post", None, "static/indptr but no static/post"),
-        ("static/weight", None, "static wiring without weights"),
+        ("static/weight", None, "static synapses without weights"),
         ("plastic/pre", np.full((60, 8), 60), "plastic/pre reaches from 60 to 60; expected numbers from -1 to 59"),
         ("plastic/pre", np.zeros((30, 8), int), "plastic/pre has 30 rows; expected 60"),
         ("target", np.zeros((1, 7, 60)), "target has shape [1, 7, 60]; expected [C, 20, 60]"),
@@ -137,7 +137,7 @@ def test_a_folder_that_is_not_a_store_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a Zarr store"):
         build.build(compose("config=tiny", f"network.load={tmp_path}/x.zarr"))
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"format": "rlsnet-recording"})
-    with pytest.raises(UserError, match="holds format rlsnet-recording; expected rlsnet-network"):
+    with pytest.raises(UserError, match="has format rlsnet-recording; expected rlsnet-network"):
         build.build(compose("config=tiny", f"network.load={tmp_path}/r.zarr"))
 
 
@@ -153,7 +153,7 @@ def delivered(dynamics, net, state):
 
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("n", [60, 1000])
-def test_procedural_wiring_is_the_stored_one(x64, n, kind):
+def test_procedural_synapses_are_the_stored_ones(x64, n, kind):
     """The same targets, drawn anew at every spike; they take no memory."""
     common = f"network.n_neurons={n}", "static.out_degree=30", "plastic.n_inputs=4", f"engine.kernels={kind}", "engine.precision=float64"
     states = []
@@ -170,7 +170,7 @@ def test_procedural_wiring_is_the_stored_one(x64, n, kind):
     assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
 
 
-def test_procedural_wiring_is_saved_as_its_key(tmp_path):
+def test_procedural_connectivity_is_saved_as_its_key(tmp_path):
     config = compose("config=tiny", "static.storage=procedural")
     net, weight, _ = build.build(config)
     network_store.save(tmp_path / "n.zarr", net, weight, np.zeros((1, 100, 512), np.float32))
@@ -281,7 +281,7 @@ def test_inputs_from_the_most_active_neurons():
         build.build(config, activity=lambda net: counts)
 
 
-WIRING = """
+CONNECTIVITY = """
 import dataclasses
 import numpy as np
 from rlsnet import inputs, wiring
@@ -290,7 +290,7 @@ from rlsnet.config import PlasticConfig, StaticConfig, StimulusConfig, key
 
 @dataclasses.dataclass(frozen=True)
 class Ring(StaticConfig):
-    name: str = key("static wiring", choices=("ring",))
+    name: str = key("static connectivity", choices=("ring",))
     weight: float = key("of a synapse to the next neuron")
 
 
@@ -302,7 +302,7 @@ def _(static: Ring, stream, excitatory):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Neighbours(PlasticConfig):
-    name: str = key("plastic wiring", choices=("neighbours",))
+    name: str = key("plastic connectivity", choices=("neighbours",))
 
 
 @wiring.plastic_inputs.register
@@ -323,11 +323,11 @@ def _(settings: Step, dt, network, s, moment):
 """
 
 
-def test_user_defined_wiring_and_stimulus(tmp_path):
-    (tmp_path / "own_wiring.py").write_text(WIRING)
+def test_user_defined_connectivity_and_stimulus(tmp_path):
+    (tmp_path / "own_connectivity.py").write_text(CONNECTIVITY)
     values = to_dict(compose("config=tiny", "network.n_neurons=40", "plastic.n_inputs=6", "trial.stim_on=1", "trial.stim_off=20"))
     values |= {
-        "plugins": [str(tmp_path / "own_wiring.py")],
+        "plugins": [str(tmp_path / "own_connectivity.py")],
         "static": {"name": "ring", "weight": 2.5},
         "plastic": {"name": "neighbours", "n_inputs": 6, "group_size": 3, "strength": 1.0},
         "stimulus": {"name": "step", "height": 3.0},

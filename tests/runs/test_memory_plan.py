@@ -42,5 +42,5 @@ def test_edges_of_a_file_are_counted_without_reading_them(tmp_path, suffix):
         path.write_text(text if suffix == "tsv" else text.replace("\t", ",") + "\n")
     assert edge_count.count(str(path)) == len(edge_files.read_edges(str(path), "pre")[0]) == 300
     sizes = memory_plan.Sizes.of(compose("static=edges", f"static.path={path}", "network.n_neurons=60"), None, 1)
-    assert memory_plan.plan(sizes, learning=True)["static wiring"] == 300 * (4 + 4)
+    assert memory_plan.plan(sizes, learning=True)["static synapses"] == 300 * (4 + 4)
     assert edge_count.count(str(tmp_path / "none.npz")) is None and edge_count.count("edges.txt") is None

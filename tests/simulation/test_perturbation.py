@@ -290,7 +290,7 @@ def test_from_the_command_line(place, capsys):
 
 
 def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
-    """Other trials, other weights, other neurons; verbs and runs that perturbations are not for."""
+    """Other trials, other weights, other neurons; commands and runs that perturbations are not for."""
     run, configs = Run(place / "run"), {}
     if not run.test.exists():
         testing.run_test(compose(*SMALL, "progress=off"), run)

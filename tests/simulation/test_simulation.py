@@ -12,7 +12,7 @@ import pytest
 from conftest import COMPILER, KERNELS, compose, difference, small_network, write_network
 
 from rlsnet.errors import UserError
-from rlsnet.kernels import build as build_
+from rlsnet.kernels import build as kernel_build
 from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
@@ -202,20 +202,20 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
     if compiler is not None:
         (tmp_path / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
         (tmp_path / "c++").chmod(0o755)
-    build_.build_error.cache_clear()
+    kernel_build.build_error.cache_clear()
     try:
         assert Dynamics.from_config(compose()).backend.delivery == "xla"
         with pytest.raises(UserError, match=f"^engine.kernels=native: .*{re.escape(reason)}.*Use engine.kernels=auto"):
             Dynamics.from_config(compose("engine.kernels=native"))
         assert not list((tmp_path / "cache").rglob("*.so"))
     finally:
-        build_.build_error.cache_clear()
+        kernel_build.build_error.cache_clear()
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_native_kernels_build_and_register_themselves(tmp_path):
     """Where there is a compiler they have to; and a program that uses them need not choose them first."""
-    assert build_.build_error() is None
+    assert kernel_build.build_error() is None
     code = "import jax.numpy as jnp; from rlsnet.kernels import normal; print(normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 
@@ -223,8 +223,8 @@ def test_native_kernels_build_and_register_themselves(tmp_path):
 @pytest.mark.parametrize("kind", KERNELS[2:])
 def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    path = build_._build()
-    assert build_._build() == path and path.stat().st_size > 0
+    path = kernel_build._build()
+    assert kernel_build._build() == path and path.stat().st_size > 0
     path.write_bytes(b"")
     code = "from rlsnet import kernels; assert kernels.build_error() is None"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -235,19 +235,19 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
 def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
     """A cache folder that is mounted noexec."""
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    built, compile_library, load = [], build_._compile, build_.ctypes.CDLL
-    monkeypatch.setattr(build_, "_compile", lambda command: (built.append(1), compile_library(command)))
+    built, compile_library, load = [], kernel_build._compile, kernel_build.ctypes.CDLL
+    monkeypatch.setattr(kernel_build, "_compile", lambda command: (built.append(1), compile_library(command)))
 
     def refused(path):
         raise OSError("failed to map segment from shared object")
 
-    monkeypatch.setattr(build_.ctypes, "CDLL", refused)
+    monkeypatch.setattr(kernel_build.ctypes, "CDLL", refused)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
-            build_._load()
+            kernel_build._load()
     assert len(built) == 2
-    monkeypatch.setattr(build_.ctypes, "CDLL", load)
-    build_._load()
+    monkeypatch.setattr(kernel_build.ctypes, "CDLL", load)
+    kernel_build._load()
     assert len(built) == 2
 
 

@@ -19,10 +19,10 @@ from conftest import FORMS, KERNELS, compose, difference, form_name, settings, s
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.kernels import backend
-from rlsnet.learning import iteration as iteration_
+from rlsnet.learning import iteration as iteration_module
 from rlsnet.learning import rls, scores, updates
 from rlsnet.model import build, connectivity, network_store
-from rlsnet.runs import checkpoint as checkpoint_
+from rlsnet.runs import checkpoint as checkpoint_module
 from rlsnet.runs.folder import Run
 from rlsnet.simulation import delivery, perturbation
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
@@ -48,7 +48,7 @@ def metrics(path: Path) -> list[dict]:
 @pytest.mark.parametrize("form", FORMS, ids=form_name)
 @pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
 def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, form):
-    """Five trials of two conditions with learning, given wiring, v0 and targets: the same spikes, weights to 1e-9."""
+    """Five trials of two conditions with learning, with given synapses, v0 and targets: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", arrays, size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
@@ -155,8 +155,8 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case,
 def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, method):
     """With fixed shapes for 4 spikes a trial stops before an interval with more, and goes on with room for more; 30 neurons burst."""
     monkeypatch.setattr(delivery, "spike_capacity", lambda n: 4)
-    resume, stops = iteration_.resume, []
-    monkeypatch.setattr(iteration_, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
+    resume, stops = iteration_module.resume, []
+    monkeypatch.setattr(iteration_module, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
     arrays = small_network(8)
     arrays["neuron/v0"] *= 0.3
     write_network(tmp_path / "n.zarr", arrays)
@@ -170,7 +170,7 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
         burst = perturbation.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
         keys = dataclasses.replace(TrialKeys.create(1, TRAINING), perturbation=burst)
         learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
-        run, rates = iteration_.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys), []
+        run, rates = iteration_module.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys), []
         for number in range(2):
             learner, outcome = run(learner, number, number)
             rates.append(float(outcome.rate))
@@ -476,26 +476,26 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, 
 
 def test_a_signal_while_the_best_weights_are_written_is_obeyed(tmp_path, monkeypatch):
     """Whenever it comes, what is said to be saved is saved."""
-    save = checkpoint_.save_best
+    save = checkpoint_module.save_best
 
     def interrupted(*arguments):
         save(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(checkpoint_, "save_best", interrupted)
+    monkeypatch.setattr(checkpoint_module, "save_best", interrupted)
     stopped = training.run_training(compose("config=tiny", "progress=off"), Run(tmp_path), resumed=False)
     assert stopped == signal.SIGTERM and Run(tmp_path).iterations() == [1] == [line["iteration"] for line in metrics(tmp_path)]
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeypatch):
-    create = checkpoint_._create
+    create = checkpoint_module._create
 
     def fails_once(path, iteration, *arguments, **attributes):
         if iteration == 2:
             raise OSError(28, "No space left on device", str(path))
         return create(path, iteration, *arguments, **attributes)
 
-    monkeypatch.setattr(checkpoint_, "_create", fails_once)
+    monkeypatch.setattr(checkpoint_module, "_create", fails_once)
     config = compose("config=tiny", "train.iterations=1000", "train.checkpoint_every=2", "train.save_best=false", "progress=off")
     with pytest.raises(OSError, match="No space left on device"):
         training.run_training(config, Run(tmp_path), resumed=False)
@@ -514,7 +514,7 @@ def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monk
     monkeypatch.setattr(zarr_store, "write", write)
     config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.save_best=false", "progress=off")
     for memory in (10**12, 0):
-        monkeypatch.setattr(checkpoint_, "free_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(checkpoint_module, "free_memory", lambda memory=memory: memory)
         training.run_training(config, Run(tmp_path / str(memory)), resumed=False)
         held.append([checkpoint(tmp_path / str(memory), i) for i in range(1, 6)])
     for one, other in zip(*held, strict=True):
@@ -584,7 +584,7 @@ def test_compiled_iteration_updates_P_in_place(form):
     learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
     target = jnp.zeros((1, 100, 1000), jnp.float32)
     dynamics, zero = dataclasses.replace(Dynamics.from_config(config), backend=form), jnp.int32(0)
-    executable, _ = compiled(iteration_.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
+    executable, _ = compiled(iteration_module.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
     analysis, n_bytes = executable.memory_analysis(), learner.P.numbers.nbytes
     assert analysis.alias_size_in_bytes > n_bytes
     assert analysis.temp_size_in_bytes < {"reference": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes

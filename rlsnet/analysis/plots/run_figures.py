@@ -19,8 +19,7 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.model import network_store
-from rlsnet.runs import folder as folder_
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import FORMAT, Run
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def learning_curve(results: RunResults) -> PanelFigure:
     """Correlation and firing rate against the iteration."""
     metrics = results.run.read_metrics()
     if not metrics:
-        raise UserError(f"{results.run.metrics}: holds no iterations yet.")
+        raise UserError(f"{results.run.metrics}: contains no iterations yet.")
     iteration, task = (np.array([m[key] for m in metrics]) for key in ("iteration", "task"))
     known = [m["correlation"] for m in metrics if m["correlation"] is not None]
 
@@ -69,7 +68,7 @@ def weights(results: RunResults) -> PanelFigure:
     """Histograms of plastic weights before and after training, by the classes of both neurons."""
     last = results.run.checkpoint("last")
     before = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
-    after = zarr_store.open_group(last, "run", folder_.FORMAT)["plastic/weight"]
+    after = zarr_store.open_group(last, "run", FORMAT)["plastic/weight"]
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
     some = evenly(len(excitatory), MAX_WEIGHT_NEURONS)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]
@@ -141,11 +140,11 @@ def plot(
       warn: called with the reason why a figure is missing.
 
     Raises:
-      UserError: the run holds nothing to draw.
+      UserError: the run has no results to draw.
     """
     results, folder = with_config(config, run), folder or run.figures
     if not available(results):
-        raise UserError(f"{run.path}: holds nothing to draw; run rlsnet train or rlsnet test first.")
+        raise UserError(f"{run.path}: has no results to draw; run rlsnet train or rlsnet test first.")
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(results):
         if isinstance(figure, UserError):

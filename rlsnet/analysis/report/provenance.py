@@ -19,7 +19,7 @@ from rlsnet.data import recordings
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, disk_size
 from rlsnet.model import network_store
-from rlsnet.runs import folder as folder_
+from rlsnet.runs.folder import FORMAT
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
 
@@ -94,7 +94,7 @@ def resources(results: RunResults, run: RunSummary) -> Iterator[Block]:
         yield _usage(run.resources)
     about: dict[str, Any] = {}
     if results.run.iterations():
-        attributes = zarr_store.open_group(results.run.checkpoint("last"), "run", folder_.FORMAT).attrs
+        attributes = zarr_store.open_group(results.run.checkpoint("last"), "run", FORMAT).attrs
         if isinstance(machine := attributes.get("machine"), Mapping):
             about |= {name: byte_size(value) if name == "memory" else value for name, value in machine.items()}
         if isinstance(versions := attributes.get("versions"), Mapping):
@@ -112,12 +112,12 @@ def _usage(samples: list[dict[str, Any]]) -> Table:
         ("GPU memory", lambda lines: _mean(lines, "gpu_memory_mb", "{:,.0f} MB")),
         ("GPU power", lambda lines: _mean(lines, "gpu_power_w", "{:.0f} W")),
     ]
-    by_verb: dict[str, list[dict[str, Any]]] = {}
+    by_command: dict[str, list[dict[str, Any]]] = {}
     for line in samples:
-        by_verb.setdefault(str(line.get("verb", "")), []).append(line)
-    cells = [[cell(lines) for _, cell in columns] for lines in by_verb.values()]
+        by_command.setdefault(str(line.get("verb", "")), []).append(line)
+    cells = [[cell(lines) for _, cell in columns] for lines in by_command.values()]
     known = [c for c in range(len(columns)) if any(row[c].value is not None for row in cells)]
-    rows: list[list[Cell]] = [[verb or "run", *(row[c] for c in known)] for verb, row in zip(by_verb, cells, strict=True)]
+    rows: list[list[Cell]] = [[command or "run", *(row[c] for c in known)] for command, row in zip(by_command, cells, strict=True)]
     return Table("Peak memory and mean use, sampled during the run", ("", *(columns[c][0] for c in known)), rows)
 
 
@@ -136,9 +136,9 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     name = results.run.path.resolve().name
     folder = name if name.replace("-", "").replace("_", "").isalnum() and not name[0].isdigit() else "again"
     arguments = differences.command(run.settings)
-    verb = "train" if run.metrics or results.run.iterations() else "simulate"
-    lines = [differences.shell(verb, [*arguments, f"hydra.run.dir={folder}"])]
-    if results.test is not None and verb == "train":
+    command = "train" if run.metrics or results.run.iterations() else "simulate"
+    lines = [differences.shell(command, [*arguments, f"hydra.run.dir={folder}"])]
+    if results.test is not None and command == "train":
         lines.append(f"rlsnet test run={folder}")
     lines.append(f"rlsnet report {folder}")
     yield Paragraph(
@@ -146,5 +146,5 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     )
     yield Code("\n".join(lines))
     if own := [f"{group}={option}" for group, option in differences.unknown(run.settings)]:
-        yield Paragraph(f"{', '.join(own)}: an option of your own; give its folder with --config-dir.", "note")
+        yield Paragraph(f"{', '.join(own)}: a variant of your own; give its folder with --config-dir.", "note")
     yield Paragraph("Relative paths among the settings refer to the folder where the run was started.", "note")

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlsnet.analysis import perturbation_effects, run_summary
 from rlsnet.analysis.plots import perturbation_figures
-from rlsnet.analysis.plots import run_figures as run_figures_
+from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
 from rlsnet.analysis.report.html import Block, Cell, Heading, Number, Page, Paragraph, Section, Table, Tile, figure
 from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
@@ -35,10 +35,10 @@ CAPTIONS = {
 def page(results: RunResults) -> str:
     """The report as an HTML document."""
     summary = run_summary.summarize(results.run)
-    figures, missing = run_figures(results)
+    drawn, missing = run_figures(results)
 
     def titled(*names: str) -> list[Block]:
-        return [block for name in names for block in figures.get(name, [])]
+        return [block for name in names for block in drawn.get(name, [])]
 
     sections = [
         Section("learning", "Learning", titled("learning_curve")[1:]),  # the section has its title
@@ -62,18 +62,18 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
     """([heading, figure] by name, reasons why figures are missing) for the figures of a run except those of perturbations."""
     found: dict[str, list[Block]] = {}
     missing = []
-    for name, drawn in run_figures_.figures(results):
-        if name.startswith(run_figures_.PERTURBED):
+    for name, panels in figures(results):
+        if name.startswith(PERTURBED):
             continue  # beside its numbers in a section of its own
-        if isinstance(drawn, UserError):
-            missing.append(f"No figure of {name.replace('_', ' ')}: {drawn}")
+        if isinstance(panels, UserError):
+            missing.append(f"No figure of {name.replace('_', ' ')}: {panels}")
         else:
-            found[name] = [Heading(drawn.title), figure(drawn, CAPTIONS.get(name, ""))]
+            found[name] = [Heading(panels.title), figure(panels, CAPTIONS.get(name, ""))]
     return found, missing
 
 
 def _lead(results: RunResults) -> str:
-    """A sentence on the network and its task."""
+    """A sentence about the network and its target."""
     config = results.config
     size = _network_size(results)
     neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
@@ -145,10 +145,10 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
     n, stored = summary.test_attributes.get("n_neurons"), len(results.neurons)
     if isinstance(n, int) and stored < n:
-        yield f"The test holds {stored:,} of {n:,} neurons (test.neurons); scores are of these."
+        yield f"The test has {stored:,} of {n:,} neurons (test.neurons); scores are those of these neurons."
     bad = [name for name in ("psth", "current_mean") if name in results.test and not np.isfinite(results.read(name, 0)).all()]
     if bad:
-        yield f"The test holds numbers that are not finite in {', '.join(bad)}."
+        yield f"The test has numbers that are not finite in {', '.join(bad)}."
     if (score := summary.primary_score) is not None and score in results.test:
         values = results.read(score)
         if missing := int(np.isnan(values).sum()):

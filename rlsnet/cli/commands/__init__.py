@@ -1,1 +1,1 @@
-"""Commands that need no experiment of their own: a module each, with Options, USAGE and main."""
+"""Commands that need no experiment, one module each, with Options, USAGE and main."""

@@ -1,4 +1,4 @@
-"""`rlsnet compare`: several runs side by side, in the terminal and as a page."""
+"""Command `rlsnet compare`: several runs side by side, in the terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ USAGE = "RUNS... [key=value ...]   RUNS: run folders, or folders with runs in th
 
 
 def main(paths: list[str], options: Options) -> None:
-    """`rlsnet compare RUNS...`."""
+    """Runs `rlsnet compare RUNS...`."""
     if not paths:
-        raise UserError("compare: needs run folders, or a folder with runs in it such as multirun/2026-11-21/10-00-00.")
+        raise UserError("compare: expected run folders, or a folder with runs in it such as multirun/2026-11-21/10-00-00.")
     for path in paths:
         if not Path(path).is_dir():
             raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")

@@ -1,4 +1,4 @@
-"""`rlsnet export`: the command and its settings."""
+"""Command `rlsnet export`: its settings and its entry point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Options:
 
 
 def main(paths: list[str], options: Options) -> None:
-    """`rlsnet export RUN to=FORMAT`."""
+    """Runs `rlsnet export RUN to=FORMAT`."""
     if len(paths) != 1:
         raise UserError(f"export {' '.join(paths)}: expected one run, such as rlsnet export outputs/2026-11-21/10-00-00 to={options.to}.")
     from rlsnet.kernels.device import restrict_to_cpu

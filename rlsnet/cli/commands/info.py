@@ -1,4 +1,4 @@
-"""`rlsnet info`: content of a run, network, recording or checkpoint."""
+"""Command `rlsnet info`: content of a run, network, recording or checkpoint."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from rlsnet.errors import UserError
 
 Options = NoOptions
 
-USAGE = "[PATH]   without a path: the versions and devices here"
+USAGE = "[PATH]   without a path: versions and devices of this installation"
 
 
 def main(paths: list[str], options: NoOptions) -> None:
-    """`rlsnet info [PATH]`."""
+    """Runs `rlsnet info [PATH]`."""
     if len(paths) > 1:
-        raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices here.")
-    from rlsnet.analysis import inspect  # late, as they import JAX
-    from rlsnet.kernels import device  # late, as they import JAX
+        raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices of this installation.")
+    from rlsnet.analysis import inspect  # these import JAX, which help does not need
+    from rlsnet.kernels import device
 
     if paths:
         device.restrict_to_cpu()

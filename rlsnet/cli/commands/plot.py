@@ -1,4 +1,4 @@
-"""`rlsnet plot`: figures of a run or of a recording, from stored results."""
+"""Command `rlsnet plot`: figures of a run or of a recording, from stored results."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Options:
 
     run: str | None = key("the run folder, instead of PATH", default=None)
     out: str | None = key("folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None)
-    plugins: tuple[str, ...] | None = key("where the plugins of a run are now; null: where they were", default=None)
+    plugins: tuple[str, ...] | None = key("present paths of the plugins of a run; null: the stored paths", default=None)
 
 
 USAGE = "PATH [key=value ...]   PATH: a run folder or a recording.zarr"
 
 
 def main(paths: list[str], options: Options) -> None:
-    """`rlsnet plot PATH`."""
+    """Runs `rlsnet plot PATH`."""
     given = [*paths, *([options.run] if options.run is not None else [])]
     if len(given) != 1:
-        raise UserError("plot: needs one path, a run such as outputs/2026-11-21/10-00-00 or a recording.zarr.")
+        raise UserError("plot: expected one path, a run such as outputs/2026-11-21/10-00-00 or a recording.zarr.")
     path = Path(given[0])
     if options.run is None and not path.exists():
         raise UserError(f"plot {path}: no such folder; expected a run or a recording.zarr.")
@@ -34,7 +34,7 @@ def main(paths: list[str], options: Options) -> None:
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out}: a file; expected a folder for the figures.")
     if options.run is None and not (path / "config.yaml").exists():
-        _of_recording(path, out)
+        _plot_recording(path, out)
         return
     from rlsnet.analysis.plots import run_figures
     from rlsnet.analysis.test_results import open_results
@@ -44,18 +44,19 @@ def main(paths: list[str], options: Options) -> None:
     run_figures.plot(results.config, results.run, out, print, lambda text: print(text, file=sys.stderr))
 
 
-def _of_recording(path: Path, out: Path | None) -> None:
+def _plot_recording(path: Path, out: Path | None) -> None:
+    """Writes the figures of a recording.zarr; raises UserError if the path contains no recorded rates or currents."""
     import zarr
 
     try:
         group = zarr.open_group(str(path), mode="r")
-    except Exception as error:  # zarr raises many kinds for a folder that is not a store
+    except Exception as error:  # zarr raises errors of many types for a folder that is not a store
         raise UserError(f"plot {path}: neither a run folder nor a recording.zarr.") from error
     from rlsnet.analysis.plots import recording_figures
     from rlsnet.data import recordings
 
     kind = group.attrs.get("format", recordings.FORMAT)
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
-        raise UserError(f"plot {path}: holds format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
+        raise UserError(f"plot {path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
 
     recording_figures.plot(str(path), path.with_name(f"{path.resolve().stem}.figures") if out is None else out, print)

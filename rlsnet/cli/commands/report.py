@@ -1,4 +1,4 @@
-"""`rlsnet report`: the results of a run on one page."""
+"""Command `rlsnet report`: the results of a run on one HTML page."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Options:
     """Settings of rlsnet report."""
 
     out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None)
-    plugins: tuple[str, ...] | None = key("where the plugins of the run are now; null: where they were", default=None)
+    plugins: tuple[str, ...] | None = key("present paths of the plugins of the run; null: the stored paths", default=None)
 
 
 USAGE = "RUN [key=value ...]   RUN: a run folder such as outputs/2026-11-21/10-00-00"
 
 
 def main(paths: list[str], options: Options) -> None:
-    """`rlsnet report RUN`."""
+    """Runs `rlsnet report RUN`."""
     if len(paths) != 1:
-        raise UserError("report: needs one run folder, such as outputs/2026-11-21/10-00-00; rlsnet compare takes several.")
+        raise UserError("report: expected one run folder, such as outputs/2026-11-21/10-00-00; rlsnet compare takes several.")
     path = Path(paths[0])
     if not (path / "config.yaml").exists():
-        raise UserError(f"report {path}: no run there; expected a folder that rlsnet train made, with a config.yaml.")
+        raise UserError(f"report {path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
     out = html_file(options.out, path / "report.html")
     from rlsnet.analysis.report import run_report
     from rlsnet.analysis.test_results import open_results
@@ -40,7 +40,7 @@ def main(paths: list[str], options: Options) -> None:
 
 
 def html_file(given: str | None, otherwise: Path) -> Path:
-    """The file that a page goes to; UserError where it cannot be one."""
+    """Path of the file of an HTML page; raises UserError if it is a folder."""
     out = otherwise if given is None else Path(given)
     if out.is_dir():
         raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")

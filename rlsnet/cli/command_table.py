@@ -1,8 +1,8 @@
-"""The verbs of the command line, and the modules of those that need no experiment."""
+"""Table of the commands: a line of help for each, its settings, and the modules of those that need no experiment."""
 
 from __future__ import annotations
 
-VERBS = {
+COMMANDS = {
     "train": "train a network; also resumes (resume=RUN) and sweeps (sweep=FOLDER)",
     "simulate": "run a network with its initial weights, without training",
     "test": "run a trained network with frozen weights (run=RUN)",
@@ -22,8 +22,8 @@ PLAIN = {
     "export": "rlsnet.cli.commands.export",
     "info": "rlsnet.cli.commands.info",
     "completion": "rlsnet.cli.completion",
-}  # verbs without an experiment of their own: a module with Options, USAGE and main(paths, options)
-# the sections of settings that the help and the completion of a verb list; None for all
+}  # commands that need no experiment: modules with Options, USAGE and main(paths, options)
+# sections of settings that the help and the completion of a command show; None: all
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
     "simulate": None,
