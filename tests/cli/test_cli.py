@@ -4,26 +4,18 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import commands
 import numpy as np
 import pytest
 import xarray
 import zarr
+from commands import rlsnet
 from conftest import small_network, write_network
 
 from rlsnet.cli.command_table import COMMANDS
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
-
-
-def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:
-    result = commands.run(*arguments, cwd=cwd)
-    assert status is None or result.returncode == status, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")
