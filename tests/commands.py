@@ -54,3 +54,11 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
         process.start()
         process.join()
         return subprocess.CompletedProcess(arguments, process.exitcode, *(file.read_text() for file in files))
+
+
+def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:
+    """Runs a command in folder `cwd`, which ends with `status` and without a traceback."""
+    result = run(*arguments, cwd=cwd)
+    assert status is None or result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    return result

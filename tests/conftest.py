@@ -11,14 +11,32 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process
     os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
 
 from rlsnet.api import compose
 from rlsnet.kernels import backend
+from rlsnet.simulation.state import CALIBRATION, TrialKeys, initial_state
+from rlsnet.simulation.trial import advance, with_capacity
+from rlsnet.workflows import test_store
 
-__all__ = ["COMPILER", "FORMS", "KERNELS", "UPDATES", "compose", "difference", "form_name", "settings", "small_network", "write_network"]
+__all__ = [
+    "COMPILER",
+    "FORMS",
+    "KERNELS",
+    "UPDATES",
+    "compose",
+    "difference",
+    "form_name",
+    "keys_of",
+    "metrics",
+    "settings",
+    "small_network",
+    "spikes_of",
+    "write_network",
+]
 
 COMPILER = any(shutil.which(name.split()[0]) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name.strip())
 KERNELS = ["xla", "fixed_shape", *["native"] * COMPILER]  # engine.kernels on this machine; with a compiler native ones have to build
@@ -109,3 +127,26 @@ def small_network(seed: int, n: int = 60, out: int = 12, inputs: int = 8, points
         "plastic/weight": weight,
         "target": random.normal(0, 0.5, (2, points, n)),
     }
+
+
+def metrics(path: Path) -> list[dict]:
+    """metrics.jsonl without the seconds, which are never the same."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):
+    """Keys of the random numbers of one trial."""
+    return TrialKeys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
+
+
+def spikes_of(dynamics, net, keys, steps, w=None, start=None):
+    """(step from 0, neuron) of each spike of a run, and the state at its end."""
+    state = initial_state(dynamics, net, keys) if start is None else start
+
+    def run(dynamics):
+        after = jax.jit(lambda net, w, state, keys: advance(dynamics, net, w, state, keys, steps, record=True))(net, w, state, keys)
+        return after, after[0].overflowed
+
+    state, words = with_capacity(dynamics, run)[0]
+    return *test_store.unpack(np.asarray(words)), state

@@ -13,9 +13,9 @@ import zarr
 from conftest import compose
 
 import rlsnet
-from rlsnet import export
 from rlsnet.analysis import inspect
 from rlsnet.config.schema import EngineConfig
+from rlsnet.export.writer import export
 from rlsnet.kernels import device as jax_device
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
@@ -57,7 +57,7 @@ def test_every_command_restores_all_settings(tmp_path):
         "plot": lambda: rlsnet.plot(run),
         "simulate": lambda: rlsnet.simulate(compose(*double, "engine.platform=cpu"), tmp_path / "simulated"),
         "load": lambda: rlsnet.load(tmp_path / "simulated"),
-        "export": lambda: export.export(run, export.Options(to="npz")),
+        "export": lambda: export(run, "npz"),
         "info": lambda: inspect.show(str(run)),
         "train in float32": lambda: rlsnet.train(compose(*SMALL), tmp_path / "float32"),
     }
@@ -97,7 +97,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
         return len(list(folder.glob("*-cache")))
 
     compile_program(3.1)
-    with jax_device.configured(EngineConfig("cpu", "float32", "auto", 1)) as device:
+    with jax_device.configured(EngineConfig(platform="cpu")) as device:
         assert device == "cpu (cpu)"
         compile_program(4.1)
     count = cached(tmp_path / "rlsnet" / "jax")
@@ -106,7 +106,7 @@ def test_compiled_programs_go_to_the_cache_of_rlsnet_during_a_run_only(tmp_path,
     assert cached(tmp_path / "rlsnet" / "jax") == count
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))  # a caller's own cache folder is used
     try:
-        with jax_device.configured(EngineConfig("cpu", "float64", "auto", 1)):
+        with jax_device.configured(EngineConfig(platform="cpu", precision="float64")):
             assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float64"
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own") and jnp.zeros(1).dtype == "float32"
     finally:

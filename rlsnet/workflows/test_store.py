@@ -191,6 +191,16 @@ class TestWriter:
         region = None if self.recorded is None else self.recorded.columns.get("region")
         self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
 
+    def _current_correlation(self, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """[n] correlation of target and mean current [M, n], in blocks of one size: XLA's sums depend on the shape of a matrix."""
+        found = []
+        for start in range(0, mean.shape[1], SCORED_NEURONS):
+            block = [np.asarray(values[:, start : start + SCORED_NEURONS], np.float32) for values in (mean, target)]
+            n = block[0].shape[1]
+            padded = (jnp.asarray(np.pad(values, ((0, 0), (0, SCORED_NEURONS - n)))) for values in block)
+            found.append(np.asarray(scores.current_correlation(self.trial, *padded))[:n])
+        return np.concatenate(found)
+
     def add_condition(self, condition: int, average: TrialAverage, target: np.ndarray) -> None:
         """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates."""
         spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
@@ -199,8 +209,7 @@ class TestWriter:
         self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
         self._put("current_sd", condition, average.sd(), units="threshold", long_name="s.d. over trials of the current's mean in a bin")
         self._put("current_target", condition, target, units="threshold", long_name="target current")
-        correlation = scores.current_correlation(self.trial, jnp.asarray(mean, jnp.float32), jnp.asarray(target, jnp.float32))
-        self._put_score("current_correlation", condition, correlation)
+        self._put_score("current_correlation", condition, self._current_correlation(mean, target))
         self._put("rate", condition, spikes.sum(axis=0) * (1000 / (self.trials * self.trial.duration)), units="Hz", long_name="mean rate")
         if recorded is None:
             return

@@ -251,7 +251,7 @@ def test_compare_sorts_and_names_what_is_broken(sweep, capsys):
     compare.main([str(sweep)], compare.Options(out=str(sweep / "c.html")))
     shown = capsys.readouterr().out
     assert re.search(r"│ 1 +│ +2.0 │ done +│ +3 │ 0.600 │ 0.600", shown) and "1 of 3 iterations" in shown
-    assert "3: has no config.yaml" in shown and "<script>4: " in shown and "line 1 should be an object" in shown
+    assert "3: has no config.yaml" in shown and "<script>4: " in shown and "line 1: expected an object" in shown
     parsed = stands_alone((sweep / "c.html").read_text())
     assert parsed.tags.count("script") == 1 and "<script>4" in parsed.text
     rows = re.findall(
@@ -327,7 +327,7 @@ WRONG = [
     (["plot", "run/test.zarr"], "expected a run folder or a recording.zarr"),
     (["plot", "sweep"], "plot sweep: neither a run folder nor a recording.zarr"),
     (["plot", "r.zarr", "out=run/config.yaml"], "out=run/config.yaml: a file"),
-    (["plot", "negative.zarr"], "expected a finite rate in Hz, at least 0"),
+    (["plot", "negative.zarr"], "expected a finite rate of at least 0 Hz"),
 ]
 
 

@@ -4,26 +4,18 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import commands
 import numpy as np
 import pytest
 import xarray
 import zarr
+from commands import rlsnet
 from conftest import small_network, write_network
 
 from rlsnet.cli.command_table import COMMANDS
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
 SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.iterations=4", "train.checkpoint_every=2"]
-
-
-def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:
-    result = commands.run(*arguments, cwd=cwd)
-    assert status is None or result.returncode == status, result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +30,7 @@ def place(tmp_path_factory):
 
 
 def test_help_needs_neither_jax_nor_hydra():
-    code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli import main\n"
+    code = "import sys; sys.argv = ['rlsnet', *sys.argv[1:]]\nfrom rlsnet.cli.main import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
     code += "assert not {'jax', 'hydra', 'numpy', 'zarr', 'pint'} & set(sys.modules), 'slow import'"
     for arguments in (["--help"], [], *([command, "--help"] for command in COMMANDS), ["--version"]):
@@ -220,7 +212,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     path = str(tmp_path / "run" / "test.zarr")
     out = rlsnet("test", "run=run", "test.trials=3", "test.neurons=[3:6, 0, 200:]", cwd=tmp_path).stdout
     part, chosen = zarr.open_group(path, mode="r"), np.r_[0, 3:6, 200:300]
-    assert "Of the 104 neurons of test.neurons=3:6,0,200::" in out and part.attrs["n_neurons"] == 300
+    assert "Of 104 of 300 neurons, as test.neurons selects:" in out and part.attrs["n_neurons"] == 300
     np.testing.assert_array_equal(part["neuron"][...], chosen)
     for name in ("excitatory", "psth", "current_mean", "current_sd", "current_target", "rate", "current_correlation"):
         np.testing.assert_array_equal(part[name][...], whole[name][...][..., chosen], err_msg=name)

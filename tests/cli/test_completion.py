@@ -88,7 +88,8 @@ def test_candidates(tmp_path, monkeypatch):
 
 def test_it_is_quick_and_quiet():
     """Neither Hydra nor JAX; a line that is no line gives nothing, without an error."""
-    code = "import sys; sys.argv = ['rlsnet']\nfrom rlsnet.cli import main\nmain()\nassert not {'jax', 'hydra', 'numpy'} & set(sys.modules)"
+    code = "import sys; sys.argv = ['rlsnet']\nfrom rlsnet.cli.main import main\nmain()\n"
+    code += "assert not {'jax', 'hydra', 'numpy'} & set(sys.modules)"
     for line in ("rlsnet train config=mo", "rlsnet train 'a", "rlsnet a b"):
         environment = {**os.environ, "RLSNET_COMPLETE": line}
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

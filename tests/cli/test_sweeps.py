@@ -159,7 +159,7 @@ def test_mistakes(place, arguments, message):
 
 def test_a_launcher_that_is_not_installed(place):
     """Hydra finds its launchers as modules of hydra_plugins, which here are hidden."""
-    code = "import sys; sys.modules['hydra_plugins'] = None; from rlsnet.cli import main; sys.argv = ['rlsnet', *sys.argv[1:]]; main()"
+    code = "import sys; sys.modules['hydra_plugins'] = None; from rlsnet.cli.main import main; sys.argv = ['rlsnet', *sys.argv[1:]]; main()"
     for launcher, extra in (("slurm_gpu", "slurm"), ("submitit_local", "slurm"), ("parallel", "joblib")):
         arguments = ["train", *SMALL, "sweep=s", "seed=1,2", f"hydra/launcher={launcher}"]
         result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=place)

@@ -15,7 +15,7 @@ import zarr
 from conftest import compose
 
 from rlsnet import data
-from rlsnet.cli import main
+from rlsnet.cli.main import main
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.data import importing, pooling, recordings, trial_average
 from rlsnet.data.formats import nwb
@@ -514,7 +514,8 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
 
 
 def test_help_is_quick():
-    script = "import sys; sys.argv = ['rlsnet', 'import', '--help']; from rlsnet import cli\ntry: cli.main()\nexcept SystemExit: pass\n"
+    script = "import sys; sys.argv = ['rlsnet', 'import', '--help']\nfrom rlsnet.cli.main import main\n"
+    script += "try: main()\nexcept SystemExit: pass\n"
     script += "assert not {'jax', 'h5py', 'zarr', 'hydra'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -325,7 +325,7 @@ def test_settings_with_dashes():
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
         (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),
-        (["run"], "to: missing; it is the format: zarr"),
+        (["run"], "to: missing; expected the format: zarr"),
     ):
         with pytest.raises(UserError, match=message):
             parsed(*arguments)
@@ -333,7 +333,7 @@ def test_settings_with_dashes():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--to", "npz", "--help"]])
 def test_help_needs_no_jax(arguments):
-    code = f"import sys; sys.argv = ['rlsnet', 'export', *{arguments!r}]\nfrom rlsnet.cli import main\n"
+    code = f"import sys; sys.argv = ['rlsnet', 'export', *{arguments!r}]\nfrom rlsnet.cli.main import main\n"
     code += "try: main()\nexcept SystemExit as e: assert not e.code\nassert not {'jax', 'numpy', 'zarr'} & set(sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

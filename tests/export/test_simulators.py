@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
-from conftest import KERNELS, compose
-from test_simulate import keys_of, spikes_of
+from conftest import KERNELS, compose, keys_of, spikes_of
 
 from rlsnet.model import build, connectivity, network_store
 from rlsnet.simulation.state import Dynamics

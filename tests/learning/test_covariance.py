@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import COMPILER, UPDATES, compose, difference
+from conftest import COMPILER, UPDATES, compose, difference, metrics
 from test_rls import DECAY, REFERENCE, L, S, everybody, filtered, problem, ridge, run
-from test_training import metrics
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import calls

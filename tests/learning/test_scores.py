@@ -258,7 +258,7 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     refused(folder, with_recording(config, path=str(tmp_path / "gone.zarr")), "gone.zarr: no such folder")
     write(tmp_path / "without.zarr", halves, no_halves=True)
     refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "has no array rate_half")
-    refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "expected null, to train on all trials", test=False)
+    refused(folder, with_recording(config, path=str(tmp_path / "without.zarr")), "expected null, which trains on all trials", test=False)
     given = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     refused(folder, given, "recording.half=odd: expected null, as", test=False)
     training.run_training(even := with_recording(config, half="even"), Run(tmp_path / "even"), resumed=False)

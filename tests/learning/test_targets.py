@@ -212,13 +212,13 @@ def masked_correlation(target, model):
 @pytest.mark.parametrize(
     ("target", "name", "value", "message"),
     [
-        ("currents", "rate", 1, "holds rates, no array current; expected one, or be used with target=recording"),
-        ("recording", "current", 1, "holds currents, no array rate; expected one, or be used with target=currents"),
+        ("currents", "rate", 1, "contains rates, but no array current; expected that array, or target=recording"),
+        ("recording", "current", 1, "contains currents, but no array rate; expected that array, or target=currents"),
         (
             "currents",
             "current",
             np.inf,
-            "current[0, 0, 0] (condition, bin, unit) is inf; expected a finite current or NaN, not to train it",
+            "current[0, 0, 0] (condition, bin, unit) is inf; expected a finite current, or NaN for a bin that is not trained",
         ),
         ("currents", "current", np.nan, "target=currents: condition 0 is NaN for all neurons and bins"),
         ("currents", "none", 1, "has no array current; expected one of shape [C, M, N]"),

@@ -141,6 +141,16 @@ def test_a_folder_that_is_not_a_store_is_refused(tmp_path):
         build.build(compose("config=tiny", f"network.load={tmp_path}/r.zarr"))
 
 
+def delivered(dynamics, net, state):
+    """The state after the delivery of its spikes, with room for all of them."""
+
+    def send(dynamics):
+        after = jax.jit(deliver, static_argnums=0)(dynamics, net, None, state, jnp.ones(3))
+        return after, after.overflowed
+
+    return with_capacity(dynamics, send)[0]
+
+
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize("n", [60, 1000])
 def test_procedural_synapses_are_the_stored_ones(x64, n, kind):
@@ -155,9 +165,7 @@ def test_procedural_synapses_are_the_stored_ones(x64, n, kind):
         keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
         spiked = np.random.default_rng(0).random(n) < 0.3
         state = dataclasses.replace(initial_state(dynamics, net, keys), spiked=jnp.asarray(spiked))
-        send = jax.jit(lambda d, net, s: deliver(d, net, None, s, jnp.ones(3)), static_argnums=0)
-        after, _ = with_capacity(dynamics, lambda d, net=net, s=state, send=send: (after := send(d, net, s), after.overflowed))
-        states.append(np.asarray(after.synapses))
+        states.append(np.asarray(delivered(dynamics, net, state).synapses))
     np.testing.assert_allclose(states[1], states[0], rtol=0, atol=1e-12)
     assert states[0][:2].sum() == pytest.approx(30 * spiked.sum())
 

@@ -15,7 +15,7 @@ SMALL += ["train.checkpoint_every=2"]
 
 
 def rlsnet(*arguments: str, cwd: Path, status: int = 0, code: str = "", **environment: str) -> str:
-    command = ["-c", f"{code}\nfrom rlsnet.cli import main\nmain()"] if code else ["-m", "rlsnet"]
+    command = ["-c", f"{code}\nfrom rlsnet.cli.main import main\nmain()"] if code else ["-m", "rlsnet"]
     result = subprocess.run(
         [sys.executable, *command, *arguments], capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}
     )

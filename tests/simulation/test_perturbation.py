@@ -9,8 +9,8 @@ import pytest
 import reference
 import yaml
 import zarr
+from commands import rlsnet
 from conftest import KERNELS, compose, difference, small_network, write_network
-from test_cli import rlsnet
 
 from rlsnet.analysis import test_log
 from rlsnet.analysis.plots import run_figures
@@ -209,9 +209,9 @@ def test_wrong_selections_are_refused(which, region, message):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["perturb.start=300", "perturb.stop=200"], "perturb.start=300 ms: expected to be before perturb.stop=200 ms."),
-        (["perturb.stop=1300"], "perturb.stop=1300 ms: expected to be within the trial, which ends at 1200 ms."),
-        (["perturb.start=300.05"], "perturb.start=300.05 ms: expected a multiple of trial.dt=0.1 ms."),
+        (["perturb.start=300", "perturb.stop=200"], "perturb.start=300 ms: expected a time before perturb.stop=200 ms."),
+        (["perturb.stop=1300"], "perturb.stop=1300 ms: expected a time within the trial, which ends at 1200 ms."),
+        (["perturb.start=300.05"], "perturb.start=300.05 ms: expected a multiple of trial.dt=0.1 ms, such as 300."),
         (["perturb.neurons=all"], "perturb.neurons=all: expected null, indices"),
         (["perturb.fraction=0"], "perturb.fraction=0.0: expected a value above 0."),
         (["perturb.rate=20000"], "perturb.rate=20000 Hz: expected at most 10000, a spike a step."),

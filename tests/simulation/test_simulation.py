@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import COMPILER, KERNELS, compose, difference, small_network, write_network
+from conftest import COMPILER, KERNELS, compose, difference, keys_of, small_network, spikes_of, write_network
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import build as kernel_build
@@ -17,26 +17,10 @@ from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
 from rlsnet.simulation import delivery
-from rlsnet.simulation.state import CALIBRATION, TESTING, Dynamics, TrialKeys, initial_state
+from rlsnet.simulation.state import TESTING, Dynamics, initial_state
 from rlsnet.simulation.step import currents, deliver, deliver_early, static_current
 from rlsnet.simulation.trial import advance, before_learning, calibrate, with_capacity
 from rlsnet.workflows import test_store
-
-
-def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):
-    return TrialKeys.create(seed, stage).trial(jnp.int32(number), jnp.int32(condition))
-
-
-def spikes_of(dynamics, net, keys, steps, w=None, start=None):
-    """(step from 0, neuron) of each spike of a run, and the state at its end."""
-    state = initial_state(dynamics, net, keys) if start is None else start
-
-    def run(dynamics):
-        after = jax.jit(lambda net, w, state, keys: advance(dynamics, net, w, state, keys, steps, record=True))(net, w, state, keys)
-        return after, after[0].overflowed
-
-    state, words = with_capacity(dynamics, run)[0]
-    return *test_store.unpack(np.asarray(words)), state
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
@@ -216,7 +200,7 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
 def test_native_kernels_build_and_register_themselves(tmp_path):
     """Where there is a compiler they have to; and a program that uses them need not choose them first."""
     assert kernel_build.build_error() is None
-    code = "import jax.numpy as jnp; from rlsnet.kernels import normal; print(normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
+    code = "import jax.numpy as jnp; from rlsnet.kernels import calls; print(calls.normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 
 
@@ -226,7 +210,7 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     path = kernel_build._build()
     assert kernel_build._build() == path and path.stat().st_size > 0
     path.write_bytes(b"")
-    code = "from rlsnet import kernels; assert kernels.build_error() is None"
+    code = "from rlsnet.kernels import build; assert build.build_error() is None"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert path.stat().st_size > 0
 

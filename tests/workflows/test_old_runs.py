@@ -13,7 +13,7 @@ from rlsnet import api, export
 from rlsnet.analysis import inspect
 from rlsnet.cli.commands import report
 
-FIXTURES = Path(__file__).parent / "fixtures" / "runs"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"
 RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
 TESTED = {"groups": ["test.zarr"], "plain": ["test.zarr"], "recording": ["test.zarr", "perturbed/silence.zarr"]}
 EXACT = 1e-6  # of float64 runs this short, whose differences do not grow to more than about 1e-10

@@ -1,7 +1,6 @@
 """Training runs: compared with the NumPy program, resumed and unbroken, killed, and with the published learning curve."""
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 import zarr
-from conftest import FORMS, KERNELS, compose, difference, form_name, settings, small_network, write_network
+from conftest import FORMS, KERNELS, compose, difference, form_name, metrics, settings, small_network, write_network
 
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -37,12 +36,6 @@ def checkpoint(path: Path, iteration: int) -> tuple[np.ndarray, np.ndarray]:
     """(weights, packed P) of a checkpoint."""
     group = zarr.open_group(str(path / "checkpoints" / f"{iteration:06d}.zarr"), mode="r")
     return group["plastic/weight"][...], group["P"][...]
-
-
-def metrics(path: Path) -> list[dict]:
-    """metrics.jsonl without the seconds, which are never the same."""
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=form_name)
@@ -309,7 +302,7 @@ def test_weighted_conditions_are_drawn_as_often_as_they_weigh():
         (["train.order=weighted", "train.weights=[1,-1]"], "train.weights[1]=-1.0: expected at least 0"),
         (["train.order=weighted", "train.weights=[1,2,3]"], "train.weights=[1.0, 2.0, 3.0]: expected 2 numbers, one for each condition"),
         (["train.order=weighted", "train.weights=3"], "train.weights=3: expected a list"),
-        (["train.weights=[1,2]"], "train.order=in_turn: expected weighted, for train.weights to count"),
+        (["train.weights=[1,2]"], "train.order=in_turn: expected weighted, as train.weights is given."),
         (["train.order=random"], "train.order=random: expected in_turn or shuffled or weighted"),
     ],
 )
