@@ -25,7 +25,7 @@ import yaml  # noqa: E402
 from rlsnet.cli.command_table import COMMANDS, PLAIN  # noqa: E402
 from rlsnet.config.compose import configs_dir  # noqa: E402
 from rlsnet.config.schema import LIMITS, Config  # noqa: E402
-from rlsnet.config.settings import choices_of, groups, plain, variants  # noqa: E402
+from rlsnet.config.settings import choices_of, default_variants, plain, variants  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 CONFIGS = configs_dir()
@@ -117,23 +117,23 @@ def sentence(cls: Any) -> str:
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
-def options_of(name: str) -> list[Any]:
+def variants_of(name: str) -> list[Any]:
     """The shipped variants of a section, its default first."""
     shipped = [cls for cls in variants(typing.get_type_hints(Config)[name]) if cls.__module__.startswith("rlsnet.")]
-    return sorted(shipped, key=lambda cls: (choices_of(cls)[0] != groups()[name], choices_of(cls)[0]))
+    return sorted(shipped, key=lambda cls: (choices_of(cls)[0] != default_variants()[name], choices_of(cls)[0]))
 
 
 def of_section(name: str) -> Iterator[str]:
     """Lines about a section: its keys, or its variants."""
     yield from (f"## {name}", "")
-    if name not in groups():
+    if name not in default_variants():
         cls = typing.get_type_hints(Config)[name]
         yield from (sentence(cls), "")
         yield from table(cls, f"{name}.")
         return
-    for cls in options_of(name):
+    for cls in variants_of(name):
         name_of_variant = choices_of(cls)[0]
-        is_default = ", the default" if name_of_variant == groups()[name] else ""
+        is_default = ", the default" if name_of_variant == default_variants()[name] else ""
         yield from (f"### `{name}={name_of_variant}`{is_default}", "", sentence(cls), "")
         yield from table(cls, f"{name}.")
 
@@ -173,7 +173,7 @@ def line_of(field: dataclasses.Field[Any], indent: str = "") -> Iterator[str]:
     yield setting
 
 
-def option_file(cls: Any) -> str:
+def variant_file(cls: Any) -> str:
     """Text of the YAML file of a variant."""
     lines = [f"# {line}" for line in textwrap.wrap(sentence(cls), WIDTH - 2)]
     lines += [f"# {NOTE}", f"name: {choices_of(cls)[0]}"]
@@ -189,23 +189,25 @@ def main_file() -> str:
         "defaults:",
         "  - hydra_settings",
     ]
-    for name, default in groups().items():
-        lines.append(f"  - {name}: {default:<{COLUMN - 6 - len(name)}} # {', '.join(choices_of(cls)[0] for cls in options_of(name))}")
+    for name, default in default_variants().items():
+        lines.append(f"  - {name}: {default:<{COLUMN - 6 - len(name)}} # {', '.join(choices_of(cls)[0] for cls in variants_of(name))}")
     experiments = ", ".join(sorted(path.stem for path in (CONFIGS / "config").glob("*.yaml")))
     lines += ["  - _self_", f"  - config: {'sinusoid':<{COLUMN - 12}} # the experiment: {experiments}"]
     lines += ["  - override hydra/job_logging: rlsnet", "  - override hydra/hydra_logging: rlsnet", ""]
     lines += [line for field in own_fields(Config) for line in line_of(field)]
     hints = typing.get_type_hints(Config)
     for name in section_names():
-        if name not in groups():
+        if name not in default_variants():
             lines += ["", f"{name}:", *(line for field in own_fields(hints[name]) for line in line_of(field, "  "))]
     return "\n".join(lines) + "\n"
 
 
 def files() -> Mapping[Path, str]:
     """Every file that is written, and its text."""
-    options = {CONFIGS / name / f"{choices_of(cls)[0]}.yaml": option_file(cls) for name in groups() for cls in options_of(name)}
-    return {CONFIGS / "config.yaml": main_file(), **options, PAGE: page()}
+    variant_files = {
+        CONFIGS / name / f"{choices_of(cls)[0]}.yaml": variant_file(cls) for name in default_variants() for cls in variants_of(name)
+    }
+    return {CONFIGS / "config.yaml": main_file(), **variant_files, PAGE: page()}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlsnet.cli.command_table import COMMANDS, PLAIN, SECTIONS
 from rlsnet.config.arguments import NoOptions
-from rlsnet.config.compose import config_folders, configs_dir, group_options
+from rlsnet.config.compose import config_folders, configs_dir, variant_names
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import choices_of, variants
 from rlsnet.errors import UserError
@@ -128,10 +128,10 @@ def _plain(module: str, word: str) -> list[str]:
     return [f"{name}={each}" for each in choices or _paths(value)]
 
 
-def _groups(before: Sequence[str]) -> dict[str, list[str]]:
+def _variants_by_section(before: Sequence[str]) -> dict[str, list[str]]:
     """Sections with the names of their variants, also those of --config-dir, and Hydra's launchers."""
     launchers = sorted(path.stem for path in (configs_dir() / "hydra" / "launcher").glob("*.yaml"))
-    return {**group_options(config_folders(before)), "hydra/launcher": launchers}
+    return {**variant_names(config_folders(before)), "hydra/launcher": launchers}
 
 
 def _choices(annotation: Any, rule: Any) -> tuple[str, ...]:
@@ -148,16 +148,16 @@ def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple
             yield prefix + field.name, _choices(hints[field.name], field.metadata)
         named = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
         chosen = [each for each in options if "name" in each.__dataclass_fields__ and named & set(choices_of(each))]
-        for option in chosen or options:
-            yield from _rules(option, before, f"{prefix}{field.name}.")
+        for each in chosen or options:
+            yield from _rules(each, before, f"{prefix}{field.name}.")
 
 
 def _keys(word: str, before: Sequence[str]) -> list[str]:
     """Keys that begin with a text; up to the first dot, names of sections."""
     sections = SECTIONS[before[0]]
     keys = [f"{key}=" for key, _ in _rules(Config, before) if sections is None or key.split(".")[0] in sections]
-    groups = [f"{group}=" for group in _groups(before)] if sections is None else []
-    every = [key for key in dict.fromkeys([*groups, *keys, *HYDRA]) if key.startswith(word)]
+    names = [f"{section}=" for section in _variants_by_section(before)] if sections is None else []
+    every = [key for key in dict.fromkeys([*names, *keys, *HYDRA]) if key.startswith(word)]
     short = [key if "." not in key[len(word) :] else word + key[len(word) :].split(".")[0] + "." for key in every]
     return list(dict.fromkeys(short))
 
@@ -165,8 +165,8 @@ def _keys(word: str, before: Sequence[str]) -> list[str]:
 def _values(word: str, before: Sequence[str]) -> list[str]:
     """Completions key=value of a word; of several values with commas between them, the last one is completed."""
     key, _, value = word.partition("=")
-    groups, rules = _groups(before), dict(_rules(Config, before))
-    choices = groups.get(key) or rules.get(key)
+    names, rules = _variants_by_section(before), dict(_rules(Config, before))
+    choices = names.get(key) or rules.get(key)
     if not choices:
         return [f"{key}={path}" for path in _paths(value)]
     head = word[: len(word) - len(value.rpartition(",")[2])]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlsnet.cli.command_table import COMMANDS, SECTIONS
-from rlsnet.config.compose import config_folders, group_options, option_values
+from rlsnet.config.compose import config_folders, variant_names, variant_settings
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.schema import Config
-from rlsnet.config.settings import defaults, defaults_of, described, groups
+from rlsnet.config.settings import default_variants, defaults, defaults_of, described
 from rlsnet.errors import UserError
 
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
@@ -49,12 +49,12 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     """
     folders = config_folders(arguments)
     load_plugins([p for a in arguments if a.startswith("plugins=") for p in a.removeprefix("plugins=").strip("[]").split(",")])
-    sections, offered = SECTIONS[command], group_options()
+    sections, offered = SECTIONS[command], variant_names()
     if sections is not None:
-        offered = {group: names for group, names in offered.items() if group in sections}
+        offered = {section: names for section, names in offered.items() if section in sections}
     lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} [key=value ...]"]
     if offered:
-        lines += ["", "Variants:", *(f"  {group}={'|'.join(names)}" for group, names in offered.items())]
+        lines += ["", "Variants:", *(f"  {section}={'|'.join(names)}" for section, names in offered.items())]
     if sections is None:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help has more."]
@@ -63,21 +63,21 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
     rows = [
         row
-        for row in described(Config, _defaults_of_options(arguments, folders))
+        for row in described(Config, _defaults_of_variants(arguments, folders))
         if sections is None or {row[0], row[0].split(".")[0]} & set(sections)
     ]
     return "\n".join([*lines, *_aligned(rows)])
 
 
-def _defaults_of_options(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
+def _defaults_of_variants(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
     """Nested default settings, with the variants that the arguments choose, also from the user's own files."""
-    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in groups() and "=" in a)
-    given = {group: option_values(group, name, folders) for group, name in chosen.items()}
-    values = defaults({group: str(each.get("name")) for group, each in given.items()})
-    for group, each in given.items():
-        if group not in values:
-            raise UserError(f"{group}.name={each.get('name')}: no such variant; expected plugins=[FILE.py] with it.")
-        values[group] = values[group] | each
+    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in default_variants() and "=" in a)
+    given = {section: variant_settings(section, name, folders) for section, name in chosen.items()}
+    values = defaults({section: str(each.get("name")) for section, each in given.items()})
+    for section, each in given.items():
+        if section not in values:
+            raise UserError(f"{section}.name={each.get('name')}: no such variant; expected plugins=[FILE.py] with it.")
+        values[section] = values[section] | each
     return values
 
 

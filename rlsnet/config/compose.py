@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rlsnet.config.load import renamed_override
-from rlsnet.config.settings import groups, keys_with, suggest
+from rlsnet.config.settings import default_variants, keys_with, suggest
 from rlsnet.errors import UserError
 
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ def config_folders(arguments: Sequence[str]) -> list[Path]:
     return folders + [Path(text.partition("=")[2]) for text in arguments if text.startswith("--config-dir=")]
 
 
-def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
+def variant_names(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
     """Sections with the names of their variants, and `config` with the names of the experiments.
 
     Args:
@@ -52,21 +52,21 @@ def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for path in (path for folder in (configs_dir(), *folders) for path in folder.glob("*/*.yaml")):
         found.setdefault(path.parent.name, set()).add(path.stem)
-    return {group: sorted(names) for group, names in sorted(found.items()) if group not in ("hydra", "import")}
+    return {section: sorted(names) for section, names in sorted(found.items()) if section not in ("hydra", "import")}
 
 
-def option_values(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+def variant_settings(section: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Settings in the YAML file of a variant or experiment; raises UserError if there is no such file."""
-    file = next((path for folder in (*folders, configs_dir()) if (path := folder / group / f"{name}.yaml").exists()), None)
+    file = next((path for folder in (*folders, configs_dir()) if (path := folder / section / f"{name}.yaml").exists()), None)
     if file is None:
-        raise UserError(f"{group}={name}: no such configuration; expected {', '.join(group_options(folders)[group])}.")
+        raise UserError(f"{section}={name}: no such configuration; expected {', '.join(variant_names(folders)[section])}.")
     return yaml.safe_load(file.read_text()) or {}
 
 
 def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
     """(name, chosen variants, settings) of each shipped experiment."""
-    for name in group_options()["config"]:
-        values = option_values("config", name)
+    for name in variant_names()["config"]:
+        values = variant_settings("config", name)
         chosen = {k.removeprefix("override /"): v for entry in values.pop("defaults", []) for k, v in entry.items()}
         yield name, chosen, values
 
@@ -154,7 +154,7 @@ def with_additions(compose: Callable[[list[str]], Result], overrides: list[str])
             return compose(overrides)
         except HydraException as error:
             match = re.search(r"Could not override '((\w+)\.[^']+)'", str(error))
-            if match is None or match[2] not in groups() or match[1] not in [each.partition("=")[0] for each in overrides]:
+            if match is None or match[2] not in default_variants() or match[1] not in [each.partition("=")[0] for each in overrides]:
                 raise
             overrides = [f"++{each}" if each.partition("=")[0] == match[1] else each for each in overrides]
 
@@ -180,15 +180,15 @@ def one_line(error: Exception) -> str:
         return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs sweep=FOLDER (or -m)."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
-        kind = "group" if "No match in the defaults list" in text else "key"
+        kind = "section" if "No match in the defaults list" in text else "key"
         return f"{key}: no such {kind}.{suggest(key)}"
     if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit)\w*)'", text):
         return f"hydra/launcher: {match[1]} is not installed; pip install 'rlsnet[{EXTRAS[match[2]]}]' installs it."
     if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, name = match[1].rpartition("/")
+        section, _, name = match[1].rpartition("/")
         options = getattr(error, "options", None)
         return (
-            f"{group}={name}: no such configuration; expected {', '.join(options)}." if options else f"{match[1]}: no such configuration."
+            f"{section}={name}: no such configuration; expected {', '.join(options)}." if options else f"{match[1]}: no such configuration."
         )
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"

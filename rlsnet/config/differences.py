@@ -11,7 +11,7 @@ from typing import Any
 from rlsnet.config.compose import configs_dir, experiments, in_quotes
 from rlsnet.config.load import flat, with_defaults
 from rlsnet.config.schema import Config
-from rlsnet.config.settings import chosen_options, defaults, described, groups
+from rlsnet.config.settings import chosen_variants, default_variants, defaults, described
 from rlsnet.errors import UserError
 
 OF_A_COMMAND = ("resume", "run", "sweep", "progress")  # settings of a command line, without influence on results
@@ -25,15 +25,15 @@ def same(a: Any, b: Any) -> bool:
 
 def unknown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(section, variant) for chosen variants that are not shipped with rlsnet."""
-    return [(group, name) for group, name in chosen_options(values).items() if not (configs_dir() / group / f"{name}.yaml").exists()]
+    return [(section, name) for section, name in chosen_variants(values).items() if not (configs_dir() / section / f"{name}.yaml").exists()]
 
 
 def differences(values: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, value, default) of each setting that differs from the default of its chosen variant."""
-    base, found = flat(defaults(chosen_options(values))), []
+    base, found = flat(defaults(chosen_variants(values))), []
     for key, value in flat(values).items():
-        group = key.removesuffix(".name")
-        default = groups()[group] if group in groups() else base.get(key, "")
+        section = key.removesuffix(".name")
+        default = default_variants()[section] if section in default_variants() else base.get(key, "")
         if not same(value, default) and key.split(".")[0] not in OF_A_COMMAND:
             found.append((key, value, default))
     return found
@@ -46,13 +46,13 @@ def meanings(values: Mapping[str, Any]) -> dict[str, str]:
 
 def command(values: Mapping[str, Any]) -> list[str]:
     """Arguments key=value, unquoted, that produce `values` from the most similar shipped experiment and the defaults."""
-    own = chosen_options(values)
+    own = chosen_variants(values)
     wanted = {key: value for key, value in flat(values).items() if key.split(".")[0] not in OF_A_COMMAND}
     best: list[str] = []
     for name, chosen, given in experiments():
         base = flat(defaults(own)) | flat(given)
         texts = [] if name == "sinusoid" else [f"config={name}"]
-        texts += [f"{group}={option}" for group, option in own.items() if (groups() | chosen).get(group) != option]
+        texts += [f"{section}={variant}" for section, variant in own.items() if (default_variants() | chosen).get(section) != variant]
         for key, value in wanted.items():
             is_option = key.endswith(".name") and key.removesuffix(".name") in own
             if not is_option and not same(value, base.get(key, MISSING)):

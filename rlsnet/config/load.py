@@ -16,7 +16,7 @@ from typing import Any
 
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.schema import LIMITS, Config, Variant
-from rlsnet.config.settings import choices_of, chosen_options, defaults, plain, suggest, variants
+from rlsnet.config.settings import choices_of, chosen_variants, defaults, plain, suggest, variants
 from rlsnet.config.units import quantity
 from rlsnet.errors import UserError
 
@@ -225,4 +225,4 @@ def completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 def with_defaults(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Saved settings of a run, completed with the defaults of the schema."""
-    return completed(saved, defaults(chosen_options(saved)))
+    return completed(saved, defaults(chosen_variants(saved)))

@@ -68,12 +68,12 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, tuple) else value
 
 
-def option(annotation: Any, name: str) -> Any:
+def variant_class(annotation: Any, name: str) -> Any:
     """The variant of a section that `name` chooses, or None."""
     return next((each for each in variants(annotation) if name in choices_of(each)), None)
 
 
-def groups() -> dict[str, str]:
+def default_variants() -> dict[str, str]:
     """Sections with variants, and the default variant of each."""
     hints = typing.get_type_hints(Config)
     named = [
@@ -94,19 +94,19 @@ def defaults(chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
     Args:
       chosen: variants by section that are not the default; a section with an unknown variant is left out.
     """
-    hints, names = typing.get_type_hints(Config), groups() | dict(chosen or {})
+    hints, names = typing.get_type_hints(Config), default_variants() | dict(chosen or {})
     values: dict[str, Any] = {}
     for field in dataclasses.fields(Config):
         if not variants(hints[field.name]):
             values[field.name] = plain(field.default)
         elif field.name not in names:
             values[field.name] = defaults_of(hints[field.name])
-        elif (cls := option(hints[field.name], names[field.name])) is not None:
+        elif (cls := variant_class(hints[field.name], names[field.name])) is not None:
             values[field.name] = defaults_of(cls)
     return values
 
 
-def chosen_options(values: Mapping[str, Any]) -> dict[str, str]:
+def chosen_variants(values: Mapping[str, Any]) -> dict[str, str]:
     """The variant of each section that nested settings choose."""
     return {name: str(section["name"]) for name, section in values.items() if isinstance(section, Mapping) and "name" in section}
 
@@ -130,7 +130,7 @@ def described(cls: type, values: Mapping[str, Any], prefix: str = "") -> Iterato
         key, value, options = prefix + field.name, values.get(field.name, ""), variants(hints[field.name])
         if options:
             own = value if isinstance(value, Mapping) else {}
-            chosen = option(hints[field.name], str(own.get("name"))) if issubclass(options[0], Variant) else None
+            chosen = variant_class(hints[field.name], str(own.get("name"))) if issubclass(options[0], Variant) else None
             yield from described(chosen or options[0], own, f"{key}.")
         else:
             unit = f" [{field.metadata['unit']}]" if field.metadata["unit"] else ""

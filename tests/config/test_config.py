@@ -13,7 +13,7 @@ from rlsnet.config import compose as composition
 from rlsnet.config import schema
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import flat, from_dict, to_dict
-from rlsnet.config.settings import choices_of, groups, variants
+from rlsnet.config.settings import choices_of, default_variants, variants
 from rlsnet.errors import UserError
 from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.runs import memory_plan
@@ -217,7 +217,7 @@ def test_the_dataclasses_are_the_defaults():
     assert schema.Config() == from_dict({}) == compose() == compose("config=sinusoid")
     assert (schema.RLSConfig().penlambda, schema.TrialConfig().n_points, schema.LIFConfig().tau_m) == (0.8, 100, 10)
     assert schema.GLIF5Config().name == "glif5" and schema.FixedDegreeConfig().out_degree == 410
-    for group in groups():
+    for group in default_variants():
         for cls in variants(typing.get_type_hints(schema.Config)[group]):
             if not cls.__module__.startswith("rlsnet."):  # of a plugin of another test
                 continue
@@ -232,7 +232,7 @@ def test_experiments_read_without_hydra_are_those_that_it_composes():
         values = {group: {"name": option} for group, option in chosen.items()}
         for key, value in flat(given).items():
             section, _, last = key.rpartition(".")
-            values.setdefault(section, {"name": groups()[section]} if section in groups() else {})[last] = value
+            values.setdefault(section, {"name": default_variants()[section]} if section in default_variants() else {})[last] = value
         assert from_dict(values) == compose(f"config={name}"), name
 
 

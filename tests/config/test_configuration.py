@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rlsnet.config.compose import configs_dir
-from rlsnet.config.settings import groups
+from rlsnet.config.settings import default_variants
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,5 +31,5 @@ def test_the_page_has_every_key():
     page = (ROOT / "docs" / "configuration.md").read_text()
     code = "from rlsnet.config.settings import keys; print(*keys())"  # in a process of its own, without plugins of other tests
     known = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    chosen = {f"{group}.name" for group in groups()}  # as neuron=lif, say
+    chosen = {f"{group}.name" for group in default_variants()}  # as neuron=lif, say
     assert [key for key in known if f"| `{key}` |" not in page and f"## {key}\n" not in page and key not in chosen] == []

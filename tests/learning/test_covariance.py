@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import COMPILER, UPDATES, compose, difference, metrics
-from test_rls import DECAY, REFERENCE, L, S, everybody, filtered, problem, ridge, run
+from test_rls import DECAY, DENSE, L, S, everybody, filtered, problem, ridge, run
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import calls
@@ -52,7 +52,7 @@ def test_each_storage_against_ridge_regression(x64, record_check, kept, precisio
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
 
 
-@pytest.mark.parametrize("form", [REFERENCE, DEFERRED], ids=lambda form: form.update)
+@pytest.mark.parametrize("form", [DENSE, DEFERRED], ids=lambda form: form.update)
 def test_packed_is_full(x64, record_check, form):
     spikes, arrived, y, w0 = problem(5)
     full = run(form, spikes, arrived, y, w0, jnp.float64)
@@ -125,7 +125,7 @@ def test_padded_inputs_do_not_grow_with_forgetting():
     random = np.random.default_rng(0)
     for _ in range(200):
         r, residual_input = (jnp.asarray(random.gamma(0.5, 0.05, 40), jnp.float32) for _ in range(2))
-        learner, _ = updates.learn(config.rls, REFERENCE, net, learner, None, DECAY, r, jnp.zeros(40, jnp.int32), residual_input)
+        learner, _ = updates.learn(config.rls, DENSE, net, learner, None, DECAY, r, jnp.zeros(40, jnp.int32), residual_input)
     P = np.asarray(learner.P.numbers)
     assert padded.any() and not np.any(P[padded]) and np.all(np.isfinite(P)) and not np.any(np.asarray(learner.w)[padded])
 
@@ -221,7 +221,7 @@ def test_groups_learn_as_their_neurons_would_alone(x64, record_check, extra):
     for own in (net, alone):
         random = np.random.default_rng(0)
         learner = rls.init(config.rls, own, jnp.asarray(connectivity.to_groups(weight, own.group_size)))
-        form = DEFERRED if "rls.storage=window" not in extra else REFERENCE
+        form = DEFERRED if "rls.storage=window" not in extra else DENSE
         pending = updates.begin(config.rls, form, own, learner, 40)
         for _ in range(40):
             r, residual_input = (jnp.asarray(random.gamma(0.5, 0.05, 60)) for _ in range(2))

@@ -145,6 +145,6 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
         "On one kind of CPU the same settings and versions give the same numbers; on a GPU sums may differ in their last digits."
     )
     yield Code("\n".join(lines))
-    if own := [f"{group}={option}" for group, option in differences.unknown(run.settings)]:
+    if own := [f"{section}={variant}" for section, variant in differences.unknown(run.settings)]:
         yield Paragraph(f"{', '.join(own)}: a variant of your own; give its folder with --config-dir.", "note")
     yield Paragraph("Relative paths among the settings refer to the folder where the run was started.", "note")
