@@ -54,7 +54,7 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
         offered = {section: names for section, names in offered.items() if section in sections}
     lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} [key=value ...]"]
     if offered:
-        lines += ["", "Variants:", *(f"  {section}={'|'.join(names)}" for section, names in offered.items())]
+        lines += ["", "Experiments and variants:", *(f"  {section}={'|'.join(names)}" for section, names in offered.items())]
     if sections is None:
         lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
         lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help has more."]
