@@ -239,7 +239,7 @@ def test_the_checkpoint_of_another_run(place, tmp_path):
     rlsnet("train", *SMALL, "plastic.n_inputs=30", "train.iterations=2", "hydra.run.dir=fewer", cwd=tmp_path)
     test = ["test", "run=other", "test.trials=1"]
     out = rlsnet(*test, "test.checkpoint=an (o)/checkpoints/000004.zarr", cwd=tmp_path).stdout
-    assert "was trained on a different connectivity (seed); its weights are put on other synapses here" in " ".join(out.split())
+    assert "was trained on a different connectivity (seed); here its weights belong to different synapses" in " ".join(out.split())
     assert zarr.open_group(str(tmp_path / "other" / "test.zarr"), mode="r").attrs["iteration"] == 4
     own = rlsnet(*test, "test.checkpoint=other/checkpoints/000002.zarr", cwd=tmp_path).stdout
     assert "different connectivity" not in own
@@ -291,7 +291,7 @@ def test_a_recording_may_move_after_training(tmp_path):
     assert "rate_correlation" in zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
     (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
     rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
-    assert "testing without rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
+    assert "testing without recorded rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
     assert "Rate correlation" in rlsnet("test", "run=run", "test.trials=1", "recording.path=moved.zarr", cwd=tmp_path).stdout
     rlsnet("plot", "run=run", cwd=tmp_path)
     given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
