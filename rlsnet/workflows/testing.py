@@ -84,7 +84,7 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
     trained = theirs.get("recording", {}).get("half")
     if half is not None and trained != half:
         raise UserError(
-            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, of which some are held out here; expected a"
+            f"test.checkpoint={path}: was trained on {trained or 'all'} trials, and so on trials that are held out here; expected a"
             f" checkpoint that was trained with recording.half={half}."
         )
 

@@ -263,7 +263,7 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     refused(folder, given, "recording.half=odd: expected null, as", test=False)
     training.run_training(even := with_recording(config, half="even"), Run(tmp_path / "even"), resumed=False)
     theirs = dataclasses.replace(config, test=dataclasses.replace(config.test, checkpoint=str(tmp_path / "even/checkpoints/000002.zarr")))
-    refused(folder, theirs, "was trained on even trials, and here only odd trials are not held out")
+    refused(folder, theirs, "was trained on even trials, and so on trials that are held out here")
     assert even.recording.half == "even"
     with pytest.raises(UserError, match="recording.half=odd: expected null with target=sinusoid, which takes no rates"):
         compose("config=tiny", "recording.half=odd")
