@@ -9,9 +9,10 @@ import pytest
 import zarr
 
 import rlsnet
-from rlsnet import api, export
+from rlsnet import api
 from rlsnet.analysis import inspect
 from rlsnet.cli.commands import report
+from rlsnet.export.writer import export
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"
 RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
@@ -76,7 +77,7 @@ def test_it_is_described_plotted_reported_and_exported(run, capsys):
     assert "learning_curve.png" in [path.name for path in rlsnet.plot(run)]
     report.main([str(run.path)], report.Options())
     assert (run.path / "report.html").stat().st_size > 10_000
-    out, _ = export.export(run.path, export.Options(to="npz"))
+    out, _ = export(run.path, "npz")
     assert out.exists()
 
 
