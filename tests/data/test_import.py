@@ -488,7 +488,7 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rlsnet", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main()
         return ended.value.code, *capsys.readouterr()
 
     status, out, err = run("import", *[path for path, _ in maps], "mine.zarr", "preset=map", "subsample=30")

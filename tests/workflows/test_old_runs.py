@@ -9,7 +9,6 @@ import pytest
 import zarr
 
 import rlsnet
-from rlsnet import api
 from rlsnet.analysis import inspect
 from rlsnet.cli.commands import report
 from rlsnet.export.writer import export
@@ -100,7 +99,7 @@ def test_resumed_it_ends_as_it_did(run):
         if int(best.name[:6]) > 2:
             shutil.rmtree(best)
     assert run.iterations() == [2]
-    rlsnet.train(api.config_of(run), run.path, resume=True)
+    rlsnet.train(run.config(), run.path, resume=True)
     frozen, tolerance = FIXTURES / run.path.name, SINGLE if run.path.name == "plain" else EXACT
     before, after = arrays(frozen / "checkpoints" / "000002.zarr"), arrays(run.checkpoints / "000004.zarr")
     assert np.abs(after["plastic/weight"] - before["plastic/weight"]).max() > 100 * tolerance
