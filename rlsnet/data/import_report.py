@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import shlex
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rlsnet.data.unit_selection import ImportSummary
-
-WIDTH = 120  # columns, if the output is not a terminal
-
-
-def _console() -> Console:
-    """Terminal, or text of a fixed width if the output is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+from rlsnet.io.formatting import console
 
 
 def print_line(text: str) -> None:
     """Prints one line about a source."""
-    _console().print(Text(text), soft_wrap=True)
+    console().print(Text(text), soft_wrap=True)
 
 
 def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
@@ -38,7 +30,7 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
         table.columns[0].justify = "right"
         for reason, count in summary.dropped.most_common():
             table.add_row(f"{count:,}", Text(reason))
-        _console().print(table)
+        console().print(table)
     bins, conditions = len(summary.time), len(summary.conditions)
     plural = "s" if len(summary.sessions) > 1 else ""
     shape = f"{conditions} condition{'s' if conditions > 1 else ''} ({', '.join(summary.conditions)}), {bins} bins of {summary.bin_ms:g} ms"

@@ -22,7 +22,6 @@ from rlsnet.kernels.device import platform_in_use
 
 log = logging.getLogger(__name__)
 
-ALIASES = {"wide": "fixed_shape"}  # names of engine.kernels in older configurations
 MIN_DEFERRED_FORGETTING = 0.97  # below it the dense update is used, which tolerates more growth of P by forgetting
 
 
@@ -83,8 +82,7 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 
 def _kernels(engine: EngineConfig) -> str:
     """Form of the delivery: native, xla or fixed_shape."""
-    wanted = ALIASES.get(engine.kernels, engine.kernels)
-    platform = platform_in_use()
+    wanted, platform = engine.kernels, platform_in_use()
     if wanted in ("xla", "fixed_shape"):
         return wanted
     if wanted == "auto" and platform != "cpu":
