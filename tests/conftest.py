@@ -1,5 +1,6 @@
 """Fixtures and functions of all tests: strict JAX settings, configurations composed like on the command line, small networks."""
 
+import atexit
 import json
 import os
 import shutil
@@ -7,8 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process that started them
+if "RLSNET_CACHE" not in os.environ:  # one for each session of tests; its workers inherit it
     os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
+    atexit.register(shutil.rmtree, os.environ["RLSNET_CACHE"], ignore_errors=True)
 
 import jax
 import jax.numpy as jnp

@@ -1,8 +1,28 @@
 """The whole method as a plain NumPy float64 program, one neuron after the other where it learns. Shares no code with rlsnet."""
 
+import functools
+import pickle
+
 import numpy as np
 
 
+def _computed_once(function):
+    """Keeps the results of equal arguments: many forms of the same method are compared with one result."""
+    results = {}
+
+    @functools.wraps(function)
+    def wrapper(*arguments, **named):
+        key = pickle.dumps((arguments, sorted(named.items())))
+        if key not in results:
+            results[key] = function(*arguments, **named)
+            for array in results[key]:
+                array.flags.writeable = False
+        return results[key]
+
+    return wrapper
+
+
+@_computed_once
 def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu=0.0,
           gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
           forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,

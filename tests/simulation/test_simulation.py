@@ -22,6 +22,8 @@ from rlsnet.simulation.step import currents, deliver, deliver_early, static_curr
 from rlsnet.simulation.trial import advance, before_learning, calibrate, with_capacity
 from rlsnet.workflows import test_store
 
+QUICK = [*(flag for flag in kernel_build.FLAGS if flag != "-O3"), "-O0"]  # half the time, where the numbers do not matter
+
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
 def test_v7_interval_is_exact(record_check, refractory):
@@ -88,11 +90,12 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, reco
     w = jnp.asarray(connectivity.to_groups(weight, size))
     dynamics, keys = Dynamics.from_config(config), keys_of()
     runs = [jax.jit(lambda net, w, state, keys, n=n: advance(dynamics, net, w, state, keys, n, stimulated=True)[0]) for n in (1, 13)]
+    product = jax.jit(lambda net, w, r: rls.errors(net, w, gather_inputs(net, r), jnp.zeros(60)))
     state = initial_state(dynamics, net, keys, w)
     active, error = 0, 0.0
     for turn in range(300):
         state = runs[turn % 5 == 4](net, w, state, keys)  # every step, and blocks of 10 and 3 between
-        expected = rls.errors(net, w, gather_inputs(net, state.r), jnp.zeros(60)).reshape(-1)[:60]
+        expected = product(net, w, state.r).reshape(-1)[:60]
         u_plas = currents(net, state.synapses)[1]
         error = max(error, difference(u_plas, expected))
         active += int(np.any(np.asarray(u_plas) != 0))
@@ -207,10 +210,11 @@ def test_native_kernels_build_and_register_themselves(tmp_path):
 @pytest.mark.parametrize("kind", KERNELS[2:])
 def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernel_build, "FLAGS", QUICK)
     path = kernel_build._build()
     assert kernel_build._build() == path and path.stat().st_size > 0
     path.write_bytes(b"")
-    code = "from rlsnet.kernels import build; assert build.build_error() is None"
+    code = f"from rlsnet.kernels import build; build.FLAGS = {QUICK}; assert build.build_error() is None"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert path.stat().st_size > 0
 
@@ -219,6 +223,7 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
 def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
     """A cache folder that is mounted noexec."""
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernel_build, "FLAGS", QUICK)
     built, compile_library, load = [], kernel_build._compile, kernel_build.ctypes.CDLL
     monkeypatch.setattr(kernel_build, "_compile", lambda command: (built.append(1), compile_library(command)))
 
