@@ -209,6 +209,7 @@ def _save(file: Any, path: Path) -> None:
     from pynwb import NWBHDF5IO
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    file.units["spike_times"].target.transform(lambda times: np.asarray(times))  # pynwb looks at the type of each entry of a list
     with NWBHDF5IO(str(path), "w") as out:
         out.write(file)
 

@@ -223,9 +223,10 @@ def test_groups_learn_as_their_neurons_would_alone(x64, record_check, extra):
         learner = rls.init(config.rls, own, jnp.asarray(connectivity.to_groups(weight, own.group_size)))
         form = DEFERRED if "rls.storage=window" not in extra else DENSE
         pending = updates.begin(config.rls, form, own, learner, 40)
+        learn = jax.jit(updates.learn, static_argnums=(0, 1))
         for _ in range(40):
             r, residual_input = (jnp.asarray(random.gamma(0.5, 0.05, 60)) for _ in range(2))
-            learner, pending = updates.learn(config.rls, form, own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), residual_input)
+            learner, pending = learn(config.rls, form, own, learner, pending, DECAY, r, jnp.zeros(60, jnp.int32), residual_input)
         learners.append(updates.finish(config.rls, form, learner, pending))
     grouped, single = (connectivity.from_groups(np.asarray(each.w), 60) for each in learners)
     record_check(

@@ -136,7 +136,7 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case,
         np.testing.assert_allclose(group["feedforward/weight"][...], w[:, :x], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["dense", "deferred"])
+@pytest.mark.parametrize("method", [pytest.param("dense", marks=pytest.mark.slow), "deferred"])
 def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, method):
     """With fixed shapes for 4 spikes a trial stops before an interval with more, and goes on with room for more; 30 neurons burst."""
     monkeypatch.setattr(delivery, "spike_capacity", lambda n: 4)
