@@ -13,7 +13,7 @@ from rlsnet.errors import UserError
 from rlsnet.io import atomic
 
 CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-LEAST_COMPILE_SECONDS = 0.2  # programs that compile faster are not cached
+LEAST_COMPILE_SECONDS = 0.0  # all programs are cached: reading a small one takes a tenth of its compilation
 
 
 @contextlib.contextmanager

@@ -63,6 +63,13 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, 
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
 
 
+RICHER = {  # case: sizes of the groups with which the dense forms, whose P is the same, are slow tests
+    "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron": [1],
+    "feed-forward neurons, bins and neurons that are not trained": [7],
+    "two time constants": [1],
+}
+
+
 def richer(case, arrays, tmp_path):
     """Overrides, and arguments of the oracle, for what an experiment may have besides; `arrays` and files are changed to match."""
     random = np.random.default_rng(8)
@@ -94,16 +101,17 @@ def richer(case, arrays, tmp_path):
     return ["rls.penmu=0.3"], {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"]}
 
 
-@pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize(
-    "case",
+    ("form", "case", "size"),
     [
-        "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron",
-        "feed-forward neurons, bins and neurons that are not trained",
-        "two time constants",
+        pytest.param(
+            form, case, size, id=f"{form_name(form)}-{case}-{size}", marks=[pytest.mark.slow] * (size in slow and form.update == "dense")
+        )
+        for form in FORMS
+        for case, slow in RICHER.items()
+        for size in (1, 7)
     ],
 )
-@pytest.mark.parametrize("form", FORMS, ids=form_name)
 def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, case, size, form):
     """As above, for all else that the learning can do."""
     arrays = small_network(5, group_size=size)
