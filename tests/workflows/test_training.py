@@ -63,7 +63,7 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, 
     np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
 
 
-RICHER = {  # case: sizes of the groups with which the dense forms, whose P is the same, are slow tests
+RICHER = {  # case: sizes of the groups with which dense and fixed_shape forms, of which other tests run the parts, are slow tests
     "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron": [1],
     "feed-forward neurons, bins and neurons that are not trained": [7],
     "two time constants": [1],
@@ -105,7 +105,11 @@ def richer(case, arrays, tmp_path):
     ("form", "case", "size"),
     [
         pytest.param(
-            form, case, size, id=f"{form_name(form)}-{case}-{size}", marks=[pytest.mark.slow] * (size in slow and form.update == "dense")
+            form,
+            case,
+            size,
+            id=f"{form_name(form)}-{case}-{size}",
+            marks=[pytest.mark.slow] * (size in slow and (form.update == "dense" or form.delivery == "fixed_shape")),
         )
         for form in FORMS
         for case, slow in RICHER.items()
@@ -436,7 +440,7 @@ def wait_for(condition, seconds=60):
 def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(tmp_path, record_check):
     """kill -9 at the sight of the temporary folder of a checkpoint; resumed, the run ends as one never killed."""
     folder = tmp_path / "killed"
-    sizes = ("network.n_neurons=2048", "plastic.n_inputs=200", "trial.duration=100", "train.checkpoint_every=2", "train.save_best=false")
+    sizes = ("network.n_neurons=1024", "plastic.n_inputs=200", "trial.duration=100", "train.checkpoint_every=2", "train.save_best=false")
     process = start(folder, "train.iterations=40", *sizes)
     half_written = folder / "checkpoints" / ".000004.zarr.*.tmp"
     wait_for(lambda: list(half_written.parent.glob(half_written.name)))
