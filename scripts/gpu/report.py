@@ -48,7 +48,7 @@ def document(results: dict[str, Any], work: Path) -> str:
     lines += [f"| {part['part']} | {part['status']} | {part['seconds']} |" for part in results["parts"]]
     if results["tests"]:
         lines += ["", "| test | compared | expected | seen |", "|---|---|---|---|"]
-        lines += [f"| {row['case']} | {row['what']} | {row['expected']} | {row['seen']} |" for row in results["tests"]]
+        lines += [f"| {row['name']} | {row['quantity']} | {row['expected']} | {row['measured']} |" for row in results["tests"]]
     for name, title in (("bench", "Seconds"), ("bench_graphs", "Seconds with loops as CUDA graphs")):
         if results[name]:
             lines += ["", f"{title} (`scripts/bench.py`):", "", bench_report.table(work / f"{name}.json")]

@@ -5,6 +5,7 @@ shows that the tests themselves are correct.
 """
 
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from rlsnet.model import connectivity
 from rlsnet.runs.folder import Run
 from rlsnet.runs.progress import Progress
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys, initial_state
-from rlsnet.simulation.trial import advance
+from rlsnet.simulation.trial import advance, with_capacity
 from rlsnet.workflows import prepare, training
 
 DEVICE = os.environ.get("RLSNET_TEST_DEVICE", "gpu")
@@ -40,12 +41,13 @@ def first_spikes(config, duration: float) -> np.ndarray:
         dynamics, w = Dynamics.from_config(config), jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
         keys = TrialKeys.create(config.seed, TRAINING).trial(jnp.int32(0), jnp.int32(0))
 
-        @jax.jit
-        def run(network, w, keys):
+        @partial(jax.jit, static_argnums=0)
+        def run(dynamics, network, w, keys):
             state = initial_state(dynamics, network, keys, w)
-            return advance(dynamics, network, w, state, keys, dynamics.trial.steps(duration), record=True)[1]
+            state, words = advance(dynamics, network, w, state, keys, dynamics.trial.steps(duration), record=True)
+            return words, state.overflowed
 
-        return np.asarray(run(prepared.network, w, keys))
+        return np.asarray(with_capacity(dynamics, lambda dynamics: run(dynamics, prepared.network, w, keys))[0])
 
 
 @pytest.mark.parametrize("extra", FORMS)
