@@ -66,6 +66,7 @@ def bits(stream: Array, counter: Array) -> Array:
     return mix(mix(counter.astype(jnp.uint32) ^ stream[..., 0]) + stream[..., 1])
 
 
+@partial(jax.jit, static_argnames=("n", "dtype"), inline=True)
 def uniform(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     """[n] uniformly distributed in (0, 1), never 0 or 1."""
     return _to_unit_interval(bits(stream, jnp.arange(n, dtype=jnp.uint32)), dtype)
