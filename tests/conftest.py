@@ -58,8 +58,6 @@ def settings(form: backend.Backend) -> list[str]:
 
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["RLSNET_CACHE"], "jax"))  # where commands keep theirs
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # most smaller ones are of one test
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -22,15 +22,6 @@ SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic
          "trial.duration=50", "train.iterations=2", "test.trials=1", "progress=off"]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def default_cache():
-    """JAX without a cache folder, as a program starts with it."""
-    before = {name: getattr(jax.config, name) for name in jax_device.CACHE_SETTINGS}
-    jax_device._change_cache({"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 1.0})
-    yield
-    jax_device._change_cache(before)
-
-
 def state():
     """All that a caller could notice."""
     loggers = {}

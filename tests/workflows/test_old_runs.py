@@ -17,7 +17,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"
 RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
 TESTED = {"groups": ["test.zarr"], "plain": ["test.zarr"], "recording": ["test.zarr", "perturbed/silence.zarr"]}
 EXACT = 1e-6  # of float64 runs this short, whose differences do not grow to more than about 1e-10
-DRAWN = ["groups", "plain", "recording"]  # with figures and a report, which take seconds
+DRAWN = ["groups", "plain", "recording"]  # in the quick tests
 SINGLE = 1e-4  # of the float32 run, which is shorter; other kernels differ by 5e-7
 BFLOAT16 = 2**-7  # distance of two such numbers, relative
 
@@ -31,9 +31,10 @@ def run(request, tmp_path, monkeypatch):
     return rlsnet.open_run(request.param)
 
 
-def every(function):
-    """A test of each run."""
-    return pytest.mark.parametrize("run", RUNS, indirect=True)(function)
+every = pytest.mark.parametrize("run", RUNS, indirect=True)
+every_drawn = pytest.mark.parametrize(  # figures and reports take seconds each
+    "run", [name if name in DRAWN else pytest.param(name, marks=pytest.mark.slow) for name in RUNS], indirect=True
+)
 
 
 def arrays(path):
@@ -69,17 +70,20 @@ def test_all_runs_are_there():
 
 
 @every
-def test_it_is_described_plotted_reported_and_exported(run, capsys):
+def test_it_is_described_and_exported(run, capsys):
     inspect.show(str(run.path))
     shown = capsys.readouterr().out
     assert "4 of 4 iterations" in shown and "made with" in shown
     assert [line["iteration"] for line in run.read_metrics()] == [1, 2, 3, 4]
-    if run.path.name in DRAWN:
-        assert "learning_curve.png" in [path.name for path in rlsnet.plot(run)]
-        report.main([str(run.path)], report.Options())
-        assert (run.path / "report.html").stat().st_size > 10_000
     out, _ = export(run.path, "npz")
     assert out.exists()
+
+
+@every_drawn
+def test_it_is_plotted_and_reported(run):
+    assert "learning_curve.png" in [path.name for path in rlsnet.plot(run)]
+    report.main([str(run.path)], report.Options())
+    assert (run.path / "report.html").stat().st_size > 10_000
 
 
 @every
