@@ -64,7 +64,8 @@ def run(without: list[str]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         expression = " and not ".join(["validation", *without])
-        subprocess.run([*PYTEST, "-m", expression, "-o", "junit_family=xunit1", f"--junitxml={report}"], cwd=ROOT)
+        workers = ["-n", "logical" if "gpu" in without else "0"]  # a GPU's memory is not shared by processes
+        subprocess.run([*PYTEST, *workers, "-m", expression, "-o", "junit_family=xunit1", f"--junitxml={report}"], cwd=ROOT)
         if not report.exists():
             sys.exit("pytest has written no report; see above.")
         return [row for test in ElementTree.parse(report).iter("testcase") for row in recorded(test)]
