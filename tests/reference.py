@@ -11,10 +11,10 @@ def _computed_once(function):
     results = {}
 
     @functools.wraps(function)
-    def wrapper(*arguments, **named):
-        key = pickle.dumps((arguments, sorted(named.items())))
+    def wrapper(*arguments, **options):
+        key = pickle.dumps((arguments, sorted(options.items())))
         if key not in results:
-            results[key] = function(*arguments, **named)
+            results[key] = function(*arguments, **options)
             for array in results[key]:
                 array.flags.writeable = False
         return results[key]

@@ -32,7 +32,7 @@ def altered(path: Path, target: Path, change: Callable[[h5py.File], None]) -> Pa
 
 def put(file: h5py.File, name: str, values, **attributes) -> None:
     """Replaces a dataset and keeps its attributes."""
-    kept = dict(file[name].attrs)
+    original = dict(file[name].attrs)
     del file[name]
     file[name] = values
-    file[name].attrs.update(kept | attributes)
+    file[name].attrs.update(original | attributes)

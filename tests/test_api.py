@@ -35,8 +35,8 @@ def place(tmp_path_factory):
 def test_importing_it_is_light():
     code = "import sys, rlsnet; assert not {'jax', 'numpy', 'hydra', 'zarr', 'matplotlib'} & set(sys.modules); print(dir(rlsnet))"
     code += "\nrlsnet.compose('config=tiny'); assert 'jax' not in sys.modules"
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert all(f"'{command}'" in said for command in rlsnet.__all__)
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert all(f"'{command}'" in output for command in rlsnet.__all__)
     assert rlsnet.__all__ == api.__all__
 
 

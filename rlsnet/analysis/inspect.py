@@ -74,9 +74,9 @@ def _run_rows(run: Run) -> Rows:
         yield from (row for row in network_rows(group, str(run.network), degrees=False) if row[0] != "neurons")
     yield from _progress_rows(run, config)
     best = run.best()
-    kept = [str(k) for k in done] if len(done) < 10 else [*map(str, done[:3]), "...", *map(str, done[-3:])]
-    kept += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
-    yield "checkpoints", ", ".join(kept) or "none"
+    names = [str(k) for k in done] if len(done) < 10 else [*map(str, done[:3]), "...", *map(str, done[-3:])]
+    names += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
+    yield "checkpoints", ", ".join(names) or "none"
     if done:
         yield from version_rows(zarr_store.open_group(run.checkpoint("last"), "info", folder.FORMAT).attrs)
     yield from _resource_rows(run)
@@ -125,8 +125,8 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         best: Any = max(known, key=lambda m: m["correlation"])
-        if (kept := run.best()) is not None:  # with several conditions, the mean over one iteration of each
-            best = zarr_store.open_group(kept, "info", folder.FORMAT).attrs
+        if (best_path := run.best()) is not None:  # with several conditions, the mean over one iteration of each
+            best = zarr_store.open_group(best_path, "info", folder.FORMAT).attrs
         yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
     rates = [
         f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]

@@ -110,9 +110,9 @@ def _plastic_degrees(pre: zarr.Array, n: int, size: int) -> tuple[np.ndarray, np
     inputs, outputs, members = np.zeros(pre.shape[0], np.int64), np.zeros(n), np.bincount(groups, minlength=pre.shape[0])
     for part in zarr_store.chunks(pre):
         block = zarr_store.read(pre, part)
-        kept = (block >= 0) & (block < n)
-        inputs[part] = kept.sum(axis=1)
-        outputs += np.bincount(block[kept], weights=np.broadcast_to(members[part, None], block.shape)[kept], minlength=n)
+        valid = (block >= 0) & (block < n)
+        inputs[part] = valid.sum(axis=1)
+        outputs += np.bincount(block[valid], weights=np.broadcast_to(members[part, None], block.shape)[valid], minlength=n)
     return inputs[groups], outputs
 
 

@@ -73,29 +73,29 @@ def summarize(path: str) -> RecordingSummary:
     recording = open_rates_or_currents(path)
     group = zarr_store.open_group(path, "recording", FORMAT)
     conditions, bins, n = recording.values.shape
-    shown, mean, kept, start = evenly(n, MAX_PSTHS), np.full((conditions, n), np.nan), [], 0
+    shown, mean, blocks, start = evenly(n, MAX_PSTHS), np.full((conditions, n), np.nan), [], 0
     for block in recording.stream():
         stop = start + block.shape[2]
         known = np.isfinite(block)
         count = known.sum(axis=1)
         np.divide(block.sum(axis=1, where=known), count, out=mean[:, start:stop], where=count > 0)
-        kept.append(block[:, :, shown[(shown >= start) & (shown < stop)] - start].astype(np.float32))
+        blocks.append(block[:, :, shown[(shown >= start) & (shown < stop)] - start].astype(np.float32))
         start = stop
     some = None if recording.halves is None else _columns_of(recording.halves, shown)
     time = np.arange(bins) * recording.bin_ms / 1000 + recording.bin_ms / 2000
     if "time" in group and group["time"].shape == (bins,):
         time = zarr_store.read(group["time"]).astype(np.float64)
-    return RecordingSummary(recording, time, mean, reliabilities(group, recording), shown, np.concatenate(kept, axis=2), some)
+    return RecordingSummary(recording, time, mean, reliabilities(group, recording), shown, np.concatenate(blocks, axis=2), some)
 
 
 def _columns_of(stored: zarr.Array, units: np.ndarray) -> np.ndarray:
     """[2, C, M, n] float32, some units of an array [2, C, M, N], read by chunks."""
-    kept = []
+    blocks = []
     for part in zarr_store.chunks(stored, along=3):
         mine = units[(units >= part.start) & (units < part.stop)] - part.start
         if len(mine):
-            kept.append(zarr_store.read(stored, (slice(None), slice(None), slice(None), part))[..., mine].astype(np.float32))
-    return np.concatenate(kept, axis=3)
+            blocks.append(zarr_store.read(stored, (slice(None), slice(None), slice(None), part))[..., mine].astype(np.float32))
+    return np.concatenate(blocks, axis=3)
 
 
 def counts(names: np.ndarray) -> list[tuple[str, int]]:
@@ -118,8 +118,8 @@ def unit_rows(group: zarr.Group, recording: Recording) -> Iterator[tuple[str, An
         yield "sessions", f"{len(found):,}: {few if len(found) <= MAX_NAMES // 2 else many}"
     if (region := column(group, "region", n)) is not None:
         found = counts(region)
-        named = [f"{name or '(none)'} {count:,}" for name, count in found[:MAX_NAMES]]
-        yield "units by region", ", ".join(named) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
+        regions = [f"{name or '(none)'} {count:,}" for name, count in found[:MAX_NAMES]]
+        yield "units by region", ", ".join(regions) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
     trials = column(group, "n_trials", n)
     if trials is not None and trials.shape == (n, recording.n_conditions):
         yield "trials of a unit", "; ".join(f"{name} {_spread(trials[:, c])}" for c, name in enumerate(recording.conditions[:8]))

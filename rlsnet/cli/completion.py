@@ -146,8 +146,8 @@ def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple
         options = variants(hints[field.name])
         if not options and not (prefix and field.name == "name"):  # the name of a variant is set by section=NAME
             yield prefix + field.name, _choices(hints[field.name], field.metadata)
-        named = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
-        chosen = [each for each in options if "name" in each.__dataclass_fields__ and named & set(choices_of(each))]
+        names = {word.partition("=")[2] for word in before if word.startswith(f"{field.name}=")}
+        chosen = [each for each in options if "name" in each.__dataclass_fields__ and names & set(choices_of(each))]
         for each in chosen or options:
             yield from _rules(each, before, f"{prefix}{field.name}.")
 

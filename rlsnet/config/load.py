@@ -172,11 +172,11 @@ def _variant(key: str, values: Any, options: Sequence[Any]) -> Any:
     """Dataclass of a section or, if it has variants, of the variant with the `name` in the values."""
     if not issubclass(options[0], Variant):
         return options[0]
-    named = {choice: each for each in options for choice in choices_of(each)}
+    by_name = {choice: each for each in options for choice in choices_of(each)}
     chosen = values.get("name") if isinstance(values, Mapping) else values
-    if chosen not in named:
-        raise UserError(f"{key}.name={chosen}: expected {' or '.join(named)}.")
-    return named[chosen]
+    if chosen not in by_name:
+        raise UserError(f"{key}.name={chosen}: expected {' or '.join(by_name)}.")
+    return by_name[chosen]
 
 
 def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:

@@ -76,10 +76,10 @@ def variant_class(annotation: Any, name: str) -> Any:
 def default_variants() -> dict[str, str]:
     """Sections with variants, and the default variant of each."""
     hints = typing.get_type_hints(Config)
-    named = [
+    sections = [
         field for field in dataclasses.fields(Config) if isinstance(hints[field.name], type) and issubclass(hints[field.name], Variant)
     ]
-    return {field.name: field.default.name for field in named}
+    return {field.name: field.default.name for field in sections}
 
 
 def defaults_of(cls: Any) -> dict[str, Any]:

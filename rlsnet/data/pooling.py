@@ -39,11 +39,11 @@ def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, opti
         target = temporary.with_name(temporary.name + ".all") if options.subsample else temporary
         try:
             summary = _write_units(sources, target, options, log)
-            kept = sum(entry["kept"] for entry in summary.sessions)
-            if not kept:
+            n_kept = sum(entry["kept"] for entry in summary.sessions)
+            if not n_kept:
                 raise UserError(_no_units_message(summary))
             if options.subsample:
-                _write_subsample(target, temporary, summary, kept, options)
+                _write_subsample(target, temporary, summary, n_kept, options)
             _write_attributes(temporary, summary, options)
         finally:
             if options.subsample:
@@ -147,12 +147,12 @@ def _session_line(entry: dict[str, Any]) -> str:
     return f"{entry['name']}: {entry['kept']:,} of {entry['units']:,} units{trials}{without}{notes}"
 
 
-def _write_subsample(source: Path, path: Path, summary: ImportSummary, kept: int, options: Options) -> None:
+def _write_subsample(source: Path, path: Path, summary: ImportSummary, n_kept: int, options: Options) -> None:
     """Copies a random subset of the units of one store to another, in the same order, chunk by chunk."""
     assert options.subsample is not None
-    if options.subsample > kept:
-        raise UserError(f"subsample={options.subsample}: expected at most {kept:,}, the units that are left.")
-    drawn = np.sort(np.random.default_rng(options.seed).choice(kept, options.subsample, replace=False))
+    if options.subsample > n_kept:
+        raise UserError(f"subsample={options.subsample}: expected at most {n_kept:,}, the units that are left.")
+    drawn = np.sort(np.random.default_rng(options.seed).choice(n_kept, options.subsample, replace=False))
     full = zarr.open_group(str(source), mode="r")
     halves = "rate_half" in full
     event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
@@ -167,8 +167,8 @@ def _write_subsample(source: Path, path: Path, summary: ImportSummary, kept: int
     ends = np.cumsum([entry["kept"] for entry in summary.sessions])
     for entry, count in zip(summary.sessions, np.diff(np.searchsorted(drawn, ends), prepend=0), strict=True):
         entry["kept"] = int(count)
-    if kept > options.subsample:
-        summary.dropped[f"subsample: not among the {options.subsample:,} drawn"] += kept - options.subsample
+    if n_kept > options.subsample:
+        summary.dropped[f"subsample: not among the {options.subsample:,} drawn"] += n_kept - options.subsample
 
 
 def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> None:

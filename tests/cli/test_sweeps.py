@@ -76,25 +76,25 @@ def test_a_killed_sweep_goes_on_with_the_same_command(place):
     train("sweep=broken", "rls.penlambda=.4,.8,2", cwd=place, status=-9, SPY="rls.penlambda=0.8: SIGKILL")
     assert not job(place, "broken", "2").exists() and "000002.zarr" in os.listdir(job(place, "broken", "0.8") / "checkpoints")
     before = (job(place, "broken", "0.4") / "rlsnet.log").stat().st_mtime_ns
-    said = train("sweep=broken", "rls.penlambda=2,-1,0.80,.4", cwd=place, status=1)
-    assert "Sweep broken: 4 jobs: 2 done, 1 done before, 1 failed." in said and "Resuming after iteration 2." in said
-    assert "error: sweep broken: 1 of 4 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
+    output = train("sweep=broken", "rls.penlambda=2,-1,0.80,.4", cwd=place, status=1)
+    assert "Sweep broken: 4 jobs: 2 done, 1 done before, 1 failed." in output and "Resuming after iteration 2." in output
+    assert "error: sweep broken: 1 of 4 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in output
     assert (job(place, "broken", "0.4") / "rlsnet.log").stat().st_mtime_ns == before
     for value in ("0.4", "0.8", "2"):
         assert_same(job(place, "whole", value), job(place, "broken", value))
 
 
 def test_a_finished_sweep_is_left_alone_and_more_iterations_go_on(place):
-    said = train("sweep=whole", "rls.penlambda=.4,.8,2", "train.iterations=3", cwd=place)
-    assert "Sweep whole: 3 jobs, 0 to do. Sweep whole: 3 jobs: 3 done before." in said
+    output = train("sweep=whole", "rls.penlambda=.4,.8,2", "train.iterations=3", cwd=place)
+    assert "Sweep whole: 3 jobs, 0 to do. Sweep whole: 3 jobs: 3 done before." in output
     refused = train("sweep=whole", "rls.penlambda=.4,.8", "seed=2", cwd=place, status=1)
     assert "seed=2: whole/rls.penlambda=0.4 was made with 1; this cannot change" in refused and "Run folder" not in refused
     with (job(place, "whole", "0.8") / ".lock").open() as lock:
         import fcntl
 
         fcntl.flock(lock, fcntl.LOCK_EX)
-        said = train("sweep=whole", "rls.penlambda=.4,.8", cwd=place, status=1)
-    assert "1 done before, 1 in use by another process" in said and "another process uses rls.penlambda=0.8; wait for it" in said
+        output = train("sweep=whole", "rls.penlambda=.4,.8", cwd=place, status=1)
+    assert "1 done before, 1 in use by another process" in output and "another process uses rls.penlambda=0.8; wait for it" in output
 
 
 def test_jobs_of_one_process_leave_neither_arrays_nor_programs_behind(place):
@@ -112,9 +112,9 @@ def test_joblib_runs_jobs_side_by_side(place):
     while "Stopped after iteration 3 of 4 and saved it" not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    said = train(*side, cwd=place, status=1)
-    assert "rls.penlambda=0.8: Resuming after iteration 3." in said and "1 failed." in said
-    assert "jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
+    output = train(*side, cwd=place, status=1)
+    assert "rls.penlambda=0.8: Resuming after iteration 3." in output and "1 failed." in output
+    assert "jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in output
     for value in ("0.4", "0.8"):
         assert_same(job(place, "whole", value), job(place, "side", value))
 
@@ -122,8 +122,8 @@ def test_joblib_runs_jobs_side_by_side(place):
 def test_submitit_queues_a_job_again_whose_time_is_up(place):
     """The signal that SLURM sends before the time is up: the job saves the iteration at hand, is queued again and goes on."""
     options = ["hydra/launcher=submitit_local", "+hydra.launcher.max_num_timeout=2"]
-    said = train("sweep=queue", "rls.penlambda=.4,-1", *options, cwd=place, status=1, SPY="rls.penlambda=0.4: SIGUSR2")
-    assert "1 of 2 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in said
+    output = train("sweep=queue", "rls.penlambda=.4,-1", *options, cwd=place, status=1, SPY="rls.penlambda=0.4: SIGUSR2")
+    assert "1 of 2 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in output
     log = (job(place, "queue", "0.4") / "rlsnet.log").read_text()
     assert "Stopped after iteration 3 of 4 and saved it" in log and "Resuming after iteration 3." in log
     assert_same(job(place, "whole", "0.4"), job(place, "queue", "0.4"))
@@ -153,8 +153,8 @@ def test_folder_names():
     ],
 )
 def test_mistakes(place, arguments, message):
-    said = train(*arguments, cwd=place, status=1)
-    assert said.startswith("rlsnet: error: ") and message in said
+    output = train(*arguments, cwd=place, status=1)
+    assert output.startswith("rlsnet: error: ") and message in output
 
 
 def test_a_launcher_that_is_not_installed(place):
@@ -175,8 +175,8 @@ def test_slurm_is_asked_for_what_the_preset_says(place):
         (place / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
         (place / "bin" / name).chmod(0o755)
     options = ["hydra/launcher=slurm_gpu", "hydra.launcher.partition=gpu", "hydra.launcher.setup=[module load cuda]"]
-    said = train("sweep=slurm", "seed=1,2", *options, cwd=place, status=1, PATH=f"{place / 'bin'}:{os.environ['PATH']}")
-    assert "error: slurm: the launcher stopped (" in said and "invalid partition specified: gpu" in said
+    output = train("sweep=slurm", "seed=1,2", *options, cwd=place, status=1, PATH=f"{place / 'bin'}:{os.environ['PATH']}")
+    assert "error: slurm: the launcher stopped (" in output and "invalid partition specified: gpu" in output
     batch = (place / "batch.sh").read_text()
     for line in ("--array=0-1%2", "--gpus-per-node=1", "--cpus-per-task=4", "--partition=gpu", "--signal=USR2@180", "--time=240"):
         assert f"#SBATCH {line}\n" in batch

@@ -348,14 +348,14 @@ def test_what_may_change_on_resume(changed, refused):
     import copy
 
     saved = to_dict(compose())
-    asked = copy.deepcopy(saved)
+    requested = copy.deepcopy(saved)
     for key, value in changed.items():
-        asked[key] = {**asked[key], **value} if isinstance(value, dict) else value
+        requested[key] = {**requested[key], **value} if isinstance(value, dict) else value
     if refused is None:
-        check_unchanged(saved, asked, "somewhere")
+        check_unchanged(saved, requested, "somewhere")
     else:
         with pytest.raises(UserError) as caught:
-            check_unchanged(saved, asked, "somewhere")
+            check_unchanged(saved, requested, "somewhere")
         assert refused in str(caught.value)
 
 

@@ -367,13 +367,13 @@ def test_matrices(tmp_path):
     np.save(file, PSTH[0].T)
     assert check_rates(arrays.read(file, Options(axes=("unit", "time"))), PSTH[:1]).notes == ("axes of the matrix: unit 4, time 6",)
     npz = tmp_path / "psth.npz"
-    named = {
+    variables = {
         "PSTH": PSTH.transpose(2, 1, 0),
         "unit": ["a", "b", "c", "d"],
         "condition": ["left", "right"],
         "time": np.arange(6) * 0.02 - 0.5,
     }
-    np.savez(npz, **named)
+    np.savez(npz, **variables)
     check_rates(arrays.read(npz, Options()), bin_ms=20, conditions=("left", "right"), ids=["a", "b", "c", "d"])
     np.savez(npz, x=PSTH, y=PSTH, time_ms=np.arange(6) * 10, bins=3)
     check_rates(arrays.read(npz, Options(variables={"current": "y"})), kind="current", bin_ms=10)

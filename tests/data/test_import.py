@@ -165,8 +165,8 @@ def test_simulated_rates_are_recovered(pooled, maps):
 def test_ibl_preset_accepts_names_of_alf_and_of_its_nwb_files(ibl, tmp_path):
     path, made = ibl[0]
     root, _ = imported([path], tmp_path / "a.zarr", "preset=ibl")
-    kept = made.good & (np.arange(20) != 10)
-    assert root["rate"].shape == (2, 75, kept.sum()) and root["unit/id"][...].astype(int).tolist() == np.flatnonzero(kept).tolist()
+    selected = made.good & (np.arange(20) != 10)
+    assert root["rate"].shape == (2, 75, selected.sum()) and root["unit/id"][...].astype(int).tolist() == np.flatnonzero(selected).tolist()
     hits = [int(((made.side == c) & (made.outcome == "hit")).sum()) for c in range(2)]
     assert list(root.attrs["sessions"][0]["used"].values()) == hits
 
@@ -239,9 +239,9 @@ def test_a_subsample_is_drawn_from_all_sessions_and_reproducible(maps, pooled, t
     monkeypatch.setattr(recordings, "CHUNK_UNITS", 7)
     again, _ = imported(paths, tmp_path / "b.zarr", "preset=map", "subsample=20")
     other, _ = imported(paths, tmp_path / "c.zarr", "preset=map", "subsample=20", "seed=1")
-    named = [list(zip(each["unit/session"][...], each["unit/id"][...], strict=True)) for each in (root, again, other, whole)]
-    assert named[0] == named[1] != named[2] and len(set(named[0])) == 20 and {s for s, _ in named[0]} == {"map-1", "map-2"}
-    rows = [named[3].index(each) for each in named[0]]
+    identity = [list(zip(each["unit/session"][...], each["unit/id"][...], strict=True)) for each in (root, again, other, whole)]
+    assert identity[0] == identity[1] != identity[2] and len(set(identity[0])) == 20 and {s for s, _ in identity[0]} == {"map-1", "map-2"}
+    rows = [identity[3].index(each) for each in identity[0]]
     assert rows == sorted(rows)
     for store in (root, again):
         for name in ("rate", "rate_half"):

@@ -31,12 +31,12 @@ def decoded(learner):
 
 
 @pytest.mark.parametrize("form", ENCODED, ids=lambda form: form.update)
-@pytest.mark.parametrize("kept", ["full", "packed"])
+@pytest.mark.parametrize("storage", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
-def test_each_storage_against_ridge_regression(x64, record_check, kept, precision, form):
+def test_each_storage_against_ridge_regression(x64, record_check, storage, precision, form):
     """After 1000 updates in 10 trials, sums in float32; and P is symmetric to the bit."""
     spikes, arrived, y, w0 = problem(10)
-    extra = (f"rls.storage={kept}", f"rls.precision={precision}")
+    extra = (f"rls.storage={storage}", f"rls.precision={precision}")
     learner = run(form, spikes, arrived, y, w0, jnp.float32, extra=extra)
     P = decoded(learner)
     x, (_, pre) = filtered(arrived).reshape(-1, L), everybody()
@@ -47,7 +47,7 @@ def test_each_storage_against_ridge_regression(x64, record_check, kept, precisio
     w_off, P_off = np.max(off, axis=0)
     what = f"ridge regression in float64 after 1000 updates, L = {L}, {form.update}, sums in float32"
     expected = f"w within {FEW_BITS[precision]:g} of the largest"
-    record_check(f"P {kept}, {precision}", what, expected, f"w off by {w_off:.1e}, P by {P_off:.1e}")
+    record_check(f"P {storage}, {precision}", what, expected, f"w off by {w_off:.1e}, P by {P_off:.1e}")
     assert w_off < FEW_BITS[precision]
     np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
 
@@ -92,10 +92,10 @@ def test_window_is_the_gain_of_the_last_updates(x64, record_check, window, form)
 
 def test_int16_rounds_by_half_a_step(x64):
     P = jnp.asarray(np.random.default_rng(0).normal(size=(5, 9, 9)) * np.geomspace(1e-4, 1e3, 5)[:, None, None], jnp.float32)
-    kept = EncodedCovariance.encode(P, jnp.dtype("int16"), packed=False)
-    assert kept.numbers.dtype == jnp.int16 and int(jnp.abs(kept.numbers).max()) == 32767
+    encoded = EncodedCovariance.encode(P, jnp.dtype("int16"), packed=False)
+    assert encoded.numbers.dtype == jnp.int16 and int(jnp.abs(encoded.numbers).max()) == 32767
     step = np.abs(np.asarray(P)).max(axis=(1, 2)) / 32767
-    assert np.all(np.abs(np.asarray(kept.decode() - P)).max(axis=(1, 2)) < 0.501 * step)
+    assert np.all(np.abs(np.asarray(encoded.decode() - P)).max(axis=(1, 2)) < 0.501 * step)
 
 
 @pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)
@@ -131,17 +131,17 @@ def test_padded_inputs_do_not_grow_with_forgetting():
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-@pytest.mark.parametrize("kept", ["full", "packed"])
+@pytest.mark.parametrize("storage", ["full", "packed"])
 @pytest.mark.parametrize("precision", FEW_BITS)
 @pytest.mark.parametrize("inputs", [3, 16, 41])
-def test_native_kernels_keep_the_same_bits(kept, precision, inputs):
+def test_native_kernels_keep_the_same_bits(storage, precision, inputs):
     """Numbers of all sizes, times 0.3 and rounded again by either; subnormal and too large ones of float16 among them."""
-    config = compose(f"rls.storage={kept}", f"rls.precision={precision}").rls
+    config = compose(f"rls.storage={storage}", f"rls.precision={precision}").rls
     random = np.random.default_rng(0)
     P = random.normal(size=(20, inputs, inputs)) * 10.0 ** random.uniform(-9, 1, (20, inputs, inputs))
     P = jnp.asarray(P + P.transpose(0, 2, 1), jnp.float32)
-    encoded = EncodedCovariance.encode(P, number_type(config, P.dtype), kept == "packed")
-    before = FullCovariance(P) if (kept, precision) == ("full", "float32") else encoded
+    encoded = EncodedCovariance.encode(P, number_type(config, P.dtype), storage == "packed")
+    before = FullCovariance(P) if (storage, precision) == ("full", "float32") else encoded
     u, factor = jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
     numbers, scale = calls.apply_pending(jnp.int32(0), u, factor, *before.in_place())
     after = before.encoded(factor[:, None, None] * before.decode())
@@ -198,8 +198,8 @@ def test_apply_false_changes_nothing(tmp_path, extra):
     config = compose("config=tiny", "network.n_neurons=200", "static.out_degree=40", "plastic.n_inputs=16", "train.iterations=2",
                      "train.save_best=false", "progress=off", "rls.apply=false", *extra)  # fmt: skip
     training.run_training(config, Run(tmp_path), resumed=False)
-    ready, learner = prepare.reopen(config, Run(tmp_path)), learner_of(config, tmp_path, 2)
-    fresh = rls.init(config.rls, ready.network, jnp.asarray(connectivity.to_groups(ready.weight, 1)))
+    prepared, learner = prepare.reopen(config, Run(tmp_path)), learner_of(config, tmp_path, 2)
+    fresh = rls.init(config.rls, prepared.network, jnp.asarray(connectivity.to_groups(prepared.weight, 1)))
     for one, other in zip(jax.tree.leaves(learner), jax.tree.leaves(fresh), strict=True):
         np.testing.assert_array_equal(one, other)
     lines = metrics(tmp_path)

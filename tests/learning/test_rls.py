@@ -161,8 +161,8 @@ def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, record_ch
 @pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)
 def test_without_a_common_decay_updates_are_the_same(x64, form):
     """As where inputs have different time constants: native updates then take the whole product P x."""
-    whole = compose("network.n_neurons=150", "static.out_degree=0", "plastic.n_inputs=22", "engine.precision=float64")
-    config, (net, weight, _) = whole.rls, build.build(whole)
+    whole_config = compose("network.n_neurons=150", "static.out_degree=0", "plastic.n_inputs=22", "engine.precision=float64")
+    config, (net, weight, _) = whole_config.rls, build.build(whole_config)
     start = rls.init(config, net, jnp.asarray(connectivity.to_groups(weight, 1)))
     results = []
     for each, decay in ((DENSE, DECAY), (form, None)):

@@ -250,9 +250,9 @@ def test_a_half_cannot_be_mistaken_for_the_other(trained, tmp_path):
     folder, halves, config = trained
     run = Run(folder / "run")
     values = {**to_dict(config), "resume": None, "run": None}
-    asked = {**values, "recording": {**values["recording"], "half": "even"}}
+    requested = {**values, "recording": {**values["recording"], "half": "even"}}
     with pytest.raises(UserError, match="recording.half=even: .* was made with odd; this cannot change"):
-        run_job("test", asked, ["recording.half=even"], run.path)
+        run_job("test", requested, ["recording.half=even"], run.path)
     write(tmp_path / "other.zarr", halves[::-1])
     refused(folder, with_recording(config, path=str(tmp_path / "other.zarr")), "is not the recording that")
     refused(folder, with_recording(config, path=str(tmp_path / "gone.zarr")), "gone.zarr: no such folder")

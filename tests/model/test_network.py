@@ -157,10 +157,10 @@ def test_procedural_synapses_are_the_stored_ones(x64, n, kind):
     """The same targets, drawn anew at every spike; they take no memory."""
     common = f"network.n_neurons={n}", "static.out_degree=30", "plastic.n_inputs=4", f"engine.kernels={kind}", "engine.precision=float64"
     states = []
-    for kept in ("stored", "procedural"):
-        config = compose(*common, f"static.storage={kept}")
+    for storage in ("stored", "procedural"):
+        config = compose(*common, f"static.storage={storage}")
         net, weight, _ = build.build(config)
-        assert (net.stream is None) == (kept == "stored") and net.n_edges == 30 * n and (net.post.size == 0) == (kept == "procedural")
+        assert (net.stream is None) == (storage == "stored") and net.n_edges == 30 * n and (net.post.size == 0) == (storage == "procedural")
         dynamics = Dynamics.from_config(config)
         keys = TrialKeys.create(1, 0).trial(jnp.int32(0), jnp.int32(0))
         spiked = np.random.default_rng(0).random(n) < 0.3

@@ -29,10 +29,10 @@ def metrics(run: Path) -> list[dict]:
 
 
 def train_and_test(tracker: str, place: Path, **environment: str) -> str:
-    """Four iterations, two more after a resume, a test; what was said."""
-    said = rlsnet("train", *SMALL, "train.iterations=4", "hydra.run.dir=run", f"tracking={tracker}", cwd=place, **environment)
-    said += rlsnet("train", "resume=run", "train.iterations=6", cwd=place, **environment)
-    return said + rlsnet("test", "run=run", cwd=place, **environment)
+    """Four iterations, two more after a resume, a test; the output of all."""
+    output = rlsnet("train", *SMALL, "train.iterations=4", "hydra.run.dir=run", f"tracking={tracker}", cwd=place, **environment)
+    output += rlsnet("train", "resume=run", "train.iterations=6", cwd=place, **environment)
+    return output + rlsnet("test", "run=run", cwd=place, **environment)
 
 
 def assert_as_in_the_run(found: dict[str, dict[int, float]], run: Path) -> None:
@@ -70,9 +70,9 @@ def test_tensorboard(tmp_path):
 
 def test_a_tracker_that_is_not_installed_is_said_before_any_work(tmp_path):
     hidden = "import sys; sys.modules['tensorboardX'] = None"
-    said = rlsnet("train", *SMALL, "hydra.run.dir=run", "tracking=tensorboard", cwd=tmp_path, status=1, code=hidden)
+    output = rlsnet("train", *SMALL, "hydra.run.dir=run", "tracking=tensorboard", cwd=tmp_path, status=1, code=hidden)
     line = "tracking=tensorboard: tensorboardX is not installed; pip install 'rlsnet[tensorboard]' installs it."
-    assert said == f"rlsnet: error: {line}\n" and not (tmp_path / "run" / "network.zarr").exists()
+    assert output == f"rlsnet: error: {line}\n" and not (tmp_path / "run" / "network.zarr").exists()
     assert "expected none or tensorboard or wandb or mlflow" in rlsnet("train", "tracking=aim", cwd=tmp_path, status=1)
 
 
@@ -80,12 +80,12 @@ def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path):
     """Its folder is a file; then it breaks in the middle: one warning each, and all iterations are done."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("")
-    said = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=tensorboard", cwd=tmp_path)
-    assert said.count("tracking=tensorboard ends here") == 1 and "the run goes on" in said
+    output = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=tensorboard", cwd=tmp_path)
+    assert output.count("tracking=tensorboard ends here") == 1 and "the run goes on" in output
     (tmp_path / "run" / "tensorboard").unlink()
     breaking = "import tensorboardX as t; t.SummaryWriter.flush = lambda self: 1 / 0"
-    said = rlsnet("train", "resume=run", "train.iterations=4", cwd=tmp_path, code=breaking)
-    assert said.count("tracking=tensorboard ends here (division by zero)") == 1 and len(metrics(tmp_path / "run")) == 4
+    output = rlsnet("train", "resume=run", "train.iterations=4", cwd=tmp_path, code=breaking)
+    assert output.count("tracking=tensorboard ends here (division by zero)") == 1 and len(metrics(tmp_path / "run")) == 4
 
 
 @pytest.mark.trackers
@@ -110,8 +110,8 @@ def test_mlflow(tmp_path):
 @pytest.mark.trackers
 def test_mlflow_out_of_reach(tmp_path):
     nowhere = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    said = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=mlflow", cwd=tmp_path, **nowhere)
-    assert said.count("tracking=mlflow ends here") == 1 and "127.0.0.1" in said and len(metrics(tmp_path / "run")) == 2
+    output = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=mlflow", cwd=tmp_path, **nowhere)
+    assert output.count("tracking=mlflow ends here") == 1 and "127.0.0.1" in output and len(metrics(tmp_path / "run")) == 2
 
 
 def leveldb_log(data: bytes, offset: int) -> Iterator[bytes]:
@@ -135,8 +135,8 @@ def test_wandb_offline(tmp_path):
     """Three pieces of one run in W&B's files."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    said = train_and_test("wandb", tmp_path, WANDB_MODE="offline")
-    assert said.count("Tracked offline; wandb sync run/wandb/offline-run-") == 3
+    output = train_and_test("wandb", tmp_path, WANDB_MODE="offline")
+    assert output.count("Tracked offline; wandb sync run/wandb/offline-run-") == 3
     found: dict[str, dict[int, float]] = {}
     runs = set()
     for path in sorted((tmp_path / "run" / "wandb").glob("offline*/*.wandb")):
@@ -155,5 +155,5 @@ def test_wandb_offline(tmp_path):
 @pytest.mark.trackers
 def test_wandb_without_an_account(tmp_path):
     clean = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "WANDB_MODE": "online", "NETRC": str(tmp_path / "netrc")}
-    said = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=wandb", cwd=tmp_path, **clean)
-    assert said.count("tracking=wandb ends here (No API key configured") == 1 and len(metrics(tmp_path / "run")) == 2
+    output = rlsnet("train", *SMALL, "train.iterations=2", "hydra.run.dir=run", "tracking=wandb", cwd=tmp_path, **clean)
+    assert output.count("tracking=wandb ends here (No API key configured") == 1 and len(metrics(tmp_path / "run")) == 2

@@ -51,12 +51,12 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
     learner, outcome = iteration.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys)(learner, 0, 0)
 
     stream = rng.fold(rng.fold(what.stream, 0), 0)
-    told = np.zeros((last - first + 1, 60))
+    clamped = np.zeros((last - first + 1, 60))
     if kind == "clamp":
-        told = np.stack(
+        clamped = np.stack(
             [np.asarray(rng.uniform(rng.fold(stream, i), 60, jnp.dtype("float64"))) < 80 * 1e-4 for i in range(first, last + 1)]
         )
-    extra = {"excited": (who, first, last, 1.5)} if kind == "excite" else {"held": (who, first, last, told)}
+    extra = {"excited": (who, first, last, 1.5)} if kind == "excite" else {"held": (who, first, last, clamped)}
     if outside:
         trial = TrialKeys.create(config.seed, TRAINING).trial(zero, zero)
         extra["outside"] = poisson(config, net, trial, outside)
@@ -109,7 +109,7 @@ def spikes_of(group):
     ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
 ])  # fmt: skip
 def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels, extra):
-    """Spikes, and currents of whole bins, to the bit; from the start on the perturbed do as they are told, and others feel it."""
+    """Spikes, and currents of whole bins, to the bit; from the start on the perturbed follow the perturbation, and others feel it."""
     test, perturbed = simulated(tmp_path, f"perturb={kind}", f"engine.kernels={kernels}", "perturb.neurons=[exc,200:220]", *extra)
     (trial, step, neuron), (trial_, step_, neuron_) = spikes_of(test), spikes_of(perturbed)
     before, before_ = step < 5123, step_ < 5123

@@ -387,10 +387,10 @@ def test_metrics_report_what_the_trial_did(tmp_path, record_check):
     """Correlation and currents of an iteration, from the state followed learning point by learning point."""
     config = compose("config=tiny", "train.iterations=1", "progress=off")
     training.run_training(config, Run(tmp_path), resumed=False)
-    ready = prepare.reopen(config, Run(tmp_path))
-    dynamics, net = Dynamics.from_config(config), ready.network
+    prepared = prepare.reopen(config, Run(tmp_path))
+    dynamics, net = Dynamics.from_config(config), prepared.network
     keys = TrialKeys.create(config.seed, TRAINING).trial(jnp.int32(0), jnp.int32(0))
-    learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(ready.weight, 1)))
+    learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(prepared.weight, 1)))
     import jax
 
     run = jax.jit(lambda w, state: advance(dynamics, net, w, state, keys, 10)[0])
@@ -398,7 +398,7 @@ def test_metrics_report_what_the_trial_did(tmp_path, record_check):
     dense = backend.Backend("xla", "xla", "dense")
     learn = jax.jit(lambda learner, *a: updates.learn(config.rls, dense, net, learner, None, None, *a)[0])
     state, means = before_learning(dynamics, net, learner.w, keys), []
-    for target in jnp.asarray(ready.target[0]):
+    for target in jnp.asarray(prepared.target[0]):
         total = np.zeros(512)
         for _ in range(10):
             state = run(learner.w, state)
@@ -408,7 +408,7 @@ def test_metrics_report_what_the_trial_did(tmp_path, record_check):
         learner = learn(learner, before.r, before.n_delivered, currents(net, before.synapses)[0] - target)
     np.testing.assert_allclose(checkpoint(tmp_path, 1)[0], connectivity.from_groups(np.asarray(learner.w), 512), atol=1e-4)
     smooth = scores.window_weights(config.trial) @ np.array(means)
-    expected = np.mean([np.corrcoef(smooth[:, n], ready.target[0, :, n])[0, 1] for n in range(512)])
+    expected = np.mean([np.corrcoef(smooth[:, n], prepared.target[0, :, n])[0, 1] for n in range(512)])
     seen = metrics(tmp_path)[0]["correlation"]
     what = "that of metrics.jsonl, and from currents followed step by step"
     record_check("correlation of an iteration", what, "equal to 1e-4", f"{seen:.6f} and {expected:.6f}: {abs(seen - expected):.1e} apart")

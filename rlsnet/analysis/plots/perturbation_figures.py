@@ -130,5 +130,5 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
         axis.annotate(f"neuron {results.neurons[neuron]}", (1, base), **where)
         base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
-    named = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
-    axis.set(xlabel="time from stimulus end (s)", ylabel="rate", yticks=[], title=f"others that changed most{named}")
+    condition = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
+    axis.set(xlabel="time from stimulus end (s)", ylabel="rate", yticks=[], title=f"others that changed most{condition}")
