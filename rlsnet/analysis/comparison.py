@@ -174,11 +174,11 @@ def ranking(comparison: Comparison) -> str:
 
 def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
     """(columns that fit in a width, columns left out), by rank."""
-    shown_columns, left = list(shown), list[Column]()
-    while sum(column.width + 3 for column in shown_columns) > width and (highest := max((c.rank for c in shown_columns), default=0)):
-        last = max(index for index, column in enumerate(shown_columns) if column.rank == highest)
-        left.insert(0, shown_columns.pop(last))
-    return shown_columns, left
+    fit, left = list(shown), list[Column]()
+    while sum(column.width + 3 for column in fit) > width and (highest := max((c.rank for c in fit), default=0)):
+        last = max(index for index, column in enumerate(fit) if column.rank == highest)
+        left.insert(0, fit.pop(last))
+    return fit, left
 
 
 def show(comparison: Comparison) -> None:
@@ -188,13 +188,13 @@ def show(comparison: Comparison) -> None:
         table = Table(title=Text(ranking(comparison)), title_justify="left")
         table.add_column("run", overflow="fold")
         first = max(map(len, comparison.names)) + 4
-        shown_columns, left = fitting(columns(comparison), terminal.width - first)
-        natural = sum(max(column.width, len(column.name)) + 3 for column in shown_columns) + first
-        for column in shown_columns:
+        shown, left = fitting(columns(comparison), terminal.width - first)
+        natural = sum(max(column.width, len(column.name)) + 3 for column in shown) + first
+        for column in shown:
             width = column.width if left or natural > terminal.width else None  # rich would crop the last columns
             table.add_column(Text(column.name), justify="right" if column.numeric else "left", width=width)
         for index, name in enumerate(comparison.names):
-            table.add_row(Text(name), *(Text(column.texts[index]) for column in shown_columns))
+            table.add_row(Text(name), *(Text(column.texts[index]) for column in shown))
         terminal.print(table)
         if left:
             names = ", ".join(column.name for column in left)

@@ -32,12 +32,12 @@ def by_blocks(inputs: int, change: Callable[..., Any], changed: Any, given: tupl
     def one_block(index: Array, changed: Any) -> Any:
         start = jnp.minimum(index * size, groups - size)
         fresh = start + jnp.arange(size, dtype=jnp.int32) >= index * size  # the last block overlaps the one before
-        own, block = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), (changed, given))
+        changed_block, given_block = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), (changed, given))
 
         def put(array: Array, before: Array, after: Array) -> Array:
             result = jnp.where(fresh.reshape(-1, *[1] * (after.ndim - 1)), after, before)
             return lax.dynamic_update_slice_in_dim(array, result, start, 0)
 
-        return jax.tree.map(put, changed, own, change(own, *block))
+        return jax.tree.map(put, changed, changed_block, change(changed_block, *given_block))
 
     return lax.fori_loop(0, jnp.where(now, -(-groups // size), 0), one_block, changed)
