@@ -582,7 +582,7 @@ class TargetConfig(Variant):
     name: str
     recorded: ClassVar[str | None] = None
     n_conditions: int = 1  # conditions C of a target without a recording
-    euler_correction: bool = False  # whether the transfer function is corrected for the finite time step
+    euler_correction: bool = False  # whether the transfer function is that of simulated neurons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -617,7 +617,11 @@ class RecordingTargetConfig(TargetConfig):
     recorded: ClassVar[str | None] = "rate"
     name: str = variant("kind of target", "recording")
     rate_floor: float = key("lower rates are raised to this", "Hz", default=0.1, above=0)
-    euler_correction: bool = key("correct the transfer function for the finite time step", default=False)
+    euler_correction: bool = key(
+        "transfer function of neurons as they are simulated, with time step and refractory period; false: that of continuous time, as"
+        " published",
+        default=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from rlsnet.config.schema import (
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.model import neurons, rng
-from rlsnet.model.fi_curve import NoisyLIF, PopulationInverseTransfer
+from rlsnet.model.fi_curve import EulerScheme, NoisyLIF, PopulationInverseTransfer
 from rlsnet.model.network import Network
 from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer
 from rlsnet.simulation.state import CALIBRATION, Dynamics, TrialKeys
@@ -158,23 +158,26 @@ def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray
     return spread
 
 
-def transfer_neurons(config: Config, network: Network, calibration: Calibration | None, euler_correction: bool = False) -> NoisyLIF:
-    """Neurons for the transfer function, with the parameters of each of the N neurons.
-
-    Their noise is noise.sigma and, with static synapses, the fluctuation of the static currents.
-
-    Args:
-      config: the experiment.
-      network: the network.
-      calibration: mean and s.d. of the static currents; None without static synapses.
-      euler_correction: whether to correct the threshold for the finite time step.
-    """
+def transfer_neurons(config: Config, network: Network) -> NoisyLIF:
+    """Neurons for the transfer function, with the parameters and the white noise of each of the N neurons."""
     model = neurons.with_parameters(config.neuron, network.parameters)
     values = model.tau_m, model.threshold, model.reset, _noise_sigma(config, network)
-    neuron = NoisyLIF(*(per_neuron(network, value) for value in values))
-    if euler_correction:
-        neuron = neuron.with_euler(config.trial.dt)
-    return neuron.with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
+    return NoisyLIF(*(per_neuron(network, value) for value in values))
+
+
+def inverse_transfer(config: Config, network: Network, calibration: Calibration | None) -> PopulationInverseTransfer:
+    """Inverse transfer functions of N neurons whose model has a formula.
+
+    With static synapses, the noise includes the fluctuation of the static currents. With target.euler_correction, rates are those of
+    simulated neurons, with their time step and refractory period.
+    """
+    neuron, scheme, synaptic = transfer_neurons(config, network), None, None
+    if calibration is not None:
+        synaptic = synaptic_sd(network, calibration), _tau_static(config)
+    if config.target.euler_correction:
+        refractory = per_neuron(network, neurons.with_parameters(config.neuron, network.parameters).refractory)
+        scheme = EulerScheme(config.trial.dt, np.rint(refractory / config.trial.dt), config.noise.kind == "voltage")
+    return PopulationInverseTransfer(neuron, scheme, synaptic)
 
 
 def _noise_sigma(config: Config, network: Network) -> Any:
@@ -226,20 +229,31 @@ def from_rates(
     Raises:
       UserError: the noise is too weak for the inverse of low rates, or there are too many different neurons to simulate.
     """
-    neuron = transfer_neurons(config, network, calibration, target.euler_correction)
-    _check_noise(config, network, neuron)
-    drive, formula = per_neuron(network, network.bias), type(config.neuron) in (LIFConfig, GLIF1Config)  # subclasses differ
-    inverse = PopulationInverseTransfer(neuron) if formula else simulated_inverse(config, network, calibration)
-    if type(config.neuron) is GLIF1Config:
-        drive += per_neuron(network, neurons.with_parameters(config.neuron, network.parameters).rest)
+    _check_noise(config, network, calibration)
+    drive = constant_drive(config, network)
+    inverse = (inverse_transfer if has_formula(config) else simulated_inverse)(config, network, calibration)
     out = _empty(config, network, recording)
     for part, rates in _blocks(config, network, recording, report):
         out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
     return out
 
 
-def _check_noise(config: Config, network: Network, neuron: NoisyLIF) -> None:
+def has_formula(config: Config) -> bool:
+    """Whether the neuron model has a formula for its transfer function."""
+    return type(config.neuron) in (LIFConfig, GLIF1Config)  # subclasses differ
+
+
+def constant_drive(config: Config, network: Network) -> np.ndarray:
+    """[N] constant part of the mean input: the bias and, in GLIF1, the resting potential, threshold units."""
+    drive = per_neuron(network, network.bias)
+    if type(config.neuron) is GLIF1Config:
+        drive += per_neuron(network, neurons.with_parameters(config.neuron, network.parameters).rest)
+    return drive
+
+
+def _check_noise(config: Config, network: Network, calibration: Calibration | None) -> None:
     """Raises UserError if the noise of a neuron is below MIN_NOISE of threshold - reset."""
+    neuron = transfer_neurons(config, network).with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
     noise = np.asarray(neuron.sigma / (neuron.threshold - neuron.reset))
     least = int(np.argmin(noise))
     if noise[least] < MIN_NOISE:

@@ -15,7 +15,7 @@ from rlsnet.errors import UserError
 from rlsnet.io import atomic
 from rlsnet.learning import targets
 from rlsnet.model import build
-from rlsnet.model.fi_curve import InverseTransfer, NoisyLIF, firing_rate
+from rlsnet.model.fi_curve import EulerScheme, InverseTransfer, NoisyLIF, firing_rate
 from rlsnet.simulation.trial import Calibration
 
 QUIET = lambda done, total: None  # noqa: E731
@@ -93,7 +93,7 @@ def test_two_processes_make_one_synthetic_recording(tmp_path, monkeypatch):
 
 
 def test_targets_from_rates_are_the_inverse_transfer(synthetic_recording):
-    config = compose("config=mouse_decision", f"recording.path={synthetic_recording}")
+    config = compose("config=mouse_decision", f"recording.path={synthetic_recording}", "target.euler_correction=false")
     recording = recording_source.open_for_config(config, print, QUIET)
     net, _, _ = build.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
@@ -109,7 +109,9 @@ def test_a_smaller_network_takes_a_random_subset(synthetic_recording):
     assert len(np.unique(units)) == 500 and units.max() > 8000
     net, _, _ = build.build(config, recording.n_units)
     target = targets.make(config, net, recording, QUIET)
-    expected = InverseTransfer.build(NoisyLIF(10, 1, 0, 0.65))(np.maximum(recording.values[:, :, :][:, :, units], 0.1))
+    expected = InverseTransfer.build_euler(NoisyLIF(10, 1, 0, 0.65), EulerScheme(0.1, 1))(
+        np.maximum(recording.values[:, :, :][:, :, units], 0.1)
+    )
     np.testing.assert_allclose(target, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match=r"network.n_neurons=9001: expected at most 9000"):
         recording.choose(9001, 1)
@@ -121,6 +123,7 @@ def test_with_static_synapses_the_target_is_the_missing_current(tmp_path):
     config = compose(
         "config=tiny",
         "target=recording",
+        "target.euler_correction=false",
         f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}",
         "neuron.tau_m=20",
         "neuron.threshold=1.2",
@@ -143,7 +146,8 @@ def test_parameters_of_each_neuron_are_used(tmp_path, model, own):
     rate = random.uniform(0, 40, (2, 100, 512))
     rate[:, :, 7] = np.nan
     config = compose("config=tiny", "target=recording", f"recording.path={write(tmp_path / 'r.zarr', rate, 10.0)}", "static.out_degree=0",
-                     f"neuron={model}", "neuron.tau_m=[20,8]", "neuron.threshold=[1.2,0.9]", "noise.sigma=[0.4,0.7]",
+                     "target.euler_correction=false", f"neuron={model}", "neuron.tau_m=[20,8]",
+                     "neuron.threshold=[1.2,0.9]", "noise.sigma=[0.4,0.7]",
                      *(["neuron.rest=[0.2,-0.3]"] if model == "glif1" else []))  # fmt: skip
     net, _, _ = build.build(config)
     exc = np.asarray(net.excitatory)
@@ -207,7 +211,8 @@ def test_the_noise_of_static_synapses_predicts_rates_better_than_a_hand_calibrat
     config = compose()
     net, _, _ = build.build(config)
     calibration = targets.run_calibration(config, net)
-    neurons, exc = targets.transfer_neurons(config, net, calibration), np.asarray(net.excitatory)
+    white, exc = targets.transfer_neurons(config, net), np.asarray(net.excitatory)
+    neurons = white.with_synaptic_noise(targets.synaptic_sd(net, calibration), 3.0)
     mu, measured = np.asarray(net.bias + calibration.mean, np.float64), np.asarray(calibration.n_spikes) / 2.0
     for mine in (exc, ~exc):
         neuron = NoisyLIF(*(values[mine] for values in dataclasses.astuple(neurons)))

@@ -8,9 +8,10 @@ import pytest
 from conftest import compose, difference
 from scipy.optimize import brentq
 
+from rlsnet.config.schema import LIFConfig, NoiseConfig
 from rlsnet.model import build
-from rlsnet.model.fi_curve import InverseTransfer, NoisyLIF, PopulationInverseTransfer, firing_rate
-from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer
+from rlsnet.model.fi_curve import EulerScheme, InverseTransfer, NoisyLIF, PopulationInverseTransfer, euler_rate, firing_rate
+from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer, count_spikes
 from rlsnet.simulation.state import CALIBRATION, Dynamics, TrialKeys
 from rlsnet.simulation.trial import calibrate
 
@@ -104,9 +105,51 @@ def test_noisy_neurons_fire_as_published(record_check, mu, rate):
     keys = TrialKeys.create(3, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
     seen = np.asarray(calibrate(Dynamics.from_config(config), net, keys).n_spikes).mean() / 2.0
     plain, corrected = firing_rate(mu, PUBLISHED), firing_rate(mu, PUBLISHED.with_euler(0.1))
+    exact = float(euler_rate([mu], PUBLISHED, EulerScheme(0.1, 1))[0])
     what = f"8000 neurons with noise alone, mu {mu}, sigma 0.65, dt 0.1 ms, 2 s"
     record_check("V3 noisy neurons", what, f"{rate} Hz +- 1.5 %", f"{seen:.3f} Hz ({100 * (seen / rate - 1):+.2f} %)")
     closer = f"{corrected:.2f} Hz with it ({100 * (corrected / rate - 1):+.1f} %), {plain:.2f} without ({100 * (plain / rate - 1):+.1f} %)"
     record_check("V3 formula with the Euler correction", f"rate of the formula, mu {mu}", "error < 0.3 of that without", closer)
+    record_check("V3 rate of the Euler scheme", f"first-passage times, mu {mu}", f"{rate} Hz +- 1 %", f"{exact:.3f} Hz")
     assert seen == pytest.approx(rate, rel=0.015)
     assert abs(corrected - rate) < 0.3 * abs(plain - rate)
+    assert exact == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "noise", "steps"),
+    [
+        (LIFConfig(), NoiseConfig(sigma=0.65), 1),
+        (LIFConfig(tau_m=20.0, reset=-0.5, refractory=2.0), NoiseConfig(kind="current", sigma=0.4), 20),
+    ],
+)
+def test_rates_at_constant_current_are_those_of_the_inverse_transfer(record_check, neuron, noise, steps):
+    """Neurons simulated at the currents for 2, 10 and 60 Hz; and the curvature, against differences of rates."""
+    plain = NoisyLIF(np.full(2, neuron.tau_m), np.full(2, neuron.threshold), np.full(2, neuron.reset), np.full(2, noise.sigma))
+    scheme = EulerScheme(0.1, steps, noise.kind == "voltage")
+    inverse, rate = PopulationInverseTransfer(plain, scheme), np.array([2.0, 10.0, 60.0])
+    mu = inverse(np.stack([rate, rate], axis=1), slice(0, 2))[:, 0]
+    copies = jnp.asarray(np.repeat(mu, [20000, 4000, 1000]), jnp.float32)
+    counts = np.asarray(count_spikes(neuron, noise, 0.1, 10000, jnp.float32(noise.sigma), jnp.float32(0), 3.0, copies, 1)) / 0.5
+    seen = np.array([part.mean() for part in np.split(counts, [20000, 24000])])
+    for expected, each in zip(rate, seen, strict=True):
+        record_check(
+            "rate at constant current", f"{noise.kind} noise, refractory {neuron.refractory} ms", f"{expected} Hz +- 2 %", f"{each:.3f} Hz"
+        )
+    np.testing.assert_allclose(seen, rate, rtol=0.02)  # 20,000 spikes: s.d. 0.7 %
+    one, h = NoisyLIF(neuron.tau_m, neuron.threshold, neuron.reset, noise.sigma), 1e-3
+    below, here, above = (euler_rate(mu + shift, one, scheme) for shift in (-h, 0, h))
+    np.testing.assert_allclose(
+        inverse.curvature(mu[:, None], slice(0, 1))[:, 0], 2 * (above - 2 * here + below) / h / (above - below), rtol=2e-3
+    )
+
+
+def test_rates_of_many_different_neurons_are_near_those_of_the_simulation():
+    """More different neurons than have tables of their own: the formula, corrected to first order."""
+    random, scheme, n = np.random.default_rng(0), EulerScheme(0.1, 1), 40
+    neurons = NoisyLIF(random.uniform(8, 30, n), np.ones(n), random.uniform(-0.5, 0.3, n), random.uniform(0.3, 0.8, n))
+    rate = np.tile([[0.5], [5.0], [50.0]], n)
+    mu = PopulationInverseTransfer(neurons, scheme)(rate, slice(0, n))
+    each = [NoisyLIF(*values) for values in zip(*dataclasses.astuple(neurons), strict=True)]
+    seen = np.stack([euler_rate(inputs, one, scheme) for inputs, one in zip(mu.T, each, strict=True)], axis=1)
+    assert np.abs(seen / rate - 1).max() < 0.03
