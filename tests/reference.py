@@ -26,8 +26,11 @@ def _computed_once(function):
 def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu=0.0,
           gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
           forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,
-          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None):  # fmt: skip
-    """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each trial [iterations, N].
+          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None, voltage=None):  # fmt: skip
+    """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each iteration [iterations, N].
+
+    voltage [iterations, B, N], if given, are the first voltages of B trials that run side by side in each iteration and learn together;
+    spikes are then counted over all of them. Otherwise an iteration is one trial.
 
     mu is one number or those of positive and negative weights, tau_p one number or one for each presynaptic neuron [N+X].
     outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
@@ -64,10 +67,12 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     for iteration in range(iterations):
         condition = iteration % len(net["target"])
         target = net["target"][condition]
-        v, wait = net["neuron/v0"].astype(float).copy(), np.zeros(n, int)
-        ue, ui, up, r = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
-        in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
-        count = np.zeros(n, int)
+        v = np.array([net["neuron/v0"]] if voltage is None else voltage[iteration], float)
+        trials = len(v)
+        wait, ue, ui = np.zeros((trials, n), int), np.zeros((trials, n)), np.zeros((trials, n))
+        up, r = np.zeros((trials, n, inputs)), np.zeros((trials, n + x))
+        in_e, in_i, in_p = np.zeros((trials, n)), np.zeros((trials, n)), np.zeros((trials, n, inputs))
+        fired, count = np.zeros((trials, n + x)), np.zeros(n, int)
         for t in range(1, off + points * step + 1):
             if t > off and t % step == off % step:
                 m = (t - off) // step - 1
@@ -76,10 +81,10 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
                     mine = target[m, group * group_size : (group + 1) * group_size]
                     if np.all(np.isnan(mine)):
                         continue
-                    regressors = np.where(pre[group] >= 0, r[pre[group]], 0)
+                    regressors = np.where(pre[group] >= 0, sum(r[b, pre[group]] for b in range(trials)) / trials, 0)
                     k = P[i] @ regressors
                     den = 1 / (forgetting + regressors @ k)
-                    e = w[i] @ regressors + ue[i] + ui[i] - target[m, i]
+                    e = w[i] @ regressors + sum(ue[b, i] + ui[b, i] for b in range(trials)) / trials - target[m, i]
                     P[i] = (P[i] - den * np.outer(k, k)) / forgetting
                     if np.isnan(target[m, i]):
                         continue
@@ -91,34 +96,35 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
             ue += (-dt * ue + in_e) / tau_e
             ui += (-dt * ui + in_i) / tau_i
             for i in range(n):
-                up[i] += (-dt * up[i] + in_p[i]) / tau_p[pre[i // group_size]]
+                up[:, i] += (-dt * up[:, i] + in_p[:, i]) / tau_p[pre[i // group_size]]
             r += (-dt * r + fired) / tau_p
-            in_e, in_i, in_p, fired = np.zeros(n), np.zeros(n), np.zeros((n, inputs)), np.zeros(n + x)
-            for i in range(n):
-                if held is not None and held[0][i] and held[1] <= t <= held[2]:
-                    v[i], wait[i], fired[i] = 0.0, 0, held[3][t - held[1], i]
-                    count[i] += int(fired[i])
-                    continue
-                if wait[i] > 0:
-                    wait[i] -= 1
-                    continue
-                given = 0.0
-                if stimulus is not None and on < t < off and (t - on - 1) // hold < stimulus.shape[1]:
-                    given = stimulus[condition, (t - on - 1) // hold, i]
-                if excited is not None and excited[0][i] and excited[1] <= t <= excited[2]:
-                    given += excited[3]
-                v[i] += dt / tau_m * (bias[i] + given + ue[i] + ui[i] + up[i].sum() - v[i])
-                if v[i] > 1:
-                    v[i], wait[i], fired[i] = 0.0, refractory, 1.0
-                    count[i] += 1
-            if x and t > off:
-                fired[n:] = outside[condition, t - off - 1]
-            for j in np.flatnonzero(fired):
-                if j < n and excitatory[j]:
-                    in_e += static[:, j]
-                elif j < n:
-                    in_i += static[:, j]
+            in_e, in_i, in_p, fired = np.zeros_like(in_e), np.zeros_like(in_i), np.zeros_like(in_p), np.zeros_like(fired)
+            for b in range(trials):
                 for i in range(n):
-                    in_p[i] += w[i] * (pre[i // group_size] == j)
+                    if held is not None and held[0][i] and held[1] <= t <= held[2]:
+                        v[b, i], wait[b, i], fired[b, i] = 0.0, 0, held[3][t - held[1], i]
+                        count[i] += int(fired[b, i])
+                        continue
+                    if wait[b, i] > 0:
+                        wait[b, i] -= 1
+                        continue
+                    given = 0.0
+                    if stimulus is not None and on < t < off and (t - on - 1) // hold < stimulus.shape[1]:
+                        given = stimulus[condition, (t - on - 1) // hold, i]
+                    if excited is not None and excited[0][i] and excited[1] <= t <= excited[2]:
+                        given += excited[3]
+                    v[b, i] += dt / tau_m * (bias[i] + given + ue[b, i] + ui[b, i] + up[b, i].sum() - v[b, i])
+                    if v[b, i] > 1:
+                        v[b, i], wait[b, i], fired[b, i] = 0.0, refractory, 1.0
+                        count[i] += 1
+                if x and t > off:
+                    fired[b, n:] = outside[condition, t - off - 1]
+                for j in np.flatnonzero(fired[b]):
+                    if j < n and excitatory[j]:
+                        in_e[b] += static[:, j]
+                    elif j < n:
+                        in_i[b] += static[:, j]
+                    for i in range(n):
+                        in_p[b, i] += w[i] * (pre[i // group_size] == j)
         all_spikes.append(count)
     return w, P, np.array(all_spikes)

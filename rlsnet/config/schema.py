@@ -711,6 +711,12 @@ class TrainConfig(Section):
     """The training loop."""
 
     iterations: int = key("total number of iterations, in a resumed run with those before", default=100, least=1)
+    trials_per_update: int = key(
+        "trials of one condition that run side by side with the same weights; each update uses the means over them of the filtered spikes"
+        " and of the error (B)",
+        default=1,
+        least=1,
+    )
     order: str = key(
         "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
         default="in_turn",

@@ -37,7 +37,7 @@ def _call(name: str, dtype: jnp.dtype, changed: tuple[Array, ...], *arguments: A
 
 
 def deliver(network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:
-    """Native form of `delivery.deliver`; `changed` are the filters [2+T, N], r and n_delivered [N+X]."""
+    """Native form of `delivery.deliver`; `changed` are the filters [2+T, N], r and n_delivered [N+X]; for B trials [B, ...], as spiked."""
     none = jnp.zeros(0, gain.dtype)
     drawn = jnp.zeros(0, jnp.uint32) if network.stream is None else network.stream
     static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
@@ -51,7 +51,7 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
     _require()
-    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype))(stream)
+    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream)
 
 
 def learn(

@@ -124,10 +124,11 @@ class Draw {
 };
 
 constexpr int64_t AHEAD = 32;  // weights to prefetch, as they are far apart in memory
+constexpr int64_t WORTH_A_THREAD = 12000;  // targets of spikes in a step from which on several threads are faster than one
 
-// Delivery of the spikes of a step in place, one neuron after the other.
+// Delivery of the spikes of a step in place, one neuron after the other; trials side by side by several threads.
 template <ffi::DataType D>
-ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
+ffi::Error Deliver(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buffer<ffi::PRED> excitatory, ffi::Buffer<ffi::S32> indptr,
                    ffi::Buffer<ffi::U32> stream, ffi::Buffer<ffi::S32> post, ffi::Buffer<D> weight, ffi::Buffer<ffi::S32> out_indptr, ffi::Buffer<ffi::S32> out_slot,
                    ffi::Buffer<ffi::S32> channels, ffi::Buffer<D> w, ffi::Buffer<D>, ffi::Buffer<D>, ffi::Buffer<ffi::S32>, ffi::ResultBuffer<D> pool_out,
                    ffi::ResultBuffer<D> r_out, ffi::ResultBuffer<ffi::S32> counts_out) {
@@ -138,41 +139,48 @@ ffi::Error Deliver(ffi::Buffer<ffi::PRED> spiked, ffi::Buffer<D> gain, ffi::Buff
   const int64_t inputs = w.dimensions()[1], size = w.dimensions()[2];
   const int32_t *start = indptr.typed_data(), *to = post.typed_data(), *out = out_indptr.typed_data(), *slot = out_slot.typed_data();
   const T *g = gain.typed_data(), *wt = w.typed_data(), *ws = weight.typed_data();
-  T *pool = pool_out->typed_data(), *r = r_out->typed_data();
-  int32_t* counts = counts_out->typed_data();
+  const int64_t sources = spiked.dimensions().back(), trials = spiked.element_count() / sources;
   const int32_t* plastic = channels.element_count() ? channels.typed_data() : nullptr;
   const Divider by_inputs(std::max<int64_t>(inputs, 1));
-  ForEachSpike(spiked.typed_data(), spiked.element_count(), [&](int64_t j) {
-    const int64_t filter = 2 + (plastic ? plastic[j] : 0);
-    const T unit = g[filter];
-    r[j] += unit;
-    counts[j] += 1;
-    if (any_static && j < n) {
-      const int channel = excitatory.typed_data()[j] ? 0 : 1;
-      T* into = pool + channel * n;
-      const T one = g[channel];
-      if (drawn)
-        draw.ForEachTarget(j, start[j + 1] - start[j], [&](int64_t i) { into[i] += one; });
-      else if (n_weights)
-        for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one * ws[e];
-      else
-        for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one;
-    }
-    if (inputs) {
-      T* into = pool + filter * n;
-      if (size == 1) {
-        for (int64_t o = out[j]; o < out[j + 1]; ++o) {
-          __builtin_prefetch(wt + slot[std::min<int64_t>(o + AHEAD, out[j + 1] - 1)]);
-          into[by_inputs(slot[o])] += unit * wt[slot[o]];
-        }
-      } else {
-        for (int64_t o = out[j]; o < out[j + 1]; ++o) {
-          const int64_t first = by_inputs(slot[o]) * size, end = std::min(size, n - first);
-          const T* from = wt + slot[o] * size;
-          for (int64_t s = 0; s < end; ++s) into[first + s] += unit * from[s];
+  const auto trial = [&](int64_t b) {
+    T *pool = pool_out->typed_data() + b * gain.element_count() * n, *r = r_out->typed_data() + b * sources;
+    int32_t* counts = counts_out->typed_data() + b * sources;
+    ForEachSpike(spiked.typed_data() + b * sources, sources, [&](int64_t j) {
+      const int64_t filter = 2 + (plastic ? plastic[j] : 0);
+      const T unit = g[filter];
+      r[j] += unit;
+      counts[j] += 1;
+      if (any_static && j < n) {
+        const int channel = excitatory.typed_data()[j] ? 0 : 1;
+        T* into = pool + channel * n;
+        const T one = g[channel];
+        if (drawn)
+          draw.ForEachTarget(j, start[j + 1] - start[j], [&](int64_t i) { into[i] += one; });
+        else if (n_weights)
+          for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one * ws[e];
+        else
+          for (int64_t e = start[j]; e < start[j + 1]; ++e) into[to[e]] += one;
+      }
+      if (inputs) {
+        T* into = pool + filter * n;
+        if (size == 1) {
+          for (int64_t o = out[j]; o < out[j + 1]; ++o) {
+            __builtin_prefetch(wt + slot[std::min<int64_t>(o + AHEAD, out[j + 1] - 1)]);
+            into[by_inputs(slot[o])] += unit * wt[slot[o]];
+          }
+        } else {
+          for (int64_t o = out[j]; o < out[j + 1]; ++o) {
+            const int64_t first = by_inputs(slot[o]) * size, end = std::min(size, n - first);
+            const T* from = wt + slot[o] * size;
+            for (int64_t s = 0; s < end; ++s) into[first + s] += unit * from[s];
+          }
         }
       }
-    }
+    });
+  };
+  const int64_t targets = trials * (start[sources] + (inputs ? out[sources] * size : 0)) / 2000;  // of a step of 0.1 ms at 5 Hz
+  Parallel(threads, trials, targets < WORTH_A_THREAD ? trials : 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) trial(b);
   });
   return ffi::Error::Success();
 }
@@ -215,9 +223,13 @@ __attribute__((noinline)) void Normals(float* to, uint32_t a, uint32_t b, uint32
 }
 
 ffi::Error Normal(ffi::ThreadPool threads, ffi::Buffer<ffi::U32> stream, ffi::ResultBuffer<ffi::F32> out) {
-  const uint32_t a = stream.typed_data()[0], b = stream.typed_data()[1];
+  const int64_t n = out->dimensions().back();
+  const uint32_t* key = stream.typed_data();
   float* to = out->typed_data();
-  Parallel(threads, out->element_count(), 16384, [=](int64_t begin, int64_t end) { Normals(to, a, b, begin, end); });
+  Parallel(threads, out->element_count(), 16384, [=](int64_t begin, int64_t end) {
+    for (int64_t b = begin / n; b * n < end; ++b)
+      Normals(to + b * n, key[2 * b], key[2 * b + 1], std::max(begin - b * n, int64_t{0}), std::min(end - b * n, n));
+  });
   return ffi::Error::Success();
 }
 

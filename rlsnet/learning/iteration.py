@@ -1,8 +1,11 @@
-"""One iteration of training: a trial with learning, and its metrics.
+"""One iteration of training: a trial with learning, or several side by side, and its metrics.
 
 Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes the weights. A
 spike in the last step of an interval acts in the next step, but with the weights of its own time; therefore it is delivered early,
 before the learning point (`step.deliver_early`).
+
+B trials of one condition run side by side with the same weights. Then a learning point changes the weights once, by the means over the
+trials of the filtered spikes and of the error.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from rlsnet.learning.rls import Learner
 from rlsnet.model.network import Network
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 from rlsnet.simulation.step import deliver_early, static_current
-from rlsnet.simulation.trial import advance, before_learning, compiled
+from rlsnet.simulation.trial import advance, before_learning, compiled, over_trials
 
 Carry = tuple[SimState, Learner, Pending | None]
 
@@ -29,7 +32,7 @@ Carry = tuple[SimState, Learner, Pending | None]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Metrics of one iteration, all scalars.
+    """Metrics of one iteration, all scalars; with trials side by side, of the mean over these trials of each neuron's current and rate.
 
     correlation: mean over neurons, where defined, of the correlation of target and windowed current.
     n_undefined: int32, number of neurons with an undefined correlation, such as those without a target.
@@ -53,12 +56,12 @@ class Outcome:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
-    """Trial that may have stopped before a learning point, because a step had more spikes than the spike capacity.
+    """Trials that may have stopped before a learning point, because a step had more spikes than the spike capacity.
 
-    state: state at the start of the interval with that step; `overflowed` if the trial has stopped.
+    state: state at the start of the interval with that step; `overflowed` if the trials have stopped.
     done: int32, number of learning points done.
     currents: [M, N] mean currents of the intervals done, threshold units.
-    n_before: [N] int32, spikes before stim_off.
+    n_before: [N] spikes before stim_off, mean over the trials.
     """
 
     state: SimState
@@ -79,7 +82,7 @@ def iterate(
     condition: Array,
     recorded: Array | None = None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """One iteration: a trial with learning, and its metrics. `Iteration` also finishes trials that stopped after an overflow.
+    """One iteration: trials with learning, and their metrics. `Iteration` also finishes trials that stopped after an overflow.
 
     Args:
       dynamics: the equations.
@@ -88,16 +91,17 @@ def iterate(
       learner: weights and P, whose arrays are donated.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       keys: keys of the stage.
-      number: int32, number of trials before this one.
+      number: int32, number of the trial in the stage, from 0; or [B], the numbers of trials that run side by side.
       condition: int32, index of the condition.
       recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
 
     Returns:
-      Learner, metrics and, with fixed-shape arrays, the trial, which must be resumed if its state has overflowed.
+      Learner, metrics and, with fixed-shape arrays, the trials, which must be resumed if their state has overflowed.
     """
     keys = keys.trial(number, condition)
-    state, wanted = before_learning(dynamics, network, learner.w, keys), target[condition]
-    start = Unfinished(state, jnp.int32(0), jnp.zeros_like(wanted), state.n_spikes)
+    state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
+    wanted = target[condition]
+    start = Unfinished(state, jnp.int32(0), jnp.zeros_like(wanted), _mean(state.n_spikes.astype(wanted.dtype)))
     known = None if recorded is None else recorded[condition]
     return _learn_from(dynamics, rls, network, learner, wanted, keys, start, known)
 
@@ -115,10 +119,15 @@ def resume(
     recorded: Array | None,
     unfinished: Unfinished,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """Continuation of `iterate` from the learning point at which a trial stopped."""
+    """Continuation of `iterate` from the learning point at which the trials stopped."""
     state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
     start, known = dataclasses.replace(unfinished, state=state), None if recorded is None else recorded[condition]
     return _learn_from(dynamics, rls, network, learner, target[condition], keys.trial(number, condition), start, known)
+
+
+def _mean(values: Array) -> Array:
+    """[N] mean over trials of values [N] of one trial or [B, N] of B."""
+    return values if values.ndim == 1 else jnp.mean(values, axis=0)
 
 
 def _learn_from(
@@ -131,23 +140,28 @@ def _learn_from(
     start: Unfinished,
     recorded: Array | None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """The rest of a trial after `done` learning points; wanted: [M, N] target currents, recorded: [N] Hz or None."""
-    every, decay = dynamics.trial.every, dynamics.decay_between_updates(network)
+    """The rest of the trials after `done` learning points; wanted: [M, N] target currents, recorded: [N] Hz or None."""
+    every, decay, axes = dynamics.trial.every, dynamics.decay_between_updates(network), SimState.trial_axes()
 
     def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
         """State at the end of an interval, and the state after the early delivery of the spikes of its last step."""
-        state, _ = advance(dynamics, network, w, state, keys, every)
-        return state, deliver_early(dynamics, network, w, state)
+
+        def interval(keys: TrialKeys, state: SimState) -> tuple[SimState, SimState]:
+            state, _ = advance(dynamics, network, w, state, keys, every)
+            return state, deliver_early(dynamics, network, w, state)
+
+        return over_trials(interval, keys, state, out_axes=(axes, axes))
 
     def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
-        residual_input = static_current(dynamics, network, state, keys) - target_m
-        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, state.r, state.n_delivered, residual_input)
+        u_bal = over_trials(lambda keys, state: static_current(dynamics, network, state, keys), keys, state, out_axes=0)
+        n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0)
+        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, _mean(state.r), n_spikes, _mean(u_bal) - target_m)
 
     def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry
         state, after = simulate(state, learner.w)
         learner, pending = learn(state, target_m, learner, pending)
-        return (after.with_zero_sum(), learner, pending), state.u_sum / every
+        return (after.with_zero_sum(), learner, pending), _mean(state.u_sum) / every
 
     def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
         trial, learner, pending = carry
@@ -157,7 +171,7 @@ def _learn_from(
         learner, pending = lax.fori_loop(0, fits.astype(jnp.int32), lambda _, each: learn(state, target_m, *each), (learner, pending))
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
         state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
-        currents = trial.currents.at[trial.done].set(after.u_sum / every)
+        currents = trial.currents.at[trial.done].set(_mean(after.u_sum) / every)
         return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
 
     pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted))
@@ -172,8 +186,9 @@ def _learn_from(
     else:
         (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), wanted)
     learner = updates.finish(rls, dynamics.backend, learner, pending)
-    state, _ = advance(dynamics, network, learner.w, state, keys, 1)
-    return learner, outcome(dynamics, network, learner, wanted, currents, state.n_spikes, start.n_before, recorded), unfinished
+    state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
+    n_spikes = _mean(state.n_spikes.astype(wanted.dtype))
+    return learner, outcome(dynamics, network, learner, wanted, currents, n_spikes, start.n_before, recorded), unfinished
 
 
 def outcome(
@@ -186,26 +201,26 @@ def outcome(
     n_before: Array,
     recorded: Array | None,
 ) -> Outcome:
-    """Metrics of a trial with learning.
+    """Metrics of trials with learning.
 
     Args:
       dynamics: equations with the times of a trial.
       network: network with the classes of the neurons.
-      learner: learner after the trial.
+      learner: learner after the trials.
       wanted: [M, N] target currents, threshold units; NaN: not trained.
-      currents: [M, N] mean current of each learning interval, threshold units.
-      n_spikes: [N] int32, spikes of the whole trial.
-      n_before: [N] int32, spikes before stim_off.
+      currents: [M, N] mean current of each learning interval, mean over the trials, threshold units.
+      n_spikes: [N] spikes of the whole trial, mean over the trials.
+      n_before: [N] spikes before stim_off, mean over the trials.
       recorded: [N] Hz, mean recorded rates, NaN where unknown; or None.
     """
     trial = dynamics.trial
     moments = scores.moments(wanted, scores.windowed(trial, currents))
     correlation = scores.correlation(moments)
     defined = jnp.isfinite(correlation)
-    rate = n_spikes.astype(currents.dtype) * (1000 / (trial.n_steps * trial.dt))
+    rate = n_spikes * (1000 / (trial.n_steps * trial.dt))
     rate_error = None
     if recorded is not None:
-        learned = (n_spikes - n_before).astype(currents.dtype) * (1000 / (trial.duration + trial.dt))
+        learned = (n_spikes - n_before) * (1000 / (trial.duration + trial.dt))
         error = learned - recorded
         rate_error = jnp.mean(error, where=jnp.isfinite(error))
     return Outcome(
@@ -221,7 +236,7 @@ def outcome(
 
 
 class Iteration:
-    """Function `iterate`, compiled ahead of time; after an overflow it continues the trial with a larger spike capacity.
+    """Function `iterate`, compiled ahead of time; after an overflow it continues the trials with a larger spike capacity.
 
     Attributes:
       seconds: duration of the compilation, s.
@@ -230,33 +245,39 @@ class Iteration:
 
     def __init__(
         self, dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: TrialKeys,
-        recorded: Array | None = None,
+        recorded: Array | None = None, trials: int = 1,
     ):  # fmt: skip
+        """Compiles an iteration of `trials` trials side by side."""
+        self._trials = trials
         self._dynamics, self._rls, self._trial, self._recorded = dynamics, rls, (target, keys), recorded
         self._network = network
         self.seconds = self._compile(learner)
 
     def _compile(self, learner: Learner) -> float:
-        zero = jnp.int32(0)
-        arguments = self._network, learner, *self._trial, zero, zero, self._recorded
+        arguments = self._network, learner, *self._trial, self._numbers(0), jnp.int32(0), self._recorded
         self._compiled_for = self._dynamics
         self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments)
         return seconds
 
+    def _numbers(self, number: int) -> Array:
+        """Numbers of the trials of an iteration with `number` iterations before it."""
+        first = jnp.int32(number * self._trials)
+        return first if self._trials == 1 else first + jnp.arange(self._trials, dtype=jnp.int32)
+
     def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
-        """Learner and metrics after one more trial, with `number` trials before it; the arrays of `learner` are donated."""
-        which = jnp.int32(number), jnp.int32(condition)
-        learner, result, unfinished = self._whole_trial(learner, *which)
+        """Learner and metrics after one more iteration, with `number` before it; the arrays of `learner` are donated."""
+        which = self._numbers(number), jnp.int32(condition)
+        learner, result, unfinished = self._whole_trials(learner, *which)
         while unfinished is not None and bool(unfinished.state.overflowed):
             self._dynamics = self._dynamics.enlarged()
             if int(unfinished.done):
                 arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
                 learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
-            else:  # an overflow may be before the first interval, so repeat the trial from its start
-                learner, result, unfinished = self._whole_trial(learner, *which)
+            else:  # an overflow may be before the first interval, so repeat the trials from their start
+                learner, result, unfinished = self._whole_trials(learner, *which)
         return learner, result
 
-    def _whole_trial(self, learner: Learner, number: Array, condition: Array) -> tuple[Learner, Outcome, Unfinished | None]:
+    def _whole_trials(self, learner: Learner, number: Array, condition: Array) -> tuple[Learner, Outcome, Unfinished | None]:
         if self._dynamics != self._compiled_for:
             self._compile(learner)
         return self.executable(self._network, learner, *self._trial, number, condition, self._recorded)

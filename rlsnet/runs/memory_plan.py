@@ -39,6 +39,7 @@ class Sizes:
     P: int  # bytes of P as it is stored
     by_synapse: bool  # whether each plastic synapse has a current of its own
     stimulus: int  # numbers of a stimulus that is kept in memory
+    trials: int  # trials of training that run side by side B
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
@@ -67,12 +68,13 @@ class Sizes:
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
         pending = {"dense": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
-        return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus)
+        trials = config.train.trials_per_update
+        return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus, trials)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     """Bytes by purpose; with `learning`, they include P and the memory of its update."""
-    n, item = sizes.n, sizes.item
+    n, item, trials = sizes.n, sizes.item, sizes.trials if learning else 1
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
     weights = slots * sizes.group_size * item
@@ -80,13 +82,13 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
         "P": sizes.P if learning else 0,
         "pending updates of P": sizes.pending * slots * item if learning else 0,
         "plastic weights and inputs": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
-        "plastic currents of synapses": 2 * weights if sizes.by_synapse else 0,
+        "plastic currents of synapses": 2 * trials * weights if sizes.by_synapse else 0,
         "given stimulus": sizes.stimulus * item,
         "static synapses": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
         "currents of a trial": 3 * sizes.points * n * item,
-        "state": 20 * n * item,
+        "state": 20 * trials * n * item,
     }
     return {name: size for name, size in parts.items() if size}
 
@@ -135,6 +137,8 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
             advice.append("a smaller plastic.n_inputs (P grows with its square)")
         if parts.get("static synapses", 0) > total / 3:
             advice.append("a smaller static.out_degree")
+        if sizes.trials > 1 and parts["state"] + parts.get("plastic currents of synapses", 0) > total / 3:
+            advice.append("a smaller train.trials_per_update")
         advice.append("a smaller network.n_neurons")
         raise UserError(
             f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {', '.join(advice)}."

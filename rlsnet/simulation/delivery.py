@@ -1,15 +1,20 @@
 """Delivery of spikes to the currents of their postsynaptic neurons, in XLA; spikes are packed into words of 32 bits.
 
 A second level of words has one bit for each word that is not 0, so that the search for the next spike reads N/1024 words.
+
+The arrays of a trial may have a leading axis of B trials. Their neurons are then one list, in which neuron j of trial b has the number
+b*(N+X) + j, and the trials share the synapses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 
 from rlsnet.model import connectivity
 from rlsnet.model.network import Network
@@ -79,11 +84,47 @@ def of_source(network: Network, values: Array, j: Array | None = None) -> Array:
     return values[2 + (channel if j is None else channel[jnp.minimum(j, len(channel) - 1)])]
 
 
-def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[Array, Array]:
-    """Positions in the flat filters [(2+T)*N] that spikes of neurons j [size] reach (its length: none), and the values to add there."""
+def side_by_side(form: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """A form of `deliver` that jax.vmap over B trials calls once, with the arrays of all trials, and not operation by operation.
+
+    A fourth result, whether the spikes overflowed, is that of all trials together.
+    """
+    function = custom_vmap(form)
+
+    @function.def_vmap
+    def all_trials(trials: int, batched: Any, network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> Any:
+        def of_trials(values: Array, known: bool) -> Array:
+            return values if known else jnp.broadcast_to(values, (trials, *values.shape))
+
+        own = [of_trials(*each) for each in zip(changed, batched[4:], strict=True)]
+        results = form(network, w, of_trials(spiked, batched[2]), gain, *own)
+        return results, tuple(index < 3 for index in range(len(results)))
+
+    return function
+
+
+def _within_trial(network: Network, j: Array, trials: int) -> tuple[Array, Array]:
+    """(neuron, trial) of neurons that are numbered through B trials; N+X and B for none."""
+    sources = network.n_neurons + network.n_feedforward
+    trial = j // sources
+    return jnp.where(trial < trials, j - trial * sources, sources), trial
+
+
+def outputs(network: Network, w: Array | None, j: Array, gain: Array, trials: int = 1) -> tuple[Array, Array]:
+    """Positions in the flat filters [B*(2+T)*N] that spikes reach (its length: none), and the values to add there.
+
+    Args:
+      network: neurons and connectivity.
+      w: [G, X+L, S] trained weights, or None: static synapses only.
+      j: [size] neurons of the spikes, numbered through the trials; B*(N+X) for none.
+      gain: [2+T], see `step.deliver`.
+      trials: B.
+    """
     n, size = network.n_neurons, network.group_size
-    nowhere = len(gain) * n
-    targets, values = [jnp.zeros(0, jnp.int32)], [jnp.zeros(0, gain.dtype)]
+    nowhere, trial = len(gain) * n, None
+    if trials > 1:
+        j, trial = _within_trial(network, j, trials)
+    targets, values = [jnp.zeros((len(j), 0), jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         edge, valid = _runs(network.indptr, j, network.static_width)
         known = jnp.minimum(j, n - 1)[:, None]
@@ -93,7 +134,7 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
             every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
             post = connectivity.targets_of(network.stream, *every, n)
         exc = network.excitatory[known]
-        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere).reshape(-1))
+        targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
         values.append(weight.reshape(-1))
@@ -106,32 +147,38 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array) -> tuple[A
         if network.tau_channel is not None:
             first = (of_source(network, jnp.arange(len(gain), dtype=jnp.int32), j) * n)[:, None, None]
             unit = unit[:, None, None]
-        targets.append(jnp.where(valid[:, :, None] & (post < n), post + first, nowhere).reshape(-1))
+        targets.append(jnp.where(valid[:, :, None] & (post < n), post + first, nowhere).reshape(len(j), -1))
         values.append((w.reshape(-1, size)[slot] * unit).reshape(-1))
-    return jnp.concatenate(targets), jnp.concatenate(values)
+    if trial is not None:
+        start = (trial * nowhere)[:, None]
+        targets = [jnp.where(each < nowhere, start + each, trials * nowhere) for each in targets]
+    return jnp.concatenate([each.reshape(-1) for each in targets]), jnp.concatenate(values)
 
 
 def deliver(
     network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
 ) -> tuple[Array, Array, Array]:
-    """Filters [2+T, N], r and n_delivered [N+X] after the delivery of spikes [N+X]; see `step.deliver`.
+    """Filters [2+T, N], r and n_delivered [N+X] after the delivery of spikes [N+X], all of one trial or of B; see `step.deliver`.
 
     Spikes are processed in batches, so that each operation has enough work in large networks with many spikes in a step.
     """
-    n, size = network.n_neurons, min(16, max(1, network.n_neurons // 2048))
+    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    size = min(16, max(1, trials * network.n_neurons // 2048))
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, pool, r, n_delivered = carry
-        left, words, blocks, j = take(left, words, blocks, size, len(spiked))
-        targets, values = outputs(network, w, j, gain)
+        left, words, blocks, j = take(left, words, blocks, size, spiked.size)
+        targets, values = outputs(network, w, j, gain, trials)
         pool = pool.at[targets].add(values, mode="drop")
-        return left, words, blocks, pool, r.at[j].add(of_source(network, gain, j), mode="drop"), n_delivered.at[j].add(1, mode="drop")
+        unit = of_source(network, gain, j if trials == 1 else _within_trial(network, j, trials)[0])
+        return left, words, blocks, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
-    words = pack(spiked)
+    words = pack(spiked.reshape(-1))
     total = jnp.sum(lax.population_count(words).astype(jnp.int32))
-    carry = (total, words, pack(words != 0), synapses.reshape(-1), r, n_delivered)
-    _, _, _, pool, r, n_delivered = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
-    return pool.reshape(-1, n), r, n_delivered
+    carry = (total, words, pack(words != 0), synapses.reshape(-1), r.reshape(-1), n_delivered.reshape(-1))
+    _, _, _, *after = lax.while_loop(lambda carry: carry[0] > 0, one_batch, carry)
+    pool, r, n_delivered = (values.reshape(old.shape) for values, old in zip(after, (synapses, r, n_delivered), strict=True))
+    return pool, r, n_delivered
 
 
 def spike_capacity(n: int) -> int:
@@ -140,21 +187,22 @@ def spike_capacity(n: int) -> int:
 
 
 def deliver_fixed_shape(
-    network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array, capacity_factor: int
+    capacity_factor: int, network: Network, w: Array | None, spiked: Array, gain: Array, synapses: Array, r: Array, n_delivered: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Fixed-shape form of `deliver`, for GPUs: few operations on arrays of capacity_factor*`spike_capacity` spikes, without a loop.
 
     Returns:
-      The results of `deliver`, and whether the spikes overflowed; spikes beyond the capacity are then not delivered.
+      The results of `deliver`, and whether the spikes of all trials together overflowed; spikes beyond the capacity are then not
+      delivered.
     """
-    n = network.n_neurons
-    size, words = min(len(spiked), capacity_factor * spike_capacity(len(spiked))), pack(spiked)
+    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    size, words = min(spiked.size, capacity_factor * spike_capacity(spiked.size)), pack(spiked.reshape(-1))
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
-    j = nth(words, count, jnp.arange(size, dtype=jnp.int32), len(spiked))
-    targets, values = outputs(network, w, j, gain)
+    j = nth(words, count, jnp.arange(size, dtype=jnp.int32), spiked.size)
+    targets, values = outputs(network, w, j, gain, trials)
     pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
-    r = r + jnp.where(spiked, of_source(network, gain), 0)
-    return pool.reshape(-1, n), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+    r = r + jnp.where(spiked, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
+    return pool.reshape(synapses.shape), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:

@@ -67,7 +67,10 @@ class Dynamics:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrialKeys:
-    """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation or None."""
+    """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation or None.
+
+    Keys of B trials of one condition have the shape [B, 2], but for those that depend on the condition only: stimulus and rates.
+    """
 
     voltage: Array
     noise: Array
@@ -86,18 +89,28 @@ class TrialKeys:
         return TrialKeys(voltage, noise, stimulus, feedforward, rates, jnp.int32(0))
 
     def trial(self, number: Array, condition: Array) -> TrialKeys:
-        """Keys of one trial of the stage, from its number (from 0) and its condition."""
+        """Keys of one trial of the stage, from its number (from 0) and its condition; of B trials from their numbers [B]."""
         own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
         streams = {name: getattr(self, name) for name in ("stimulus", "rates")} | own
         perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
         folded = {name: rng.fold(stream, condition) for name, stream in streams.items()}
         return TrialKeys(**folded, condition=condition, perturbation=perturbation)
 
+    @property
+    def trial_axes(self) -> Any:
+        """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
+        perturbation = self.perturbation and dataclasses.replace(self.perturbation, neurons=None, stream=0)  # type: ignore[arg-type]
+        each: dict[str, Any] = {"voltage": 0, "noise": 0, "stimulus": None, "feedforward": 0, "rates": None, "condition": None}
+        return TrialKeys(**each, perturbation=perturbation)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SimState:
     """State of one trial. In arrays [N+X], feed-forward neurons come last.
+
+    In the state of B trials side by side, the arrays have a leading axis of B, but for those that are the same in all trials of a
+    condition: i, stimulus, rates, and overflowed, which is true if any trial has overflowed.
 
     i: int32, steps done.
     spiked: [N+X] bool, spikes of the last step, still to be delivered.
@@ -128,8 +141,14 @@ class SimState:
     @property
     def n_spikes(self) -> Array:
         """[N] int32, spikes in the trial so far."""
-        n = self.u_sum.shape[0]
-        return self.n_delivered[:n] + self.spiked[:n].astype(jnp.int32)
+        n = self.u_sum.shape[-1]
+        return self.n_delivered[..., :n] + self.spiked[..., :n].astype(jnp.int32)
+
+    @staticmethod
+    def trial_axes() -> Any:
+        """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
+        shared: dict[str, Any] = dict.fromkeys(("i", "stimulus", "rates", "overflowed"))
+        return SimState(**{field.name: 0 for field in dataclasses.fields(SimState)} | shared)
 
     def with_zero_sum(self) -> SimState:
         """The state with the sum of currents set to 0, as after each learning point."""

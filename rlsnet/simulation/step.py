@@ -11,6 +11,7 @@ filters, times a^i, but writes only the entries that spikes reach. At the end of
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
@@ -64,13 +65,14 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
     Returns:
       The state; `overflowed` if there were more spikes than the spike capacity of fixed-shape arrays.
     """
-    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    form: Callable[..., tuple[Array, ...]] = calls.deliver if dynamics.backend.delivery == "native" else delivery.deliver
     if dynamics.backend.delivery == "fixed_shape":
-        synapses, r, n_delivered, overflowed = delivery.deliver_fixed_shape(*arguments, dynamics.backend.capacity_factor)
-        state = dataclasses.replace(state, overflowed=state.overflowed | overflowed)
-    else:
-        synapses, r, n_delivered = (calls.deliver if dynamics.backend.delivery == "native" else delivery.deliver)(*arguments)
+        form = partial(delivery.deliver_fixed_shape, dynamics.backend.capacity_factor)
+    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    synapses, r, n_delivered, *overflowed = delivery.side_by_side(form)(*arguments)
     state = dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
+    for more in overflowed:
+        state = dataclasses.replace(state, overflowed=state.overflowed | more)
     if not network.per_synapse:
         return state
     tau = network.parameters["tau_plas"]

@@ -1,4 +1,4 @@
-"""Trials without learning: many time steps, the time before learning, and the calibration."""
+"""Trials without learning: many time steps, the time before learning, trials side by side, and the calibration."""
 
 from __future__ import annotations
 
@@ -72,6 +72,20 @@ def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys:
     if last > on:
         state, _ = advance(dynamics, network, w, state, keys, last - on, stimulated=True)
     return state.with_zero_sum()
+
+
+def over_trials(run: Callable[..., Any], keys: TrialKeys, *states: SimState, out_axes: Any) -> Any:
+    """Results run(keys, *states) of one trial or, with the keys and states of B trials, of B trials side by side.
+
+    Args:
+      run: function of the keys and states of one trial.
+      keys: keys of one trial or of B.
+      *states: states of the same trials.
+      out_axes: axis of the trials in the results, as for jax.vmap.
+    """
+    if keys.voltage.ndim == 1:
+        return run(keys, *states)
+    return jax.vmap(run, (keys.trial_axes, *[SimState.trial_axes()] * len(states)), out_axes)(keys, *states)
 
 
 def with_capacity(dynamics: Dynamics, run: Callable[[Dynamics], tuple[Result, Array]]) -> tuple[Result, Dynamics]:

@@ -100,7 +100,8 @@ def train(
     """
     recent = Recent(config, len(target), run.read_metrics())
     dynamics, total = Dynamics.from_config(config), config.train.iterations
-    iteration_of = Iteration(dynamics, config.rls, network, learner, target, TrialKeys.create(config.seed, TRAINING), recorded)
+    keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
+    iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size = memory_plan.compiled_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_correlation()

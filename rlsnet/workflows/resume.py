@@ -15,7 +15,8 @@ from rlsnet.runs.folder import Run
 
 # sections and settings that may change in an existing run
 MUTABLE_ON_RESUME = (
-    *("train", "test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
+    *("test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
+    *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.save_best"),
     *("engine.platform", "engine.kernels", "rls.method"),
 )
 COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of one command line, not stored with the run
