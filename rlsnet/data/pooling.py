@@ -177,6 +177,8 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
     names = [entry["name"] for entry in summary.sessions]
     first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     precomputed = summary.sessions[0]["ready"]
+    if not precomputed and options.kernel != "none":
+        group.attrs["smoothing"] = trial_average.smoothing_kernel(options).tolist()
     group.attrs.update(
         {
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",

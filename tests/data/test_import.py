@@ -129,6 +129,7 @@ def test_rates_of_a_map_import_against_a_loop(maps, tmp_path):
 def test_contents_of_the_recording(pooled, maps):
     root, message = pooled
     attributes = root.attrs.asdict()
+    np.testing.assert_allclose(attributes["smoothing"], trial_average.smoothing_kernel(Options(**attributes["import"])))
     assert attributes["format"] == "rlsnet-recording" and attributes["version"] == 1 and attributes["bin_ms"] == 20
     assert attributes["import"]["align"] == "go_start_times" and attributes["import"]["preset"] == "map"
     assert attributes["import"]["conditions"] == {"left": "trial_instruction == 'left'", "right": "trial_instruction == 'right'"}
