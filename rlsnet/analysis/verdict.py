@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlsnet.analysis.score_tables import MAX_GROUPS, plain_table
-from rlsnet.learning.population import BASELINES, EXPLAINED, TITLE, biased
+from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 
 CLOSE = 0.005  # a smaller difference of two explained variances is called none
 IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
@@ -38,6 +38,9 @@ def verdict(population: Mapping[str, Any]) -> str:
         sentences.append(_beside_baselines(model, best, values[best]))
         if values.get("ceiling", 1) < values[best] + CLOSE:
             sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
+    if "linear" in values:
+        some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
+        sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
     return " ".join(sentences)
 
 
@@ -73,4 +76,4 @@ def population_table(population: Mapping[str, Any], width: int = 120) -> str:
     """The block `population` as a table of conditions and regions by predictions, in percent."""
     names, rows = population_rows(population)
     shown = [[label, *("" if value is None else percent(value) for value in values)] for label, values in rows[: 1 + 2 * MAX_GROUPS]]
-    return plain_table([TITLE.capitalize(), *(EXPLAINED[name] for name in names)], shown, width=width)
+    return plain_table(["explained variance", *(EXPLAINED[name] for name in names)], shown, width=width)

@@ -21,11 +21,13 @@ from rlsnet.learning.scores import half_difference
 
 EXPLAINED = {  # what predicts the recorded rates, in the order of columns
     "model": "network",
-    "ceiling": "other half of the trials",
+    "ceiling": "other half",
     "mean_rate": "mean rate",
     "condition_average": "condition average",
+    "untrained": "untrained network",
+    "linear": "linear model",
 }
-BASELINES = ("mean_rate", "condition_average")
+BASELINES = ("mean_rate", "condition_average", "untrained")  # linear is none: the network does not have the recorded rates of its inputs
 TITLE = "population explained variance"
 BIASED = 0.1  # of the mean recorded rate: a larger error of the mean rate is pointed out
 

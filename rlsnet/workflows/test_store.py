@@ -19,6 +19,7 @@ from rlsnet.config.schema import Config
 from rlsnet.data.recordings import HALVES, Recording
 from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
+from rlsnet.learning.linear_baseline import LinearBaseline
 from rlsnet.model.network import Network
 
 FORMAT = "rlsnet-test"
@@ -187,8 +188,12 @@ class TestWriter:
         self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
-    def finish(self) -> None:
-        """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores."""
+    def finish(self, linear: LinearBaseline | None = None) -> None:
+        """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores.
+
+        Args:
+          linear: linear predictions of the rates of all neurons of the network, to be scored too.
+        """
         if len(self.ends) > 1:
             zarr_store.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
         found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
@@ -196,10 +201,17 @@ class TestWriter:
         region = None if self.recorded is None else self.recorded.columns.get("region")
         summary = scores.summary(found, excitatory, names, region)
         if self.recorded is not None:
-            target, heldout = self.recorded.target, self.recorded.heldout
+            target, heldout, about = self.recorded.target, self.recorded.heldout, {}
+            if linear is not None:
+                data, predicted = population.compared(target, heldout), linear.rate[..., self.stored]
+                missing = ~np.isfinite(predicted).any(axis=(0, 1))
+                self.errors["linear"] = np.where(missing, np.nan, population.squared_error(predicted, data))
+                about = {"linear": {"penalty": linear.penalty, "neurons": int((~missing).sum())}}
             summary["population"] = population.explained(self.errors, names, region) | {
                 "rate_bias": population.rate_bias(found["rate_error"], target, heldout, names),
                 "trained_on": self.root.attrs["trained_on"],
+                "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
+                **about,
             }
         self.root.attrs["scores"] = summary
 
@@ -233,7 +245,7 @@ class TestWriter:
             self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
-        self._put_error("model", condition, average, recorded)
+        self.add_error("model", condition, average)
 
     def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """Scores [n] against recorded rates by name, computed in blocks of neurons."""
@@ -259,8 +271,11 @@ class TestWriter:
             blocks.append(population.recorded_errors(recorded.target[..., part], heldout))
         return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
 
-    def _put_error(self, name: str, condition: int, average: TrialAverage, recorded: RecordedRates) -> None:
-        """Adds the squared errors [n] of simulated trials of a condition to those of the predictions."""
+    def add_error(self, name: str, condition: int, average: TrialAverage) -> None:
+        """Adds the squared errors of simulated trials of a condition to those of the predictions, if there are recorded rates."""
+        recorded = self.recorded
+        if recorded is None:
+            return
         errors, hz = self.errors.setdefault(name, np.zeros(self.by_neuron)), 1000 / self.trial.learn_every
         for part in self._blocks():
             heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]

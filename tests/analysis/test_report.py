@@ -22,6 +22,7 @@ from rlsnet.data import statistics, synthetic
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
+from rlsnet.learning.population import EXPLAINED
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import testing, training
 
@@ -156,7 +157,7 @@ def test_a_report_says_what_the_files_say(place, page):
     explained = population_of(place)["all"]
     tile = f"Test: population explained variance {explained['model']:.2f} the other half of the trials: {explained['ceiling']:.2f}"
     assert tile in text and "The network explains" in text
-    row = [f"{explained[name]:.3f}" for name in ("model", "ceiling", "mean_rate", "condition_average")]
+    row = [f"{explained[name]:.3f}" for name in EXPLAINED]
     assert f"all {' '.join(row)}" in text
     assert f"Firing rate {metrics[-1]['rate_hz']:.1f} Hz" in text and "Iterations 3 all" in text
     last = np.mean([metrics[-1]["correlation"], metrics[-2]["correlation"]])  # a condition each

@@ -8,7 +8,7 @@ from scipy.ndimage import convolve1d, gaussian_filter1d
 from rlsnet.data import recordings, synthetic, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.errors import UserError
-from rlsnet.learning import population, scores
+from rlsnet.learning import linear_baseline, population, scores
 
 SECONDS, HZ = 0.02, 50
 C, M, N = 2, 100, 800
@@ -143,3 +143,35 @@ def test_the_kernel_of_a_recording(tmp_path):
             recordings.open_recording(tmp_path / "r.zarr")
     del group.attrs["smoothing"]
     assert recordings.open_recording(tmp_path / "r.zarr").smoothing == ()
+
+
+@pytest.mark.parametrize("inputs", [4, 90])
+def test_the_linear_model_is_ridge_regression_on_filtered_rates(inputs, record_check):
+    """As least squares with extra rows, for fewer inputs than bins and for more; groups of 3, padded and feed-forward inputs."""
+    random, n, bins = np.random.default_rng(11), 40, 30
+    rate = random.gamma(2, 4, (2, bins, n)).astype("f4")
+    rate[:, :, 7], rate[0, :4, 8], rate[:, :, 12:15] = np.nan, np.nan, np.nan  # a neuron, some bins, a group
+    pre = random.integers(0, n, (14, inputs))
+    pre[0, 0], pre[1, 1] = -1, n + 2
+    tau = random.choice([40.0, 150.0], n)
+    got = linear_baseline.fit(rate, pre, 3, tau, 20.0, seed=1)
+    assert got.n_fitted == n - 4 and got.penalty in linear_baseline.PENALTIES
+    known = np.isfinite(rate)
+    filled = np.where(known, rate, np.where(known, rate, 0).sum(axis=(0, 1)) / np.maximum(known.sum(axis=(0, 1)), 1)).astype(float)
+    x = filled.copy()
+    for c, m in np.ndindex(2, bins):
+        if m:
+            x[c, m] = x[c, m - 1] + (1 - np.exp(-20 / tau)) * (filled[c, m] - x[c, m - 1])
+    x = x.reshape(-1, n)
+    x = np.append((x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1), np.zeros((2 * bins, 3)), axis=1)
+    worst = 0.0
+    for neuron in (0, 3, 8, 20, 33, 39):
+        fitted = np.isfinite(rate[:, :, [6, 8] if neuron == 8 else neuron]).reshape(2 * bins, -1).all(axis=1)
+        rows, y = x[:, pre[neuron // 3]], rate[:, :, neuron].reshape(-1)[fitted].astype(float)
+        mean = rows[fitted].mean(axis=0)
+        ridge = np.sqrt(got.penalty * len(y)) * np.eye(inputs)
+        matrix, right = np.append(rows[fitted] - mean, ridge, axis=0), np.append(y - y.mean(), np.zeros(inputs))
+        expected = (rows - mean) @ np.linalg.lstsq(matrix, right, rcond=None)[0] + y.mean()
+        worst = max(worst, np.abs(expected - got.rate[:, :, neuron].reshape(-1)).max())
+    record_check("linear baseline", f"{inputs} inputs, 60 bins, against least squares", "0 Hz", f"at most {worst:.1e} Hz")
+    assert worst < 2e-3

@@ -234,6 +234,8 @@ def test_the_population_block_is_of_the_whole_population(trained):
         assert population["all"][name] == pytest.approx(1 - np.nansum((prediction - even) ** 2) / total, abs=1e-6)
     model = population["all"]["model"] - (1 - np.nansum((psth - even) ** 2) / total)
     assert 0 < model < np.nansum(psth**2) / total
+    assert population["all"]["untrained"] < 1 and population["all"]["linear"] < 1
+    assert population["linear"]["neurons"] == population["neurons"] == known.sum()
     bias = np.nanmean(psth - even, axis=1).mean(axis=1)
     assert [each["model"] for each in population["rate_bias"].values()] == pytest.approx(bias, abs=1e-3)
     assert population["trained_on"] == "odd" and set(population["by_region"]) == {"ALM", "striatum", "thalamus"}
@@ -325,3 +327,10 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     with caplog.at_level("INFO"):
         testing.run_test(with_recording(whole, path=str(write(tmp_path / "new.zarr", halves + 1))), Run(tmp_path / "run"))
     assert "its rates differ" in caplog.text
+    rate, psth = halves.mean(axis=0)[..., test["unit"][...]].astype(float), smoothed(test["psth"][...].astype(float))
+    known = np.isfinite(rate).any(axis=(0, 1))
+    rate, psth = rate[..., known], psth[..., known]
+    total = np.nansum((rate - np.nanmean(rate, axis=(0, 1))) ** 2)
+    noise = np.nansum((psth - rate) ** 2) - (1 - test.attrs["scores"]["population"]["all"]["model"]) * total
+    untrained = zarr.open_group(str(Run(tmp_path / "run").test), mode="r").attrs["scores"]["population"]["all"]["untrained"]
+    assert untrained == pytest.approx(1 - (np.nansum((psth - rate - 1) ** 2) - noise) / total, rel=1e-5)  # the weights of the simulation
