@@ -41,6 +41,9 @@ def verdict(population: Mapping[str, Any]) -> str:
     if "linear" in values:
         some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
         sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
+    if "model" in (bits := population.get("bits_per_spike", {}).get("all", {})):
+        other = f" (the other half of the trials: {bits['ceiling']:+.2f})" if "ceiling" in bits else ""
+        sentences.append(f"Gain over constant rates: {bits['model']:+.2f} bits per spike{other}.")
     return " ".join(sentences)
 
 

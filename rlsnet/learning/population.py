@@ -29,6 +29,7 @@ EXPLAINED = {  # what predicts the recorded rates, in the order of columns
 }
 BASELINES = ("mean_rate", "condition_average", "untrained")  # linear is none: the network does not have the recorded rates of its inputs
 TITLE = "population explained variance"
+LEAST_HZ = 0.1  # of a rate whose likelihood is computed
 BIASED = 0.1  # of the mean recorded rate: a larger error of the mean rate is pointed out
 
 
@@ -79,25 +80,53 @@ def recorded_errors(target: np.ndarray, heldout: np.ndarray | None) -> dict[str,
 
 
 def explained(errors: Mapping[str, np.ndarray], conditions: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
-    """Population explained variance of each prediction, as nested plain values; those that are undefined are left out.
+    """Population explained variance of each prediction, in groups as of `_by_group`.
 
     Args:
       errors: squared errors [C, n] by name of prediction, NaN for neurons without one, and `total`.
       conditions: [C] names.
       region: [n] names, or None.
+    """
+    total = errors["total"]
+    return _by_group({name: total - errors[name] for name in EXPLAINED if name in errors}, total, conditions, region)
+
+
+def log_likelihood_gain(rate: np.ndarray, mean: np.ndarray, spikes: np.ndarray, trials: np.ndarray, bin_s: float) -> np.ndarray:
+    """[n] Poisson log likelihood of spike counts under rates, minus that under each neuron's mean rate; both are at least LEAST_HZ.
+
+    Args:
+      rate: [M, n] Hz, predicted.
+      mean: [n] Hz.
+      spikes: [M, n] counts, summed over trials.
+      trials: [n] number of these trials.
+      bin_s: length of a bin, s.
+    """
+    rate, mean = np.maximum(rate, LEAST_HZ), np.maximum(mean, LEAST_HZ)
+    return (spikes * np.log(rate / mean)).sum(axis=0) - trials * bin_s * (rate - mean).sum(axis=0)
+
+
+def bits_per_spike(
+    gains: Mapping[str, np.ndarray], spikes: np.ndarray, conditions: Sequence[str], region: np.ndarray | None
+) -> dict[str, Any]:
+    """Gains [C, n] of `log_likelihood_gain` in bits for each of the spikes [C, n], in groups as of `_by_group`."""
+    return _by_group(gains, spikes * np.log(2), conditions, region)
+
+
+def _by_group(parts: Mapping[str, np.ndarray], whole: np.ndarray, conditions: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
+    """Ratios of sums over neurons, of parts [C, n], by name, to a whole [C, n], as nested plain values; undefined ones are left out.
+
+    Neurons where a part is NaN do not count in the whole either.
 
     Returns:
       {"all": {name: value}, "by_condition": {name: entry}, "by_region": {name: entry}}.
     """
 
-    def entry(*part: Any) -> dict[str, float]:
+    def entry(*group: Any) -> dict[str, float]:
         found = {}
-        for name in EXPLAINED:
-            if name in errors:
-                error, total = errors[name][part], errors["total"][part]
-                known = np.isfinite(error)
-                if (variance := total.sum(where=known)) > 0:
-                    found[name] = float(1 - error.sum(where=known) / variance)
+        for name, part in parts.items():
+            known = np.isfinite(part[group])
+            if (size := whole[group].sum(where=known)) > 0:
+                found[name] = float(part[group].sum(where=known) / size)
         return found
 
     regions = [] if region is None else np.unique(region).tolist()

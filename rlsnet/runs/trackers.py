@@ -117,7 +117,9 @@ def test_scores(results: zarr.Group) -> dict[str, float]:
     """Scores in a test.zarr as `test/NAME`: population explained variances, then the mean of each score over neurons and conditions."""
     stored: Any = results.attrs.get("scores", {})
     population = stored.get("population", {}).get("all", {})
+    bits = stored.get("population", {}).get("bits_per_spike", {}).get("all", {})
     scores = {f"test/population_{'explained_variance' if name == 'model' else name}": value for name, value in population.items()}
+    scores |= {f"test/bits_per_spike{'' if name == 'model' else f'_{name}'}": value for name, value in bits.items()}
     for name, values in results.arrays():
         if values.metadata.dimension_names == ("condition", "neuron"):
             found = zarr_store.read(values)

@@ -16,7 +16,9 @@ import zarr
 from jax import Array
 
 from rlsnet.config.schema import Config
+from rlsnet.data import trial_counts
 from rlsnet.data.recordings import HALVES, Recording
+from rlsnet.data.statistics import mean_known
 from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
 from rlsnet.learning.linear_baseline import LinearBaseline
@@ -98,6 +100,7 @@ class RecordedRates:
     halves: two [C, M, n] Hz, rates of odd-numbered and of even-numbered trials; or None.
     columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
     smoothing: weights of the kernel that smoothed the rates, (): none.
+    counts: ([C, M, n] spikes, [C, n] trials) of the trials held out, or of all if none are; None where the recording has no counts.
     """
 
     target: np.ndarray
@@ -105,6 +108,7 @@ class RecordedRates:
     halves: tuple[np.ndarray, np.ndarray] | None
     columns: dict[str, np.ndarray]
     smoothing: tuple[float, ...]
+    counts: tuple[np.ndarray, np.ndarray] | None
 
     @staticmethod
     def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> RecordedRates:
@@ -112,13 +116,15 @@ class RecordedRates:
         units = recording.choose(n, seed)
         units = neurons if units is None else units[neurons]
         columns = {"unit": units, **{name: values[units] for name in UNIT_COLUMNS if (values := recording.column(name)) is not None}}
+        other = None if recording.half is None else HALVES[1 - HALVES.index(recording.half)]
+        about = columns, recording.smoothing, trial_counts.summed(recording, units, other)
         if recording.halves is None:
-            return RecordedRates(recording.read(units), None, None, columns, recording.smoothing)
+            return RecordedRates(recording.read(units), None, None, *about)
         odd, even = (recording.read(units, half) for half in HALVES)
         if recording.half is None:
-            return RecordedRates(recording.read(units), None, (odd, even), columns, recording.smoothing)
+            return RecordedRates(recording.read(units), None, (odd, even), *about)
         trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
-        return RecordedRates(trained, heldout, (odd, even), columns, recording.smoothing)
+        return RecordedRates(trained, heldout, (odd, even), *about)
 
 
 def create_test(
@@ -155,6 +161,7 @@ class TestWriter:
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
         self.errors = {} if recorded is None else self._recorded_errors(recorded)
+        self.gains: dict[str, np.ndarray] = {}
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
@@ -213,6 +220,9 @@ class TestWriter:
                 "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
                 **about,
             }
+            if self.recorded.counts is not None:
+                spikes = self.recorded.counts[0].sum(axis=1, dtype=np.float64)
+                summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region)
         self.root.attrs["scores"] = summary
 
     def _current_correlation(self, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -246,6 +256,10 @@ class TestWriter:
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
         self.add_error("model", condition, average)
+        if recorded.counts is not None:
+            rates = {"model": self.smoothing @ psth} | ({} if recorded.heldout is None else {"ceiling": recorded.target[condition]})
+            for name, rate in rates.items():
+                self.gains.setdefault(name, np.zeros(self.by_neuron))[condition] = self._gain(condition, rate, recorded)
 
     def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """Scores [n] against recorded rates by name, computed in blocks of neurons."""
@@ -257,6 +271,16 @@ class TestWriter:
             smoothed = self.smoothing @ counts[:, :, part]
             blocks.append(scores.rate_scores(self.trial, smoothed, self.trials, recorded.target[mine], heldout, halves))
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _gain(self, condition: int, rate: np.ndarray, recorded: RecordedRates) -> np.ndarray:
+        """[n] log likelihood of the recorded counts under rates [M, n] beyond that of the mean rates trained on."""
+        assert recorded.counts is not None
+        blocks, (spikes, trials) = [], recorded.counts
+        for part in self._blocks():
+            mean = mean_known(recorded.target[..., part].reshape(-1, part.stop - part.start).astype(float))
+            of_part = spikes[condition, :, part], trials[condition, part]
+            blocks.append(population.log_likelihood_gain(rate[:, part], mean, *of_part, self.trial.learn_every / 1000))
+        return np.concatenate(blocks)
 
     def _blocks(self) -> Iterator[slice]:
         """Slices of the neurons that are scored together."""

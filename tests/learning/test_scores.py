@@ -8,6 +8,7 @@ import yaml
 import zarr
 from conftest import compose
 from scipy.ndimage import gaussian_filter1d
+from scipy.stats import poisson
 
 from rlsnet.analysis import inspect
 from rlsnet.analysis.test_log import log_results
@@ -142,6 +143,7 @@ def test_summary_is_of_neurons_with_the_mean_of_their_conditions():
 
 
 UNITS = 90
+COUNTS = np.random.default_rng(2).poisson(0.2, (6, 20, UNITS))  # [trial, M, N], four trials of one condition and two of the other
 KERNEL = [0.2, 0.5, 0.3]  # of the rates; a bin later counts .2, a bin earlier .3
 
 
@@ -162,6 +164,14 @@ def write(path, halves, **columns):
         stored = root.create_array("rate_half", shape=halves.shape, dtype="float32", chunks=(1, *halves.shape[1:3], 40))
         stored[...] = halves
         zarr_store.write(root, "half", np.array(["odd", "even"]), ["half"])
+    put = {
+        "counts": COUNTS,
+        "half": np.arange(6)[:, None] % 2 * np.ones(UNITS, int),
+        "condition": np.arange(6) // 4,
+        "unit": np.arange(UNITS),
+    }
+    for name, values in put.items():
+        root[f"trials/0/{name}"] = values.astype(np.int8)
     zarr_store.write(root, "unit/region", np.array(["ALM", "striatum", "thalamus"])[np.arange(halves.shape[3]) % 3], ["unit"])
     zarr_store.write(root, "unit/session", np.arange(halves.shape[3]) // 30, ["unit"])
     return path
@@ -239,6 +249,25 @@ def test_the_population_block_is_of_the_whole_population(trained):
     bias = np.nanmean(psth - even, axis=1).mean(axis=1)
     assert [each["model"] for each in population["rate_bias"].values()] == pytest.approx(bias, abs=1e-3)
     assert population["trained_on"] == "odd" and set(population["by_region"]) == {"ALM", "striatum", "thalamus"}
+
+
+def test_bits_per_spike_are_of_single_held_out_trials(trained):
+    """By SciPy's Poisson distribution, trial by trial; rates are at least .1 Hz. The synthetic counts have nothing to do with the rates."""
+    folder, halves, _ = trained
+    test = zarr.open_group(str(Run(folder / "run").test), mode="r")
+    units, psth = test["unit"][...], smoothed(test["psth"][...].astype(float))
+    bits = test.attrs["scores"]["population"]["bits_per_spike"]
+    odd = halves[0][..., units].astype(float)
+    for name, rate in {"model": psth, "ceiling": odd}.items():
+        known = np.isfinite(odd).any(axis=(0, 1))
+        log_likelihood = spikes = 0
+        for trial in (1, 3, 5):
+            counts = COUNTS[trial][:, units[known]]
+            expected, mean = (np.maximum(r, 0.1) * 0.02 for r in (rate[trial // 4][:, known], odd[..., known].mean(axis=(0, 1))))
+            log_likelihood += np.sum(poisson.logpmf(counts, expected) - poisson.logpmf(counts, mean))
+            spikes += counts.sum()
+        assert bits["all"][name] == pytest.approx(log_likelihood / spikes / np.log(2), rel=1e-4)
+    assert set(bits["by_condition"]) == {"0", "1"} and "thalamus" in bits["by_region"]
 
 
 def test_metrics_know_variance_and_rates(trained):
