@@ -30,12 +30,10 @@ class LinearBaseline(NamedTuple):
 
     rate: [C, M, N] Hz; NaN for neurons without recorded rates, and for those that were not drawn.
     penalty: that of all neurons.
-    n_fitted: number of neurons with a prediction.
     """
 
     rate: np.ndarray
     penalty: float
-    n_fitted: int
 
 
 def standardized_inputs(rate: np.ndarray, tau: np.ndarray, bin_ms: float) -> np.ndarray:
@@ -124,5 +122,4 @@ def fit(rate: np.ndarray, pre: np.ndarray, group_size: int, tau: np.ndarray, bin
     for start in range(0, len(usable), GROUPS):
         some = usable[start : start + GROUPS]
         out[some] = np.where(recorded[some, None], predicted(some, np.ones(conditions * bins, bool), penalty), np.nan)
-    found = out.swapaxes(0, 1).reshape(conditions, bins, -1)[:, :, :n]
-    return LinearBaseline(found, float(penalty), int(np.isfinite(found[0, 0]).sum()))
+    return LinearBaseline(out.swapaxes(0, 1).reshape(conditions, bins, -1)[:, :, :n], float(penalty))

@@ -122,7 +122,7 @@ def evaluate(
             out.add_condition(condition, average, target[condition] if chosen is None else target[condition][:, neurons])
             if untrained and initial is not None:
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
-        out.finish(_linear(config, network, recording) if scored and recording is not None else None)
+        out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
 
 
 def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:
