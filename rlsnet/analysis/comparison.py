@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rlsnet.analysis import run_summary
-from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
+from rlsnet.analysis.run_summary import POPULATION, PRIMARY_SCORES, RunSummary
+from rlsnet.analysis.verdict import best_baseline, verdict
 from rlsnet.config import differences
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import UNDEFINED, byte_size, console
+from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
 from rlsnet.runs.folder import Run
 
@@ -59,7 +61,7 @@ class Comparison:
     names: names of the runs, the best first.
     runs: their summaries, in the same order.
     differing: (setting, its value in each run) of the settings that are not the same in all.
-    score: score that the runs are sorted by, one of PRIMARY_SCORES, or TRAINING.
+    score: score that the runs are sorted by: POPULATION, one of PRIMARY_SCORES, or TRAINING.
     unreadable: (name, reason) of the folders that could not be read.
     """
 
@@ -100,7 +102,9 @@ def read(paths: Sequence[Path]) -> Comparison:
         else:
             readable.append((name, summary))
     runs = [run for _, run in readable]
-    score = next((name for name in PRIMARY_SCORES if runs and all(run.typical(name) is not None for run in runs)), TRAINING)
+    same_trials = len({run.population.get("trained_on") == "all" for run in runs}) == 1
+    ranking_scores = (POPULATION,) * same_trials + PRIMARY_SCORES
+    score = next((name for name in ranking_scores if runs and all(run.typical(name) is not None for run in runs)), TRAINING)
     readable.sort(key=lambda item: -_or_lowest(sort_value(item[1], score)))
     runs = [run for _, run in readable]
     return Comparison([name for name, _ in readable], runs, run_summary.differing_settings(runs), score, unreadable)
@@ -149,6 +153,10 @@ def columns(comparison: Comparison) -> list[Column]:
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
     add("last", [run.last_correlation for run in runs], "{:.3f}".format)
     add("best", [run.best_correlation for run in runs], "{:.3f}".format)
+    explained = [run.population.get("all", {}) for run in runs]
+    add("population EV", [values.get("model") for values in explained], "{:.3f}".format)
+    add("other half's", [values.get("ceiling") for values in explained], "{:.3f}".format, 1)
+    add("best baseline's", [values.get(best_baseline(values)) for values in explained], "{:.3f}".format, 1)
     for name, score in SCORES.items():
         if name not in HIDDEN_SCORES:
             add(score.label, [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))
@@ -167,9 +175,17 @@ def _number(value: Any) -> float | None:
 def ranking(comparison: Comparison) -> str:
     """The number of runs, and the score that they are sorted by, in words."""
     what = "the best correlation in training"
-    if comparison.score != TRAINING:
+    if comparison.score == POPULATION:
+        what = f"the test's {population.TITLE}"
+    elif comparison.score != TRAINING:
         what = f"the test's {SCORES[comparison.score].title}, median over neurons"
     return f"{len(comparison.runs):,} run{'s' if len(comparison.runs) != 1 else ''}, sorted by {what}"
+
+
+def verdict_of_first(comparison: Comparison) -> str:
+    """What the test of the first run says, in words; "" without a test against recorded rates."""
+    sentences = verdict(comparison.runs[0].population) if comparison.runs else ""
+    return f"{comparison.names[0]}: {sentences}" if sentences else ""
 
 
 def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
@@ -199,5 +215,7 @@ def show(comparison: Comparison) -> None:
         if left:
             names = ", ".join(column.name for column in left)
             terminal.print(Text(f"Too narrow for {names}; out=FILE.html shows all columns."), style="dim")
+    if sentences := verdict_of_first(comparison):
+        terminal.print(Text(sentences))
     for name, reason in comparison.unreadable:
         terminal.print(Text(f"{name}: {reason}"), style="red")

@@ -83,7 +83,7 @@ def _run_rows(run: Run) -> Rows:
     if run.test.exists():
         rows = dict(test_rows(zarr_store.open_group(run.test, "info", test_store.FORMAT), str(run.test)))
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
-        yield from ((name, rows[name]) for name in ("compared with", "scores") if name in rows)
+        yield from ((name, rows[name]) for name in ("compared with", "verdict", "population", "scores") if name in rows)
     yield from _perturbation_rows(run)
     yield "on disk", disk_size(run.path)
 

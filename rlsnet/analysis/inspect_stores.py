@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet.analysis import perturbation_effects, recording_summary, score_tables
+from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
 from rlsnet.data import recordings
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -171,6 +171,10 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
     rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
     yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
+    population = group.attrs.get("scores", {}).get("population", {})
+    if sentences := verdict.verdict(population):
+        yield "verdict", " ".join([sentences, *verdict.bias_warnings(population)])
+        yield "population", verdict.population_table(population, width=TABLE_WIDTH)
     for name in ("current_correlation", "rate_correlation"):
         if name in group:
             values = zarr_store.read(group[name])

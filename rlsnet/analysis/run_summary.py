@@ -17,6 +17,7 @@ from rlsnet.runs.folder import Run
 from rlsnet.runs.resources import read as read_resources
 from rlsnet.workflows import test_store
 
+POPULATION = "population"  # block of the scores; ranks runs before all others
 PRIMARY_SCORES = ("heldout_correlation", "rate_correlation", "current_correlation")  # the first that a test has ranks a run
 
 
@@ -77,8 +78,15 @@ class RunSummary:
         """The score that ranks the run, of those that its test has."""
         return next((name for name in PRIMARY_SCORES if self.typical(name) is not None), None)
 
+    @property
+    def population(self) -> dict[str, Any]:
+        """The population explained variance of the test, as `population.explained`; {} where it is unknown."""
+        return dict(self.scores.get(POPULATION, {}))
+
     def typical(self, score: str) -> float | None:
-        """The median of a score over all neurons of the test, or the mean of an error."""
+        """The median of a score over all neurons of the test, or the mean of an error; with POPULATION, the explained variance."""
+        if score == POPULATION:
+            return self.population.get("all", {}).get("model")
         return typical(self.scores.get("all", {}), score)
 
     @property

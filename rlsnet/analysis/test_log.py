@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from rlsnet.analysis import perturbation_effects, score_tables
+from rlsnet.analysis import perturbation_effects, score_tables, verdict
 from rlsnet.io import zarr_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
@@ -34,7 +34,13 @@ def log_results(run: Run, results: Sequence[Path]) -> None:
 
 
 def _log_test(results: zarr.Group) -> None:
-    """Logs rates, correlations and scores."""
+    """Logs the verdict, rates, correlations and scores."""
+    population = results.attrs.get("scores", {}).get("population", {})
+    if sentences := verdict.verdict(population):
+        log.info("%s", sentences)
+        for warning in verdict.bias_warnings(population):
+            log.warning("%s", warning)
+        log.info("%s", verdict.population_table(population))
     excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
     if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):

@@ -66,6 +66,12 @@ class RunResults:
         """Whether test.zarr exists and has all of these arrays."""
         return self.test is not None and all(name in self.test for name in names)
 
+    def explained(self) -> dict[str, Any]:
+        """The population explained variance, as `population.explained`; {} where the test has none."""
+        stored: Any = {} if self.test is None else self.test.attrs.get("scores", {})
+        population = stored.get("population", {})
+        return dict(population) if population.get("all") else {}
+
     @property
     def conditions(self) -> list[str]:
         """[C] names of the conditions."""

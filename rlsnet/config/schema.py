@@ -750,6 +750,9 @@ class TestConfig(Section):
     )
     checkpoint: str = key("last, best, an iteration, or the path of a checkpoint, such as another run's", default="last", path=True)
     spikes: bool = key("store every spike", default=True)
+    untrained_trials: int = key(
+        "trials per condition with the initial weights, a baseline for recorded rates; at most test.trials; 0: none", default=10, least=0
+    )
 
     def check(self, config: Config) -> None:
         """A checkpoint and neurons that can be read."""

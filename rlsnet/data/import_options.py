@@ -47,6 +47,10 @@ class Options:
         "fewest trials of a unit in each condition; with 0, rates in a condition without trials are NaN", default=10, least=0
     )
     halves: bool = key("also store the rates of odd and of even trials, for a noise ceiling and held-out scores", default=True)
+    trial_counts: bool = key(
+        "also store the spikes of single trials in bins, for bits per spike; 1 byte for each bin, trial and unit, before compression",
+        default=True,
+    )
     subsample: int | None = key("number of units drawn at random from those that pass the filters; null: all", default=None, least=1)
     seed: int = key("random seed of that draw", default=0, least=0)
     trials_table: str | None = key(

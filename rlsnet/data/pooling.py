@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from rlsnet.config.load import to_dict
-from rlsnet.data import trial_average
+from rlsnet.data import trial_average, trial_counts
 from rlsnet.data.import_options import Options
 from rlsnet.data.recording_writer import Writer
 from rlsnet.data.session import PrecomputedRates, Session
@@ -19,7 +19,17 @@ from rlsnet.data.unit_selection import ImportSummary, select_units
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 
-SPIKE_SETTINGS = ("conditions", "trials", "align", "kernel", "sigma", "min_trials", "trials_table", "halves")  # unused by precomputed rates
+SPIKE_SETTINGS = (
+    "conditions",
+    "trials",
+    "align",
+    "kernel",
+    "sigma",
+    "min_trials",
+    "trials_table",
+    "halves",
+    "trial_counts",
+)  # unused by precomputed rates
 DEFAULTS = Options()
 
 
@@ -67,6 +77,8 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
         name = _unique_name(source.name, [entry["name"] for entry in summary.sessions])
         before = writer.n_units
         for block in select_units(source, name, summary, options):
+            if block.trials is not None and block.values.shape[2]:
+                trial_counts.write(writer.root, block.trials, name, writer.n_units + np.arange(block.values.shape[2]))
             writer.append(block.values, block.columns, block.half)
         summary.sessions[-1]["kept"] = writer.n_units - before
         log(_session_line(summary.sessions[-1]))
@@ -158,6 +170,7 @@ def _write_subsample(source: Path, path: Path, summary: ImportSummary, n_kept: i
     event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
     columns = {name: full[f"unit/{name}"][...] for name in full["unit"]}
     writer = Writer(zarr.create_group(str(path)), summary.kind, summary.conditions, summary.time, halves, event)
+    trial_counts.copy(full, writer.root, drawn)
     for chunk in zarr_store.chunks(full[summary.kind], along=2):
         units = drawn[(drawn >= chunk.start) & (drawn < chunk.stop)]
         if len(units):
@@ -177,6 +190,8 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
     names = [entry["name"] for entry in summary.sessions]
     first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     precomputed = summary.sessions[0]["ready"]
+    if not precomputed and options.kernel != "none":
+        group.attrs["smoothing"] = trial_average.smoothing_kernel(options).tolist()
     group.attrs.update(
         {
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",

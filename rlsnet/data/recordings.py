@@ -1,6 +1,7 @@
 """Reading of a recording.zarr: `rate` [C, M, N] in Hz, or `current` in threshold units, in chunks of units.
 
-NaN is unknown and not trained: units, or single bins. Attributes: bin_ms, and source, a description. Optional arrays:
+NaN is unknown and not trained: units, or single bins. Attributes: bin_ms, source (a description) and, where the rates were
+smoothed over time, smoothing: the weights of the kernel. Optional arrays:
 `condition` [C] names, `time` [M] in s, columns `unit/*` [N], and `rate_half` [2, C, M, N], the rates of the odd-numbered and
 of the even-numbered trials of each unit.
 """
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -37,6 +39,7 @@ class Recording:
     conditions: [C] names.
     halves: [2, C, M, N] Hz, rates of odd-numbered and of even-numbered trials, or None.
     half: half of the trials that is trained on, odd or even; None: all trials.
+    smoothing: [2 P + 1] weights of the kernel that smoothed the rates, as of `trial_average.smoothing_kernel`; (): none, or unknown.
     """
 
     path: Path
@@ -47,6 +50,7 @@ class Recording:
     conditions: tuple[str, ...]
     halves: zarr.Array | None = None
     half: str | None = None
+    smoothing: tuple[float, ...] = ()
 
     @property
     def n_conditions(self) -> int:
@@ -170,7 +174,16 @@ def open_recording(path: str | Path, kind: str = "rate") -> Recording:
         halves = zarr_store.array(group, "rate_half", [len(HALVES), *values.shape], "fiu", str(path))
         if "half" in group and (order := tuple(map(str, zarr_store.read(group["half"])))) != HALVES:
             raise UserError(f"{path}: half is {', '.join(order)}; expected {', '.join(HALVES)}, the order of rate_half.")
-    return Recording(Path(path), kind, values, float(bin_ms), str(group.attrs.get("source", "unknown")), tuple(names), halves)
+    source, kernel = str(group.attrs.get("source", "unknown")), _kernel(group.attrs.get("smoothing", []), path)
+    return Recording(Path(path), kind, values, float(bin_ms), source, tuple(names), halves, smoothing=kernel)
+
+
+def _kernel(weights: Any, path: str | Path) -> tuple[float, ...]:
+    """The attribute `smoothing` of a recording; raises UserError unless it is a list of weights with a middle."""
+    numbers = isinstance(weights, list) and all(isinstance(each, int | float) and 0 <= each < np.inf for each in weights)
+    if not numbers or (weights and (len(weights) % 2 == 0 or weights[len(weights) // 2] == 0)):
+        raise UserError(f"{path}: attribute smoothing is {weights!r}; expected an odd number of weights, that of lag 0 in the middle.")
+    return tuple(map(float, weights))
 
 
 def check_bins(recording: Recording, trial: TrialConfig) -> None:

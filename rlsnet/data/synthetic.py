@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from rlsnet.data.import_options import Options
 from rlsnet.data.recording_writer import writing
 from rlsnet.data.recordings import CHUNK_UNITS
+from rlsnet.data.trial_average import smoothing_kernel
 
-VERSION = 2
+VERSION = 3
 N_UNITS = 66_002
 CONDITIONS = ("left", "right")
 BIN_MS, N_BINS, START_S = 20.0, 150, -2.0  # bins around the go cue at 0 s
@@ -127,7 +129,9 @@ def make(path: Path, n_units: int, seed: int = 0, progress: Callable[[int, int],
     region, trials = session_region[session], session_trials[:, session]
     source = "synthetic dataset made by rlsnet; not a recording"
     time = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
-    with writing(path, "rate", CONDITIONS, time, event="the go cue", bin_ms=BIN_MS, source=source, seed=seed) as writer:
+    kernel = smoothing_kernel(Options(kernel="gaussian", sigma=SMOOTHING_BINS * BIN_MS, bin=BIN_MS)).tolist()
+    about = {"bin_ms": BIN_MS, "source": source, "seed": seed, "smoothing": kernel}
+    with writing(path, "rate", CONDITIONS, time, event="the go cue", **about) as writer:
         for index, start in enumerate(range(0, n_units, CHUNK_UNITS)):
             part = slice(start, min(start + CHUNK_UNITS, n_units))
             random = np.random.Generator(np.random.Philox(key=[seed, index]))

@@ -14,9 +14,11 @@ from scipy.ndimage import convolve1d
 
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
+from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
 
 EDGE_TOLERANCE = 1e-6  # of a bin; a spike this close before an edge counts as on the edge, since its time was rounded
+LONGEST_UINT8 = 50.0  # ms; in a bin of this length a unit has fewer than 256 spikes
 SPIKES_PER_BLOCK = 200_000  # spikes counted at a time, about what a processor cache holds
 
 
@@ -27,11 +29,13 @@ class TrialAverage:
     rate: [C, M, U] Hz, smoothed; NaN for a unit without trials in a condition.
     half: [2, C, M, U] Hz from the odd-numbered (1st, 3rd, ...) and the even-numbered trials of each unit, or None.
     n_trials: [U, C] number of trials that count.
+    trials: spike counts of the single trials, or None.
     """
 
     rate: np.ndarray
     half: np.ndarray | None
     n_trials: np.ndarray
+    trials: TrialCounts | None = None
 
 
 def bin_centres(options: Options) -> np.ndarray:
@@ -154,7 +158,9 @@ def _trial_windows(times: np.ndarray, patterns: list[np.ndarray], options: Optio
     return _TrialWindows(at, half, low, high, exposure)
 
 
-def _count_spikes(session: Session, units: np.ndarray, pattern_of_unit: np.ndarray, trials: _TrialWindows, width: float) -> np.ndarray:
+def _count_spikes(
+    session: Session, units: np.ndarray, pattern_of_unit: np.ndarray, trials: _TrialWindows, width: float, single: np.ndarray | None
+) -> np.ndarray:
     """Spike counts [2, U, B] of units in the observed bins, for the trials of each half.
 
     Args:
@@ -163,6 +169,7 @@ def _count_spikes(session: Session, units: np.ndarray, pattern_of_unit: np.ndarr
       pattern_of_unit: [U] observation pattern of each unit.
       trials: windows of the trials.
       width: length of a bin, s.
+      single: [T, M, U] zeros of an unsigned type, to which the counts of single trials in the bins of the window are added; or None.
     """
     n_units, total = len(pattern_of_unit), trials.exposure.shape[2]
     edges = np.concatenate([trials.at - EDGE_TOLERANCE * width, trials.at + (total - EDGE_TOLERANCE) * width])
@@ -184,6 +191,11 @@ def _count_spikes(session: Session, units: np.ndarray, pattern_of_unit: np.ndarr
         bins = np.floor((session.spike_times[spike] - trials.at[trial][row]) / width + EDGE_TOLERANCE).astype(np.int64)
         inside = (bins >= trials.low[pattern, trial][row]) & (bins < trials.high[pattern, trial][row])
         cell = ((trials.half[pattern, trial] * (stop - start) + unit) * total)[row] + bins
+        if single is not None:
+            pad = (total - single.shape[1]) // 2
+            shown = np.flatnonzero(inside & (bins >= pad) & (bins < total - pad))
+            place = (trial[row[shown]] * single.shape[1] + bins[shown] - pad) * n_units + start + unit[row[shown]]
+            np.add.at(single.reshape(-1), place, single.dtype.type(1))
         out[:, start:stop] = np.bincount(cell[inside], minlength=2 * (stop - start) * total).reshape(2, stop - start, total)
         start = stop
     return out
@@ -205,7 +217,7 @@ def average_trials(
       units: [U] numbers of the units.
       trials_of_conditions: for each condition, [trials] bool mask of its trials; trials with time NaN are left out.
       times: [trials] s, time of the event in each trial.
-      options: window, bin, kernel, sigma, halves.
+      options: window, bin, kernel, sigma, halves, trial_counts.
 
     Raises:
       UserError: the bins do not divide the window.
@@ -217,16 +229,25 @@ def average_trials(
     rate = np.empty((len(trials_of_conditions), n_bins, n_units), np.float32)
     half = np.empty((2, *rate.shape), np.float32) if options.halves else None
     n_trials = np.zeros((n_units, len(trials_of_conditions)), np.int32)
-    for c, mask in enumerate(trials_of_conditions):
-        trials = _trial_windows(times[mask & np.isfinite(times)], patterns, options, pad, n_bins)
-        spikes = _smooth(_count_spikes(session, units, pattern_of_unit, trials, width), weight) / width
+    numbers = [np.flatnonzero(mask & np.isfinite(times)) for mask in trials_of_conditions]
+    ends = np.cumsum([len(each) for each in numbers])
+    dtype = np.uint8 if options.bin <= LONGEST_UINT8 else np.uint16
+    single = np.zeros((ends[-1], n_bins, n_units), dtype) if options.trial_counts else None
+    which = np.empty((ends[-1], n_units), np.int8)
+    for c, mine in enumerate(numbers):
+        trials, rows = _trial_windows(times[mine], patterns, options, pad, n_bins), slice(ends[c] - len(mine), ends[c])
+        which[rows] = trials.half[pattern_of_unit].T
+        counted = _count_spikes(session, units, pattern_of_unit, trials, width, None if single is None else single[rows])
+        spikes = _smooth(counted, weight) / width
         exposure = _smooth(trials.exposure, weight)[pattern_of_unit].transpose(1, 0, 2)
         n_trials[:, c] = (trials.half >= 0).sum(axis=1)[pattern_of_unit]
         with np.errstate(divide="ignore", invalid="ignore"):
             rate[c] = (spikes.sum(axis=0) / exposure.sum(axis=0)).T
             if half is not None:
                 half[:, c] = (spikes / exposure).transpose(0, 2, 1)
-    return TrialAverage(rate, half, n_trials)
+    condition = np.repeat(np.arange(len(numbers)), [len(each) for each in numbers])
+    counts = None if single is None else TrialCounts(single, condition, np.concatenate(numbers), which)
+    return TrialAverage(rate, half, n_trials, counts)
 
 
 def reliability(half: np.ndarray) -> np.ndarray:

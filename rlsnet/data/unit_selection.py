@@ -13,6 +13,7 @@ import numpy as np
 from rlsnet.data import event_alignment, query, recordings, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
 
 TEXT_COLUMNS = ("id", "region", "probe")  # columns of units that are stored as texts
@@ -52,11 +53,13 @@ class UnitBlock(NamedTuple):
     values: [C, M, n] Hz, or threshold units.
     half: [2, C, M, n] Hz, rates of odd and of even trials, or None.
     columns: [n, ...] columns of the units.
+    trials: spike counts of their single trials, or None.
     """
 
     values: np.ndarray
     half: np.ndarray | None
     columns: dict[str, np.ndarray]
+    trials: TrialCounts | None = None
 
 
 def select_units(source: Session | PrecomputedRates, name: str, summary: ImportSummary, options: Options) -> Iterator[UnitBlock]:
@@ -127,10 +130,11 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     keep = _within_rate_limits(keep, mean, summary.dropped, options)
     columns = _text_columns(session, units[keep], entry["name"])
     columns |= {"n_trials": average.n_trials[keep], "mean_rate": mean[keep].astype(np.float32)}
+    trials = None if average.trials is None else average.trials.of_units(keep)
     if average.half is None:
-        return UnitBlock(average.rate[:, :, keep], None, columns)
+        return UnitBlock(average.rate[:, :, keep], None, columns, trials)
     half = average.half[..., keep]
-    return UnitBlock(average.rate[:, :, keep], half, columns | {"reliability": trial_average.reliability(half)})
+    return UnitBlock(average.rate[:, :, keep], half, columns | {"reliability": trial_average.reliability(half)}, trials)
 
 
 def _select_trials(

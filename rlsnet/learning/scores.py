@@ -29,6 +29,20 @@ def window_weights(trial: TrialConfig) -> np.ndarray:
     return overlap / overlap.sum(axis=1, keepdims=True)
 
 
+def smoothing_weights(kernel: Sequence[float], n_bins: int) -> np.ndarray:
+    """[M, M] weights that smooth M bins with a kernel of 2 P + 1 weights, as in a convolution; those inside the M bins sum to 1.
+
+    An empty kernel smooths nothing.
+    """
+    if not len(kernel):
+        return np.eye(n_bins)
+    lag = np.arange(n_bins)[:, None] - np.arange(n_bins)
+    place = lag + len(kernel) // 2
+    inside = (place >= 0) & (place < len(kernel))
+    weights = np.where(inside, np.asarray(kernel, float)[np.clip(place, 0, len(kernel) - 1)], 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 class Moments(NamedTuple):
     """Moments over time of two signals x and y, [N] each: number n of points where x is known, means, sums of products of deviations.
 
@@ -203,15 +217,23 @@ def rate_scores(
 
 
 def _trial_noise(weights: np.ndarray, counts: np.ndarray, hz: float, known: np.ndarray, trials: int) -> np.ndarray:
-    """[n] variance that the model's windowed rate has because it is the mean of a few trials; 0 for one trial.
+    """[n] variance over time that the model's windowed rate has because it is the mean of a few trials; 0 for one trial."""
+    difference = windowed_known(weights, half_difference(counts, hz, trials), known)
+    return covariance(difference, difference)
 
-    V(q1 - q2) n1 n2/(n1 + n2)^2, where q1 and q2 are the rates in n1 odd and n2 even trials.
+
+def half_difference(counts: np.ndarray, hz: float, trials: int) -> np.ndarray:
+    """[M, n] Hz, a difference of odd and even trials whose square is, on average, the variance of the mean rate of all trials.
+
+    (q1 - q2) sqrt(n1 n2)/(n1 + n2), where q1 and q2 are the rates in n1 odd and n2 even trials; 0 for one trial.
+
+    Args:
+      counts: [2, M, n] spikes, summed over odd and over even trials.
+      hz: rate of one spike in a bin, Hz.
+      trials: number of trials.
     """
-    if trials == 1:
-        return np.zeros(counts.shape[2])
     n1, n2 = -(-trials // 2), trials // 2
-    difference = windowed_known(weights, counts[0] * (hz / n1) - counts[1] * (hz / n2), known)
-    return covariance(difference, difference) * n1 * n2 / trials**2
+    return (counts[0] / n1 - counts[1] / max(1, n2)) * (hz * np.sqrt(n1 * n2) / trials)
 
 
 def _signal_scores(

@@ -114,8 +114,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def test_scores(results: zarr.Group) -> dict[str, float]:
-    """The mean of each score in a test.zarr, over neurons and conditions where it is defined, as `test/NAME`."""
-    scores = {}
+    """Scores in a test.zarr as `test/NAME`: population explained variances, then the mean of each score over neurons and conditions."""
+    stored: Any = results.attrs.get("scores", {})
+    population = stored.get("population", {}).get("all", {})
+    bits = stored.get("population", {}).get("bits_per_spike", {}).get("all", {})
+    scores = {f"test/population_{'explained_variance' if name == 'model' else name}": value for name, value in population.items()}
+    scores |= {f"test/bits_per_spike{'' if name == 'model' else f'_{name}'}": value for name, value in bits.items()}
     for name, values in results.arrays():
         if values.metadata.dimension_names == ("condition", "neuron"):
             found = zarr_store.read(values)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from jax import Array, lax
 from rlsnet.config.schema import Config
 from rlsnet.data.recordings import Recording
 from rlsnet.io import atomic, zarr_store
+from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
 from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.runs.progress import Progress
@@ -59,12 +62,21 @@ def run_trial(
 
 
 def evaluate(
-    config: Config, network: Network, w: Array, target: np.ndarray, recording: Recording | None, path: Path, show: Progress, **about: object
+    config: Config,
+    network: Network,
+    w: Array,
+    target: np.ndarray,
+    recording: Recording | None,
+    path: Path,
+    show: Progress,
+    initial: Array | None = None,
+    **about: object,
 ) -> None:
     """Simulates test.trials trials of each condition and writes their averages and scores to a test.zarr, complete or not at all.
 
     All neurons are simulated; the results of those of test.neurons are stored. Trials are simulated one after another: in a batch of
-    4, a trial of the default network took 1.4 times as long on two cores.
+    4, a trial of the default network took 1.4 times as long on two cores. With recorded rates and no perturbation, baselines are
+    scored too: the network with its initial weights, and linear predictions from recorded rates.
 
     Args:
       config: the experiment.
@@ -74,6 +86,7 @@ def evaluate(
       recording: the recording that the targets were made from, or None.
       path: path of the new store.
       show: display of progress.
+      initial: [G, L, S] initial weights, or None where w are these.
       about: attributes of the store, such as the iteration of the weights.
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials
@@ -85,17 +98,36 @@ def evaluate(
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
+    scored = recording is not None and recording.kind == "rate" and perturbation is None
+    untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
         out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
         if perturbation is not None:
             out.root.attrs["perturb"] = perturbation.about(config.trial)
             zarr_store.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
-        for condition in range(len(target)):
+        done = itertools.count(1)
+
+        def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
+            """The average of some trials, whose spikes are stored."""
             average = TrialAverage((target.shape[1], len(neurons)))
-            for trial in range(trials):
-                result = jax.device_get(one(network, w, keys, jnp.int32(trial), jnp.int32(condition), chosen))
+            for trial in range(number):
+                result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
-                out.add_spikes(result.words)
-                report(condition * trials + trial + 1, len(target) * trials)
+                store(result.words)
+                report(next(done), len(target) * (trials + untrained))
+            return average
+
+        for condition in range(len(target)):
+            average = average_of(w, condition, trials, out.add_spikes)
             out.add_condition(condition, average, target[condition] if chosen is None else target[condition][:, neurons])
-        out.finish()
+            if untrained and initial is not None:
+                out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
+        out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
+
+
+def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:
+    """Linear predictions of the recorded rates from the recorded rates of the plastic inputs, of the trials trained on."""
+    tau = np.asarray(network.parameters.get("tau_plas", config.synapse.tau_plas), np.float64)
+    tau = np.broadcast_to(tau, network.n_neurons + network.n_feedforward)[: network.n_neurons]
+    rate = recording.read(recording.choose(network.n_neurons, config.seed))
+    return linear_baseline.fit(rate, np.asarray(network.pre), network.group_size, tau, config.trial.learn_every, config.seed)

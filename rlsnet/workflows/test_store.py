@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import zarr
 from jax import Array
 
 from rlsnet.config.schema import Config
+from rlsnet.data import trial_counts
 from rlsnet.data.recordings import HALVES, Recording
+from rlsnet.data.statistics import mean_known
 from rlsnet.io import zarr_store
-from rlsnet.learning import scores
+from rlsnet.learning import population, scores
+from rlsnet.learning.linear_baseline import LinearBaseline
 from rlsnet.model.network import Network
 
 FORMAT = "rlsnet-test"
@@ -95,12 +99,16 @@ class RecordedRates:
     heldout: [C, M, n] Hz, rates of the held-out trials; or None.
     halves: two [C, M, n] Hz, rates of odd-numbered and of even-numbered trials; or None.
     columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
+    smoothing: weights of the kernel that smoothed the rates, (): none.
+    counts: ([C, M, n] spikes, [C, n] trials) of the trials held out, or of all if none are; None where the recording has no counts.
     """
 
     target: np.ndarray
     heldout: np.ndarray | None
     halves: tuple[np.ndarray, np.ndarray] | None
     columns: dict[str, np.ndarray]
+    smoothing: tuple[float, ...]
+    counts: tuple[np.ndarray, np.ndarray] | None
 
     @staticmethod
     def read(recording: Recording, n: int, seed: int, neurons: np.ndarray) -> RecordedRates:
@@ -108,13 +116,15 @@ class RecordedRates:
         units = recording.choose(n, seed)
         units = neurons if units is None else units[neurons]
         columns = {"unit": units, **{name: values[units] for name in UNIT_COLUMNS if (values := recording.column(name)) is not None}}
+        other = None if recording.half is None else HALVES[1 - HALVES.index(recording.half)]
+        about = columns, recording.smoothing, trial_counts.summed(recording, units, other)
         if recording.halves is None:
-            return RecordedRates(recording.read(units), None, None, columns)
+            return RecordedRates(recording.read(units), None, None, *about)
         odd, even = (recording.read(units, half) for half in HALVES)
         if recording.half is None:
-            return RecordedRates(recording.read(units), None, (odd, even), columns)
+            return RecordedRates(recording.read(units), None, (odd, even), *about)
         trained, heldout = (odd, even) if recording.half == "odd" else (even, odd)
-        return RecordedRates(trained, heldout, (odd, even), columns)
+        return RecordedRates(trained, heldout, (odd, even), *about)
 
 
 def create_test(
@@ -135,7 +145,7 @@ def create_test(
     recorded = None
     if recording is not None and recording.kind == "rate":
         recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
-        root.attrs["trained_on"] = recording.half or "all"
+        root.attrs["trained_on"], root.attrs["smoothing"] = recording.half or "all", list(recording.smoothing)
     return TestWriter(root, config, network, names, neurons, recorded)
 
 
@@ -149,6 +159,9 @@ class TestWriter:
         self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
         self.stored = np.isin(np.arange(network.n_neurons), neurons)
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
+        self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
+        self.errors = {} if recorded is None else self._recorded_errors(recorded)
+        self.gains: dict[str, np.ndarray] = {}
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
@@ -182,14 +195,35 @@ class TestWriter:
         self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
-    def finish(self) -> None:
-        """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores."""
+    def finish(self, linear: LinearBaseline | None = None) -> None:
+        """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores.
+
+        Args:
+          linear: linear predictions of the rates of all neurons of the network, to be scored too.
+        """
         if len(self.ends) > 1:
             zarr_store.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
         found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
         excitatory, names = self.root["excitatory"][...], [str(name) for name in self.root["condition"][...]]
         region = None if self.recorded is None else self.recorded.columns.get("region")
-        self.root.attrs["scores"] = scores.summary(found, excitatory, names, region)
+        summary = scores.summary(found, excitatory, names, region)
+        if self.recorded is not None:
+            target, heldout, about = self.recorded.target, self.recorded.heldout, {}
+            if linear is not None:
+                data, predicted = population.compared(target, heldout), linear.rate[..., self.stored]
+                missing = ~np.isfinite(predicted).any(axis=(0, 1))
+                self.errors["linear"] = np.where(missing, np.nan, population.squared_error(predicted, data))
+                about = {"linear": {"penalty": linear.penalty, "neurons": int((~missing).sum())}}
+            summary["population"] = population.explained(self.errors, names, region) | {
+                "rate_bias": population.rate_bias(found["rate_error"], target, heldout, names),
+                "trained_on": self.root.attrs["trained_on"],
+                "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
+                **about,
+            }
+            if self.recorded.counts is not None:
+                spikes = self.recorded.counts[0].sum(axis=1, dtype=np.float64)
+                summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region)
+        self.root.attrs["scores"] = summary
 
     def _current_correlation(self, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
         """[n] correlation of target and mean current [M, n], in blocks of one size: XLA's sums depend on the shape of a matrix."""
@@ -202,7 +236,10 @@ class TestWriter:
         return np.concatenate(found)
 
     def add_condition(self, condition: int, average: TrialAverage, target: np.ndarray) -> None:
-        """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates."""
+        """Writes the averages of one condition, and its scores against the target [M, n] and the recorded rates.
+
+        For the scores the rates are smoothed as those of the recording.
+        """
         spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
         psth = spikes * (1000 / (self.trials * self.trial.learn_every))
         self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
@@ -218,16 +255,56 @@ class TestWriter:
             self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
+        self.add_error("model", condition, average)
+        if recorded.counts is not None:
+            rates = {"model": self.smoothing @ psth} | ({} if recorded.heldout is None else {"ceiling": recorded.target[condition]})
+            for name, rate in rates.items():
+                self.gains.setdefault(name, np.zeros(self.by_neuron))[condition] = self._gain(condition, rate, recorded)
 
     def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """Scores [n] against recorded rates by name, computed in blocks of neurons."""
         blocks = []
-        for start in range(0, counts.shape[2], SCORED_NEURONS):
-            mine = condition, slice(None), slice(start, start + SCORED_NEURONS)
+        for part in self._blocks():
+            mine = condition, slice(None), part
             heldout = None if recorded.heldout is None else recorded.heldout[mine]
             halves = None if recorded.halves is None else (recorded.halves[0][mine], recorded.halves[1][mine])
-            blocks.append(scores.rate_scores(self.trial, counts[:, :, mine[2]], self.trials, recorded.target[mine], heldout, halves))
+            smoothed = self.smoothing @ counts[:, :, part]
+            blocks.append(scores.rate_scores(self.trial, smoothed, self.trials, recorded.target[mine], heldout, halves))
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _gain(self, condition: int, rate: np.ndarray, recorded: RecordedRates) -> np.ndarray:
+        """[n] log likelihood of the recorded counts under rates [M, n] beyond that of the mean rates trained on."""
+        assert recorded.counts is not None
+        blocks, (spikes, trials) = [], recorded.counts
+        for part in self._blocks():
+            mean = mean_known(recorded.target[..., part].reshape(-1, part.stop - part.start).astype(float))
+            of_part = spikes[condition, :, part], trials[condition, part]
+            blocks.append(population.log_likelihood_gain(rate[:, part], mean, *of_part, self.trial.learn_every / 1000))
+        return np.concatenate(blocks)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Slices of the neurons that are scored together."""
+        n = self.by_neuron[1]
+        return (slice(start, min(start + SCORED_NEURONS, n)) for start in range(0, n, SCORED_NEURONS))
+
+    def _recorded_errors(self, recorded: RecordedRates) -> dict[str, np.ndarray]:
+        """Squared errors [C, n] of what the recorded rates predict, by name."""
+        blocks = []
+        for part in self._blocks():
+            heldout = None if recorded.heldout is None else recorded.heldout[..., part]
+            blocks.append(population.recorded_errors(recorded.target[..., part], heldout))
+        return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
+
+    def add_error(self, name: str, condition: int, average: TrialAverage) -> None:
+        """Adds the squared errors of simulated trials of a condition to those of the predictions, if there are recorded rates."""
+        recorded = self.recorded
+        if recorded is None:
+            return
+        errors, hz = self.errors.setdefault(name, np.zeros(self.by_neuron)), 1000 / self.trial.learn_every
+        for part in self._blocks():
+            heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]
+            data = population.compared(recorded.target[condition, :, part], heldout)
+            errors[condition, part] = population.model_error(self.smoothing, average.counts[:, :, part], hz, average.trials, data)
 
     def _put_score(self, name: str, condition: int, values: object) -> None:
         score = scores.SCORES[name]

@@ -61,7 +61,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
             _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
-        result = _test(config, prepared, w, run, show, iteration)
+        result = _test(config, prepared, w, run, show, iteration, trained=True)
         if not isinstance(config.perturb, WindowConfig):
             with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
                 track(trackers.test_scores(zarr_store.open_group(run.test, "run", test_store.FORMAT)), iteration)
@@ -89,10 +89,15 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
         )
 
 
-def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int) -> Path:
-    """Simulates the trials of a test, perturbed if config.perturb says so, and stores the results; returns their path."""
+def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int, trained: bool = False) -> Path:
+    """Simulates the trials of a test, perturbed if config.perturb says so, and stores the results; returns their path.
+
+    A network that was `trained` is compared with its initial weights too.
+    """
     began = time.perf_counter()
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
-    evaluation.evaluate(config, prepared.network, w, prepared.target, prepared.recording, path, show, iteration=iteration)
+    initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
+    network, target, recording = prepared.network, prepared.target, prepared.recording
+    evaluation.evaluate(config, network, w, target, recording, path, show, initial, iteration=iteration)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path

@@ -22,6 +22,7 @@ from rlsnet.data import statistics, synthetic
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
+from rlsnet.learning.population import EXPLAINED
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import testing, training
 
@@ -153,6 +154,11 @@ def test_a_report_says_what_the_files_say(place, page):
     held, ceiling = (of_neurons(test[name][...]) for name in ("heldout_correlation", "noise_ceiling"))
     tile = f"Test: correlation, held-out trials {held:.2f} median; {100 * held / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
     assert tile in text
+    explained = population_of(place)["all"]
+    tile = f"Test: population explained variance {explained['model']:.2f} the other half of the trials: {explained['ceiling']:.2f}"
+    assert tile in text and "The network explains" in text
+    row = [f"{explained[name]:.3f}" for name in EXPLAINED]
+    assert f"all {' '.join(row)}" in text
     assert f"Firing rate {metrics[-1]['rate_hz']:.1f} Hz" in text and "Iterations 3 all" in text
     last = np.mean([metrics[-1]["correlation"], metrics[-2]["correlation"]])  # a condition each
     assert f"Training: correlation {last:.2f}" in text
@@ -260,10 +266,18 @@ def test_compare_sorts_and_names_what_is_broken(sweep, capsys):
     assert rows == [("1", "2"), ("2", "1"), ("0", "0.5")]
 
 
-def test_compare_uses_the_test_where_all_runs_have_one(place):
+def test_compare_uses_the_test_where_all_runs_have_one(place, capsys):
     found = comparison.read([place / "<script>x", place / "<script>x" / "."])
-    assert found.score == "heldout_correlation" and len(found.runs) == 1
+    assert found.score == "population" and len(found.runs) == 1
+    assert found.runs[0].typical("population") == population_of(place)["all"]["model"]
+    compare.main([str(place / "<script>x")], compare.Options(out=str(place / "one.html")))
+    for text in (capsys.readouterr().out, Page((place / "one.html").read_text()).text):
+        assert "<script>x: The network explains" in text and "sorted by the test's population explained variance" in text
     assert found.runs[0].typical("heldout_correlation") == pytest.approx(of_neurons(found_array(place)))
+
+
+def population_of(place: Path) -> dict:
+    return zarr.open_group(str(place / "<script>x" / "test.zarr"), mode="r").attrs["scores"]["population"]
 
 
 def found_array(place: Path) -> np.ndarray:

@@ -17,7 +17,7 @@ from conftest import compose
 from rlsnet import data
 from rlsnet.cli.main import main
 from rlsnet.config.arguments import plain_arguments
-from rlsnet.data import importing, pooling, recordings, trial_average
+from rlsnet.data import importing, pooling, recordings, trial_average, trial_counts
 from rlsnet.data.formats import nwb
 from rlsnet.data.import_options import Options, base, options_of
 from rlsnet.data.session import PrecomputedRates
@@ -124,11 +124,17 @@ def test_rates_of_a_map_import_against_a_loop(maps, tmp_path):
                 assert root["unit/n_trials"][n, c] == trials
         number += 1
     assert np.allclose(root["unit/mean_rate"][...], rate.mean(axis=(0, 1)), atol=1e-4)
+    recording = recordings.open_recording(tmp_path / "raw.zarr")
+    for h, half in enumerate(recordings.HALVES):
+        spikes, trials = trial_counts.summed(recording, np.arange(rate.shape[2]), half)
+        np.testing.assert_allclose(spikes / trials[:, None] / 0.02, root["rate_half"][h], rtol=1e-5)
+    assert [group.attrs["session"] for _, group in sorted(root["trials"].groups())] == ["map-1", "map-2"]
 
 
 def test_contents_of_the_recording(pooled, maps):
     root, message = pooled
     attributes = root.attrs.asdict()
+    np.testing.assert_allclose(attributes["smoothing"], trial_average.smoothing_kernel(Options(**attributes["import"])))
     assert attributes["format"] == "rlsnet-recording" and attributes["version"] == 1 and attributes["bin_ms"] == 20
     assert attributes["import"]["align"] == "go_start_times" and attributes["import"]["preset"] == "map"
     assert attributes["import"]["conditions"] == {"left": "trial_instruction == 'left'", "right": "trial_instruction == 'right'"}
@@ -248,6 +254,13 @@ def test_a_subsample_is_drawn_from_all_sessions_and_reproducible(maps, pooled, t
             np.testing.assert_array_equal(store[name][...], whole[name][...][..., rows])
         for name in ("n_trials", "reliability", "mean_rate"):
             np.testing.assert_array_equal(store[f"unit/{name}"][...], whole[f"unit/{name}"][...][rows])
+    drawn, every = (
+        trial_counts.summed(recordings.open_recording(str(store.store.root)), np.arange(store["rate"].shape[2]), "even")
+        for store in (again, whole)
+    )
+    np.testing.assert_array_equal(drawn[0], every[0][..., rows])
+    np.testing.assert_array_equal(drawn[1], every[1][:, rows])
+    assert (every[1].T == whole["unit/n_trials"][...] // 2).all() and every[0].sum() > 1000
     assert again["rate"].chunks == (2, 150, 7) and sum(each["kept"] for each in root.attrs["sessions"]) == 20
     assert sum(root.attrs["dropped"].values()) == 44 and not [p for p in tmp_path.iterdir() if "tmp" in p.name]
     with pytest.raises(UserError, match=r"subsample=500: expected at most \d+, the units that are left"):

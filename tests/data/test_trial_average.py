@@ -78,6 +78,15 @@ def test_rates_agree_with_a_loop_over_spikes(partly):
         np.testing.assert_allclose(found.rate, counts.sum(axis=0) / trials.sum(axis=0).T[:, None] / 0.02, rtol=1e-6)
     some = trial_average.average_trials(made, np.array([5, 2]), chosen, go, PLAIN)
     np.testing.assert_array_equal(some.rate, found.rate[:, :, [5, 2]])
+    single = found.trials
+    assert single.trial.tolist() == [k for mine in chosen for k in np.flatnonzero(mine) if k not in (3, 8)]
+    for half, c in np.ndindex(2, 2):
+        mine = (single.condition == c)[:, None] & (single.half == half)
+        np.testing.assert_array_equal((single.counts * mine[:, None]).sum(axis=0), counts[half, c])
+    np.testing.assert_array_equal(some.trials.counts, single.counts[..., [5, 2]])
+    wide = trial_average.average_trials(made, np.arange(7), chosen, go, dataclasses.replace(PLAIN, kernel="gaussian")).trials
+    np.testing.assert_array_equal(wide.counts, single.counts)  # the spikes beyond the window, which smoothing needs, are not counted
+    assert trial_average.average_trials(made, np.arange(7), chosen, go, dataclasses.replace(PLAIN, trial_counts=False)).trials is None
 
 
 def test_a_spike_counts_in_each_of_two_overlapping_windows():

@@ -8,6 +8,7 @@ import yaml
 import zarr
 from conftest import compose
 from scipy.ndimage import gaussian_filter1d
+from scipy.stats import poisson
 
 from rlsnet.analysis import inspect
 from rlsnet.analysis.test_log import log_results
@@ -142,16 +143,35 @@ def test_summary_is_of_neurons_with_the_mean_of_their_conditions():
 
 
 UNITS = 90
+COUNTS = np.random.default_rng(2).poisson(0.2, (6, 20, UNITS))  # [trial, M, N], four trials of one condition and two of the other
+KERNEL = [0.2, 0.5, 0.3]  # of the rates; a bin later counts .2, a bin earlier .3
+
+
+def smoothed(psth):
+    """[C, M, n] the model's rates as they are compared."""
+    inside = np.ones(psth.shape[1])
+    inside[0], inside[-1] = 1 - KERNEL[2], 1 - KERNEL[0]
+    before, after = (np.pad(psth, ((0, 0), width, (0, 0))) for width in ((1, 0), (0, 1)))
+    return (KERNEL[1] * psth + KERNEL[2] * before[:, :-1] + KERNEL[0] * after[:, 1:]) / inside[:, None]
 
 
 def write(path, halves, **columns):
     """A recording.zarr as `rlsnet import` writes one; halves [2, C, M, N]."""
     root = zarr.create_group(str(path), attributes={"format": "rlsnet-recording", "version": 1, "bin_ms": 20.0})
+    root.attrs["smoothing"] = KERNEL
     root["rate"] = halves.mean(axis=0)
     if "no_halves" not in columns:
         stored = root.create_array("rate_half", shape=halves.shape, dtype="float32", chunks=(1, *halves.shape[1:3], 40))
         stored[...] = halves
         zarr_store.write(root, "half", np.array(["odd", "even"]), ["half"])
+    put = {
+        "counts": COUNTS,
+        "half": np.arange(6)[:, None] % 2 * np.ones(UNITS, int),
+        "condition": np.arange(6) // 4,
+        "unit": np.arange(UNITS),
+    }
+    for name, values in put.items():
+        root[f"trials/0/{name}"] = values.astype(np.int8)
     zarr_store.write(root, "unit/region", np.array(["ALM", "striatum", "thalamus"])[np.arange(halves.shape[3]) % 3], ["unit"])
     zarr_store.write(root, "unit/session", np.arange(halves.shape[3]) // 30, ["unit"])
     return path
@@ -192,21 +212,62 @@ def test_training_sees_one_half_and_the_test_the_other(trained):
     for c, n in np.ndindex(2, 60):  # a current grows with the rate that it is for
         order = np.argsort(np.maximum(odd[c, :, n], 0.1), kind="stable")
         assert np.all(np.diff(target[c, order, n]) >= -1e-6) or units[n] == 8
-    weights = scores.window_weights(config.trial)
+    weights, psth = scores.window_weights(config.trial), smoothed(test["psth"][...].astype(float))
     known = np.flatnonzero(~np.isin(units, (8, 13)))
     for c, n in [(0, known[0]), (1, known[5]), (1, known[-1])]:
         pairs = {"heldout_correlation": halves[1], "rate_correlation": halves[0]}
         for name, half in pairs.items():
-            expected = np.corrcoef(weights @ test["psth"][c, :, n], weights @ half[c, :, units[n]])[0, 1]
+            expected = np.corrcoef(weights @ psth[c, :, n], weights @ half[c, :, units[n]])[0, 1]
             assert test[name][c, n] == pytest.approx(expected, abs=1e-5)
         reliability = np.corrcoef(*(weights @ half[c, :, units[n]] for half in halves))[0, 1]
         assert test["reliability"][c, n] == pytest.approx(reliability, abs=1e-5)
-        assert test["rate_error"][c, n] == pytest.approx(float(np.mean(test["psth"][c, :, n] - halves[1][c, :, units[n]])), abs=1e-4)
+        assert test["rate_error"][c, n] == pytest.approx(float(np.mean(psth[c, :, n] - halves[1][c, :, units[n]])), abs=1e-4)
     assert np.isnan(test["heldout_correlation"][...][:, units == 8]).all()
     leaf = test.attrs["scores"]["by_region"]["thalamus"]["heldout_correlation"]
     mine = np.nanmean(test["heldout_correlation"][...][:, (units % 3 == 2) & (units != 8)], axis=0)
     assert leaf == {"mean": pytest.approx(mine.mean()), "median": pytest.approx(np.median(mine)), "n": len(mine)}
     assert network["recorded_rate"][...] == pytest.approx(odd.mean(axis=1), rel=1e-5, nan_ok=True)
+
+
+def test_the_population_block_is_of_the_whole_population(trained):
+    """Of the other half and of the baselines by plain sums; of the network, whose own noise is subtracted, between bounds."""
+    folder, halves, _ = trained
+    test = zarr.open_group(str(Run(folder / "run").test), mode="r")
+    population = test.attrs["scores"]["population"]
+    odd, even = (half[:, :, test["unit"][...]].astype(float) for half in halves)
+    even[np.isnan(odd)] = np.nan
+    known = np.isfinite(odd).any(axis=(0, 1))
+    odd, even, psth = odd[..., known], even[..., known], smoothed(test["psth"][...].astype(float))[..., known]
+    total = np.nansum((even - np.nanmean(even, axis=(0, 1))) ** 2)
+    predictions = {"ceiling": odd, "mean_rate": np.nanmean(odd, axis=(0, 1)), "condition_average": np.nanmean(odd, axis=0)}
+    for name, prediction in predictions.items():
+        assert population["all"][name] == pytest.approx(1 - np.nansum((prediction - even) ** 2) / total, abs=1e-6)
+    model = population["all"]["model"] - (1 - np.nansum((psth - even) ** 2) / total)
+    assert 0 < model < np.nansum(psth**2) / total
+    assert population["all"]["untrained"] < 1 and population["all"]["linear"] < 1
+    assert population["linear"]["neurons"] == population["neurons"] == known.sum()
+    bias = np.nanmean(psth - even, axis=1).mean(axis=1)
+    assert [each["model"] for each in population["rate_bias"].values()] == pytest.approx(bias, abs=1e-3)
+    assert population["trained_on"] == "odd" and set(population["by_region"]) == {"ALM", "striatum", "thalamus"}
+
+
+def test_bits_per_spike_are_of_single_held_out_trials(trained):
+    """By SciPy's Poisson distribution, trial by trial; rates are at least .1 Hz. The synthetic counts have nothing to do with the rates."""
+    folder, halves, _ = trained
+    test = zarr.open_group(str(Run(folder / "run").test), mode="r")
+    units, psth = test["unit"][...], smoothed(test["psth"][...].astype(float))
+    bits = test.attrs["scores"]["population"]["bits_per_spike"]
+    odd = halves[0][..., units].astype(float)
+    for name, rate in {"model": psth, "ceiling": odd}.items():
+        known = np.isfinite(odd).any(axis=(0, 1))
+        log_likelihood = spikes = 0
+        for trial in (1, 3, 5):
+            counts = COUNTS[trial][:, units[known]]
+            expected, mean = (np.maximum(r, 0.1) * 0.02 for r in (rate[trial // 4][:, known], odd[..., known].mean(axis=(0, 1))))
+            log_likelihood += np.sum(poisson.logpmf(counts, expected) - poisson.logpmf(counts, mean))
+            spikes += counts.sum()
+        assert bits["all"][name] == pytest.approx(log_likelihood / spikes / np.log(2), rel=1e-4)
+    assert set(bits["by_condition"]) == {"0", "1"} and "thalamus" in bits["by_region"]
 
 
 def test_metrics_know_variance_and_rates(trained):
@@ -233,6 +294,9 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     with caplog.at_level("INFO"):
         log_results(Run(folder / "run"), testing.run_test(config, Run(folder / "run")))
     assert "with the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
+    for text in (shown, caplog.text):
+        assert "of the variance of the held-out" in " ".join(text.replace("│", "").split()) and "other half of the trials" in text
+    assert "The model's mean rate in condition 0 is wrong by" in caplog.text
 
 
 def refused(folder, config, message, run=None, test=True):
@@ -280,6 +344,7 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     with caplog.at_level("INFO"):
         log_results(Run(tmp_path / "all"), testing.run_simulation(whole, Run(tmp_path / "all")))
     assert "with the trials trained on, and none held out, as with recording.half=odd" in caplog.text
+    assert "trained and tested on the same trials; recording.half=odd holds half of them out" in caplog.text
     test = zarr.open_group(str(Run(tmp_path / "all").test), mode="r")
     r, ceiling = test["reliability"][...], test["noise_ceiling"][...]
     np.testing.assert_allclose(ceiling[r > 0], np.sqrt(2 * r[r > 0] / (1 + r[r > 0])), rtol=1e-5)
@@ -291,3 +356,10 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     with caplog.at_level("INFO"):
         testing.run_test(with_recording(whole, path=str(write(tmp_path / "new.zarr", halves + 1))), Run(tmp_path / "run"))
     assert "its rates differ" in caplog.text
+    rate, psth = halves.mean(axis=0)[..., test["unit"][...]].astype(float), smoothed(test["psth"][...].astype(float))
+    known = np.isfinite(rate).any(axis=(0, 1))
+    rate, psth = rate[..., known], psth[..., known]
+    total = np.nansum((rate - np.nanmean(rate, axis=(0, 1))) ** 2)
+    noise = np.nansum((psth - rate) ** 2) - (1 - test.attrs["scores"]["population"]["all"]["model"]) * total
+    untrained = zarr.open_group(str(Run(tmp_path / "run").test), mode="r").attrs["scores"]["population"]["all"]["untrained"]
+    assert untrained == pytest.approx(1 - (np.nansum((psth - rate - 1) ** 2) - noise) / total, rel=1e-5)  # the weights of the simulation

@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
+
+from rlsnet.runs import trackers
 
 SMALL = "config=tiny network.n_neurons=64 static.out_degree=12 plastic.n_inputs=8 trial.duration=200 test.trials=1".split()
 SMALL += ["train.checkpoint_every=2"]
@@ -59,6 +62,13 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
                 if value.WhichOneof("value") == "simple_value":
                     found.setdefault(value.tag, {})[event.step] = value.simple_value
     return found
+
+
+def test_the_explained_variance_comes_first():
+    results = zarr.create_group({}, attributes={"scores": {"population": {"all": {"model": 0.6, "ceiling": 0.8, "mean_rate": -0.1}}}})
+    results.create_array("rate", data=np.ones((2, 3)), dimension_names=["condition", "neuron"])
+    found = list(trackers.test_scores(results).items())
+    assert found[:2] == [("test/population_explained_variance", 0.6), ("test/population_ceiling", 0.8)] and found[-1] == ("test/rate", 1.0)
 
 
 def test_tensorboard(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, PanelFigure, integer_ticks
-from rlsnet.analysis.plots.test_figures import correlations, examples, heatmaps, raster, rates
+from rlsnet.analysis.plots.test_figures import correlations, examples, explained_variance, heatmaps, raster, rates
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults, with_config
 from rlsnet.config.schema import Config
@@ -106,6 +106,8 @@ def available(results: RunResults) -> dict[str, Callable[[RunResults], PanelFigu
     if results.run.iterations():
         draw["weights"] = weights
     if results.test is not None:
+        if results.explained():
+            draw["explained_variance"] = explained_variance
         draw |= {"psth_examples": examples, "psth_heatmaps": heatmaps, "correlations": correlations, "rates": rates}
         if results.has("spikes/trial_indptr"):
             draw["raster"] = raster

@@ -12,9 +12,12 @@ from matplotlib.lines import Line2D
 
 from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, plain_numbers
 from rlsnet.analysis.recording_summary import evenly
+from rlsnet.analysis.score_tables import MAX_GROUPS
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.verdict import population_rows
 from rlsnet.data import statistics
 from rlsnet.errors import UserError
+from rlsnet.learning.population import EXPLAINED, TITLE
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,9 @@ MAX_HEATMAP_NEURONS = 2000
 
 
 MAX_RASTER_NEURONS = 200
+
+
+MARKERS = "osD^v"  # of baselines
 
 
 def _examples_by_score(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -127,6 +133,30 @@ def _histogram(axis: Any, values: np.ndarray, bins: np.ndarray, colour: str, nam
     axis.hist(values, bins=bins, color=colour, label=label, **style)
     if values.size:
         axis.axvline(np.median(values), color=colour, lw=0.9, ls=(0, (3, 2)))
+
+
+def explained_variance(results: RunResults) -> PanelFigure:
+    """Population explained variance of the network, of the other half of the trials and of baselines, by condition and region."""
+    names, groups = population_rows(results.explained())
+    groups = groups[:MAX_GROUPS][::-1]
+    row = np.arange(len(groups))
+
+    def draw(axes: Sequence[Any]) -> None:
+        for index, name in enumerate(names):
+            values = [np.nan if each[index] is None else each[index] for _, each in groups]
+            if name == "model":
+                axes[0].barh(row, values, height=0.6, color=MODEL, alpha=0.7, label=EXPLAINED[name])
+            elif name == "ceiling":
+                axes[0].plot(values, row, "|", color=DATA, ms=16, mew=2, label=EXPLAINED[name])
+            else:
+                axes[0].plot(values, row, MARKERS[index % len(MARKERS)], color=EXC, ms=5, fillstyle="none", label=EXPLAINED[name])
+        axes[0].set(xlabel=TITLE, yticks=row, yticklabels=[label for label, _ in groups], xlim=(-0.5, 1))
+        axes[0].axvline(0, color=DATA, lw=0.6)
+        axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
+
+    together = ", ".join(f"{EXPLAINED[name]} {value:.2f}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None)
+    label = f"{TITLE.capitalize()} by condition and region; of all neurons: {together}."
+    return PanelFigure(TITLE.capitalize(), (Panel(label, draw),), (5.4, 1.8 + 0.28 * len(groups)))
 
 
 def correlations(results: RunResults) -> PanelFigure:

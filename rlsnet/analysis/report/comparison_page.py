@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from rlsnet.analysis.comparison import Comparison, columns, ranking
+from rlsnet.analysis.comparison import Comparison, columns, ranking, verdict_of_first
 from rlsnet.analysis.plots.style import Panel, PanelFigure, integer_ticks
 from rlsnet.analysis.report.html import Block, Cell, Number, Page, Paragraph, Section, Table, figure
 from rlsnet.analysis.run_summary import RunSummary
@@ -44,7 +44,8 @@ def _runs(comparison: Comparison) -> list[Block]:
         for index, name in enumerate(comparison.names)
     ]
     table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
-    return [table, Paragraph("Press a heading to sort by it.", "note screen")]
+    sentences = verdict_of_first(comparison)
+    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Press a heading to sort by it.", "note screen")]
 
 
 def _curves(comparison: Comparison) -> list[Block]:

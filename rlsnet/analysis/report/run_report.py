@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import perturbation_effects, run_summary
+from rlsnet.analysis import perturbation_effects, run_summary, verdict
 from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
@@ -17,6 +17,7 @@ from rlsnet.analysis.test_results import RunResults
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, duration, number
+from rlsnet.learning.population import EXPLAINED, TITLE
 from rlsnet.learning.scores import SCORES, typical
 from rlsnet.model import network_store
 
@@ -25,6 +26,7 @@ CAPTIONS = {
     "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
     "psth_examples": "Red: the model, mean over test trials, averaged over the window of the scores.",
     "psth_heatmaps": "A row is a neuron, in the same order in all panels.",
+    "explained_variance": "Of the held-out rates, or of those trained on where no trials were held out.",
     "correlations": "Over neurons and conditions. The noise ceiling is the correlation that the underlying rate itself would reach.",
     "rates": "Mean over the trial, of each neuron and condition.",
     "raster": "Some neurons of each class, in the first test trial.",
@@ -43,7 +45,7 @@ def page(results: RunResults) -> str:
     sections = [
         Section("learning", "Learning", titled("learning_curve")[1:]),  # the section has its title
         Section("fit", "Fit to the target", titled("psth_examples", "psth_heatmaps")),
-        Section("scores", "Scores", [*titled("correlations"), *_scores(summary)]),
+        Section("scores", "Scores", [*titled("explained_variance"), *_population(summary), *titled("correlations"), *_scores(summary)]),
         Section("activity", "Activity", titled("raster", "rates")),
         Section("weights", "Weights", titled("weights")),
         Section("perturbations", "Perturbations", list(_perturbations(results, summary))),
@@ -55,7 +57,8 @@ def page(results: RunResults) -> str:
     where = results.run.path.resolve()
     title = where.name if not where.name[:2].isdigit() else f"{where.parent.name}/{where.name}"
     notes = [*_notes(results, summary), *_test_notes(results, summary), *missing]
-    return Page(title, "rlsnet report", _lead(results), sections, list(_tiles(summary)), notes).html()
+    lead = f"{_lead(results)} {verdict.verdict(summary.population)}".strip()
+    return Page(title, "rlsnet report", lead, sections, list(_tiles(summary)), notes).html()
 
 
 def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]:
@@ -92,6 +95,10 @@ def _network_size(results: RunResults) -> int | None:
 
 
 def _tiles(summary: RunSummary) -> Iterator[Tile]:
+    if (explained := summary.typical(run_summary.POPULATION)) is not None:
+        ceiling = summary.population["all"].get("ceiling")
+        note = f"the other half of the trials: {number(ceiling, '.2f')}" if ceiling is not None else "of the rates trained on"
+        yield Tile(f"Test: {TITLE}", number(explained, ".2f"), note)
     if (score := summary.primary_score) is not None:
         ceiling, value = summary.typical("noise_ceiling"), summary.typical(score)
         note = f"{summary.test_attributes.get('trials', '?')} trials, frozen weights"
@@ -140,6 +147,7 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     if results.test is None:
         yield f"Not tested yet: PSTHs, scores and spikes come with rlsnet test run={results.run.path}."
         return
+    yield from verdict.bias_warnings(summary.population)
     tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()
     if done and tested != done[-1]:
         yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
@@ -154,6 +162,18 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         if missing := int(np.isnan(values).sum()):
             title = SCORES[score].title
             yield f"{title.capitalize()}: undefined for {missing:,} of {values.size:,} neurons and conditions; means are over the others."
+
+
+def _population(summary: RunSummary) -> Iterator[Block]:
+    """Table of the population explained variance of the network, of the other half of the trials and of baselines."""
+    if not summary.population.get("all"):
+        return
+    names, groups = verdict.population_rows(summary.population)
+    rows: list[list[Cell]] = [
+        [label or "(none)", *(Number(UNDEFINED if value is None else f"{value:.3f}", value) for value in values)]
+        for label, values in groups
+    ]
+    yield Table(TITLE.capitalize(), ("", *(EXPLAINED[name] for name in names)), rows)
 
 
 def _defined_scores(statistics: Mapping[str, Any], without: tuple[str, ...]) -> list[str]:

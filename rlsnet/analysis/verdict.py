@@ -1,0 +1,82 @@
+"""The population explained variance of a test in words: how good the network is beside the data's own limit and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlsnet.analysis.score_tables import MAX_GROUPS, plain_table
+from rlsnet.learning.population import BASELINES, EXPLAINED, biased
+
+CLOSE = 0.005  # a smaller difference of two explained variances is called none
+IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.0f} %"
+
+
+def best_baseline(values: Mapping[str, float]) -> str | None:
+    """Name of the baseline that explains most, of an entry of `population.explained`; None without baselines."""
+    return max((name for name in BASELINES if name in values), key=lambda name: values[name], default=None)
+
+
+def verdict(population: Mapping[str, Any]) -> str:
+    """Sentences about the block `population` of the scores of a test; "" where the explained variance is undefined."""
+    values: Mapping[str, float] = population.get("all", {})
+    if "model" not in values:
+        return ""
+    model, heldout = values["model"], population["trained_on"] != "all"
+    share = percent(model) if model > 0 else f"none ({percent(model)}: its errors are larger than the variance)"
+    rates = "held-out rates" if heldout else "rates that it was trained on"
+    first = f"The network explains {share} of the variance of the {rates}"
+    if "ceiling" in values:
+        first += f"; the other half of the trials explains {percent(values['ceiling'])}"
+    sentences = [f"{first}{'' if heldout else f' ({IN_SAMPLE})'}."]
+    if (best := best_baseline(values)) is not None:
+        sentences.append(_beside_baselines(model, best, values[best]))
+        if values.get("ceiling", 1) < values[best] + CLOSE:
+            sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
+    if "linear" in values:
+        some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
+        sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
+    if "model" in (bits := population.get("bits_per_spike", {}).get("all", {})):
+        other = f" (the other half of the trials: {bits['ceiling']:+.2f})" if "ceiling" in bits else ""
+        sentences.append(f"Gain over constant rates: {bits['model']:+.2f} bits per spike{other}.")
+    return " ".join(sentences)
+
+
+def _beside_baselines(model: float, best: str, value: float) -> str:
+    """A sentence that compares the network with the best baseline."""
+    named = f"{EXPLAINED[best]}, {percent(value)}"
+    if model > value + CLOSE:
+        return f"It is better than every baseline (best: {named})."
+    if model > value - CLOSE:
+        return f"It is no better than the best baseline ({named})."
+    return f"It is worse than the best baseline ({named}): train for more iterations, or with more inputs (plastic.n_inputs)."
+
+
+def bias_warnings(population: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each condition where the mean rate of the model is wrong, with the difference between the halves of the trials."""
+    bias = population.get("rate_bias", {})
+    for name in biased(bias):
+        each = bias[name]
+        where = f"in condition {name}" if len(bias) > 1 else "on average"
+        halves = f"; the trials trained on differ by {each['halves']:+.2f} Hz from those held out" if "halves" in each else ""
+        yield f"The model's mean rate {where} is wrong by {each['model']:+.2f} Hz (recorded: {each['recorded']:.2f} Hz){halves}."
+
+
+def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
+    """(predictions, (group of neurons or condition, explained variance of each)) of the block `population`."""
+    names = [name for name in EXPLAINED if name in population["all"]]
+    conditions, regions = population["by_condition"], population["by_region"]
+    groups = {"all": population["all"], **(conditions if len(conditions) > 1 else {}), **regions}
+    return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]
+
+
+def population_table(population: Mapping[str, Any], width: int = 120) -> str:
+    """The block `population` as a table of conditions and regions by predictions, in percent."""
+    names, rows = population_rows(population)
+    shown = [[label, *("" if value is None else percent(value) for value in values)] for label, values in rows[: 1 + 2 * MAX_GROUPS]]
+    return plain_table(["explained variance", *(EXPLAINED[name] for name in names)], shown, width=width)

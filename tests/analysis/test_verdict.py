@@ -1,0 +1,59 @@
+"""The verdict on a test in words."""
+
+import pytest
+
+from rlsnet.analysis.verdict import bias_warnings, population_table, verdict
+
+BEGINS = "The network explains 62 % of the variance of the held-out rates"
+
+
+def block(trained_on="odd", neurons=9, **values):
+    return {"all": values, "by_condition": {"left": values}, "by_region": {"ALM": values}, "trained_on": trained_on, "neurons": neurons}
+
+
+@pytest.mark.parametrize(
+    ("population", "expected"),
+    [
+        (
+            block(model=0.62, ceiling=0.82, mean_rate=-0.01, condition_average=0.36),
+            f"{BEGINS}; the other half of the trials explains 82 %. It is better than every baseline (best: condition average, 36 %).",
+        ),
+        (
+            block(model=-0.3, ceiling=0.82, mean_rate=-0.01),
+            "The network explains none (-30 %: its errors are larger than the variance) of the variance of the held-out rates; the other"
+            " half of the trials explains 82 %. It is worse than the best baseline (mean rate, -1 %): train for more iterations, or with"
+            " more inputs (plastic.n_inputs).",
+        ),
+        (
+            block(model=0.621, ceiling=0.6, untrained=0.62),
+            f"{BEGINS}; the other half of the trials explains 60 %. It is no better than the best baseline (untrained network, 62 %). With"
+            " so few trials the other half explains no more than a baseline, so this says little about the network.",
+        ),
+        (
+            block("all", model=0.62),
+            "The network explains 62 % of the variance of the rates that it was trained on (trained and tested on the same trials;"
+            " recording.half=odd holds half of them out).",
+        ),
+        (
+            block(model=0.62, linear=0.7) | {"linear": {"neurons": 4}, "bits_per_spike": {"all": {"model": -0.1, "ceiling": 0.25}}},
+            f"{BEGINS}. A linear model that is given the recorded rates of the same inputs explains 70 %, for 4 neurons. Gain over constant"
+            " rates: -0.10 bits per spike (the other half of the trials: +0.25).",
+        ),
+        (block(), ""),
+        ({}, ""),
+    ],
+)
+def test_verdict(population, expected):
+    assert verdict(population) == expected
+    if expected:
+        lines = population_table(population).splitlines()
+        assert [line.split()[0] for line in lines] == ["explained", "all", "ALM"]  # one condition is the same as all
+        assert [float(word) for word in lines[1].replace("%", "").split()[1:]] == [round(100 * v) for v in population["all"].values()]
+
+
+def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
+    left, right = {"recorded": 5.0, "model": -1.5, "halves": 0.25}, {"recorded": 5.0, "model": 0.5}
+    words = "is wrong by -1.50 Hz (recorded: 5.00 Hz); the trials trained on differ by +0.25 Hz from those held out."
+    assert list(bias_warnings({"rate_bias": {"left": left, "right": right}})) == [f"The model's mean rate in condition left {words}"]
+    assert list(bias_warnings({"rate_bias": {"all": left}})) == [f"The model's mean rate on average {words}"]
+    assert not list(bias_warnings({}))
