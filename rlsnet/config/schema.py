@@ -671,6 +671,18 @@ class RLSConfig(Section):
         source=ARTHUR,
         choices=("textbook", "tsn_head"),
     )
+    regressors: str = key(
+        "x of the update: spikes, the filtered spikes; rates, the filtered rates that the inputs' currents give by the transfer function,"
+        " without the noise of single spikes",
+        default="spikes",
+        choices=("spikes", "rates"),
+    )
+    every: int = key("learning points from one update to the next", default=1, least=1)
+    correct_current: bool = key(
+        "after an update the plastic current is that of the new weights, w.r, as in FORCE learning (Sussillo & Abbott 2009); false: new"
+        " weights act on later spikes only, as published",
+        default=False,
+    )
     dale: bool = key("Dale's law: plastic weights from E neurons stay positive, from I neurons negative", default=False)
     apply: bool = key("false: compute every update without a change of P and w, for timing", default=True)
     method: str = key(
@@ -696,6 +708,12 @@ class RLSConfig(Section):
             raise UserError("rls.precision=float16: expected another with penalties below 2e-5, for which P starts above 65504.")
         if self.precision == "float64" and config.engine.precision != "float64":
             raise UserError("rls.precision=float64: expected another unless engine.precision=float64, in which sums would be as exact.")
+        if self.every > config.trial.n_points:
+            raise UserError(f"rls.every={self.every}: expected at most {config.trial.n_points}, the learning points of a trial.")
+        if self.regressors == "rates" and type(config.neuron) not in (LIFConfig, GLIF1Config):
+            raise UserError(
+                f"rls.regressors=rates: expected neuron=lif or glif1, not {config.neuron.name}, whose transfer function has no formula."
+            )
         if self.storage == "window":
             for name, value, wanted in (
                 ("precision", self.precision, "auto"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from rlsnet.learning.deferred import Pending
 from rlsnet.learning.rls import Learner
 from rlsnet.model.network import Network
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
-from rlsnet.simulation.step import deliver_early, static_current
+from rlsnet.simulation.step import deliver_early, static_current, with_current_of
 from rlsnet.simulation.trial import advance, before_learning, compiled, over_trials
 
 Carry = tuple[SimState, Learner, Pending | None]
@@ -141,7 +142,7 @@ def _learn_from(
     recorded: Array | None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
     """The rest of the trials after `done` learning points; wanted: [M, N] target currents, recorded: [N] Hz or None."""
-    every, decay, axes = dynamics.trial.every, dynamics.decay_between_updates(network), SimState.trial_axes()
+    every, decay, axes = dynamics.trial.every, dynamics.decay_between_updates(network, rls.every), SimState.trial_axes()
 
     def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
         """State at the end of an interval, and the state after the early delivery of the spikes of its last step."""
@@ -155,26 +156,40 @@ def _learn_from(
     def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
         u_bal = over_trials(lambda keys, state: static_current(dynamics, network, state, keys), keys, state, out_axes=0)
         n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0)
-        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, _mean(state.r), n_spikes, _mean(u_bal) - target_m)
+        x = _mean(state.regressors)
+        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, x, n_spikes, _mean(u_bal) - target_m)
 
-    def until_learning(carry: Carry, target_m: Array) -> tuple[Carry, Array]:
+    def update(state: SimState, point: Array, carry: Carry) -> Carry:
+        """The carry (state after the early delivery, learner, pending) after the update at a learning point."""
+        after, learner, pending = carry
+        learner, pending = learn(state, wanted[point], learner, pending)
+        if rls.correct_current:
+            after = over_trials(lambda _, state: with_current_of(network, learner.w, state), keys, after, out_axes=axes)
+        return after, learner, pending
+
+    def update_if(due: Array, *arguments: Any) -> Carry:
+        """`update`, or the carry itself; a loop of one turn or none, because a condition (lax.cond) might copy P."""
+        *first, carry = arguments
+        return lax.fori_loop(0, due.astype(jnp.int32), lambda _, carry: update(*first, carry), carry)
+
+    def until_learning(carry: Carry, point: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry
         state, after = simulate(state, learner.w)
-        learner, pending = learn(state, target_m, learner, pending)
-        return (after.with_zero_sum(), learner, pending), _mean(state.u_sum) / every
+        carry = after.with_zero_sum(), learner, pending
+        carry = update(state, point, carry) if rls.every == 1 else update_if((point + 1) % rls.every == 0, state, point, carry)
+        return carry, _mean(state.u_sum) / every
 
     def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
         trial, learner, pending = carry
         state, after = simulate(trial.state, learner.w)
-        fits, target_m = ~after.overflowed, wanted[trial.done]
-        # a loop of one turn or none, because a condition (lax.cond) might copy P
-        learner, pending = lax.fori_loop(0, fits.astype(jnp.int32), lambda _, each: learn(state, target_m, *each), (learner, pending))
+        fits, currents = ~after.overflowed, trial.currents.at[trial.done].set(_mean(after.u_sum) / every)
+        due = fits & ((trial.done + 1) % rls.every == 0)
+        after, learner, pending = update_if(due, state, trial.done, (after.with_zero_sum(), learner, pending))
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
-        state = jax.tree.map(partial(jnp.where, fits), after.with_zero_sum(), before)
-        currents = trial.currents.at[trial.done].set(_mean(after.u_sum) / every)
+        state = jax.tree.map(partial(jnp.where, fits), after, before)
         return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
 
-    pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted))
+    pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted) // rls.every)
     unfinished, currents = None, start.currents
     if dynamics.backend.delivery == "fixed_shape":
 
@@ -184,7 +199,8 @@ def _learn_from(
         unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
         state, currents = unfinished.state, unfinished.currents
     else:
-        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), wanted)
+        points = jnp.arange(len(wanted), dtype=jnp.int32)
+        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), points)
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
     n_spikes = _mean(state.n_spikes.astype(wanted.dtype))

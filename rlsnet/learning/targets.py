@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.model import neurons, rng
 from rlsnet.model.fi_curve import EulerScheme, NoisyLIF, PopulationInverseTransfer
-from rlsnet.model.network import Network
+from rlsnet.model.network import Network, RateTable
 from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer
 from rlsnet.simulation.state import CALIBRATION, Dynamics, TrialKeys
 from rlsnet.simulation.trial import Calibration, calibrate
@@ -36,6 +36,7 @@ from rlsnet.simulation.trial import Calibration, calibrate
 Reporter = Callable[[int, int], None]  # called with the numbers of neurons done and in all
 
 MIN_NOISE = 0.005  # of threshold - reset; below, the transfer function is a step
+MAX_TABLE_HZ = 400.0  # highest rate in the table of rls.regressors=rates, which goes on as a straight line
 MAX_SIMULATED = 8  # different neurons, seconds each
 
 
@@ -148,6 +149,32 @@ def per_neuron(network: Network, value: Any) -> np.ndarray:
     return np.array(np.broadcast_to(np.asarray(value, np.float64), network.n_neurons))
 
 
+def rate_table(config: Config, network: Network) -> RateTable:
+    """Transfer functions of the N neurons as they are simulated, for rls.regressors=rates, as a function of all input but the noise.
+
+    Raises:
+      UserError: static synapses, whose currents are not slow for the membrane; too little noise; or too many different neurons.
+    """
+    where = "rls.regressors=rates"
+    if network.static_width:
+        raise UserError(
+            f"{where}: expected no static synapses, such as static=none, because their currents are too fast for a transfer function;"
+            " train.trials_per_update=8 also reduces the noise of the regressors."
+        )
+    _check_noise(config, network, None, where)
+    transfer = inverse_transfer(config, network, None, as_simulated=True)
+    if transfer.scale.max() != 1 or len(transfer.tables) > PopulationInverseTransfer.MAX_SEPARATE:
+        raise UserError(f"{where}: expected at most {PopulationInverseTransfer.MAX_SEPARATE} different neurons.")
+    top = max(float(table(MAX_TABLE_HZ)) for table in transfer.tables)
+    inputs = np.linspace(min(table.mu[0] for table in transfer.tables), top, 8192)
+    rest = np.unique(constant_drive(config, network) - per_neuron(network, network.bias))  # of glif1, by class
+    if len(rest) > 1:
+        raise UserError(f"{where}: expected one neuron.rest for all neurons.")
+    rate = np.stack([table.rate(inputs) for table in transfer.tables]) / 1000
+    real = partial(jnp.asarray, dtype=network.bias.dtype)
+    return RateTable(real(rate), jnp.asarray(transfer.first, jnp.int32), real(inputs[0] - rest[0]), real(inputs[1] - inputs[0]))
+
+
 def synaptic_sd(network: Network, calibration: Calibration | None) -> np.ndarray:
     """[N] s.d. in time of the static currents, averaged over each class, threshold units; 0 without static synapses."""
     spread = np.zeros(network.n_neurons)
@@ -165,16 +192,16 @@ def transfer_neurons(config: Config, network: Network) -> NoisyLIF:
     return NoisyLIF(*(per_neuron(network, value) for value in values))
 
 
-def inverse_transfer(config: Config, network: Network, calibration: Calibration | None) -> PopulationInverseTransfer:
+def inverse_transfer(config: Config, network: Network, calibration: Calibration | None, as_simulated: bool) -> PopulationInverseTransfer:
     """Inverse transfer functions of N neurons whose model has a formula.
 
-    With static synapses, the noise includes the fluctuation of the static currents. With target.euler_correction, rates are those of
+    With static synapses, the noise includes the fluctuation of the static currents. With `as_simulated`, rates are those of
     simulated neurons, with their time step and refractory period.
     """
     neuron, scheme, synaptic = transfer_neurons(config, network), None, None
     if calibration is not None:
         synaptic = synaptic_sd(network, calibration), _tau_static(config)
-    if config.target.euler_correction:
+    if as_simulated:
         refractory = per_neuron(network, neurons.with_parameters(config.neuron, network.parameters).refractory)
         scheme = EulerScheme(config.trial.dt, np.rint(refractory / config.trial.dt), config.noise.kind == "voltage")
     return PopulationInverseTransfer(neuron, scheme, synaptic)
@@ -229,9 +256,13 @@ def from_rates(
     Raises:
       UserError: the noise is too weak for the inverse of low rates, or there are too many different neurons to simulate.
     """
-    _check_noise(config, network, calibration)
+    _check_noise(config, network, calibration, "target=recording")
     drive = constant_drive(config, network)
-    inverse = (inverse_transfer if has_formula(config) else simulated_inverse)(config, network, calibration)
+    inverse: Callable[[np.ndarray, slice], np.ndarray] = (
+        inverse_transfer(config, network, calibration, target.euler_correction)
+        if has_formula(config)
+        else simulated_inverse(config, network, calibration)
+    )
     out = _empty(config, network, recording)
     for part, rates in _blocks(config, network, recording, report):
         out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
@@ -251,7 +282,7 @@ def constant_drive(config: Config, network: Network) -> np.ndarray:
     return drive
 
 
-def _check_noise(config: Config, network: Network, calibration: Calibration | None) -> None:
+def _check_noise(config: Config, network: Network, calibration: Calibration | None, where: str) -> None:
     """Raises UserError if the noise of a neuron is below MIN_NOISE of threshold - reset."""
     neuron = transfer_neurons(config, network).with_synaptic_noise(synaptic_sd(network, calibration), _tau_static(config))
     noise = np.asarray(neuron.sigma / (neuron.threshold - neuron.reset))
@@ -260,7 +291,7 @@ def _check_noise(config: Config, network: Network, calibration: Calibration | No
         sigma = per_neuron(network, _noise_sigma(config, network))[least]
         raise UserError(
             f"noise.sigma={sigma:g}: the noise of neuron {least} is {noise[least]:.2g} of threshold - reset; expected at least"
-            f" {MIN_NOISE:g} of it for target=recording, because low rates come from noise."
+            f" {MIN_NOISE:g} of it for {where}, because low rates come from noise."
         )
 
 

@@ -228,6 +228,10 @@ class InverseTransfer:
         rise = right - left
         return left + t * (d0 + t * ((3 * rise - 2 * d0 - d1) + t * (d0 + d1 - 2 * rise)))
 
+    def rate(self, mu: Array) -> Array:
+        """Rates [...] at mean inputs mu [...], Hz; clipped to the table."""
+        return np.exp(np.interp(mu, self.mu, self.log_low + self.step * np.arange(len(self.mu))))
+
     def curvature(self, mu: Array) -> Array:
         """Second over first derivative of the rate [...] with respect to the mean input at mu [...], 1/voltage; NaN stays NaN."""
         log_slope = 1 / self.slope  # (log r)', so r' = r (log r)' and r''/r' = (log r)' + (log r)''/(log r)'

@@ -15,6 +15,30 @@ from jax import Array
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class RateTable:
+    """Transfer functions of neurons: firing rate at evenly spaced constant inputs.
+
+    rate: [K, nodes] rates of K different neurons, 1/ms.
+    kind: [N] int32, row of each neuron.
+    low: first input, threshold units.
+    step: distance between two inputs.
+    """
+
+    rate: Array
+    kind: Array
+    low: Array
+    step: Array
+
+    def __call__(self, drive: Array) -> Array:
+        """[N] rates at inputs [N], 1/ms, by linear interpolation; above the table its last slope goes on."""
+        position = jnp.maximum((drive - self.low) / self.step, 0)
+        node = jnp.minimum(position.astype(jnp.int32), self.rate.shape[1] - 2)
+        below, above = self.rate[self.kind, node], self.rate[self.kind, node + 1]
+        return below + (above - below) * (position - node)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Network:
     """Neurons and connectivity, which stay the same during an experiment. Feed-forward neurons have the numbers N to N+X-1.
 
@@ -39,6 +63,7 @@ class Network:
     static_width, plastic_width: largest number of edges or slots of one neuron.
     taus: distinct values of tau_plas, ms, if it differs between neurons and has at most MAX_TAU_CHANNELS values; else empty.
     tau_channel: [N+X] int32, index in `taus` of the time constant that filters the spikes of a neuron; or None.
+    rate_table: transfer functions, with which a trial also computes filtered rates (`SimState.expected`); or None.
     """
 
     excitatory: Array
@@ -61,6 +86,7 @@ class Network:
     plastic_width: int = dataclasses.field(metadata={"static": True})
     taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     tau_channel: Array | None = None
+    rate_table: RateTable | None = None
 
     @property
     def n_neurons(self) -> int:

@@ -58,10 +58,12 @@ class Dynamics:
         """The time constants of the plastic filters, ms; see `Network.taus`."""
         return network.taus or (by_class(self.synapse.tau_plas)[0],)
 
-    def decay_between_updates(self, network: Network) -> float | None:
-        """Factor by which filtered spikes decay between two learning points; None if it differs between neurons."""
+    def decay_between_updates(self, network: Network, points: int) -> float | None:
+        """Factor by which filtered spikes decay in `points` learning points; None if it differs between neurons, or with filtered rates."""
         taus = self.plastic_taus(network)
-        return None if network.per_synapse or len(taus) > 1 else (1 - self.trial.dt / taus[0]) ** self.trial.every
+        if network.per_synapse or len(taus) > 1 or network.rate_table is not None:
+            return None
+        return (1 - self.trial.dt / taus[0]) ** (self.trial.every * points)
 
 
 @jax.tree_util.register_dataclass
@@ -119,6 +121,7 @@ class SimState:
       current), and the plastic current for each of the T time constants of `Network.taus`; usually T = 1.
     by_synapse: [G, X+L, S] the plastic current of each synapse, if tau_plas has too many values for a filter each; else None.
     r: [N+X] spikes filtered with tau_plas, 1/ms.
+    expected: [N] filtered in the same way, the rates that the currents give by network.rate_table, 1/ms; None without the table.
     stimulus: [N] state of the stimulus for its next step.
     rates: [X] feed-forward rates, Hz.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
@@ -132,6 +135,7 @@ class SimState:
     synapses: Array
     by_synapse: Array | None
     r: Array
+    expected: Array | None
     stimulus: Array
     rates: Array
     u_sum: Array
@@ -150,6 +154,13 @@ class SimState:
         shared: dict[str, Any] = dict.fromkeys(("i", "stimulus", "rates", "overflowed"))
         return SimState(**{field.name: 0 for field in dataclasses.fields(SimState)} | shared)
 
+    @property
+    def regressors(self) -> Array:
+        """[N+X] filtered rates where they are computed, else filtered spikes, 1/ms; feed-forward neurons have spikes only."""
+        if self.expected is None:
+            return self.r
+        return jnp.concatenate([self.expected, self.r[..., self.expected.shape[-1] :]], axis=-1)
+
     def with_zero_sum(self) -> SimState:
         """The state with the sum of currents set to 0, as after each learning point."""
         return dataclasses.replace(self, u_sum=jnp.zeros_like(self.u_sum))
@@ -167,6 +178,7 @@ def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Arra
         synapses=jnp.zeros((2 + len(dynamics.plastic_taus(network)), *zeros.shape), zeros.dtype),
         by_synapse=None if w is None or not network.per_synapse else jnp.zeros_like(w),
         r=sources,
+        expected=None if network.rate_table is None else zeros,
         stimulus=zeros,
         rates=inputs.initial_rates(dynamics.feedforward, network),
         u_sum=zeros,

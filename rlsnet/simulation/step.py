@@ -147,7 +147,54 @@ def block(
     synapses = state.synapses * decay[-1][:, None]
     u_bal, u_plas = currents(network, synapses)
     u_sum = state.u_sum + n * (u_bal + u_plas)
-    return dataclasses.replace(state, synapses=synapses, r=state.r * delivery.of_source(network, decay[-1]), u_sum=u_sum), words
+    state = dataclasses.replace(state, synapses=synapses, r=state.r * delivery.of_source(network, decay[-1]), u_sum=u_sum)
+    return _with_expected(dynamics, network, state, keys, u_bal + u_plas, decay[-1], n, stimulated), words
+
+
+def _with_expected(
+    dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys, u: Array, decay: Array, n: int, stimulated: bool
+) -> SimState:
+    """State with the filtered rates after a block of n steps, in which the rate is that of the current u [N] at its end.
+
+    The s.d. of the voltage noise is in the transfer function; a current that is slow for the membrane is taken as constant.
+    """
+    if state.expected is None or network.rate_table is None:
+        return state
+    drive = network.bias + u
+    if stimulated:
+        drive = drive + _stimulus(dynamics, network, state, keys, state.i)[0]
+    if network.per_synapse:
+        decay = (1 - dynamics.trial.dt / network.parameters["tau_plas"]) ** n
+    else:
+        decay = jnp.broadcast_to(delivery.of_source(network, decay), state.r.shape)
+    decay = decay[: len(u)]
+    return dataclasses.replace(state, expected=decay * state.expected + (1 - decay) * network.rate_table(drive))
+
+
+def _stimulus(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys, i: Array) -> tuple[Array, Array]:
+    """Stimulus [N] in step i, threshold units, and its state for the next step."""
+    since = i - dynamics.trial.steps(dynamics.trial.stim_on)
+    moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics))
+    return inputs.stimulus(dynamics.stimulus, dynamics.trial.dt, network, state.stimulus, moment)
+
+
+def with_current_of(network: Network, w: Array, state: SimState) -> SimState:
+    """State whose plastic current is w.r, that of weights w [G, X+L, S] and the filtered spikes of the state.
+
+    Without a change of weights, that is the current already (to rounding), because the filters are linear.
+    """
+
+    def current(r: Array) -> Array:
+        return jnp.einsum("gl,gls->gs", gather_inputs(network, r), w, precision="highest").reshape(-1)[: network.n_neurons]
+
+    if state.by_synapse is not None:
+        by_synapse = w * gather_inputs(network, state.r)[:, :, None]
+        return dataclasses.replace(state, by_synapse=by_synapse, synapses=state.synapses.at[2].set(current(state.r)))
+    channel, synapses = network.tau_channel, state.synapses
+    for index in range(len(synapses) - 2):
+        r = state.r if channel is None else jnp.where(channel == index, state.r, 0)
+        synapses = synapses.at[2 + index].set(current(r))
+    return dataclasses.replace(state, synapses=synapses)
 
 
 def _step(
@@ -173,9 +220,7 @@ def _step(
     if w is not None:
         drive = drive + u_plas
     if stimulated:
-        since = i - trial.steps(trial.stim_on)
-        moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics))
-        now, stimulus = inputs.stimulus(dynamics.stimulus, dt, network, state.stimulus, moment)
+        now, stimulus = _stimulus(dynamics, network, state, keys, i)
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     if sigma is not None and dynamics.noise.kind == "voltage":
         noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import jax.numpy as jnp
 
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
-from rlsnet.learning import rls
+from rlsnet.learning import rls, targets
 from rlsnet.model import connectivity
 from rlsnet.runs import checkpoint, trackers
 from rlsnet.runs.folder import Run
@@ -57,11 +58,14 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             save_network(run, prepared, learning=True)
             w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
             learner = rls.init(config.rls, prepared.network, w)
+        network = prepared.network
+        if config.rls.regressors == "rates":
+            network = dataclasses.replace(network, rate_table=targets.rate_table(config, network))
         run.save_config(config)
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with trackers.tracked(config, run, done) as track:
             target = jnp.asarray(prepared.target)
-            stopped = loop.train(config, prepared.network, learner, target, run, done, show, recorded, track)
+            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
     return stopped
