@@ -2,12 +2,14 @@
 
 A bin includes its start and excludes its end. A trial counts for a unit if its whole window lies in one observation interval
 of the unit. Smoothing uses spikes beyond the window, as far as the unit was observed there: for spike counts s[b] and numbers of
-observed trials e[b] in bin b, and a kernel k, the rate is (k * s)[b] / (k * e)[b] / bin. This has no bias at the edges.
+observed trials e[b] in bin b, and a kernel k, the rate is (k * s)[b] / (k * e)[b] / bin. This has no bias at the edges. Files that
+contain only the spikes around an event are recognized by bins beside the window without any spike: these were not observed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 from scipy.ndimage import convolve1d
@@ -17,8 +19,11 @@ from rlsnet.data.session import Session
 from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
 
+log = logging.getLogger(__name__)
+
 EDGE_TOLERANCE = 1e-6  # of a bin; a spike this close before an edge counts as on the edge, since its time was rounded
 LONGEST_UINT8 = 50.0  # ms; in a bin of this length a unit has fewer than 256 spikes
+EXPECTED_SPIKES = 30  # of all units and trials in a bin, from which on a bin without a spike was not recorded
 SPIKES_PER_BLOCK = 200_000  # spikes counted at a time, about what a processor cache holds
 
 
@@ -201,6 +206,21 @@ def _count_spikes(
     return out
 
 
+def _not_recorded(counted: np.ndarray, pad: int) -> np.ndarray:
+    """[B] bool, the bins before or after the window, if no unit spiked in any of them although many spikes were expected.
+
+    Args:
+      counted: [2, U, B] spike counts of the units in the observed bins.
+      pad: bins P on each side of the window.
+    """
+    total, nowhere = counted.sum(axis=(0, 1)), np.zeros(counted.shape[2], bool)
+    window = total[pad : len(total) - pad]
+    if pad and window.mean() >= EXPECTED_SPIKES and window.min() > 0:
+        nowhere[:pad] = not total[:pad].any()
+        nowhere[-pad:] = not total[-pad:].any()
+    return nowhere
+
+
 def _smooth(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Values [..., B] convolved with a kernel of 2 P + 1 weights, without the P bins on each side: [..., M]."""
     pad = len(weight) // 2
@@ -238,8 +258,12 @@ def average_trials(
         trials, rows = _trial_windows(times[mine], patterns, options, pad, n_bins), slice(ends[c] - len(mine), ends[c])
         which[rows] = trials.half[pattern_of_unit].T
         counted = _count_spikes(session, units, pattern_of_unit, trials, width, None if single is None else single[rows])
+        missing = _not_recorded(counted, pad)
+        if missing.any() and not c:
+            sides = [side for side, bins in (("before", missing[:pad]), ("after", missing[len(missing) - pad :])) if bins.all()]
+            log.info("%s has no spikes %s the window: taken as not recorded.", session.name, " and ".join(sides))
         spikes = _smooth(counted, weight) / width
-        exposure = _smooth(trials.exposure, weight)[pattern_of_unit].transpose(1, 0, 2)
+        exposure = _smooth(np.where(missing, 0, trials.exposure), weight)[pattern_of_unit].transpose(1, 0, 2)
         n_trials[:, c] = (trials.half >= 0).sum(axis=1)[pattern_of_unit]
         with np.errstate(divide="ignore", invalid="ignore"):
             rate[c] = (spikes.sum(axis=0) / exposure.sum(axis=0)).T
