@@ -14,7 +14,7 @@ IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds hal
 
 def percent(value: float) -> str:
     """A share in percent."""
-    return f"{100 * value:.0f} %"
+    return f"{round(100 * value)} %"
 
 
 def best_baseline(values: Mapping[str, float]) -> str | None:
