@@ -26,7 +26,8 @@ def _computed_once(function):
 def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: float, every: float, lam: float, mu=0.0,
           gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
           forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,
-          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None, voltage=None):  # fmt: skip
+          stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None, voltage=None,
+          every_nth: int = 1, correct: bool = False, rate_table=None, block: float = 1.0):  # fmt: skip
     """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each iteration [iterations, N].
 
     voltage [iterations, B, N], if given, are the first voltages of B trials that run side by side in each iteration and learn together;
@@ -36,6 +37,8 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
     excited (who [N] bool, first step, last step, current) get a current then; held (who, first, last, spikes [steps, N]) stay at
     reset and spike at given times. A target of NaN means not trained.
+    every_nth: learning points from one update to the next; correct: an update also changes the present plastic current to that of the new
+    weights. rate_table (inputs, rates) gives the regressors: filtered rates at the currents at the end of each block of `block` ms.
     """
     excitatory, bias = net["neuron/excitatory"], net["neuron/bias"]
     n, points = len(bias), net["target"].shape[1]
@@ -73,15 +76,17 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
         up, r = np.zeros((trials, n, inputs)), np.zeros((trials, n + x))
         in_e, in_i, in_p = np.zeros((trials, n)), np.zeros((trials, n)), np.zeros((trials, n, inputs))
         fired, count = np.zeros((trials, n + x)), np.zeros(n, int)
+        expected, block_start = np.zeros((trials, n + x)), 0
         for t in range(1, off + points * step + 1):
-            if t > off and t % step == off % step:
+            if t > off and t % step == off % step and (t - off) // step % every_nth == 0:
                 m = (t - off) // step - 1
                 for i in range(n):
                     group = i // group_size
                     mine = target[m, group * group_size : (group + 1) * group_size]
                     if np.all(np.isnan(mine)):
                         continue
-                    regressors = np.where(pre[group] >= 0, sum(r[b, pre[group]] for b in range(trials)) / trials, 0)
+                    known = r if rate_table is None else expected
+                    regressors = np.where(pre[group] >= 0, sum(known[b, pre[group]] for b in range(trials)) / trials, 0)
                     k = P[i] @ regressors
                     den = 1 / (forgetting + regressors @ k)
                     e = w[i] @ regressors + sum(ue[b, i] + ui[b, i] for b in range(trials)) / trials - target[m, i]
@@ -93,11 +98,20 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
                         for place, j in enumerate(pre[group]):
                             if 0 <= j < n:
                                 w[i, place] = max(w[i, place], 0) if excitatory[j] else min(w[i, place], 0)
+                if correct:
+                    for b in range(trials):
+                        for i in range(n):
+                            up[b, i], in_p[b, i] = w[i] * r[b, pre[i // group_size]], w[i] * fired[b, pre[i // group_size]]
             ue += (-dt * ue + in_e) / tau_e
             ui += (-dt * ui + in_i) / tau_i
             for i in range(n):
                 up[:, i] += (-dt * up[:, i] + in_p[:, i]) / tau_p[pre[i // group_size]]
             r += (-dt * r + fired) / tau_p
+            if t == off - 1 or t - block_start == round(block / dt):
+                keep = (1 - dt / tau_p[:n]) ** (t - block_start)
+                rate = 0 if rate_table is None else np.interp(bias + ue + ui + up.sum(axis=2), *rate_table)
+                expected[:, :n], block_start = keep * expected[:, :n] + (1 - keep) * rate, t
+            expected[:, n:] = r[:, n:]
             in_e, in_i, in_p, fired = np.zeros_like(in_e), np.zeros_like(in_i), np.zeros_like(in_p), np.zeros_like(fired)
             for b in range(trials):
                 for i in range(n):

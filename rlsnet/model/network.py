@@ -34,7 +34,7 @@ class RateTable:
         position = jnp.maximum((drive - self.low) / self.step, 0)
         node = jnp.minimum(position.astype(jnp.int32), self.rate.shape[1] - 2)
         below, above = self.rate[self.kind, node], self.rate[self.kind, node + 1]
-        return below + (above - below) * (position - node)
+        return below + (above - below) * (position - node.astype(position.dtype))
 
 
 @jax.tree_util.register_dataclass
