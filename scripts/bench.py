@@ -10,7 +10,7 @@
     python scripts/bench.py --device gpu                             # the same on a GPU
 
 Each case runs in a process of its own. Seconds are medians (least to most), compilation apart. Parts of an iteration:
-"simulation" is a trial with frozen weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are
+"simulation" is one trial with frozen weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are
 sent again, and nothing else is computed); "learning" is the updates alone (from the filtered spikes of a trial); "correlation" is the
 score at the end. The floor of learning is its bytes over the bandwidth of a pass over 400 MB in the same process.
 """
@@ -40,6 +40,7 @@ CASES = {
     "sinusoid": ["config=sinusoid"],
     "sinusoid_64": ["config=sinusoid", "plastic.group_size=64"],
     "sinusoid_xla": ["config=sinusoid", "engine.kernels=xla"],
+    "sinusoid_8_trials": ["config=sinusoid", "train.trials_per_update=8"],
     "ten_thousand": ["config=sinusoid", "network.n_neurons=10000", "static.out_degree=1024", "plastic.n_inputs=90"],
     "ten_thousand_64": [
         "config=sinusoid",
@@ -50,6 +51,7 @@ CASES = {
     ],
     "mouse_decision": ["config=mouse_decision"],
     "mouse_decision_64": ["config=mouse_decision", "plastic.group_size=64"],
+    "mouse_decision_8_trials": ["config=mouse_decision", "train.trials_per_update=8"],
     "million_128": ["config=million", "plastic.group_size=128"],
     "million": ["config=million"],
 }

@@ -49,7 +49,8 @@ class Case:
         """An iteration as a function of its number, from 0, and the seconds of its compilation."""
         from rlsnet.learning.iteration import Iteration
 
-        iteration = Iteration(self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys)
+        trials = self.config.train.trials_per_update
+        iteration = Iteration(self.dynamics, self.config.rls, self.net, self.learner, self.target, self.keys, None, trials)
 
         def learn(index: int) -> Any:
             self.learner, outcome = iteration(self.learner, index, index % len(self.target))

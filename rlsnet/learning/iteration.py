@@ -155,7 +155,7 @@ def _learn_from(
 
     def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
         u_bal = over_trials(lambda keys, state: static_current(dynamics, network, state, keys), keys, state, out_axes=0)
-        n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0)
+        n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0, dtype=jnp.int32)
         x = _mean(state.regressors)
         return updates.learn(rls, dynamics.backend, network, learner, pending, decay, x, n_spikes, _mean(u_bal) - target_m)
 

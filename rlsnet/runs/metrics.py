@@ -15,8 +15,10 @@ from rlsnet.io import atomic
 class RequiredMetrics(TypedDict):
     """Keys of the line of an iteration in every version of rlsnet; undefined values are None.
 
+    If the iteration has several trials, rates are means over them, and scores are those of the current averaged over them.
+
     iteration: number of the iteration, from 1.
-    task: condition of its trial.
+    task: condition of its trials.
     seconds: duration of the computation, s.
     rate_hz, rate_exc_hz, rate_inh_hz: mean firing rate of all, of excitatory and of inhibitory neurons, Hz.
     correlation: correlation of current and target, mean over neurons.

@@ -332,7 +332,8 @@ def test_every_key_is_described():
 @pytest.mark.parametrize(
     ("changed", "refused"),
     [
-        ({"train": {"iterations": 9}}, None),
+        ({"train": {"iterations": 9, "order": "shuffled", "checkpoint_every": 3, "save_best": False}}, None),
+        ({"train": {"trials_per_update": 4}}, "train.trials_per_update=4: somewhere was made with 1; this cannot change"),
         ({"test": {"trials": 9}}, None),
         ({"progress": "off"}, None),
         ({"rls": {"penlambda": 0.4}}, "rls.penlambda=0.4: somewhere was made with 0.8; this cannot change in an existing run"),

@@ -28,6 +28,13 @@ def test_the_plan_agrees_with_the_figure_of_xla_and_info_repeats_it(tmp_path, ca
     assert f"about {plan[1]} MB in all" in capsys.readouterr().out
 
 
+def test_each_trial_of_training_has_a_state():
+    one, eight = (memory_plan.Sizes.of(compose(f"train.trials_per_update={trials}"), None, 1) for trials in (1, 8))
+    for learning, times in ((True, 8), (False, 1)):
+        before, after = (memory_plan.plan(sizes, learning) for sizes in (one, eight))
+        assert after == {**before, "state": times * before["state"]}
+
+
 @pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
 def test_edges_of_a_file_are_counted_without_reading_them(tmp_path, suffix):
     random, path = np.random.default_rng(0), tmp_path / f"edges.{suffix}"

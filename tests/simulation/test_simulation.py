@@ -4,6 +4,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,9 @@ from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
 from rlsnet.simulation import delivery
-from rlsnet.simulation.state import TESTING, Dynamics, initial_state
+from rlsnet.simulation.state import TESTING, TRAINING, Dynamics, SimState, TrialKeys, initial_state
 from rlsnet.simulation.step import currents, deliver, deliver_early, static_current
-from rlsnet.simulation.trial import advance, before_learning, calibrate, with_capacity
+from rlsnet.simulation.trial import advance, before_learning, calibrate, over_trials, with_capacity
 from rlsnet.workflows import test_store
 
 QUICK = [*(flag for flag in kernel_build.FLAGS if flag != "-O3"), "-O0"]  # half the time, where the numbers do not matter
@@ -148,6 +149,36 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind
     what = f"{n} neurons in groups of {size}; 0, 3, 50 and 100 % of them spike; float64"
     record_check(f"delivery is a matrix product, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12
+
+
+@pytest.mark.parametrize("kernels", KERNELS[1:])
+def test_trials_side_by_side_are_those_trials(record_check, kernels):
+    """Each has its own noise, initial voltages and feed-forward spikes; the stimulus is that of the condition."""
+    config = compose("config=tiny", "network.n_neurons=200", "trial.stim_on=0", "trial.stim_off=10", "neuron=glif5", "feedforward=ou",
+                     "feedforward.n_neurons=8", "noise.kind=current", "noise.sigma=0.3", "plastic.group_size=7",
+                     f"engine.kernels={kernels}")  # fmt: skip
+    (net, weight, _), dynamics, axes = build.build(config), Dynamics.from_config(config).enlarged(), SimState.trial_axes()
+    w = jnp.asarray(connectivity.to_groups(weight, 7))
+
+    @jax.jit
+    def run(numbers):
+        keys = TrialKeys.create(1, TRAINING).trial(numbers, jnp.int32(0))
+        state = over_trials(partial(initial_state, dynamics, net), keys, out_axes=axes)
+        steps = partial(advance, dynamics, net, w, n=500, stimulated=True)
+        state = over_trials(lambda keys, state: steps(state, keys)[0], keys, state, out_axes=axes)
+        u_bal = over_trials(lambda keys, state: static_current(dynamics, net, state, keys), keys, state, out_axes=0)
+        return jax.tree.leaves((state.neuron, state.synapses, state.r, u_bal)), state
+
+    values, together = run(jnp.arange(4, 7, dtype=jnp.int32))
+    alone = [run(jnp.int32(number)) for number in (4, 5, 6)]
+    error = max(difference(one, mine[b]) for b in range(3) for one, mine in zip(alone[b][0], values, strict=True))
+    spikes = [np.asarray(state.n_spikes) for _, state in alone]
+    seen = f"{[int(own.sum()) for own in spikes]} spikes, states differ by up to {error:.1e}"
+    what = "3 trials of 50 ms, GLIF5 with feed-forward neurons and noise, float32: state at the end"
+    record_check(f"trials side by side, {kernels} kernels", what, "as in each trial by itself, the same spikes", seen)
+    np.testing.assert_array_equal(together.n_spikes, spikes)
+    assert error < (1e-4 if kernels == "fixed_shape" else 1e-12) and not together.overflowed
+    assert not np.array_equal(spikes[0], spikes[1]) and together.stimulus.shape == (200,)
 
 
 def test_who_spikes_is_reset_and_waits():

@@ -20,7 +20,7 @@ from rlsnet.io import zarr_store
 from rlsnet.kernels import backend
 from rlsnet.learning import iteration as iteration_module
 from rlsnet.learning import rls, scores, targets, updates
-from rlsnet.model import build, connectivity, network_store
+from rlsnet.model import build, connectivity, network_store, rng
 from rlsnet.model.network import RateTable
 from rlsnet.runs import checkpoint as checkpoint_module
 from rlsnet.runs.folder import Run
@@ -39,32 +39,45 @@ def checkpoint(path: Path, iteration: int) -> tuple[np.ndarray, np.ndarray]:
     return group["plastic/weight"][...], group["P"][...]
 
 
-@pytest.mark.parametrize(("gain", "size"), [("textbook", 1), ("tsn_head", 1), ("textbook", 7)])
+def side_by_side(arrays: dict[str, np.ndarray], iterations: int, trials: int) -> tuple[list[str], dict]:
+    """Overrides and arguments of the oracle for trials side by side with voltages of their own, in place of neuron/v0 in `arrays`."""
+    if trials == 1:
+        return [], {}
+    del arrays["neuron/v0"]
+    keys = TrialKeys.create(1, TRAINING)
+    streams = [[keys.trial(jnp.int32(k * trials + b), jnp.int32(k % 2)).voltage for b in range(trials)] for k in range(iterations)]
+    voltage = np.array([[rng.normal(stream, 60, jnp.dtype(float)) for stream in own] for own in streams])
+    return [f"train.trials_per_update={trials}"], {"voltage": voltage}
+
+
+@pytest.mark.parametrize(("gain", "size", "trials"), [("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3)])
 @pytest.mark.parametrize("form", FORMS, ids=form_name)
-def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, form):
-    """Five trials of two conditions with learning, with given synapses, v0 and targets: the same spikes, weights to 1e-9."""
+def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, trials, form):
+    """Five iterations of two conditions, with given synapses and targets, v0 or trials side by side: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
+    overrides, arguments = side_by_side(arrays, 5, trials)
     write_network(tmp_path / "n.zarr", arrays, size)
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
                      "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", f"rls.gain={gain}", "rls.penmu=0.3",
-                     "train.iterations=5", "progress=off", *settings(form))  # fmt: skip
+                     "train.iterations=5", "progress=off", *settings(form), *overrides)  # fmt: skip
     assert backend.from_config(config) == form
     assert training.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
-    w, P, spikes = reference.train(arrays, 5, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.3, gain=gain, group_size=size)
+    w, P, spikes = reference.train(arrays, 5, dt=0.1, stim_off=30, every=5, lam=0.8, mu=0.3, gain=gain, group_size=size, **arguments)
+    expected = spikes.mean(axis=1) / trials / 0.13
     assert spikes.sum() > 500 and np.abs(w - arrays["plastic/weight"]).max() > 0.5
     weight, packed = checkpoint(tmp_path / "run", 5)
     i, j = np.triu_indices(P.shape[1])
     rates = [line["rate_hz"] for line in metrics(tmp_path / "run")]
-    what = f"5 trials of 2 conditions with learning, 60 neurons in groups of {size}, gain {gain}, float64"
-    seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by {difference(weight, w):.1e},"
+    what = f"5 iterations of 2 conditions, {trials} trial(s) each, 60 neurons in groups of {size}, gain {gain}, float64"
+    seen = f"{spikes.sum()} spikes, {difference(rates, expected):.0e} Hz apart; w differs by {difference(weight, w):.1e},"
     seen += f" P by {difference(packed, P[::size][:, i, j]):.1e}; learning moved w by up to {difference(w, arrays['plastic/weight']):.2g}"
-    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each iteration, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w, rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
-RICHER = {  # case: size of the groups with which the dense and the fixed_shape forms are slow tests
+RICHER = {  # case: size of the groups with which the dense and fixed_shape forms are slow tests; with the other, 3 trials side by side
     "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron": 1,
     "feed-forward neurons, bins and neurons that are not trained": 7,
     "two time constants": 1,
@@ -115,12 +128,13 @@ def richer(case, arrays, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "case", "size"),
+    ("form", "case", "size", "trials"),
     [
         pytest.param(
             form,
             case,
             size,
+            1 if size == slow else 3,
             id=f"{form_name(form)}-{case}-{size}",
             marks=[pytest.mark.slow] * (size == slow and (form.update == "dense" or form.delivery == "fixed_shape")),
         )
@@ -129,23 +143,25 @@ def richer(case, arrays, tmp_path):
         for size in (1, 7)
     ],
 )
-def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, monkeypatch, record_check, case, size, form):
+def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, monkeypatch, record_check, case, size, trials, form):
     """As above, for all else that the learning can do."""
     arrays = small_network(5, group_size=size)
     write_network(tmp_path / "n.zarr", {}, size)
     overrides, arguments = richer(case, arrays, tmp_path)
+    more, voltages = side_by_side(arrays, 3, trials)
     root = zarr.open_group(str(tmp_path / "n.zarr"))
     for name, values in arrays.items():
         root[name] = values
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "stimulus=none", "engine.precision=float64", "trial.stim_on=15",
                      "trial.stim_off=30", "trial.duration=100", "trial.learn_every=5", "train.iterations=3", "progress=off",
-                     *settings(form), *overrides)  # fmt: skip
+                     *settings(form), *overrides, *more)  # fmt: skip
     if "rate_table" in arguments:  # of any neuron: these have no noise, for which alone there is one
         inputs, rate = arguments["rate_table"]
         table = RateTable(jnp.asarray(rate)[None], jnp.zeros(60, jnp.int32), jnp.float64(inputs[0]), jnp.float64(inputs[1] - inputs[0]))
         monkeypatch.setattr(targets, "rate_table", lambda config, network: table)
     assert training.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
-    w, P, spikes = reference.train(arrays, 3, dt=0.1, stim_off=30, every=5, lam=0.8, group_size=size, **arguments)
+    w, P, spikes = reference.train(arrays, 3, dt=0.1, stim_off=30, every=5, lam=0.8, group_size=size, **arguments, **voltages)
+    expected = spikes.mean(axis=1) / trials / 0.13
     x = w.shape[1] - arrays["plastic/weight"].shape[1]
     moved = difference(w[:, x:], arrays["plastic/weight"])
     assert spikes.sum() > 300 and moved > 0.5
@@ -153,13 +169,13 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, monkeypatch, record
     i, j = np.triu_indices(P.shape[1])
     rates = [line["rate_hz"] for line in metrics(tmp_path / "run")]
     apart = difference(packed, P[::size][:, i, j])
-    seen = f"{spikes.sum()} spikes, {difference(rates, spikes.mean(axis=1) / 0.13):.0e} Hz apart; w differs by"
+    seen = f"{spikes.sum()} spikes, {difference(rates, expected):.0e} Hz apart; w differs by"
     seen += f" {difference(weight, w[:, x:]):.1e}, P by {apart:.1e}; learning moved w by up to {moved:.2g}"
-    what = f"3 trials of 2 conditions: {case}, 60 neurons in groups of {size}, float64"
-    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each trial, w and P to 1e-9", seen)
+    what = f"3 iterations of 2 conditions, {trials} trial(s) each: {case}, 60 neurons in groups of {size}, float64"
+    record_check(f"plain NumPy program, {form_name(form)}", what, "as many spikes in each iteration, w and P to 1e-9", seen)
     np.testing.assert_allclose(weight, w[:, x:], rtol=0, atol=1e-9)
     np.testing.assert_allclose(packed, P[::size][:, i, j], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(rates, spikes.mean(axis=1) / 0.13, rtol=1e-12)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
     if x:
         group = zarr.open_group(str(tmp_path / "run" / "checkpoints" / "000003.zarr"), mode="r")
         np.testing.assert_allclose(group["feedforward/weight"][...], w[:, :x], rtol=0, atol=1e-9)
@@ -167,8 +183,8 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, monkeypatch, record
 
 @pytest.mark.parametrize("method", [pytest.param("dense", marks=pytest.mark.slow), "deferred"])
 def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, method):
-    """With fixed shapes for 4 spikes a trial stops before an interval with more, and goes on with room for more; 30 neurons burst."""
-    monkeypatch.setattr(delivery, "spike_capacity", lambda n: 4)
+    """With fixed shapes for 12 spikes, 3 trials stop before an interval with more, and go on with room for more; 30 neurons burst."""
+    monkeypatch.setattr(delivery, "spike_capacity", lambda n: 12)
     resume, stops = iteration_module.resume, []
     monkeypatch.setattr(iteration_module, "resume", lambda *a: stops.append(int(a[-1].done)) or resume(*a))
     arrays = small_network(8)
@@ -184,7 +200,8 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
         burst = perturbation.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
         keys = dataclasses.replace(TrialKeys.create(1, TRAINING), perturbation=burst)
         learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
-        run, rates = iteration_module.Iteration(Dynamics.from_config(config), config.rls, net, learner, jnp.asarray(target), keys), []
+        dynamics, rates = Dynamics.from_config(config), []
+        run = iteration_module.Iteration(dynamics, config.rls, net, learner, jnp.asarray(target), keys, None, 3)
         for number in range(2):
             learner, outcome = run(learner, number, number)
             rates.append(float(outcome.rate))
@@ -192,7 +209,7 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
     errors = [difference(a, b) for a, b in zip(*found, strict=True)]
     seen = f"w differs by {errors[0]:.1e}, P by {errors[1]:.1e}, rates by {errors[2]:.0e} Hz; stopped after {stops} learning points"
     record_check(
-        f"bursts, fixed_shape {method}", "2 trials with learning, shapes for 4 spikes at first", "w, P and rates of xla to 1e-9", seen
+        f"bursts, fixed_shape {method}", "2 iterations of 3 trials, shapes for 12 spikes at first", "w, P and rates of xla to 1e-9", seen
     )
     assert any(stops)
     assert max(errors) < 1e-9
@@ -265,7 +282,7 @@ def test_float32_stays_near_float64(x64, tmp_path, record_check):
     np.testing.assert_allclose(single, double, atol=2e-4)
 
 
-@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2"),
+@pytest.mark.parametrize("extra", [(), ("plastic.group_size=16", "noise.sigma=0.2", "target.n_conditions=2", "train.trials_per_update=3"),
                                    ("engine.kernels=fixed_shape", "trial.stim_on=20", "trial.stim_off=50", "trial.duration=100",
                                     "target.n_conditions=2", "train.order=shuffled")])  # fmt: skip
 def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, record_check, extra):
