@@ -1,8 +1,8 @@
 """One iteration of training: a trial with learning, or several side by side, and its metrics.
 
-Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point changes the weights. A
-spike in the last step of an interval acts in the next step, but with the weights of its own time; therefore it is delivered early,
-before the learning point (`step.deliver_early`).
+Within a trial, an interval of `every` steps is simulated with the present weights, and then a learning point, or only each
+`rls.every`-th, changes the weights. A spike in the last step of an interval acts in the next step, but with the weights of its own time;
+therefore it is delivered early, before the learning point (`step.deliver_early`).
 
 B trials of one condition run side by side with the same weights. Then a learning point changes the weights once, by the means over the
 trials of the filtered spikes and of the error.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -167,10 +166,9 @@ def _learn_from(
             after = over_trials(lambda _, state: with_current_of(network, learner.w, state), keys, after, out_axes=axes)
         return after, learner, pending
 
-    def update_if(due: Array, *arguments: Any) -> Carry:
+    def update_if(due: Array, state: SimState, point: Array, carry: Carry) -> Carry:
         """`update`, or the carry itself; a loop of one turn or none, because a condition (lax.cond) might copy P."""
-        *first, carry = arguments
-        return lax.fori_loop(0, due.astype(jnp.int32), lambda _, carry: update(*first, carry), carry)
+        return lax.fori_loop(0, due.astype(jnp.int32), lambda _, carry: update(state, point, carry), carry)
 
     def until_learning(carry: Carry, point: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry

@@ -15,7 +15,7 @@ from rlsnet.errors import UserError
 from rlsnet.io import atomic
 from rlsnet.learning import targets
 from rlsnet.model import build
-from rlsnet.model.fi_curve import EulerScheme, InverseTransfer, NoisyLIF, firing_rate
+from rlsnet.model.fi_curve import EulerScheme, InverseTransfer, NoisyLIF, euler_rate, firing_rate
 from rlsnet.simulation.trial import Calibration
 
 QUIET = lambda done, total: None  # noqa: E731
@@ -136,6 +136,22 @@ def test_with_static_synapses_the_target_is_the_missing_current(tmp_path):
         neuron = NoisyLIF(20, 1.2, 0, 0).with_synaptic_noise(spread, 3.0)
         mu = got[:, :, members] + np.asarray(net.bias)[members]
         np.testing.assert_allclose(firing_rate(mu, neuron), np.maximum(rate[:, :, members], 0.1), rtol=1e-4)
+
+
+def test_the_rates_of_the_regressors_are_those_of_the_simulation():
+    """For two classes of neurons, from rest to high rates; with static synapses or without noise there are none."""
+    small = "config=tiny", "rls.regressors=rates", "static.out_degree=0", "noise.sigma=[0.4,0.7]", "neuron.tau_m=[20,8]"
+    config = compose(*small)
+    net, _, _ = build.build(config)
+    table, inputs = targets.rate_table(config, net), np.linspace(-0.5, 3, 50)
+    for neuron, values in ((0, NoisyLIF(20, 1, 0, 0.4)), (511, NoisyLIF(8, 1, 0, 0.7))):
+        one = dataclasses.replace(table, kind=table.kind[neuron : neuron + 1])
+        expected = euler_rate(inputs, values, EulerScheme(0.1, 1)) / 1000
+        np.testing.assert_allclose(one(jnp.asarray(inputs, jnp.float32)), expected, rtol=2e-3, atol=1e-6)
+    for change, message in (("static.out_degree=10", "expected no static synapses"), ("noise.sigma=0", "noise of neuron 0 is 0 of thresh")):
+        config = compose(*small, change)
+        with pytest.raises(UserError, match=f"rls.regressors=rates.*{message}|{message}.*rls.regressors=rates"):
+            targets.rate_table(config, build.build(config)[0])
 
 
 @pytest.mark.parametrize("own", [True, False])
