@@ -52,14 +52,14 @@ def test_without_noise_the_rate_is_the_closed_form(record_check):
 
 @pytest.mark.parametrize("neuron", [PUBLISHED, NoisyLIF(20, 1.3, -0.4, 0.1), PUBLISHED.with_synaptic_noise(0.47, 3.0)])
 def test_the_inverse_inverts(record_check, neuron):
-    rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 5000))
+    rate = np.exp(np.random.default_rng(0).uniform(np.log(0.1), np.log(500), 1000))
     back = firing_rate(InverseTransfer.build(neuron)(rate), neuron)
-    what = f"5000 rates of 0.1-500 Hz to currents and back; tau_m {neuron.tau_m:g} ms, sigma {neuron.sigma:.3g}"
+    what = f"1000 rates of 0.1-500 Hz to currents and back; tau_m {neuron.tau_m:g} ms, sigma {neuron.sigma:.3g}"
     record_check("transfer function, there and back", what, "relative error < 1e-8", f"largest {np.abs(back / rate - 1).max():.1e}")
     np.testing.assert_allclose(back, rate, rtol=1e-8)
 
 
-@pytest.mark.parametrize(("n", "tables"), [(5000, None), (31, 31)])
+@pytest.mark.parametrize(("n", "tables"), [(1000, None), (31, 31)])
 def test_neurons_that_differ_have_their_own_inverse(n, tables):
     """Against a root finder for each neuron, and back to rates; many neurons share tables, few have their own."""
     random = np.random.default_rng(4)

@@ -77,11 +77,12 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, 
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
+FILTERED = "filtered rates, every third learning point, two time constants, current of the new weights"
 RICHER = {  # case: size of the groups with which the dense and fixed_shape forms are slow tests; with the other, 3 trials side by side
     "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron": 1,
     "feed-forward neurons, bins and neurons that are not trained": 7,
     "two time constants": 1,
-    "filtered rates, every third learning point, two time constants, current of the new weights": 7,
+    FILTERED: 7,
 }
 
 
@@ -136,7 +137,7 @@ def richer(case, arrays, tmp_path):
             size,
             1 if size == slow else 3,
             id=f"{form_name(form)}-{case}-{size}",
-            marks=[pytest.mark.slow] * (size == slow and (form.update == "dense" or form.delivery == "fixed_shape")),
+            marks=[pytest.mark.slow] * (size == slow and (form.update == "dense" or form.delivery == "fixed_shape" or case == FILTERED)),
         )
         for form in FORMS
         for case, slow in RICHER.items()
