@@ -119,7 +119,7 @@ def measure(case: str, iterations: int, device: str, parts: Collection[str] = PA
         result["delivery"] = round(timed.delivery(), 4)
     if "correlation" in parts:
         result["correlation"] = round(timed.correlation(), 4)
-    if {"iteration", "simulation", "learning"} <= set(parts):
+    if {"iteration", "simulation", "learning"} <= set(parts) and timed.config.train.trials_per_update == 1:  # the parts are of one trial
         known = statistics.median(result["simulation"]) + result["learning"]
         result["rest"] = round(statistics.median(result["iteration"]) - known, 4)
     return result
