@@ -14,6 +14,7 @@ from conftest import COMPILER, KERNELS, compose, difference, keys_of, small_netw
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import build as kernel_build
+from rlsnet.kernels import calls
 from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
@@ -179,6 +180,25 @@ def test_trials_side_by_side_are_those_trials(record_check, kernels):
     np.testing.assert_array_equal(together.n_spikes, spikes)
     assert error < (1e-4 if kernels == "fixed_shape" else 1e-12) and not together.overflowed
     assert not np.array_equal(spikes[0], spikes[1]) and together.stimulus.shape == (200,)
+
+
+def test_native_delivery_by_several_threads_is_that_of_each_trial():
+    """To the bit: 16 trials of the default network have enough targets in a step for several threads."""
+    net, weight, _ = build.build(compose("static.out_degree=410"))
+    random, trials, n = np.random.default_rng(0), 16, net.n_neurons
+    w, gain = jnp.asarray(connectivity.to_groups(weight, 1)), jnp.asarray(random.uniform(0.1, 1, 3), jnp.float32)
+    spiked = jnp.asarray(random.random((trials, n)) < 0.02)
+    changed = (
+        jnp.asarray(random.normal(size=(trials, 3, n)), jnp.float32),
+        jnp.zeros((trials, n), jnp.float32),
+        jnp.zeros((trials, n), jnp.int32),
+    )
+    one = partial(delivery.side_by_side(calls.deliver), net, w)
+    together = jax.jit(jax.vmap(lambda spiked, *changed: one(spiked, gain, *changed)))(spiked, *changed)
+    for b in (0, 7, 15):
+        alone = one(spiked[b], gain, *(values[b] for values in changed))
+        for mine, own in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(mine[b], own)
 
 
 def test_who_spikes_is_reset_and_waits():
