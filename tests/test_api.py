@@ -158,7 +158,8 @@ def test_logging_and_figures_leave_the_program_as_it_was(place, tmp_path, capsys
 
 
 def test_an_interrupt_saves_and_then_interrupts(tmp_path):
-    """Ctrl-C in a notebook."""
+    """Ctrl-C in a notebook; the handler is set because a shell starts background jobs with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = rlsnet.compose(*SMALL, "train.iterations=100000", "progress=off")
 
     def interrupt() -> None:
