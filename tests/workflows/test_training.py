@@ -137,7 +137,7 @@ def richer(case, arrays, tmp_path):
             size,
             1 if size == slow else 3,
             id=f"{form_name(form)}-{case}-{size}",
-            marks=[pytest.mark.slow] * (size == slow and (form.update == "dense" or form.delivery == "fixed_shape" or case == FILTERED)),
+            marks=[pytest.mark.slow] * (size == slow and (form.update != "native" or case == FILTERED)),
         )
         for form in FORMS
         for case, slow in RICHER.items()
