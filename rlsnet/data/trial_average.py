@@ -206,14 +206,14 @@ def _count_spikes(
     return out
 
 
-def _not_recorded(counted: np.ndarray, pad: int) -> np.ndarray:
+def _not_recorded(total: np.ndarray, pad: int) -> np.ndarray:
     """[B] bool, the bins before or after the window, if no unit spiked in any of them although many spikes were expected.
 
     Args:
-      counted: [2, U, B] spike counts of the units in the observed bins.
+      total: [B] spikes of all units in all trials.
       pad: bins P on each side of the window.
     """
-    total, nowhere = counted.sum(axis=(0, 1)), np.zeros(counted.shape[2], bool)
+    nowhere = np.zeros(len(total), bool)
     window = total[pad : len(total) - pad]
     if pad and window.mean() >= EXPECTED_SPIKES and window.min() > 0:
         nowhere[:pad] = not total[:pad].any()
@@ -254,15 +254,18 @@ def average_trials(
     dtype = np.uint8 if options.bin <= LONGEST_UINT8 else np.uint16
     single = np.zeros((ends[-1], n_bins, n_units), dtype) if options.trial_counts else None
     which = np.empty((ends[-1], n_units), np.int8)
+    windows, counted = [], []
     for c, mine in enumerate(numbers):
         trials, rows = _trial_windows(times[mine], patterns, options, pad, n_bins), slice(ends[c] - len(mine), ends[c])
         which[rows] = trials.half[pattern_of_unit].T
-        counted = _count_spikes(session, units, pattern_of_unit, trials, width, None if single is None else single[rows])
-        missing = _not_recorded(counted, pad)
-        if missing.any() and not c:
-            sides = [side for side, bins in (("before", missing[:pad]), ("after", missing[len(missing) - pad :])) if bins.all()]
-            log.info("%s has no spikes %s the window: taken as not recorded.", session.name, " and ".join(sides))
-        spikes = _smooth(counted, weight) / width
+        windows.append(trials)
+        counted.append(_count_spikes(session, units, pattern_of_unit, trials, width, None if single is None else single[rows]))
+    missing = _not_recorded(sum(counts.sum(axis=(0, 1)) for counts in counted), pad)
+    if missing.any():
+        sides = [side for side, bin_ in (("before", 0), ("after", -1)) if missing[bin_]]
+        log.info("%s has no spikes %s the window: taken as not recorded.", session.name, " and ".join(sides))
+    for c, trials in enumerate(windows):
+        spikes = _smooth(counted[c], weight) / width
         exposure = _smooth(np.where(missing, 0, trials.exposure), weight)[pattern_of_unit].transpose(1, 0, 2)
         n_trials[:, c] = (trials.half >= 0).sum(axis=1)[pattern_of_unit]
         with np.errstate(divide="ignore", invalid="ignore"):
