@@ -223,6 +223,11 @@ class GLIF1Config(FixedReset):
     name: str = variant("neuron model", "glif1")
 
 
+def has_transfer_formula(neuron: NeuronConfig) -> bool:
+    """Whether the transfer function of a neuron model has a formula; models derived from one that has may differ from it."""
+    return type(neuron) in (LIFConfig, GLIF1Config)
+
+
 @dataclasses.dataclass(frozen=True)
 class GLIF2Config(ResetRules):
     """GLIF2: with reset rules."""
@@ -710,7 +715,7 @@ class RLSConfig(Section):
             raise UserError("rls.precision=float64: expected another unless engine.precision=float64, in which sums would be as exact.")
         if self.every > config.trial.n_points:
             raise UserError(f"rls.every={self.every}: expected at most {config.trial.n_points}, the learning points of a trial.")
-        if self.regressors == "rates" and type(config.neuron) not in (LIFConfig, GLIF1Config):
+        if self.regressors == "rates" and not has_transfer_formula(config.neuron):
             raise UserError(
                 f"rls.regressors=rates: expected neuron=lif or glif1, not {config.neuron.name}, whose transfer function has no formula."
             )

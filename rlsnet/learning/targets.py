@@ -19,10 +19,10 @@ from rlsnet.config.schema import (
     Config,
     CurrentsTargetConfig,
     GLIF1Config,
-    LIFConfig,
     RecordingTargetConfig,
     SinusoidTargetConfig,
     TargetConfig,
+    has_transfer_formula,
 )
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
@@ -260,18 +260,13 @@ def from_rates(
     drive = constant_drive(config, network)
     inverse: Callable[[np.ndarray, slice], np.ndarray] = (
         inverse_transfer(config, network, calibration, target.euler_correction)
-        if has_formula(config)
+        if has_transfer_formula(config.neuron)
         else simulated_inverse(config, network, calibration)
     )
     out = _empty(config, network, recording)
     for part, rates in _blocks(config, network, recording, report):
         out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
     return out
-
-
-def has_formula(config: Config) -> bool:
-    """Whether the neuron model has a formula for its transfer function."""
-    return type(config.neuron) in (LIFConfig, GLIF1Config)  # subclasses differ
 
 
 def constant_drive(config: Config, network: Network) -> np.ndarray:

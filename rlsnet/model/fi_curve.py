@@ -232,11 +232,6 @@ class InverseTransfer:
         """Rates [...] at mean inputs mu [...], Hz; clipped to the table."""
         return np.exp(np.interp(mu, self.mu, self.log_low + self.step * np.arange(len(self.mu))))
 
-    def curvature(self, mu: Array) -> Array:
-        """Second over first derivative of the rate [...] with respect to the mean input at mu [...], 1/voltage; NaN stays NaN."""
-        log_slope = 1 / self.slope  # (log r)', so r' = r (log r)' and r''/r' = (log r)' + (log r)''/(log r)'
-        return np.interp(mu, self.mu, log_slope + np.gradient(log_slope, self.step))
-
 
 def _rough_inverse(log_rate: Array, neuron: NoisyLIF) -> Array:
     """Mean inputs near those that give the rates exp(`log_rate`) [n] (Hz, ascending), a start for Newton's method."""
@@ -334,18 +329,3 @@ class PopulationInverseTransfer:
             tables = zip(self.weights, self.tables[start:], strict=False)
             mu[..., mine] = self.shift[neurons] + self.scale[neurons] * sum(weight[neurons] * each(scaled) for weight, each in tables)
         return mu
-
-    def curvature(self, mu: Array, part: slice) -> Array:
-        """[..., n] second over first derivative of the rate of the neurons `part` at mean inputs mu [..., n], 1/voltage.
-
-        With slow noise of s.d. s in its input, a neuron has the rate of the input mu + curvature*s^2/2, up to the order s^2.
-        """
-        out = np.empty_like(mu)
-        first = self.first[part]
-        for start in np.unique(first):
-            mine = np.flatnonzero(first == start)
-            neurons = np.arange(len(self.first))[part][mine]
-            scaled = (mu[..., mine] - self.shift[neurons]) / self.scale[neurons]
-            tables = zip(self.weights, self.tables[start:], strict=False)
-            out[..., mine] = sum(weight[neurons] * each.curvature(scaled) for weight, each in tables) / self.scale[neurons]
-        return out
