@@ -134,7 +134,7 @@ def small_network(seed: int, n: int = 60, out: int = 12, inputs: int = 8, points
 def metrics(path: Path) -> list[dict]:
     """metrics.jsonl without the seconds, which are never the same."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
 
 
 def keys_of(stage=CALIBRATION, number=0, condition=0, seed=1):

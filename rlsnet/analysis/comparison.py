@@ -24,7 +24,8 @@ from rlsnet.runs.folder import Run
 
 WIDTH = 160  # columns, where the output is not a terminal
 LEADING_SETTINGS = 3  # settings shown before the results
-TRAINING = "training"  # sorting by the best correlation in training, where some runs have no test
+VALIDATION = "validation"  # sorting by the best score of validation, where some runs have no test
+TRAINING = "training"  # sorting by the last correlation in training, where some have no validation either
 HIDDEN_SCORES = ("reliability", "explained_variance", "model_ceiling")
 
 
@@ -61,7 +62,7 @@ class Comparison:
     names: names of the runs, the best first.
     runs: their summaries, in the same order.
     differing: (setting, its value in each run) of the settings that are not the same in all.
-    score: score that the runs are sorted by: POPULATION, one of PRIMARY_SCORES, or TRAINING.
+    score: score that the runs are sorted by: POPULATION, one of PRIMARY_SCORES, VALIDATION or TRAINING.
     unreadable: (name, reason) of the folders that could not be read.
     """
 
@@ -103,8 +104,8 @@ def read(paths: Sequence[Path]) -> Comparison:
             readable.append((name, summary))
     runs = [run for _, run in readable]
     same_trials = len({run.population.get("trained_on") == "all" for run in runs}) == 1
-    ranking_scores = (POPULATION,) * same_trials + PRIMARY_SCORES
-    score = next((name for name in ranking_scores if runs and all(run.typical(name) is not None for run in runs)), TRAINING)
+    ranking_scores = (POPULATION,) * same_trials + PRIMARY_SCORES + (VALIDATION,)
+    score = next((name for name in ranking_scores if runs and all(sort_value(run, name) is not None for run in runs)), TRAINING)
     readable.sort(key=lambda item: -_or_lowest(sort_value(item[1], score)))
     runs = [run for _, run in readable]
     return Comparison([name for name, _ in readable], runs, run_summary.differing_settings(runs), score, unreadable)
@@ -122,7 +123,9 @@ def _summary(folder: Path) -> RunSummary | str:
 
 def sort_value(run: RunSummary, score: str) -> float | None:
     """The number that a comparison sorts a run by."""
-    return run.best_correlation if score == TRAINING else run.typical(score)
+    if score == VALIDATION:
+        return run.best_validation
+    return run.last_correlation if score == TRAINING else run.typical(score)
 
 
 def _or_lowest(value: float | None) -> float:
@@ -152,7 +155,7 @@ def columns(comparison: Comparison) -> list[Column]:
     result.append(Column("state", [run.state for run in runs], [None] * len(runs)))
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
     add("last", [run.last_correlation for run in runs], "{:.3f}".format)
-    add("best", [run.best_correlation for run in runs], "{:.3f}".format)
+    add("validation", [run.best_validation for run in runs], "{:.3f}".format)
     explained = [run.population.get("all", {}) for run in runs]
     add("population EV", [values.get("model") for values in explained], "{:.3f}".format)
     add("other half's", [values.get("ceiling") for values in explained], "{:.3f}".format, 1)
@@ -174,9 +177,11 @@ def _number(value: Any) -> float | None:
 
 def ranking(comparison: Comparison) -> str:
     """The number of runs, and the score that they are sorted by, in words."""
-    what = "the best correlation in training"
+    what = "the last correlation in training"
     if comparison.score == POPULATION:
         what = f"the test's {population.TITLE}"
+    elif comparison.score == VALIDATION:
+        what = f"the best {population.TITLE} of a validation"
     elif comparison.score != TRAINING:
         what = f"the test's {SCORES[comparison.score].title}, median over neurons"
     return f"{len(comparison.runs):,} run{'s' if len(comparison.runs) != 1 else ''}, sorted by {what}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from rlsnet.io.formatting import byte_size, console, disk_size, duration
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
 from rlsnet.runs.folder import Run
+from rlsnet.runs.metrics import no_longer_better
 from rlsnet.workflows import test_store
 
 
@@ -118,16 +118,20 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     metrics, total = run.read_metrics(), config.train.iterations
     seconds = [m["seconds"] for m in metrics]
     left = f", {duration(float(np.median(seconds[-10:])) * (total - len(metrics)))} left" if 0 < len(metrics) < total else ""
+    if no_longer_better(metrics, config.train.stop_when):
+        left = ", ended by train.stop_when"
     yield "progress", f"{len(metrics)} of {total} iterations{left}"
     if not metrics:
         return
     yield "an iteration", f"{np.median(seconds):.3g} s (median)"
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
-        best: Any = max(known, key=lambda m: m["correlation"])
-        if (best_path := run.best()) is not None:  # with several conditions, the mean over one iteration of each
-            best = zarr_store.open_group(best_path, "info", folder.FORMAT).attrs
-        yield "correlation", f"{known[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+        yield "correlation", f"{known[-1]['correlation']:.3f} at iteration {known[-1]['iteration']}"
+    validated = [m for m in metrics if m.get("validation") is not None]
+    if validated:
+        last, best = validated[-1], max(validated, key=lambda m: m["validation"])
+        texts = (f"{each['validation']:.3f} {which}, at iteration {each['iteration']}" for each, which in ((last, "last"), (best, "best")))
+        yield "validation", ", ".join(texts)
     rates = [
         f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]
     ]

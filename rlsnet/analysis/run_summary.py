@@ -14,6 +14,7 @@ from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
 from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
+from rlsnet.runs.metrics import no_longer_better
 from rlsnet.runs.resources import read as read_resources
 from rlsnet.workflows import test_store
 
@@ -57,10 +58,20 @@ class RunSummary:
         return float(np.mean(list(newest.values()))) if newest else None
 
     @property
-    def best_correlation(self) -> float | None:
-        """The highest correlation, as training stored it, or of any iteration."""
-        stored = self.run.best_correlation()
-        return stored if stored is not None else max(self.correlations, default=None)
+    def validations(self) -> list[tuple[int, float]]:
+        """(iteration, score) of each validation during training."""
+        return [(line["iteration"], line["validation"]) for line in self.metrics if line.get("validation") is not None]
+
+    @property
+    def best_validation(self) -> float | None:
+        """The highest score of a validation."""
+        return max((score for _, score in self.validations), default=None)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether train.stop_when has ended the training."""
+        stop_when = self.settings["train"].get("stop_when")  # runs of early versions have none
+        return no_longer_better(self.metrics, stop_when)
 
     @property
     def seconds_per_iteration(self) -> float | None:
@@ -95,6 +106,8 @@ class RunSummary:
         if not self.metrics and self.scores:
             return "simulated, not trained"
         done, planned = len(self.metrics), self.planned_iterations
+        if self.ended_early:
+            return f"ended after {done} iterations"
         return "done" if done >= planned else f"{done} of {planned} iterations"
 
 

@@ -749,7 +749,14 @@ class TrainConfig(Section):
         "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
     )
     checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
-    save_best: bool = key("keep the weights of the best iteration so far", default=True)
+    save_best: bool = key("keep the weights with the best score of validation so far", default=True)
+    validate_every: int = key(
+        "iterations between two validations: trials with frozen weights, compared with what is trained on; 0: none", default=20, least=0
+    )
+    validation_trials: int = key("trials per condition of a validation", default=4, least=1)
+    stop_when: int | None = key(
+        "end the training when the score of validation has not risen for so many iterations; null: never", default=None, least=1
+    )
 
     def check(self, config: Config) -> None:
         """Checks that train.weights is given if, and only if, train.order=weighted."""
@@ -758,6 +765,10 @@ class TrainConfig(Section):
             raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
         if self.order != "weighted" and self.weights is not None:
             raise UserError(f"train.order={self.order}: expected weighted, as train.weights is given.")
+        if self.stop_when is not None and not 0 < self.validate_every <= self.stop_when:
+            raise UserError(
+                f"train.stop_when={self.stop_when}: expected at least train.validate_every={self.validate_every}, which must be above 0."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -771,7 +782,12 @@ class TestConfig(Section):
         default=None,
         items=True,
     )
-    checkpoint: str = key("last, best, an iteration, or the path of a checkpoint, such as another run's", default="last", path=True)
+    checkpoint: str = key(
+        "best, by validation; last; auto: best if there is one, else last; an iteration; or the path of a checkpoint, such as another"
+        " run's",
+        default="auto",
+        path=True,
+    )
     spikes: bool = key("store every spike", default=True)
     untrained_trials: int = key(
         "trials per condition with the initial weights, a baseline for recorded rates; at most test.trials; 0: none", default=10, least=0
@@ -779,9 +795,9 @@ class TestConfig(Section):
 
     def check(self, config: Config) -> None:
         """A checkpoint and neurons that can be read."""
-        if not re.fullmatch(r"last|best|\d+|.*(/|\\|\.zarr).*", self.checkpoint):
+        if not re.fullmatch(r"auto|last|best|\d+|.*(/|\\|\.zarr).*", self.checkpoint):
             raise UserError(
-                f"test.checkpoint={self.checkpoint}: expected last, best, an iteration such as 100, or a path such as"
+                f"test.checkpoint={self.checkpoint}: expected auto, last, best, an iteration such as 100, or a path such as"
                 " RUN/checkpoints/000100.zarr."
             )
         check_neurons("test.neurons", self.neurons)

@@ -50,7 +50,7 @@ class TrainedNetwork:
 
         Args:
           run: an existing run; one of `rlsnet simulate` has no checkpoint, and gives its initial weights.
-          which: the checkpoint: last, best, an iteration or a path.
+          which: the checkpoint: auto (best, else last), best, last, an iteration or a path.
 
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.

@@ -23,7 +23,7 @@ def format_module(format: str) -> Any:
 
 
 def export(
-    run: str | Path, format: str, out: str | Path | None = None, checkpoint: str = "last", overwrite: bool = False
+    run: str | Path, format: str, out: str | Path | None = None, checkpoint: str = "auto", overwrite: bool = False
 ) -> tuple[Path, TrainedNetwork]:
     """Exports a trained network and its simulated spikes.
 
@@ -31,7 +31,7 @@ def export(
       run: the run folder.
       format: one of FORMATS.
       out: the file or folder to write; None: RUN/export/FILE_NAME of the format.
-      checkpoint: the weights to export: last, best, an iteration or the path of a checkpoint.
+      checkpoint: the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint.
       overwrite: whether to replace an earlier export to the same format.
 
     Returns:

@@ -166,14 +166,14 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
 
 
 def save_best(
-    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, correlation: float
+    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, validation: float
 ) -> None:
-    """Writes the weights of the best iteration so far and removes the earlier best ones; arguments as in `save_checkpoint`."""
+    """Writes the weights with the best score of validation so far, and removes earlier ones; other arguments as in `save_checkpoint`."""
     path, weight = run.checkpoints / f"{iteration:06d}.best.zarr", from_groups(np.array(learner.w), network.n_neurons)
 
     def write() -> None:
         with atomic.replacing(path) as temporary:
-            _create(temporary, iteration, weight, network, config, correlation=correlation)
+            _create(temporary, iteration, weight, network, config, validation=validation)
         for old in run.checkpoints.glob("*.best.zarr"):
             if old != path:
                 atomic.remove(old)

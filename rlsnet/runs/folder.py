@@ -150,29 +150,30 @@ class Run:
         found = sorted(self.checkpoints.glob("*.best.zarr"))
         return found[-1] if found else None
 
-    def best_correlation(self) -> float | None:
-        """Correlation of the best iteration that was saved, or None."""
+    def best_validation(self) -> float | None:
+        """Score of validation of the best weights that were saved; None without, or if an earlier version chose them otherwise."""
         best = self.best()
-        return None if best is None else float(zarr.open_group(str(best), mode="r").attrs["correlation"])
+        stored = None if best is None else zarr.open_group(str(best), mode="r").attrs.get("validation")
+        return None if stored is None else float(stored)
 
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
         """Path of a checkpoint.
 
         Args:
-          which: last, best, the number of an iteration, or a path.
+          which: best; last; auto, the best if there is one, else the last; the number of an iteration; or a path.
           key: setting with this value, for messages.
 
         Raises:
           UserError: no such checkpoint.
         """
         have = self.iterations()
-        if which == "best" and (best := self.best()) is not None:
+        if which in ("best", "auto") and (best := self.best()) is not None:
             return best
-        if which == "last" and have:
+        if which in ("last", "auto") and have:
             return self.checkpoints / f"{have[-1]:06d}.zarr"
         if which.isdigit() and int(which) in have:
             return self.checkpoints / f"{int(which):06d}.zarr"
-        if which not in ("last", "best") and not which.isdigit():
+        if which not in ("last", "best", "auto") and not which.isdigit():
             zarr_store.open_group(which, key, FORMAT)
             return Path(which)
         listed = ", ".join(map(str, have)) or "none"

@@ -40,10 +40,23 @@ class Metrics(RequiredMetrics, total=False):
 
     explained_variance: variance of the targets that the currents explain; not in runs of early versions.
     rate_error_hz: mean difference from the recorded rates, Hz; only in runs with recorded rates.
+    validation: population explained variance in trials with frozen weights after this iteration; only where there was a validation.
+    validation_seconds: duration of the validation, s.
     """
 
     explained_variance: float | None
     rate_error_hz: float | None
+    validation: float | None
+    validation_seconds: float
+
+
+def no_longer_better(metrics: Iterable[Mapping[str, Any]], stop_when: int | None) -> bool:
+    """Whether the score of validation has not risen for `stop_when` iterations (None: never), by the lines of all iterations so far."""
+    validated = [line for line in metrics if line.get("validation") is not None]
+    if stop_when is None or not validated:
+        return False
+    best = max(validated, key=lambda line: (line["validation"], -line["iteration"]))
+    return bool(validated[-1]["iteration"] - best["iteration"] >= stop_when)
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:

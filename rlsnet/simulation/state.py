@@ -20,7 +20,7 @@ from rlsnet.simulation.perturbation import Perturbation
 
 log = logging.getLogger(__name__)
 
-CALIBRATION, TRAINING, TESTING = range(3)  # the stages of an experiment, each with random numbers of its own
+CALIBRATION, TRAINING, TESTING, VALIDATION = range(4)  # the stages of an experiment, each with random numbers of its own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -25,6 +25,7 @@ from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, memory_plan
 from rlsnet.runs.checkpoint import CheckpointWriter
 from rlsnet.runs.folder import Run
+from rlsnet.runs.metrics import no_longer_better
 from rlsnet.runs.progress import Progress, memory_used
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
 
@@ -44,30 +45,6 @@ def condition_of(config: Config, conditions: int, iteration: int) -> int:
     return turn % conditions
 
 
-class Recent:
-    """Correlation of the last iteration of each condition. As conditions differ in difficulty, only means over all are compared."""
-
-    def __init__(self, config: Config, conditions: int, metrics: Iterable[Mapping[str, Any]]):
-        weights = config.train.weights or (1.0,) * conditions
-        if len(weights) != conditions:
-            raise UserError(f"train.weights={list(weights)}: expected {conditions} numbers, one for each condition.")
-        self.wanted = {condition for condition, weight in enumerate(weights) if weight > 0}
-        self.correlation: dict[int, float | None] = {}
-        for line in metrics:
-            self.add(line)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Adds a line of metrics."""
-        if line["task"] in self.wanted:
-            self.correlation.pop(line["task"], None)  # so that the newest comes last
-            self.correlation[line["task"]] = line["correlation"]
-
-    def score(self) -> float | None:
-        """Mean of the correlations; None until every condition with a weight above 0 has one."""
-        known = [value for value in self.correlation.values() if value is not None]
-        return float(np.mean(known)) if len(known) == len(self.wanted) else None
-
-
 def train(
     config: Config,
     network: Network,
@@ -78,6 +55,7 @@ def train(
     show: Progress,
     recorded: Array | None = None,
     track: Callable[[Mapping[str, Any], int], None] = lambda line, iteration: None,
+    validate: Callable[[Array], float | None] | None = None,
 ) -> int:
     """Trains from iteration `done` + 1 to iteration train.iterations.
 
@@ -91,20 +69,27 @@ def train(
       show: display of progress.
       recorded: [C, N] Hz, mean recorded rates, for the metrics; or None.
       track: function that receives a line of metrics and the number of its iteration.
+      validate: score of weights [G, X+L, S] in trials with frozen weights, for train.validate_every; or None.
 
     Returns:
-      0, or the number of the signal that stopped the training. The run is saved in both cases.
+      0, also where train.stop_when has ended the training, or the number of the signal that stopped it. The run is saved in both cases.
 
     Raises:
       UserError: the weights are no longer finite numbers, or train.weights does not have a number for each condition.
     """
-    recent = Recent(config, len(target), run.read_metrics())
+    if config.train.weights is not None and len(config.train.weights) != len(target):
+        given = list(config.train.weights)
+        raise UserError(f"train.weights={given}: expected {len(target)} numbers, one for each condition.")
+    metrics = run.read_metrics()
+    if no_longer_better(metrics, config.train.stop_when):
+        _log_end(config, done)
+        return 0
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
     iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size = memory_plan.compiled_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
-    best = run.best_correlation()
+    best = run.best_validation()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
@@ -118,23 +103,48 @@ def train(
                     f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
                     f" bound. {run.path} has the results of the iterations before."
                 )
+            if validate is not None and config.train.validate_every and iteration % config.train.validate_every == 0:
+                line |= _validated(validate, iteration, learner.w)
             run.append_metrics(line)
+            metrics.append(line)
             track(line, iteration)
             writer.check()
-            recent.add(line)
-            score = recent.score()
+            score = line.get("validation")
             if config.train.save_best and score is not None and (best is None or score > best):
                 best = score
                 checkpoint.save_best(run, writer, iteration, network, learner, config, best)
+            ended = no_longer_better(metrics, config.train.stop_when)
             stopped = stop.signal
-            if stopped or iteration == total or iteration % config.train.checkpoint_every == 0:
+            if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
                 checkpoint.save_checkpoint(run, writer, iteration, network, learner, config)
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()
                 log.info("Stopped after iteration %d of %d and saved it. To go on: rlsnet train resume=%s", iteration, total, run.path)
                 return stopped
+            if ended:
+                _log_end(config, iteration)
+                break
     return 0
+
+
+def _validated(validate: Callable[[Array], float | None], iteration: int, w: Array) -> dict[str, Any]:
+    """Keys of `metrics.Metrics` of a validation."""
+    start = time.perf_counter()
+    score = validate(w)
+    seconds = time.perf_counter() - start
+    text = "undefined" if score is None else f"{score:.3f}"
+    log.info("Validation after iteration %d: population explained variance %s (%.1f s).", iteration, text, seconds)
+    return {"validation": score, "validation_seconds": round(seconds, 4)}
+
+
+def _log_end(config: Config, iteration: int) -> None:
+    """Says that train.stop_when has ended the training."""
+    log.info(
+        "Ended after iteration %d: the score of validation has not risen for %d iterations (train.stop_when).",
+        iteration,
+        config.train.stop_when,
+    )
 
 
 def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from rlsnet.config.load import flat, from_dict, to_dict, with_defaults
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run
+from rlsnet.runs.metrics import no_longer_better
 
 # sections and settings that may change in an existing run
 MUTABLE_ON_RESUME = (
     *("test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
     *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.save_best"),
+    *("train.validate_every", "train.stop_when"),
     *("engine.platform", "engine.kernels", "rls.method"),
 )
 COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of one command line, not stored with the run
@@ -106,5 +108,8 @@ def job_state(command: str, values: Mapping[str, Any], run: Run) -> str:
         return "new"
     config = from_dict({**values, **COMMAND_ONLY})
     check_unchanged(run.saved_config(), to_dict(config), run.path)
-    done = run.iterations()[-1] >= config.train.iterations if command == "train" else run.config() == config
+    if command != "train":
+        done = run.config() == config
+    else:
+        done = run.iterations()[-1] >= config.train.iterations or no_longer_better(run.read_metrics(), config.train.stop_when)
     return "done" if done else "unfinished"

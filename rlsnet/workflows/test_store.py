@@ -77,6 +77,11 @@ class TrialAverage:
         return np.sqrt(self._squares / max(1, self.trials - 1))
 
 
+def blocks_of_neurons(n: int) -> Iterator[slice]:
+    """Slices of n neurons that are scored together."""
+    return (slice(start, min(start + SCORED_NEURONS, n)) for start in range(0, n, SCORED_NEURONS))
+
+
 def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
     """[n] regions of the recorded units that the n neurons of a network are trained on; None if they are unknown."""
     names = None if recording is None else recording.column("region")
@@ -284,8 +289,7 @@ class TestWriter:
 
     def _blocks(self) -> Iterator[slice]:
         """Slices of the neurons that are scored together."""
-        n = self.by_neuron[1]
-        return (slice(start, min(start + SCORED_NEURONS, n)) for start in range(0, n, SCORED_NEURONS))
+        return blocks_of_neurons(self.by_neuron[1])
 
     def _recorded_errors(self, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """Squared errors [C, n] of what the recorded rates predict, by name."""

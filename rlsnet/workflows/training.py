@@ -14,9 +14,20 @@ from rlsnet.model import connectivity
 from rlsnet.runs import checkpoint, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import loop
-from rlsnet.workflows.prepare import prepare, reopen, save_network, start
+from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, save_network, start
+from rlsnet.workflows.validation import Validation
 
 log = logging.getLogger(__name__)
+
+
+def _validation(config: Config, prepared: Prepared) -> Validation | None:
+    """The validation of a run; None if there is none, or if its recording no longer exists."""
+    if not 0 < config.train.validate_every <= config.train.iterations:
+        return None
+    if prepared.recording is None and prepared.rate is not None:
+        log.warning("Without the recording there is no validation, and the best weights stay those found so far.")
+        return None
+    return Validation(config, prepared.network, prepared.target, prepared.recording)
 
 
 def run_training(config: Config, run: Run, resumed: bool) -> int:
@@ -46,7 +57,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         raise UserError(f"{run.path}: contains a run; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), start(config, run, "train") as show:
         if resumed:
-            prepared = reopen(config, run)
+            prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
             learner = checkpoint.load_learner(run, done, prepared.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)
@@ -65,7 +76,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with trackers.tracked(config, run, done) as track:
             target = jnp.asarray(prepared.target)
-            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track)
+            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, _validation(config, prepared))
     if not stopped:
-        log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", config.train.iterations, run.path, run.path)
+        log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", run.iterations()[-1], run.path, run.path)
     return stopped

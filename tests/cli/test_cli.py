@@ -22,7 +22,7 @@ SMALL = ["config=tiny", "network.n_neurons=300", "static.out_degree=60", "train.
 def place(tmp_path_factory):
     """A folder with a trained and tested run in it."""
     place = tmp_path_factory.mktemp("place")
-    rlsnet("train", *SMALL, "hydra.run.dir=run", cwd=place)
+    rlsnet("train", *SMALL, "train.validate_every=2", "hydra.run.dir=run", cwd=place)
     rlsnet("test", "run=run", "test.trials=3", cwd=place)
     zarr.create_group(str(place / "rates.zarr"), attributes={"bin_ms": 10.0})["rate"] = np.ones((1, 100, 512), "float32")
     zarr.create_group(str(place / "empty.zarr"))["neuron/excitatory"] = np.zeros(0, bool)
@@ -110,8 +110,11 @@ def test_info_on_a_run_says_what_its_files_say(place):
     assert (shown["static synapses"], shown["plastic synapses"]) == ("18,000", "9,600")
     assert re.match(r"P 1\.23 MB, about \d", shown["memory of training"])
     lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
-    best = max(lines, key=lambda line: line["correlation"])
-    assert shown["correlation"] == f"{lines[-1]['correlation']:.3f} last, {best['correlation']:.3f} best, at iteration {best['iteration']}"
+    best, last = max(lines[1::2], key=lambda line: line["validation"]), lines[-1]
+    assert shown["correlation"] == f"{last['correlation']:.3f} at iteration 4"
+    assert shown["validation"] == (
+        f"{last['validation']:.3f} last, at iteration 4, {best['validation']:.3f} best, at iteration {best['iteration']}"
+    )
     assert shown["rates"] == f"{lines[-1]['rate_exc_hz']:.2f} Hz excitatory, {lines[-1]['rate_inh_hz']:.2f} Hz inhibitory"
     assert shown["checkpoints"] == f"2, 4, best of iteration {best['iteration']}" and "jax 0." in shown["made with"]
     use = [json.loads(line) for line in (place / "run" / "resources.jsonl").read_text().splitlines()]

@@ -90,7 +90,7 @@ def test_round_trip():
         ("train.iterations=2.5", "train.iterations=2.5: expected a whole number"),
         ("train.iterations=true", "train.iterations=True: expected a whole number"),
         ("train.save_best=2", "train.save_best=2: expected true or false"),
-        ("test.checkpoint=newest", "test.checkpoint=newest: expected last, best, an iteration such as 100, or a path"),
+        ("test.checkpoint=newest", "test.checkpoint=newest: expected auto, last, best, an iteration such as 100, or a path"),
         (
             "test.neurons=many",
             "test.neurons=many: expected null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME.",

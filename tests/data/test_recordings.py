@@ -183,7 +183,8 @@ def test_parameters_of_each_neuron_are_used(tmp_path, model, own):
     np.testing.assert_allclose(firing_rate(mu, neuron)[:, :, known], np.maximum(rate[:, :, known], 0.1), rtol=3e-4)
 
 
-@pytest.mark.parametrize("model", [pytest.param("glif3", marks=pytest.mark.slow), "glif5"])  # glif5 has all that glif3 has
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["glif3", "glif5"])
 def test_models_without_a_formula_fire_at_recorded_rates(tmp_path, model):
     """Neurons simulated at the target currents fire at the recorded rates."""
     wanted = np.repeat([2.0, 8.0, 30.0, 80.0], 128)

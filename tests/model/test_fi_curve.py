@@ -59,7 +59,7 @@ def test_the_inverse_inverts(record_check, neuron):
     np.testing.assert_allclose(back, rate, rtol=1e-8)
 
 
-@pytest.mark.parametrize(("n", "tables"), [(1000, None), (31, 31)])
+@pytest.mark.parametrize(("n", "tables"), [pytest.param(1000, None, marks=pytest.mark.slow), (31, 31)])
 def test_neurons_that_differ_have_their_own_inverse(n, tables):
     """Against a root finder for each neuron, and back to rates; many neurons share tables, few have their own."""
     random = np.random.default_rng(4)

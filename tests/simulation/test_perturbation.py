@@ -105,7 +105,7 @@ def spikes_of(group):
     ("silence", "xla", ()),
     ("silence", KERNELS[-1], ("noise.sigma=0.3", "neuron=glif5", "plastic.group_size=16")),
     ("clamp", KERNELS[-1], ("neuron=glif3", "target.n_conditions=2")),
-    ("clamp", "fixed_shape", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1")),
+    pytest.param("clamp", "fixed_shape", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1"), marks=pytest.mark.slow),
     ("excite", KERNELS[-1], ("perturb.strength=0.7", "synapse.tau_plas=[100,150]")),
 ])  # fmt: skip
 def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels, extra):
@@ -148,6 +148,7 @@ def test_excited_beyond_measure_they_fire_at_the_refractory_limit(tmp_path, reco
     np.testing.assert_allclose(rates, expected, atol=1 / 0.2214)
 
 
+@pytest.mark.slow
 def test_clamped_neurons_are_poisson(tmp_path, record_check):
     """Counts in the window have the binomial mean and variance, spikes no memory, trials nothing in common; all kernels agree."""
     results = {}

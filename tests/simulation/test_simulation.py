@@ -107,7 +107,9 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, reco
 
 
 @pytest.mark.parametrize("kind", KERNELS)
-@pytest.mark.parametrize(("n", "size"), [(60, 1), (60, 7), (1100, 1)])
+@pytest.mark.parametrize(
+    ("n", "size"), [(60, 1), pytest.param(60, 7, marks=pytest.mark.slow), pytest.param(1100, 1, marks=pytest.mark.slow)]
+)
 def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind):
     """Any set of spikes, none and all included, sends what the dense matrices say."""
     arrays = small_network(4, n=n, group_size=size)
@@ -211,7 +213,7 @@ def test_who_spikes_is_reset_and_waits():
 
 
 @pytest.mark.parametrize("kind", KERNELS[1:])
-@pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.parametrize("size", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_all_kernels_make_the_same_spikes(monkeypatch, record_check, kind, size):
     """Float32, a static network with plastic synapses, and with fixed shapes more spikes than there is room for at first."""
     monkeypatch.setattr(delivery, "spike_capacity", lambda n: 2)
@@ -270,6 +272,7 @@ def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     assert path.stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KERNELS[2:])
 def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
     """A cache folder that is mounted noexec."""

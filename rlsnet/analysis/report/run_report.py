@@ -106,8 +106,10 @@ def _tiles(summary: RunSummary) -> Iterator[Tile]:
             note = f"{100 * value / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
         yield Tile(f"Test: {SCORES[score].title}", number(value, ".2f"), f"median; {note}")
     if summary.last_correlation is not None:
-        best = number(summary.best_correlation, ".2f")
-        yield Tile("Training: correlation", number(summary.last_correlation, ".2f"), f"last; best {best}")
+        yield Tile("Training: correlation", number(summary.last_correlation, ".2f"), "of the last trials, with learning")
+    if (validation := summary.best_validation) is not None:
+        iteration, last = summary.validations[-1]
+        yield Tile("Validation: best", number(validation, ".2f"), f"{TITLE}; {number(last, '.2f')} at iteration {iteration}")
     if summary.metrics:
         done, planned, line = len(summary.metrics), summary.planned_iterations, summary.metrics[-1]
         yield Tile("Iterations", f"{done:,}", "all" if done >= planned else f"of {planned:,}")
@@ -127,7 +129,7 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
     if path is not None and group is None:
         yield f"The recording {path} was not found; this report has only what the run itself stores of it."
-    if summary.metrics and done < planned:
+    if summary.metrics and done < planned and not summary.ended_early:
         yield f"Training is not done: {done} of {planned} iterations. rlsnet train resume={results.run.path} continues it."
     if not summary.metrics and not summary.scores:
         yield "Nothing has been trained yet."
@@ -135,9 +137,9 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield "The correlation of the last iteration is undefined for all neurons."
     elif summary.metrics and (undefined := summary.metrics[-1]["n_undefined"]):
         yield f"The correlation of {undefined:,} neurons is undefined (no target, or a constant signal); means are over the others."
-    last, best = summary.last_correlation, summary.best_correlation
-    if last is not None and best is not None and best - last > 0.05:
-        yield f"The last iteration ({last:.2f}) is worse than the best ({best:.2f}); test.checkpoint=best tests the best weights."
+    if summary.ended_early:
+        stop_when = results.config.train.stop_when
+        yield f"Training ended early: the score of validation did not rise for {stop_when} iterations (train.stop_when)."
     if not results.config.rls.apply:
         yield "rls.apply=false: nothing was learned, updates were only timed."
 

@@ -22,7 +22,9 @@ class Options:
         choices=FORMATS,
     )
     out: str | None = key("the file or folder to write; null: within RUN/export", default=None)
-    checkpoint: str = key("the weights to export: last, best, an iteration or the path of a checkpoint", default="last")
+    checkpoint: str = key(
+        "the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint", default="auto"
+    )
     overwrite: bool = key("true: replace an earlier export of the same name", default=False)
 
 
