@@ -34,7 +34,7 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     spikes are then counted over all of them. Otherwise an iteration is one trial.
 
     mu is one number or those of positive and negative weights, tau_p one number or one for each presynaptic neuron [N+X].
-    outside [C, steps from stim_off, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
+    outside [C, last steps of a trial, X] says who of X feed-forward neurons spikes when, outside_weight [N, X] their initial weights.
     excited (who [N] bool, first step, last step, current) get a current then; held (who, first, last, spikes [steps, N]) stay at
     reset and spike at given times. A target of NaN means not trained.
     every_nth: learning points from one update to the next; correct: an update also changes the present plastic current to that of the new
@@ -131,8 +131,8 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
                     if v[b, i] > 1:
                         v[b, i], wait[b, i], fired[b, i] = 0.0, refractory, 1.0
                         count[i] += 1
-                if x and t > off:
-                    fired[b, n:] = outside[condition, t - off - 1]
+                if x and (row := t - 1 - (off + points * step - outside.shape[1])) >= 0:
+                    fired[b, n:] = outside[condition, row]
                 for j in np.flatnonzero(fired[b]):
                     if j < n and excitatory[j]:
                         in_e[b] += static[:, j]

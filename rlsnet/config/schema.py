@@ -478,6 +478,8 @@ class GivenStimulusConfig(StimulusConfig):
 class FeedforwardConfig(Variant):
     """Poisson neurons that project to every neuron of the network, with trained weights."""
 
+    before: bool = False  # whether they fire before stim_off
+
     def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
         """Number of feed-forward neurons, X.
 
@@ -497,13 +499,20 @@ class NoFeedforwardConfig(FeedforwardConfig):
 
 @dataclasses.dataclass(frozen=True)
 class OUFeedforwardConfig(FeedforwardConfig):
-    """Poisson neurons with rates from Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, at least 0."""
+    """Poisson neurons with rates from Ornstein-Uhlenbeck processes from stim_off on, one realisation per condition, at least 0.
+
+    They tell a network the time in the trial and the condition, as inputs from elsewhere in the brain do.
+    """
 
     name: str = variant("feed-forward neurons", "ou")
     n_neurons: int = key("number of feed-forward neurons X", default=32, least=1)
     mean: float = key("mean rate, and the rate at the start", "Hz", default=5.0, source=TSN, least=0)
     tau: float = key("correlation time", "ms", default=400.0, source=TSN, above=0, decay=True)
     sigma: float = key("dR = (mean - R)/tau dt + sigma dW", "Hz/sqrt(ms)", default=0.2, source=TSN, least=0)
+    before: bool = key(
+        "they fire before stim_off too, at their first rates; so the network can have learned the state in which learning begins",
+        default=False,
+    )
     strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
 
     def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
@@ -522,6 +531,10 @@ class GivenFeedforwardConfig(FeedforwardConfig):
 
     name: str = variant("feed-forward neurons", "given")
     path: str = key(".npy or .zarr array of rates [C, M, X] in Hz, one row for each learning bin", path=True)
+    before: bool = key(
+        "they fire before stim_off too, at their first rates; so the network can have learned the state in which learning begins",
+        default=False,
+    )
     strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
 
     def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
@@ -678,9 +691,9 @@ class RLSConfig(Section):
     )
     regressors: str = key(
         "x of the update: spikes, the filtered spikes; rates, the filtered rates that the inputs' currents give by the transfer function,"
-        " without the noise of single spikes",
+        " without the noise of single spikes; auto: rates where the neurons have such a function, else spikes",
         default="spikes",
-        choices=("spikes", "rates"),
+        choices=("spikes", "rates", "auto"),
     )
     every: int = key("learning points from one update to the next", default=1, least=1)
     correct_current: bool = key(

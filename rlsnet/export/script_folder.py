@@ -77,6 +77,7 @@ def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
         "n_steps": first - 1 + trial.n_points * trial.every,
         "stimulus_after_step": trial.steps(trial.stim_on) if has_stimulus else None,
         "feedforward_every_steps": every,
+        "feedforward_before": trained.config.feedforward.before,
         "rlsnet_rates_hz": mean_rates(trained),
     }
     (path / MARKER).write_text(json.dumps(about, indent=1))

@@ -153,9 +153,12 @@ def rate_table(config: Config, network: Network) -> RateTable:
     """Transfer functions of the N neurons as they are simulated, for rls.regressors=rates, as a function of all input but the noise.
 
     Raises:
-      UserError: static synapses, whose currents are not slow for the membrane; too little noise; or too many different neurons.
+      UserError: neurons without a formula; static synapses, whose currents are not slow for the membrane; too little noise; or too many
+        different neurons.
     """
     where = "rls.regressors=rates"
+    if not has_transfer_formula(config.neuron):
+        raise UserError(f"{where}: expected neuron=lif or glif1, not {config.neuron.name}, whose transfer function has no formula.")
     if network.static_width:
         raise UserError(
             f"{where}: expected no static synapses, such as static=none, because their currents are too fast for a transfer function;"

@@ -114,7 +114,7 @@ def feedforward(
     since: Array,
     every: int,
 ) -> tuple[Array, Array]:
-    """Feed-forward spikes [X] of a step, and the rates [X] in Hz of the next step. There are no spikes before stim_off.
+    """Feed-forward spikes [X] of a step, and the rates [X] in Hz of the next step. Spikes before stim_off only with settings.before.
 
     Args:
       settings: section feedforward.
@@ -135,4 +135,4 @@ def feedforward(
         xi = rng.normal(rng.fold(streams[1], since), x, dtype)
         moved = rates + (dt / settings.tau) * (settings.mean - rates) + (settings.sigma * dt**0.5) * xi
         rates = jnp.where(since > 0, moved, rates)
-    return spiked & (since > 0), rates
+    return spiked & ((since > 0) | settings.before), rates

@@ -11,6 +11,7 @@ from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
 from rlsnet.learning import rls, targets
 from rlsnet.model import connectivity
+from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import loop
@@ -18,6 +19,19 @@ from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, 
 from rlsnet.workflows.validation import Validation
 
 log = logging.getLogger(__name__)
+
+
+def with_rate_table(config: Config, network: Network) -> Network:
+    """The network with the transfer functions that rls.regressors needs; raises UserError where they are required and do not exist."""
+    if config.rls.regressors == "spikes":
+        return network
+    try:
+        return dataclasses.replace(network, rate_table=targets.rate_table(config, network))
+    except UserError as error:
+        if config.rls.regressors == "rates":
+            raise
+        log.info("rls.regressors=auto: filtered spikes (%s)", error)
+        return network
 
 
 def _validation(config: Config, prepared: Prepared) -> Validation | None:
@@ -69,9 +83,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             save_network(run, prepared, learning=True)
             w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
             learner = rls.init(config.rls, prepared.network, w)
-        network = prepared.network
-        if config.rls.regressors == "rates":
-            network = dataclasses.replace(network, rate_table=targets.rate_table(config, network))
+        network = with_rate_table(config, prepared.network)
         run.save_config(config)
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with trackers.tracked(config, run, done) as track:

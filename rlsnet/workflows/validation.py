@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rlsnet.config.schema import Config, has_transfer_formula
+from rlsnet.config.schema import Config
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.learning import population, scores, targets
@@ -28,11 +28,11 @@ from rlsnet.workflows.test_store import blocks_of_neurons
 
 def _rate_table(config: Config, network: Network) -> RateTable | None:
     """The transfer functions of the neurons; None where they do not give a neuron's rate from its slow current."""
-    if config.noise.kind == "current" or network.static_width or not has_transfer_formula(config.neuron):
+    if config.noise.kind == "current":
         return None
     try:
         return targets.rate_table(config, network)
-    except UserError:  # too little noise, or too many different neurons
+    except UserError:  # such as static synapses
         return None
 
 

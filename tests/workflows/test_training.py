@@ -108,9 +108,9 @@ def richer(case, arrays, tmp_path):
         np.save(tmp_path / "rates.npy", rates)
         weight = random.normal(0, 0.5, (60, 3))
         zarr.open_group(str(tmp_path / "n.zarr"))["feedforward/weight"] = weight
-        outside = np.repeat(rates > 0, 50, axis=1)
+        outside = np.repeat(rates > 0, [350, *[50] * 19], axis=1)  # the first row also holds before stim_off, 30 ms
         return (
-            ["feedforward=given", f"feedforward.path={tmp_path}/rates.npy", "rls.penlam_ff=0.4", "rls.penmu=0.3", "rls.forgetting=0.99"],
+            ["feedforward=given", "feedforward.before=true", f"feedforward.path={tmp_path}/rates.npy", "rls.penlam_ff=0.4", "rls.penmu=0.3", "rls.forgetting=0.99"],
             {"mu": 0.3, "forgetting": 0.99, "outside": outside, "outside_weight": weight, "lam_outside": 0.4},
         )
     arrays["neuron/tau_plas"] = random.choice([60.0, 150.0], 60)

@@ -138,6 +138,8 @@ def main() -> None:
                 group.stimulus = stimuli[current["condition"], since - 1] if since <= stimuli.shape[1] else 0
         if rates is not None:
             since = step - first
+            if step == 1 and about["feedforward_before"]:
+                feedforward.rate = rates[current["condition"], 0] * b2.Hz  # type: ignore[union-attr]
             if since >= 1 and (since - 1) % about["feedforward_every_steps"] == 0:
                 row = min((since - 1) // about["feedforward_every_steps"], rates.shape[1] - 1)
                 feedforward.rate = rates[current["condition"], row] * b2.Hz  # type: ignore[union-attr]

@@ -96,11 +96,13 @@ def add_noise(about: dict[str, Any], values: Any, neurons: Any) -> None:
 
 
 def create_feedforward(about: dict[str, Any], condition: int) -> Any:
-    """Feed-forward neurons: parrot neurons that repeat Poisson spikes from stim_off on; None without feed-forward neurons."""
+    """Feed-forward neurons: parrot neurons that repeat Poisson spikes; None without feed-forward neurons."""
     if not about["n_feedforward"]:
         return None
     dt, rates = about["dt_ms"], np.load(HERE / "feedforward_rate.npy", mmap_mode="r")[condition]
     step = np.arange(len(rates)) * about["feedforward_every_steps"] + about["first_step"] + 1
+    if about["feedforward_before"]:  # from the first step on, at the first rates
+        step[0] = 1
     times = np.round((step - 1) * dt, 9).tolist()
     parameters = [{"rate_times": times, "rate_values": each.tolist()} for each in np.asarray(rates, float).T]
     generators = nest.Create("inhomogeneous_poisson_generator", len(parameters), params=parameters)
