@@ -1,7 +1,7 @@
 """Seconds of an iteration and of its parts, and peak memory; if wanted, beside another program timed in turn.
 
     python scripts/bench.py                                          # every case but tiny and million
-    python scripts/bench.py sinusoid mouse_decision --json benchmarks/cpu.json
+    python scripts/bench.py sinusoid mouse_decision_published --json benchmarks/cpu.json
     python scripts/bench.py sinusoid --only iteration                # one part of a result, in less time
     python scripts/bench.py sinusoid --against peer                  # the C program of scripts/peer, before and after ours
     python scripts/bench.py sinusoid --against numpy                 # the plain NumPy program of the tests, on a short trial
@@ -50,8 +50,9 @@ CASES = {
         "plastic.group_size=64",
     ],
     "mouse_decision": ["config=mouse_decision"],
-    "mouse_decision_64": ["config=mouse_decision", "plastic.group_size=64"],
-    "mouse_decision_8_trials": ["config=mouse_decision", "train.trials_per_update=8"],
+    "mouse_decision_published": ["config=mouse_decision_published"],
+    "mouse_decision_published_64": ["config=mouse_decision_published", "plastic.group_size=64"],
+    "mouse_decision_published_8_trials": ["config=mouse_decision_published", "train.trials_per_update=8"],
     "million_128": ["config=million", "plastic.group_size=128"],
     "million": ["config=million"],
 }

@@ -19,7 +19,7 @@ from rlsnet.api import compose
 from rlsnet.runs.folder import Run, versions
 from rlsnet.workflows import training
 
-MOUSE = ["config=mouse_decision", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]  # one condition
+MOUSE = ["config=mouse_decision_published", "network.n_neurons=8192", "train.order=weighted", "train.weights=[1,0]"]  # one condition
 SETS = {
     "storages": {
         "full float32": [],
@@ -37,7 +37,7 @@ SETS = {
 TITLES = {
     "storages": "default network, forms of P",
     "groups": "default network, groups of S",
-    "mouse": "mouse_decision, 8192 synthetic units, groups of S",
+    "mouse": "mouse_decision_published, 8192 synthetic units, groups of S",
 }
 
 

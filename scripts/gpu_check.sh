@@ -20,7 +20,7 @@
 #     PYTHON   the interpreter (python3)
 #     LIMIT    seconds for all parts together (500; 240 on a CPU)
 #     PATIENCE a whole number that multiplies all limits, for a busy machine (1)
-#     CASES    cases of scripts/bench.py to time (mouse_decision sinusoid million_128; tiny on a CPU)
+#     CASES    cases of scripts/bench.py to time (mouse_decision_published sinusoid million_128; tiny on a CPU)
 #
 # Each part has a limit of its own; a part for which less than ten seconds are left is left out. Results, written after each part:
 #     $OUT/gpu.md           tables of parts, tests, seconds, profile, and speeds of the card
@@ -38,7 +38,7 @@ PYTHON=${PYTHON:-python3}
 OUT=${OUT:-outputs/gpu_check}
 PATIENCE=${PATIENCE:-1}
 case $DEVICE in
-  gpu) LIMIT=${LIMIT:-500} CASES=${CASES:-mouse_decision sinusoid million_128} ;;
+  gpu) LIMIT=${LIMIT:-500} CASES=${CASES:-mouse_decision_published sinusoid million_128} ;;
   cpu) LIMIT=${LIMIT:-240} CASES=${CASES:-tiny} ;;
   *) echo "DEVICE=$DEVICE: expected gpu or cpu" >&2; exit 2 ;;
 esac

@@ -48,7 +48,7 @@ def test_every_shipped_configuration_runs_for_a_moment(tmp_path, name, stimulus)
 
 def test_published_parameters():
     """algorithm's table of parameter sets."""
-    sinusoid, mouse, million = (compose(f"config={name}") for name in ("sinusoid", "mouse_decision", "million"))
+    sinusoid, mouse, million = (compose(f"config={name}") for name in ("sinusoid", "mouse_decision_published", "million"))
     for config in (sinusoid, mouse, million):
         assert (config.trial.dt, config.neuron.tau_m, config.synapse.tau_exc, config.synapse.tau_inh, config.synapse.tau_plas) == (
             0.1,
@@ -63,6 +63,8 @@ def test_published_parameters():
     assert (sinusoid.trial.n_steps, sinusoid.trial.n_points, sinusoid.rls.penlambda, sinusoid.rls.penmu) == (20000, 100, 0.8, 0.01)
     assert (mouse.static.out_degree, mouse.plastic.n_inputs, mouse.noise.sigma, mouse.target.name) == (0, 128, 0.65, "recording")
     assert (mouse.trial.n_steps, mouse.trial.n_points, mouse.rls.penlambda, mouse.rls.penmu) == (40000, 150, 0.04, 0)
+    assert (mouse.feedforward.name, mouse.rls.regressors, mouse.rls.every, mouse.rls.correct_current) == ("none", "spikes", 1, False)
+    assert mouse.train.trials_per_update == 1 and not mouse.target.euler_correction
     assert (million.network.n_neurons, million.static.out_degree, million.plastic.n_inputs) == (1_000_000, 1000, 100)
 
 

@@ -110,9 +110,16 @@ def richer(case, arrays, tmp_path):
         zarr.open_group(str(tmp_path / "n.zarr"))["feedforward/weight"] = weight
         outside = np.repeat(rates > 0, [350, *[50] * 19], axis=1)  # the first row also holds before stim_off, 30 ms
         return (
-            ["feedforward=given", "feedforward.before=true", f"feedforward.path={tmp_path}/rates.npy", "rls.penlam_ff=0.4", "rls.penmu=0.3", "rls.forgetting=0.99"],
+            [
+                "feedforward=given",
+                "feedforward.before=true",
+                f"feedforward.path={tmp_path}/rates.npy",
+                "rls.penlam_ff=0.4",
+                "rls.penmu=0.3",
+                "rls.forgetting=0.99",
+            ],
             {"mu": 0.3, "forgetting": 0.99, "outside": outside, "outside_weight": weight, "lam_outside": 0.4},
-        )
+        )  # fmt: skip
     arrays["neuron/tau_plas"] = random.choice([60.0, 150.0], 60)
     if case == "two time constants":
         return ["rls.penmu=0.3"], {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"]}
