@@ -24,7 +24,7 @@ class Options:
 
     format: str = key("format of the sources; auto: recognized from each source", default="auto", choices=("auto", *FORMATS))
     preset: str | None = key(
-        "settings of a project (map, ibl, allen, phy) or of a file LAB.yaml; other settings override them", default=None
+        "settings of a project (map, ibl, allen, phy, steinmetz) or of a file LAB.yaml; other settings override them", default=None
     )
     align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
     window: tuple[float, float] = key("start and end of the averaged time, relative to time 0", "s", default=(-2.0, 1.0))

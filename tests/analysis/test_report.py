@@ -240,7 +240,7 @@ def sweep(place):
     for index, (penlambda, correlation, lines) in enumerate([(0.5, 0.2, 3), (2.0, 0.6, 3), (1.0, 0.4, 1)]):
         folder = sweep / str(index)
         folder.mkdir(parents=True)
-        config = (place / "<script>x" / "config.yaml").read_text().replace("penlambda: 0.04", f"penlambda: {penlambda}")
+        config = (place / "<script>x" / "config.yaml").read_text().replace("penlambda: 0.02", f"penlambda: {penlambda}")
         (folder / "config.yaml").write_text(config)
         line = json.loads((place / "<script>x" / "metrics.jsonl").read_text().splitlines()[0]) | {"correlation": correlation}
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line | {"iteration": k + 1}) + "\n" for k in range(lines)))
