@@ -167,7 +167,8 @@ def _clock_warnings(session: Session, times: np.ndarray, options: Options) -> It
     elif session.observed is None:
         outside = (known + options.window[0] < min(first, 0)) | (known + options.window[1] > last)
         if outside.any():
-            yield f"{outside.sum()} trials extend beyond the first or last spike of the session; that time counts as silence"
+            trials = "1 trial extends" if outside.sum() == 1 else f"{outside.sum()} trials extend"
+            yield f"{trials} beyond the first or last spike of the session; that time counts as silence"
 
 
 def _alignment_warnings(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
