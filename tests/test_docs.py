@@ -68,10 +68,10 @@ def test_each_line_of_the_table_runs(tmp_path, files, line):
 
 SMALLER = (
     ("example_sessions.py sessions", "example_sessions.py sessions --units 40 50 40"),
-    ("iterations=100", "iterations=2"),
-    ("iterations=110", "iterations=3"),
+    ("iterations=30", "iterations=2"),
+    ("iterations=40", "iterations=3"),
     ("iterations=20", "iterations=1"),
-    ("000110.zarr", "000003.zarr"),
+    ("000040.zarr", "000003.zarr"),
     ("test.trials=10", "test.trials=2"),
 )
 
