@@ -6,7 +6,7 @@ a region share with different weights (tone, delay and go responses, a ramp in t
 rhythm); a smooth time course of each unit; and the noise of smoothed trial averages (PSTHs) of about a hundred trials.
 
 The strength of the time courses, SHARED and PRIVATE, is chosen such that networks learn at the pace published for the
-recording of 66,002 units (Arthur et al. 2023). Rates then vary over a trial by some 60 % of their mean, and some units are
+recording of 66,002 units (Arthur et al. 2023). Rates then vary over a trial by half of their mean or more, and some units are
 silent in a part of it. The recording itself was not available: its dimension, noise and smoothing are not matched.
 """
 
@@ -37,7 +37,7 @@ MEDIAN_HZ, SPREAD = 3.0, 1.15  # of log-normal mean rates: 6 Hz on average, one 
 LICK_HZ = 7.0
 MAX_HZ = 200.0
 SMOOTHING_BINS = 2.5  # s.d. of the Gaussian that smooths PSTHs, 50 ms
-SHARED = 2.0  # factor of the shared time courses in log rate
+SHARED = 1.5  # factor of the shared time courses in log rate
 PRIVATE, PRIVATE_BINS = 0.4, 7.5  # s.d. of each unit's private course in log rate, and of the Gaussian that smooths it
 
 
