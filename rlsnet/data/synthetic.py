@@ -4,6 +4,10 @@ Nothing in it was measured; its numbers only have the order of magnitude of such
 reading to training at full scale: log-normal mean rates; sessions and brain regions; a few time courses that all units of
 a region share with different weights (tone, delay and go responses, a ramp in the delay, choice, movement, a licking
 rhythm); a smooth time course of each unit; and the noise of smoothed trial averages (PSTHs) of about a hundred trials.
+
+The strength of the time courses, SHARED and PRIVATE, is chosen such that networks learn at the pace published for the
+recording of 66,002 units (Arthur et al. 2023). Rates then vary over a trial by half of their mean or more, and some units are
+silent in a part of it. The recording itself was not available: its dimension, noise and smoothing are not matched.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from rlsnet.data.recording_writer import writing
 from rlsnet.data.recordings import CHUNK_UNITS
 from rlsnet.data.trial_average import smoothing_kernel
 
-VERSION = 3
+VERSION = 4
 N_UNITS = 66_002
 CONDITIONS = ("left", "right")
 BIN_MS, N_BINS, START_S = 20.0, 150, -2.0  # bins around the go cue at 0 s
@@ -33,7 +37,8 @@ MEDIAN_HZ, SPREAD = 3.0, 1.15  # of log-normal mean rates: 6 Hz on average, one 
 LICK_HZ = 7.0
 MAX_HZ = 200.0
 SMOOTHING_BINS = 2.5  # s.d. of the Gaussian that smooths PSTHs, 50 ms
-PRIVATE, PRIVATE_BINS = 0.15, 7.5  # s.d. of each unit's private course in log rate, and of the Gaussian that smooths it
+SHARED = 1.5  # factor of the shared time courses in log rate
+PRIVATE, PRIVATE_BINS = 0.4, 7.5  # s.d. of each unit's private course in log rate, and of the Gaussian that smooths it
 
 
 def time_courses(latency: float) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +72,15 @@ def time_courses(latency: float) -> tuple[np.ndarray, np.ndarray]:
     return np.array(common), np.array([tone, choice * (1 + ramp) / 2, movement])
 
 
-def rates(random: np.random.Generator, n: int, region: np.ndarray) -> np.ndarray:
-    """Underlying firing rates of units, without trial noise.
+def rates(random: np.random.Generator, n: int, region: np.ndarray, shared: float = 1.0, private: float = 0.15) -> np.ndarray:
+    """Underlying firing rates of units, without trial noise. The defaults are those of scripts/example_sessions.py.
 
     Args:
       random: generator of random numbers.
       n: number of units.
       region: [n] number of the brain region of each unit.
+      shared: factor of the shared time courses, in log rate.
+      private: s.d. of each unit's private course, in log rate.
 
     Returns:
       [C, M, n] Hz.
@@ -85,14 +92,14 @@ def rates(random: np.random.Generator, n: int, region: np.ndarray) -> np.ndarray
     share = centre + np.array([0.2, 0.15, 0.4, 0.3, 0.5, 0.1, 0.1])[:, None] * random.laplace(0, 1, (7, n))
     share *= np.array([even, even, even, even, movement, movement, movement])
     share_of_difference = np.array([0.1, 0.25, 0.25])[:, None] * random.laplace(0, 1, (3, n)) * np.array([even, choice, movement])
-    private = gaussian_filter1d(random.normal(size=(len(CONDITIONS), N_BINS, n)), PRIVATE_BINS, axis=1)
-    drive = PRIVATE * private / private.std(axis=1, keepdims=True)
+    own = gaussian_filter1d(random.normal(size=(len(CONDITIONS), N_BINS, n)), PRIVATE_BINS, axis=1)
+    drive = private * own / own.std(axis=1, keepdims=True)
     for index, latency in enumerate(LATENCY_S):
         members = region == index
         common, difference = (
             courses.T @ part[:, members] for courses, part in zip(time_courses(latency), (share, share_of_difference), strict=True)
         )
-        drive[:, :, members] += np.stack([common + difference, common - difference])
+        drive[:, :, members] += shared * np.stack([common + difference, common - difference])
     out = np.exp(np.clip(drive, -4, 2.5))
     return np.minimum(out * (mean / out.mean(axis=(0, 1))), MAX_HZ)
 
@@ -135,7 +142,7 @@ def make(path: Path, n_units: int, seed: int = 0, progress: Callable[[int, int],
         for index, start in enumerate(range(0, n_units, CHUNK_UNITS)):
             part = slice(start, min(start + CHUNK_UNITS, n_units))
             random = np.random.Generator(np.random.Philox(key=[seed, index]))
-            underlying = rates(random, part.stop - part.start, region[part])
+            underlying = rates(random, part.stop - part.start, region[part], SHARED, PRIVATE)
             columns = {"session": session[part].astype(np.int32), "region": np.array(REGIONS)[region[part]]}
             columns["n_trials"] = trials.T[part].astype(np.int32)
             writer.append(observe(random, underlying, trials[:, part]), columns)

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from conftest import compose
 
-from rlsnet.data import recording_source, recordings, synthetic
+from rlsnet.data import recording_source, recordings, synthetic, trial_average
 from rlsnet.errors import UserError
 from rlsnet.io import atomic
 from rlsnet.learning import targets
@@ -48,7 +48,10 @@ def test_the_synthetic_recording_has_the_described_structure(synthetic_recording
     assert "synthetic" in opened.attrs["source"] and opened.attrs["bin_ms"] == 20
     rate = opened.rate.values
     mean = rate.mean(axis=(0, 1))
-    assert 5 < mean.mean() < 7 and 0.1 < np.mean(mean < 1) < 0.4 and 0.01 < np.mean(mean > 30) < 0.06
+    assert 5 < mean.mean() < 6.5 and 2.5 < np.median(mean) < 3.5 and 0.1 < np.mean(mean < 1) < 0.3 and 0.01 < np.mean(mean > 30) < 0.06
+    assert 0.01 < np.mean(rate <= 0.1) < 0.04  # bins at the floor of the target
+    assert 0.5 < np.median((rate.std(axis=1) / mean)[:, mean > 1]) < 0.8  # strong modulation
+    assert 0.02 < np.mean(np.mean(rate < 0.1 * mean, axis=(0, 1))[mean > 3] > 0.05) < 0.2  # some units are silent for a while
     busy = mean > 5
     late = (opened.time.values > -0.4) & (opened.time.values < 0)
     early = opened.time.values < -1.9
@@ -64,6 +67,19 @@ def test_the_synthetic_recording_has_the_described_structure(synthetic_recording
     assert 90 < table["n_trials"][:].mean() < 110
     assert len(np.unique(table["session"][:])) == 24 and len(np.unique(table["region"][:])) > 3
     assert table["n_trials"].shape == (9000, 2)
+
+
+def test_the_noise_of_synthetic_trial_averages_is_that_of_their_trials():
+    """Halves of 50 trials differ by smoothed Poisson noise: its variance is rate / (trials * bin), less by the kernel."""
+    random = np.random.default_rng(0)
+    underlying = synthetic.rates(random, 1000, random.integers(0, 6, 1000), synthetic.SHARED, synthetic.PRIVATE)
+    half = np.stack([synthetic.observe(random, underlying, np.full((2, 1000), 50)) for _ in range(2)])
+    kernel = np.exp(-(np.arange(-12, 13) ** 2) / 2 / synthetic.SMOOTHING_BINS**2)
+    noise = underlying / (50 * synthetic.BIN_MS / 1000) * (kernel**2).sum() / kernel.sum() ** 2
+    inner = np.s_[:, 15:-15]  # bins that the kernel does not reflect at an end
+    np.testing.assert_allclose(np.sum((half[0] - half[1])[inner] ** 2), 2 * noise[inner].sum(), rtol=0.03)
+    busy = underlying.mean(axis=(0, 1)) > 1
+    assert 0.85 < np.median(trial_average.reliability(half)[busy]) < 0.98
 
 
 SYNTHETIC_IN_PARALLEL = """
