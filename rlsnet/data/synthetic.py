@@ -5,9 +5,9 @@ reading to training at full scale: log-normal mean rates; sessions and brain reg
 a region share with different weights (tone, delay and go responses, a ramp in the delay, choice, movement, a licking
 rhythm); a smooth time course of each unit; and the noise of smoothed trial averages (PSTHs) of about a hundred trials.
 
-The strength of the time courses, SHARED and PRIVATE, is chosen such that networks learn at the pace published for the
-recording of 66,002 units (Arthur et al. 2023). Rates then vary over a trial by half of their mean or more, and some units are
-silent in a part of it. The recording itself was not available: its dimension, noise and smoothing are not matched.
+The strength of the time courses, SHARED and PRIVATE, is chosen such that networks learn at about the pace published for the
+recording of 66,002 units (Arthur et al. 2023). Rates then vary over a trial by some 60 % of their mean, and some units are
+silent in a part of it. That recording was not available: dimension, noise and smoothing are not matched to it.
 """
 
 from __future__ import annotations
