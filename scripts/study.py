@@ -60,8 +60,8 @@ def result(recording: Path, overrides: list[str], folder: Path, options: argpars
         *("train.validate_every=10", "train.checkpoint_every=1000", f"test.trials={options.trials}", "test.spikes=false", "progress=off"),
         *overrides,
     )
-    if not run.iterations():
-        training.run_training(config, run, resumed=False)
+    if options.iterations not in run.iterations() and (stopped := training.run_training(config, run, resumed=bool(run.iterations()))):
+        raise SystemExit(128 + stopped)
     if not run.test.exists():
         testing.run_test(config, run)
     metrics = run.read_metrics()
