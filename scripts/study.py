@@ -80,17 +80,18 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(6.4 * len(found), 4.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(found), figsize=(6.4 * len(found), 6), squeeze=False, layout="constrained")
     for axis, (name, cases) in zip(axes[0], found.items(), strict=True):
-        for index, (label, seeds) in enumerate(cases.items()):
+        for label, seeds in cases.items():
+            index = list(CASES).index(label)
             curves = [each["validation"] for each in seeds.values()]
             x, values = [point[0] for point in curves[0]], list(zip(*([v for _, v in curve] for curve in curves), strict=True))
             colour, style = f"C{index % 10}", ("-", "--")[index >= 10]
             axis.plot(x, [statistics.mean(each) for each in values], style, color=colour, lw=1.4, label=label)
-            axis.fill_between(x, [min(each) for each in values], [max(each) for each in values], color=colour, alpha=0.12, lw=0)
+            axis.fill_between(x, [min(each) for each in values], [max(each) for each in values], color=colour, alpha=0.06, lw=0)
         axis.set(title=name, xlabel="iteration", ylabel=f"{TITLE}, validation", ylim=(-0.3, 1))
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][-1].legend(fontsize=6.5, frameon=False, loc="lower right", ncols=2)
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=2)
     figure.savefig(path, dpi=150)
 
 
