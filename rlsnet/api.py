@@ -153,10 +153,10 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
 
     Example:
       >>> import rlsnet
-      >>> results = rlsnet.test("first", trials=2, checkpoint="best")
+      >>> results = rlsnet.test("first", trials=2, checkpoint="last")
       >>> results["psth"].shape                               # [condition, time, neuron]
       (1, 100, 64)
-      >>> silenced = rlsnet.test("first", trials=2, checkpoint="best", perturb={"name": "silence", "neurons": "inh"})
+      >>> silenced = rlsnet.test("first", trials=2, checkpoint="last", perturb={"name": "silence", "neurons": "inh"})
       >>> (silenced["psth"][0][40:60] == 0).mean(axis=0)[-1].item()    # the last neuron is inhibitory
       1.0
 
