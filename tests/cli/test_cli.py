@@ -359,10 +359,7 @@ WRONG = [
     (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (
         ["train", "config=mouse"],
-        (
-            ["train", "config=mouse"],
-            "config=mouse: no such configuration; expected million, mouse_decision, mouse_decision_published, sinusoid, tiny.",
-        ),
+        "config=mouse: no such configuration; expected million, mouse_decision, mouse_decision_published, sinusoid, tiny.",
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
