@@ -23,7 +23,8 @@ from rlsnet.data import recordings
 from rlsnet.io import zarr_store
 from rlsnet.learning.population import EXPLAINED, TITLE
 from rlsnet.runs.folder import Run, versions
-from rlsnet.workflows import testing, training
+from rlsnet.runs.metrics import validations
+from rlsnet.workflows import test_store, testing, training
 
 AUTONOMOUS = ["feedforward=none", "plastic.n_inputs=128"]
 CASES = {
@@ -65,9 +66,9 @@ def result(recording: Path, overrides: list[str], folder: Path, options: argpars
     if not run.test.exists():
         testing.run_test(config, run)
     metrics = run.read_metrics()
-    scores = zarr_store.open_group(run.test, "run", "rlsnet-test").attrs["scores"]["population"]["all"]
+    scores = zarr_store.open_group(run.test, "run", test_store.FORMAT).attrs["scores"]["population"]["all"]
     return {
-        "validation": [(line["iteration"], line["validation"]) for line in metrics if "validation" in line],
+        "validation": validations(metrics),
         "seconds": round(sum(line["seconds"] for line in metrics), 1),
         "scores": scores,
     }

@@ -21,7 +21,7 @@ from rlsnet.io.formatting import byte_size, console, disk_size, duration
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
 from rlsnet.runs.folder import Run
-from rlsnet.runs.metrics import no_longer_better
+from rlsnet.runs.metrics import no_longer_better, validations
 from rlsnet.workflows import test_store
 
 
@@ -127,11 +127,9 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         yield "correlation", f"{known[-1]['correlation']:.3f} at iteration {known[-1]['iteration']}"
-    validated = [m for m in metrics if m.get("validation") is not None]
-    if validated:
-        last, best = validated[-1], max(validated, key=lambda m: m["validation"])
-        texts = (f"{each['validation']:.3f} {which}, at iteration {each['iteration']}" for each, which in ((last, "last"), (best, "best")))
-        yield "validation", ", ".join(texts)
+    if validated := validations(metrics):
+        last_and_best = (validated[-1], "last"), (max(validated, key=lambda each: each[1]), "best")
+        yield "validation", ", ".join(f"{score:.3f} {which}, at iteration {iteration}" for (iteration, score), which in last_and_best)
     rates = [
         f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]
     ]

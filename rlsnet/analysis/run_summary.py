@@ -14,7 +14,7 @@ from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
 from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
-from rlsnet.runs.metrics import no_longer_better
+from rlsnet.runs.metrics import no_longer_better, validations
 from rlsnet.runs.resources import read as read_resources
 from rlsnet.workflows import test_store
 
@@ -60,7 +60,7 @@ class RunSummary:
     @property
     def validations(self) -> list[tuple[int, float]]:
         """(iteration, score) of each validation during training."""
-        return [(line["iteration"], line["validation"]) for line in self.metrics if line.get("validation") is not None]
+        return validations(self.metrics)
 
     @property
     def best_validation(self) -> float | None:

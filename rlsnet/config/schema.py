@@ -228,6 +228,12 @@ def has_transfer_formula(neuron: NeuronConfig) -> bool:
     return type(neuron) in (LIFConfig, GLIF1Config)
 
 
+def check_transfer_formula(neuron: NeuronConfig, where: str) -> None:
+    """Raises UserError unless the transfer function of a neuron model has a formula; `where` is the setting that needs one."""
+    if not has_transfer_formula(neuron):
+        raise UserError(f"{where}: expected neuron=lif or glif1, not {neuron.name}, whose transfer function has no formula.")
+
+
 @dataclasses.dataclass(frozen=True)
 class GLIF2Config(ResetRules):
     """GLIF2: with reset rules."""
@@ -728,10 +734,8 @@ class RLSConfig(Section):
             raise UserError("rls.precision=float64: expected another unless engine.precision=float64, in which sums would be as exact.")
         if self.every > config.trial.n_points:
             raise UserError(f"rls.every={self.every}: expected at most {config.trial.n_points}, the learning points of a trial.")
-        if self.regressors == "rates" and not has_transfer_formula(config.neuron):
-            raise UserError(
-                f"rls.regressors=rates: expected neuron=lif or glif1, not {config.neuron.name}, whose transfer function has no formula."
-            )
+        if self.regressors == "rates":
+            check_transfer_formula(config.neuron, "rls.regressors=rates")
         if self.storage == "window":
             for name, value, wanted in (
                 ("precision", self.precision, "auto"),

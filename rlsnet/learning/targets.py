@@ -22,6 +22,7 @@ from rlsnet.config.schema import (
     RecordingTargetConfig,
     SinusoidTargetConfig,
     TargetConfig,
+    check_transfer_formula,
     has_transfer_formula,
 )
 from rlsnet.data.recordings import Recording
@@ -157,8 +158,7 @@ def rate_table(config: Config, network: Network) -> RateTable:
         different neurons.
     """
     where = "rls.regressors=rates"
-    if not has_transfer_formula(config.neuron):
-        raise UserError(f"{where}: expected neuron=lif or glif1, not {config.neuron.name}, whose transfer function has no formula.")
+    check_transfer_formula(config.neuron, where)
     if network.static_width:
         raise UserError(
             f"{where}: expected no static synapses, such as static=none, because their currents are too fast for a transfer function;"

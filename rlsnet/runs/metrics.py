@@ -50,13 +50,17 @@ class Metrics(RequiredMetrics, total=False):
     validation_seconds: float
 
 
+def validations(metrics: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """(iteration, score) of each validation, from lines of metrics."""
+    return [(line["iteration"], line["validation"]) for line in metrics if line.get("validation") is not None]
+
+
 def no_longer_better(metrics: Iterable[Mapping[str, Any]], stop_when: int | None) -> bool:
     """Whether the score of validation has not risen for `stop_when` iterations (None: never), by the lines of all iterations so far."""
-    validated = [line for line in metrics if line.get("validation") is not None]
-    if stop_when is None or not validated:
+    if stop_when is None or not (validated := validations(metrics)):
         return False
-    best = max(validated, key=lambda line: (line["validation"], -line["iteration"]))
-    return bool(validated[-1]["iteration"] - best["iteration"] >= stop_when)
+    best, _ = max(validated, key=lambda each: each[1])  # the first, if several are equal
+    return validated[-1][0] - best >= stop_when
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:

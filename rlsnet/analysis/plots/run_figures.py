@@ -20,6 +20,7 @@ from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.model import network_store
 from rlsnet.runs.folder import FORMAT, Run
+from rlsnet.runs.metrics import validations
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,11 @@ def learning_curve(results: RunResults) -> PanelFigure:
             axes[0].plot(iteration[task == each], value[task == each], lw=1.4, color=colour, marker="." if len(metrics) < 30 else None)
             if task.any() and len(np.unique(task)) < 7:
                 axes[0].plot([], [], color=colour, label=names[each] if each < len(names) else f"condition {each}")
-        validated = [(m["iteration"], m["validation"]) for m in metrics if m.get("validation") is not None]
+        validated = validations(metrics)
         if validated:
             axes[0].plot(*zip(*validated, strict=True), "o", color=DATA, ms=4, label="explained variance, validation")
         integer_ticks(axes[0].xaxis)
-        lowest = max(-0.5, min(0, np.nanmin(value, initial=0), *(score for _, score in validated), 0))
+        lowest = min(np.nanmin(value, initial=0), max(-0.5, min((score for _, score in validated), default=0)))
         axes[0].set(xlabel="iteration", ylabel="correlation with target", ylim=(lowest - 0.02, 1))
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend()
