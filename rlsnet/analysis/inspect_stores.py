@@ -173,7 +173,7 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
     population = group.attrs.get("scores", {}).get("population", {})
     if sentences := verdict.verdict(population):
-        yield "verdict", " ".join([sentences, *verdict.bias_warnings(population)])
+        yield "verdict", " ".join([sentences, *verdict.warnings(population)])
         yield "population", verdict.population_table(population, width=TABLE_WIDTH)
     for name in ("current_correlation", "rate_correlation"):
         if name in group:

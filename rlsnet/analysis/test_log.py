@@ -38,7 +38,7 @@ def _log_test(results: zarr.Group) -> None:
     population = results.attrs.get("scores", {}).get("population", {})
     if sentences := verdict.verdict(population):
         log.info("%s", sentences)
-        for warning in verdict.bias_warnings(population):
+        for warning in verdict.warnings(population):
             log.warning("%s", warning)
         log.info("%s", verdict.population_table(population))
     excitatory = results["excitatory"][...]

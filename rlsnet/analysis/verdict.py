@@ -8,7 +8,8 @@ from typing import Any
 from rlsnet.analysis.score_tables import MAX_GROUPS, plain_table
 from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 
-CLOSE = 0.005  # a smaller difference of two explained variances is called none
+CLOSE = 0.005  # a smaller difference of two explained variances is called none, like one below two standard errors
+UNCERTAIN = 0.05  # standard error above which more trials are advised
 IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
 
 
@@ -30,12 +31,14 @@ def verdict(population: Mapping[str, Any]) -> str:
     model, heldout = values["model"], population["trained_on"] != "all"
     share = percent(model) if model > 0 else f"none ({percent(model)}: its errors are larger than the variance)"
     rates = "held-out rates" if heldout else "rates that it was trained on"
-    first = f"The network explains {share} of the variance of the {rates}"
+    error = population.get("standard_error", 0.0)
+    known_to = f" (standard error {percent(error)})" if error > CLOSE else ""
+    first = f"The network explains {share} of the variance of the {rates}{known_to}"
     if "ceiling" in values:
         first += f"; the other half of the trials explains {percent(values['ceiling'])}"
     sentences = [f"{first}{'' if heldout else f' ({IN_SAMPLE})'}."]
     if (best := best_baseline(values)) is not None:
-        sentences.append(_beside_baselines(model, best, values[best]))
+        sentences.append(_beside_baselines(model, best, values[best], max(CLOSE, 2 * error)))
         if values.get("ceiling", 1) < values[best] + CLOSE:
             sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
     if "linear" in values:
@@ -47,18 +50,23 @@ def verdict(population: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _beside_baselines(model: float, best: str, value: float) -> str:
-    """A sentence that compares the network with the best baseline."""
+def _beside_baselines(model: float, best: str, value: float, least: float) -> str:
+    """A sentence that compares the network with the best baseline; a difference below `least` is called none."""
     named = f"{EXPLAINED[best]}, {percent(value)}"
-    if model > value + CLOSE:
+    if model > value + least:
         return f"It is better than every baseline (best: {named})."
-    if model > value - CLOSE:
-        return f"It is no better than the best baseline ({named})."
+    if model > value - least:
+        return f"It is not clearly better than the best baseline ({named})."
     return f"It is worse than the best baseline ({named}): train for more iterations, or with more inputs (plastic.n_inputs)."
 
 
-def bias_warnings(population: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each condition where the mean rate of the model is wrong, with the difference between the halves of the trials."""
+def warnings(population: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences about an uncertain explained variance, and about each condition with a wrong mean rate.
+
+    The error of the rate is stated beside the difference between the halves of the trials.
+    """
+    if (error := population.get("standard_error", 0.0)) > UNCERTAIN:
+        yield f"Trials of this network differ much: explained variance with a standard error of {percent(error)}. Raise test.trials."
     bias = population.get("rate_bias", {})
     for name in biased(bias):
         each = bias[name]

@@ -6,18 +6,19 @@ For predicted rates q and recorded rates d, over all neurons n, conditions c and
 
 with the mean of d of each neuron over conditions and bins. d are the rates of the held-out trials or, without them, of the trials that
 were trained on. The rates of the model are smoothed as those of the recording, and the expected square of their own trial noise is
-subtracted from the squared error; so the score does not depend on the number of trials of the model, but for its uncertainty.
+subtracted from the squared error; so the score does not depend on the number of trials of the model, but for its uncertainty. For
+the vectors a_t = q_t - d of T trials, over neurons and bins, the squared error is the mean of a_s.a_t over pairs of different trials.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlsnet.data.statistics import mean_known
-from rlsnet.learning.scores import half_difference
 
 EXPLAINED = {  # what predicts the recorded rates, in the order of columns
     "model": "network",
@@ -30,6 +31,7 @@ EXPLAINED = {  # what predicts the recorded rates, in the order of columns
 BASELINES = ("mean_rate", "condition_average", "untrained")  # linear is none: the network does not have the recorded rates of its inputs
 TITLE = "population explained variance"
 LEAST_HZ = 0.1  # of a rate whose likelihood is computed
+SAMPLED = 1024  # neurons whose single trials are kept for the standard error
 BIASED = 0.1  # of the mean recorded rate: a larger error of the mean rate is pointed out
 
 
@@ -48,19 +50,65 @@ def squared_error(prediction: np.ndarray, data: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(data), np.square(prediction - data, dtype=np.float64), 0).sum(axis=1)
 
 
-def model_error(smoothing: np.ndarray, counts: np.ndarray, hz: float, trials: int, data: np.ndarray) -> np.ndarray:
-    """[n] squared error of the model in a condition without that of its trial noise, Hz^2; with one trial nothing is subtracted.
+class SmoothedTrials:
+    """Simulated trials of a condition: what their squared error and its uncertainty need.
 
-    Args:
-      smoothing: [M, M] of `scores.smoothing_weights`.
-      counts: [2, M, n] spikes, summed over odd and over even trials.
-      hz: rate of one spike in a bin, Hz.
-      trials: number of trials.
-      data: [M, n] Hz, recorded rates.
+    total, squares: [M, n] sums over the trials of the smoothed rates and of their squares, Hz and Hz^2.
+    trials: number of trials so far.
     """
-    rate = smoothing @ counts.sum(axis=0) * (hz / trials)
-    noise = half_difference(smoothing @ counts, hz, trials)
-    return np.where(np.isfinite(data), (rate - data) ** 2 - noise**2, 0).sum(axis=0)
+
+    def __init__(self, smoothing: np.ndarray, hz: float, n: int):
+        """No trials yet of n neurons.
+
+        Args:
+          smoothing: [M, M] of `scores.smoothing_weights`.
+          hz: rate of one spike in a bin, Hz.
+          n: number of neurons.
+        """
+        self._weights, self.trials = smoothing * hz, 0
+        self.total, self.squares = np.zeros((2, len(smoothing), n))
+        self._sampled = np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int))
+        self._sample: list[np.ndarray] = []
+
+    def add(self, counts: np.ndarray) -> None:
+        """Adds a trial with spike counts [M, n]."""
+        rate = self._weights @ counts
+        self.trials += 1
+        self.total += rate
+        self.squares += rate**2
+        self._sample.append(rate[:, self._sampled])
+
+    def squared_error(self, data: np.ndarray, part: slice) -> np.ndarray:
+        """[n] squared error of the mean rate of neurons `part` without that of its trial noise, Hz^2; one trial: nothing is subtracted.
+
+        Args:
+          data: [M, n] Hz, their recorded rates.
+          part: of all neurons.
+        """
+        mean, squares = self.total[:, part] / self.trials, self.squares[:, part]
+        noise = (squares / self.trials - mean**2) / (self.trials - 1) if self.trials > 1 else 0
+        return np.where(np.isfinite(data), (mean - data) ** 2 - noise, 0).sum(axis=0)
+
+    def sampled(self, values: np.ndarray) -> np.ndarray:
+        """Values [..., n] of the neurons whose single trials are kept."""
+        return values[..., self._sampled]
+
+    def error_variance(self, data: np.ndarray) -> float:
+        """Jackknife variance of the squared error, summed over the sampled neurons, Hz^4; NaN with fewer than 3 trials.
+
+        It is rather too large: up to twice the variance where the error comes from the trials alone (Efron & Stein, Ann Stat 9:586, 1981).
+
+        Args:
+          data: [M, k] Hz, recorded rates of the sampled neurons.
+        """
+        n = self.trials
+        if n < 3:
+            return float("nan")
+        deviations = np.where(np.isfinite(data), np.stack(self._sample) - data, 0).reshape(n, -1)
+        products = deviations @ deviations.T
+        np.fill_diagonal(products, 0)
+        without = (products.sum() - 2 * products.sum(axis=1)) / ((n - 1) * (n - 2))
+        return float((n - 1) * without.var())
 
 
 def recorded_errors(target: np.ndarray, heldout: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -118,7 +166,7 @@ def _by_group(parts: Mapping[str, np.ndarray], whole: np.ndarray, conditions: Se
     Neurons where a part is NaN do not count in the whole either.
 
     Returns:
-      {"all": {name: value}, "by_condition": {name: entry}, "by_region": {name: entry}}.
+      {"all": {name: value}, "by_condition": {name: entry}, "by_region": {name: entry}}, the largest regions first.
     """
 
     def entry(*group: Any) -> dict[str, float]:
@@ -129,7 +177,8 @@ def _by_group(parts: Mapping[str, np.ndarray], whole: np.ndarray, conditions: Se
                 found[name] = float(part[group].sum(where=known) / size)
         return found
 
-    regions = [] if region is None else np.unique(region).tolist()
+    sizes = Counter(() if region is None else region.tolist())
+    regions = sorted(sizes, key=lambda name: (-sizes[name], name))  # those with most neurons first
     return {
         "all": entry(slice(None), slice(None)),
         "by_condition": {str(name): entry(slice(c, c + 1), slice(None)) for c, name in enumerate(conditions)},

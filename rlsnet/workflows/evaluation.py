@@ -109,7 +109,7 @@ def evaluate(
 
         def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
             """The average of some trials, whose spikes are stored."""
-            average = TrialAverage((target.shape[1], len(neurons)))
+            average = out.new_average()
             for trial in range(number):
                 result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)

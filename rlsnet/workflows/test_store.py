@@ -58,10 +58,11 @@ class TrialAverage:
     counts: [2, M, n] spikes, summed over odd-numbered and over even-numbered trials.
     mean: [M, n] mean currents, threshold units.
     trials: number of trials so far.
+    smoothed: the trials, smoothed as the recorded rates; None without these.
     """
 
-    def __init__(self, shape: tuple[int, int]):
-        self.counts, self.trials = np.zeros((2, *shape), np.int64), 0
+    def __init__(self, shape: tuple[int, int], smoothed: population.SmoothedTrials | None):
+        self.counts, self.trials, self.smoothed = np.zeros((2, *shape), np.int64), 0, smoothed
         self.mean, self._squares = np.zeros(shape), np.zeros(shape)
 
     def add(self, result: TrialResult) -> None:
@@ -71,6 +72,8 @@ class TrialAverage:
         difference = result.current - self.mean
         self.mean += difference / self.trials
         self._squares += difference * (result.current - self.mean)
+        if self.smoothed is not None:
+            self.smoothed.add(np.asarray(result.counts))
 
     def sd(self) -> np.ndarray:
         """[M, n] s.d. of the currents over trials."""
@@ -167,6 +170,7 @@ class TestWriter:
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
         self.errors = {} if recorded is None else self._recorded_errors(recorded)
         self.gains: dict[str, np.ndarray] = {}
+        self.error_variance, self.sampled_total = 0.0, 0.0  # of the sampled neurons, over the conditions so far
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
@@ -225,6 +229,8 @@ class TestWriter:
                 "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
                 **about,
             }
+            if self.sampled_total > 0 and np.isfinite(self.error_variance):
+                summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / self.sampled_total)
             if self.recorded.counts is not None:
                 spikes = self.recorded.counts[0].sum(axis=1, dtype=np.float64)
                 summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region)
@@ -261,6 +267,7 @@ class TestWriter:
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
         self.add_error("model", condition, average)
+        self._add_uncertainty(condition, average)
         if recorded.counts is not None:
             rates = {"model": self.smoothing @ psth} | ({} if recorded.heldout is None else {"ceiling": recorded.target[condition]})
             for name, rate in rates.items():
@@ -302,13 +309,27 @@ class TestWriter:
     def add_error(self, name: str, condition: int, average: TrialAverage) -> None:
         """Adds the squared errors of simulated trials of a condition to those of the predictions, if there are recorded rates."""
         recorded = self.recorded
-        if recorded is None:
+        if recorded is None or average.smoothed is None:
             return
-        errors, hz = self.errors.setdefault(name, np.zeros(self.by_neuron)), 1000 / self.trial.learn_every
+        errors = self.errors.setdefault(name, np.zeros(self.by_neuron))
         for part in self._blocks():
             heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]
             data = population.compared(recorded.target[condition, :, part], heldout)
-            errors[condition, part] = population.model_error(self.smoothing, average.counts[:, :, part], hz, average.trials, data)
+            errors[condition, part] = average.smoothed.squared_error(data, part)
+
+    def _add_uncertainty(self, condition: int, average: TrialAverage) -> None:
+        """Adds the variance of the squared error of a condition, over some of the neurons, to those of the others."""
+        if self.recorded is None or (smoothed := average.smoothed) is None:
+            return
+        target, heldout = self.recorded.target[condition], self.recorded.heldout
+        data = population.compared(target, None if heldout is None else heldout[condition])
+        self.error_variance += smoothed.error_variance(smoothed.sampled(data))
+        self.sampled_total += float(smoothed.sampled(self.errors["total"][condition]).sum())
+
+    def new_average(self) -> TrialAverage:
+        """No trials yet of a condition."""
+        hz, shape = 1000 / self.trial.learn_every, self.by_bin[1:]
+        return TrialAverage(shape, None if self.recorded is None else population.SmoothedTrials(self.smoothing, hz, shape[1]))
 
     def _put_score(self, name: str, condition: int, values: object) -> None:
         score = scores.SCORES[name]

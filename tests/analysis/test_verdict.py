@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlsnet.analysis.verdict import bias_warnings, population_table, verdict
+from rlsnet.analysis.verdict import population_table, verdict, warnings
 
 BEGINS = "The network explains 62 % of the variance of the held-out rates"
 
@@ -26,8 +26,12 @@ def block(trained_on="odd", neurons=9, **values):
         ),
         (
             block(model=0.621, ceiling=0.6, untrained=0.62),
-            f"{BEGINS}; the other half of the trials explains 60 %. It is no better than the best baseline (untrained network, 62 %). With"
-            " so few trials the other half explains no more than a baseline, so this says little about the network.",
+            f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better than the best baseline (untrained network,"
+            " 62 %). With so few trials the other half explains no more than a baseline, so this says little about the network.",
+        ),
+        (
+            block(model=0.62, condition_average=0.36) | {"standard_error": 0.14},
+            f"{BEGINS} (standard error 14 %). It is not clearly better than the best baseline (condition average, 36 %).",
         ),
         (
             block("all", model=0.62),
@@ -54,6 +58,7 @@ def test_verdict(population, expected):
 def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     left, right = {"recorded": 5.0, "model": -1.5, "halves": 0.25}, {"recorded": 5.0, "model": 0.5}
     words = "is wrong by -1.50 Hz (recorded: 5.00 Hz); the trials trained on differ by +0.25 Hz from those held out."
-    assert list(bias_warnings({"rate_bias": {"left": left, "right": right}})) == [f"The model's mean rate in condition left {words}"]
-    assert list(bias_warnings({"rate_bias": {"all": left}})) == [f"The model's mean rate on average {words}"]
-    assert not list(bias_warnings({}))
+    assert list(warnings({"rate_bias": {"left": left, "right": right}})) == [f"The model's mean rate in condition left {words}"]
+    assert list(warnings({"rate_bias": {"all": left}})) == [f"The model's mean rate on average {words}"]
+    assert not list(warnings({})) and not list(warnings({"standard_error": 0.05}))
+    assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))

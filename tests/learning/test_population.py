@@ -36,18 +36,21 @@ def observed(truth, trials, seed):
     return smoothed(np.random.default_rng(seed).poisson(truth * trials * SECONDS) / (trials * SECONDS))
 
 
-def simulated(rate, trials, seed):
-    """[2, C, M, N] spikes of odd and of even Poisson trials."""
-    random = np.random.default_rng(seed)
-    return np.stack([random.poisson(rate * SECONDS * n) for n in (trials - trials // 2, trials // 2)])
+def simulated(rate, trials, seed, kernel=tuple(KERNEL), shared=0.0):
+    """Trials with Poisson spikes of each condition; with `shared`, a factor of the rates of all neurons is random in each trial."""
+    random, weights, made = np.random.default_rng(seed), scores.smoothing_weights(kernel, rate.shape[1]), []
+    for of_condition in rate:
+        made.append(population.SmoothedTrials(weights, HZ, rate.shape[2]))
+        for _ in range(trials):
+            made[-1].add(random.poisson(of_condition * SECONDS * np.exp(shared * random.normal())))
+    return made
 
 
-def explained(counts, trials, target, heldout):
-    """The block of a test; counts [2, C, M, N], recorded rates [C, M, N]."""
-    weights, data = scores.smoothing_weights(tuple(KERNEL), M), population.compared(target, heldout)
-    errors = population.recorded_errors(target, heldout)
-    errors["model"] = np.stack([population.model_error(weights, counts[:, c], HZ, trials, data[c]) for c in range(C)])
-    return population.explained(errors, NAMES, np.array(["a", "b"])[np.arange(N) % 2])
+def explained(model, target, heldout):
+    """The block of a test of `simulated` trials; recorded rates [C, M, N]."""
+    data, errors = population.compared(target, heldout), population.recorded_errors(target, heldout)
+    errors["model"] = np.stack([trials.squared_error(data[c], slice(None)) for c, trials in enumerate(model)])
+    return population.explained(errors, NAMES, np.array(["a", "b"])[np.arange(target.shape[2]) % 2])
 
 
 def by_hand(prediction, data):
@@ -70,17 +73,42 @@ def test_the_model_is_smoothed_as_the_recording(kernel):
 
 
 def test_the_same_weights_score_the_same_with_few_and_many_trials(truth, record_check):
-    """A model with rates of its own, and the true rates: its noise counts neither with 4 nor with 400 trials."""
+    """A model with rates of its own, and the true rates: its noise counts neither with 4 nor with 100 trials."""
     odd, even = observed(truth, 40, 1), observed(truth, 40, 2)
     wrong = truth * np.exp(0.3 * np.random.default_rng(3).normal(size=(1, 1, N)))
     for name, rate in {"the true rates": truth, "wrong mean rates": wrong}.items():
         exact = by_hand(smoothed(rate), even)
-        for trials in (4, 5, 40, 400):
-            got = explained(simulated(rate, trials, trials), trials, odd, even)["all"]["model"]
+        for trials in (4, 5, 40, 100):
+            got = explained(simulated(rate, trials, trials), odd, even)["all"]["model"]
             record_check("population explained variance", f"{name}, {trials} test trials", f"{exact:.4f}", f"{got:.4f}")
             assert got == pytest.approx(exact, abs=0.01)
-    one = explained(simulated(truth, 1, 5), 1, odd, even)["all"]["model"]  # one trial: nothing is known of its noise
+    one = explained(simulated(truth, 1, 5), odd, even)["all"]["model"]  # one trial: nothing is known of its noise
     assert one < by_hand(smoothed(truth), even) - 0.2
+
+
+@pytest.mark.parametrize(("shared", "factor"), [(0.0, 1.0), (0.0, 1.5), (0.4, 1.0), (0.4, 1.5)])
+def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, factor, record_check):
+    """Where trials differ by spike noise only, and where all neurons deviate together, as in a network that loses the time.
+
+    Of a perfect model, whose deviations count in pairs only, a jackknife estimates twice the variance.
+    """
+    rate, found, variances = truth[:, ::4, :40], [], []
+    total = population.recorded_errors(rate, rate)["total"].sum()
+    for seed in range(400):
+        model = simulated(factor * rate, 8, seed, (), shared)
+        found.append(1 - sum(trials.squared_error(rate[c], slice(None)).sum() for c, trials in enumerate(model)) / total)
+        variances.append(sum(trials.error_variance(rate[c]) for c, trials in enumerate(model)) / total**2)
+    spread, claimed = np.std(found), np.sqrt(np.mean(variances))
+    case = f"shared deviations of {shared:g}, rates times {factor:g}"
+    record_check("standard error of the explained variance", case, f"{spread:.4f}", f"{claimed:.4f}")
+    assert 0.9 < claimed / spread < 1.6 if factor == 1 else claimed == pytest.approx(spread, rel=0.2)
+
+
+def test_the_standard_error_needs_three_trials(truth):
+    two = simulated(truth[..., :5], 2, 0)[0]
+    assert np.isnan(two.error_variance(truth[0, :, :5]))
+    many = population.SmoothedTrials(np.eye(1), HZ, 10_000)
+    assert many.sampled(np.arange(10_000)).shape == (population.SAMPLED,)
 
 
 def test_a_model_equal_to_a_baseline_or_to_the_other_half_scores_the_same(truth):
@@ -88,11 +116,14 @@ def test_a_model_equal_to_a_baseline_or_to_the_other_half_scores_the_same(truth)
     odd, even = observed(truth, 20, 6), observed(truth, 20, 7)
     mean, average = odd.mean(axis=(0, 1)), odd.mean(axis=0)
     region = np.arange(N) % 2
-    weights, deviations = np.eye(M), (even - even.mean(axis=(0, 1))) ** 2
+    deviations = (even - even.mean(axis=(0, 1))) ** 2
     for name, prediction in {"ceiling": odd, "mean_rate": mean + 0 * odd, "condition_average": average + 0 * odd}.items():
         errors = population.recorded_errors(odd, even)
-        counts = np.stack([prediction, prediction]) * SECONDS  # a model without noise, of two trials
-        errors["model"] = np.stack([population.model_error(weights, counts[:, c], HZ, 2, even[c]) for c in range(C)])
+        for c in range(C):
+            model = population.SmoothedTrials(np.eye(M), HZ, N)
+            for _ in range(2):
+                model.add(prediction[c] * SECONDS)  # no noise
+            errors.setdefault("model", np.zeros((C, N)))[c] = model.squared_error(even[c], slice(None))
         got = population.explained(errors, NAMES, region.astype(str))
         assert got["all"]["model"] == pytest.approx(got["all"][name], abs=1e-9) == pytest.approx(by_hand(prediction, even), abs=1e-9)
         squares = (prediction - even) ** 2

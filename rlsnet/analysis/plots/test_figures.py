@@ -139,18 +139,20 @@ def explained_variance(results: RunResults) -> PanelFigure:
     """Population explained variance of the network, of the other half of the trials and of baselines, by condition and region."""
     names, groups = population_rows(results.explained())
     groups = groups[:MAX_GROUPS][::-1]
-    row = np.arange(len(groups))
+    row, least = np.arange(len(groups)), -0.5
 
     def draw(axes: Sequence[Any]) -> None:
         for index, name in enumerate(names):
-            values = [np.nan if each[index] is None else each[index] for _, each in groups]
+            values = np.maximum(np.array([each[index] for _, each in groups], float), least)  # None: NaN
             if name == "model":
                 axes[0].barh(row, values, height=0.6, color=MODEL, alpha=0.7, label=EXPLAINED[name])
             elif name == "ceiling":
                 axes[0].plot(values, row, "|", color=DATA, ms=16, mew=2, label=EXPLAINED[name])
             else:
-                axes[0].plot(values, row, MARKERS[index % len(MARKERS)], color=EXC, ms=5, fillstyle="none", label=EXPLAINED[name])
-        axes[0].set(xlabel=TITLE, yticks=row, yticklabels=[label for label, _ in groups], xlim=(-0.5, 1))
+                style = {"marker": MARKERS[index % len(MARKERS)], "ls": "", "ms": 5, "fillstyle": "none", "clip_on": False}
+                axes[0].plot(values, row, color=EXC, label=EXPLAINED[name], **style)
+        label = f"{TITLE} (at the left edge: {least:g} or less)"
+        axes[0].set(xlabel=label, yticks=row, yticklabels=[label for label, _ in groups], xlim=(least, 1))
         axes[0].axvline(0, color=DATA, lw=0.6)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
 

@@ -149,7 +149,7 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     if results.test is None:
         yield f"Not tested yet: PSTHs, scores and spikes come with rlsnet test run={results.run.path}."
         return
-    yield from verdict.bias_warnings(summary.population)
+    yield from verdict.warnings(summary.population)
     tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()
     if done and tested != done[-1]:
         yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
