@@ -23,7 +23,7 @@ from rlsnet.data.recording_writer import writing
 from rlsnet.data.recordings import CHUNK_UNITS
 from rlsnet.data.trial_average import smoothing_kernel
 
-VERSION = 4
+VERSION = 5
 N_UNITS = 66_002
 CONDITIONS = ("left", "right")
 BIN_MS, N_BINS, START_S = 20.0, 150, -2.0  # bins around the go cue at 0 s
@@ -104,20 +104,25 @@ def rates(random: np.random.Generator, n: int, region: np.ndarray, shared: float
     return np.minimum(out * (mean / out.mean(axis=(0, 1))), MAX_HZ)
 
 
-def observe(random: np.random.Generator, rate: np.ndarray, trials: np.ndarray) -> np.ndarray:
-    """Smoothed trial averages (PSTHs) of Poisson spike trains.
+def observe(random: np.random.Generator, rate: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothed trial averages (PSTHs) of Poisson spike trains, of all trials and of odd and even ones.
 
     Args:
       random: generator of random numbers.
       rate: [C, M, n] Hz, underlying rates.
-      trials: [C, n] number of trials.
+      trials: [C, n] number of trials, at least 2.
 
     Returns:
-      [C, M, n] Hz.
+      ([C, M, n] Hz of all trials, [2, C, M, n] Hz of the odd and of the even trials).
     """
-    exposure = trials[:, None, :] * BIN_MS / 1000
-    counts = random.poisson(rate * exposure)
-    return gaussian_filter1d(counts / exposure, SMOOTHING_BINS, axis=1, mode="reflect")
+    odd = (trials + 1) // 2
+    counts = random.poisson(rate * trials[:, None, :] * BIN_MS / 1000)
+    of_odd = random.binomial(counts, np.broadcast_to((odd / trials)[:, None, :], counts.shape))
+
+    def psth(spikes: np.ndarray, of_trials: np.ndarray) -> np.ndarray:
+        return gaussian_filter1d(spikes / (of_trials[..., None, :] * BIN_MS / 1000), SMOOTHING_BINS, axis=-2, mode="reflect")
+
+    return psth(counts, trials), psth(np.stack([of_odd, counts - of_odd]), np.stack([odd, trials - odd]))
 
 
 def make(path: Path, n_units: int, seed: int = 0, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -138,12 +143,13 @@ def make(path: Path, n_units: int, seed: int = 0, progress: Callable[[int, int],
     time = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
     kernel = smoothing_kernel(Options(kernel="gaussian", sigma=SMOOTHING_BINS * BIN_MS, bin=BIN_MS)).tolist()
     about = {"bin_ms": BIN_MS, "source": source, "seed": seed, "smoothing": kernel}
-    with writing(path, "rate", CONDITIONS, time, event="the go cue", **about) as writer:
+    with writing(path, "rate", CONDITIONS, time, halves=True, event="the go cue", **about) as writer:
         for index, start in enumerate(range(0, n_units, CHUNK_UNITS)):
             part = slice(start, min(start + CHUNK_UNITS, n_units))
             random = np.random.Generator(np.random.Philox(key=[seed, index]))
             underlying = rates(random, part.stop - part.start, region[part], SHARED, PRIVATE)
             columns = {"session": session[part].astype(np.int32), "region": np.array(REGIONS)[region[part]]}
             columns["n_trials"] = trials.T[part].astype(np.int32)
-            writer.append(observe(random, underlying, trials[:, part]), columns)
+            average, half = observe(random, underlying, trials[:, part])
+            writer.append(average, columns, half)
             progress(part.stop, n_units)

@@ -235,11 +235,18 @@ ffi::Error Normal(ffi::ThreadPool threads, ffi::Buffer<ffi::U32> stream, ffi::Re
 
 // --- Recursive least squares ------------------------------------------------------------------------------------------
 
-// 64 bytes of numbers, from any address.
+// A vector register of numbers, from any address. Compilers put wider vectors than the processor has on the stack.
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
 template <typename T>
 struct Simd {
-  static constexpr int64_t N = 64 / sizeof(T);
-  typedef T V __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+  static constexpr int64_t N = VECTOR_BYTES / sizeof(T);
+  typedef T V __attribute__((vector_size(VECTOR_BYTES), aligned(alignof(T)), may_alias));
 };
 template <typename T>
 using V = typename Simd<T>::V;
@@ -253,14 +260,13 @@ void Store(T* p, V<T> v) {
   *reinterpret_cast<V<T>*>(p) = v;
 }
 
-// Calls f with the first of each run of columns to work on, VECTORS vectors wide, then 1, such that all of 0..n is covered:
-// the last run may overlap the one before. n is at least a vector's length.
+// Calls f with the first of each run of columns to work on, VECTORS vectors wide, then half of that, down to 1, such that all of
+// 0..n is covered: the last run may overlap the one before. n is at least a vector's length, VECTORS a power of 2.
 template <typename T, int VECTORS, typename F, typename Last>
-void ForEachTile(int64_t n, const F& f, const Last& last) {
-  int64_t l = 0;
+void ForEachTile(int64_t n, const F& f, const Last& last, int64_t l = 0) {
   for (; l + VECTORS * Simd<T>::N <= n; l += VECTORS * Simd<T>::N) f(l, std::integral_constant<int, VECTORS>());
-  for (; l + Simd<T>::N <= n; l += Simd<T>::N) f(l, std::integral_constant<int, 1>());
-  if (l < n) last(n - Simd<T>::N);
+  if constexpr (VECTORS > 1) ForEachTile<T, VECTORS / 2>(n, f, last, l);
+  else if (l < n) last(n - Simd<T>::N);
 }
 
 // P[i..i+ROWS] -= sum_q u_q[i..i+ROWS] u_q^T. Products of two numbers are exact within a fused multiply-add, so that P stays
@@ -282,7 +288,7 @@ inline void DowndateRows(T* P, const T* u, int64_t n_u, int64_t inputs, int64_t 
   };
   V<T> end[ROWS];
   for (int a = 0; a < ROWS; ++a) end[a] = Load(P + (i + a + 1) * inputs - Simd<T>::N);
-  ForEachTile<T, 4>(
+  ForEachTile<T, VECTOR_BYTES == 64 ? 4 : 2>(  // at most half of the registers
       inputs, [&](int64_t j, auto vectors) { tile(nullptr, j, vectors); },
       [&](int64_t j) { tile(end, j, std::integral_constant<int, 1>()); });
 }
@@ -569,7 +575,8 @@ ffi::Error Learn(ffi::ThreadPool threads, ffi::Buffer<ffi::PRED> flags, ffi::Buf
         }
         for (int64_t q = 0; q < n_u; ++q) {
           T sum = 0;
-          for (int64_t c = 0; c < at.n_rows; ++c) sum += u[q * inputs + at.rows[c]] * at.s[c];
+          if (at.n_rows == inputs) sum = Dot(u + q * inputs, at.s.data(), inputs);
+          else for (int64_t c = 0; c < at.n_rows; ++c) sum += u[q * inputs + at.rows[c]] * at.s[c];
           terms.Add(u + q * inputs, -factor * sum);
         }
       }

@@ -73,7 +73,8 @@ def test_the_noise_of_synthetic_trial_averages_is_that_of_their_trials():
     """Halves of 50 trials differ by smoothed Poisson noise: its variance is rate / (trials * bin), less by the kernel."""
     random = np.random.default_rng(0)
     underlying = synthetic.rates(random, 1000, random.integers(0, 6, 1000), synthetic.SHARED, synthetic.PRIVATE)
-    half = np.stack([synthetic.observe(random, underlying, np.full((2, 1000), 50)) for _ in range(2)])
+    average, half = synthetic.observe(random, underlying, np.full((2, 1000), 100))
+    np.testing.assert_allclose(half.mean(axis=0), average, rtol=1e-9, atol=1e-12)
     kernel = np.exp(-(np.arange(-12, 13) ** 2) / 2 / synthetic.SMOOTHING_BINS**2)
     noise = underlying / (50 * synthetic.BIN_MS / 1000) * (kernel**2).sum() / kernel.sum() ** 2
     inner = np.s_[:, 15:-15]  # bins that the kernel does not reflect at an end
