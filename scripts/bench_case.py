@@ -82,11 +82,12 @@ class Case:
         """Seconds of sending the spikes of a trial to their targets, from the spikes of ten learning intervals."""
         import jax
         import jax.numpy as jnp
+        import numpy as np
         from jax import lax
 
-        from rlsnet.simulation.delivery import unpack
         from rlsnet.simulation.step import deliver
         from rlsnet.simulation.trial import advance, before_learning
+        from rlsnet.workflows.test_store import unpack
 
         trial, net, w = self.dynamics.trial, self.net, self.learner.w
         keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
@@ -105,7 +106,8 @@ class Case:
             return lax.scan(one, state, spiked)[0]
 
         state, words = record(net, w)
-        spiked = lax.map(lambda word: unpack(word, net.n_neurons), words)
+        spiked = np.zeros((len(words), net.n_neurons + net.n_feedforward), bool)  # without the spikes of feed-forward neurons
+        spiked[unpack(np.asarray(words))] = True
         seconds(lambda _: send(net, w, state, spiked), 1)
         return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * trial.n_steps / steps
 

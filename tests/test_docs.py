@@ -76,6 +76,7 @@ SMALLER = (
 )
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(tmp_path):
     """Every block of docs/tutorial.md, in order, with fewer units and iterations."""
 

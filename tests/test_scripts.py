@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
+import bench_case  # noqa: E402
 import bench_report  # noqa: E402
 from profile_iteration import Event, own_times  # noqa: E402
 
@@ -51,6 +52,10 @@ def test_the_rehearsal_of_a_gpu_check_passes(tmp_path):
     assert {part["status"] for part in results["parts"]} == {"passed", "needs a GPU: left out"}
     assert results["tests"] and results["bench"] and results["profile"] and results["environment"]["jax"]
     assert (tmp_path / "trace.json.gz").exists()
+
+
+def test_the_benchmark_times_the_delivery_of_spikes():
+    assert bench_case.Case(["config=tiny", "feedforward=ou"], "cpu").delivery() > 0
 
 
 def test_the_table_of_performance_has_the_figures_of_the_benchmark():
