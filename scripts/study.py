@@ -2,7 +2,9 @@
 
     python scripts/study.py decision.zarr                           # the recording of the README's tour
     python scripts/study.py session11.zarr --only default autonomous --seeds 1 2 3
-    python scripts/study.py decision.zarr --table                   # the table of the results in --json, nothing is run
+    python scripts/study.py s*.zarr --only default --iterations 100 --json benchmarks/sessions.json --picture sessions.png
+    python scripts/study.py ~/.cache/rlsnet/synthetic-decision-v5.zarr --only default --neurons 8192 --iterations 20
+    python scripts/study.py --table                                 # the tables of the results in --json, nothing is run
 
 Each case trains on the odd trials, with validation every ten iterations, and tests the best weights on the even trials. Runs are kept
 below --runs, and a run that is there already is not made again. Scores go to --json, the curves of validation to --picture. The table
@@ -51,7 +53,7 @@ CASES = {
 
 
 def result(recording: Path, overrides: list[str], folder: Path, options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Curve of validation, scores of the test and seconds of one run, which is made if it is not there."""
+    """Curves of validation and of the correlation while learning, scores of the test and seconds of one run, which may exist already."""
     opened, run = recordings.open_recording(recording, "rate"), Run(folder)
     duration = opened.values.shape[1] * opened.bin_ms
     config = compose(
@@ -59,6 +61,7 @@ def result(recording: Path, overrides: list[str], folder: Path, options: argpars
         *("trial.stim_on=200", "trial.stim_off=400", f"trial.duration={duration:g}", f"trial.learn_every={opened.bin_ms:g}"),
         *(f"recording.path={recording}", "recording.half=odd", f"seed={seed}", f"train.iterations={options.iterations}"),
         *("train.validate_every=10", "train.checkpoint_every=1000", f"test.trials={options.trials}", "test.spikes=false", "progress=off"),
+        *([] if options.neurons is None else [f"network.n_neurons={options.neurons}"]),
         *overrides,
     )
     if options.iterations not in run.iterations() and (stopped := training.run_training(config, run, resumed=bool(run.iterations()))):
@@ -69,6 +72,7 @@ def result(recording: Path, overrides: list[str], folder: Path, options: argpars
     scores = zarr_store.open_group(run.test, "run", test_store.FORMAT).attrs["scores"]["population"]["all"]
     return {
         "validation": validations(metrics),
+        "correlation": [round(line["correlation"], 3) for line in metrics],
         "seconds": round(sum(line["seconds"] for line in metrics), 1),
         "scores": scores,
     }
@@ -116,6 +120,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--neurons", type=int, help="number of units of the recording, chosen at random; without, all")
     parser.add_argument("--trials", type=int, default=20, help="trials per condition of a test")
     parser.add_argument("--runs", type=Path, default=Path("outputs/study"))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/learning.json"))

@@ -79,7 +79,7 @@ class Validation:
             if self._program is None:
                 self._program = Program(run_trial, self._dynamics, (False,), *arguments)
             current = self._program(*arguments).current
-            total += current if self._table is None else 1000 * jax.vmap(self._table)(current + self._network.bias)
+            total += current if self._table is None else 1000 * jax.vmap(self._table)(current + self._network.bias[None, :])
         return sum(
             population.squared_error(self._weights @ total[None, :, part] / self._trials, self._data[[condition], :, part]).sum()
             for part in self._blocks()

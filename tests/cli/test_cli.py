@@ -294,7 +294,7 @@ def test_a_recording_may_move_after_training(tmp_path):
     assert "rate_correlation" in zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
     (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
     rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
-    assert "testing without recorded rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
+    assert "nothing is compared with its rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
     assert "Rate correlation" in rlsnet("test", "run=run", "test.trials=1", "recording.path=moved.zarr", cwd=tmp_path).stdout
     rlsnet("plot", "run=run", cwd=tmp_path)
     given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -17,10 +18,13 @@ from rlsnet.config.load import completed, to_dict
 from rlsnet.data import recordings
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.learning import scores
-from rlsnet.runs import progress
+from rlsnet.learning import scores, targets
+from rlsnet.runs import checkpoint, progress
 from rlsnet.runs.folder import Run
+from rlsnet.simulation.state import VALIDATION, Dynamics, TrialKeys
 from rlsnet.workflows import prepare, testing, training
+from rlsnet.workflows.evaluation import run_trial
+from rlsnet.workflows.validation import Validation
 
 TRIAL = compose("config=mouse_decision").trial  # 150 bins of 20 ms
 W = scores.window_weights(TRIAL)
@@ -249,6 +253,26 @@ def test_the_population_block_is_of_the_whole_population(trained):
     bias = np.nanmean(psth - even, axis=1).mean(axis=1)
     assert [each["model"] for each in population["rate_bias"].values()] == pytest.approx(bias, abs=1e-3)
     assert population["trained_on"] == "odd" and set(population["by_region"]) == {"ALM", "striatum", "thalamus"}
+
+
+def test_validation_is_of_rates_that_the_currents_give_and_of_the_trials_trained_on(trained):
+    """By plain sums over the same trials, with the transfer function of the targets, whose inverse takes it back to the currents."""
+    folder, halves, config = trained
+    run, config = Run(folder / "run"), dataclasses.replace(config, train=dataclasses.replace(config.train, validation_trials=2))
+    network, target = (getattr(prepare.reopen(config, run), name) for name in ("network", "target"))
+    weights, recording = checkpoint.load_weights(run.checkpoint("last"), network), prepare.find_recording(config, run)
+    rate, table = np.zeros((2, 20, 60)), targets.rate_table(config, network)
+    for condition, trial in np.ndindex(2, 2):
+        keys = TrialKeys.create(config.seed, VALIDATION)
+        result, _ = run_trial(Dynamics.from_config(config), False, network, weights, keys, jnp.int32(trial), jnp.int32(condition))
+        rate[condition] += [500 * np.asarray(table(row)) for row in np.asarray(result.current) + np.asarray(network.bias)]
+    odd = halves[0][..., recording.choose(60, config.seed)].astype(float)
+    known = np.isfinite(odd).any(axis=(0, 1))
+    data, rate = odd[..., known], smoothed(rate)[..., known]
+    expected = 1 - np.nansum((rate - data) ** 2) / np.nansum((data - np.nanmean(data, axis=(0, 1))) ** 2)
+    assert Validation(config, network, target, recording)(weights) == pytest.approx(expected, rel=1e-4)
+    back = 1000 * np.asarray(table(jnp.asarray(target[1, 7] + np.asarray(network.bias))))[known]
+    np.testing.assert_allclose(back, np.maximum(odd[1, 7, known], 0.1), rtol=0.02)
 
 
 def test_bits_per_spike_are_of_single_held_out_trials(trained):
