@@ -88,9 +88,18 @@ class RunResults:
         trial = self.config.trial
         return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
 
-    def smooth(self, values: np.ndarray) -> np.ndarray:
-        """[M, ...] averaged over the window of the scores where known; NaN stays NaN."""
-        return scores.windowed_known(scores.window_weights(self.config.trial), values, np.isfinite(values))
+    def smooth(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Values [M, ...] of an array of test.zarr as figures show them; NaN stays NaN.
+
+        Rates of the model are smoothed as the recorded rates, which are not smoothed again. Without such a kernel, rates of both are
+        averaged over the window of the scores, as currents are.
+        """
+        kernel = () if self.test is None or "current" in name else self.test.attrs.get("smoothing", ())
+        if kernel and name != "psth":
+            return values
+        trial = self.config.trial
+        weights = scores.smoothing_weights(kernel, trial.n_points) if kernel else scores.window_weights(trial)
+        return scores.windowed_known(weights, values, np.isfinite(values))
 
 
 def open_results(run: Run, plugins: Sequence[str] | None = None) -> RunResults:

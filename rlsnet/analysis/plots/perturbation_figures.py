@@ -123,7 +123,7 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
     change = np.where(others, np.abs(effect.change()), -1)
     axis.axvspan(*_span(results, effect), **SHADE)
     for neuron in [int(n) for n in np.argsort(-np.nan_to_num(change, nan=-1))[:EXAMPLES] if others[n]]:
-        pair = [results.smooth(psth[0][:, neuron]) for psth in (effect.psth_control, effect.psth_perturbed)]
+        pair = [results.smooth("psth", psth[0][:, neuron]) for psth in (effect.psth_control, effect.psth_perturbed)]
         for drawn, colour in zip(pair, (DATA, MODEL), strict=True):
             axis.plot(results.time, base + drawn, color=colour, lw=1)
         axis.axhline(base, color=DATA, lw=0.4)

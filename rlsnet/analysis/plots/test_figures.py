@@ -51,7 +51,7 @@ def examples(results: RunResults) -> PanelFigure:
             for condition in range(len(score)):
                 style = LINES[condition % 4]
                 axis.plot(results.time, results.read(data, condition, slice(None), neuron), style, color=DATA, lw=1)
-                drawn = results.smooth(results.read(model, condition, slice(None), neuron))
+                drawn = results.smooth(model, results.read(model, condition, slice(None), neuron))
                 axis.plot(results.time, drawn, style, color=MODEL, lw=1.2)
             axis.set_title(f"{name}: neuron {results.neurons[neuron]}, r = {mean[neuron]:.2f}", fontsize=8)
             axis.set_ylabel(label, fontsize=8)
@@ -82,11 +82,11 @@ def heatmaps(results: RunResults) -> PanelFigure:
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
     ordering, by = ("rate_target", "trials trained on") if data == "rate_heldout" else (data, source)
-    first = results.smooth(results.read(ordering, 0)[:, chosen])
+    first = results.smooth(ordering, results.read(ordering, 0)[:, chosen])
     order = np.argsort(np.argmax(np.nan_to_num(first, nan=-np.inf), axis=0), kind="stable")
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
-        blocks = [results.smooth(results.read(name, condition)[:, chosen]) for name in (data, model)]
+        blocks = [results.smooth(name, results.read(name, condition)[:, chosen]) for name in (data, model)]
         low, high = np.fmin.reduce(blocks[0]), np.fmax.reduce(blocks[0])
         scaled = [(b - low) / np.where(high > low, high - low, 1) for b in blocks]
         for axis, block, name in zip(axes, scaled, (source, "model"), strict=True):
