@@ -109,7 +109,9 @@ def table(found: dict[str, dict[str, Any]]) -> None:
         for label, seeds in cases.items():
             values = [each["scores"]["model"] for each in seeds.values()]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            seconds = statistics.median(each["seconds"] / each["validation"][-1][0] for each in seeds.values())
+            seconds = statistics.median(
+                each["seconds"] / (len(each.get("correlation", ())) or each["validation"][-1][0]) for each in seeds.values()
+            )
             print(f"| {label} | {statistics.mean(values):.2f}{spread} (n = {len(values)}) | {seconds:.2f} |")
 
 
@@ -129,12 +131,13 @@ def main() -> None:
     options = parser.parse_args()
     found = json.loads(options.json.read_text())["recordings"] if options.json.exists() else {}
     for recording in [] if options.table else options.recording:
-        cases = found.setdefault(recording.stem, {})
+        name = recording.stem if options.neurons is None else f"{recording.stem}, {options.neurons} units"
+        cases = found.setdefault(name, {})
         for seed in options.seeds:
             for label in options.only:
-                folder = options.runs / recording.stem / label.replace(" ", "-").replace(",", "") / str(seed)
+                folder = options.runs / name.replace(", ", "-").replace(" ", "-") / label.replace(" ", "-").replace(",", "") / str(seed)
                 cases.setdefault(label, {})[str(seed)] = result(recording, CASES[label], folder, options, seed)
-                print(f"{recording.stem}, {label}, seed {seed}: {cases[label][str(seed)]['scores']['model']:.3f}", flush=True)
+                print(f"{name}, {label}, seed {seed}: {cases[label][str(seed)]['scores']['model']:.3f}", flush=True)
                 content = {"date": str(datetime.date.today()), "versions": versions(), "recordings": found}
                 options.json.write_text(json.dumps(content, indent=1) + "\n")
     table(found)

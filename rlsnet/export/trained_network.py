@@ -45,7 +45,7 @@ class TrainedNetwork:
     test: zarr.Group | None
 
     @staticmethod
-    def load(run: Run, which: str = "last") -> TrainedNetwork:
+    def load(run: Run, which: str = "auto") -> TrainedNetwork:
         """The network of a run.
 
         Args:
@@ -56,7 +56,7 @@ class TrainedNetwork:
           UserError: no such checkpoint, or the run folder is damaged.
         """
         config = run.config()
-        untrained = which == "last" and not run.iterations() and run.test.exists()  # by rlsnet simulate
+        untrained = which in ("auto", "last") and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         prepared = prepare.reopen(config, run)
         net, weight, iteration = prepared.network, prepared.weight, 0

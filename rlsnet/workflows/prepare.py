@@ -154,9 +154,7 @@ def find_recording(config: Config, run: Run) -> Recording | None:
     if given is not None:
         candidates = [given]  # a path that the user gives must exist
     if not candidates:
-        log.warning(
-            "The recording %s does not exist; nothing is compared with its rates. Its new path: recording.path=PATH.", made_from
-        )
+        log.warning("The recording %s does not exist; nothing is compared with its rates. Its new path: recording.path=PATH.", made_from)
         return None
     recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
     recordings.check_bins(recording, config.trial)

@@ -351,6 +351,13 @@ def simulate(place: Path, *overrides: str, trials: int = 2) -> Path:
     return place / "run"
 
 
+def test_a_run_without_training_is_exported_with_its_initial_weights(tmp_path):
+    run = simulate(tmp_path, trials=1)
+    out, trained = export(run, "npz")
+    assert trained.iteration == 0 and trained.test is not None and out.exists()
+    np.testing.assert_array_equal(trained.weight, zarr.open_group(str(run / "network.zarr"), mode="r")["plastic/weight"][...])
+
+
 def run_script(run: Path, tool: str, trials: int) -> np.lib.npyio.NpzFile:
     """The spikes of an exported script that is run from another folder."""
     subprocess.run([*CLI, "export", run.name, "--to", tool], cwd=run.parent, check=True, capture_output=True)
@@ -421,6 +428,9 @@ RATES = {
         "network.bias=[0.5,0.8]",
     ],
     "feed-forward neurons": ["feedforward=ou", "feedforward.n_neurons=20", "feedforward.mean=40", "feedforward.strength=4"],
+    "feed-forward neurons that fire before stim_off too": [
+        *("feedforward=ou", "feedforward.n_neurons=20", "feedforward.mean=40", "feedforward.strength=4", "feedforward.before=true"),
+    ],
     "two decay times": ["synapse.tau_plas=[60,150]"],
 }
 

@@ -101,8 +101,8 @@ def create_feedforward(about: dict[str, Any], condition: int) -> Any:
         return None
     dt, rates = about["dt_ms"], np.load(HERE / "feedforward_rate.npy", mmap_mode="r")[condition]
     step = np.arange(len(rates)) * about["feedforward_every_steps"] + about["first_step"] + 1
-    if about["feedforward_before"]:  # from the first step on, at the first rates
-        step[0] = 1
+    if about["feedforward_before"]:  # from the start at the first rates; NEST has no rate in the very first step
+        step[0] = 2
     times = np.round((step - 1) * dt, 9).tolist()
     parameters = [{"rate_times": times, "rate_values": each.tolist()} for each in np.asarray(rates, float).T]
     generators = nest.Create("inhomogeneous_poisson_generator", len(parameters), params=parameters)
