@@ -66,9 +66,20 @@ def variant_settings(section: str, name: str, folders: Sequence[Path] = ()) -> d
 def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
     """(name, chosen variants, settings) of each shipped experiment."""
     for name in variant_names()["config"]:
-        values = variant_settings("config", name)
-        chosen = {k.removeprefix("override /"): v for entry in values.pop("defaults", []) for k, v in entry.items()}
-        yield name, chosen, values
+        yield name, *_experiment(name)
+
+
+def _experiment(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """(chosen variants, settings) of a shipped experiment, with those of the experiment that it builds on."""
+    own = variant_settings("config", name)
+    chosen: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, dict):
+            chosen |= {key.removeprefix("override /"): variant for key, variant in entry.items()}
+        elif entry != "_self_":
+            chosen, settings = _experiment(entry)
+    return chosen, settings | {section: settings.get(section, {}) | values for section, values in own.items()}
 
 
 def in_quotes(text: str) -> str:

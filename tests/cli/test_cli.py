@@ -39,7 +39,7 @@ def test_help_needs_neither_jax_nor_hydra():
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
     assert re.search(r"trial\.learn_every +10\.0 +time between RLS updates.*\[ms\]", listing)
-    assert "config=million|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
+    assert "config=demo|million|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
 
 
 def test_a_run_folder_holds_what_it_should(place):
@@ -359,7 +359,7 @@ WRONG = [
     (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (
         ["train", "config=mouse"],
-        "config=mouse: no such configuration; expected million, mouse_decision, mouse_decision_published, sinusoid, tiny.",
+        "config=mouse: no such configuration; expected demo, million, mouse_decision, mouse_decision_published, sinusoid, tiny.",
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
