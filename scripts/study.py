@@ -135,7 +135,8 @@ def main() -> None:
         cases = found.setdefault(name, {})
         for seed in options.seeds:
             for label in options.only:
-                folder = options.runs / name.replace(", ", "-").replace(" ", "-") / label.replace(" ", "-").replace(",", "") / str(seed)
+                words = (each.replace(",", "").replace(" ", "-") for each in (name, label))
+                folder = options.runs.joinpath(*words, str(seed))
                 cases.setdefault(label, {})[str(seed)] = result(recording, CASES[label], folder, options, seed)
                 print(f"{name}, {label}, seed {seed}: {cases[label][str(seed)]['scores']['model']:.3f}", flush=True)
                 content = {"date": str(datetime.date.today()), "versions": versions(), "recordings": found}

@@ -50,6 +50,12 @@ def squared_error(prediction: np.ndarray, data: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(data), np.square(prediction - data, dtype=np.float64), 0).sum(axis=1)
 
 
+def sampled(values: np.ndarray) -> np.ndarray:
+    """[..., k] values of the neurons whose single trials are kept, of values [..., n] of all; evenly spaced, at most SAMPLED."""
+    n = values.shape[-1]
+    return values[..., np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)]
+
+
 class SmoothedTrials:
     """Simulated trials of a condition: what their squared error and its uncertainty need.
 
@@ -67,7 +73,6 @@ class SmoothedTrials:
         """
         self._weights, self.trials = smoothing * hz, 0
         self.total, self.squares = np.zeros((2, len(smoothing), n))
-        self._sampled = np.unique(np.linspace(0, n - 1, min(n, SAMPLED)).astype(int))
         self._sample: list[np.ndarray] = []
 
     def add(self, counts: np.ndarray) -> None:
@@ -76,7 +81,7 @@ class SmoothedTrials:
         self.trials += 1
         self.total += rate
         self.squares += rate**2
-        self._sample.append(rate[:, self._sampled])
+        self._sample.append(sampled(rate))
 
     def squared_error(self, data: np.ndarray, part: slice) -> np.ndarray:
         """[n] squared error of the mean rate of neurons `part` without that of its trial noise, Hz^2; one trial: nothing is subtracted.
@@ -88,10 +93,6 @@ class SmoothedTrials:
         mean, squares = self.total[:, part] / self.trials, self.squares[:, part]
         noise = (squares / self.trials - mean**2) / (self.trials - 1) if self.trials > 1 else 0
         return np.where(np.isfinite(data), (mean - data) ** 2 - noise, 0).sum(axis=0)
-
-    def sampled(self, values: np.ndarray) -> np.ndarray:
-        """Values [..., n] of the neurons whose single trials are kept."""
-        return values[..., self._sampled]
 
     def error_variance(self, data: np.ndarray) -> float:
         """Jackknife variance of the squared error, summed over the sampled neurons, Hz^4; NaN with fewer than 3 trials.

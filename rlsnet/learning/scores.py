@@ -217,23 +217,14 @@ def rate_scores(
 
 
 def _trial_noise(weights: np.ndarray, counts: np.ndarray, hz: float, known: np.ndarray, trials: int) -> np.ndarray:
-    """[n] variance over time that the model's windowed rate has because it is the mean of a few trials; 0 for one trial."""
-    difference = windowed_known(weights, half_difference(counts, hz, trials), known)
-    return covariance(difference, difference)
+    """[n] variance over time that the model's windowed rate has because it is the mean of a few trials; 0 for one trial.
 
-
-def half_difference(counts: np.ndarray, hz: float, trials: int) -> np.ndarray:
-    """[M, n] Hz, a difference of odd and even trials whose square is, on average, the variance of the mean rate of all trials.
-
-    (q1 - q2) sqrt(n1 n2)/(n1 + n2), where q1 and q2 are the rates in n1 odd and n2 even trials; 0 for one trial.
-
-    Args:
-      counts: [2, M, n] spikes, summed over odd and over even trials.
-      hz: rate of one spike in a bin, Hz.
-      trials: number of trials.
+    It is that of (q1 - q2) sqrt(n1 n2)/(n1 + n2), where q1 and q2 are the rates in n1 odd and n2 even trials.
     """
     n1, n2 = -(-trials // 2), trials // 2
-    return (counts[0] / n1 - counts[1] / max(1, n2)) * (hz * np.sqrt(n1 * n2) / trials)
+    half_difference = (counts[0] / n1 - counts[1] / max(1, n2)) * (hz * np.sqrt(n1 * n2) / trials)
+    difference = windowed_known(weights, half_difference, known)
+    return covariance(difference, difference)
 
 
 def _signal_scores(

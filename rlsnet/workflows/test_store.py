@@ -170,7 +170,7 @@ class TestWriter:
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
         self.errors = {} if recorded is None else self._recorded_errors(recorded)
         self.gains: dict[str, np.ndarray] = {}
-        self.error_variance, self.sampled_total = 0.0, 0.0  # of the sampled neurons, over the conditions so far
+        self.error_variance = 0.0  # of the sampled neurons, over the conditions so far
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
@@ -229,8 +229,9 @@ class TestWriter:
                 "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
                 **about,
             }
-            if self.sampled_total > 0 and np.isfinite(self.error_variance):
-                summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / self.sampled_total)
+            total = float(population.sampled(self.errors["total"]).sum())
+            if total > 0 and np.isfinite(self.error_variance):
+                summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / total)
             if self.recorded.counts is not None:
                 spikes = self.recorded.counts[0].sum(axis=1, dtype=np.float64)
                 summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region)
@@ -267,7 +268,9 @@ class TestWriter:
         for name, values in self._rate_scores(condition, average.counts, recorded).items():
             self._put_score(name, condition, values)
         self.add_error("model", condition, average)
-        self._add_uncertainty(condition, average)
+        if average.smoothed is not None:
+            data = population.compared(recorded.target[condition], None if recorded.heldout is None else recorded.heldout[condition])
+            self.error_variance += average.smoothed.error_variance(population.sampled(data))
         if recorded.counts is not None:
             rates = {"model": self.smoothing @ psth} | ({} if recorded.heldout is None else {"ceiling": recorded.target[condition]})
             for name, rate in rates.items():
@@ -316,15 +319,6 @@ class TestWriter:
             heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]
             data = population.compared(recorded.target[condition, :, part], heldout)
             errors[condition, part] = average.smoothed.squared_error(data, part)
-
-    def _add_uncertainty(self, condition: int, average: TrialAverage) -> None:
-        """Adds the variance of the squared error of a condition, over some of the neurons, to those of the others."""
-        if self.recorded is None or (smoothed := average.smoothed) is None:
-            return
-        target, heldout = self.recorded.target[condition], self.recorded.heldout
-        data = population.compared(target, None if heldout is None else heldout[condition])
-        self.error_variance += smoothed.error_variance(smoothed.sampled(data))
-        self.sampled_total += float(smoothed.sampled(self.errors["total"][condition]).sum())
 
     def new_average(self) -> TrialAverage:
         """No trials yet of a condition."""

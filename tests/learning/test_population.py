@@ -107,8 +107,7 @@ def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, fac
 def test_the_standard_error_needs_three_trials(truth):
     two = simulated(truth[..., :5], 2, 0)[0]
     assert np.isnan(two.error_variance(truth[0, :, :5]))
-    many = population.SmoothedTrials(np.eye(1), HZ, 10_000)
-    assert many.sampled(np.arange(10_000)).shape == (population.SAMPLED,)
+    assert population.sampled(np.arange(10_000)).shape == (population.SAMPLED,)
 
 
 def test_a_model_equal_to_a_baseline_or_to_the_other_half_scores_the_same(truth):
