@@ -61,11 +61,14 @@ def _beside_baselines(model: float, best: str, value: float, least: float) -> st
 
 
 def warnings(population: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about an uncertain explained variance, and about each condition with a wrong mean rate.
+    """Sentences about an explained variance that is uncertain, and about each condition with a wrong mean rate.
 
     The error of the rate is stated beside the difference between the halves of the trials.
     """
-    if (error := population.get("standard_error", 0.0)) > UNCERTAIN:
+    error = population.get("standard_error")
+    if error is None and "model" in population.get("all", {}):
+        yield "The standard error of the explained variance is unknown: it takes 3 trials of each condition (test.trials)."
+    if error is not None and error > UNCERTAIN:
         yield f"Trials of this network differ much: explained variance with a standard error of {percent(error)}. Raise test.trials."
     bias = population.get("rate_bias", {})
     for name in biased(bias):

@@ -20,6 +20,9 @@ from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import FORMAT, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
+TESTED_RATES = 4  # arrays of recorded rates in a test: trained on, held out, odd and even trials
+AVERAGED = 4  # float64 arrays of a test: spikes of odd and of even trials, mean and squares of the currents
+SMOOTHED = 2  # further ones where rates are compared: sum and squares of the smoothed rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +43,14 @@ class Sizes:
     by_synapse: bool  # whether each plastic synapse has a current of its own
     stimulus: int  # numbers of a stimulus that is kept in memory
     trials: int  # trials of training that run side by side B
+    rates: bool  # whether the targets come from recorded rates, which tests compare with
+    validated: bool  # whether validations compare with them too
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
         """Sizes from the configuration, and from the shapes of the arrays in network.load."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
+        rates = config.target.recorded == "rate"
         edges, weighted, by_synapse = None, False, False  # by_synapse is for many values of tau_plas; two, by class, need two filters
         given: Any = {}
         if config.network.load is not None:
@@ -58,18 +64,22 @@ class Sizes:
                 edges = zarr_store.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarr_store.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
+                rates = False
             by_synapse = "neuron/tau_plas" in given and len(np.unique(given["neuron/tau_plas"][...])) > MAX_TAU_CHANNELS
         if edges is None:
             edges, weighted = config.static.n_edges(n), config.static.edge_weights
-        rates, currents = (known.shape if (known := given.get(name)) is not None else None for name in ("feedforward/rate", "stimulus"))
+        feedforward, currents = (
+            known.shape if (known := given.get(name)) is not None else None for name in ("feedforward/rate", "stimulus")
+        )
         points, stimulus = config.trial.n_points, config.stimulus.n_values(n, currents)
-        inputs += config.feedforward.n_inputs(config.trial, rates)
+        inputs += config.feedforward.n_inputs(config.trial, feedforward)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
         pending = {"dense": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
-        trials = config.train.trials_per_update
-        return Sizes(n, size, inputs, edges, weighted, conditions, points, every, pending, item, P, by_synapse, stimulus, trials)
+        trials, validated = config.train.trials_per_update, 0 < config.train.validate_every <= config.train.iterations
+        shapes = n, size, inputs, edges, weighted, conditions, points, every
+        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, rates, rates and validated)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -78,6 +88,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
     weights = slots * sizes.group_size * item
+    recorded = sizes.validated if learning else TESTED_RATES * sizes.rates
     parts = {
         "P": sizes.P if learning else 0,
         "pending updates of P": sizes.pending * slots * item if learning else 0,
@@ -87,7 +98,9 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
         "static synapses": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
+        "recorded rates": 4 * recorded * sizes.conditions * sizes.points * n,
         "currents of a trial": 3 * sizes.points * n * item,
+        "averages over trials": 0 if learning else 8 * (AVERAGED + SMOOTHED * sizes.rates) * sizes.points * n,
         "state": 20 * trials * n * item,
     }
     return {name: size for name, size in parts.items() if size}

@@ -61,4 +61,6 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert list(warnings({"rate_bias": {"left": left, "right": right}})) == [f"The model's mean rate in condition left {words}"]
     assert list(warnings({"rate_bias": {"all": left}})) == [f"The model's mean rate on average {words}"]
     assert not list(warnings({})) and not list(warnings({"standard_error": 0.05}))
+    assert list(warnings(block(model=0.6) | {"standard_error": 0.01})) == []
+    assert "is unknown: it takes 3 trials of each condition (test.trials)" in next(warnings(block(model=0.6)))
     assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))

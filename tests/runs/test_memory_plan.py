@@ -35,6 +35,22 @@ def test_each_trial_of_training_has_a_state():
         assert after == {**before, "state": times * before["state"]}
 
 
+@pytest.mark.parametrize(
+    ("settings", "learning", "testing"),
+    [
+        (("config=mouse_decision", "recording.path=r.zarr"), 4, 4 * 4 + 6 * 8),
+        (("config=mouse_decision", "recording.path=r.zarr", "train.validate_every=0"), 0, 4 * 4 + 6 * 8),
+        (("config=sinusoid",), 0, 4 * 8),
+    ],
+)
+def test_recorded_rates_and_averages_over_trials_take_memory(settings, learning, testing):
+    """Bytes a neuron and a learning point: recorded rates of 4 bytes, sums over trials of 8."""
+    sizes = memory_plan.Sizes.of(compose(*settings, "network.n_neurons=400"), 400, 1)
+    for each, bytes_ in ((True, learning), (False, testing)):
+        parts = memory_plan.plan(sizes, each)
+        assert parts.get("recorded rates", 0) + parts.get("averages over trials", 0) == bytes_ * sizes.points * 400
+
+
 @pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
 def test_edges_of_a_file_are_counted_without_reading_them(tmp_path, suffix):
     random, path = np.random.default_rng(0), tmp_path / f"edges.{suffix}"
