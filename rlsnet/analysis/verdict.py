@@ -10,6 +10,11 @@ from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 
 CLOSE = 0.005  # a smaller difference of two explained variances is called none, like one below two standard errors
 UNCERTAIN = 0.05  # standard error above which more trials are advised
+NO_ERROR = {  # by number of trials of each condition
+    1: "The noise of the only trial counts as an error, and the explained variance has no standard error. Raise test.trials.",
+    2: "The explained variance has no standard error: that takes three trials of each condition. Raise test.trials.",
+}
+EARLIER = "The explained variance has no standard error, as this test is of an earlier version: rlsnet test makes it anew."
 IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
 
 
@@ -31,14 +36,14 @@ def verdict(population: Mapping[str, Any]) -> str:
     model, heldout = values["model"], population["trained_on"] != "all"
     share = percent(model) if model > 0 else f"none ({percent(model)}: its errors are larger than the variance)"
     rates = "held-out rates" if heldout else "rates that it was trained on"
-    error = population.get("standard_error", 0.0)
-    known_to = f" (standard error {percent(error)})" if error > CLOSE else ""
+    error = population.get("standard_error")
+    known_to = f" (standard error {percent(error)})" if error is not None and error > CLOSE else ""
     first = f"The network explains {share} of the variance of the {rates}{known_to}"
     if "ceiling" in values:
         first += f"; the other half of the trials explains {percent(values['ceiling'])}"
     sentences = [f"{first}{'' if heldout else f' ({IN_SAMPLE})'}."]
     if (best := best_baseline(values)) is not None:
-        sentences.append(_beside_baselines(model, best, values[best], max(CLOSE, 2 * error)))
+        sentences.append(_beside_baselines(model, best, values[best], error))
         if values.get("ceiling", 1) < values[best] + CLOSE:
             sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
     if "linear" in values:
@@ -50,13 +55,16 @@ def verdict(population: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _beside_baselines(model: float, best: str, value: float, least: float) -> str:
-    """A sentence that compares the network with the best baseline; a difference below `least` is called none."""
+def _beside_baselines(model: float, best: str, value: float, error: float | None) -> str:
+    """A sentence about the best baseline; whether it is better or worse only beyond two standard errors, `error` each (None: unknown)."""
     named = f"{EXPLAINED[best]}, {percent(value)}"
+    if error is None:
+        return f"Best baseline: {named}."
+    least = max(CLOSE, 2 * error)
     if model > value + least:
         return f"It is better than every baseline (best: {named})."
     if model > value - least:
-        return f"It is not clearly better than the best baseline ({named})."
+        return f"It is not clearly better or worse than the best baseline ({named})."
     return f"It is worse than the best baseline ({named}): train for more iterations, or with more inputs (plastic.n_inputs)."
 
 
@@ -67,7 +75,7 @@ def warnings(population: Mapping[str, Any]) -> Iterator[str]:
     """
     error = population.get("standard_error")
     if error is None and "model" in population.get("all", {}):
-        yield "The standard error of the explained variance is unknown: it takes 3 trials of each condition (test.trials)."
+        yield NO_ERROR.get(population.get("trials", 0), EARLIER)
     if error is not None and error > UNCERTAIN:
         yield f"Trials of this network differ much: explained variance with a standard error of {percent(error)}. Raise test.trials."
     bias = population.get("rate_bias", {})

@@ -7,7 +7,8 @@ For predicted rates q and recorded rates d, over all neurons n, conditions c and
 with the mean of d of each neuron over conditions and bins. d are the rates of the held-out trials or, without them, of the trials that
 were trained on. The rates of the model are smoothed as those of the recording, and the expected square of their own trial noise is
 subtracted from the squared error; so the score does not depend on the number of trials of the model, but for its uncertainty. For
-the vectors a_t = q_t - d of T trials, over neurons and bins, the squared error is the mean of a_s.a_t over pairs of different trials.
+the vectors a_t = q_t - d of T trials, over neurons and bins, the squared error is the mean of a_s.a_t over pairs of different trials
+(with more than GROUPS trials, of trials in different groups).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ EXPLAINED = {  # what predicts the recorded rates, in the order of columns
 BASELINES = ("mean_rate", "condition_average", "untrained")  # linear is none: the network does not have the recorded rates of its inputs
 TITLE = "population explained variance"
 LEAST_HZ = 0.1  # of a rate whose likelihood is computed
-SAMPLED = 1024  # neurons whose single trials are kept for the standard error
+GROUPS, HALVES = 20, 2  # groups of trials, whose sums a test keeps, with recorded rates and without
 BIASED = 0.1  # of the mean recorded rate: a larger error of the mean rate is pointed out
 
 
@@ -50,66 +51,78 @@ def squared_error(prediction: np.ndarray, data: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(data), np.square(prediction - data, dtype=np.float64), 0).sum(axis=1)
 
 
-def sampled(values: np.ndarray) -> np.ndarray:
-    """[..., k] values of the neurons whose single trials are kept, of values [..., n] of all; evenly spaced, at most SAMPLED."""
-    n = values.shape[-1]
-    return values[..., np.linspace(0, n - 1, min(n, SAMPLED)).astype(int)]
+class TrialSums:
+    """Spikes of simulated trials of a condition, summed over groups of trials: what scores need of single trials.
 
-
-class SmoothedTrials:
-    """Simulated trials of a condition: what their squared error and its uncertainty need.
-
-    total, squares: [M, n] sums over the trials of the smoothed rates and of their squares, Hz and Hz^2.
+    counts: [G, M, n] spikes of the G groups; trial t is in group t % G.
     trials: number of trials so far.
     """
 
-    def __init__(self, smoothing: np.ndarray, hz: float, n: int):
-        """No trials yet of n neurons.
+    @staticmethod
+    def storage(trials: int, steps: int, groups: int) -> tuple[int, np.dtype]:
+        """(G, type of counts); arguments as for a new object."""
+        groups = min(trials, groups)
+        return groups, np.min_scalar_type(steps * -(-trials // groups))
+
+    def __init__(self, trials: int, shape: tuple[int, int], steps: int, groups: int = GROUPS):
+        """No trials yet.
 
         Args:
-          smoothing: [M, M] of `scores.smoothing_weights`.
-          hz: rate of one spike in a bin, Hz.
-          n: number of neurons.
+          trials: number of trials to come.
+          shape: (M, n).
+          steps: time steps of a bin, the largest number of spikes in it.
+          groups: largest number of groups; even, so that a group has odd-numbered or even-numbered trials only.
         """
-        self._weights, self.trials = smoothing * hz, 0
-        self.total, self.squares = np.zeros((2, len(smoothing), n))
-        self._sample: list[np.ndarray] = []
+        groups, dtype = self.storage(trials, steps, groups)
+        self.counts, self.trials = np.zeros((groups, *shape), dtype), 0
 
     def add(self, counts: np.ndarray) -> None:
         """Adds a trial with spike counts [M, n]."""
-        rate = self._weights @ counts
+        self.counts[self.trials % len(self.counts)] += counts.astype(self.counts.dtype)
         self.trials += 1
-        self.total += rate
-        self.squares += rate**2
-        self._sample.append(sampled(rate))
 
-    def squared_error(self, data: np.ndarray, part: slice) -> np.ndarray:
-        """[n] squared error of the mean rate of neurons `part` without that of its trial noise, Hz^2; one trial: nothing is subtracted.
+    def halves(self, part: slice = slice(None)) -> np.ndarray:
+        """[2, M, k] spikes of the first, third, ... and of the second, fourth, ... trials, for the neurons `part`."""
+        return np.stack([self.counts[first::2, :, part].sum(axis=0, dtype=np.int64) for first in (0, 1)])
+
+    def squared_error(self, weights: np.ndarray, data: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Squared error of the mean rate without that of its trial noise, and what its variance needs.
 
         Args:
-          data: [M, n] Hz, their recorded rates.
+          weights: [M, M] Hz, from counts to smoothed rates.
+          data: [M, k] Hz, recorded rates of the neurons `part`.
           part: of all neurons.
-        """
-        mean, squares = self.total[:, part] / self.trials, self.squares[:, part]
-        noise = (squares / self.trials - mean**2) / (self.trials - 1) if self.trials > 1 else 0
-        return np.where(np.isfinite(data), (mean - data) ** 2 - noise, 0).sum(axis=0)
 
-    def error_variance(self, data: np.ndarray) -> float:
-        """Jackknife variance of the squared error, summed over the sampled neurons, Hz^4; NaN with fewer than 3 trials.
+        Returns:
+          ([k] Hz^2, by pairs of trials from different groups, or of the only trial, whose noise is in it; [G, G] Hz^2, products of the
+          groups' deviations from the data, summed over these neurons).
+        """
+        number = self._numbers()[:, None, None]
+        deviations = np.where(np.isfinite(data), weights @ self.counts[:, :, part] - number * data, 0)
+        squares, pairs = deviations.sum(axis=0) ** 2, 1
+        if self.trials > 1:
+            squares, pairs = squares - (deviations**2).sum(axis=0), self.trials**2 - (number**2).sum()
+        flat = deviations.reshape(len(deviations), -1)
+        return squares.sum(axis=0) / pairs, flat @ flat.T
+
+    def error_variance(self, products: np.ndarray) -> float:
+        """Jackknife variance over the groups of the squared error, summed over neurons, Hz^4; NaN with fewer than 3 groups.
 
         It is rather too large: up to twice the variance where the error comes from the trials alone (Efron & Stein, Ann Stat 9:586, 1981).
 
         Args:
-          data: [M, k] Hz, recorded rates of the sampled neurons.
+          products: [G, G] of `squared_error`, summed over blocks of neurons.
         """
-        n = self.trials
-        if n < 3:
+        groups, number = len(products), self._numbers()
+        if groups < 3:
             return float("nan")
-        deviations = np.where(np.isfinite(data), np.stack(self._sample) - data, 0).reshape(n, -1)
-        products = deviations @ deviations.T
-        np.fill_diagonal(products, 0)
-        without = (products.sum() - 2 * products.sum(axis=1)) / ((n - 1) * (n - 2))
-        return float((n - 1) * without.var())
+        sums, pairs = (each * (1 - np.eye(groups)) for each in (products, np.outer(number, number)))
+        without = (sums.sum() - 2 * sums.sum(axis=1)) / (pairs.sum() - 2 * pairs.sum(axis=1))
+        return float((groups - 1) * without.var())
+
+    def _numbers(self) -> np.ndarray:
+        """[G] trials in each group."""
+        return np.bincount(np.arange(self.trials) % len(self.counts), minlength=len(self.counts))
 
 
 def recorded_errors(target: np.ndarray, heldout: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -15,14 +15,12 @@ from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
 from rlsnet.kernels import backend, device
-from rlsnet.learning import covariance_forms, deferred
+from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import FORMAT, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
-TESTED_RATES = 4  # arrays of recorded rates in a test: trained on, held out, odd and even trials
-AVERAGED = 4  # float64 arrays of a test: spikes of odd and of even trials, mean and squares of the currents
-SMOOTHED = 2  # further ones where rates are compared: sum and squares of the smoothed rates
+TESTED_RATES = 4  # arrays of a test: rates of all, odd and even trials, and counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Sizes:
     by_synapse: bool  # whether each plastic synapse has a current of its own
     stimulus: int  # numbers of a stimulus that is kept in memory
     trials: int  # trials of training that run side by side B
+    averaged: int  # bytes of the averages over the trials of a test, a neuron and a learning point
     rates: bool  # whether the targets come from recorded rates, which tests compare with
     validated: bool  # whether validations compare with them too
 
@@ -64,7 +63,7 @@ class Sizes:
                 edges = zarr_store.array(given, "static/post", ["edges"], "iu", config.network.load).shape[0]
             if "target" in given:
                 conditions = zarr_store.array(given, "target", ["C", "M", "N"], "f", config.network.load).shape[0]
-                rates = False
+                rates = rates and "recording" in given.attrs
             by_synapse = "neuron/tau_plas" in given and len(np.unique(given["neuron/tau_plas"][...])) > MAX_TAU_CHANNELS
         if edges is None:
             edges, weighted = config.static.n_edges(n), config.static.edge_weights
@@ -78,8 +77,10 @@ class Sizes:
         pending = {"dense": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
         trials, validated = config.train.trials_per_update, 0 < config.train.validate_every <= config.train.iterations
+        summed, count = population.TrialSums.storage(config.test.trials, every, population.GROUPS if rates else population.HALVES)
+        averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, rates, rates and validated)
+        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, averaged, rates, rates and validated)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -100,7 +101,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
         "targets": sizes.conditions * sizes.points * n * item,
         "recorded rates": 4 * recorded * sizes.conditions * sizes.points * n,
         "currents of a trial": 3 * sizes.points * n * item,
-        "averages over trials": 0 if learning else 8 * (AVERAGED + SMOOTHED * sizes.rates) * sizes.points * n,
+        "averages over trials": 0 if learning else sizes.averaged * sizes.points * n,
         "state": 20 * trials * n * item,
     }
     return {name: size for name, size in parts.items() if size}

@@ -109,7 +109,7 @@ def evaluate(
 
         def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
             """The average of some trials, whose spikes are stored."""
-            average = out.new_average()
+            average = out.new_average(number)
             for trial in range(number):
                 result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
@@ -118,8 +118,8 @@ def evaluate(
             return average
 
         for condition in range(len(target)):
-            average = average_of(w, condition, trials, out.add_spikes)
-            out.add_condition(condition, average, target[condition] if chosen is None else target[condition][:, neurons])
+            wanted = target[condition] if chosen is None else target[condition][:, neurons]
+            out.add_condition(condition, average_of(w, condition, trials, out.add_spikes), wanted)  # each average is freed before the next
             if untrained and initial is not None:
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
         out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)

@@ -117,11 +117,23 @@ def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np
     return np.concatenate([statistics.mean_known(block.swapaxes(0, 1)) for block in blocks], axis=1).astype(np.float32)
 
 
-def reopen(config: Config, run: Run) -> Prepared:
-    """Network and targets from the folder of an existing run, without its recording; raises UserError if they are missing."""
+def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
+    """Network and targets from the folder of an existing run, without its recording.
+
+    Args:
+      config: the experiment.
+      run: the run.
+      learning: whether the network will be trained or tested, for which the memory must be enough; None: neither.
+
+    Raises:
+      UserError: they are missing, or the memory is too small.
+    """
     if not run.network.exists():
         raise UserError(f"{run.network}: no such store; the run ended before its network was drawn, so start it again.")
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
+    if learning is not None:
+        sizes = Sizes.of(own, None, own.target.n_conditions)
+        check(sizes, plan(sizes, learning))
     net, weight, target = build.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")

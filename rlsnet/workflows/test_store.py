@@ -55,29 +55,24 @@ def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class TrialAverage:
     """Averages over the trials of a condition.
 
-    counts: [2, M, n] spikes, summed over odd-numbered and over even-numbered trials.
+    spikes: spikes, summed over groups of trials.
     mean: [M, n] mean currents, threshold units.
-    trials: number of trials so far.
-    smoothed: the trials, smoothed as the recorded rates; None without these.
     """
 
-    def __init__(self, shape: tuple[int, int], smoothed: population.SmoothedTrials | None):
-        self.counts, self.trials, self.smoothed = np.zeros((2, *shape), np.int64), 0, smoothed
-        self.mean, self._squares = np.zeros(shape), np.zeros(shape)
+    def __init__(self, spikes: population.TrialSums):
+        self.spikes = spikes
+        self.mean, self._squares = np.zeros((2, *spikes.counts.shape[1:]))
 
     def add(self, result: TrialResult) -> None:
         """Adds the next trial, by Welford's recursion for means and sums of squares."""
-        self.counts[self.trials % 2] += result.counts
-        self.trials += 1
+        self.spikes.add(np.asarray(result.counts))
         difference = result.current - self.mean
-        self.mean += difference / self.trials
+        self.mean += difference / self.spikes.trials
         self._squares += difference * (result.current - self.mean)
-        if self.smoothed is not None:
-            self.smoothed.add(np.asarray(result.counts))
 
     def sd(self) -> np.ndarray:
         """[M, n] s.d. of the currents over trials."""
-        return np.sqrt(self._squares / max(1, self.trials - 1))
+        return np.sqrt(self._squares / max(1, self.spikes.trials - 1))
 
 
 def blocks_of_neurons(n: int) -> Iterator[slice]:
@@ -170,7 +165,7 @@ class TestWriter:
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
         self.errors = {} if recorded is None else self._recorded_errors(recorded)
         self.gains: dict[str, np.ndarray] = {}
-        self.error_variance = 0.0  # of the sampled neurons, over the conditions so far
+        self.error_variance = 0.0  # of the squared error of the model, over the conditions so far, Hz^4
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
         end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
         zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
@@ -227,9 +222,10 @@ class TestWriter:
                 "rate_bias": population.rate_bias(found["rate_error"], target, heldout, names),
                 "trained_on": self.root.attrs["trained_on"],
                 "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
+                "trials": self.trials,
                 **about,
             }
-            total = float(population.sampled(self.errors["total"]).sum())
+            total = float(self.errors["total"].sum())
             if total > 0 and np.isfinite(self.error_variance):
                 summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / total)
             if self.recorded.counts is not None:
@@ -252,7 +248,7 @@ class TestWriter:
 
         For the scores the rates are smoothed as those of the recording.
         """
-        spikes, mean, recorded = average.counts.sum(axis=0), average.mean, self.recorded
+        spikes, mean, recorded = average.spikes.halves().sum(axis=0), average.mean, self.recorded
         psth = spikes * (1000 / (self.trials * self.trial.learn_every))
         self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
         self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
@@ -265,25 +261,22 @@ class TestWriter:
         self._put("rate_target", condition, recorded.target[condition], units="Hz", long_name="recorded firing rate, trained on")
         if recorded.heldout is not None:
             self._put("rate_heldout", condition, recorded.heldout[condition], units="Hz", long_name="recorded firing rate, held out")
-        for name, values in self._rate_scores(condition, average.counts, recorded).items():
+        for name, values in self._rate_scores(condition, average.spikes, recorded).items():
             self._put_score(name, condition, values)
-        self.add_error("model", condition, average)
-        if average.smoothed is not None:
-            data = population.compared(recorded.target[condition], None if recorded.heldout is None else recorded.heldout[condition])
-            self.error_variance += average.smoothed.error_variance(population.sampled(data))
+        self.error_variance += self.add_error("model", condition, average)
         if recorded.counts is not None:
             rates = {"model": self.smoothing @ psth} | ({} if recorded.heldout is None else {"ceiling": recorded.target[condition]})
             for name, rate in rates.items():
                 self.gains.setdefault(name, np.zeros(self.by_neuron))[condition] = self._gain(condition, rate, recorded)
 
-    def _rate_scores(self, condition: int, counts: np.ndarray, recorded: RecordedRates) -> dict[str, np.ndarray]:
+    def _rate_scores(self, condition: int, spikes: population.TrialSums, recorded: RecordedRates) -> dict[str, np.ndarray]:
         """Scores [n] against recorded rates by name, computed in blocks of neurons."""
         blocks = []
         for part in self._blocks():
             mine = condition, slice(None), part
             heldout = None if recorded.heldout is None else recorded.heldout[mine]
             halves = None if recorded.halves is None else (recorded.halves[0][mine], recorded.halves[1][mine])
-            smoothed = self.smoothing @ counts[:, :, part]
+            smoothed = self.smoothing @ spikes.halves(part)
             blocks.append(scores.rate_scores(self.trial, smoothed, self.trials, recorded.target[mine], heldout, halves))
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -309,21 +302,28 @@ class TestWriter:
             blocks.append(population.recorded_errors(recorded.target[..., part], heldout))
         return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
 
-    def add_error(self, name: str, condition: int, average: TrialAverage) -> None:
-        """Adds the squared errors of simulated trials of a condition to those of the predictions, if there are recorded rates."""
+    def add_error(self, name: str, condition: int, average: TrialAverage) -> float:
+        """Adds the squared errors of simulated trials of a condition to those of the predictions, if there are recorded rates.
+
+        Returns:
+          The variance of their sum over neurons, Hz^4; NaN with fewer than 3 trials.
+        """
         recorded = self.recorded
-        if recorded is None or average.smoothed is None:
-            return
-        errors = self.errors.setdefault(name, np.zeros(self.by_neuron))
+        if recorded is None:
+            return float("nan")
+        errors, products = self.errors.setdefault(name, np.zeros(self.by_neuron)), np.zeros((1, 1))
+        weights = self.smoothing * (1000 / self.trial.learn_every)
         for part in self._blocks():
             heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]
             data = population.compared(recorded.target[condition, :, part], heldout)
-            errors[condition, part] = average.smoothed.squared_error(data, part)
+            errors[condition, part], of_part = average.spikes.squared_error(weights, data, part)
+            products = products + of_part
+        return average.spikes.error_variance(products)
 
-    def new_average(self) -> TrialAverage:
-        """No trials yet of a condition."""
-        hz, shape = 1000 / self.trial.learn_every, self.by_bin[1:]
-        return TrialAverage(shape, None if self.recorded is None else population.SmoothedTrials(self.smoothing, hz, shape[1]))
+    def new_average(self, trials: int) -> TrialAverage:
+        """No trials yet, of `trials` of a condition; without recorded rates, spikes of odd and of even trials are enough."""
+        groups = population.HALVES if self.recorded is None else population.GROUPS
+        return TrialAverage(population.TrialSums(trials, self.by_bin[1:], self.trial.every, groups))
 
     def _put_score(self, name: str, condition: int, values: object) -> None:
         score = scores.SCORES[name]

@@ -54,7 +54,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
     trackers.require(config.tracking)
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
-        prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+        prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run))
         w = checkpoint.load_weights(path, prepared.network)
         about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
         if path.parent != run.checkpoints:

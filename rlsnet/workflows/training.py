@@ -71,7 +71,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         raise UserError(f"{run.path}: contains a run; continue it with resume={run.path} or choose another hydra.run.dir.")
     with run.claimed(), start(config, run, "train") as show:
         if resumed:
-            prepared = dataclasses.replace(reopen(config, run), recording=find_recording(config, run))
+            prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run))
             learner = checkpoint.load_learner(run, done, prepared.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)

@@ -7,8 +7,9 @@ from rlsnet.analysis.verdict import population_table, verdict, warnings
 BEGINS = "The network explains 62 % of the variance of the held-out rates"
 
 
-def block(trained_on="odd", neurons=9, **values):
-    return {"all": values, "by_condition": {"left": values}, "by_region": {"ALM": values}, "trained_on": trained_on, "neurons": neurons}
+def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
+    about = {"trained_on": trained_on, "neurons": neurons, "trials": 20, "standard_error": standard_error}
+    return {"all": values, "by_condition": {"left": values}, "by_region": {"ALM": values}, **about}
 
 
 @pytest.mark.parametrize(
@@ -26,12 +27,16 @@ def block(trained_on="odd", neurons=9, **values):
         ),
         (
             block(model=0.621, ceiling=0.6, untrained=0.62),
-            f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better than the best baseline (untrained network,"
-            " 62 %). With so few trials the other half explains no more than a baseline, so this says little about the network.",
+            f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better or worse than the best baseline"
+            " (untrained network, 62 %). With so few trials the other half explains no more than a baseline, so this says little about the network.",
         ),
         (
-            block(model=0.62, condition_average=0.36) | {"standard_error": 0.14},
-            f"{BEGINS} (standard error 14 %). It is not clearly better than the best baseline (condition average, 36 %).",
+            block(model=0.62, condition_average=0.36, standard_error=0.14),
+            f"{BEGINS} (standard error 14 %). It is not clearly better or worse than the best baseline (condition average, 36 %).",
+        ),
+        (
+            block(model=0.62, condition_average=0.36, standard_error=None),
+            f"{BEGINS}. Best baseline: condition average, 36 %.",
         ),
         (
             block("all", model=0.62),
@@ -61,6 +66,9 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert list(warnings({"rate_bias": {"left": left, "right": right}})) == [f"The model's mean rate in condition left {words}"]
     assert list(warnings({"rate_bias": {"all": left}})) == [f"The model's mean rate on average {words}"]
     assert not list(warnings({})) and not list(warnings({"standard_error": 0.05}))
-    assert list(warnings(block(model=0.6) | {"standard_error": 0.01})) == []
-    assert "is unknown: it takes 3 trials of each condition (test.trials)" in next(warnings(block(model=0.6)))
+    assert list(warnings(block(model=0.6))) == []
+    unknown = block(model=0.6, standard_error=None)
+    assert "The noise of the only trial counts as an error" in next(warnings(unknown | {"trials": 1}))
+    assert "takes three trials of each condition" in next(warnings(unknown | {"trials": 2}))
+    assert "rlsnet test makes it anew" in next(warnings({"all": {"model": 0.6}}))
     assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))

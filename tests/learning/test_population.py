@@ -10,7 +10,7 @@ from rlsnet.data.import_options import Options
 from rlsnet.errors import UserError
 from rlsnet.learning import linear_baseline, population, scores
 
-SECONDS, HZ = 0.02, 50
+SECONDS, HZ, STEPS = 0.02, 50, 200
 C, M, N = 2, 100, 800
 NAMES = ["left", "right"]
 KERNEL = trial_average.smoothing_kernel(Options(kernel="gaussian", sigma=50.0, bin=20.0))
@@ -36,20 +36,25 @@ def observed(truth, trials, seed):
     return smoothed(np.random.default_rng(seed).poisson(truth * trials * SECONDS) / (trials * SECONDS))
 
 
-def simulated(rate, trials, seed, kernel=tuple(KERNEL), shared=0.0):
+def simulated(rate, trials, seed, shared=0.0):
     """Trials with Poisson spikes of each condition; with `shared`, a factor of the rates of all neurons is random in each trial."""
-    random, weights, made = np.random.default_rng(seed), scores.smoothing_weights(kernel, rate.shape[1]), []
+    random, made = np.random.default_rng(seed), []
     for of_condition in rate:
-        made.append(population.SmoothedTrials(weights, HZ, rate.shape[2]))
+        made.append(population.TrialSums(trials, rate.shape[1:], STEPS))
         for _ in range(trials):
             made[-1].add(random.poisson(of_condition * SECONDS * np.exp(shared * random.normal())))
     return made
 
 
+def weights(points, kernel=tuple(KERNEL)):
+    """[M, M] Hz, from counts to smoothed rates."""
+    return scores.smoothing_weights(kernel, points) * HZ
+
+
 def explained(model, target, heldout):
     """The block of a test of `simulated` trials; recorded rates [C, M, N]."""
     data, errors = population.compared(target, heldout), population.recorded_errors(target, heldout)
-    errors["model"] = np.stack([trials.squared_error(data[c], slice(None)) for c, trials in enumerate(model)])
+    errors["model"] = np.stack([each.squared_error(weights(M), data[c], slice(None))[0] for c, each in enumerate(model)])
     return population.explained(errors, NAMES, np.array(["a", "b"])[np.arange(target.shape[2]) % 2])
 
 
@@ -86,8 +91,9 @@ def test_the_same_weights_score_the_same_with_few_and_many_trials(truth, record_
     assert one < by_hand(smoothed(truth), even) - 0.2
 
 
+@pytest.mark.parametrize("trials", [8, 50])
 @pytest.mark.parametrize(("shared", "factor"), [(0.0, 1.0), (0.0, 1.5), (0.4, 1.0), (0.4, 1.5)])
-def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, factor, record_check):
+def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, factor, trials, record_check):
     """Where trials differ by spike noise only, and where all neurons deviate together, as in a network that loses the time.
 
     Of a perfect model, whose deviations count in pairs only, a jackknife estimates twice the variance.
@@ -95,19 +101,36 @@ def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, fac
     rate, found, variances = truth[:, ::4, :40], [], []
     total = population.recorded_errors(rate, rate)["total"].sum()
     for seed in range(400):
-        model = simulated(factor * rate, 8, seed, (), shared)
-        found.append(1 - sum(trials.squared_error(rate[c], slice(None)).sum() for c, trials in enumerate(model)) / total)
-        variances.append(sum(trials.error_variance(rate[c]) for c, trials in enumerate(model)) / total**2)
+        model = simulated(factor * rate, trials, seed, shared)
+        both = [each.squared_error(weights(rate.shape[1], ()), rate[c], slice(None)) for c, each in enumerate(model)]
+        found.append(1 - sum(errors.sum() for errors, _ in both) / total)
+        variances.append(sum(each.error_variance(products) for each, (_, products) in zip(model, both, strict=True)) / total**2)
     spread, claimed = np.std(found), np.sqrt(np.mean(variances))
-    case = f"shared deviations of {shared:g}, rates times {factor:g}"
+    case = f"{trials} trials, shared deviations of {shared:g}, rates times {factor:g}"
     record_check("standard error of the explained variance", case, f"{spread:.4f}", f"{claimed:.4f}")
     assert 0.9 < claimed / spread < 1.6 if factor == 1 else claimed == pytest.approx(spread, rel=0.2)
 
 
 def test_the_standard_error_needs_three_trials(truth):
     two = simulated(truth[..., :5], 2, 0)[0]
-    assert np.isnan(two.error_variance(truth[0, :, :5]))
-    assert population.sampled(np.arange(10_000)).shape == (population.SAMPLED,)
+    assert np.isnan(two.error_variance(two.squared_error(weights(M), truth[0, :, :5], slice(None))[1]))
+
+
+@pytest.mark.parametrize("trials", [1, 5, 43])
+def test_the_squared_error_is_that_of_pairs_of_trials(trials):
+    """In plain NumPy loops; odd and even trials are apart, and a bin may have a spike in every step."""
+    random, steps, n = np.random.default_rng(4), 300, 3
+    data, counts = random.normal(3, 1, (7, n)), random.integers(0, steps + 1, (trials, 7, n))
+    data[2, 1] = np.nan
+    sums = population.TrialSums(trials, (7, n), steps)
+    for each in counts:
+        sums.add(each)
+    deviations = np.nan_to_num(np.einsum("kl,tln->tkn", weights(7), counts) - data)
+    group = np.arange(trials) % population.GROUPS
+    pairs = [(s, t) for s in range(trials) for t in range(trials) if group[s] != group[t]] or [(0, 0)]
+    expected = np.mean([(deviations[s] * deviations[t]).sum(axis=0) for s, t in pairs], axis=0)
+    np.testing.assert_allclose(sums.squared_error(weights(7), data[:, 1:], slice(1, n))[0], expected[1:], rtol=1e-9)
+    np.testing.assert_array_equal(sums.halves(), [counts[::2].sum(axis=0), counts[1::2].sum(axis=0)])
 
 
 def test_a_model_equal_to_a_baseline_or_to_the_other_half_scores_the_same(truth):
@@ -119,10 +142,10 @@ def test_a_model_equal_to_a_baseline_or_to_the_other_half_scores_the_same(truth)
     for name, prediction in {"ceiling": odd, "mean_rate": mean + 0 * odd, "condition_average": average + 0 * odd}.items():
         errors = population.recorded_errors(odd, even)
         for c in range(C):
-            model = population.SmoothedTrials(np.eye(M), HZ, N)
-            for _ in range(2):
-                model.add(prediction[c] * SECONDS)  # no noise
-            errors.setdefault("model", np.zeros((C, N)))[c] = model.squared_error(even[c], slice(None))
+            model = population.TrialSums(2, (M, N), STEPS)
+            model.counts = np.stack([prediction[c]] * 2) * SECONDS  # no noise
+            model.trials = 2
+            errors.setdefault("model", np.zeros((C, N)))[c] = model.squared_error(HZ * np.eye(M), even[c], slice(None))[0]
         got = population.explained(errors, NAMES, region.astype(str))
         assert got["all"]["model"] == pytest.approx(got["all"][name], abs=1e-9) == pytest.approx(by_hand(prediction, even), abs=1e-9)
         squares = (prediction - even) ** 2

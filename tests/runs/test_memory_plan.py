@@ -8,11 +8,12 @@ from conftest import compose
 from scipy import sparse
 
 from rlsnet.analysis import inspect
+from rlsnet.errors import UserError
 from rlsnet.io import edge_count
 from rlsnet.model import edge_files
 from rlsnet.runs import memory_plan
 from rlsnet.runs.folder import Run
-from rlsnet.workflows import training
+from rlsnet.workflows import testing, training
 
 FACTOR = 1.3  # between the plan and the figure of XLA, either way
 
@@ -38,17 +39,30 @@ def test_each_trial_of_training_has_a_state():
 @pytest.mark.parametrize(
     ("settings", "learning", "testing"),
     [
-        (("config=mouse_decision", "recording.path=r.zarr"), 4, 4 * 4 + 6 * 8),
-        (("config=mouse_decision", "recording.path=r.zarr", "train.validate_every=0"), 0, 4 * 4 + 6 * 8),
-        (("config=sinusoid",), 0, 4 * 8),
+        (("config=mouse_decision", "recording.path=r.zarr"), 4, 4 * 4 + 2 * 8 + 10),
+        (("config=mouse_decision", "recording.path=r.zarr", "train.validate_every=0", "test.trials=8"), 0, 4 * 4 + 2 * 8 + 8),
+        (("config=mouse_decision", "recording.path=r.zarr", "test.trials=100"), 4, 4 * 4 + 2 * 8 + 20 * 2),
+        (("config=sinusoid", "test.trials=4"), 0, 2 * 8 + 2),
     ],
 )
 def test_recorded_rates_and_averages_over_trials_take_memory(settings, learning, testing):
-    """Bytes a neuron and a learning point: recorded rates of 4 bytes, sums over trials of 8."""
+    """Bytes a neuron and a learning point: recorded rates of 4, sums of currents of 8, counts of 1 or 2 a group of trials."""
     sizes = memory_plan.Sizes.of(compose(*settings, "network.n_neurons=400"), 400, 1)
     for each, bytes_ in ((True, learning), (False, testing)):
         parts = memory_plan.plan(sizes, each)
         assert parts.get("recorded rates", 0) + parts.get("averages over trials", 0) == bytes_ * sizes.points * 400
+
+
+def test_resume_and_test_refuse_a_run_that_does_not_fit(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    config = compose("config=tiny", "train.iterations=1", "progress=off")
+    training.run_training(config, run, resumed=False)
+    monkeypatch.setattr(memory_plan, "available", lambda: (1000, "machine"))
+    with pytest.raises(UserError, match=r"memory: the run needs .* averages over trials .* and this machine has 1 kB free"):
+        testing.run_test(config, run)
+    with pytest.raises(UserError, match=r"memory: the run needs .* P .* and this machine has 1 kB free"):
+        training.run_training(compose("config=tiny", "train.iterations=2", "progress=off"), run, resumed=True)
+    assert not run.test.exists() and run.iterations() == [1]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
