@@ -69,12 +69,13 @@ def result(recording: Path, overrides: list[str], folder: Path, options: argpars
     if not run.test.exists():
         testing.run_test(config, run)
     metrics = run.read_metrics()
-    scores = zarr_store.open_group(run.test, "run", test_store.FORMAT).attrs["scores"]["population"]["all"]
+    population = zarr_store.open_group(run.test, "run", test_store.FORMAT).attrs["scores"]["population"]
     return {
         "validation": validations(metrics),
-        "correlation": [round(line["correlation"], 3) for line in metrics],
+        "correlation": [None if (found := line["correlation"]) is None else round(found, 3) for line in metrics],
         "seconds": round(sum(line["seconds"] for line in metrics), 1),
-        "scores": scores,
+        "scores": population["all"],
+        "standard_error": population.get("standard_error"),
     }
 
 
@@ -105,14 +106,16 @@ def table(found: dict[str, dict[str, Any]]) -> None:
     for name, cases in found.items():
         first = next(iter(next(iter(cases.values())).values()))["scores"]
         print(f"\n{name}: " + ", ".join(f"{EXPLAINED[key]} {first[key]:.2f}" for key in ("ceiling", "condition_average", "linear")))
-        print("\n| case | explained, held out | s an iteration |\n|---|---|---|")
+        print("\n| case | explained, held out | standard error | s an iteration |\n|---|---|---|---|")
         for label, seeds in cases.items():
             values = [each["scores"]["model"] for each in seeds.values()]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             seconds = statistics.median(
                 each["seconds"] / (len(each.get("correlation", ())) or each["validation"][-1][0]) for each in seeds.values()
             )
-            print(f"| {label} | {statistics.mean(values):.2f}{spread} (n = {len(values)}) | {seconds:.2f} |")
+            error = max((each.get("standard_error") or 0 for each in seeds.values()), default=0)
+            about = f"{statistics.mean(values):.2f}{spread} (n = {len(values)}) | {f'{error:.2f}' if error else ''}"
+            print(f"| {label} | {about} | {seconds:.2f} |")
 
 
 def main() -> None:

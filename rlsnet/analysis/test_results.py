@@ -91,8 +91,8 @@ class RunResults:
     def smooth(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values [M, ...] of an array of test.zarr as figures show them; NaN stays NaN.
 
-        Rates of the model are smoothed as the recorded rates, which are not smoothed again. Without such a kernel, rates of both are
-        averaged over the window of the scores, as currents are.
+        Rates of the model are smoothed as the recorded rates, which are not smoothed again. Where the recording has no kernel, rates
+        of both are averaged over the window of the scores, as currents are.
         """
         kernel = () if self.test is None or "current" in name else self.test.attrs.get("smoothing", ())
         if kernel and name != "psth":

@@ -78,8 +78,19 @@ def _experiment(name: str) -> tuple[dict[str, str], dict[str, Any]]:
         if isinstance(entry, dict):
             chosen |= {key.removeprefix("override /"): variant for key, variant in entry.items()}
         elif entry != "_self_":
-            chosen, settings = _experiment(entry)
-    return chosen, settings | {section: settings.get(section, {}) | values for section, values in own.items()}
+            also_chosen, given = _experiment(entry)
+            chosen, settings = chosen | also_chosen, _merged(settings, given)
+    return chosen, _merged(settings, own)
+
+
+def _merged(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Settings, by section or outside of one, with later ones over them."""
+    return settings | {key: settings.get(key, {}) | values if isinstance(values, dict) else values for key, values in later.items()}
+
+
+def builds_on_another(name: str) -> bool:
+    """Whether a shipped experiment changes another one."""
+    return any(isinstance(entry, str) and entry != "_self_" for entry in variant_settings("config", name).get("defaults", []))
 
 
 def in_quotes(text: str) -> str:

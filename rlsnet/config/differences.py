@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config.compose import configs_dir, experiments, in_quotes
+from rlsnet.config.compose import builds_on_another, configs_dir, experiments, in_quotes
 from rlsnet.config.load import flat, with_defaults
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import chosen_variants, default_variants, defaults, described
@@ -45,7 +45,10 @@ def meanings(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def command(values: Mapping[str, Any]) -> list[str]:
-    """Arguments key=value, unquoted, that produce `values` from the most similar shipped experiment and the defaults."""
+    """Arguments key=value, unquoted, that produce `values` from the most similar shipped experiment and the defaults.
+
+    An experiment that changes another one, as the demonstration does, is named only where nothing differs from it.
+    """
     own = chosen_variants(values)
     wanted = {key: value for key, value in flat(values).items() if key.split(".")[0] not in OF_A_COMMAND}
     best: list[str] = []
@@ -57,6 +60,8 @@ def command(values: Mapping[str, Any]) -> list[str]:
             is_option = key.endswith(".name") and key.removesuffix(".name") in own
             if not is_option and not same(value, base.get(key, MISSING)):
                 texts.append(f"{key}={typed(value)}")
+        if builds_on_another(name) and len(texts) > 1:
+            continue
         if not best or len(texts) < len(best):
             best = texts
     return best

@@ -129,12 +129,13 @@ def free_memory() -> int:
     return free
 
 
-def check(sizes: Sizes, parts: dict[str, int]) -> str:
+def check(sizes: Sizes, parts: dict[str, int], drawn: bool = False) -> str:
     """Memory plan as one line of text.
 
     Args:
       sizes: sizes of the experiment.
       parts: bytes by purpose, from `plan`.
+      drawn: whether the network exists already, so that its size is given.
 
     Raises:
       UserError: the plan exceeds the free memory; the message advises which settings to change.
@@ -144,16 +145,18 @@ def check(sizes: Sizes, parts: dict[str, int]) -> str:
     free, where = available()
     if total > free:
         advice, P = [], parts.get("P", 0)
-        if P > total / 3:
+        if drawn:
+            advice.append("a smaller test.trials" if "averages over trials" in parts else "a machine with more memory")
+        elif P > total / 3:
             fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
             advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
             advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
             advice.append("a smaller plastic.n_inputs (P grows with its square)")
-        if parts.get("static synapses", 0) > total / 3:
+        if not drawn and parts.get("static synapses", 0) > total / 3:
             advice.append("a smaller static.out_degree")
         if sizes.trials > 1 and parts["state"] + parts.get("plastic currents of synapses", 0) > total / 3:
             advice.append("a smaller train.trials_per_update")
-        advice.append("a smaller network.n_neurons")
+        advice += [] if drawn else ["a smaller network.n_neurons"]
         raise UserError(
             f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {', '.join(advice)}."
         )

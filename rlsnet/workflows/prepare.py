@@ -133,7 +133,7 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     if learning is not None:
         sizes = Sizes.of(own, None, own.target.n_conditions)
-        check(sizes, plan(sizes, learning))
+        check(sizes, plan(sizes, learning), drawn=True)
     net, weight, target = build.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")

@@ -14,6 +14,7 @@ import zarr
 from conftest import compose
 
 from rlsnet.analysis import comparison, inspect, recording_summary
+from rlsnet.analysis.test_results import RunResults
 from rlsnet.cli.commands import compare, plot, report
 from rlsnet.cli.main import dispatch
 from rlsnet.config import differences
@@ -22,6 +23,7 @@ from rlsnet.data import statistics, synthetic
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
+from rlsnet.learning import scores
 from rlsnet.learning.population import EXPLAINED
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import testing, training
@@ -225,6 +227,26 @@ def test_the_command_makes_the_same_settings(overrides):
     assert to_dict(compose(*arguments)) == wanted
     assert len(arguments) <= len(overrides) + 1
     assert set(differences.differences(to_dict(compose()))) == set()
+
+
+def test_the_command_of_other_data_does_not_name_the_demonstration():
+    """Although that is the shortest way to say 600 neurons, half of the trials and 40 iterations."""
+    own = ["config=mouse_decision", "recording.path=r.zarr", "recording.half=odd", "network.n_neurons=600", "train.iterations=40"]
+    assert set(differences.command(to_dict(compose(*own)))) == set(own)
+    assert differences.command(to_dict(compose("config=demo"))) == ["config=demo"]
+
+
+def test_the_model_is_drawn_smoothed_as_the_recorded_rates():
+    """Which are drawn as they are; without a kernel both are averaged over the window of the scores, and currents always are."""
+    config, random = compose("config=mouse_decision"), np.random.default_rng(0)
+    values = random.normal(size=(config.trial.n_points, 3))
+    windowed = scores.window_weights(config.trial) @ values
+    smoothed = scores.smoothing_weights((0.2, 0.6, 0.2), len(values)) @ values
+    for kernel, of_model, of_data in (((0.2, 0.6, 0.2), smoothed, values), ((), windowed, windowed)):
+        results = RunResults(config, Run("run"), zarr.create_group({}, attributes={"smoothing": list(kernel)}))
+        expected = {"psth": of_model, "rate_heldout": of_data, "rate_target": of_data, "current_mean": windowed, "current_target": windowed}
+        for name, wanted in expected.items():
+            np.testing.assert_allclose(results.smooth(name, values), wanted, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 def test_the_command_in_a_shell_is_one_argument_a_setting():

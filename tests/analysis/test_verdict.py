@@ -28,7 +28,8 @@ def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
         (
             block(model=0.621, ceiling=0.6, untrained=0.62),
             f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better or worse than the best baseline"
-            " (untrained network, 62 %). With so few trials the other half explains no more than a baseline, so this says little about the network.",
+            " (untrained network, 62 %). With so few trials the other half explains no more than a baseline, so this says little about"
+            " the network.",
         ),
         (
             block(model=0.62, condition_average=0.36, standard_error=0.14),

@@ -1,5 +1,6 @@
 """Schema: every shipped configuration composes and runs; a message about a mistake has the key and the allowed values."""
 
+import copy
 import dataclasses
 import os
 import typing
@@ -236,6 +237,21 @@ def test_experiments_read_without_hydra_are_those_that_it_composes():
             section, _, last = key.rpartition(".")
             values.setdefault(section, {"name": default_variants()[section]} if section in default_variants() else {})[last] = value
         assert from_dict(values) == compose(f"config={name}"), name
+
+
+def test_an_experiment_may_build_on_others(monkeypatch):
+    """The later wins, setting by setting, also outside of a section."""
+    files = {
+        "first": {"seed": 3, "rls": {"penlambda": 1.0, "penmu": 1.0}, "defaults": [{"override /target": "recording"}]},
+        "second": {"rls": {"penmu": 2.0}, "defaults": [{"override /target": "sinusoid"}, {"override /static": "none"}]},
+        "third": {"defaults": ["first", "second", "_self_"], "seed": 4, "trial": {"dt": 0.2}},
+    }
+    monkeypatch.setattr(composition, "variant_settings", lambda section, name: copy.deepcopy(files[name]))
+    monkeypatch.setattr(composition, "variant_names", lambda: {"config": ["third"]})
+    ((name, chosen, given),) = composition.experiments()
+    assert (name, chosen) == ("third", {"target": "sinusoid", "static": "none"})
+    assert given == {"seed": 4, "rls": {"penlambda": 1.0, "penmu": 2.0}, "trial": {"dt": 0.2}}
+    assert composition.builds_on_another("third") and not composition.builds_on_another("second")
 
 
 def test_an_option_of_ones_own_need_not_list_every_setting(tmp_path):

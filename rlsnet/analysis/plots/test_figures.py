@@ -50,9 +50,9 @@ def examples(results: RunResults) -> PanelFigure:
         for axis, neuron in zip(axes, neurons, strict=False):
             for condition in range(len(score)):
                 style = LINES[condition % 4]
-                axis.plot(results.time, results.read(data, condition, slice(None), neuron), style, color=DATA, lw=1)
-                drawn = results.smooth(model, results.read(model, condition, slice(None), neuron))
-                axis.plot(results.time, drawn, style, color=MODEL, lw=1.2)
+                for name_of, color, width in ((data, DATA, 1), (model, MODEL, 1.2)):
+                    drawn = results.smooth(name_of, results.read(name_of, condition, slice(None), neuron))
+                    axis.plot(results.time, drawn, style, color=color, lw=width)
             axis.set_title(f"{name}: neuron {results.neurons[neuron]}, r = {mean[neuron]:.2f}", fontsize=8)
             axis.set_ylabel(label, fontsize=8)
             axis.tick_params(labelbottom=False)

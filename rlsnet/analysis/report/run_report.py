@@ -24,7 +24,8 @@ from rlsnet.model import network_store
 OF_THE_RECORDING = ("noise_ceiling", "reliability")  # scores that no perturbation of the model changes
 CAPTIONS = {
     "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
-    "psth_examples": "Red: the model, mean over test trials, smoothed as in the scores.",
+    "psth_examples": "Red: the model, mean over test trials, smoothed as the recorded rates; where these are not smoothed, both are"
+    " averaged over the window of the scores. r: correlation of averages over that window.",
     "psth_heatmaps": "A row is a neuron, in the same order in all panels.",
     "explained_variance": "Of the held-out rates, or of those trained on where no trials were held out.",
     "correlations": "Over neurons and conditions. The noise ceiling is the correlation that the underlying rate itself would reach.",
