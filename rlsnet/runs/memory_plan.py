@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,23 +145,27 @@ def check(sizes: Sizes, parts: dict[str, int], drawn: bool = False) -> str:
     words = ", ".join(f"{name} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
-        advice, P = [], parts.get("P", 0)
-        if drawn:
-            advice.append("a smaller test.trials" if "averages over trials" in parts else "a machine with more memory")
-        elif P > total / 3:
-            fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
-            advice.append(f"plastic.group_size={fits} (P shrinks by that factor)")
-            advice.append("rls.storage=packed or rls.precision=bfloat16 (each halves P)")
-            advice.append("a smaller plastic.n_inputs (P grows with its square)")
-        if not drawn and parts.get("static synapses", 0) > total / 3:
-            advice.append("a smaller static.out_degree")
-        if sizes.trials > 1 and parts["state"] + parts.get("plastic currents of synapses", 0) > total / 3:
-            advice.append("a smaller train.trials_per_update")
-        advice += [] if drawn else ["a smaller network.n_neurons"]
-        raise UserError(
-            f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {', '.join(advice)}."
-        )
+        if not drawn:
+            advice = ", ".join(_smaller_networks(sizes, parts, free))
+        else:
+            advice = "a smaller test.trials" if "averages over trials" in parts else "a machine with more memory"
+        raise UserError(f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {advice}.")
     return f"Memory plan: {byte_size(total)} of {byte_size(free)} free: {words}."
+
+
+def _smaller_networks(sizes: Sizes, parts: dict[str, int], free: int) -> Iterator[str]:
+    """Settings of a network that needs less memory; arguments as of `check`, and the free bytes."""
+    total, P = sum(parts.values()), parts.get("P", 0)
+    if P > total / 3:
+        fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
+        yield f"plastic.group_size={fits} (P shrinks by that factor)"
+        yield "rls.storage=packed or rls.precision=bfloat16 (each halves P)"
+        yield "a smaller plastic.n_inputs (P grows with its square)"
+    if parts.get("static synapses", 0) > total / 3:
+        yield "a smaller static.out_degree"
+    if sizes.trials > 1 and parts["state"] + parts.get("plastic currents of synapses", 0) > total / 3:
+        yield "a smaller train.trials_per_update"
+    yield "a smaller network.n_neurons"
 
 
 def compiled_bytes(program: Any) -> int | None:
