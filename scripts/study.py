@@ -90,8 +90,9 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     for axis, (name, cases) in zip(axes[0], found.items(), strict=True):
         for label, seeds in cases.items():
             index = list(CASES).index(label)
-            curves = [each["validation"] for each in seeds.values()]
-            x, values = [point[0] for point in curves[0]], list(zip(*([v for _, v in curve] for curve in curves), strict=True))
+            curves = [dict(each["validation"]) for each in seeds.values()]
+            x = sorted(set.intersection(*map(set, curves)))  # iterations that all seeds have
+            values = [[curve[iteration] for curve in curves] for iteration in x]
             colour, style = f"C{index % 10}", ("-", "--")[index >= 10]
             axis.plot(x, [statistics.mean(each) for each in values], style, color=colour, lw=1.4, label=label)
             axis.fill_between(x, [min(each) for each in values], [max(each) for each in values], color=colour, alpha=0.06, lw=0)
@@ -110,10 +111,8 @@ def table(found: dict[str, dict[str, Any]]) -> None:
         for label, seeds in cases.items():
             values = [each["scores"]["model"] for each in seeds.values()]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            seconds = statistics.median(
-                each["seconds"] / (len(each.get("correlation", ())) or each["validation"][-1][0]) for each in seeds.values()
-            )
-            error = max((each.get("standard_error") or 0 for each in seeds.values()), default=0)
+            seconds = statistics.median(each["seconds"] / len(each["correlation"]) for each in seeds.values())
+            error = max(each.get("standard_error") or 0 for each in seeds.values())
             about = f"{statistics.mean(values):.2f}{spread} (n = {len(values)}) | {f'{error:.2f}' if error else ''}"
             print(f"| {label} | {about} | {seconds:.2f} |")
 

@@ -60,9 +60,7 @@ def command(values: Mapping[str, Any]) -> list[str]:
             is_option = key.endswith(".name") and key.removesuffix(".name") in own
             if not is_option and not same(value, base.get(key, MISSING)):
                 texts.append(f"{key}={typed(value)}")
-        if builds_on_another(name) and len(texts) > 1:
-            continue
-        if not best or len(texts) < len(best):
+        if (not best or len(texts) < len(best)) and not (len(texts) > 1 and builds_on_another(name)):
             best = texts
     return best
 

@@ -775,6 +775,11 @@ class TrainConfig(Section):
         "end the training when the score of validation has not risen for so many iterations; null: never", default=None, least=1
     )
 
+    @property
+    def validates(self) -> bool:
+        """Whether a training of `iterations` has at least one validation."""
+        return 0 < self.validate_every <= self.iterations
+
     def check(self, config: Config) -> None:
         """Checks that train.weights is given if, and only if, train.order=weighted."""
         if self.order == "weighted" and not any(self.weights or ()):

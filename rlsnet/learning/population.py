@@ -32,7 +32,7 @@ EXPLAINED = {  # what predicts the recorded rates, in the order of columns
 BASELINES = ("mean_rate", "condition_average", "untrained")  # linear is none: the network does not have the recorded rates of its inputs
 TITLE = "population explained variance"
 LEAST_HZ = 0.1  # of a rate whose likelihood is computed
-GROUPS, HALVES = 20, 2  # groups of trials, whose sums a test keeps, with recorded rates and without
+GROUPS = 20  # of trials, whose sums a test with recorded rates keeps; even, so that a group has odd or even trials only
 BIASED = 0.1  # of the mean recorded rate: a larger error of the mean rate is pointed out
 
 
@@ -59,21 +59,21 @@ class TrialSums:
     """
 
     @staticmethod
-    def storage(trials: int, steps: int, groups: int) -> tuple[int, np.dtype]:
+    def storage(trials: int, steps: int, compared: bool) -> tuple[int, np.dtype]:
         """(G, type of counts); arguments as for a new object."""
-        groups = min(trials, groups)
+        groups = min(trials, GROUPS if compared else 2)
         return groups, np.min_scalar_type(steps * -(-trials // groups))
 
-    def __init__(self, trials: int, shape: tuple[int, int], steps: int, groups: int = GROUPS):
+    def __init__(self, trials: int, shape: tuple[int, int], steps: int, compared: bool = True):
         """No trials yet.
 
         Args:
           trials: number of trials to come.
           shape: (M, n).
           steps: time steps of a bin, the largest number of spikes in it.
-          groups: largest number of groups; even, so that a group has odd-numbered or even-numbered trials only.
+          compared: whether `squared_error` will be needed; else odd and even trials make two groups, which `halves` needs.
         """
-        groups, dtype = self.storage(trials, steps, groups)
+        groups, dtype = self.storage(trials, steps, compared)
         self.counts, self.trials = np.zeros((groups, *shape), dtype), 0
 
     def add(self, counts: np.ndarray) -> None:

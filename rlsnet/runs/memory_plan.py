@@ -77,11 +77,11 @@ class Sizes:
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
         pending = {"dense": 0, "native": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
         every, item = config.trial.every, dtype.itemsize
-        trials, validated = config.train.trials_per_update, 0 < config.train.validate_every <= config.train.iterations
-        summed, count = population.TrialSums.storage(config.test.trials, every, population.GROUPS if rates else population.HALVES)
+        trials, validated = config.train.trials_per_update, rates and config.train.validates
+        summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, averaged, rates, rates and validated)
+        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:

@@ -248,7 +248,7 @@ class TestWriter:
 
         For the scores the rates are smoothed as those of the recording.
         """
-        spikes, mean, recorded = average.spikes.halves().sum(axis=0), average.mean, self.recorded
+        spikes, mean, recorded = average.spikes.counts.sum(axis=0, dtype=np.int64), average.mean, self.recorded
         psth = spikes * (1000 / (self.trials * self.trial.learn_every))
         self._put("psth", condition, psth, units="Hz", long_name="model firing rate, mean over trials")
         self._put("current_mean", condition, mean, units="threshold", long_name="total synaptic current, mean over trials")
@@ -321,9 +321,8 @@ class TestWriter:
         return average.spikes.error_variance(products)
 
     def new_average(self, trials: int) -> TrialAverage:
-        """No trials yet, of `trials` of a condition; without recorded rates, spikes of odd and of even trials are enough."""
-        groups = population.HALVES if self.recorded is None else population.GROUPS
-        return TrialAverage(population.TrialSums(trials, self.by_bin[1:], self.trial.every, groups))
+        """No trials yet, of `trials` of a condition."""
+        return TrialAverage(population.TrialSums(trials, self.by_bin[1:], self.trial.every, compared=self.recorded is not None))
 
     def _put_score(self, name: str, condition: int, values: object) -> None:
         score = scores.SCORES[name]

@@ -36,7 +36,7 @@ def with_rate_table(config: Config, network: Network) -> Network:
 
 def _validation(config: Config, prepared: Prepared) -> Validation | None:
     """The validation of a run; None if there is none, or if its recording no longer exists."""
-    if not 0 < config.train.validate_every <= config.train.iterations:
+    if not config.train.validates:
         return None
     if prepared.recording is None and prepared.rate is not None:
         log.warning("Without the recording there is no validation, and the best weights stay those found so far.")
