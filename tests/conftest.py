@@ -28,6 +28,7 @@ __all__ = [
     "COMPILER",
     "FORMS",
     "KERNELS",
+    "NATIVE",
     "UPDATES",
     "compose",
     "difference",
@@ -41,9 +42,10 @@ __all__ = [
 ]
 
 COMPILER = any(shutil.which(name.split()[0]) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++") if name.strip())
-KERNELS = ["xla", "fixed_shape", *["native"] * COMPILER]  # engine.kernels on this machine; with a compiler native ones have to build
+NATIVE = ["native"] * COMPILER
+KERNELS = ["xla", "fixed_shape", *["cuda"] * COMPILER, *NATIVE]  # engine.kernels on this machine; on a CPU cuda is emulated
 FORMS = [form for form in backend.FORMS if form.delivery in KERNELS]  # tests run all of them
-UPDATES = [form for form in FORMS if form.delivery == ("native" if form.update == "native" else "xla")]  # one for each form of update
+UPDATES = [form for form in FORMS if form.delivery == (form.update if form.update in KERNELS else "xla")]  # one for each form of update
 
 
 def form_name(form: backend.Backend) -> str:
@@ -53,7 +55,7 @@ def form_name(form: backend.Backend) -> str:
 
 def settings(form: backend.Backend) -> list[str]:
     """Overrides with which float64 runs take this backend."""
-    packed = ["rls.storage=packed"] * (form == backend.Backend("native", "native", "deferred"))  # few bits: the C++ takes float32 only
+    packed = ["rls.storage=packed"] * (form.update == "deferred" and form.delivery in ("native", "cuda"))  # these kernels refuse it
     return [f"engine.kernels={form.delivery}", f"rls.method={'dense' if form.update == 'dense' else 'deferred'}", *packed]
 
 

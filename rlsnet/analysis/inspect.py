@@ -51,12 +51,13 @@ def show(path: str | None) -> None:
 
 def _installation_rows() -> Rows:
     """Versions, devices, memory and kernels of this installation."""
-    from rlsnet.kernels.build import build_error
+    from rlsnet.kernels import calls
 
+    form, instead = ("native", "xla") if jax.default_backend() == "cpu" else ("cuda", "fixed_shape")
     yield from folder.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", byte_size(memory_plan.available()[0])
-    yield "CPU kernels", f"xla, which is slower: {missing}" if (missing := build_error()) else "native"
+    yield "kernels", f"{instead}, which is slower: {missing}" if (missing := calls.unavailable(form)) else form
     yield "cache", atomic.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"

@@ -2,10 +2,11 @@
 
 Each of the three has several forms, whose results agree to rounding:
 
-    delivery  native: C++ on a CPU; xla: a loop over the spikes of a step; fixed_shape: arrays for a fixed number of spikes, for GPUs
+    delivery  native: C++ on a CPU; cuda: CUDA on a GPU, with whole time steps where `simulation.persistent` covers the experiment;
+              xla: a loop over the spikes of a step; fixed_shape: arrays for a fixed number of spikes, for GPUs
     noise     native: C++, float32 on a CPU; xla
     update    dense: P is written at each learning point; deferred: rank-1 downdates of P are collected and
-              applied together; native: the deferred update in C++
+              applied together; native, cuda: the deferred update in C++ or CUDA
 
 `from_config` chooses the backend, which is a static argument of the compiled programs. No other code makes such a choice.
 """
@@ -13,11 +14,11 @@ Each of the three has several forms, whose results agree to rounding:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 
 from rlsnet.config.schema import Config, EngineConfig, RLSConfig
-from rlsnet.errors import UserError
-from rlsnet.kernels import build
+from rlsnet.kernels import calls
 from rlsnet.kernels.device import platform_in_use
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ MIN_DEFERRED_FORGETTING = 0.97  # below it the dense update is used, which toler
 class Backend:
     """Forms of delivery, noise and update with which one program is compiled.
 
-    delivery: native, xla or fixed_shape.
+    delivery: native, cuda, xla or fixed_shape.
     noise: native or xla.
-    update: dense, deferred or native.
+    update: dense, deferred, native or cuda.
     capacity_factor: spike capacity of delivery=fixed_shape, as a multiple of `delivery.spike_capacity`.
     """
 
@@ -53,16 +54,24 @@ FORMS = (
     Backend("native", "native", "dense"),
     Backend("native", "native", "deferred"),
     Backend("native", "native", "native"),
+    Backend("cuda", "xla", "dense"),
+    Backend("cuda", "xla", "deferred"),
+    Backend("cuda", "xla", "cuda"),
 )  # all that `from_config` can return; tests run each of them
 
-COVARIANCES = {"dense": ("full", "encoded", "window"), "deferred": ("full", "encoded"), "native": ("full", "encoded")}  # by update
+COVARIANCES = {  # by update
+    "dense": ("full", "encoded", "window"),
+    "deferred": ("full", "encoded"),
+    "native": ("full", "encoded"),
+    "cuda": ("full",),
+}
 
 
 def from_config(config: Config) -> Backend:
     """The backend for engine.kernels and rls.method; auto chooses the fastest one on this device.
 
     Raises:
-      UserError: engine.kernels=native, but the native kernels cannot be built or used.
+      UserError: engine.kernels=native or cuda, but these kernels cannot be built or used.
     """
     name = _kernels(config.engine)
     return Backend(name, "native" if name == "native" else "xla", _update(config.rls, name, config.engine.precision))
@@ -81,19 +90,24 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 
 
 def _kernels(engine: EngineConfig) -> str:
-    """Form of the delivery: native, xla or fixed_shape."""
-    wanted, platform = engine.kernels, platform_in_use()
+    """Form of the delivery: native, cuda, xla or fixed_shape."""
+    wanted, on_cpu = engine.kernels, platform_in_use() == "cpu"
     if wanted in ("xla", "fixed_shape"):
         return wanted
-    if wanted == "auto" and platform != "cpu":
-        return "fixed_shape"
-    error = build.build_error() if platform == "cpu" else f"native kernels run on a CPU only, and this is a {platform}"
-    if error is None:
-        return "native"
-    if wanted == "native":
-        raise UserError(f"engine.kernels=native: {error}. Use engine.kernels=auto.")
-    log.info("Training is slower, with XLA instead of native kernels: %s.", error)
-    return "xla"
+    if wanted != "auto":
+        calls.require(wanted)
+        return wanted
+    form, instead = ("native", "xla") if on_cpu else ("cuda", "fixed_shape")
+    if (error := calls.unavailable(form)) is None:
+        return form
+    _say_once(f"Training is slower, with XLA instead of {form} kernels: {error}.")
+    return instead
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Logs a message at its first call in a process."""
+    log.info(message)
 
 
 def _update(rls: RLSConfig, kernels_: str, precision: str) -> str:
@@ -104,5 +118,5 @@ def _update(rls: RLSConfig, kernels_: str, precision: str) -> str:
         method = "dense" if dense else "deferred"
     if method == "dense" or kind not in COVARIANCES["deferred"]:
         return "dense"
-    native = kernels_ == "native" and (kind == "full" or precision == "float32")  # few bits are converted from float32 only
-    return "native" if native else "deferred"
+    few_bits = kind == "encoded" and precision != "float32"  # they are converted from float32 only
+    return kernels_ if kind in COVARIANCES.get(kernels_, ()) and not few_bits else "deferred"

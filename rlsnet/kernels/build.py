@@ -12,6 +12,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -23,9 +24,8 @@ log = logging.getLogger(__name__)
 
 
 SOURCE = Path(__file__).with_name("kernels.cc")
-FLAGS = "-std=c++17 -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros -shared -fPIC -w".split()
-
-
+FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
+FAST = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros".split()
 TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
 NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
@@ -33,56 +33,71 @@ NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "f
 @functools.cache
 def build_error() -> str | None:
     """Builds and registers the native kernels, once in a process; returns None, or the reason why they cannot be built."""
-    jax.devices("cpu")  # before a device exists, JAX would accept any handler
     try:
-        library = _load()
-        for name in NAMES:
-            jax.ffi.register_ffi_target(f"rlsnet_{name}", jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        _, library = load(SOURCE, FAST, TUNING, _processor())
+        register(library, "rlsnet_", NAMES, "cpu")
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
 
 
-def _load() -> ctypes.CDLL:
-    """Library of the native kernels from the cache; it is built if it is missing or damaged.
+def register(library: ctypes.CDLL, prefix: str, names: Iterable[str], platform_: str) -> None:
+    """Registers handlers of a library in JAX, under their names with a prefix, for a platform of XLA: cpu or CUDA."""
+    jax.devices()  # before a device exists, JAX would accept any handler
+    for name in names:
+        jax.ffi.register_ffi_target(f"{prefix}{name}", jax.ffi.pycapsule(getattr(library, name)), platform=platform_)
+
+
+def load(source: Path, flags: Iterable[str], tuning: Iterable[str] = ("",), about: str = "") -> tuple[Path, ctypes.CDLL]:
+    """Shared library of a source from the cache, and its path; it is built if it is missing or damaged.
 
     If a new library cannot be loaded either, for example in a folder mounted noexec, a mark is written beside it: later starts try to
     load it, but do not build it again.
 
+    Args:
+      source: file in C++.
+      flags: of the compiler, beside FLAGS.
+      tuning: further flags, of which the first that the compiler accepts are used.
+      about: all else on which the library depends, such as the processor, or sources that are included.
+
     Raises:
       RuntimeError: the library cannot be built or loaded.
     """
-    path = _build()
+    path = _build(source, list(flags), tuple(tuning), about)
     mark = path.with_suffix(".unloadable")
     with contextlib.suppress(OSError):
-        return ctypes.CDLL(str(path))
+        return path, ctypes.CDLL(str(path))
     if not mark.exists():
         path.unlink()
-        path = _build()
+        path = _build(source, list(flags), tuple(tuning), about)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         mark.touch()
         raise RuntimeError(f"{path} cannot be loaded ({error}); if that folder is mounted noexec, set RLSNET_CACHE to another") from error
     mark.unlink(missing_ok=True)
-    return library
+    return path, library
 
 
-def _build() -> Path:
-    """Path of the shared library for this processor and jaxlib, compiled if it is not in the cache; raises RuntimeError."""
-    about = "".join([SOURCE.read_text(), *FLAGS, *TUNING, metadata.version("jaxlib"), _processor()])
-    library = atomic.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
+def cached(about: str, suffix: str) -> Path:
+    """Path in the cache of a file that depends on `about` alone."""
+    return atomic.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}{suffix}"
+
+
+def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
+    """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError."""
+    library = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), ".so")
     if library.exists():
         return library
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
     for compiler in filter(None, map(shlex.split, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
         if shutil.which(compiler[0]) is None:
             continue
-        log.info("Compiling the CPU kernels with %s, once.", compiler[0])
-        for tuning in TUNING:
+        log.info("Compiling %s with %s, once.", source.name, compiler[0])
+        for more in tuning:
             try:
                 with atomic.replacing(library) as made:
-                    _compile([*compiler, *FLAGS, *tuning.split(), f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)])
+                    _compile([*compiler, *FLAGS, *flags, *more.split(), f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)])
                 return library
             except RuntimeError as error:
                 reason = str(error)
@@ -93,8 +108,9 @@ def _compile(command: list[str]) -> None:
     """Runs a compiler; raises RuntimeError with its first error."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"})
     if done.returncode:
+        source = Path(command[-3]).name
         error = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
-        raise RuntimeError(f"{command[0]} cannot compile {SOURCE.name}: {error}")
+        raise RuntimeError(f"{command[0]} cannot compile {source}: {error}")
 
 
 def _processor() -> str:

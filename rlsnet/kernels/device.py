@@ -40,8 +40,13 @@ def configured(engine: EngineConfig) -> Iterator[str]:
 
 def platform_in_use() -> str:
     """Platform of JAX's default device, such as cpu or gpu."""
+    return device_in_use().platform
+
+
+def device_in_use() -> jax.Device:
+    """JAX's default device."""
     chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
-    return chosen if isinstance(chosen, str) else (chosen or jax.devices()[0]).platform
+    return jax.devices(chosen)[0] if isinstance(chosen, str) else chosen or jax.devices()[0]
 
 
 def restrict_to_cpu() -> None:

@@ -126,7 +126,8 @@ def apply_pending(rls: RLSConfig, P: FullCovariance, pending: Pending, now: Arra
     return P, jnp.where(now, 0, pending.u), jnp.where(now, 1, pending.factor)
 
 
-def learn_native(
+def learn_in_place(
+    form: str,
     rls: RLSConfig,
     network: Network,
     P: FullCovariance,
@@ -137,7 +138,7 @@ def learn_native(
     n_spikes: Array,
     residual_input: Array,
 ) -> tuple[FullCovariance, Array, Pending]:
-    """The native update: the deferred update in C++, which reads fewer bytes of P.
+    """The deferred update by native or CUDA kernels, which read fewer bytes of P and change it in place.
 
     r = decay*r_last + arrived, where arrived is 0 except for inputs that spiked. With g = P_last x_last, which is den*k,
 
@@ -148,6 +149,7 @@ def learn_native(
     full at every learning point, with decay 0 and arrived = r.
 
     Args:
+      form: of the kernels, native or cuda.
       rls: settings.
       network: neurons and connectivity.
       P: of all groups.
@@ -166,10 +168,10 @@ def learn_native(
     flags = jnp.array([rls.gain == "textbook", rls.apply])
     point = pending.count, refresh, 0.0 if decay is None else decay, r, arrived, network.pre, residual_input
     changed = *P.in_place(), w, pending.u, pending.factor, pending.g
-    numbers, scale, w, u, factor, g = calls.learn(flags, rls.forgetting, *point, *changed)
+    numbers, scale, w, u, factor, g = calls.learn(form, flags, rls.forgetting, *point, *changed)
     return P.after_kernel(numbers, scale), w, Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
 
 
-def apply_native(P: FullCovariance, pending: Pending) -> FullCovariance:
-    """P after all pending updates have been applied to it, in C++."""
-    return P.after_kernel(*calls.apply_pending(pending.count, pending.u, pending.factor, *P.in_place()))
+def apply_in_place(form: str, P: FullCovariance, pending: Pending) -> FullCovariance:
+    """P after all pending updates have been applied to it, by native or CUDA kernels."""
+    return P.after_kernel(*calls.apply_pending(form, pending.count, pending.u, pending.factor, *P.in_place()))

@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from rlsnet.config.schema import RLSConfig
 from rlsnet.kernels.backend import Backend
+from rlsnet.kernels.calls import PREFIX
 from rlsnet.learning import deferred, rls
 from rlsnet.learning.covariance_forms import FullCovariance
 from rlsnet.learning.deferred import Pending
@@ -51,9 +52,9 @@ def learn(
       Learner and pending updates after the update.
     """
     w, P = learner.w, learner.P
-    if pending is not None and backend.update == "native":
+    if pending is not None and backend.update in PREFIX:
         stored = cast(FullCovariance, P)
-        P, w, pending = deferred.learn_native(settings, network, stored, w, pending, decay, r, n_spikes, residual_input)
+        P, w, pending = deferred.learn_in_place(backend.update, settings, network, stored, w, pending, decay, r, n_spikes, residual_input)
     else:
         x = gather_inputs(network, r)
         # for rls.apply=false, which is for timing: the barrier prevents the compiler from removing the computation
@@ -73,6 +74,6 @@ def finish(settings: RLSConfig, backend: Backend, learner: Learner, pending: Pen
     if pending is None:
         return learner
     P = cast(FullCovariance, learner.P)
-    if backend.update == "native":
-        return dataclasses.replace(learner, P=deferred.apply_native(P, pending))
+    if backend.update in PREFIX:
+        return dataclasses.replace(learner, P=deferred.apply_in_place(backend.update, P, pending))
     return dataclasses.replace(learner, P=deferred.apply_pending(settings, P, pending, jnp.bool_(True))[0])

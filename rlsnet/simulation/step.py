@@ -65,8 +65,10 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
     Returns:
       The state; `overflowed` if there were more spikes than the spike capacity of fixed-shape arrays.
     """
-    form: Callable[..., tuple[Array, ...]] = calls.deliver if dynamics.backend.delivery == "native" else delivery.deliver
-    if dynamics.backend.delivery == "fixed_shape":
+    form: Callable[..., tuple[Array, ...]] = delivery.deliver
+    if dynamics.backend.delivery in calls.PREFIX:
+        form = partial(calls.deliver, dynamics.backend.delivery)
+    elif dynamics.backend.delivery == "fixed_shape":
         form = partial(delivery.deliver_fixed_shape, dynamics.backend.capacity_factor)
     arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
     synapses, r, n_delivered, *overflowed = delivery.side_by_side(form)(*arguments)
@@ -87,12 +89,12 @@ def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimStat
 
     The filters are then those of the next step; the values for the learning rule must be computed before.
     """
-    gain = _factors(dynamics, network, 1)[1][0]
+    gain = filter_factors(dynamics, network, 1)[1][0]
     state = deliver(dynamics, network, w, state, gain)
     return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
 
 
-def _factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array]:
+def filter_factors(dynamics: Dynamics, network: Network, n: int) -> tuple[Array, Array]:
     """(decay, gain) [n, 2+T] of the filters in the steps of a block: a^i, and the increase of y by an input of 1.
 
     If each synapse has a current of its own, the plastic filter and r are computed elsewhere: here their decay is 1 and their gain 0.
@@ -141,7 +143,7 @@ def block(
     Returns:
       The state after the block and, with `record`, [n, W] uint32, the spikes of its steps packed by `delivery.pack`.
     """
-    decay, gain = _factors(dynamics, network, n)
+    decay, gain = filter_factors(dynamics, network, n)
     one_step = partial(_step, dynamics, network, w, keys, stimulated, record)
     state, words = lax.scan(one_step, state, (decay, gain))
     synapses = state.synapses * decay[-1][:, None]

@@ -14,6 +14,7 @@ from jax import Array, lax
 
 from rlsnet.config.schema import NoStimulusConfig
 from rlsnet.model.network import Network
+from rlsnet.simulation import persistent
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys, initial_state
 from rlsnet.simulation.step import block, currents
 
@@ -37,6 +38,8 @@ def advance(
     as without a perturbation, and is equal to the bit. If the state has `overflowed` afterwards, not all spikes were delivered, and
     the computation must be repeated with a larger capacity; see `with_capacity`.
     """
+    if persistent.covers(dynamics, network, keys):
+        return persistent.advance(dynamics, network, w, state, keys, n, stimulated, record)
     size, perturbation = dynamics.trial.block, keys.perturbation
     plain = dataclasses.replace(keys, perturbation=None)
 

@@ -143,7 +143,7 @@ def test_native_kernels_keep_the_same_bits(storage, precision, inputs):
     encoded = EncodedCovariance.encode(P, number_type(config, P.dtype), storage == "packed")
     before = FullCovariance(P) if (storage, precision) == ("full", "float32") else encoded
     u, factor = jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
-    numbers, scale = calls.apply_pending(jnp.int32(0), u, factor, *before.in_place())
+    numbers, scale = calls.apply_pending("native", jnp.int32(0), u, factor, *before.in_place())
     after = before.encoded(factor[:, None, None] * before.decode())
     assert numbers.dtype == after.numbers.dtype and numbers.shape == after.numbers.shape
     if precision == "int16":  # its scale may differ in its last digit

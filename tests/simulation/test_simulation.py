@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import COMPILER, KERNELS, compose, difference, keys_of, small_network, spikes_of, write_network
+from conftest import COMPILER, KERNELS, NATIVE, compose, difference, keys_of, small_network, spikes_of, write_network
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import build as kernel_build
@@ -24,7 +24,7 @@ from rlsnet.simulation.step import currents, deliver, deliver_early, static_curr
 from rlsnet.simulation.trial import advance, before_learning, calibrate, over_trials, with_capacity
 from rlsnet.workflows import test_store
 
-QUICK = [*(flag for flag in kernel_build.FLAGS if flag != "-O3"), "-O0"]  # half the time, where the numbers do not matter
+QUICK = ["-O0"]  # half the time, where the numbers do not matter
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
@@ -180,7 +180,7 @@ def test_trials_side_by_side_are_those_trials(record_check, kernels):
     what = "3 trials of 50 ms, GLIF5 with feed-forward neurons and noise, float32: state at the end"
     record_check(f"trials side by side, {kernels} kernels", what, "as in each trial by itself, the same spikes", seen)
     np.testing.assert_array_equal(together.n_spikes, spikes)
-    assert error < (1e-4 if kernels == "fixed_shape" else 1e-12) and not together.overflowed
+    assert error < (1e-12 if kernels == "native" else 1e-4) and not together.overflowed
     assert not np.array_equal(spikes[0], spikes[1]) and together.stimulus.shape == (200,)
 
 
@@ -195,7 +195,7 @@ def test_native_delivery_by_several_threads_is_that_of_each_trial():
         jnp.zeros((trials, n), jnp.float32),
         jnp.zeros((trials, n), jnp.int32),
     )
-    one = partial(delivery.side_by_side(calls.deliver), net, w)
+    one = partial(delivery.side_by_side(partial(calls.deliver, "native")), net, w)
     together = jax.jit(jax.vmap(lambda spiked, *changed: one(spiked, gain, *changed)))(spiked, *changed)
     for b in (0, 7, 15):
         alone = one(spiked[b], gain, *(values[b] for values in changed))
@@ -260,24 +260,23 @@ def test_native_kernels_build_and_register_themselves(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 
 
-@pytest.mark.parametrize("kind", KERNELS[2:])
+@pytest.mark.parametrize("kind", NATIVE)
 def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(kernel_build, "FLAGS", QUICK)
-    path = kernel_build._build()
-    assert kernel_build._build() == path and path.stat().st_size > 0
+    path, _ = kernel_build.load(kernel_build.SOURCE, QUICK)
+    assert kernel_build.load(kernel_build.SOURCE, QUICK)[0] == path and path.stat().st_size > 0
+    path.unlink()  # and not written again in place, as it is loaded
     path.write_bytes(b"")
-    code = f"from rlsnet.kernels import build; build.FLAGS = {QUICK}; assert build.build_error() is None"
+    code = f"from rlsnet.kernels import build; build.load(build.SOURCE, {QUICK})[1].learn_f32"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert path.stat().st_size > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KERNELS[2:])
+@pytest.mark.parametrize("kind", NATIVE)
 def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tmp_path, monkeypatch, kind):
     """A cache folder that is mounted noexec."""
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    monkeypatch.setattr(kernel_build, "FLAGS", QUICK)
     built, compile_library, load = [], kernel_build._compile, kernel_build.ctypes.CDLL
     monkeypatch.setattr(kernel_build, "_compile", lambda command: (built.append(1), compile_library(command)))
 
@@ -287,10 +286,10 @@ def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tm
     monkeypatch.setattr(kernel_build.ctypes, "CDLL", refused)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
-            kernel_build._load()
+            kernel_build.load(kernel_build.SOURCE, QUICK)
     assert len(built) == 2
     monkeypatch.setattr(kernel_build.ctypes, "CDLL", load)
-    kernel_build._load()
+    kernel_build.load(kernel_build.SOURCE, QUICK)
     assert len(built) == 2
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import reference
 import zarr
-from conftest import FORMS, KERNELS, compose, difference, form_name, metrics, settings, small_network, write_network
+from conftest import FORMS, KERNELS, NATIVE, compose, difference, form_name, metrics, settings, small_network, write_network
 
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -146,7 +146,11 @@ def richer(case, arrays, tmp_path):
             1 if size == slow else 3,
             id=f"{form_name(form)}-{case}-{size}",
             marks=[pytest.mark.slow]
-            * ((form.delivery, form.update) == ("xla", "dense") or size == slow and (form.update != "native" or case == FILTERED)),
+            * (
+                (form.delivery, form.update) in (("xla", "dense"), ("cuda", "dense"), ("cuda", "deferred"))
+                or size == slow
+                and (form.update not in ("native", "cuda") or case == FILTERED)
+            ),
         )
         for form in FORMS
         for case, slow in RICHER.items()
@@ -262,7 +266,7 @@ def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, record_check, k
     assert spikes[0] == spikes[1] and len(spikes[0]) > 100
 
 
-@pytest.mark.parametrize("kernels", KERNELS[2:])
+@pytest.mark.parametrize("kernels", NATIVE)
 def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels):
     """XLA takes NPROC for the number of threads, of which the native kernels use all."""
     saved = []
@@ -627,4 +631,4 @@ def test_compiled_iteration_updates_P_in_place(form):
     executable, _ = compiled(iteration_module.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
     analysis, n_bytes = executable.memory_analysis(), learner.P.numbers.nbytes
     assert analysis.alias_size_in_bytes > n_bytes
-    assert analysis.temp_size_in_bytes < {"dense": 0.15, "native": 0.25, "deferred": 0.4}[form.update] * n_bytes
+    assert analysis.temp_size_in_bytes < {"dense": 0.15, "native": 0.25, "cuda": 0.25, "deferred": 0.4}[form.update] * n_bytes

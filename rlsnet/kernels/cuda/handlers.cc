@@ -1,0 +1,373 @@
+// FFI handlers that launch the kernels of kernels.cu. Nothing of CUDA is included or linked: the functions of the driver are found in
+// its library at run time, and the kernels come from a file that NVRTC has made. With CUDA_EMULATION the handlers are for XLA on a CPU,
+// and the driver is emulation.cc.
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "arguments.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using Stream = struct CUstream_st*;
+using Handle = void*;
+
+// The CUDA driver, and the kernels in it: one module for each context.
+class Driver {
+ public:
+  static Driver& Get() {
+    static Driver driver;
+    return driver;
+  }
+
+  void Configure(const char* library, const char* kernels) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    library_path_ = library, kernels_path_ = kernels;
+  }
+
+  // Calls f(*this), during which the context of the stream is the current one.
+  template <typename F>
+  ffi::Error With(Stream stream, const F& f) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Handle context = nullptr;
+    try {
+      Open();
+      Check(stream_context_(stream, &context), "cuStreamGetCtx");
+      Check(push_(context), "cuCtxPushCurrent");
+    } catch (const std::string& error) {
+      return ffi::Error::Internal(error);
+    }
+    ffi::Error result = ffi::Error::Success();
+    try {
+      module_ = &modules_[context];
+      if (module_->handle == nullptr) LoadModule();
+      f(*this);
+    } catch (const std::string& error) {
+      result = ffi::Error::Internal(error);
+    }
+    pop_(&context);
+    return result;
+  }
+
+  // Starts a kernel with a struct of arguments. threads: at most the limit of the device; together: all blocks at the same time, and no more
+  // than fit on the device.
+  void Launch(const std::string& name, unsigned blocks, unsigned threads, size_t shared, bool together, Stream stream, void* arguments) {
+    Handle& function = module_->functions[name];
+    if (function == nullptr) Check(function_(&function, module_->handle, name.c_str()), "cuModuleGetFunction of " + name);
+    if (shared > 48 * 1024) Check(set_attribute_(function, 8, static_cast<int>(shared)), "shared memory of " + name);
+    void* parameters[] = {arguments};
+    if (!together) {
+      Check(launch_(function, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, nullptr), "launch of " + name);
+      return;
+    }
+    int fit = 0;
+    Check(occupancy_(&fit, function, static_cast<int>(threads), shared), "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+    if (fit < 1) throw std::string("CUDA: a block of " + name + " does not fit on this GPU");
+    const unsigned most = fit * processors();
+    Check(launch_together_(function, std::min(blocks, most), 1, 1, threads, 1, 1, shared, stream, parameters), "launch of " + name);
+  }
+
+  void Zero(void* to, size_t bytes, Stream stream) {
+    if (bytes) Check(zero_(reinterpret_cast<unsigned long long>(to), 0, bytes, stream), "cuMemsetD8Async");
+  }
+
+  unsigned processors() const { return module_->processors; }
+  unsigned threads(unsigned wanted) const { return std::min(wanted, module_->threads); }
+
+ private:
+  struct Module {
+    Handle handle = nullptr;
+    unsigned processors = 0, threads = 0;  // of the device; threads: most in a block
+    std::map<std::string, Handle> functions;
+  };
+
+  static void Check(int status, const std::string& what) {
+    if (status) throw std::string("CUDA: " + what + " failed with error " + std::to_string(status));
+  }
+
+  template <typename F>
+  void Find(F& f, const char* name) {
+    f = reinterpret_cast<F>(dlsym(library_, name));
+    if (f == nullptr) throw std::string("CUDA: " + library_path_ + " has no " + name);
+  }
+
+  void Open() {
+    if (library_) return;
+    void* library = dlopen(library_path_.c_str(), RTLD_NOW);
+    if (library == nullptr) throw std::string("CUDA: " + library_path_ + " cannot be loaded");
+    library_ = library;
+    Find(load_, "cuModuleLoad"), Find(function_, "cuModuleGetFunction"), Find(launch_, "cuLaunchKernel");
+    Find(launch_together_, "cuLaunchCooperativeKernel"), Find(occupancy_, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
+    Find(set_attribute_, "cuFuncSetAttribute"), Find(zero_, "cuMemsetD8Async"), Find(stream_context_, "cuStreamGetCtx");
+    Find(push_, "cuCtxPushCurrent_v2"), Find(pop_, "cuCtxPopCurrent_v2"), Find(device_, "cuCtxGetDevice");
+    Find(attribute_, "cuDeviceGetAttribute");
+  }
+
+  void LoadModule() {
+    int device = 0, threads = 0, processors = 0;
+    Check(device_(&device), "cuCtxGetDevice");
+    Check(attribute_(&threads, 1, device), "cuDeviceGetAttribute");
+    Check(attribute_(&processors, 16, device), "cuDeviceGetAttribute");
+    module_->threads = threads, module_->processors = processors;
+    Check(load_(&module_->handle, kernels_path_.c_str()), "cuModuleLoad of " + kernels_path_);
+  }
+
+  std::mutex mutex_;
+  std::string library_path_, kernels_path_;
+  void* library_ = nullptr;
+  std::map<Handle, Module> modules_;
+  Module* module_ = nullptr;
+  int (*load_)(Handle*, const char*);
+  int (*function_)(Handle*, Handle, const char*);
+  int (*launch_)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**, void**);
+  int (*launch_together_)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**);
+  int (*occupancy_)(int*, Handle, int, size_t);
+  int (*set_attribute_)(Handle, int, int);
+  int (*zero_)(unsigned long long, unsigned char, size_t, Stream);
+  int (*stream_context_)(Stream, Handle*);
+  int (*push_)(Handle);
+  int (*pop_)(Handle*);
+  int (*device_)(int*);
+  int (*attribute_)(int*, int, int);
+};
+
+// The arguments, or the results, of a call, one after the other.
+template <typename Buffers>
+class Arrays {
+ public:
+  explicit Arrays(Buffers buffers) : buffers_(buffers) {}
+
+  // The next array; null if it is empty.
+  template <typename E>
+  E* Next() {
+    const ffi::AnyBuffer buffer = NextBuffer();
+    if (ffi::ByteWidth(buffer.element_type()) != sizeof(E)) throw std::string("array " + std::to_string(next_) + " has another type");
+    dimensions_.assign(buffer.dimensions().begin(), buffer.dimensions().end());
+    bytes_ = buffer.size_bytes();
+    return buffer.element_count() ? static_cast<E*>(buffer.untyped_data()) : nullptr;
+  }
+  template <typename E>
+  PerNeuron<std::remove_const_t<E>> NextPerNeuron() {
+    const E* values = Next<E>();
+    return {values, dimensions_.back() > 1};
+  }
+  int64_t dimension(int which) const { return which < 0 ? dimensions_.at(dimensions_.size() + which) : dimensions_.at(which); }  // of the last one
+  size_t bytes() const { return bytes_; }
+
+ private:
+  ffi::AnyBuffer NextBuffer() {
+    if constexpr (std::is_same_v<Buffers, ffi::RemainingArgs>) return *buffers_.template get<ffi::AnyBuffer>(next_++);
+    else return **buffers_.template get<ffi::AnyBuffer>(next_++);
+  }
+  Buffers buffers_;
+  size_t next_ = 0, bytes_ = 0;
+  std::vector<int64_t> dimensions_;
+};
+using Inputs = Arrays<ffi::RemainingArgs>;
+using Outputs = Arrays<ffi::RemainingRets>;
+
+template <typename E>
+E Attribute(const ffi::Dictionary& attributes, const std::string& name) {
+  auto value = attributes.get<E>(name);
+  if (value.has_error()) throw "no attribute " + name;
+  return *value;
+}
+
+template <typename T>
+std::string Named(const char* kernel) {
+  return std::string(kernel) + (sizeof(T) == 4 ? "_f32" : "_f64");
+}
+
+unsigned Blocks(long long threads, unsigned block) { return static_cast<unsigned>((threads + block - 1) / block); }
+
+// What both handlers that deliver spikes read: connectivity and weights.
+template <typename T>
+Delivery<T> Connectivity(Inputs& in) {
+  Delivery<T> a = {};
+  a.excitatory = in.Next<const unsigned char>();
+  a.neurons = in.dimension(0);
+  a.indptr = in.Next<const int>();
+  a.sources = in.dimension(0) - 1;
+  a.stream = in.Next<const unsigned>();
+  a.post = in.Next<const int>();
+  a.weight = in.Next<const T>();
+  a.out_indptr = in.Next<const int>();
+  a.out_slot = in.Next<const int>();
+  a.channel = in.Next<const int>();
+  a.w = in.Next<const T>();
+  a.inputs = in.dimension(1), a.size = in.dimension(2);
+  if (a.stream) {  // the smallest nearly square grid with neurons - 1 points, as in rng.permute
+    while (static_cast<long long>(a.rows) * a.rows < a.neurons - 1) ++a.rows;
+    a.columns = (a.neurons - 1 + a.rows - 1) / a.rows;
+  }
+  return a;
+}
+
+// The filters and what else a delivery changes, and its list of spikes.
+template <typename T>
+void Changed(Delivery<T>& a, Outputs& out) {
+  a.filters = out.Next<T>();
+  a.channels = out.dimension(-2) - 2;
+  a.r = out.Next<T>();
+  a.n_delivered = out.Next<int>();
+}
+template <typename T>
+void Listed(Delivery<T>& a, Outputs& out) {
+  a.list = out.Next<int>();
+  a.trials = out.dimension(0) / (2 * a.sources);
+  a.count = reinterpret_cast<SpikeCount*>(out.Next<int>());
+}
+constexpr size_t COUNTERS = 3 * sizeof(SpikeCount) + sizeof(unsigned);  // and the barrier of `steps`
+
+// Arguments and results as in calls.deliver.
+template <typename T>
+ffi::Error RunDeliver(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Driver::Get().With(stream, [&](Driver& driver) {
+    Inputs in(arguments);
+    Outputs out(results);
+    unsigned char* spiked = in.Next<unsigned char>();
+    const T* gain = in.Next<const T>();
+    Delivery<T> a = Connectivity<T>(in);
+    a.spiked = spiked, a.gain = gain;
+    Changed(a, out);
+    Listed(a, out);
+    driver.Zero(a.count, COUNTERS, stream);
+    const unsigned threads = driver.threads(512), most = 4 * driver.processors();
+    driver.Launch(Named<T>("enlist"), std::min(most, Blocks(static_cast<long long>(a.trials) * a.sources, threads)), threads, 0, false, stream, &a);
+    driver.Launch(Named<T>("deliver"), most, threads, 0, false, stream, &a);
+  });
+}
+
+// Arguments and results as in calls.steps.
+template <typename T>
+ffi::Error RunSteps(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) {
+  return Driver::Get().With(stream, [&](Driver& driver) {
+    const auto integer = [&](const std::string& name, const char* more = "") { return static_cast<int>(Attribute<int64_t>(attributes, name + more)); };
+    const auto real = [&](const std::string& name, const char* more = "") { return static_cast<T>(Attribute<double>(attributes, name + more)); };
+    Inputs in(arguments);
+    Outputs out(results);
+    Steps<T> a = {};
+    a.i = in.Next<const int>(), a.condition = in.Next<const int>();
+    a.noise_key = in.Next<const unsigned>(), a.spike_key = in.Next<const unsigned>();
+    a.rate = in.NextPerNeuron<const T>(), a.threshold = in.NextPerNeuron<const T>(), a.reset = in.NextPerNeuron<const T>();
+    a.noise_scale = in.NextPerNeuron<const T>(), a.refractory = in.NextPerNeuron<const int>();
+    a.bias = in.Next<const T>(), a.class_weight = in.Next<const T>(), a.factors = in.Next<const T>();
+    a.block = in.dimension(0);
+    a.rate_table = in.Next<const T>();
+    a.nodes = in.dimension(1);
+    a.table_start = in.Next<const T>(), a.table_step = in.Next<const T>(), a.kind = in.Next<const int>();
+    for (auto [process, given, name] : {std::tuple{&a.stimulus, &a.given_stimulus, "stimulus"}, {&a.rates, &a.given_rates, "rate"}}) {
+      process->key = in.Next<const unsigned>();
+      given->values = in.Next<const T>();
+      given->bins = in.dimension(1), given->steps = integer(name, "_bin");
+      process->mean = real(name, "_mean"), process->pull = real(name, "_pull"), process->noise = real(name, "_noise");
+    }
+    a.delivery = Connectivity<T>(in);
+    Changed(a.delivery, out);
+    a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
+    a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
+    a.words = out.Next<unsigned>();
+    const size_t words = out.bytes();
+    Listed(a.delivery, out);
+    a.barrier = reinterpret_cast<unsigned*>(a.delivery.count + 3);
+    a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
+    a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");
+    driver.Zero(a.delivery.count, COUNTERS, stream);
+    driver.Zero(a.words, words, stream);
+    const unsigned threads = driver.threads(512);
+    driver.Launch(Named<T>("steps"), Blocks(static_cast<long long>(a.delivery.trials) * a.delivery.sources, threads), threads, 0, true, stream, &a);
+  });
+}
+
+// The name of a kernel for L inputs: its last number is how many of them it reads at once.
+template <typename T>
+std::string ForInputs(const char* kernel, int inputs) {
+  int vector = 16 / sizeof(T);
+  while (inputs % vector) vector /= 2;
+  return Named<T>(kernel) + "_" + std::to_string(vector);
+}
+
+// Bytes of a block's room in shared memory; `Room` in kernels.cu.
+template <typename T>
+size_t SharedBytes(int vectors, int inputs, int most, unsigned threads) {
+  const size_t stride = (inputs + 3) / 4 * 4, pending = (most + 3) / 4 * 4;
+  return sizeof(T) * ((vectors + 3) * stride + 4 * threads + 64 + pending) + sizeof(int) * (stride + 32);
+}
+
+unsigned GroupBlocks(const Driver& driver, int groups) { return std::min<unsigned>(groups, 64 * driver.processors()); }
+
+// Arguments and results as in calls.learn.
+template <typename T>
+ffi::Error RunLearn(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Driver::Get().With(stream, [&](Driver& driver) {
+    Inputs in(arguments);
+    Outputs out(results);
+    Learn<T> a = {};
+    a.flags = in.Next<const bool>(), a.forgetting = in.Next<const T>(), a.count = in.Next<const int>(), a.refresh = in.Next<const bool>();
+    a.decay = in.Next<const T>(), a.r = in.Next<const T>(), a.arrived = in.Next<const T>(), a.pre = in.Next<const int>();
+    a.residual = in.Next<const T>();
+    a.neurons = in.dimension(0);
+    a.P = out.Next<T>();
+    out.Next<T>();  // no scale
+    a.w = out.Next<T>();
+    a.groups = out.dimension(0), a.inputs = out.dimension(1), a.size = out.dimension(2);
+    a.u = out.Next<T>();
+    a.most = out.dimension(1);
+    a.factor = out.Next<T>(), a.g = out.Next<T>();
+    for (const bool dense : {true, false}) {  // each looks whether it is its turn
+      const unsigned threads = driver.threads(dense ? 256 : 128);
+      const size_t shared = SharedBytes<T>(dense ? a.most : 0, a.inputs, a.most, threads);
+      driver.Launch(ForInputs<T>(dense ? "learn_dense" : "learn_sparse", a.inputs), GroupBlocks(driver, a.groups), threads, shared, false, stream, &a);
+    }
+  });
+}
+
+// Arguments and results as in calls.apply_pending.
+template <typename T>
+ffi::Error RunFlush(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Driver::Get().With(stream, [&](Driver& driver) {
+    Inputs in(arguments);
+    Outputs out(results);
+    Learn<T> a = {};
+    a.count = in.Next<const int>(), a.u = in.Next<T>();
+    a.groups = in.dimension(0), a.most = in.dimension(1), a.inputs = in.dimension(2);
+    a.factor = in.Next<T>(), a.P = out.Next<T>();
+    const size_t shared = sizeof(T) * a.most * ((a.inputs + 3) / 4 * 4);
+    driver.Launch(ForInputs<T>("flush", a.inputs), GroupBlocks(driver, a.groups), driver.threads(256), shared, false, stream, &a);
+  });
+}
+
+}  // namespace
+
+// The library of the driver, and the file with the kernels; before the first call of a handler.
+extern "C" void configure(const char* driver, const char* kernels) { Driver::Get().Configure(driver, kernels); }
+
+// Not marked as compatible with XLA's command buffers: kernels are loaded at the first call, which is not allowed while a CUDA graph is made.
+#ifdef CUDA_EMULATION
+#define HANDLER(name, F)                                                                                     \
+  static ffi::Error name##_on_cpu(ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) { \
+    return F(nullptr, arguments, results, attributes);                                                      \
+  }                                                                                                          \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, name##_on_cpu, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs())
+#else
+#define HANDLER(name, F) \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, F, ffi::Ffi::Bind().Ctx<ffi::PlatformStream<Stream>>().RemainingArgs().RemainingRets().Attrs())
+#endif
+HANDLER(steps_f32, RunSteps<float>);
+HANDLER(steps_f64, RunSteps<double>);
+HANDLER(deliver_f32, RunDeliver<float>);
+HANDLER(deliver_f64, RunDeliver<double>);
+HANDLER(learn_f32, RunLearn<float>);
+HANDLER(learn_f64, RunLearn<double>);
+HANDLER(flush_f32, RunFlush<float>);
+HANDLER(flush_f64, RunFlush<double>);

@@ -1,0 +1,146 @@
+"""Many time steps in one call of a CUDA kernel, which stays on the GPU from step to step (a persistent kernel).
+
+It computes what `step.block` does, for LIF neurons with a stimulus, feed-forward neurons, and noise of the voltage or a current. Steps with
+a perturbation, another neuron model, or a time constant of each synapse are computed by `step.block`, with the spikes delivered by a
+kernel. B trials side by side are one call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.custom_batching import custom_vmap
+
+from rlsnet.config.schema import (
+    FeedforwardConfig,
+    GivenStimulusConfig,
+    LIFConfig,
+    NoStimulusConfig,
+    OUFeedforwardConfig,
+    OUStimulusConfig,
+    StimulusConfig,
+)
+from rlsnet.kernels import calls
+from rlsnet.model import neurons
+from rlsnet.model.network import Network
+from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
+from rlsnet.simulation.step import filter_factors
+
+NOISE = {"voltage": 1, "current": 2}
+STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
+
+
+def covers(dynamics: Dynamics, network: Network, keys: TrialKeys) -> bool:
+    """Whether the kernel computes the steps of a trial."""
+    known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
+    return dynamics.backend.delivery == "cuda" and known and keys.perturbation is None
+
+
+def advance(
+    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: TrialKeys, n: int, stimulated: bool, record: bool
+) -> tuple[SimState, Array | None]:
+    """State after `n` steps and, with `record`, their spikes [n, W] uint32; see `trial.advance`."""
+    if n == 0:
+        return state, jnp.zeros((0, -(-network.n_neurons // 32)), jnp.uint32) if record else None
+
+    @custom_vmap
+    def run(state: SimState, keys: TrialKeys) -> tuple[SimState, Array]:
+        return _steps(dynamics, network, w, state, keys, n, stimulated, record)
+
+    @run.def_vmap
+    def all_trials(trials: int, batched: Any, state: SimState, keys: TrialKeys) -> Any:
+        def of_trials(axes: Any, values: Any, known: Any) -> Any:
+            """The arrays that differ between trials, with an axis of trials."""
+            own = {}
+            for field in dataclasses.fields(axes):
+                if getattr(axes, field.name) == 0:
+                    pair = getattr(values, field.name), getattr(known, field.name)
+                    own[field.name] = jax.tree.map(lambda x, has: x if has else jnp.broadcast_to(x, (trials, *x.shape)), *pair)
+            return dataclasses.replace(values, **own)
+
+        state_axes, key_axes = SimState.trial_axes(), keys.trial_axes
+        own = of_trials(state_axes, state, batched[0]), of_trials(key_axes, keys, batched[1])
+        after = _steps(dynamics, network, w, *own, n, stimulated, record)
+        batched_out = {}
+        for field in dataclasses.fields(state):
+            own = getattr(state_axes, field.name) == 0
+            batched_out[field.name] = jax.tree.map(partial(lambda own, _: own, own), getattr(after[0], field.name))
+        return after, (SimState(**batched_out), True)
+
+    state, words = run(state, keys)
+    return state, words if record else None
+
+
+def _process(name: str, settings: StimulusConfig | FeedforwardConfig, dt: float, bin_: int) -> dict[str, int | float]:
+    """Numbers of an Ornstein-Uhlenbeck process (0 if the settings have none), and steps of a bin of values from a file."""
+    mean, pull, noise = 0.0, 0.0, 0.0
+    if isinstance(settings, OUStimulusConfig | OUFeedforwardConfig):
+        mean, pull, noise = settings.mean, dt / settings.tau, settings.sigma * dt**0.5
+    return {f"{name}_mean": float(mean), f"{name}_pull": pull, f"{name}_noise": noise, f"{name}_bin": bin_}
+
+
+def _steps(
+    dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: TrialKeys, n: int, stimulated: bool, record: bool
+) -> tuple[SimState, Array]:
+    """`advance` of one trial, or of B, whose arrays have a leading axis of B but for those that the trials share."""
+    trial, dt, dtype = dynamics.trial, dynamics.trial.dt, network.bias.dtype
+    neuron, sigma = neurons.with_parameters(dynamics.neuron, network.parameters), dynamics.sigma(network)
+    noise = 0 if sigma is None else NOISE[dynamics.noise.kind]
+    scale: Any = 0.0
+    if sigma is not None:  # as in inputs.voltage_noise and inputs.current_noise
+        scale = sigma * (dt / neuron.tau_m) ** 0.5 if noise == 1 else sigma * (neuron.tau_m / dt) ** 0.5
+
+    def each(value: Any, kind: Any = dtype) -> Array:
+        """A parameter of the neurons, [1] or [N]."""
+        return jnp.asarray(value, kind).reshape(-1)
+
+    none, table = jnp.zeros(0, dtype), network.rate_table
+    of_table = (none.reshape(0, 2), none, none, jnp.zeros(0, jnp.int32))
+    given_stimulus, given_rates = (none.reshape(0, 1, 0) if values is None else values for values in (network.stimulus, network.rates))
+    arguments = (
+        state.i,
+        keys.condition,
+        keys.noise,
+        keys.feedforward,
+        *(each(value) for value in (dt / neuron.tau_m, neuron.threshold, neuron.reset, scale)),
+        each(neurons.refractory_steps(neuron.refractory, dt), jnp.int32),
+        network.bias,
+        none if network.class_weight is None else network.class_weight,
+        jnp.concatenate(filter_factors(dynamics, network, min(trial.block, n)), axis=1),
+        *(of_table if table is None else (table.rate, table.low, table.step, table.kind)),
+        keys.stimulus,
+        given_stimulus,
+        keys.rates,
+        given_rates,
+    )
+    expected = none if state.expected is None else state.expected
+    in_turn = (jnp.stack([values] * 2) for values in (state.stimulus, state.rates))
+    changed = state.synapses, state.r, state.n_delivered, state.neuron.v, state.neuron.until, state.u_sum, expected, *in_turn, state.spiked
+    stimulus, feedforward = dynamics.stimulus, dynamics.feedforward
+    *after, words = calls.steps(
+        network,
+        w,
+        arguments,
+        changed,
+        record,
+        steps=n,
+        noise=noise,
+        stimulated=int(stimulated and not isinstance(stimulus, NoStimulusConfig)),
+        stim_on=trial.steps(trial.stim_on),
+        stim_off=trial.steps(trial.stim_off),
+        before=int(feedforward.before),
+        moving=int(isinstance(feedforward, OUFeedforwardConfig)),
+        seconds=dt / 1000,
+        **_process("stimulus", stimulus, dt, round(stimulus.bin / dt) if isinstance(stimulus, GivenStimulusConfig) else 1),
+        **_process("rate", feedforward, dt, trial.every),
+    )
+    synapses, r, n_delivered, v, until, u_sum, expected, stimuli, rates, spiked = after
+    state = dataclasses.replace(state, i=state.i + n, synapses=synapses, r=r, n_delivered=n_delivered, u_sum=u_sum, spiked=spiked)
+    state = dataclasses.replace(state, neuron=neurons.LIFState(v, until), expected=None if state.expected is None else expected)
+    moved = stimuli[n % 2] if stimulated and isinstance(stimulus, OUStimulusConfig) else state.stimulus
+    return dataclasses.replace(state, stimulus=moved, rates=rates[n % 2]), words
