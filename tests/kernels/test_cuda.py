@@ -59,13 +59,6 @@ def test_updates_equal_a_plain_loop(request, record_check, inputs, size, forgett
     theirs, decay = (P, w), 0.9
     unset, ones, none = (jnp.full(shape, value, dtype) for shape, value in (((groups, most, inputs), np.nan), (groups, 1), ((0, 1), 0)))
     mine = [jnp.asarray(P, dtype), none, jnp.asarray(w, dtype), unset, ones, jnp.zeros((groups, inputs), dtype)]
-        jnp.asarray(P, dtype),
-        jnp.zeros((0, 1), dtype),
-        jnp.asarray(w, dtype),
-        unset,
-        jnp.ones(groups, dtype),
-        jnp.zeros((groups, inputs), dtype),
-    ]
     for update in range(10):
         arrived = np.where(random.random(sources) < (0.2, 1.0)[update == 2], random.random(sources), 0) * (update > 0)
         r = decay * r + arrived if update else r
