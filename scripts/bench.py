@@ -92,9 +92,9 @@ def peak_bytes(device: str) -> int:
     return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure(case: str, iterations: int, device: str, parts: Collection[str] = PARTS) -> dict[str, Any]:
-    """The result of one case, measured in this process; only the given parts of an iteration are timed."""
-    timed = Case(CASES[case], device)
+def measure(case: str, iterations: int, device: str, parts: Collection[str] = PARTS, kernels: str = "") -> dict[str, Any]:
+    """The result of one case, measured in this process; only the given parts of an iteration are timed; kernels: engine.kernels."""
+    timed = Case([*CASES[case], *[f"engine.kernels={kernels}"] * bool(kernels)], device)
     result: dict[str, Any] = {
         "case": case,
         "n_neurons": timed.net.n_neurons,
@@ -203,6 +203,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of an iteration to time; none: all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--kernels", default="", help="engine.kernels of all cases; default: that of the case")
     parser.add_argument("--against", choices=("peer", "numpy"), help="a program to time beside ours")
     parser.add_argument("--peer", type=Path, default=PEER, help="the program of --against peer; default: that of scripts/peer")
     parser.add_argument("--scaling", type=Path, help="time the default network at other sizes and draw this picture")
@@ -277,13 +278,13 @@ def run_task(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any
     if kind == "scaling":
         key, value = name.split("=")
         return scaling(key, int(value), options.device)
-    return measure(name, options.iterations, options.device, options.only)
+    return measure(name, options.iterations, options.device, options.only, options.kernels)
 
 
 def in_own_process(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
     """The result of a task in a process of its own, or None after the message of what failed in it."""
     command = [sys.executable, __file__, "--task", f"{kind}:{name}", "--iterations", str(options.iterations), "--device", options.device]
-    command += ["--only", *options.only]
+    command += ["--only", *options.only, "--kernels", options.kernels]
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
     if kind == "numpy":
         environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")

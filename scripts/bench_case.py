@@ -171,7 +171,7 @@ class Case:
             return None
         groups, inputs, size = self.learner.w.shape
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points // self.config.rls.every
-        sparse = self.dynamics.backend.update == "native" and self.net.rate_table is None
+        sparse = self.dynamics.backend.update in ("native", "cuda") and self.net.rate_table is None
         share = share if sparse else 1.0  # otherwise all of P is read
         rounds = -(-points // MAX_PENDING)
         most = points / rounds

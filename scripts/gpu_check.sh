@@ -18,19 +18,20 @@
 #     OUT      folder for the results (outputs/gpu_check)
 #     DEVICE   gpu, or cpu for the rehearsal
 #     PYTHON   the interpreter (python3)
-#     LIMIT    seconds for all parts together (500; 240 on a CPU)
+#     LIMIT    seconds for all parts together (520; 300 on a CPU)
 #     PATIENCE a whole number that multiplies all limits, for a busy machine (1)
-#     CASES    cases of scripts/bench.py to time (mouse_decision_published sinusoid million_128; tiny on a CPU)
+#     CASES    cases of scripts/bench.py to time (sinusoid mouse_decision_published mouse_decision million_128 million; tiny on a CPU)
 #
 # Each part has a limit of its own; a part for which less than ten seconds are left is left out. Results, written after each part:
-#     $OUT/gpu.md           tables of parts, tests, seconds, profile, and speeds of the card
+#     $OUT/gpu.md           tables of parts, tests, seconds, profile, speeds of the card, and the least times by scripts/gpu/model.py
 #     $OUT/gpu.json         the same, with date, card, driver and versions
 #     $OUT/log.txt          all output of all parts
 #     $OUT/trace.json.gz    the trace behind the profile, for https://ui.perfetto.dev
 # The exit status is 0 if every part that ran passed.
 #
-# The seconds of a step on the card itself can be estimated from its speeds (copy, random atomic adds, barrier, graph node), which
-# scripts/gpu/hardware.cu measures; that part needs nvcc.
+# Timed is the backend that engine.kernels=auto takes: the CUDA kernels, which NVRTC and a C++ compiler build at the first start, or else
+# XLA's, and the log says why. bench_xla times the second case with XLA's. The least seconds of a step follow from the speeds of the card
+# (copy, random atomic adds, barrier), which scripts/gpu/hardware.cu measures; that part needs nvcc.
 set -u
 
 DEVICE=${DEVICE:-gpu}
@@ -38,8 +39,8 @@ PYTHON=${PYTHON:-python3}
 OUT=${OUT:-outputs/gpu_check}
 PATIENCE=${PATIENCE:-1}
 case $DEVICE in
-  gpu) LIMIT=${LIMIT:-500} CASES=${CASES:-mouse_decision_published sinusoid million_128} ;;
-  cpu) LIMIT=${LIMIT:-240} CASES=${CASES:-tiny} ;;
+  gpu) LIMIT=${LIMIT:-520} CASES=${CASES:-sinusoid mouse_decision_published mouse_decision million_128 million} ;;
+  cpu) LIMIT=${LIMIT:-300} CASES=${CASES:-tiny} ;;
   *) echo "DEVICE=$DEVICE: expected gpu or cpu" >&2; exit 2 ;;
 esac
 case ${1-} in
@@ -95,20 +96,30 @@ hardware() {
   gpu_part hardware 40 "$WORK/hardware"
 }
 
-# Seconds an iteration of each case.
+# Seconds an iteration of each case: bench CASE...
 bench() {
   local case
-  for case in $CASES; do
-    part "bench_$case" 110 "$PYTHON" scripts/bench.py "$case" --only iteration simulation --iterations 3 --device "$DEVICE" \
-      --json "$WORK/bench.json"
+  for case in "$@"; do
+    case $case in
+      million) part bench_million 150 "$PYTHON" scripts/bench.py million --only iteration --iterations 2 --device "$DEVICE" --json "$WORK/bench.json" ;;
+      *) part "bench_$case" 100 "$PYTHON" scripts/bench.py "$case" --only iteration simulation learning --iterations 3 --device "$DEVICE" \
+        --json "$WORK/bench.json" ;;
+    esac
   done
 }
 
-# The first case with the loop over steps as one CUDA graph.
-bench_graphs() {
-  local flags="--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL --xla_gpu_graph_min_graph_size=1"
-  gpu_part bench_graphs 80 env XLA_FLAGS="$flags" \
-    "$PYTHON" scripts/bench.py "${CASES%% *}" --only iteration --iterations 3 --device "$DEVICE" --json "$WORK/bench_graphs.json"
+# The second case without the CUDA kernels.
+bench_xla() {
+  local cases=($CASES)
+  gpu_part bench_xla 80 "$PYTHON" scripts/bench.py "${cases[1]:-${cases[0]}}" --kernels fixed_shape --only iteration --iterations 3 \
+    --device "$DEVICE" --json "$WORK/bench_xla.json"
+}
+
+# The least times by the model, beside what was measured.
+model() {
+  local card
+  card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | grep -oiE 'a100|h100|h200|b200' | tr A-Z a-z)
+  part model 30 "$PYTHON" scripts/gpu/model.py --device "${card:-h200}" --measured "$WORK"/bench*.json
 }
 
 # The longest operations of a short iteration.
@@ -140,11 +151,14 @@ if [ "$FAILED" != 0 ]; then
   exit 1
 fi
 hardware
-part tests 150 env RLSNET_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= \
+part tests 170 env RLSNET_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= \
   -o junit_family=xunit1 --junitxml="$WORK/tests.xml" tests/kernels/test_gpu.py
+cases=($CASES)
+bench "${cases[@]:0:3}"
 profile
-bench
-bench_graphs
+bench "${cases[@]:3}"
+bench_xla
+model
 if ! $LIST; then
   find "$WORK/trace" -name '*.trace.json.gz' -size -15M -exec cp {} "$OUT/trace.json.gz" \; 2>>"$OUT/log.txt"
   "$PYTHON" scripts/gpu/report.py "$WORK" "$OUT"

@@ -72,7 +72,7 @@ def _connectivity(network: Network, w: Array | None, dtype: jnp.dtype) -> tuple[
 
 def _room_for_spikes(spiked: Array) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Arrays in which CUDA kernels list and count the spikes of two steps."""
-    return jax.ShapeDtypeStruct((2 * spiked.size,), jnp.int32), jax.ShapeDtypeStruct((16,), jnp.int32)
+    return jax.ShapeDtypeStruct((2 * spiked.size,), jnp.int32), jax.ShapeDtypeStruct((64,), jnp.int32)
 
 
 def deliver(form: str, network: Network, w: Array | None, spiked: Array, gain: Array, *changed: Array) -> tuple[Array, ...]:

@@ -46,7 +46,8 @@ def smoothing_weights(kernel: Sequence[float], n_bins: int) -> np.ndarray:
 class Moments(NamedTuple):
     """Moments over time of two signals x and y, [N] each: number n of points where x is known, means, sums of products of deviations.
 
-    varies: bool, whether both signals vary by more than rounding errors.
+    varies: bool, whether both signals vary by more than rounding errors; y by more than those of x too, as a current that is exactly 0 on a
+      CPU can be 1e-9 of the target on a GPU, where sums have another order.
     """
 
     n: Array
@@ -87,7 +88,7 @@ def moments(x: Array, y: Array) -> Moments:
 
     xx, yy, xy, most_x, most_y = lax.scan(one, (zeros,) * 5, (x, y))[0]
     tiny = points * (8 * jnp.finfo(x.dtype).eps) ** 2
-    varies = (xx > tiny * most_x**2) & (yy > tiny * most_y**2)
+    varies = (xx > tiny * most_x**2) & (yy > tiny * jnp.maximum(most_x, most_y) ** 2)
     return Moments(count, mean_x, mean_y, xx, yy, xy, varies)
 
 

@@ -119,9 +119,10 @@ def _steps(
         given_rates,
     )
     expected = none if state.expected is None else state.expected
-    in_turn = (jnp.stack([values] * 2) for values in (state.stimulus, state.rates))
-    changed = state.synapses, state.r, state.n_delivered, state.neuron.v, state.neuron.until, state.u_sum, expected, *in_turn, state.spiked
     stimulus, feedforward = dynamics.stimulus, dynamics.feedforward
+    moving = stimulated and isinstance(stimulus, OUStimulusConfig)
+    in_turn = (jnp.stack([values] * 2) for values in (state.stimulus if moving else none, state.rates))
+    changed = state.synapses, state.r, state.n_delivered, state.neuron.v, state.neuron.until, state.u_sum, expected, *in_turn, state.spiked
     *after, words = calls.steps(
         network,
         w,
@@ -142,5 +143,4 @@ def _steps(
     synapses, r, n_delivered, v, until, u_sum, expected, stimuli, rates, spiked = after
     state = dataclasses.replace(state, i=state.i + n, synapses=synapses, r=r, n_delivered=n_delivered, u_sum=u_sum, spiked=spiked)
     state = dataclasses.replace(state, neuron=neurons.LIFState(v, until), expected=None if state.expected is None else expected)
-    moved = stimuli[n % 2] if stimulated and isinstance(stimulus, OUStimulusConfig) else state.stimulus
-    return dataclasses.replace(state, stimulus=moved, rates=rates[n % 2]), words
+    return dataclasses.replace(state, stimulus=stimuli[n % 2] if moving else state.stimulus, rates=rates[n % 2]), words

@@ -30,8 +30,8 @@ def collect(work: Path) -> dict[str, Any]:
         "environment": json.loads(environment[0]) if environment else None,
         "parts": [{"part": name, "status": status, "seconds": int(seconds)} for name, status, seconds in parts],
         "tests": [row._asdict() for test in tests for row in recorded(test)],
-        **{name: json.loads(text(work / f"{name}.json") or '{"results": {}}')["results"] for name in ("bench", "bench_graphs")},
-        **{name: text(work / f"{name}.txt").splitlines() for name in ("profile", "hardware")},
+        **{name: json.loads(text(work / f"{name}.json") or '{"results": {}}')["results"] for name in ("bench", "bench_xla")},
+        **{name: text(work / f"{name}.txt").splitlines() for name in ("profile", "hardware", "model")},
     }
 
 
@@ -49,12 +49,14 @@ def document(results: dict[str, Any], work: Path) -> str:
     if results["tests"]:
         lines += ["", "| test | compared | expected | seen |", "|---|---|---|---|"]
         lines += [f"| {row['name']} | {row['quantity']} | {row['expected']} | {row['measured']} |" for row in results["tests"]]
-    for name, title in (("bench", "Seconds"), ("bench_graphs", "Seconds with loops as CUDA graphs")):
+    for name, title in (("bench", "Seconds"), ("bench_xla", "Seconds with XLA instead of the CUDA kernels")):
         if results[name]:
             lines += ["", f"{title} (`scripts/bench.py`):", "", bench_report.table(work / f"{name}.json")]
     for name in ("profile", "hardware"):
         if results[name]:
             lines += ["", f"{name.capitalize()}:", "", *(f"    {line}" for line in results[name])]
+    if results["model"]:
+        lines += ["", "Least times (`scripts/gpu/model.py`):", "", *results["model"]]
     return "\n".join(lines) + "\n"
 
 

@@ -67,15 +67,16 @@ def test_operations_of_an_interval_and_of_a_step(kernels):
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
 def test_kernels_compile_without_more_than_a_few_registers_in_memory(record_check, architecture):
-    """NVRTC, and what its assembler says of each kernel: for two blocks of 512 threads at once, and at most 64 bytes a thread spilled."""
-    code, messages = cuda_build.compile_for(architecture, "--ptxas-options=-v")
+    """NVRTC, and what its assembler says of each kernel, whose registers decide how many threads a processor runs at once."""
+    code, messages = cuda_build.compile_with(next(cuda_build._nvrtcs()), architecture, "--ptxas-options=-v")
     kernels = re.findall(r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers", messages, re.DOTALL)
-    spilled, registers = (max(int(found[column]) for found in kernels) for column in (1, 2))
-    seen = f"{len(kernels)} kernels of {len(code) // 1024} KiB; at most {registers} registers and {spilled} bytes spilled"
-    record_check("CUDA kernels, compiled by NVRTC", f"{architecture}", "at most 64 registers and 64 bytes spilled", seen)
-    assert len(kernels) == 6 + 3 * 5 and registers <= 64 and spilled <= 64
+    single = [(int(spilled), int(registers)) for name, spilled, registers in kernels if "f32" in name]
+    spilled, registers = max(spilled for spilled, _ in single), max(registers for _, registers in single)
+    seen = f"{len(kernels)} kernels of {len(code) // 1024} KiB; in float32 at most {registers} registers and {spilled} bytes spilled"
+    record_check("CUDA kernels, compiled by NVRTC", architecture, "float32: at most 64 registers, 64 bytes spilled", seen)
+    assert len(kernels) == 6 + 3 * 5 and len(single) == 12 and registers <= 64 and spilled <= 64
 
 
 def test_an_architecture_that_nvrtc_does_not_know_is_an_error_in_one_line():
     with pytest.raises(RuntimeError, match="^NVRTC cannot compile kernels.cu for sm_1: .*error.*$"):
-        cuda_build.compile_for("sm_1")
+        cuda_build.compiled("sm_1")

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -83,6 +84,29 @@ def test_updates_equal_a_plain_loop(request, record_check, inputs, size, forgett
 
 
 @emulated
+@pytest.mark.slow
+def test_more_numbers_in_P_than_an_int_can_count():
+    """8,200 groups of 512 inputs, 2.15e9 numbers (8.6 GB): the last group is updated, at its place."""
+    groups, inputs, sources = 8200, 512, 600
+    assert groups * inputs**2 > 2**31
+    pre = np.tile(np.arange(inputs, dtype=np.int32), (groups, 1))
+    learn = jax.jit(partial(calls.learn, "cuda", jnp.ones(2, bool), 1.0, jnp.int32(1), jnp.bool_(False), 0.0), donate_argnums=[4])
+    P = jax.jit(lambda: jnp.zeros((groups, inputs, inputs), jnp.float32).at[-1, 3].set(0.5).at[-1, :, 3].set(0.5))()
+    arrays = (
+        jnp.zeros((0, 1)),
+        jnp.zeros((groups, inputs, 1)),
+        jnp.zeros((groups, 2, inputs)),
+        jnp.ones(groups),
+        jnp.zeros((groups, inputs)),
+    )
+    r = jnp.zeros(sources).at[3].set(1.0)
+    residual = jnp.full(groups, jnp.nan).at[-1].set(2.0)
+    after, _, w, *_ = learn(r, r, jnp.asarray(pre), residual, P, *arrays)
+    np.testing.assert_allclose(w[-1, :, 0], -0.5 / 1.5 * 2.0, rtol=1e-6)  # k = P x, divided by 1 + x k, times the error
+    assert not np.any(np.asarray(w[:-1])) and after.shape == (groups, inputs, inputs)
+
+
+@emulated
 @pytest.mark.parametrize("storage", ["stored", "procedural"])
 def test_spikes_with_more_targets_than_a_warp_takes_are_delivered(storage):
     """2,200 neurons: a feed-forward neuron reaches all of them, and so is shared out to all threads; the others are not."""
@@ -138,6 +162,31 @@ def test_a_gpu_without_what_the_kernels_need_takes_xla_and_says_why(monkeypatch,
         cuda_build.build_error.cache_clear(), backend._say_once.cache_clear()
 
 
+@emulated
+@pytest.mark.parametrize(
+    ("driver", "kernels", "reason"),
+    [
+        ("libnowhere.so.1", "kernels.cubin", "CUDA: libnowhere.so.1 cannot be loaded"),
+        ("libm.so.6", "kernels.cubin", "CUDA: libm.so.6 has no cuModuleLoad"),
+        ("", "", "CUDA: cuModuleLoad of . failed with error 301"),
+    ],
+)
+def test_a_driver_that_does_not_take_the_kernels_is_a_reason(driver, kernels, reason):
+    """In a process of its own, as a driver is opened once."""
+    code = f"""
+from pathlib import Path
+from rlsnet.kernels.cuda import build
+class Empty(type(Path())):
+    def __str__(self): return {kernels!r}
+try:
+    build._register(Path({driver!r}) if {driver!r} else build.emulated_driver()[0], Empty(), ["-O2", "-DCUDA_EMULATION"], "cpu", 0)
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.match(reason.replace(" . ", " .*"), done.stdout)
+
+
 # --- A missing barrier ---------------------------------------------------------------------------------------------------
 
 
@@ -153,15 +202,11 @@ def barriers() -> list[int]:
 def results_without(line: int, folder: Path) -> str:
     """What kernel_cases.py prints with a barrier left out (0: none), or how it ended."""
     command = [sys.executable, str(Path(__file__).with_name("kernel_cases.py")), str(line), str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_ENABLE_X64": "1"}, timeout=60)
-    except subprocess.TimeoutExpired:  # threads that wait for each other
-        return "no end"
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_ENABLE_X64": "1"}, timeout=300)
     return done.stdout if done.returncode == 0 else f"exit status {done.returncode}"
 
 
 @emulated
-@pytest.mark.slow
 def test_without_any_one_of_its_barriers_the_results_are_wrong(tmp_path, record_check):
     """Each barrier is needed, and each that is missing is found."""
     write_network(tmp_path / "n.zarr", small_network(3, n=150, out=30, inputs=20, points=100))

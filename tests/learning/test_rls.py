@@ -79,8 +79,16 @@ def run(form, spikes, arrived, y, w0, dtype, gain="textbook", extra=()):
     return jax.jit(lambda learner: jax.lax.scan(trial, learner, inputs)[0])(learner)
 
 
-@pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-11), (jnp.float32, 3e-5)])
+@pytest.mark.parametrize(
+    ("form", "dtype", "tolerance"),
+    [
+        pytest.param(
+            form, dtype, tolerance, marks=[pytest.mark.slow] * (form.update == "cuda" and dtype == jnp.float32), id=f"{name}-{form.update}"
+        )
+        for form in UPDATES
+        for name, dtype, tolerance in (("float64", jnp.float64, 1e-11), ("float32", jnp.float32, 3e-5))
+    ],
+)
 def test_v8_is_ridge_regression(x64, record_check, form, dtype, tolerance):
     """After 10,000 updates in 100 trials."""
     spikes, arrived, y, w0 = problem()

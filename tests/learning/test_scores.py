@@ -406,3 +406,12 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     noise = np.nansum((psth - rate) ** 2) - (1 - test.attrs["scores"]["population"]["all"]["model"]) * total
     untrained = zarr.open_group(str(Run(tmp_path / "run").test), mode="r").attrs["scores"]["population"]["all"]["untrained"]
     assert untrained == pytest.approx(1 - (np.nansum((psth - rate - 1) ** 2) - noise) / total, rel=1e-5)  # the weights of the simulation
+
+
+@pytest.mark.parametrize(("size", "defined"), [(0.0, False), (1e-9, False), (1e-3, True)])
+def test_a_current_of_rounding_errors_has_no_correlation(size, defined):
+    """1e-9 of the target, which a GPU can make of a sum that is 0 on a CPU, counts as 0."""
+    target = jnp.asarray(np.random.default_rng(0).normal(size=(50, 1)), jnp.float32)
+    r = scores.pearson(target, jnp.float32(size) * target)
+    assert bool(jnp.isfinite(r[0])) == defined
+    assert not defined or r[0] == pytest.approx(1)

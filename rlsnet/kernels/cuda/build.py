@@ -5,6 +5,7 @@ On a CPU, the driver is that of emulation.cc. It runs the same source for tests,
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -12,6 +13,8 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import jax
 
 from rlsnet.io import atomic
 from rlsnet.kernels import build
@@ -34,21 +37,30 @@ def build_error(platform: str) -> str | None:
     try:
         if platform == "cpu":
             log.warning("engine.kernels=cuda on a CPU emulates the kernels of a GPU. That is for tests, and slow.")
-            _register(emulated_driver()[0], Path(os.devnull), ["-O2", "-DCUDA_EMULATION"], "cpu")
+            _register(emulated_driver()[0], Path(os.devnull), ["-O2", "-DCUDA_EMULATION"], "cpu", 0)
         else:
             device = device_in_use()
             if "cuda" not in device.client.platform_version.lower():
                 return f"the CUDA kernels need an NVIDIA GPU, and this is {device.device_kind}"
-            _register(Path("libcuda.so.1"), compiled(f"sm_{device.compute_capability.replace('.', '')}"), ["-O2"], "CUDA")
+            known = device in jax.devices()  # otherwise it is one that is only compiled for
+            kernels = compiled(f"sm_{device.compute_capability.replace('.', '')}")
+            _register(Path("libcuda.so.1"), kernels, ["-O2"], "CUDA", device.local_hardware_id if known else None)
     except (OSError, RuntimeError) as error:
         return str(error)
     return None
 
 
-def _register(driver: Path, kernels: Path, flags: list[str], platform: str) -> None:
-    """Registers the handlers, with the driver's library and the file of the kernels for them; raises RuntimeError."""
+def _register(driver: Path, kernels: Path, flags: list[str], platform: str, device: int | None) -> None:
+    """Registers the handlers, with the driver's library and the file of the kernels for them.
+
+    Raises:
+      RuntimeError: they cannot be built, or the device (None: not asked) does not take the kernels.
+    """
     _, handlers = build.load(FOLDER / "handlers.cc", flags, about=_text("arguments.h"))
     handlers.configure(str(driver).encode(), str(kernels).encode())
+    handlers.refusal.restype = ctypes.c_char_p
+    if device is not None and (refusal := handlers.refusal(device).decode()):
+        raise RuntimeError(refusal)
     build.register(handlers, "rlsnet_cuda_", NAMES, platform)
 
 
@@ -67,30 +79,33 @@ def _text(*names: str) -> str:
 
 
 def compiled(architecture: str) -> Path:
-    """Path of the kernels for an architecture such as sm_90, compiled by NVRTC if they are not in the cache.
+    """Path of the kernels for an architecture such as sm_90, compiled by the first NVRTC that knows it if they are not in the cache.
 
     Raises:
       RuntimeError: NVRTC is not found, or cannot compile them.
     """
-    nvrtc = _nvrtc()
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    kernels = build.cached(f"{_text(*SOURCES)}{architecture} NVRTC {major.value}.{minor.value}", ".cubin")
-    if not kernels.exists():
+    reason = "NVRTC is not found (libnvrtc.so, of the package nvidia-cuda-nvrtc or of CUDA in CUDA_HOME)"
+    for nvrtc in _nvrtcs():
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        kernels = build.cached(f"{_text(*SOURCES)}{architecture} NVRTC {major.value}.{minor.value}", ".cubin")
+        if kernels.exists():
+            return kernels
         log.info("Compiling kernels.cu for %s with NVRTC %d.%d, once.", architecture, major.value, minor.value)
-        with atomic.replacing(kernels) as made:
-            made.write_bytes(compile_for(architecture)[0])
-    return kernels
-
-
-def _nvrtc() -> ctypes.CDLL:
-    """NVRTC from the packages of jax[cuda12] or jax[cuda13], from CUDA_HOME or CUDA_PATH, or where the loader finds it."""
-    for candidate in _nvrtc_candidates():
         try:
-            return ctypes.CDLL(candidate)
-        except OSError:
-            continue
-    raise RuntimeError("NVRTC is not found (libnvrtc.so, of the package nvidia-cuda-nvrtc or of CUDA in CUDA_HOME)")
+            with atomic.replacing(kernels) as made:
+                made.write_bytes(compile_with(nvrtc, architecture)[0])
+            return kernels
+        except RuntimeError as error:
+            reason = str(error)
+    raise RuntimeError(reason)
+
+
+def _nvrtcs() -> Iterator[ctypes.CDLL]:
+    """NVRTC from the packages of jax[cuda12] or jax[cuda13], from CUDA_HOME or CUDA_PATH, and where the loader finds it."""
+    for candidate in _nvrtc_candidates():
+        with contextlib.suppress(OSError):
+            yield ctypes.CDLL(candidate)
 
 
 def _nvrtc_candidates() -> Iterator[str]:
@@ -102,17 +117,18 @@ def _nvrtc_candidates() -> Iterator[str]:
     yield from NVRTC
 
 
-def compile_for(architecture: str, *options: str) -> tuple[bytes, str]:
+def compile_with(nvrtc: ctypes.CDLL, architecture: str, *options: str) -> tuple[bytes, str]:
     """The kernels as machine code for an architecture such as sm_90, and NVRTC's messages.
 
     Args:
+      nvrtc: NVRTC's library.
       architecture: of the GPU.
       *options: of NVRTC, beside those that are always given.
 
     Raises:
       RuntimeError: with NVRTC's first error.
     """
-    nvrtc, program = _nvrtc(), ctypes.c_void_p()
+    program = ctypes.c_void_p()
 
     def output(kind: str) -> bytes:
         size = ctypes.c_size_t()

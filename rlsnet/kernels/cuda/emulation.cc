@@ -23,10 +23,10 @@ thread_local Barrier grid;
 
 namespace {
 
-int skipped_line = 0;    // of a barrier that does nothing
+int skipped_line = 0;  // of a barrier that does nothing
+thread_local uint64_t passed = 0;  // barriers that fibres have passed together, and ends of fibres
 
 struct Fibre {
-  ucontext_t start;
   jmp_buf at;
   bool started = false, done = false;
   Index thread, block;
@@ -36,42 +36,44 @@ thread_local Fibre* now;
 thread_local jmp_buf scheduler;
 thread_local const std::function<void()>* body;
 
+// A fibre lives on, and runs the next kernel when it is resumed after the end of one: to make a new one takes longer.
 void Entry() {
-  (*body)();
-  now->done = true;
-  _longjmp(scheduler, 1);
+  while (true) {
+    (*body)();
+    now->done = true, ++passed;
+    if (!_setjmp(now->at)) _longjmp(scheduler, 1);
+  }
 }
 
-void Resume(Fibre& fibre) {
+void Resume(Fibre& fibre, char* stack, size_t size) {
   now = &fibre;
   thread = fibre.thread, block = fibre.block, own = fibre.own;
   if (_setjmp(scheduler)) return;
   if (fibre.started) _longjmp(fibre.at, 1);
   fibre.started = true;
-  setcontext(&fibre.start);
+  ucontext_t start;
+  getcontext(&start);
+  start.uc_stack.ss_sp = stack, start.uc_stack.ss_size = size, start.uc_link = nullptr;
+  makecontext(&start, Entry, 0);
+  setcontext(&start);
 }
 
-// Stacks of fibres, kept from launch to launch.
-class Stacks {
+// The fibres of a thread of the CPU, and their stacks.
+class Fibres {
  public:
-  static constexpr size_t SIZE = 64 * 1024;
-  ~Stacks() { Free(); }
-  char* For(size_t count) {
-    if (count > count_) {
-      Free();
-      void* got = mmap(nullptr, SIZE * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (got == MAP_FAILED) throw std::runtime_error("no memory for stacks");
-      first_ = static_cast<char*>(got), count_ = count;
-    }
-    return first_;
+  static constexpr size_t MOST = 4096, STACK = 64 * 1024;
+  Fibres() : all_(MOST) {
+    void* got = mmap(nullptr, STACK * MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (got == MAP_FAILED) throw std::runtime_error("no memory for stacks");
+    stacks_ = static_cast<char*>(got);
   }
+  ~Fibres() { munmap(stacks_, STACK * MOST); }
+  Fibre& operator[](unsigned f) { return all_[f]; }
+  void Run(unsigned f) { Resume(all_[f], stacks_ + STACK * f, STACK); }
 
  private:
-  void Free() {
-    if (first_) munmap(first_, SIZE * count_);
-  }
-  char* first_ = nullptr;
-  size_t count_ = 0;
+  std::vector<Fibre> all_;
+  char* stacks_;
 };
 
 }  // namespace
@@ -82,7 +84,7 @@ bool Wait(Barrier& barrier, unsigned size, int line, bool flag) {
   barrier.any |= flag;
   if (++barrier.arrived == size) {
     barrier.arrived = 0, barrier.was = barrier.any, barrier.any = false;
-    ++barrier.generation;
+    ++barrier.generation, ++passed;
   } else {
     while (barrier.generation == generation)
       if (!_setjmp(now->at)) _longjmp(scheduler, 1);
@@ -91,31 +93,29 @@ bool Wait(Barrier& barrier, unsigned size, int line, bool flag) {
 }
 
 void Launch(unsigned n_blocks, unsigned n_threads, size_t shared, bool together, const std::function<void()>& f) {
-  static thread_local Stacks stacks;
+  static thread_local Fibres fibres;
   static thread_local std::mt19937 random(1);
   const unsigned live = together ? n_blocks : 1;
+  if (live * n_threads > Fibres::MOST) throw std::runtime_error("more threads than fibres");
   body = &f, threads = {n_threads}, blocks = {n_blocks}, grid = {};
-  char* stack = stacks.For(live * n_threads);
   std::vector<unsigned> order(live * n_threads);
   std::iota(order.begin(), order.end(), 0u);
   for (unsigned first = 0; first < n_blocks; first += live) {
     std::vector<Block> all(live);
-    std::vector<Fibre> fibres(live * n_threads);
-    for (unsigned f = 0; f < fibres.size(); ++f) {
+    for (unsigned f : order) {
       Block& home = all[f / n_threads];
-      if (f % n_threads == 0) home.shared.assign(shared + 16, char(0xAB)), home.warps.resize((n_threads + 31) / 32);
-      fibres[f].thread = {f % n_threads}, fibres[f].block = {first + f / n_threads}, fibres[f].own = &home;
+      if (home.warps.empty()) home.shared.assign(shared + 16, char(0xAB)), home.warps.resize((n_threads + 31) / 32);
+      Fibre& fibre = fibres[f];
+      fibre.done = false, fibre.thread = {f % n_threads}, fibre.block = {first + f / n_threads}, fibre.own = &home;
       ++home.warps[f % n_threads / 32].size;
-      getcontext(&fibres[f].start);
-      fibres[f].start.uc_stack.ss_sp = stack + Stacks::SIZE * f, fibres[f].start.uc_stack.ss_size = Stacks::SIZE;
-      fibres[f].start.uc_link = nullptr;
-      makecontext(&fibres[f].start, Entry, 0);
     }
     for (bool any = true; any;) {
+      const uint64_t before = passed;
       any = false;
       std::shuffle(order.begin(), order.end(), random);
       for (unsigned f : order)
-        if (!fibres[f].done) Resume(fibres[f]), any |= !fibres[f].done;
+        if (!fibres[f].done) fibres.Run(f), any |= !fibres[f].done;
+      if (passed == before) throw std::runtime_error("the threads wait for each other");
     }
   }
 }
@@ -154,7 +154,17 @@ extern "C" {
 
 void skip_barrier(int line) { emulation::skipped_line = line; }
 
-int cuModuleLoad(void** module, const char*) { return *module = module, 0; }
+int cuInit(unsigned) { return 0; }
+int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, 0; }
+int cuDevicePrimaryCtxRetain(void** context, int) { return *context = context, 0; }
+int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
+int cuGetErrorString(int, const char**) { return 1; }
+int cuModuleUnload(void*) { return 0; }
+int cuModuleLoad(void** module, const char* path) {
+  if (std::string(path).empty()) return 301;  // CUDA_ERROR_FILE_NOT_FOUND
+  *module = module;
+  return 0;
+}
 int cuModuleGetFunction(void** function, void*, const char* name) {
   const auto found = kernels.find(name);
   if (found == kernels.end()) return 500;  // CUDA_ERROR_NOT_FOUND

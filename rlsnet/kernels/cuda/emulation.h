@@ -27,7 +27,8 @@ struct Barrier {
 struct Warp {
   Barrier barrier;
   unsigned size = 0;
-  uint64_t slot[32];
+  uint64_t slots[2][32];  // in turn, so that a fast lane does not write over what a slow one has yet to read
+  uint64_t* Slot() { return slots[barrier.generation % 2]; }
 };
 struct Block {
   Barrier barrier;
@@ -52,10 +53,10 @@ inline Warp& warp() { return own->warps[thread.x / 32]; }
 template <typename T>
 T Exchange(T value, unsigned from) {
   Warp& w = warp();
-  std::memcpy(&w.slot[thread.x % 32], &value, sizeof value);
+  uint64_t* slot = w.Slot();
+  std::memcpy(&slot[thread.x % 32], &value, sizeof value);
   Wait(w.barrier, w.size, 0);
-  if (from < w.size) std::memcpy(&value, &w.slot[from], sizeof value);
-  Wait(w.barrier, w.size, 0);
+  if (from < w.size) std::memcpy(&value, &slot[from], sizeof value);
   return value;
 }
 
@@ -77,10 +78,10 @@ T __shfl_xor_sync(unsigned, T value, unsigned mask) {
 inline unsigned __ballot_sync(unsigned, bool flag) {
   unsigned bits = 0;
   emulation::Warp& w = emulation::warp();
-  w.slot[threadIdx.x % 32] = flag;
+  uint64_t* slot = w.Slot();
+  slot[threadIdx.x % 32] = flag;
   emulation::Wait(w.barrier, w.size, 0);
-  for (unsigned lane = 0; lane < w.size; ++lane) bits |= static_cast<unsigned>(w.slot[lane]) << lane;
-  emulation::Wait(w.barrier, w.size, 0);
+  for (unsigned lane = 0; lane < w.size; ++lane) bits |= static_cast<unsigned>(slot[lane]) << lane;
   return bits;
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }

@@ -35,6 +35,30 @@ class Driver {
     library_path_ = library, kernels_path_ = kernels;
   }
 
+  // Why the kernels cannot be used on a device; empty: they can.
+  std::string Refusal(int ordinal) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    try {
+      Open();
+      int device = 0, together = 0;
+      Handle context = nullptr, module = nullptr;
+      Check(init_(0), "cuInit");
+      Check(device_of_(&device, ordinal), "cuDeviceGet");
+      Check(attribute_(&together, 95, device), "cuDeviceGetAttribute");  // COOPERATIVE_LAUNCH
+      if (!together) return "CUDA: this GPU cannot start all blocks of a kernel together";
+      Check(retain_(&context, device), "cuDevicePrimaryCtxRetain");
+      push_(context);
+      const int status = load_(&module, kernels_path_.c_str());
+      if (status == 0) unload_(module);
+      pop_(&context);
+      release_(device);
+      Check(status, "cuModuleLoad of " + kernels_path_);
+      return "";
+    } catch (const std::string& error) {
+      return error;
+    }
+  }
+
   // Calls f(*this), during which the context of the stream is the current one.
   template <typename F>
   ffi::Error With(Stream stream, const F& f) {
@@ -54,6 +78,8 @@ class Driver {
       f(*this);
     } catch (const std::string& error) {
       result = ffi::Error::Internal(error);
+    } catch (const std::exception& error) {  // XLA expects none
+      result = ffi::Error::Internal(error.what());
     }
     pop_(&context);
     return result;
@@ -91,8 +117,11 @@ class Driver {
     std::map<std::string, Handle> functions;
   };
 
-  static void Check(int status, const std::string& what) {
-    if (status) throw std::string("CUDA: " + what + " failed with error " + std::to_string(status));
+  void Check(int status, const std::string& what) const {
+    if (status == 0) return;
+    const char* words = nullptr;
+    words_(status, &words);
+    throw std::string("CUDA: " + what + " failed with error " + std::to_string(status) + (words ? std::string(", ") + words : ""));
   }
 
   template <typename F>
@@ -102,15 +131,16 @@ class Driver {
   }
 
   void Open() {
-    if (library_) return;
-    void* library = dlopen(library_path_.c_str(), RTLD_NOW);
-    if (library == nullptr) throw std::string("CUDA: " + library_path_ + " cannot be loaded");
-    library_ = library;
+    if (opened_) return;
+    if (library_ == nullptr) library_ = dlopen(library_path_.c_str(), RTLD_NOW);
+    if (library_ == nullptr) throw std::string("CUDA: " + library_path_ + " cannot be loaded");
     Find(load_, "cuModuleLoad"), Find(function_, "cuModuleGetFunction"), Find(launch_, "cuLaunchKernel");
     Find(launch_together_, "cuLaunchCooperativeKernel"), Find(occupancy_, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
     Find(set_attribute_, "cuFuncSetAttribute"), Find(zero_, "cuMemsetD8Async"), Find(stream_context_, "cuStreamGetCtx");
     Find(push_, "cuCtxPushCurrent_v2"), Find(pop_, "cuCtxPopCurrent_v2"), Find(device_, "cuCtxGetDevice");
-    Find(attribute_, "cuDeviceGetAttribute");
+    Find(attribute_, "cuDeviceGetAttribute"), Find(init_, "cuInit"), Find(device_of_, "cuDeviceGet"), Find(unload_, "cuModuleUnload");
+    Find(retain_, "cuDevicePrimaryCtxRetain"), Find(release_, "cuDevicePrimaryCtxRelease_v2"), Find(words_, "cuGetErrorString");
+    opened_ = true;
   }
 
   void LoadModule() {
@@ -125,6 +155,7 @@ class Driver {
   std::mutex mutex_;
   std::string library_path_, kernels_path_;
   void* library_ = nullptr;
+  bool opened_ = false;  // and all functions found
   std::map<Handle, Module> modules_;
   Module* module_ = nullptr;
   int (*load_)(Handle*, const char*);
@@ -139,6 +170,12 @@ class Driver {
   int (*pop_)(Handle*);
   int (*device_)(int*);
   int (*attribute_)(int*, int, int);
+  int (*init_)(unsigned);
+  int (*device_of_)(int*, int);
+  int (*unload_)(Handle);
+  int (*retain_)(Handle*, int);
+  int (*release_)(int);
+  int (*words_)(int, const char**);
 };
 
 // The arguments, or the results, of a call, one after the other.
@@ -227,7 +264,7 @@ void Listed(Delivery<T>& a, Outputs& out) {
   a.trials = out.dimension(0) / (2 * a.sources);
   a.count = reinterpret_cast<SpikeCount*>(out.Next<int>());
 }
-constexpr size_t COUNTERS = 3 * sizeof(SpikeCount) + sizeof(unsigned);  // and the barrier of `steps`
+constexpr size_t BARRIER = 128, COUNTERS = BARRIER + sizeof(unsigned);  // bytes; the barrier of `steps` has a cache line of its own
 
 // Arguments and results as in calls.deliver.
 template <typename T>
@@ -279,7 +316,7 @@ ffi::Error RunSteps(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingR
     a.words = out.Next<unsigned>();
     const size_t words = out.bytes();
     Listed(a.delivery, out);
-    a.barrier = reinterpret_cast<unsigned*>(a.delivery.count + 3);
+    a.barrier = reinterpret_cast<unsigned*>(a.delivery.count) + BARRIER / sizeof(unsigned);
     a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
     a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");
     driver.Zero(a.delivery.count, COUNTERS, stream);
@@ -351,6 +388,13 @@ ffi::Error RunFlush(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingR
 
 // The library of the driver, and the file with the kernels; before the first call of a handler.
 extern "C" void configure(const char* driver, const char* kernels) { Driver::Get().Configure(driver, kernels); }
+
+// Why the kernels cannot be used on a device; empty: they can.
+extern "C" const char* refusal(int device) {
+  static std::string text;
+  text = Driver::Get().Refusal(device);
+  return text.c_str();
+}
 
 // Not marked as compatible with XLA's command buffers: kernels are loaded at the first call, which is not allowed while a CUDA graph is made.
 #ifdef CUDA_EMULATION

@@ -11,14 +11,16 @@
 
 // A barrier of all blocks of the grid, which run at the same time (cooperative launch). Each block adds 1 to a counter, and waits until
 // it has grown by the number of blocks. Writes before the barrier are seen after it by reads that bypass the first-level cache (__ldcg).
+// The fence empties that cache, so it comes once, after the wait.
 static __device__ void grid_barrier(unsigned* counter, unsigned& wanted) {
   __syncthreads();
   wanted += gridDim.x;
   if (threadIdx.x == 0) {
     asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
     unsigned seen;
-    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    do asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
     while (static_cast<int>(seen - wanted) < 0);
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
   }
   __syncthreads();
 }
@@ -142,7 +144,8 @@ INLINE void reach(const Delivery<T>& a, unsigned flat, unsigned e, const T* gain
     return;
   }
   if (!a.w) return;
-  const unsigned output = (e - n_static) / a.size, member = (e - n_static) - output * a.size;
+  unsigned output = e - n_static, member = 0;
+  if (a.size > 1) output /= a.size, member = e - n_static - output * a.size;
   const int start = a.out_indptr[j], filter = filter_of(a, j);
   if (output >= static_cast<unsigned>(a.out_indptr[j + 1] - start)) return;
   const int slot = a.out_slot[start + output], target = slot / a.inputs * a.size + member;
@@ -250,37 +253,42 @@ INLINE void move_neuron(const Steps<T>& a, const Moment<T>& now, unsigned flat, 
   const Delivery<T>& d = a.delivery;
   const long long at = static_cast<long long>(trial) * d.neurons + n;
   T* filters = d.filters + static_cast<long long>(trial) * (2 + d.channels) * d.neurons + n;
-  T u = 0, plastic = 0;
-  if (d.post || d.stream) {
-    T exc = __ldcg(filters) * now.decay[0], inh = __ldcg(filters + d.neurons) * now.decay[1];
-    if (now.renormalise) filters[0] = exc, filters[d.neurons] = inh;
-    if (a.class_weight) {
-      const int own = d.excitatory[n] ? 0 : 1;
-      exc *= a.class_weight[own], inh *= a.class_weight[2 + own];
-    }
-    u = exc + inh;
+  // All that is read of a neuron is asked for before the first of it is used: reads that wait for each other cost a multiple.
+  const bool has_static = d.post || d.stream, excitatory = has_static && a.class_weight && d.excitatory[n];
+  T v = a.v[at], exc = has_static ? __ldcg(filters) : 0, inh = has_static ? __ldcg(filters + d.neurons) : 0;
+  T plastic = __ldcg(filters + 2ll * d.neurons), drive = a.bias[n];
+  const T rate = of_neuron(a.rate, n), threshold = of_neuron(a.threshold, n);
+  const int until = a.until[at];
+  T noise = 0;
+  if (a.noise) noise = of_neuron(a.noise_scale, n) * normal<T>(Key::fold(a.noise_key + 2 * trial, now.i), n);
+  exc *= now.decay[0], inh *= now.decay[1], plastic *= now.decay[2];
+  if (now.renormalise) {
+    if (has_static) filters[0] = exc, filters[d.neurons] = inh;
+    filters[2ll * d.neurons] = plastic;
   }
-  for (int c = 2; c < 2 + d.channels; ++c) {
+  for (int c = 3; c < 2 + d.channels; ++c) {
     T* filter = filters + static_cast<long long>(c) * d.neurons;
     const T current = __ldcg(filter) * now.decay[c];
     if (now.renormalise) *filter = current;
     plastic += current;
   }
-  T drive = a.bias[n] + u, v = a.v[at];
+  if (a.class_weight) {
+    const int own = excitatory ? 0 : 1;
+    exc *= a.class_weight[own], inh *= a.class_weight[2 + own];
+  }
+  const T u = exc + inh;
+  drive += u;
   if (d.w) drive += plastic;
   Stimulus<T> stimulus = {0, 0};
   if (a.stimulated) {
     stimulus = stimulate(a, now, trial, n);
     drive += stimulus.now;
   }
-  if (a.noise) {
-    const T noise = of_neuron(a.noise_scale, n) * normal<T>(Key::fold(a.noise_key + 2 * trial, now.i), n);
-    if (a.noise == 1) v += noise;
-    else drive += noise;
-  }
-  const bool active = a.until[at] < now.i;
-  if (active) v = v + of_neuron(a.rate, n) * (drive - v);
-  const bool fired = active && v > of_neuron(a.threshold, n);
+  if (a.noise == 1) v += noise;
+  else if (a.noise) drive += noise;
+  const bool active = until < now.i;
+  if (active) v = v + rate * (drive - v);
+  const bool fired = active && v > threshold;
   if (fired) {
     v = of_neuron(a.reset, n);
     a.until[at] = now.i + of_neuron(a.refractory, n);
@@ -319,6 +327,7 @@ template <typename T>
 INLINE void run_steps(const Steps<T>& a) {
   const Delivery<T>& d = a.delivery;
   const int all = d.trials * d.sources, filters = 2 + d.channels;
+  const int before = *a.i;
   unsigned wanted = 0;
   enlist_all(d, d.list, d.count, a.factors + filters);
   grid_barrier(a.barrier, wanted);
@@ -329,7 +338,7 @@ INLINE void run_steps(const Steps<T>& a) {
     grid_barrier(a.barrier, wanted);
     const bool last = step == a.steps - 1, renormalise = last || row == a.block - 1;
     const int next = renormalise ? 0 : row + 1;
-    const Moment<T> now = {step, *a.i + step + 1, row, last, renormalise, decay, gain, a.factors + (2 * next + 1) * filters,
+    const Moment<T> now = {step, before + step + 1, row, last, renormalise, decay, gain, a.factors + (2 * next + 1) * filters,
                            d.list + ((step + 1) & 1) * all, d.count + (step + 1) % 3};
     for (unsigned flat = thread_of_grid(); flat < static_cast<unsigned>(all); flat += threads_of_grid()) {
       const int trial = flat / d.sources, j = flat - trial * d.sources;
@@ -417,8 +426,19 @@ struct Room {
 template <typename T>
 INLINE void stage_pending(const T* u, int pending, int inputs, T* room) {
   const int stride = padded(inputs);
-  for (int q = 0; q < pending; ++q)
-    for (int l = threadIdx.x; l < stride; l += blockDim.x) room[q * stride + l] = l < inputs ? u[q * inputs + l] : 0;
+  const int all = pending * stride;
+  constexpr int BATCH = 8;  // reads that do not wait for each other
+  for (int first = threadIdx.x; first < all; first += BATCH * blockDim.x) {
+    T held[BATCH];
+#pragma unroll
+    for (int b = 0; b < BATCH; ++b) {
+      const int at = first + b * blockDim.x, q = at / stride, l = at - q * stride;
+      held[b] = at < all && l < inputs ? u[q * inputs + l] : 0;
+    }
+#pragma unroll
+    for (int b = 0; b < BATCH; ++b)
+      if (first + b * static_cast<int>(blockDim.x) < all) room[first + b * blockDim.x] = held[b];
+  }
   __syncthreads();
 }
 
@@ -477,8 +497,9 @@ INLINE void sparse_product(const T* P, const T* u, const T* g, int n_rows, int p
   const Slices slices = Slices::of(columns);
   for (int first = 0; first < columns; first += slices.width) {
     const int c = (first + slices.column) * V;
-    Vector<T, V> sum = {};
+    Vector<T, V> sum = {}, last = {};
     if (slices.has(first + slices.column, columns)) {
+      if (slices.own == 0) last = load<V>(g + c);
 #pragma unroll 4
       for (int t = slices.own; t < n_rows; t += slices.count) {
         const Vector<T, V> row = load<V>(P + room.rows[t] * inputs + c);
@@ -492,7 +513,7 @@ INLINE void sparse_product(const T* P, const T* u, const T* g, int n_rows, int p
     }
     sum = over_slices<V>(slices, sum, room.partial);
     if (slices.own == 0 && c < inputs)
-      for (int n = 0; n < V; ++n) room.k[c + n] = fma(factor, sum.of[n], decay * g[c + n]);
+      for (int n = 0; n < V; ++n) room.k[c + n] = fma(factor, sum.of[n], decay * last.of[n]);
   }
   __syncthreads();
 }
@@ -508,8 +529,9 @@ INLINE int gather(const Learn<T>& a, const int* pre, bool sparse, const Room<T>&
     T s = 0;
     if (l < a.inputs) {
       const int j = pre[l];
-      room.x[l] = j < 0 ? 0 : a.r[j];
+      const T x = j < 0 ? 0 : a.r[j];
       if (sparse && j >= 0) s = a.arrived[j];
+      room.x[l] = x;
     }
     if (!sparse) continue;
     const unsigned votes = __ballot_sync(~0u, s != 0);
@@ -601,10 +623,11 @@ INLINE void flush(const Learn<T>& a, T* shared) {
 
 #define ENTRY(name, Arguments, threads, blocks, body) \
   extern "C" __global__ void __launch_bounds__(threads, blocks) name(Arguments a) { body; }
+// Threads of a block, and blocks on a processor: of learn_sparse many, because its reads wait for each other.
 #define ENTRIES_OF_LEARNING(suffix, T, V)                                                                                  \
-  ENTRY(learn_dense_##suffix##_##V, Learn<T>, 256, 4, SHARED(T, room); (learn<T, V, true>(a, room)))                       \
-  ENTRY(learn_sparse_##suffix##_##V, Learn<T>, 128, 8, SHARED(T, room); (learn<T, V, false>(a, room)))                     \
-  ENTRY(flush_##suffix##_##V, Learn<T>, 256, 4, SHARED(T, room); (flush<T, V>(a, room)))
+  ENTRY(learn_dense_##suffix##_##V, Learn<T>, 256, 16 / sizeof(T), SHARED(T, room); (learn<T, V, true>(a, room)))          \
+  ENTRY(learn_sparse_##suffix##_##V, Learn<T>, 128, 48 / sizeof(T), SHARED(T, room); (learn<T, V, false>(a, room)))        \
+  ENTRY(flush_##suffix##_##V, Learn<T>, 256, 16 / sizeof(T), SHARED(T, room); (flush<T, V>(a, room)))
 #define ENTRIES(suffix, T)                                                                                                 \
   ENTRY(steps_##suffix, Steps<T>, 512, 2, run_steps(a))                                                                    \
   ENTRY(enlist_##suffix, Delivery<T>, 512, 2, enlist_all(a, a.list, a.count, a.gain))                                      \
