@@ -29,7 +29,10 @@ from rlsnet.workflows import testing, training
 START, STOP = 512.3, 733.7  # ms, on no edge of a block or bin
 
 
-@pytest.mark.parametrize(("kind", "kernels", "outside"), [("silence", "fixed_shape", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3)])
+@pytest.mark.parametrize(
+    ("kind", "kernels", "outside"),
+    [("silence", "fixed_shape", 0), ("excite", "xla", 0), ("clamp", KERNELS[-1], 3), *[("clamp", "cuda", 3)] * ("cuda" in KERNELS)],
+)
 def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, record_check, kind, kernels, outside):
     """Spikes, and the weights that learning makes of them, so that what a clamped neuron sends has arrived."""
     arrays = small_network(5)
