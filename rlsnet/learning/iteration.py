@@ -170,12 +170,19 @@ def _learn_from(
         """`update`, or the carry itself; a loop of one turn or none, because a condition (lax.cond) might copy P."""
         return lax.fori_loop(0, due.astype(jnp.int32), lambda _, carry: update(state, point, carry), carry)
 
+    def intervals(state: SimState, w: Array, n: int) -> tuple[tuple[SimState, SimState], Array]:
+        """States as of `simulate` after `n` intervals, with the sum of currents set to 0, and mean currents [n, N] of the intervals."""
+
+        def one(states: tuple[SimState, SimState], _: None) -> tuple[tuple[SimState, SimState], Array]:
+            state, after = simulate(states[1], w)
+            return (state, after.with_zero_sum()), _mean(state.u_sum) / every
+
+        return lax.scan(one, (state, state), None, length=n)
+
     def until_learning(carry: Carry, point: Array) -> tuple[Carry, Array]:
         state, learner, pending = carry
-        state, after = simulate(state, learner.w)
-        carry = after.with_zero_sum(), learner, pending
-        carry = update(state, point, carry) if rls.every == 1 else update_if((point + 1) % rls.every == 0, state, point, carry)
-        return carry, _mean(state.u_sum) / every
+        (state, after), currents = intervals(state, learner.w, rls.every)
+        return update(state, point, (after, learner, pending)), currents
 
     def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
         trial, learner, pending = carry
@@ -197,8 +204,10 @@ def _learn_from(
         unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
         state, currents = unfinished.state, unfinished.currents
     else:
-        points = jnp.arange(len(wanted), dtype=jnp.int32)
-        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), points)
+        learned = jnp.arange(rls.every - 1, len(wanted), rls.every, dtype=jnp.int32)
+        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), learned)
+        (_, state), rest = intervals(state, learner.w, len(wanted) % rls.every)
+        currents = jnp.concatenate([currents.reshape(-1, wanted.shape[1]), rest])
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
     n_spikes = _mean(state.n_spikes.astype(wanted.dtype))

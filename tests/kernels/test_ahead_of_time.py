@@ -39,9 +39,9 @@ FORMS = {"fixed_shape": Limits(interval=950, step=9), "cuda": Limits(interval=25
 
 
 @functools.cache
-def compiled(kernels: str) -> ahead_of_time.Summary:
+def compiled(kernels: str, *more: str) -> ahead_of_time.Summary:
     device.restrict_to_cpu()
-    return ahead_of_time.summary(*NETWORK, f"engine.kernels={kernels}")
+    return ahead_of_time.summary(*NETWORK, f"engine.kernels={kernels}", *more)
 
 
 @pytest.mark.parametrize("kernels", FORMS)
@@ -63,6 +63,15 @@ def test_operations_of_an_interval_and_of_a_step(kernels):
         assert steps.turns == 10
         assert steps.started <= limits.step
     assert limits.custom_call == any(loop.custom_calls for loop in interval.loops())
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("rls.every=3", "train.trials_per_update=4", "feedforward=ou", "noise.sigma=0.3")], ids=["default", "rich"]
+)
+def test_the_host_waits_for_nothing_within_an_iteration(more):
+    """With the CUDA kernels; XLA's form asks the GPU in each interval whether spikes overflowed."""
+    loops = list(compiled("cuda", *more).program.loops())
+    assert len(loops) > 1 and all(loop.turns is not None for loop in loops)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
