@@ -1,8 +1,8 @@
 """Runs the tests that record figures and writes them as a table, docs/validation.md, with a summary.
 
-    python scripts/validate.py                              # all but those that need a GPU
+    python scripts/validate.py                              # all but those that need a GPU, or the compiler of one
     python scripts/validate.py --without slow simulators    # the quick ones alone
-    python scripts/validate.py --gpu                        # also those
+    python scripts/validate.py --gpu --aot                  # also those
 
 Tests that are left out, or need a simulator that is not installed, are in the table as not run here. Exit status 1 if a test failed.
 """
@@ -131,8 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--without", nargs="*", choices=("slow", "simulators"), default=[], help="markers of tests to leave out")
     parser.add_argument("--gpu", action="store_true", help="run also the tests that need a GPU")
+    parser.add_argument("--aot", action="store_true", help="run also the tests that compile for a GPU; see scripts/gpu/ahead_of_time.py")
     options = parser.parse_args()
-    without = options.without + ([] if options.gpu else ["gpu"])
+    without = options.without + [name for name in ("gpu", "aot") if not getattr(options, name)]
     rows = run(without) + left_out(without)
     TABLE.write_text(document(rows))
     print(f"{TABLE.relative_to(ROOT)}: {len(rows)} rows")

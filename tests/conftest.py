@@ -86,7 +86,7 @@ def record_check(request, record_property) -> Callable[[str, str, str, str], Non
 
     Call it before the assertion, so that a failure is recorded too. `measured` is a figure with its unit and error.
     """
-    marker = next((f"-m {name} " for name in ("slow", "simulators", "gpu") if request.node.get_closest_marker(name)), "")
+    marker = next((f"-m {name} " for name in ("slow", "simulators", "gpu", "aot") if request.node.get_closest_marker(name)), "")
     record_property("command", f"pytest {marker}{request.node.nodeid.partition('[')[0]}")
 
     def record(name: str, quantity: str, expected: str, measured: str) -> None:
