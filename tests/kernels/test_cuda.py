@@ -131,6 +131,14 @@ def test_more_inputs_than_a_block_has_room_for_are_refused():
         calls.learn("cuda", jnp.ones(2, bool), 1.0, jnp.int32(0), jnp.bool_(True), 1.0, jnp.zeros(9), jnp.zeros(9), many, jnp.zeros(1))
 
 
+def test_auto_takes_these_kernels_on_a_gpu_for_what_they_cover(monkeypatch):
+    monkeypatch.setattr(backend, "platform_in_use", lambda: "gpu")
+    monkeypatch.setattr(calls, "unavailable", lambda form: None)
+    assert backend.from_config(compose()) == backend.Backend("cuda", "xla", "cuda")
+    assert backend.from_config(compose("rls.precision=bfloat16")).update == "deferred"  # by XLA
+    assert backend.from_config(compose("engine.kernels=fixed_shape")).delivery == "fixed_shape"
+
+
 class Card:
     """What the build asks of a GPU."""
 
