@@ -20,7 +20,7 @@
 #     PYTHON   the interpreter (python3)
 #     LIMIT    seconds for all parts together (520; 300 on a CPU)
 #     PATIENCE a whole number that multiplies all limits, for a busy machine (1)
-#     CASES    cases of scripts/bench.py to time (sinusoid mouse_decision_published mouse_decision million_128 million; tiny on a CPU)
+#     CASES    cases of scripts/bench.py to time, shortest first (on a GPU those below; tiny on a CPU)
 #
 # Each part has a limit of its own; a part for which less than ten seconds are left is left out. Results, written after each part:
 #     $OUT/gpu.md           tables of parts, tests, seconds, profile, speeds of the card, and the least times by scripts/gpu/model.py
@@ -39,7 +39,10 @@ PYTHON=${PYTHON:-python3}
 OUT=${OUT:-outputs/gpu_check}
 PATIENCE=${PATIENCE:-1}
 case $DEVICE in
-  gpu) LIMIT=${LIMIT:-520} CASES=${CASES:-sinusoid mouse_decision_published mouse_decision million_128 million} ;;
+  gpu)
+    LIMIT=${LIMIT:-520}
+    CASES=${CASES:-sinusoid mouse_decision_published mouse_decision mouse_decision_published_8_trials million_128 million}
+    ;;
   cpu) LIMIT=${LIMIT:-300} CASES=${CASES:-tiny} ;;
   *) echo "DEVICE=$DEVICE: expected gpu or cpu" >&2; exit 2 ;;
 esac
