@@ -51,8 +51,26 @@ def side_by_side(arrays: dict[str, np.ndarray], iterations: int, trials: int) ->
     return [f"train.trials_per_update={trials}"], {"voltage": voltage}
 
 
-@pytest.mark.parametrize(("gain", "size", "trials"), [("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3)])
-@pytest.mark.parametrize("form", FORMS, ids=form_name)
+COMBINED = [
+    backend.Backend("cuda", "xla", update) for update in ("dense", "deferred")
+]  # their delivery and update have tests in other forms
+
+
+@pytest.mark.parametrize(
+    ("form", "gain", "size", "trials"),
+    [
+        pytest.param(
+            form,
+            gain,
+            size,
+            trials,
+            id=f"{form_name(form)}-{gain}-{size}-{trials}",
+            marks=[pytest.mark.slow] * (form in COMBINED and size == 1),
+        )
+        for form in FORMS
+        for gain, size, trials in (("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3))
+    ],
+)
 def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, size, trials, form):
     """Five iterations of two conditions, with given synapses and targets, v0 or trials side by side: the same spikes, weights to 1e-9."""
     arrays = small_network(5, group_size=size)
@@ -147,7 +165,9 @@ def richer(case, arrays, tmp_path):
             id=f"{form_name(form)}-{case}-{size}",
             marks=[pytest.mark.slow]
             * (
-                (form.delivery, form.update) in (("xla", "dense"), ("cuda", "dense"), ("cuda", "deferred"))
+                form in COMBINED
+                or form.delivery == "xla"
+                and (form.update == "dense" or case != FILTERED)
                 or size == slow
                 and (form.update not in ("native", "cuda") or case == FILTERED)
             ),
@@ -620,7 +640,7 @@ def test_v10_the_default_network_learns_as_published(tmp_path, record_check):
         assert low < seen < high
 
 
-@pytest.mark.parametrize("form", FORMS, ids=form_name)
+@pytest.mark.parametrize("form", [form for form in FORMS if form not in COMBINED], ids=form_name)
 def test_compiled_iteration_updates_P_in_place(form):
     """No second copy of P: beyond its arguments a compiled iteration needs little but, deferred, 15 vectors for each 100 x 100 of P."""
     config = compose("network.n_neurons=1000", "plastic.n_inputs=100", f"engine.kernels={form.delivery}")
