@@ -51,6 +51,7 @@ case ${1-} in
   --list) LIST=true ;;
   *) echo "$1: expected --list or no argument; see the head of $0" >&2; exit 2 ;;
 esac
+cases=($CASES)
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 # part NAME SECONDS COMMAND...: runs a command with a limit, its output to the log, its status and seconds to the report.
@@ -101,20 +102,17 @@ hardware() {
 
 # Seconds an iteration of each case: bench CASE...
 bench() {
-  local case
+  local case limit timed
   for case in "$@"; do
-    case $case in
-      million) part bench_million 150 "$PYTHON" scripts/bench.py million --only iteration --iterations 2 --device "$DEVICE" --json "$WORK/bench.json" ;;
-      *) part "bench_$case" 100 "$PYTHON" scripts/bench.py "$case" --only iteration simulation learning --iterations 3 --device "$DEVICE" \
-        --json "$WORK/bench.json" ;;
-    esac
+    limit=100 timed="--only iteration simulation learning --iterations 3"
+    [ "$case" = million ] && limit=150 timed="--only iteration --iterations 2"
+    part "bench_$case" "$limit" "$PYTHON" scripts/bench.py "$case" $timed --device "$DEVICE" --json "$WORK/bench.json"
   done
 }
 
 # The second case without the CUDA kernels.
 bench_xla() {
-  local cases=($CASES)
-  gpu_part bench_xla 80 "$PYTHON" scripts/bench.py "${cases[1]:-${cases[0]}}" --kernels fixed_shape --only iteration --iterations 3 \
+  gpu_part bench_xla 80 "$PYTHON" scripts/bench.py "${cases[1]-${cases[0]}}" --kernels fixed_shape --only iteration --iterations 3 \
     --device "$DEVICE" --json "$WORK/bench_xla.json"
 }
 
@@ -156,7 +154,6 @@ fi
 hardware
 part tests 170 env RLSNET_TEST_DEVICE="$DEVICE" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= \
   -o junit_family=xunit1 --junitxml="$WORK/tests.xml" tests/kernels/test_gpu.py
-cases=($CASES)
 bench "${cases[@]:0:3}"
 profile
 bench "${cases[@]:3}"

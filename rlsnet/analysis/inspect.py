@@ -51,13 +51,13 @@ def show(path: str | None) -> None:
 
 def _installation_rows() -> Rows:
     """Versions, devices, memory and kernels of this installation."""
-    from rlsnet.kernels import calls
+    from rlsnet.kernels import backend
 
-    form, instead = ("native", "xla") if jax.default_backend() == "cpu" else ("cuda", "fixed_shape")
+    form, _, missing = backend.automatic()
     yield from folder.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", byte_size(memory_plan.available()[0])
-    yield "kernels", f"{instead}, which is slower: {missing}" if (missing := calls.unavailable(form)) else form
+    yield "kernels", f"{form}, which is slower: {missing}" if missing else form
     yield "cache", atomic.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"

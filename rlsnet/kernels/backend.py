@@ -91,17 +91,23 @@ def covariance_kind(rls: RLSConfig, precision: str) -> str:
 
 def _kernels(engine: EngineConfig) -> str:
     """Form of the delivery: native, cuda, xla or fixed_shape."""
-    wanted, on_cpu = engine.kernels, platform_in_use() == "cpu"
+    wanted = engine.kernels
     if wanted in ("xla", "fixed_shape"):
         return wanted
     if wanted != "auto":
         calls.require(wanted)
         return wanted
-    form, instead = ("native", "xla") if on_cpu else ("cuda", "fixed_shape")
-    if (error := calls.unavailable(form)) is None:
-        return form
-    _say_once(f"Training is slower, with XLA instead of {form} kernels: {error}.")
-    return instead
+    form, fastest, error = automatic()
+    if error is not None:
+        _say_once(f"Training is slower, with XLA instead of {fastest} kernels: {error}.")
+    return form
+
+
+def automatic() -> tuple[str, str, str | None]:
+    """(form of the delivery for engine.kernels=auto, the fastest form on this device, None or the reason why it cannot be had)."""
+    fastest, xla = ("native", "xla") if platform_in_use() == "cpu" else ("cuda", "fixed_shape")
+    error = calls.unavailable(fastest)
+    return fastest if error is None else xla, fastest, error
 
 
 @functools.cache

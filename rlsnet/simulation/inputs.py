@@ -33,14 +33,19 @@ def initial_voltage(network: Network, neuron: Any, stream: Array) -> Array:
     return rng.normal(stream, network.n_neurons, network.bias.dtype) * scale + neuron.reset
 
 
+def noise_sd(kind: str, sigma: Any, tau_m: Any, dt: float) -> Any:
+    """S.d. in a step of noise of kind voltage or current, threshold units."""
+    return sigma * (dt / tau_m if kind == "voltage" else tau_m / dt) ** 0.5
+
+
 def voltage_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array, like: Array, normal: Normal) -> Array:
     """[N] noise increments of the voltage in one step, normal with s.d. sigma*sqrt(dt/tau_m); like: an [N] array, for size and type."""
-    return (sigma * (dt / tau_m) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
+    return noise_sd("voltage", sigma, tau_m, dt) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
 def current_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array, like: Array, normal: Normal) -> Array:
     """[N] noise currents of one step, threshold units, with s.d. sigma*sqrt(tau_m/dt); without threshold equal to `voltage_noise`."""
-    return (sigma * (tau_m / dt) ** 0.5) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
+    return noise_sd("current", sigma, tau_m, dt) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
 class Moment(NamedTuple):

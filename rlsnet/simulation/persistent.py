@@ -28,6 +28,7 @@ from rlsnet.config.schema import (
 from rlsnet.kernels import calls
 from rlsnet.model import neurons
 from rlsnet.model.network import Network
+from rlsnet.simulation.inputs import noise_sd
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 from rlsnet.simulation.step import filter_factors
 
@@ -64,8 +65,8 @@ def advance(
             return dataclasses.replace(values, **own)
 
         state_axes, key_axes = SimState.trial_axes(), keys.trial_axes
-        own = of_trials(state_axes, state, batched[0]), of_trials(key_axes, keys, batched[1])
-        after = _steps(dynamics, network, w, *own, n, stimulated, record)
+        given = of_trials(state_axes, state, batched[0]), of_trials(key_axes, keys, batched[1])
+        after = _steps(dynamics, network, w, *given, n, stimulated, record)
         batched_out = {}
         for field in dataclasses.fields(state):
             own = getattr(state_axes, field.name) == 0
@@ -90,10 +91,9 @@ def _steps(
     """`advance` of one trial, or of B, whose arrays have a leading axis of B but for those that the trials share."""
     trial, dt, dtype = dynamics.trial, dynamics.trial.dt, network.bias.dtype
     neuron, sigma = neurons.with_parameters(dynamics.neuron, network.parameters), dynamics.sigma(network)
-    noise = 0 if sigma is None else NOISE[dynamics.noise.kind]
-    scale: Any = 0.0
-    if sigma is not None:  # as in inputs.voltage_noise and inputs.current_noise
-        scale = sigma * (dt / neuron.tau_m) ** 0.5 if noise == 1 else sigma * (neuron.tau_m / dt) ** 0.5
+    noise, scale = 0, 0.0
+    if sigma is not None:
+        noise, scale = NOISE[dynamics.noise.kind], noise_sd(dynamics.noise.kind, sigma, neuron.tau_m, dt)
 
     def each(value: Any, kind: Any = dtype) -> Array:
         """A parameter of the neurons, [1] or [N]."""

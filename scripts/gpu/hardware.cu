@@ -8,6 +8,8 @@
 #include <functional>
 #include <vector>
 
+#include "../../rlsnet/kernels/cuda/grid_barrier.h"
+
 #define CHECK(call)                                                              \
   do {                                                                           \
     const cudaError_t error = (call);                                            \
@@ -16,19 +18,6 @@
       exit(1);                                                                   \
     }                                                                            \
   } while (0)
-
-// A barrier of all blocks, all of which must be resident (cooperative launch); `target` grows by the number of blocks each time.
-static __device__ void grid_barrier(unsigned* arrived, unsigned& target) {
-  __syncthreads();
-  target += gridDim.x;
-  if (threadIdx.x == 0) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived) : "memory");
-    unsigned seen;
-    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived) : "memory");
-    while (static_cast<int>(seen - target) < 0);
-  }
-  __syncthreads();
-}
 
 __global__ void barriers(unsigned* arrived, int times) {
   unsigned target = 0;

@@ -7,7 +7,6 @@
 struct SpikeCount {
   unsigned narrow, wide;  // neurons with at most MOST_NARROW targets, and with more
   unsigned most;          // most targets of a narrow one
-  unsigned unused;
 };
 
 // Delivery of spikes: the filters change at the targets, r and n_delivered at the source.
@@ -96,3 +95,10 @@ struct Learn {
 
 constexpr unsigned MOST_NARROW = 2048;  // targets of a spike that warps share out; a spike with more goes to all threads
 constexpr int TILE_ROWS = 4;            // rows of P that a thread keeps in registers
+
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+constexpr int padded(int n) {  // length in shared memory of a vector of n numbers: a multiple of TILE_ROWS, and of what is read at once
+  return (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+}

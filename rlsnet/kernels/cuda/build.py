@@ -23,7 +23,7 @@ from rlsnet.kernels.device import device_in_use
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-SOURCES = ("arguments.h", "kernels.cu")
+SOURCES = ("arguments.h", "grid_barrier.h", "kernels.cu")
 NAMES = tuple(f"{name}_{kind}" for name in ("steps", "deliver", "learn", "flush") for kind in ("f32", "f64"))
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 

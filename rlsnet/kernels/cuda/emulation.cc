@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -161,7 +162,7 @@ int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuGetErrorString(int, const char**) { return 1; }
 int cuModuleUnload(void*) { return 0; }
 int cuModuleLoad(void** module, const char* path) {
-  if (std::string(path).empty()) return 301;  // CUDA_ERROR_FILE_NOT_FOUND
+  if (access(path, R_OK)) return 301;  // CUDA_ERROR_FILE_NOT_FOUND
   *module = module;
   return 0;
 }

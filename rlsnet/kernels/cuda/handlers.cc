@@ -213,6 +213,16 @@ class Arrays {
 using Inputs = Arrays<ffi::RemainingArgs>;
 using Outputs = Arrays<ffi::RemainingRets>;
 
+// The answer of a handler that calls f(driver, inputs, outputs).
+template <typename F>
+ffi::Error Answer(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, const F& f) {
+  return Driver::Get().With(stream, [&](Driver& driver) {
+    Inputs in(arguments);
+    Outputs out(results);
+    f(driver, in, out);
+  });
+}
+
 template <typename E>
 E Attribute(const ffi::Dictionary& attributes, const std::string& name) {
   auto value = attributes.get<E>(name);
@@ -269,9 +279,7 @@ constexpr size_t BARRIER = 128, COUNTERS = BARRIER + sizeof(unsigned);  // bytes
 // Arguments and results as in calls.deliver.
 template <typename T>
 ffi::Error RunDeliver(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
-  return Driver::Get().With(stream, [&](Driver& driver) {
-    Inputs in(arguments);
-    Outputs out(results);
+  return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     unsigned char* spiked = in.Next<unsigned char>();
     const T* gain = in.Next<const T>();
     Delivery<T> a = Connectivity<T>(in);
@@ -288,11 +296,9 @@ ffi::Error RunDeliver(Stream stream, ffi::RemainingArgs arguments, ffi::Remainin
 // Arguments and results as in calls.steps.
 template <typename T>
 ffi::Error RunSteps(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) {
-  return Driver::Get().With(stream, [&](Driver& driver) {
+  return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     const auto integer = [&](const std::string& name, const char* more = "") { return static_cast<int>(Attribute<int64_t>(attributes, name + more)); };
     const auto real = [&](const std::string& name, const char* more = "") { return static_cast<T>(Attribute<double>(attributes, name + more)); };
-    Inputs in(arguments);
-    Outputs out(results);
     Steps<T> a = {};
     a.i = in.Next<const int>(), a.condition = in.Next<const int>();
     a.noise_key = in.Next<const unsigned>(), a.spike_key = in.Next<const unsigned>();
@@ -337,8 +343,8 @@ std::string ForInputs(const char* kernel, int inputs) {
 // Bytes of a block's room in shared memory; `Room` in kernels.cu.
 template <typename T>
 size_t SharedBytes(int vectors, int inputs, int most, unsigned threads) {
-  const size_t stride = (inputs + 3) / 4 * 4, pending = (most + 3) / 4 * 4;
-  return sizeof(T) * ((vectors + 3) * stride + 4 * threads + 64 + pending) + sizeof(int) * (stride + 32);
+  const size_t stride = padded(inputs);
+  return sizeof(T) * ((vectors + 3) * stride + 4 * threads + 64 + padded(most)) + sizeof(int) * (stride + 32);
 }
 
 unsigned GroupBlocks(const Driver& driver, int groups) { return std::min<unsigned>(groups, 64 * driver.processors()); }
@@ -346,9 +352,7 @@ unsigned GroupBlocks(const Driver& driver, int groups) { return std::min<unsigne
 // Arguments and results as in calls.learn.
 template <typename T>
 ffi::Error RunLearn(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
-  return Driver::Get().With(stream, [&](Driver& driver) {
-    Inputs in(arguments);
-    Outputs out(results);
+  return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     Learn<T> a = {};
     a.flags = in.Next<const bool>(), a.forgetting = in.Next<const T>(), a.count = in.Next<const int>(), a.refresh = in.Next<const bool>();
     a.decay = in.Next<const T>(), a.r = in.Next<const T>(), a.arrived = in.Next<const T>(), a.pre = in.Next<const int>();
@@ -372,14 +376,12 @@ ffi::Error RunLearn(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingR
 // Arguments and results as in calls.apply_pending.
 template <typename T>
 ffi::Error RunFlush(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
-  return Driver::Get().With(stream, [&](Driver& driver) {
-    Inputs in(arguments);
-    Outputs out(results);
+  return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     Learn<T> a = {};
     a.count = in.Next<const int>(), a.u = in.Next<T>();
     a.groups = in.dimension(0), a.most = in.dimension(1), a.inputs = in.dimension(2);
     a.factor = in.Next<T>(), a.P = out.Next<T>();
-    const size_t shared = sizeof(T) * a.most * ((a.inputs + 3) / 4 * 4);
+    const size_t shared = sizeof(T) * a.most * padded(a.inputs);
     driver.Launch(ForInputs<T>("flush", a.inputs), GroupBlocks(driver, a.groups), driver.threads(256), shared, false, stream, &a);
   });
 }

@@ -5,25 +5,10 @@
 #include "arguments.h"
 
 #ifndef CUDA_EMULATION
+#include "grid_barrier.h"
 #define SHARED(T, name)                                \
   extern __shared__ __align__(16) char shared_bytes[]; \
   T* name = reinterpret_cast<T*>(shared_bytes)
-
-// A barrier of all blocks of the grid, which run at the same time (cooperative launch). Each block adds 1 to a counter, and waits until
-// it has grown by the number of blocks. Writes before the barrier are seen after it by reads that bypass the first-level cache (__ldcg).
-// The fence empties that cache, so it comes once, after the wait.
-static __device__ void grid_barrier(unsigned* counter, unsigned& wanted) {
-  __syncthreads();
-  wanted += gridDim.x;
-  if (threadIdx.x == 0) {
-    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
-    unsigned seen;
-    do asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    while (static_cast<int>(seen - wanted) < 0);
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-  }
-  __syncthreads();
-}
 #endif
 
 #define INLINE static __device__ __forceinline__
@@ -105,6 +90,12 @@ INLINE unsigned static_targets(const Delivery<T>& a, int j) {
   return (a.post || a.stream) && j < a.neurons ? a.indptr[j + 1] - a.indptr[j] : 0;
 }
 
+// All targets of a spike of source j.
+template <typename T>
+INLINE unsigned targets_of(const Delivery<T>& a, int j) {
+  return static_targets(a, j) + (a.w ? (a.out_indptr[j + 1] - a.out_indptr[j]) * a.size : 0);
+}
+
 template <typename T>
 INLINE int filter_of(const Delivery<T>& a, int j) {  // the plastic filter of a source
   return 2 + (a.channel ? a.channel[j] : 0);
@@ -115,7 +106,7 @@ template <typename T>
 INLINE void enlist(const Delivery<T>& a, unsigned flat, int j, int* list, SpikeCount* count, const T* gain) {
   a.r[flat] += gain[filter_of(a, j)];
   a.n_delivered[flat] += 1;
-  const unsigned targets = static_targets(a, j) + (a.w ? (a.out_indptr[j + 1] - a.out_indptr[j]) * a.size : 0);
+  const unsigned targets = targets_of(a, j);
   if (targets > MOST_NARROW) {
     list[a.trials * a.sources - 1 - atomicAdd(&count->wide, 1u)] = flat;
   } else {
@@ -164,8 +155,7 @@ INLINE void deliver_list(const Delivery<T>& a, const int* list, const SpikeCount
   }
   const unsigned wide = __ldcg(&count->wide);
   for (unsigned spike = 0; spike < wide; ++spike) {
-    const unsigned flat = __ldcg(list + a.trials * a.sources - 1 - spike), j = flat % a.sources;
-    const unsigned targets = static_targets(a, j) + (a.w ? (a.out_indptr[j + 1] - a.out_indptr[j]) * a.size : 0);
+    const unsigned flat = __ldcg(list + a.trials * a.sources - 1 - spike), targets = targets_of(a, flat % a.sources);
     for (unsigned e = thread_of_grid(); e < targets; e += threads_of_grid()) reach(a, flat, e, gain);
   }
 }
@@ -178,7 +168,7 @@ struct Moment {
   int step, i, row;  // of this call, of the trial (from 1), and within its block
   bool last;         // of this call
   bool renormalise;  // the last of a block
-  const T *decay, *gain, *next_gain;
+  const T *decay, *next_gain;  // of the filters, in this step and in the next one
   int* list;
   SpikeCount* count;
 };
@@ -334,11 +324,11 @@ INLINE void run_steps(const Steps<T>& a) {
   for (int step = 0, row = 0; step < a.steps; ++step) {
     const T *decay = a.factors + row * 2 * filters, *gain = decay + filters;
     deliver_list(d, d.list + (step & 1) * all, d.count + step % 3, gain);
-    if (thread_of_grid() == 0) d.count[(step + 2) % 3] = {0, 0, 0, 0};
+    if (thread_of_grid() == 0) d.count[(step + 2) % 3] = {0, 0, 0};
     grid_barrier(a.barrier, wanted);
     const bool last = step == a.steps - 1, renormalise = last || row == a.block - 1;
     const int next = renormalise ? 0 : row + 1;
-    const Moment<T> now = {step, before + step + 1, row, last, renormalise, decay, gain, a.factors + (2 * next + 1) * filters,
+    const Moment<T> now = {step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters,
                            d.list + ((step + 1) & 1) * all, d.count + (step + 1) % 3};
     for (unsigned flat = thread_of_grid(); flat < static_cast<unsigned>(all); flat += threads_of_grid()) {
       const int trial = flat / d.sources, j = flat - trial * d.sources;
@@ -408,9 +398,7 @@ INLINE Total<T> over_block(Total<T> own, T* room) {
   return total;
 }
 
-INLINE int padded(int inputs) { return (inputs + 3) / 4 * 4; }
-
-// Room of a block in shared memory; bytes: handlers.cc, shared_bytes.
+// Room of a block in shared memory; bytes: handlers.cc, SharedBytes.
 template <typename T>
 struct Room {
   T *u, *x, *coefficient, *k, *partial, *sums, *dots;  // [Q, padded L] (dense only), 3 x [padded L], [threads*4], [64], [Q]
@@ -425,8 +413,7 @@ struct Room {
 // Pending vectors of a group into shared memory; zeros pad each to a multiple of 4.
 template <typename T>
 INLINE void stage_pending(const T* u, int pending, int inputs, T* room) {
-  const int stride = padded(inputs);
-  const int all = pending * stride;
+  const int stride = padded(inputs), all = pending * stride;
   constexpr int BATCH = 8;  // reads that do not wait for each other
   for (int first = threadIdx.x; first < all; first += BATCH * blockDim.x) {
     T held[BATCH];
@@ -567,7 +554,7 @@ INLINE void change_group(T* w, const T* residual, int members, int size, int inp
   }
 }
 
-// One update of all groups; see deferred.learn_native. DENSE: pending updates are applied to P, and k = P x; else the sparse product.
+// One update of all groups; see deferred.learn_in_place. DENSE: pending updates are applied to P, and k = P x; else the sparse product.
 // Both are launched one after the other, and each returns at once if it is not its turn.
 template <typename T, int V, bool DENSE>
 INLINE void learn(const Learn<T>& a, T* shared) {
