@@ -48,10 +48,20 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
         except yaml.YAMLError:
             value = text
         if dot:
-            values[section] = {**(values.get(section) or {}), below: text}
+            values[section] = {**_named_values(cls, section, values.get(section)), below: text}
         else:
             values[section] = value
     return paths, section_of(cls, values, "", set(values))
+
+
+def _named_values(cls: Any, section: str, value: Any) -> dict[str, Any]:
+    """Values of a setting by name; a single value has the name `rest` of the setting. Raises UserError if it has none."""
+    if value is None or isinstance(value, Mapping):
+        return dict(value or {})
+    rest = next(field.metadata.get("rest") for field in dataclasses.fields(cls) if field.name == section)
+    if rest is None:
+        raise UserError(f"{section}={value}: expected texts with names, such as {section}.left=TEXT {section}.right=TEXT.")
+    return {rest: value}
 
 
 def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:

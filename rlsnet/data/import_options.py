@@ -15,6 +15,8 @@ from rlsnet.config.schema import key
 from rlsnet.errors import UserError, did_you_mean
 
 FORMATS = ("nwb", "phy", "alf", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
+TIME_UNITS = ("s", "ms", "us", "samples")
+TIME_KINDS = ("spikes", "trials", "events", "bins")  # what may have a unit of time of its own
 KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
 
 
@@ -59,6 +61,12 @@ class Options:
     labels: str | None = key("phy: cluster label that becomes the unit column label; null: group, else KSLabel", default=None)
     variables: dict[str, str] | None = key(
         "names of the arrays in the file, such as variables.rate=psth variables.spike_times=st", default=None
+    )
+    time_unit: dict[str, str] | str | None = key(
+        "unit of all times in the sources: s, ms, us or samples (with variables.sample_rate=30000); time_unit.spikes, .trials, .events"
+        " and .bins for those alone; null: that of the file, else s",
+        default=None,
+        rest="all",
     )
     axes: tuple[str, ...] | None = key(
         "order of the axes of precomputed rates, such as [condition, unit, time]; null: that of the format", default=None

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rlsnet.data import pooling, query, recordings, trial_average
+from rlsnet.data import pooling, query, recordings, time_units, trial_average
 from rlsnet.data.formats.registry import READERS, recognized_format
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -71,4 +71,4 @@ def _read_sources(paths: Sequence[Path], options: Options) -> Iterator[Session |
         if options.region_column is not None and name != "nwb":
             query.require_column(options.region_column, source.units, f"region_column={options.region_column}", f"the units of {path}")
             source = dataclasses.replace(source, units={**source.units, "region": source.units[options.region_column]})
-        yield with_sorted_spikes(source) if isinstance(source, Session) else source
+        yield with_sorted_spikes(time_units.in_seconds(source, options)) if isinstance(source, Session) else source

@@ -22,10 +22,13 @@ class Session:
     spike_times: [spikes] float64 s, one unit after the other, ascending within each unit.
     spike_index: [U+1] int64; unit u has spike_times[spike_index[u]:spike_index[u + 1]].
     units: columns [U]: always `id`; `region` and `probe` if known; any other column of the file.
-    trials: columns [trials]: `start_time` and `stop_time` in s if known; any other column of the file.
-    events: series of times in s over the whole session, by name; ascending.
+    trials: columns [trials]: `start_time` and `stop_time` if known; any other column of the file. Times are as stored, until
+      `time_units.in_seconds`.
+    events: series of times over the whole session, by name; ascending, as stored.
     observed: ([K, 2] s, [U+1] index) observation intervals of each unit; None: the whole session.
     notes: what the reader left out or assumed, as short texts for the user.
+    sample_rate: Hz, for trials and events in samples; None: unknown.
+    stated: unit (s, ms, us, samples) that the file states for a column trials/NAME or a series events/NAME.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Session:
     events: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     observed: tuple[np.ndarray, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
+    sample_rate: float | None = None
+    stated: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import zarr
 from pyarrow import parquet
 from scipy import io as scipy_io
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, phy, registry, spike_grouping, table_files
 from rlsnet.data.import_options import FORMATS, Options
 from rlsnet.data.importing import import_sources
@@ -118,7 +119,7 @@ def test_spikes_by_unit():
         spike_grouping.group_by_unit("x", np.ones(2), np.array([1, np.nan]))
     with pytest.raises(UserError, match="2,000 spikes have 2,000 different unit labels"):
         spike_grouping.group_by_unit("x", np.ones(2000), np.arange(2000))
-    times, notes = spike_grouping.to_seconds("x", np.array([-30, 60, 90]), 30)
+    times, notes = time_units.spike_seconds("x", np.array([-30, 60, 90]), Options(), 30)
     assert times.tolist() == [-1, 2, 3] and notes == ("spike times are samples at 30 Hz", "1 spikes at negative times")
 
 

@@ -334,7 +334,11 @@ def rounded(file):
         (None, ["preset=maps"], "preset=maps: no such preset; expected allen, ibl, map, phy, steinmetz or the path of a .yaml file."),
         (wrong_index, [], "units/spike_times_index: expected ascending numbers up to "),
         (overlapping, [], "align=go_start_times: trials 1 and 2 of {path} overlap"),
-        (rounded, [], "are samples, not s; expected the attribute resolution, or units/sampling_rate."),
+        (
+            rounded,
+            [],
+            "units/spike_times: times are samples of an unknown rate; expected their rate in Hz, such as variables.sample_rate=30000.",
+        ),
     ],
 )
 def test_mistakes_give_one_line_and_write_nothing(maps, tmp_path, change, arguments, message):
@@ -368,7 +372,7 @@ def test_unusual_files(maps, ibl, tmp_path):
 
     plain, _ = imported([path], tmp_path / "a.zarr", "preset=map")
     root, message = imported([sessions.altered(path, tmp_path / "samples.nwb", samples)], tmp_path / "b.zarr", "preset=map")
-    assert "read as samples at 30000 Hz" in message[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
+    assert "spike times are samples at 30000 Hz" in message[0] and np.abs(root["rate"][...] - plain["rate"][...]).max() < 1
 
     def shuffled(file):
         sessions.put(file, "units/spike_times", file["units/spike_times"][...][::-1].copy())

@@ -49,12 +49,14 @@ class StoredArray:
     kind: f number, U text, O list of arrays, ? nothing that can be read.
     load: reads the array or the list.
     dims: names of the axes, if the file has them.
+    unit: unit of time that the file states, s, ms, us or samples; None: none.
     """
 
     shape: tuple[int, ...]
     kind: str
     load: Callable[[], Any]
     dims: tuple[str, ...] = ()
+    unit: str | None = None
 
 
 StoredArrays = Mapping[str, StoredArray]  # by path in the file, such as units/id

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, as_vector, group_columns
 from rlsnet.data.import_options import Options
@@ -32,26 +33,39 @@ class SpikeTrains(NamedTuple):
 
 def build_session(names: ArrayNames, path: str, options: Options) -> Session:
     """Session of a file with spike times at `path`; raises UserError if its arrays do not fit together."""
-    spikes = _spike_trains(names, path)
+    spikes = _spike_trains(names, path, options)
     index, columns = _units(names, spikes.spike_index, spikes.ids)
     trials, more_notes = _trials(names, options)
     where = names.find("events", arrays=False)
     events = group_columns(f"{names.path}: {where}", names.members(where)) if where else {}
     series = {name: np.sort(v[np.isfinite(v)]).astype(float) for name, v in events.items() if v.dtype.kind in "fiu" and v.ndim == 1}
-    return Session(names.path.stem, names.path, spikes.spike_times, index, columns, trials, series, notes=(*spikes.notes, *more_notes))
+    stated = {name: each.unit for name, each in names.arrays.items() if each.unit is not None}
+    return Session(
+        names.path.stem,
+        names.path,
+        spikes.spike_times,
+        index,
+        columns,
+        trials,
+        series,
+        notes=(*spikes.notes, *more_notes),
+        sample_rate=names.positive_number("sample_rate"),
+        stated={f"{'/'.join(name.rsplit('/', 2)[-2:])}": unit for name, unit in stated.items()},
+    )
 
 
-def _spike_trains(names: ArrayNames, path: str) -> SpikeTrains:
+def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains:
     """Spike trains from any of the layouts."""
     where, rate = f"{names.path}: {path}", names.positive_number("sample_rate")
     found = names.arrays.get(path)
+    stated = found.unit if found is not None and found.unit else time_units.split_name(path)[1]
     if found is None or found.kind == "O":
         members = names.members(path) if found is None else {}
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
         flat, index = spike_grouping.concatenate_units(where, vectors)
-        times, notes = spike_grouping.to_seconds(where, flat, rate)
+        times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
         return SpikeTrains(times, index, np.array(list(members), object) if members else None, notes)
-    times, notes = spike_grouping.to_seconds(where, as_vector(where, found), rate)
+    times, notes = time_units.spike_seconds(where, as_vector(where, found), options, rate, stated)
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:
         return SpikeTrains(

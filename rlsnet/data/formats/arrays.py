@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import array_names, spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
@@ -102,11 +103,11 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
                 f"{path}: has columns {_listing(columns)}; expected a column of times and one of units, variables.spike_clusters=..."
             )
         return _rates_of_table(path, columns, options)
-    rate = ArrayNames(path, array_names.flatten_tree({}), variables).positive_number("sample_rate")
-    values, notes = spike_grouping.to_seconds(f"{path}: {times}", columns[times], rate)
+    rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
+    values, notes = time_units.spike_seconds(f"{path}: {times}", columns[times], options, rate, time_units.split_name(times)[1])
     values, index, ids = spike_grouping.group_by_unit(path, values, columns[labels])
     trials, note = table_files.require_trials(path, options.trials_table)
-    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*notes, note))
+    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*notes, note), sample_rate=rate)
 
 
 def _given_column(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str) -> str | None:

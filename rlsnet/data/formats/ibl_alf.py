@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
@@ -40,7 +41,7 @@ def read(path: Path, options: Options) -> Session:
     if not alf.is_dir():
         raise UserError(f"{path}: no such folder; expected a session with a folder alf.")
     trials = _trials(path, alf)
-    probes = [_probe(name, folder) for name, folder in _probes(alf)]
+    probes = [_probe(name, folder, options) for name, folder in _probes(alf)]
     if not probes:
         raise UserError(f"{alf}: has no spikes; expected probe00/spikes.times.npy, or probe00/pykilosort/spikes.times.npy.")
     times = np.concatenate([probe[0] for probe in probes])
@@ -99,7 +100,7 @@ def _trials(path: Path, alf: Path) -> dict[str, np.ndarray]:
     return table_files.trial_columns(files.get("table", alf), columns)
 
 
-def _probe(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], tuple[str, ...]]:
+def _probe(name: str, folder: Path, options: Options) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], tuple[str, ...]]:
     """(times, index, columns, notes) of the units of a probe, including those without spikes."""
     files = _files(folder, "spikes")
     for attribute in ("times", "clusters"):
@@ -110,7 +111,7 @@ def _probe(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, n
         raise UserError(
             f"{folder}: spikes.times contains {times.dtype}, spikes.clusters {clusters.dtype}; expected times in s, and integers."
         )
-    times, notes = spike_grouping.to_seconds(folder, times, None)
+    times, notes = time_units.spike_seconds(folder, times, options, stated="s")
     times, index, ids = spike_grouping.group_by_unit(folder, times, clusters)
     columns, skipped = _attributes(folder, "clusters")
     rows = max([len(values) for values in columns.values()], default=0)

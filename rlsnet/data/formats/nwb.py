@@ -15,7 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from rlsnet.data import query
+from rlsnet.data import query, time_units
+from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.formats.nwb_tables import opened, read_dataset, read_plain_columns, read_ragged_index
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
@@ -67,16 +68,18 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session:
     """Session in an NWB file; raises UserError if it has no units or trials, or cannot be read."""
-    for unused in ("variables", "axes", "labels"):
-        if getattr(options, unused):
+    others = {name: value for name, value in (options.variables or {}).items() if name != "sample_rate"}
+    for unused, value in (("variables", others), ("axes", options.axes), ("labels", options.labels)):
+        if value:
             raise UserError(f"{unused}: does not apply to NWB files, which have fixed names; expected no value for {path}.")
+    given_rate = ArrayNames(path, {}, options.variables or {}).positive_number("sample_rate")
     with opened(path) as file:
-        times, index, notes = _spikes(file, path)
+        times, index, rate, notes = _spikes(file, path, options, given_rate)
         units, more_notes = _units(file, path, len(index) - 1, options)
         trials, name = _trials(file, path, options)
         series = _event_paths(file, name)
         observed = _observation_intervals(file, path, len(index) - 1)
-    return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more_notes))
+    return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more_notes), rate)
 
 
 class EventSeries(Mapping[str, np.ndarray]):
@@ -97,24 +100,32 @@ class EventSeries(Mapping[str, np.ndarray]):
         return len(self.series)
 
 
-def _spikes(file: h5py.File, path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(times in s, index [U+1], notes) of the spike trains."""
+def _spikes(
+    file: h5py.File, path: Path, options: Options, sample_rate: float | None
+) -> tuple[np.ndarray, np.ndarray, float | None, tuple[str, ...]]:
+    """(times in s, index [U+1], sample rate in Hz if known, notes) of the spike trains; `sample_rate` is that of the user."""
     units = file.get("units")
     if not isinstance(units, h5py.Group) or "spike_times" not in units or "spike_times_index" not in units:
         raise UserError(f"{path}: contains no sorted spikes; expected units/spike_times and units/spike_times_index.")
     stored = units["spike_times"]
     index = read_ragged_index(units, "spike_times_index", path, stored.shape[0])
     times = read_dataset(stored, path)
-    integers = times.dtype.kind in "iu"
-    if not integers and (times.size == 0 or times[np.isfinite(times)].max(initial=0) <= MAX_SECONDS or (times[:1000] % 1 != 0).any()):
-        return times.astype(np.float64, copy=False), index, []
-    step = float(stored.attrs.get("resolution", 0) or 0)  # s; in the schema the smallest difference of two times, 1 / sampling rate
-    if not 0 < step < 1 and "sampling_rate" in units:
-        rate = query.as_numbers(read_dataset(units["sampling_rate"], path))
-        step = 1 / float(rate[0]) if len(rate) and (rate == rate[0]).all() and rate[0] > 1 else 0
+    rate = sample_rate or _sample_rate(units, path)
+    samples = times.dtype.kind in "iu" or (
+        times.size and times[np.isfinite(times)].max(initial=0) > MAX_SECONDS and not (times[:1000] % 1 != 0).any()
+    )
+    stated = "samples" if samples else time_units.unit_of(stored.attrs.get("unit", "s")) or "s"
+    times, notes = time_units.spike_seconds(f"{path}: units/spike_times", times, options, rate, stated)
+    return times, index, rate, notes
+
+
+def _sample_rate(units: Any, path: Path) -> float | None:
+    """Sample rate in Hz from the smallest difference of two spike times, or from a column of the units; None if unknown."""
+    step = float(units["spike_times"].attrs.get("resolution", 0) or 0)  # s, 1 / sampling rate
     if 0 < step < 1:
-        return times * step, index, [f"spike times are whole numbers, read as samples at {1 / step:g} Hz"]
-    raise UserError(f"{path}: units/spike_times are samples, not s; expected the attribute resolution, or units/sampling_rate.")
+        return 1 / step
+    rate = query.as_numbers(read_dataset(units["sampling_rate"], path)) if "sampling_rate" in units else np.zeros(0)
+    return float(rate[0]) if len(rate) and (rate == rate[0]).all() and rate[0] > 1 else None
 
 
 def _observation_intervals(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.import_options import Options
@@ -42,14 +43,14 @@ def read(path: Path, options: Options) -> Session:
     samples, clusters, notes = _spikes(path)
     rate = ArrayNames(path, {}, options.variables or {}).positive_number("sample_rate")
     rate = _sample_rate(path / "params.py") if rate is None else rate
-    times, time_notes = spike_grouping.to_seconds(path / "spike_times.npy", samples, rate)
+    times, time_notes = time_units.spike_seconds(path / "spike_times.npy", samples, options, rate, "samples")
     times, index, ids = spike_grouping.group_by_unit(path, times, clusters)
     columns, column_notes = _columns(path, ids, options.labels)
     units = {"id": ids} | _channels_and_depths(path, clusters, ids, columns) | columns
     trials, note = table_files.require_trials(path, options.trials_table)
     folder = path.resolve()
     name = f"{folder.parent.name}/{folder.name}" if GENERIC_FOLDERS.fullmatch(folder.name.lower()) else folder.name
-    return Session(name, path, times, index, units, trials, notes=(*notes, *time_notes, *column_notes, note))
+    return Session(name, path, times, index, units, trials, notes=(*notes, *time_notes, *column_notes, note), sample_rate=rate)
 
 
 def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

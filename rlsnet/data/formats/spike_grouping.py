@@ -14,39 +14,6 @@ from rlsnet.data.session import Table
 from rlsnet.errors import UserError
 
 
-def to_seconds(where: Path | str, times: np.ndarray, sample_rate: float | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Spike times in s, from times in s or in samples; whole numbers are samples.
-
-    Args:
-      where: the file, for messages.
-      times: [spikes] as stored.
-      sample_rate: Hz; None: unknown.
-
-    Returns:
-      ([spikes] s, notes).
-
-    Raises:
-      UserError: not numbers, or samples of an unknown rate.
-    """
-    times = np.asarray(times)
-    if times.dtype.kind not in "fiu":
-        raise UserError(f"{where}: spike times are {times.dtype}; expected numbers in s or in samples.")
-    times = times.reshape(-1)
-    finite = times[np.isfinite(times)] if times.dtype.kind == "f" else times
-    all_whole = bool(finite.size) and (times.dtype.kind in "iu" or bool(np.all(finite == np.floor(finite))))
-    n_negative = int((finite < 0).sum())
-    notes = (f"{n_negative:,} spikes at negative times",) if n_negative else ()
-    if not all_whole:
-        return times.astype(np.float64), notes
-    if sample_rate is None:
-        if finite.size < 20 and times.dtype.kind == "f":  # so few times in s may be whole numbers by chance
-            return times.astype(np.float64), notes
-        raise UserError(
-            f"{where}: spike times are whole numbers, which means samples; expected their rate in Hz, such as variables.sample_rate=30000."
-        )
-    return times / sample_rate, (f"spike times are samples at {sample_rate:g} Hz", *notes)
-
-
 def group_by_unit(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spikes with unit labels, reordered so that the spikes of each unit are consecutive.
 
