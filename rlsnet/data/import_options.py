@@ -26,7 +26,8 @@ class Options:
 
     format: str = key("format of the sources; auto: recognized from each source", default="auto", choices=("auto", *FORMATS))
     preset: str | None = key(
-        "settings of a project (map, ibl, allen, phy, steinmetz) or of a file LAB.yaml; other settings override them", default=None
+        "settings of a project (map, ibl, allen, phy, steinmetz, steinmetz_alf) or of a file LAB.yaml; other settings override them",
+        default=None,
     )
     align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
     window: tuple[float, float] = key("start and end of the averaged time, relative to time 0", "s", default=(-2.0, 1.0))
@@ -103,6 +104,11 @@ def preset(name: str) -> dict[str, Any]:
         if setting not in known:
             raise UserError(f"preset={name}: {setting} is not a setting of import.{did_you_mean(setting, known)}")
     return {str(setting): value for setting, value in values.items()}
+
+
+def presets_of_format(format: str) -> list[str]:
+    """Names of the presets that set a format."""
+    return [path.stem for path in sorted((configs_dir() / "import").glob("*.yaml")) if preset(path.stem).get("format") == format]
 
 
 def options_of(settings: Mapping[str, Any]) -> Options:

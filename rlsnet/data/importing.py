@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rlsnet.data import pooling, query, recordings, time_units, trial_average
+from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
 from rlsnet.data.formats.registry import READERS, recognized_format
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -34,7 +32,7 @@ def import_sources(
     options = options or Options()
     trial_average.bin_centres(options)  # raises before anything is read
     path = _output_path(Path(out))
-    return pooling.pool_sources(_read_sources(_source_paths(sources, path, options.format), options), path, options, log)
+    return pooling.pool_sources(_read_sources(source_search.source_paths(sources, path, options), options), path, options, log)
 
 
 def _output_path(path: Path) -> Path:
@@ -44,23 +42,6 @@ def _output_path(path: Path) -> Path:
     if path.exists():
         zarr_store.open_group(path, "import", recordings.FORMAT)
     return path
-
-
-def _source_paths(sources: Sequence[str | Path], out: Path, format: str) -> list[Path]:
-    """Paths of all sources in order, each once; patterns and folders of NWB files are expanded."""
-    found: dict[str, Path] = {}
-    for source in map(os.path.expanduser, map(str, sources)):
-        matched = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
-        if not matched:
-            raise UserError(f"import {source}: {'matches no file' if glob.has_magic(source) else 'no such file or folder'}.")
-        for each in map(Path, matched):
-            may_contain_nwb = each.is_dir() and each.suffix != ".zarr" and format in ("auto", "nwb")
-            nwb_files = sorted(path for path in each.rglob("*.nwb") if path.is_file()) if may_contain_nwb else []
-            for path in nwb_files or [each]:
-                found.setdefault(os.path.realpath(path), path)
-    if os.path.realpath(out) in found:
-        raise UserError(f"import {out}: is both a source and the new recording; expected another path for the recording.")
-    return list(found.values())
 
 
 def _read_sources(paths: Sequence[Path], options: Options) -> Iterator[Session | PrecomputedRates]:

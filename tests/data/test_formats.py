@@ -13,7 +13,7 @@ from scipy import io as scipy_io
 
 from rlsnet.data import time_units
 from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, phy, registry, spike_grouping, table_files
-from rlsnet.data.import_options import FORMATS, Options
+from rlsnet.data.import_options import FORMATS, Options, options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
 from rlsnet.errors import UserError
@@ -280,6 +280,104 @@ def test_alf_mistakes(alf_session):
     (folder / "_ibl_trials.table.pqt").unlink()
     (folder / "_ibl_trials.goCueTrigger_times.npy").unlink()
     refused(ibl_alf.read, alf_session, "has no trials; expected _ibl_trials.table.pqt")
+
+
+@pytest.mark.parametrize(
+    ("spikes", "trials", "source", "ids"),
+    [
+        ("alf", "alf", "", (3, 5, 11)),  # spikes in alf itself
+        (".", ".", "", (3, 5, 11)),  # all files in one folder
+        ("alf/imec0", "alf", "", ("imec0:3", "imec0:5", "imec0:11")),
+        ("alf/probe00/ks4", "alf", "", ("probe00:3", "probe00:5", "probe00:11")),  # another sorter
+        ("probe00", ".", "", ("probe00:3", "probe00:5", "probe00:11")),  # no folder alf
+        ("alf/probe00", ".", "", ("probe00:3", "probe00:5", "probe00:11")),  # trials in the folder of the session
+        ("alf/probe00", "alf", "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),  # the folder of a probe as source
+        ("alf/probe00/pykilosort", "alf", "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/probe00/pykilosort", "alf", "alf/probe00/pykilosort", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/imec0/ks4", "alf", "alf/imec0", ("imec0:3", "imec0:5", "imec0:11")),
+        ("imec0", ".", "imec0", (3, 5, 11)),
+        ("alf/probe00", None, "", ("probe00:3", "probe00:5", "probe00:11")),  # trials_table=
+        ("alf/probe00", None, "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/probe00", "table", "", ("probe00:3", "probe00:5", "probe00:11")),  # trials.csv beside the session's folders
+    ],
+)
+def test_alf_layouts(tmp_path, spikes, trials, source, ids):
+    session = tmp_path / "mouse" / "2020-01-02" / "001"
+    (session / spikes).mkdir(parents=True)
+    np.save(session / spikes / "spikes.times.npy", TIMES[ORDER][:, None])
+    np.save(session / spikes / "spikes.clusters.npy", LABELS[ORDER][:, None].astype(float))
+    table = None
+    if trials == "table":
+        write_table(session / "trials.csv", TRIALS)
+    elif trials is None:
+        table = str(write_table(tmp_path / "t.csv", TRIALS))
+    else:
+        np.save(session / trials / "trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
+        np.save(session / trials / "trials.side.npy", np.array(TRIALS["side"])[:, None])
+    assert registry.recognized_format(session / source) == "alf" and not ibl_alf.matches(session.parent)
+    found = check(ibl_alf.read(session / source, Options(trials_table=table)), ids)
+    assert found.name == ("imec0" if source == "imec0" else "mouse/2020-01-02/001")
+    assert ("probe" in found.units) == isinstance(ids[0], str)
+
+
+def test_alf_folders_that_leave_a_choice(tmp_path):
+    for folder in ("alf/probe00/ks3", "alf/probe00/ks4"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "spikes.times.npy", TIMES)
+        np.save(tmp_path / folder / "spikes.clusters.npy", LABELS)
+    np.save(tmp_path / "alf" / "trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
+    refused(ibl_alf.read, tmp_path, "probe00: has spikes of several sorters; expected one of them as source: .*ks3 or .*ks4")
+    np.save(tmp_path / "alf" / "spikes.times.npy", TIMES)
+    np.save(tmp_path / "alf" / "probe00" / "spikes.times.npy", TIMES)
+    refused(ibl_alf.read, tmp_path, "alf: has spikes, and its folder probe00 too")
+
+
+def test_original_files_of_steinmetz(tmp_path):
+    """Columns [n, 1] in one folder, channels counted from 1, regions in a table: rates by the preset against sums in plain NumPy."""
+    folder = tmp_path / "Cori_2016-12-14"
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    n, start = 40, 1.5 + 4.0 * np.arange(40)
+    times = np.sort(random.uniform(0, start[-1] + 5, 4000))
+    clusters = random.integers(0, 5, 4000)
+    contrast = {side: random.choice([0, 0.25, 0.5, 1], n) for side in ("Left", "Right")}
+    files = {
+        "spikes.times": times,
+        "spikes.clusters": clusters.astype(np.uint32),
+        "clusters._phy_annotation": np.array([3, 1, 2, 2, 3, 2], np.int8),  # the last has no spikes
+        "clusters.peakChannel": np.array([1.0, 2, 4, 3, 4, 1]),
+        "clusters.probes": np.array([0, 0, 1, 1, 1, 0], np.uint8),
+        "trials.visualStim_times": start + 0.5,
+        "trials.feedbackType": random.choice([-1, 1], n),
+        "trials.included": np.ones(n, bool),
+        **{f"trials.visualStim_contrast{side}": values for side, values in contrast.items()},
+    }
+    for name, values in files.items():
+        np.save(folder / f"{name}.npy", values[:, None])
+    np.save(folder / "trials.intervals.npy", np.stack([start, start + 3], axis=1))
+    (folder / "channels.brainLocation.tsv").write_text(
+        "ccf_ap\tccf_dv\tccf_lr\tallen_ontology\n" + "".join(f"1\t2\t3\t{region}\n" for region in ("VISp", "CA1", "MOs", "root"))
+    )
+    import_sources([folder], tmp_path / "out.zarr", options_of({"preset": "steinmetz_alf", "kernel": "none", "min_trials": 1}), log=len)
+    found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
+    kept = [0, 2, 3, 4]
+    assert found["unit/id"][...].tolist() == [str(each) for each in kept] and found["condition"][...].tolist() == ["left", "right", "equal"]
+    assert found["unit/region"][...].tolist() == ["VISp", "root", "MOs", "root"] and found["unit/probe"][...].tolist() == [
+        "0",
+        "1",
+        "1",
+        "1",
+    ]
+    for row, compare in enumerate((np.greater, np.less, np.equal)):
+        chosen = start[compare(contrast["Left"], contrast["Right"])] + 0.5
+        for column, unit in enumerate(kept):
+            mine = times[clusters == unit]
+            expected = sum(np.histogram(mine - event, np.arange(41) / 100)[0] for event in chosen) / len(chosen) / 0.01
+            np.testing.assert_allclose(found["rate"][row, :, column], expected, rtol=1e-5)
+    with pytest.raises(
+        UserError, match=r"in the format alf; expected format=alf \(preset=steinmetz_alf\) and not format=arrays, which preset=steinmetz"
+    ):
+        import_sources([folder], tmp_path / "out.zarr", options_of({"preset": "steinmetz"}), log=len)
 
 
 # Arrays and tables

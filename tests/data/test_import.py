@@ -331,7 +331,11 @@ def rounded(file):
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: expected 2 values."),
         (None, ["axes=[time, unit]"], "axes: does not apply to NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),
-        (None, ["preset=maps"], "preset=maps: no such preset; expected allen, ibl, map, phy, steinmetz or the path of a .yaml file."),
+        (
+            None,
+            ["preset=maps"],
+            "preset=maps: no such preset; expected allen, ibl, map, phy, steinmetz, steinmetz_alf or the path of a .yaml file.",
+        ),
         (wrong_index, [], "units/spike_times_index: expected ascending numbers up to "),
         (overlapping, [], "align=go_start_times: trials 1 and 2 of {path} overlap"),
         (
@@ -417,7 +421,7 @@ def test_a_preset_file_of_the_user(maps, tmp_path):
             options(f"preset={own}")
 
 
-@pytest.mark.parametrize("name", ["map", "ibl", "allen", "phy", "steinmetz"])
+@pytest.mark.parametrize("name", ["map", "ibl", "allen", "phy", "steinmetz", "steinmetz_alf"])
 def test_shipped_presets_are_settings(name):
     made = options(f"preset={name}")
     assert (made.units or made.min_rate) and trial_average.bin_centres(made).size >= 40
@@ -543,7 +547,7 @@ def test_presets_are_not_a_group_of_experiments():
     assert "import=" not in subprocess.run([*RLSNET, "train", "--help"], capture_output=True, text=True).stdout
     assert compose("config=tiny").network.n_neurons == 512
     files = list((Path(data.__file__).parents[2] / "configs" / "import").glob("*.yaml"))
-    assert {path.stem for path in files} == {"map", "ibl", "allen", "phy", "steinmetz"}
+    assert {path.stem for path in files} == {"map", "ibl", "allen", "phy", "steinmetz", "steinmetz_alf"}
     assert all(yaml.safe_load(path.read_text()) for path in files)
 
 
@@ -556,3 +560,40 @@ def test_settings_from_python(tmp_path):
         options_of({"windo": [0, 1]})
     with pytest.raises(UserError, match="min_trials=-1: expected at least 0"):
         options_of({"min_trials": -1})
+
+
+def kilosort(folder):
+    """A folder of Kilosort with two units of 30 spikes and a trial every second."""
+    folder.mkdir(parents=True)
+    np.save(folder / "spike_times.npy", 1000 * np.arange(60))
+    np.save(folder / "spike_clusters.npy", np.arange(60) % 2)
+    (folder / "params.py").write_text("sample_rate = 1000.0\n")
+    (folder / "trials.csv").write_text("start_time,stop_time\n" + "".join(f"{t},{t + 0.9}\n" for t in range(60)))
+
+
+def test_recordings_in_folders(tmp_path):
+    """The parent of a recording is searched; where several formats or sortings lie below, the message names them."""
+    arguments = ["window=[0,1]", "kernel=none", "bin=100"]
+    kilosort(tmp_path / "day" / "imec0" / "kilosort4")
+    (tmp_path / "day" / "notes.txt").write_text("x")
+    root, _ = imported([tmp_path / "day"], tmp_path / "a.zarr", *arguments)
+    assert root.attrs["sessions"][0]["path"].endswith("imec0/kilosort4") and root["rate"].shape == (1, 10, 2)
+    kilosort(tmp_path / "day" / "imec0" / "kilosort2")
+    with pytest.raises(UserError, match="2 folders in the format phy: .*kilosort2, .*kilosort4; they may be sortings of the same spikes"):
+        imported([tmp_path / "day"], tmp_path / "a.zarr", *arguments)
+    table = {"trials/start_time": np.arange(60.0), "trials/stop_time": np.arange(60) + 0.9}
+    for name in ("s1", "s2"):
+        np.savez(tmp_path / f"{name}.npz", spike_times=np.arange(60) + 0.25, spike_clusters=np.arange(60) % 2, **table)
+    with pytest.raises(
+        UserError, match=r"several formats: phy \(.*kilosort2, ...\), arrays \(.*s1.npz, ...\); expected one of these, or format=phy"
+    ):
+        imported([tmp_path], tmp_path / "a.zarr", *arguments)
+    root, message = imported([tmp_path], tmp_path / "a.zarr", "format=arrays", *arguments)
+    assert [each["name"] for each in root.attrs["sessions"]] == ["s1", "s2"]
+    (tmp_path / "empty").mkdir()
+    for chosen, text in (
+        ([], "format not recognized; the folder contains nothing"),
+        (["format=phy"], "without recordings in the format phy"),
+    ):
+        with pytest.raises(UserError, match=text):
+            imported([tmp_path / "empty"], tmp_path / "a.zarr", *chosen)
