@@ -11,7 +11,6 @@ import zarr
 
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
 from rlsnet.data import recordings
-from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size, disk_size
 from rlsnet.model import network_store
@@ -35,10 +34,7 @@ def version_rows(attributes: Any) -> Rows:
 
 def store_rows(path: str) -> Rows:
     """Format and contents of a store, and the type and shape of each of its arrays."""
-    try:
-        group = zarr.open_group(path, mode="r")
-    except Exception as error:
-        raise UserError(f"info {path}: not a run folder and not a Zarr store.") from error
+    group = zarr_store.open_store(path, f"info {path}: not a run folder")
     kind = str(group.attrs.get("format", recordings.FORMAT if recordings.TARGETS.keys() & set(group) else "unknown"))
     yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
     if "source" in group.attrs:

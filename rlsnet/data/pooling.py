@@ -55,6 +55,7 @@ def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, opti
             if options.subsample:
                 _write_subsample(target, temporary, summary, n_kept, options)
             _write_attributes(temporary, summary, options)
+            zarr_store.seal(temporary)
         finally:
             if options.subsample:
                 atomic.remove(target)

@@ -34,6 +34,7 @@ class Writer:
         self.chunk = int(min(recordings.CHUNK_UNITS, max(1, zarr_store.CHUNK_BYTES // (4 * len(conditions) * len(time)))))
         self.pending: dict[str, list[np.ndarray]] = {kind: [], **({"rate_half": []} if halves else {})}
         self.columns: dict[str, list[np.ndarray]] = {}
+        self.arrays: dict[str, zarr.Array] = {}
         zarr_store.write(root, "condition", np.array(conditions, dtype=str), ["condition"])
         zarr_store.write(
             root, "time", np.asarray(time, np.float64), ["time"], units="s", long_name=f"time from {event}" if event else "time"
@@ -70,7 +71,7 @@ class Writer:
 
     def _n_written(self) -> int:
         """Number of units on the disk."""
-        return self.root[self.kind].shape[2] if self.kind in self.root else 0
+        return self.arrays[self.kind].shape[2] if self.kind in self.arrays else 0
 
     def _flush(self, stop: int) -> None:
         """Writes the pending units with numbers below `stop`."""
@@ -80,20 +81,24 @@ class Writer:
         for name, blocks in self.pending.items():
             now, later = np.split(np.concatenate(blocks, axis=-1), [stop - start], axis=-1)
             self.pending[name] = [later.copy()]
-            stored = self.root.get(name) or self._create(name, min(self.chunk, stop))
+            if name not in self.arrays:
+                self.arrays[name] = self._create(name, min(self.chunk, stop))
+            stored = self.arrays[name]
             stored.resize((*stored.shape[:-1], stop))
             stored[..., start:stop] = now
 
     def _create(self, name: str, chunk: int) -> zarr.Array:
         """New array without units; `chunk` units in each chunk."""
         halves = [2] if name == "rate_half" else []
-        return self.root.create_array(
+        return zarr_store.create(
+            self.root,
             name,
-            shape=(*halves, *self.shape, 0),
-            dtype="float32",
+            (*halves, *self.shape, 0),
+            "float32",
+            [*("half" for _ in halves), "condition", "time", "unit"],
             chunks=(*(1 for _ in halves), *self.shape, chunk),
-            dimension_names=[*("half" for _ in halves), "condition", "time", "unit"],
-            attributes={"units": "threshold" if name == "current" else "Hz", "long_name": LONG_NAMES[name]},
+            units="threshold" if name == "current" else "Hz",
+            long_name=LONG_NAMES[name],
         )
 
 
@@ -116,3 +121,4 @@ def writing(
         writer = Writer(zarr.create_group(str(temporary)), kind, conditions, time, halves, event)
         yield writer
         writer.finish(**attributes)
+        zarr_store.seal(temporary)

@@ -76,7 +76,7 @@ class Recording:
 
     def column(self, name: str) -> np.ndarray | None:
         """Column unit/NAME [N], such as region or session, or None if the recording does not have it."""
-        group = zarr.open_group(str(self.path), mode="r")
+        group = zarr_store.open_store(self.path)
         if f"unit/{name}" not in group:
             return None
         stored = zarr_store.array(group, f"unit/{name}", [self.n_units], "TUOiuf", str(self.path))

@@ -40,6 +40,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
         zarr_store.write(root, "feedforward_weight", trained.feedforward_weight, ["neuron", "feedforward"], units=UNIT, long_name=name)
     if trained.has_spikes:
         _spikes(root, trained)
+    zarr_store.seal(path)
 
 
 def _neurons(root: zarr.Group, trained: TrainedNetwork) -> None:

@@ -1,18 +1,49 @@
-"""Zarr stores: arrays read, checked and written, with error messages that contain the path."""
+"""Zarr stores: arrays read, checked and written, with error messages that contain the path.
+
+Damage is found: the chunks of each array that is written here end with a checksum (codec crc32c), and `seal` stores checksums of the
+metadata of all groups and arrays in the root. In a sealed store a missing chunk or array is an error too.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError
 
 CHUNK_BYTES = 32 * 2**20
+SEAL = "metadata_crc32"  # attribute of the root: checksum of the metadata of each group and array, by path; "" is the root itself
+METADATA = "zarr.json"
+REMEDY = "restore it from a copy or make it anew"
+
+
+class _Complete(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
+    """Store in which a missing chunk of the given arrays is an error; zarr would read it as zeros."""
+
+    def __init__(self, path: str | Path, arrays: frozenset[str]):
+        super().__init__(LocalStore(path, read_only=True))
+        self.arrays = arrays
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """Content of a file of the store; raises UserError for a missing chunk."""
+        found = await super().get(key, *args, **options)
+        array = key.partition("/c/")[0] if "/c/" in key else key.removesuffix("/c")  # "c" is the only chunk of an array without axes
+        if found is None and array != key and array in self.arrays:
+            raise UserError(f"{self._store.root / key}: is missing, a part of the array {array}; {REMEDY}.")
+        return found
+
+    def __str__(self) -> str:
+        return str(self._store)
 
 
 def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
@@ -24,18 +55,92 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
       expected: attribute `format` of the store.
 
     Raises:
-      UserError: if there is no store at the path, or one of another format.
+      UserError: if there is no store at the path, or one of another format, or one with damaged metadata.
     """
     if not Path(path).exists():
         raise UserError(f"{key}={path}: no such folder; expected a Zarr store of format {expected}.")
-    try:
-        group = zarr.open_group(str(path), mode="r")
-    except Exception as error:  # zarr raises many kinds for a folder that is not a store
-        raise UserError(f"{key}={path}: not a Zarr store ({str(error).splitlines()[0]}).") from error
+    group = open_store(path, f"{key}={path}")
     found = group.attrs.get("format", expected)
     if found != expected:
         raise UserError(f"{key}={path}: has format {found}; expected {expected}.")
     return group
+
+
+def open_store(path: str | Path, where: str = "") -> zarr.Group:
+    """Group of any format, opened for reading after a check of its metadata; `where` names it in the message if it is no Zarr store."""
+    metadata = _metadata(Path(path))
+    attributes = metadata.get("", {}).get("attributes", {})
+    sealed = attributes.get(SEAL) if isinstance(attributes, dict) else None
+    arrays = frozenset[str]()
+    if sealed is not None:
+        _check_seal(path, metadata, sealed)
+        arrays = frozenset(name for name in sealed if metadata[name].get("node_type") == "array")
+    try:
+        group = zarr.open_group(_Complete(path, arrays) if arrays else str(path), mode="r")
+    except Exception as error:  # zarr raises many kinds for a folder that is not a store
+        raise UserError(f"{where or path}: not a Zarr store ({_reason(error)}).") from error
+    for name in sorted(metadata.keys() - {""}) if sealed is None else ():
+        try:
+            group[name]
+        except Exception as error:
+            raise UserError(f"{Path(path) / name / METADATA}: does not describe a Zarr array ({_reason(error)}); {REMEDY}.") from error
+    return group
+
+
+def _metadata(path: Path) -> dict[str, dict[str, Any]]:
+    """Metadata of all groups and arrays of a store in Zarr format 3, by path; the root is "". Raises UserError if a file is damaged."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder, subfolders, files in os.walk(path):
+        if METADATA in files:
+            file = Path(folder) / METADATA
+            try:
+                values = json.loads(file.read_bytes())
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{file}: the file is damaged ({_reason(error)}); {REMEDY}.") from error
+            if not isinstance(values, dict):
+                raise UserError(f"{file}: the file is damaged (no JSON object); {REMEDY}.")
+            found[Path(folder).relative_to(path).as_posix().removeprefix(".")] = values
+            if values.get("node_type") == "array":
+                subfolders.clear()
+        elif Path(folder) == path:
+            break  # another format, or no store
+    return found
+
+
+def _checksum(metadata: dict[str, Any]) -> str:
+    """Checksum of the metadata of a group or array, apart from the checksums in it: 8 hexadecimal digits."""
+    attributes = {name: value for name, value in metadata.get("attributes", {}).items() if name != SEAL}
+    return f"{zlib.crc32(json.dumps({**metadata, 'attributes': attributes}, sort_keys=True).encode()):08x}"
+
+
+def _check_seal(path: str | Path, metadata: dict[str, dict[str, Any]], sealed: Any) -> None:
+    """Raises UserError where metadata are missing or differ from the checksums `sealed`; groups and arrays may have been added."""
+    if not isinstance(sealed, dict):
+        raise UserError(f"{Path(path) / METADATA}: the file is damaged (attribute {SEAL}); {REMEDY}.")
+    for name, expected in sealed.items():
+        file = Path(path) / name / METADATA
+        if name not in metadata:
+            raise UserError(f"{file}: is missing; {REMEDY}.")
+        if _checksum(metadata[name]) != expected:
+            edited = f"if you have edited it on purpose, remove the attribute {SEAL} of {Path(path).name}"
+            raise UserError(f"{file}: is not as rlsnet wrote it, by its checksum; {REMEDY}, or, {edited}.")
+
+
+def seal(path: Path) -> None:
+    """Stores the checksums of the metadata of a complete store in its root; nothing is written to the store afterwards.
+
+    Write to an array as `create` returns it: opened again it does not store chunks of zeros, and this function raises UserError.
+    """
+    root = zarr.open_group(str(path), mode="r+")
+    for _, each in root.members(max_depth=None):
+        if isinstance(each, zarr.Array):
+            check_complete(each)
+    root.attrs[SEAL] = {name: _checksum(values) for name, values in sorted(_metadata(path).items())}
+
+
+def _reason(error: BaseException) -> str:
+    """First line of the text of an error."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, where: str) -> zarr.Array:
@@ -51,7 +156,10 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
     Raises:
       UserError: if the array is missing, or has another shape or kind.
     """
-    found = group.get(name)
+    try:
+        found = group.get(name)
+    except Exception as error:  # zarr raises many kinds for damaged metadata
+        raise UserError(f"{where}: {name} cannot be read, its {METADATA} is damaged ({_reason(error)}); {REMEDY}.") from error
     if not isinstance(found, zarr.Array):
         raise UserError(f"{where}: has no array {name}; expected one of shape [{', '.join(map(str, shape))}].")
     if not _fits(found.shape, shape):
@@ -71,8 +179,12 @@ def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
     """An array, or the `part` of it that an index selects, in memory; raises UserError if chunks are damaged."""
     try:
         return np.asarray(stored[part])
-    except (ValueError, RuntimeError, OSError) as error:  # codecs raise these for an incomplete chunk
-        raise UserError(f"{stored.store_path}: cannot be read, the file is damaged ({str(error).splitlines()[0]}).") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # codecs raise many kinds for a damaged chunk
+        reason = "wrong checksum" if "checksum" in str(error) else _reason(error)
+        where = str(stored.store_path).removeprefix("file://")
+        raise UserError(f"{where}: cannot be read, the file is damaged ({reason}); {REMEDY}.") from error
 
 
 def texts(stored: zarr.Array) -> np.ndarray:
@@ -106,7 +218,8 @@ def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
 def check_complete(stored: zarr.Array) -> None:
     """Raises UserError if chunks of an array are missing, which zarr would read as zeros; for arrays that are written completely."""
     if stored.nchunks_initialized != stored.nchunks:
-        raise UserError(f"{stored.store_path}: {stored.nchunks - stored.nchunks_initialized} of {stored.nchunks} chunks are missing.")
+        where = str(stored.store_path).removeprefix("file://")
+        raise UserError(f"{where}: {stored.nchunks - stored.nchunks_initialized} of {stored.nchunks} chunks are missing.")
 
 
 def create(
@@ -118,9 +231,10 @@ def create(
     *,
     along: int = 0,
     compress: bool = True,
+    chunks: Sequence[int] | None = None,
     **attrs: Any,
 ) -> zarr.Array:
-    """A new array in chunks of about 32 MB along axis `along`.
+    """A new array in chunks of about 32 MB along axis `along`, each with a checksum.
 
     A chunk covers the other axes completely, except conditions, which are written one by one.
 
@@ -132,15 +246,22 @@ def create(
       dims: names of its dimensions.
       along: axis that is divided into chunks.
       compress: compress the chunks.
+      chunks: shape of a chunk, in place of the above.
       **attrs: attributes of the array, such as units.
     """
-    chunks = [1 if dim == "condition" and len(shape) > 1 else max(1, size) for dim, size in zip(dims, shape, strict=True)]
-    row = math.prod(s for axis, s in enumerate(chunks) if axis != along) * np.dtype(dtype).itemsize
-    chunks[along] = int(min(chunks[along], max(1, CHUNK_BYTES // max(1, row))))
-    options: dict[str, Any] = {} if compress else {"compressors": None}
-    options["config"] = {"write_empty_chunks": True}
+    if chunks is None:
+        chunks = [1 if dim == "condition" and len(shape) > 1 else max(1, size) for dim, size in zip(dims, shape, strict=True)]
+        row = math.prod(s for axis, s in enumerate(chunks) if axis != along) * np.dtype(dtype).itemsize
+        chunks[along] = int(min(chunks[along], max(1, CHUNK_BYTES // max(1, row))))
     return group.create_array(
-        name, shape=tuple(shape), dtype=dtype, chunks=tuple(chunks), dimension_names=list(dims), attributes=attrs, **options
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=tuple(chunks),
+        compressors=[ZstdCodec(), Crc32cCodec()] if compress else [Crc32cCodec()],
+        dimension_names=list(dims),
+        attributes=attrs,
+        config={"write_empty_chunks": True},
     )
 
 

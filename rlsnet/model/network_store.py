@@ -186,6 +186,7 @@ def save(
         zarr_store.write(root, "target", target, ["condition", "time", "neuron"], along=2, units="threshold")
         if recorded_rate is not None:
             zarr_store.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")
+        zarr_store.seal(temporary)
 
 
 def _write_neurons(root: zarr.Group, network: Network) -> None:

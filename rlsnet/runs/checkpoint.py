@@ -113,16 +113,18 @@ class PackedP(NamedTuple):
 
     def write(self, root: zarr.Group, storage: str) -> None:
         """Writes the array P of a checkpoint, block by block; `storage` is rls.storage."""
-        layout = {"storage": storage, "numbers": self.number_type, "layout": "upper triangle by rows", "n_inputs": self.inputs}
-        stored = root.create_array(
+        stored = zarr_store.create(
+            root,
             "P",
-            shape=self.shape,
+            self.shape,
+            self.stored_type,
+            ["group", "entry"],
+            compress=False,
             chunks=(self.size, max(1, self.shape[1])),
-            dtype=self.stored_type,
-            compressors=None,
-            config={"write_empty_chunks": True},
-            dimension_names=["group", "entry"],
-            attributes=layout,
+            storage=storage,
+            numbers=self.number_type,
+            layout="upper triangle by rows",
+            n_inputs=self.inputs,
         )
         for part, block in zip(zarr_store.chunks(stored), self.blocks, strict=True):
             stored[part] = block
@@ -159,6 +161,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
                 zarr_store.write(root, name, values, dims, compress=False)
             if P is not None:
                 P.write(root, config.rls.storage)
+            zarr_store.seal(temporary)
 
     writer.submit(write)
     if not copied:
@@ -174,6 +177,7 @@ def save_best(
     def write() -> None:
         with atomic.replacing(path) as temporary:
             _create(temporary, iteration, weight, network, config, validation=validation)
+            zarr_store.seal(temporary)
         for old in run.checkpoints.glob("*.best.zarr"):
             if old != path:
                 atomic.remove(old)

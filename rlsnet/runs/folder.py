@@ -7,6 +7,7 @@ training can resume) or `checkpoints/000087.best.zarr` (the weights of the best 
 from __future__ import annotations
 
 import contextlib
+import logging
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-import zarr
-
-from rlsnet.config.load import from_dict, renamed, to_dict
+from rlsnet.config.load import from_dict, to_dict
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
-from rlsnet.runs import metrics
+from rlsnet.runs import metrics, saved_settings
+
+log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1
@@ -91,12 +91,12 @@ class Run:
         """Removes the files of an earlier run that ended before its first checkpoint."""
         for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
             atomic.remove(stale)
+        atomic.remove(metrics.checksums(self.resources))
         self.cut_metrics(0)
 
     def save_config(self, config: Config) -> None:
         """Writes all settings to config.yaml."""
-        with atomic.replacing(self.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        saved_settings.write(self.path / "config.yaml", to_dict(config))
 
     def config(self, plugins: Sequence[str] | None = None) -> Config:
         """Configuration of the run; settings that its version of rlsnet did not have get their defaults.
@@ -111,26 +111,38 @@ class Run:
         return from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
 
     def saved_config(self) -> dict[str, Any]:
-        """Saved settings of the run, nested, with renamed settings under their present names; raises UserError if they are damaged."""
-        try:
-            values = yaml.safe_load((self.path / "config.yaml").read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"{self.path / 'config.yaml'}: cannot be read ({str(error).splitlines()[0]}).") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{self.path / 'config.yaml'}: contains no settings; expected the file that rlsnet train wrote.")
-        return renamed(values, notice=False)
+        """Saved settings of the run, nested, with renamed settings under their present names.
+
+        Raises:
+          UserError: config.yaml is damaged, or contradicts the settings in the newest checkpoint.
+        """
+        return saved_settings.read(self.path / "config.yaml", self._trained_settings)
+
+    def _trained_settings(self) -> tuple[str, Mapping[str, Any]] | None:
+        """The newest checkpoint in words, and the settings in it; None if there is no checkpoint."""
+        have = self.iterations()
+        path = self.checkpoint("last") if have else self.best()
+        if path is None:
+            return None
+        settings: Any = zarr_store.open_group(path, "run", FORMAT).attrs.get("config")
+        return (f"checkpoints/{path.name}", settings) if isinstance(settings, dict) else None
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds the line of an iteration to metrics.jsonl."""
         metrics.append_line(self.metrics, line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one for each iteration, with the keys of `metrics.Metrics`."""
-        return metrics.read_metrics(self.metrics)
+        """The lines of metrics.jsonl, one for each iteration, with the keys of `metrics.Metrics`; a warning if some are missing."""
+        lines, have = metrics.read_metrics(self.metrics), self.iterations()
+        last = have[-1] if have else 0
+        if missing := sorted(set(range(1, last + 1)) - {line["iteration"] for line in lines}):
+            words = f"{len(missing)} of the {last} iterations of {self.checkpoint('last').name}, the first is {missing[0]}"
+            log.warning("%s lacks %s.", self.metrics, words)
+        return lines
 
     def cut_metrics(self, iteration: int) -> None:
         """Removes the lines of iterations after `iteration`, which are computed again."""
-        metrics.write_metrics(self.metrics, [line for line in self.read_metrics() if line["iteration"] <= iteration])
+        metrics.write_metrics(self.metrics, [line for line in metrics.read_metrics(self.metrics) if line["iteration"] <= iteration])
 
     def perturbed_result(self, label: str) -> Path:
         """Path of the result of a perturbed test."""
@@ -153,7 +165,7 @@ class Run:
     def best_validation(self) -> float | None:
         """Score of validation of the best weights that were saved; None without, or if an earlier version chose them otherwise."""
         best = self.best()
-        stored = None if best is None else zarr.open_group(str(best), mode="r").attrs.get("validation")
+        stored = None if best is None else zarr_store.open_store(best).attrs.get("validation")
         return None if stored is None else float(stored)
 
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -63,35 +64,71 @@ def no_longer_better(metrics: Iterable[Mapping[str, Any]], stop_when: int | None
     return validated[-1][0] - best >= stop_when
 
 
+def checksums(path: Path) -> Path:
+    """Path of the checksums of a file of JSON lines, one a line."""
+    return path.with_suffix(".crc32")
+
+
+def _checksum(text: str) -> str:
+    """Checksum of a line: 8 hexadecimal digits."""
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Adds a line to a file of JSON lines."""
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    """Adds a line to a file of JSON lines, after its checksum was added to the file of checksums."""
+    text = json.dumps(line)
+    for file, added in ((checksums(path), _checksum(text)), (path, text)):
+        with file.open("ab+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - 1))
+            torn = stream.read() not in (b"", b"\n")  # the process that wrote the last line was killed
+            stream.write(("\n" * torn + added + "\n").encode())
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Values of a file of JSON lines, without lines that a crash has cut off; [] if there is no file."""
-    lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
-    return lines
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each line of a file of JSON lines, None for a damaged one; nothing if there is no file.
+
+    The last line is left out if a crash has cut it off.
+    """
+    text = path.read_text(errors="replace") if path.exists() else ""
+    known = set(checksums(path).read_text(errors="replace").split()) if checksums(path).exists() else None
+    lines = text.split("\n")
+    for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            if number < len(lines):
+                yield number, None
+            continue
+        yield number, value if known is None or _checksum(line) in known else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Lines of a metrics.jsonl, in order, with the keys of `Metrics`.
 
     Raises:
-      UserError: a line is not an object, or keys are missing.
+      UserError: a line is damaged, is not an object, or lacks keys.
     """
-    lines, required = read_lines(path), Metrics.__required_keys__
-    for number, line in enumerate(lines, 1):
+    lines, required = [], Metrics.__required_keys__
+    for number, line in read_lines(path):
+        if line is None:
+            raise UserError(
+                f"{path}: line {number} is damaged or was edited; restore it from a copy or remove it"
+                f" (an edit on purpose: remove {checksums(path).name})."
+            )
         if not isinstance(line, dict) or required - line.keys():
             raise UserError(f"{path}: line {number}: expected an object with {', '.join(sorted(required))}.")
+        if wrong := [name for name in Metrics.__annotations__.keys() & line.keys() if not isinstance(line[name], int | float | None)]:
+            raise UserError(f"{path}: line {number}: {wrong[0]} is {line[wrong[0]]!r}; expected a number.")
+        lines.append(line)
     return lines
 
 
 def write_metrics(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces a metrics.jsonl."""
-    with atomic.replacing(path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    """Replaces a metrics.jsonl and its checksums."""
+    texts, sums = [json.dumps(line) for line in lines], checksums(path)
+    new = [_checksum(text) for text in texts]
+    old = sums.read_text(errors="replace").split() if sums.exists() else []
+    for file, content in ((sums, old + new), (path, texts), (sums, new)):  # so that each line has a checksum after a crash too
+        with atomic.replacing(file) as temporary:
+            temporary.write_text("".join(f"{each}\n" for each in content))

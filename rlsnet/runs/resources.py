@@ -153,6 +153,20 @@ class Sampler:
         append_line(self.path, line)
 
 
+def _is_reading(name: str, value: Any) -> bool:
+    """Whether a value of a line has the type that `Sampler` writes."""
+    values = value if name in GPU_READINGS and isinstance(value, list) else [value]
+    return all(isinstance(each, str if name in ("time", "verb") else int | float) for each in values)
+
+
 def read(path: Path) -> list[dict[str, Any]]:
-    """Lines of a resources.jsonl, without lines that a crash has cut off."""
-    return [line for line in read_lines(path) if isinstance(line, dict) and "memory_peak_mb" in line]
+    """Lines of a resources.jsonl; damaged lines are left out with a warning."""
+    lines, damaged = [], []
+    for number, line in read_lines(path):
+        if isinstance(line, dict) and "memory_peak_mb" in line and all(_is_reading(*each) for each in line.items()):
+            lines.append(line)
+        else:
+            damaged.append(number)
+    if damaged:
+        log.warning("%s: %d damaged lines are left out, the first is line %d.", path, len(damaged), damaged[0])
+    return lines

@@ -123,6 +123,7 @@ def evaluate(
             if untrained and initial is not None:
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
         out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
+        zarr_store.seal(temporary)
 
 
 def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:

@@ -13,14 +13,8 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import no_longer_better
+from rlsnet.runs.saved_settings import may_change
 
-# sections and settings that may change in an existing run
-MUTABLE_ON_RESUME = (
-    *("test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
-    *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.save_best"),
-    *("train.validate_every", "train.stop_when"),
-    *("engine.platform", "engine.kernels", "rls.method"),
-)
 COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of one command line, not stored with the run
 
 
@@ -38,8 +32,7 @@ def check_unchanged(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: 
     before, now = flat(with_defaults(saved)), flat(wanted)
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
-        mutable = any(key == each or key.startswith(f"{each}.") for each in MUTABLE_ON_RESUME)
-        if not mutable and not same(old, new):
+        if not may_change(key) and not same(old, new):
             raise UserError(f"{key}={typed(new)}: {where} was made with {typed(old)}; this cannot change in an existing run.")
 
 

@@ -173,20 +173,14 @@ class TestWriter:
         zarr_store.write(root, "excitatory", np.asarray(network.excitatory)[neurons], ["neuron"])
         for name, values in {} if recorded is None else recorded.columns.items():
             zarr_store.write(root, name, values, ["neuron"])
-        self.ends = [0]
+        self.ends, self.arrays = [0], dict[str, zarr.Array]()
         if config.test.spikes:
             for name, meaning in (
                 ("step", "time step of a spike; times dt_ms is its time in the trial"),
                 ("neuron", "index of the neuron that spiked"),
             ):
-                root.create_array(
-                    f"spikes/{name}",
-                    shape=(0,),
-                    chunks=(2**20,),
-                    dtype="uint32",
-                    dimension_names=["spike"],
-                    attributes={"long_name": meaning},
-                )
+                name = f"spikes/{name}"
+                self.arrays[name] = zarr_store.create(root, name, (0,), "uint32", ["spike"], chunks=(2**20,), long_name=meaning)
 
     def add_spikes(self, words: np.ndarray | None) -> None:
         """Appends the spikes of one trial, bin by bin."""
@@ -195,8 +189,8 @@ class TestWriter:
         first = self.trial.steps(self.trial.stim_off)
         found = [tuple(values[self.stored[neuron]] for values in (step, neuron)) for step, neuron in map(unpack, words)]
         steps = [step + first + m * self.trial.every for m, (step, _) in enumerate(found)]
-        self.root["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
-        self.root["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
+        self.arrays["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
+        self.arrays["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
         self.ends.append(self.ends[-1] + sum(map(len, steps)))
 
     def finish(self, linear: LinearBaseline | None = None) -> None:
@@ -331,8 +325,8 @@ class TestWriter:
     def _put(self, name: str, condition: int, values: object, **attributes: Any) -> None:
         """Writes one condition of a float32 array [C, M, n] or [C, n], which the first condition creates."""
         values = np.asarray(values, np.float32)
-        if name not in self.root:
+        if name not in self.arrays:
             dims = ["condition", "time", "neuron"] if values.ndim == 2 else ["condition", "neuron"]
             shape = self.by_bin if values.ndim == 2 else self.by_neuron
-            zarr_store.create(self.root, name, shape, "float32", dims, along=len(dims) - 1, **attributes)
-        self.root[name][condition] = values
+            self.arrays[name] = zarr_store.create(self.root, name, shape, "float32", dims, along=len(dims) - 1, **attributes)
+        self.arrays[name][condition] = values

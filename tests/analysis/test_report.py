@@ -56,6 +56,7 @@ def make_recording(path: Path, n: int = N) -> None:
     session = {"name": "ses-1", "path": "a.nwb", "units": 90, "kept": n, "trials": 240, "used": {"left": 100, "right": 90}}
     given = {"format": "nwb", "align": "go_start_times", "window": [-2, 1], "conditions": {"left": "trial_instruction=='left'"}}
     group.attrs.update({"source": HOSTILE, "import": given, "sessions": [session], "dropped": {"mean rate below 0.5 Hz": 30}, "version": 1})
+    zarr_store.seal(path)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from scipy.ndimage import convolve1d, gaussian_filter1d
 from rlsnet.data import recordings, synthetic, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
 from rlsnet.learning import linear_baseline, population, scores
 
 SECONDS, HZ, STEPS = 0.02, 50, 200
@@ -190,6 +191,7 @@ def test_the_kernel_of_a_recording(tmp_path):
     impulse = gaussian_filter1d(np.eye(41)[20], synthetic.SMOOTHING_BINS, mode="constant")
     np.testing.assert_allclose(recording.smoothing, impulse[10:31], atol=1e-12)
     group = zarr.open_group(str(tmp_path / "r.zarr"))
+    del group.attrs[zarr_store.SEAL]
     for wrong in ([1.0, 2.0], [1.0, 0.0, 1.0], "gaussian", [-1.0]):
         group.attrs["smoothing"] = wrong
         with pytest.raises(UserError, match="attribute smoothing is .*; expected an odd number of weights"):

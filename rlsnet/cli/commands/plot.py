@@ -46,15 +46,11 @@ def main(paths: list[str], options: Options) -> None:
 
 def _plot_recording(path: Path, out: Path | None) -> None:
     """Writes the figures of a recording.zarr; raises UserError if the path contains no recorded rates or currents."""
-    import zarr
-
-    try:
-        group = zarr.open_group(str(path), mode="r")
-    except Exception as error:  # zarr raises errors of many types for a folder that is not a store
-        raise UserError(f"plot {path}: neither a run folder nor a recording.zarr.") from error
     from rlsnet.analysis.plots import recording_figures
     from rlsnet.data import recordings
+    from rlsnet.io import zarr_store
 
+    group = zarr_store.open_store(path, f"plot {path}: neither a run folder nor a recording.zarr")
     kind = group.attrs.get("format", recordings.FORMAT)
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
         raise UserError(f"plot {path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
