@@ -24,7 +24,8 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
     Args:
       cls: the dataclass of the settings.
       command: name of the command, for messages.
-      arguments: paths, and key=value or section.key=value with values in YAML; also as --key=value or --key value.
+      arguments: paths, and key=value or section.key=value with values in YAML; also as --key=value or --key value. section.key=null
+        takes a key away that `base` has.
       base: settings of lower priority than those on the command line.
 
     Raises:
@@ -32,7 +33,7 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
     """
     paths: list[str] = []
     values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
-    for argument in _joined_flags(cls, arguments):
+    for argument in joined_flags(cls, arguments):
         name, equals, text = argument.partition("=")
         if not equals or os.path.exists(argument):  # a long filter is not a path, and would raise an error as one
             if argument.startswith("-"):
@@ -48,7 +49,8 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
         except yaml.YAMLError:
             value = text
         if dot:
-            values[section] = {**_named_values(cls, section, values.get(section)), below: text}
+            named = _named_values(cls, section, values.get(section)) | {below: text}
+            values[section] = {each: given for each, given in named.items() if (each, value) != (below, None)}
         else:
             values[section] = value
     return paths, section_of(cls, values, "", set(values))
@@ -64,7 +66,7 @@ def _named_values(cls: Any, section: str, value: Any) -> dict[str, Any]:
     return {rest: value}
 
 
-def _joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
+def joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:
     """Arguments with --key=value and --key value of known keys as key=value; --key alone means true, for a key with true or false."""
     known = {field.name: field for field in dataclasses.fields(cls)}
     rest = iter(arguments)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rlsnet.config.arguments import plain_arguments
+from rlsnet.config.arguments import joined_flags, plain_arguments
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError, did_you_mean
@@ -37,7 +38,8 @@ class Options:
         "width of the kernel: standard deviation, half width (boxcar) or time constant (causal_exp)", "ms", default=50.0, above=0
     )
     conditions: dict[str, str] | None = key(
-        "filter of the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition, called all",
+        "filter of the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition, called all."
+        " Those of a preset are replaced together, or one by one if all names are the preset's; conditions.left=null leaves one out",
         default=None,
     )
     trials: str | None = key("filter of all trials, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None)
@@ -76,9 +78,17 @@ class Options:
 
 
 def base(arguments: Sequence[str]) -> dict[str, Any]:
-    """Settings of the preset named in the arguments of the command line; {} without a preset."""
-    names = [text.partition("=")[2] for text in arguments if text.startswith("preset=")]
-    return preset(names[-1]) if names and names[-1] not in ("", "null") else {}
+    """Settings of the preset named in the arguments of the command line; {} without a preset.
+
+    Conditions in the arguments replace those of the preset: all of them, unless each has the name of one of the preset.
+    """
+    given = [text.partition("=")[::2] for text in joined_flags(Options, arguments) if "=" in text]
+    names = [value for name, value in given if name == "preset"]
+    values = preset(names[-1]) if names and names[-1] not in ("", "null") else {}
+    own = {name.partition(".")[2] for name, _ in given if name.startswith("conditions.")}
+    if not own <= set(values.get("conditions") or {}):
+        values.pop("conditions", None)
+    return values
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -104,6 +114,27 @@ def preset(name: str) -> dict[str, Any]:
         if setting not in known:
             raise UserError(f"preset={name}: {setting} is not a setting of import.{did_you_mean(setting, known)}")
     return {str(setting): value for setting, value in values.items()}
+
+
+@contextlib.contextmanager
+def naming_preset(options: Options) -> Iterator[None]:
+    """Context in which an error about a setting that comes from the preset says so, and how to change that setting."""
+    try:
+        yield
+    except UserError as error:
+        if options.preset is None or (setting := _setting_of_preset(str(error), options)) is None:
+            raise
+        is_filter = setting.startswith("conditions.") or setting in ("trials", "units", "regions", "region_column")
+        change = f"{setting}=null leaves it out" if is_filter else f"{setting}=... replaces it"
+        raise UserError(f"{error} This {setting} is that of preset={options.preset}; {change}.") from error
+
+
+def _setting_of_preset(message: str, options: Options) -> str | None:
+    """Setting that a message begins with, SETTING=VALUE, if the value is that of the preset; else None."""
+    values = preset(options.preset) if options.preset else {}
+    flat = {f"conditions.{name}": text for name, text in (values.pop("conditions", None) or {}).items()} | values
+    found = [name for name, value in flat.items() if isinstance(value, str) and message.startswith(f"{name}={value}:")]
+    return found[0] if found else None
 
 
 def presets_of_format(format: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
 from rlsnet.data.formats.registry import READERS, recognized_format
-from rlsnet.data.import_options import Options
+from rlsnet.data.import_options import Options, naming_preset
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.errors import UserError
@@ -32,7 +32,8 @@ def import_sources(
     options = options or Options()
     trial_average.bin_centres(options)  # raises before anything is read
     path = _output_path(Path(out))
-    return pooling.pool_sources(_read_sources(source_search.source_paths(sources, path, options), options), path, options, log)
+    with naming_preset(options):
+        return pooling.pool_sources(_read_sources(source_search.source_paths(sources, path, options), options), path, options, log)
 
 
 def _output_path(path: Path) -> Path:

@@ -421,6 +421,51 @@ def test_a_preset_file_of_the_user(maps, tmp_path):
             options(f"preset={own}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["conditions.go=a == 1"], {"go": "a == 1"}),  # another name: the preset's are replaced together
+        (["conditions.go=a == 1", "conditions.left=b == 1"], {"go": "a == 1", "left": "b == 1"}),
+        (["conditions.left=b == 1"], {"left": "b == 1", "right": "trial_instruction == 'right'"}),
+        (["conditions.right=null"], {"left": "trial_instruction == 'left'"}),
+        (["conditions.left=b == 1", "conditions.right=null"], {"left": "b == 1"}),
+        (["--conditions.go", "a == 1"], {"go": "a == 1"}),
+        (["conditions={go: a == 1}"], {"go": "a == 1"}),
+        (["conditions=null"], None),
+    ],
+)
+@pytest.mark.parametrize("preset", [["preset=map"], ["--preset", "map"]])
+def test_conditions_of_a_preset_are_replaced(preset, arguments, expected):
+    assert options(*preset, *arguments).conditions == expected
+
+
+NO_COLUMNS = ["region_column=null", "align=start_time"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["trials=null", "conditions.left=outcome == 'hit'", *NO_COLUMNS],
+            "conditions.right is that of {}; conditions.right=null leaves it out",
+        ),
+        (["conditions=null", *NO_COLUMNS], "trials is that of {}; trials=null leaves it out"),
+        (["conditions=null", "trials=mine == 1", *NO_COLUMNS], None),
+        (["conditions=null", "trials=null"], "region_column is that of {}; region_column=null leaves it out"),
+        (["conditions=null", "trials=null", "region_column=null"], "align is that of {}; align=... replaces it"),
+    ],
+)
+def test_messages_name_settings_of_a_preset(maps, tmp_path, arguments, message):
+    own = tmp_path / "lab.yaml"
+    own.write_text("align: no_cue\nregion_column: no_region\ntrials: no_trial == 1\nconditions:\n  left: a == 1\n  right: no_side == 1\n")
+    with pytest.raises(UserError) as error:
+        imported([maps[0][0]], tmp_path / "out.zarr", f"preset={own}", *arguments)
+    if message is None:
+        assert "preset=" not in str(error.value)
+    else:
+        assert message.format(f"preset={own}") in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["map", "ibl", "allen", "phy", "steinmetz", "steinmetz_alf"])
 def test_shipped_presets_are_settings(name):
     made = options(f"preset={name}")
