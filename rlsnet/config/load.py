@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config.plugins import load_plugins
-from rlsnet.config.schema import LIMITS, Config, Variant
+from rlsnet.config.schema import LIMITS, MOST, Config, Variant
 from rlsnet.config.settings import choices_of, chosen_variants, defaults, plain, suggest, variants
 from rlsnet.config.units import quantity
 from rlsnet.errors import UserError
@@ -114,6 +114,8 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
         raise UserError(f"{key}={value}: expected a finite number{' in' + unit if unit else ''}.")
     if "choices" in rule and value not in rule["choices"]:
         raise UserError(f"{key}={value}: expected {' or '.join(map(str, rule['choices']))}.")
+    if kind is int and "most" not in rule:
+        rule = {**rule, "most": MOST}
     for word, broken, words in LIMITS:
         if word in rule and broken(value, rule[word]):
             raise UserError(f"{key}={value}: expected {words} {rule[word]}{unit}.")

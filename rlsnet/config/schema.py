@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlsnet.errors import UserError
+from rlsnet.io.precision import AMOUNTS, fits
 
 
 def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source: str = "", **rule: Any) -> Any:
@@ -37,6 +38,7 @@ def variant(help: str, name: str) -> Any:
 
 
 # rule, comparison of a value that breaks it, words for what is expected
+MOST = 2**31 - 1  # largest whole number of most settings, that of an int32
 LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "a value above"), ("most", operator.gt, "at most"))
 
 
@@ -62,7 +64,8 @@ def by_class(value: ByClass) -> tuple[float, float]:
 
 def is_multiple(value: float, unit: float) -> bool:
     """Whether `value` is a whole multiple of `unit`, up to rounding."""
-    return abs(value / unit - round(value / unit)) < 1e-6
+    count = round(value / unit)
+    return abs(value / unit - count) < 1e-6 and (count != 0 or value == 0)
 
 
 def check_steps(name: str, value: ByClass, dt: float) -> None:
@@ -100,6 +103,21 @@ class Section:
         Raises:
           UserError: settings contradict each other.
         """
+
+    def check_numbers(self, section: str, precision: str) -> None:
+        """Checks that all real numbers of the section, `section` in the configuration, can be used in a precision such as float32.
+
+        Raises:
+          UserError: a number is too large, or so small that it would become 0.
+        """
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if isinstance(each, float) and not fits(each, precision):
+                    least, most = AMOUNTS[precision]
+                    unit = f" {field.metadata['unit']}" if field.metadata.get("unit") else ""
+                    wanted = f"0 or an amount from {least:g} to {most:g}{unit}, which engine.precision={precision} can use"
+                    raise UserError(f"{section}.{field.name}={each:g}: expected {wanted}.")
 
     def check_times(self, section: str, dt: float) -> None:
         """Checks all time constants (`decay`) and times in whole time steps (`steps`) of the section.
@@ -574,6 +592,11 @@ class TrialConfig(Section):
                 f"trial.duration={self.duration:g} ms: expected a multiple of trial.learn_every={self.learn_every:g} ms, such as {near:g}."
             )
 
+    def check_length(self) -> None:
+        """Raises UserError if a trial has more steps than can be counted."""
+        if (steps := (self.stim_off + self.duration) / self.dt) > MOST:
+            raise UserError(f"trial.dt={self.dt:g} ms: makes {steps:.3g} steps of a trial; expected at most {MOST:,}.")
+
     def steps(self, time: float) -> int:
         """A time in ms as a whole number of steps."""
         return round(time / self.dt)
@@ -974,6 +997,9 @@ class Config:
         """Checks every section; raises UserError."""
         names = ["trial", *(field.name for field in dataclasses.fields(self) if field.name != "trial")]  # the others rely on its times
         sections = {name: getattr(self, name) for name in names if isinstance(getattr(self, name), Section)}
+        for name, section in sections.items():
+            section.check_numbers(name, self.engine.precision)
+        self.trial.check_length()
         for name, section in sections.items():
             section.check_times(name, self.trial.dt)
         for section in sections.values():

@@ -20,6 +20,7 @@ import zarr
 from rlsnet.config.schema import TrialConfig
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
+from rlsnet.io.precision import LARGEST
 
 FORMAT = "rlsnet-recording"
 VERSION = 1
@@ -110,7 +111,7 @@ class Recording:
           half: odd, even or all trials; None: the half that is trained on.
 
         Raises:
-          UserError: an infinite value, or a negative rate.
+          UserError: an infinite or huge value, or a negative rate.
         """
         half = half or self.half or "all"
         stored, before = (self.values, ()) if half == "all" else (self.with_half(half).halves, (HALVES.index(half),))
@@ -128,9 +129,9 @@ class Recording:
             yield block
 
     def _check_block(self, block: np.ndarray, half: tuple[int, ...], units: np.ndarray) -> None:
-        """Raises UserError where a block [C, M, n] of some units has an infinite value, or a negative rate; half: () for all trials."""
+        """Raises UserError where a block [C, M, n] of some units has an infinite or huge value, or a rate below 0; half: () for all trials."""
         rate = self.kind == "rate"
-        bad = np.isinf(block) | (block < 0) if rate else np.isinf(block)
+        bad = (np.abs(block) > LARGEST) | (rate & (block < 0))
         if bad.any():
             c, m, u = (int(i[0]) for i in np.nonzero(bad))
             expected = "a finite rate of at least 0 Hz" if rate else "a finite current"

@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError
+from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
 SEAL = "metadata_crc32"  # attribute of the root: checksum of the metadata of each group and array, by path; "" is the root itself
@@ -210,8 +211,8 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
 def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
     """The array of `open_plain` in memory; raises UserError unless all its values are finite numbers."""
     values = np.asarray(open_plain(path, key, shape)[...])
-    if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
-        raise UserError(f"{key}={path}: expected finite numbers only.")
+    if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(np.abs(values) > LARGEST):
+        raise UserError(f"{key}={path}: expected finite numbers only, of amounts up to {LARGEST:g}.")
     return values
 
 

@@ -12,6 +12,7 @@ import zarr
 from rlsnet.config.schema import LIMITS
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
+from rlsnet.io.precision import LARGEST
 from rlsnet.model.connectivity import Edges
 from rlsnet.model.network import Network
 
@@ -51,8 +52,11 @@ class StoredNetwork:
         if name not in self:
             return None
         values = zarr_store.read(zarr_store.array(self.group, name, shape, kind, str(self.path)))
-        if values.dtype.kind == "f" and not np.all(np.isfinite(values) | (np.isnan(values) & nan)):
-            raise UserError(f"{self.path}: {name} holds values that are not finite.")
+        if values.dtype.kind == "f":
+            if not np.all(np.isfinite(values) | (np.isnan(values) & nan)):
+                raise UserError(f"{self.path}: {name} holds values that are not finite.")
+            if np.any(wrong := np.abs(values) > LARGEST):
+                raise UserError(f"{self.path}: {name} holds {values[wrong][0]:g}; expected amounts of at most {LARGEST:g}.")
         return values
 
     def group_size(self, default: int) -> int:

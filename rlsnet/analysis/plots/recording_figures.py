@@ -47,8 +47,8 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
 
     sorted_by = f"sorted by the peak in {_names(data)[0]}{'' if data.halves is None else ' of odd trials; even trials are drawn'}"
     title = f"PSTHs of {len(order):,} of {data.recording.n_units:,} units, {sorted_by}"
-    words = f"Heatmap of the PSTHs of {len(order):,} units in {{}}, {sorted_by}."
-    panels = [Panel(words.format(name), partial(draw, c)) for c, name in enumerate(_names(data))]
+    words = f"Heatmap of the PSTHs of {len(order):,} units in"
+    panels = [Panel(f"{words} {name}, {sorted_by}.", partial(draw, c)) for c, name in enumerate(_names(data))]
     return PanelFigure(title, tuple(panels), (4.2, 5.6))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
 from rlsnet.io import atomic
 
@@ -26,6 +26,7 @@ STYLE = {
     "axes.linewidth": 0.7,
     "axes.titlesize": 9,
     "font.size": 9,
+    "text.parse_math": False,  # a name of the user's with two $ is no formula
     "legend.frameon": False,
     "legend.fontsize": 8,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
@@ -82,6 +83,7 @@ class PanelFigure:
                         axis.set_visible(False)
             if self.handles:
                 figure.legend(handles=self.handles, loc="outside upper right", ncols=len(self.handles))
+            _write_powers_plainly(figure)
         return figure
 
     def save(self, path: Path) -> None:
@@ -97,10 +99,26 @@ class PanelFigure:
             panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False)[:, 0]))
             if self.handles:
                 figure.legend(handles=self.handles, loc="outside upper center", ncols=2 if len(self.handles) > 3 else 3)
+            _write_powers_plainly(figure)
             buffer = io.StringIO()
             without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
         return buffer.getvalue()
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels of a logarithmic axis such as 0.1, 1 and 10, where Matplotlib writes powers as formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Label of a tick, "" for none."""
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _write_powers_plainly(figure: Figure) -> None:
+    """Gives the logarithmic axes of a figure labels that are no formulas."""
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
+        axis.set_major_formatter(_PlainLogFormatter())
+        axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False))
 
 
 def _figure(size: tuple[float, float]) -> Figure:

@@ -100,8 +100,8 @@ def heatmaps(results: RunResults) -> PanelFigure:
         axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
 
     sorted_by = f"sorted by the time of the peak in the {by}{f', {names[0]}' if conditions > 1 else ''}"
-    label_of = "Heatmaps of {} neurons over time, {}: {} above, model below; {}."
-    panels = tuple(Panel(label_of.format(len(chosen), names[c], source, sorted_by), partial(draw, c)) for c in range(conditions))
+    words = f"Heatmaps of {len(chosen)} neurons over time"
+    panels = tuple(Panel(f"{words}, {names[c]}: {source} above, model below; {sorted_by}.", partial(draw, c)) for c in range(conditions))
     return PanelFigure(f"All neurons, {sorted_by}", panels, (4.2, 6.2), 2, 4)
 
 
