@@ -212,6 +212,7 @@ def results_without(line: int, folder: Path) -> str:
     return done.stdout if done.returncode == 0 else f"exit status {done.returncode}"
 
 
+@pytest.mark.slow
 @emulated
 def test_without_any_one_of_its_barriers_the_results_are_wrong(tmp_path, record_check):
     """Each barrier is needed, and each that is missing is found."""

@@ -162,7 +162,7 @@ STORAGES = [
     ("rls.storage=window", "rls.window=9"),
     ("rls.forgetting=0.999", "rls.dale=true", "feedforward=ou", "train.order=shuffled", "target.n_conditions=2"),
     ("synapse.tau_plas=[100,150]", "noise.sigma=[0.1,0.2]", "noise.kind=current"),
-    ("synapse.tau_plas=[100,150]", "rls.precision=bfloat16", "engine.kernels=fixed_shape"),
+    pytest.param(("synapse.tau_plas=[100,150]", "rls.precision=bfloat16", "engine.kernels=fixed_shape"), marks=pytest.mark.slow),
     ("neuron=glif5", "stimulus=none"),
 ]
 
@@ -192,7 +192,14 @@ def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, extra):
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("rls.method=dense",), ("engine.kernels=fixed_shape",), ("rls.precision=bfloat16",), ("rls.storage=window",)]
+    "extra",
+    [
+        (),
+        ("rls.method=dense",),
+        pytest.param(("engine.kernels=fixed_shape",), marks=pytest.mark.slow),
+        ("rls.precision=bfloat16",),
+        ("rls.storage=window",),
+    ],
 )
 def test_apply_false_changes_nothing(tmp_path, extra):
     config = compose("config=tiny", "network.n_neurons=200", "static.out_degree=40", "plastic.n_inputs=16", "train.iterations=2",

@@ -92,7 +92,7 @@ def test_the_same_weights_score_the_same_with_few_and_many_trials(truth, record_
     assert one < by_hand(smoothed(truth), even) - 0.2
 
 
-@pytest.mark.parametrize("trials", [8, 50])
+@pytest.mark.parametrize("trials", [8, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("shared", "factor"), [(0.0, 1.0), (0.0, 1.5), (0.4, 1.0), (0.4, 1.5)])
 def test_the_standard_error_is_the_spread_over_repeated_tests(truth, shared, factor, trials, record_check):
     """Where trials differ by spike noise only, and where all neurons deviate together, as in a network that loses the time.

@@ -82,9 +82,7 @@ def run(form, spikes, arrived, y, w0, dtype, gain="textbook", extra=()):
 @pytest.mark.parametrize(
     ("form", "dtype", "tolerance"),
     [
-        pytest.param(
-            form, dtype, tolerance, marks=[pytest.mark.slow] * (form.update == "cuda" and dtype == jnp.float32), id=f"{name}-{form.update}"
-        )
+        pytest.param(form, dtype, tolerance, marks=[pytest.mark.slow] * (form.update == "cuda"), id=f"{name}-{form.update}")
         for form in UPDATES
         for name, dtype, tolerance in (("float64", jnp.float64, 1e-11), ("float32", jnp.float32, 3e-5))
     ],
@@ -106,7 +104,7 @@ def test_v8_is_ridge_regression(x64, record_check, form, dtype, tolerance):
 
 
 @pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)
-@pytest.mark.parametrize("points", [1, 16, 17, 37])
+@pytest.mark.parametrize("points", [1, 17, *[pytest.param(n, marks=pytest.mark.slow) for n in (16, 37)]])
 def test_P_is_whole_after_any_number_of_points(x64, form, points):
     """Also where the points of a trial are fewer than P can wait for, or no multiple of it."""
     spikes, arrived, y, w0 = problem(3, points)
@@ -139,7 +137,7 @@ def test_the_other_gain_drops_the_denominator(record_check, form):
     np.testing.assert_allclose(textbook.w[2], w0[2] - np.outer(k, e) / (1 + x @ k), rtol=1e-5)
 
 
-@pytest.mark.parametrize("inputs", [2, 6, 14, 16, 22, 58, 128])
+@pytest.mark.parametrize("inputs", [2, 22, 58, *[pytest.param(n, marks=pytest.mark.slow) for n in (6, 14, 16, 128)]])
 def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, record_check, inputs):
     """Vectors of 16 and 8 numbers, their rests, and groups that end within a range of a thread; neighbours stay untouched."""
     config = compose("network.n_neurons=150", "static.out_degree=0", f"plastic.n_inputs={inputs}", "plastic.group_size=4",

@@ -152,7 +152,7 @@ def delivered(dynamics, net, state):
 
 
 @pytest.mark.parametrize("kind", KERNELS)
-@pytest.mark.parametrize("n", [60, 1000])
+@pytest.mark.parametrize("n", [60, pytest.param(1000, marks=pytest.mark.slow)])
 def test_procedural_synapses_are_the_stored_ones(x64, n, kind):
     """The same targets, drawn anew at every spike; they take no memory."""
     common = f"network.n_neurons={n}", "static.out_degree=30", "plastic.n_inputs=4", f"engine.kernels={kind}", "engine.precision=float64"

@@ -105,7 +105,7 @@ def spikes_of(group):
 
 
 @pytest.mark.parametrize(("kind", "kernels", "extra"), [
-    ("silence", "xla", ()),
+    pytest.param("silence", "xla", (), marks=pytest.mark.slow),
     ("silence", KERNELS[-1], ("noise.sigma=0.3", "neuron=glif5", "plastic.group_size=16")),
     ("clamp", KERNELS[-1], ("neuron=glif3", "target.n_conditions=2")),
     pytest.param("clamp", "fixed_shape", ("perturb.rate=2000", "noise.sigma=0.3", "test.trials=1"), marks=pytest.mark.slow),

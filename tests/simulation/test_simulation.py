@@ -76,9 +76,10 @@ def test_v4_spiking_is_irregular(record_check):
     assert seen == pytest.approx(0.776, abs=0.03)
 
 
-@pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize("kind", KERNELS)
-@pytest.mark.parametrize("taus", [1, 2, 60])
+@pytest.mark.parametrize(
+    ("taus", "size"), [(1, 1), (2, 7), (60, 1), *[pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 7), (2, 1), (60, 7))]]
+)
 def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, record_check, size, taus, kind):
     arrays = small_network(2, group_size=size)
     if taus > 1:
