@@ -65,6 +65,7 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
     excitatory = zarr_store.read(zarr_store.array(group, "neuron/excitatory", ["N"], "b", where))
     n = len(excitatory)
     yield "neurons", f"{n:,}: {_class_counts(excitatory)}"
+    yield "cell class", network_store.cell_class(group) or "not stored where from"
     if "static/indptr" in group:
         out = np.diff(zarr_store.read(zarr_store.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
         yield "static synapses", f"{out.sum():,}"
@@ -165,6 +166,8 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     yield "conditions", ", ".join(map(str, zarr_store.read(group["condition"]))) if "condition" in group else len(rate)
     n = group.attrs.get("n_neurons", len(excitatory))
     yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
+    if group.attrs.get("cell_class"):
+        yield "cell class", group.attrs["cell_class"]
     rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
     yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
     population = group.attrs.get("scores", {}).get("population", {})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet.data import recordings, statistics
+from rlsnet.data import cell_classes, recordings, statistics
 from rlsnet.data.recordings import FORMAT, Recording
 from rlsnet.io import zarr_store
 
@@ -120,6 +120,8 @@ def unit_rows(group: zarr.Group, recording: Recording) -> Iterator[tuple[str, An
         found = counts(region)
         regions = [f"{name or '(none)'} {count:,}" for name, count in found[:MAX_NAMES]]
         yield "units by region", ", ".join(regions) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
+    if (classes := column(group, cell_classes.COLUMN, n)) is not None:
+        yield "cell class", cell_classes.counted(Counter(map(str, classes.tolist())))
     trials = column(group, "n_trials", n)
     if trials is not None and trials.shape == (n, recording.n_conditions):
         yield "trials of a unit", "; ".join(f"{name} {_spread(trials[:, c])}" for c, name in enumerate(recording.conditions[:8]))

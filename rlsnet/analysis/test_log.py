@@ -46,6 +46,8 @@ def _log_test(results: zarr.Group) -> None:
     if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):
         log.info("Of %s of %s neurons, as test.neurons selects:", f"{len(excitatory):,}", f"{n:,}")
     log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
+    if results.attrs.get("cell_class"):
+        log.info("Cell class: %s.", results.attrs["cell_class"])
     log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
     if "rate_correlation" in results:
         log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _compared_trials(results))

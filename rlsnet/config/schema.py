@@ -137,10 +137,16 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig(Section):
-    """Neurons of the network: 0 to N_exc-1 are excitatory, the others inhibitory."""
+    """Neurons of the network. Without a recording, 0 to N_exc-1 are excitatory and the others inhibitory."""
 
     n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", default=4096, source=ARTHUR, least=2)
-    fraction_excitatory: float = key("share of excitatory neurons", default=0.5, source=ARTHUR, least=0, most=1)
+    fraction_excitatory: float = key(
+        "share of excitatory neurons; with a recording, of those units in each region whose class it does not tell",
+        default=0.5,
+        source=ARTHUR,
+        least=0,
+        most=1,
+    )
     bias: ByClass | None = key("constant drive X_bal; null: that of the static synapses", "threshold", default=None)
     load: str | None = key("network.zarr with connectivity, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
 
@@ -691,11 +697,23 @@ class RecordingConfig(Section):
         default=None,
         choices=("odd", "even"),
     )
+    excitatory: str | None = key(
+        "filter of the excitatory units by columns of the recording, such as 'waveform_duration > 0.4'; others are inhibitory, or unknown"
+        " if recording.inhibitory is given too; null: the column cell_class; without it, drawn at random within each region",
+        default=None,
+    )
+    inhibitory: str | None = key(
+        "filter of the inhibitory units; others are excitatory, or unknown if recording.excitatory is given too", default=None
+    )
 
     def check(self, config: Config) -> None:
-        """Checks that recording.half is used with recorded rates only."""
+        """Checks that recording.half is used with recorded rates only, and rules of cell classes with a recording only."""
         if self.half is not None and config.target.recorded != "rate":
             raise UserError(f"recording.half={self.half}: expected null with target={config.target.name}, which takes no rates.")
+        for name in ("excitatory", "inhibitory"):
+            if (rule := getattr(self, name)) is not None and (config.target.recorded is None or config.network.load is not None):
+                why = f"target={config.target.name}, which has no recording" if config.target.recorded is None else "network.load"
+                raise UserError(f"recording.{name}={rule}: expected null with {why}{', which has its own classes' * (config.target.recorded is not None)}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,6 +46,18 @@ class Options:
     units: str | None = key("filter of units, such as \"classification == 'good' and presence_ratio > 0.9\"", default=None)
     regions: tuple[str, ...] | None = key("brain regions to include, such as [ALM, 'Primary motor*']; null: all", default=None)
     region_column: str | None = key("column of the units that contains their brain regions; null: that of the format", default=None)
+    excitatory: str | None = key(
+        "filter of the excitatory units, such as \"waveform_duration > 0.4\"; others are inhibitory, or unknown if inhibitory is given too;"
+        " a unit without a value in the column is unknown",
+        default=None,
+    )
+    inhibitory: str | None = key(
+        "filter of the inhibitory units, such as \"genotype in ['PV', 'Sst']\"; others are excitatory, or unknown if excitatory is given too",
+        default=None,
+    )
+    columns: tuple[str, ...] | None = key(
+        "further columns of the units to store, such as [waveform_duration], for rules such as recording.excitatory", default=None
+    )
     min_rate: float | None = key("lowest mean rate of a unit", "Hz", default=None, least=0)
     max_rate: float | None = key("highest mean rate of a unit", "Hz", default=None, above=0)
     min_trials: int = key(

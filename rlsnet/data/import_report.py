@@ -7,6 +7,7 @@ import shlex
 from rich.table import Table
 from rich.text import Text
 
+from rlsnet.data import cell_classes
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.io.formatting import console
 
@@ -37,6 +38,8 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     start, end = (summary.time[i] + sign * summary.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
     shape += f" from {round(start, 9) + 0:g} to {round(end, 9) + 0:g} s"
     print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
+    if summary.classes:
+        print_line(f"Cell class: {cell_classes.counted(summary.classes)}.")
     target = " target=currents" if summary.kind == "current" else ""
     trial = f"trial.learn_every={summary.bin_ms:g} trial.duration={bins * summary.bin_ms:g}"
     print_line("To train on it:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import zarr
 
 from rlsnet.config.load import to_dict
-from rlsnet.data import trial_average, trial_counts
+from rlsnet.data import cell_classes, query, trial_average, trial_counts
 from rlsnet.data.import_options import Options
 from rlsnet.data.recording_writer import Writer
 from rlsnet.data.session import PrecomputedRates, Session
@@ -64,7 +65,8 @@ def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, opti
 
 def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, options: Options, log: Callable[[str], None]) -> ImportSummary:
     """Writes the selected units of all sources to a new store."""
-    summary, writer = None, None
+    summary, writer, contents = None, None, ""
+    rules = cell_classes.rules(options.excitatory, options.inhibitory)
     for source in sources:
         spikes = isinstance(source, Session)
         if summary is None:
@@ -83,8 +85,12 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
             writer.append(block.values, block.columns, block.half)
         summary.sessions[-1]["kept"] = writer.n_units - before
         log(_session_line(summary.sessions[-1]))
+        contents = f"in {source.path}, {query.describe_columns(' and '.join(rules.values()), source.units)}" if rules else ""
     if summary is None or writer is None:
         raise UserError("import: no sources; expected files or folders of recordings.")
+    if rules and writer.n_units:
+        summary.classes.update(np.concatenate(writer.columns[cell_classes.COLUMN]).tolist())
+        cell_classes.check_matched(rules, summary.classes, "", contents)
     writer.finish(bin_ms=summary.bin_ms)
     return summary
 
@@ -170,6 +176,7 @@ def _write_subsample(source: Path, path: Path, summary: ImportSummary, n_kept: i
     halves = "rate_half" in full
     event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
     columns = {name: full[f"unit/{name}"][...] for name in full["unit"]}
+    summary.classes = Counter(columns[cell_classes.COLUMN][drawn].tolist() if cell_classes.COLUMN in columns else ())
     writer = Writer(zarr.create_group(str(path)), summary.kind, summary.conditions, summary.time, halves, event)
     trial_counts.copy(full, writer.root, drawn)
     for chunk in zarr_store.chunks(full[summary.kind], along=2):

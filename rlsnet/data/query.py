@@ -74,6 +74,17 @@ def select_rows(text: str | None, table: Table, size: int, what: str, where: str
     return _Query(table, size, f"{what}={text}", where).mask(tree)
 
 
+def decide_rows(text: str, table: Table, size: int, what: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """([size] bool rows that pass a filter, [size] bool rows whose values decide whether they pass).
+
+    A row without a value in a column of a comparison is undecided, unless the rest of the filter decides it, as with
+    `a > 1 and b > 1` where a is 0. Arguments and errors as for `select_rows`.
+    """
+    passed, query = select_rows(text, table, size, what, where), _Query(table, size, f"{what}={text}", where)
+    known = query.known(_parse(text, f"{what}={text}"))
+    return passed & known, known
+
+
 def _parse(text: str, what: str) -> ast.expr:
     """Syntax tree of a filter; raises UserError if it contains anything that filters may not contain."""
     try:
@@ -114,6 +125,31 @@ class _Query:
         if isinstance(node, ast.Constant) and isinstance(node.value, bool):
             return np.full(self.size, node.value)
         raise _not_allowed(self.what, node)
+
+    def known(self, node: ast.expr) -> np.ndarray:
+        """Rows [size] bool in which a condition is decided by values that are not missing (Kleene's logic)."""
+        if isinstance(node, ast.BoolOp):
+            decisive = isinstance(node.op, ast.Or)  # `or` is true if one side is, `and` false if one side is
+            known = [self.known(value) for value in node.values]
+            decided = [each & (self.mask(value) == decisive) for each, value in zip(known, node.values, strict=True)]
+            return np.logical_and.reduce(known) | np.logical_or.reduce(decided)
+        if isinstance(node, ast.UnaryOp):
+            return self.known(node.operand)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            return np.logical_and.reduce([self._both_known(*each) for each in zip(sides[:-1], node.ops, sides[1:], strict=True)])
+        return np.ones(self.size, bool)  # columns of booleans have no missing values
+
+    def _both_known(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> np.ndarray:
+        """Rows [size] bool in which both sides of a comparison have a value; all rows if it asks whether one is missing."""
+        if isinstance(right, ast.List | ast.Tuple | ast.Set):
+            return np.logical_and.reduce([self._both_known(left, op, each) for each in right.elts])
+        if self._is_missing(left) or self._is_missing(right):
+            return np.ones(self.size, bool)
+        sides = [np.asarray(self._value(side)) for side in (left, right)]
+        missing = [_missing_values(each) for side, each in zip((left, right), sides, strict=True) if isinstance(side, ast.Name)]
+        missing += [np.isnan(each) for each in _comparable(*sides) if each.dtype.kind == "f"]  # a text that is not a number
+        return ~np.broadcast_to(np.logical_or.reduce(np.broadcast_arrays(*missing, False)), self.size)
 
     def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> np.ndarray:
         """Rows [size] bool for which one comparison is true; the right side may be a list after `in`."""
@@ -156,7 +192,7 @@ class _Query:
         column = np.asarray(self.table[name])
         if column.dtype.kind in "biu" or (column.dtype.kind == "f" and np.isin(column, (0, 1)).all()):
             return column.astype(bool)
-        words = np.char.lower(_texts(column)) if column.dtype.kind in "OUST" else np.array(["?"])
+        words = np.char.lower(as_texts(column)) if column.dtype.kind in "OUST" else np.array(["?"])
         if not np.isin(words, ("true", "false")).all():
             raise UserError(f"{self.what}: {name} in {self.where} is neither true nor false; {EXPECTED}.")
         return words == "true"
@@ -166,7 +202,7 @@ class _Query:
         return (isinstance(node, ast.Constant) and node.value is None) or (isinstance(node, ast.Name) and node.id == "nan")
 
 
-def _texts(column: Any) -> np.ndarray:
+def as_texts(column: Any) -> np.ndarray:
     """Column as texts of fixed length without blanks at their ends; missing values are empty."""
     column = np.asarray(column)
     if column.dtype.kind == "O":
@@ -180,7 +216,7 @@ def as_numbers(column: Any) -> np.ndarray:
     if column.dtype.kind in "biuf":
         return column.astype(np.float64)
     out = np.full(column.shape, np.nan)
-    for index, each in enumerate(_texts(column).ravel()):
+    for index, each in enumerate(as_texts(column).ravel()):
         try:
             out.flat[index] = float(each)
         except ValueError:
@@ -195,12 +231,12 @@ def _comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     if all(numeric):
         return _rounded_like(a, b), _rounded_like(b, a)
     if not any(numeric):
-        return _texts(a), _texts(b)
+        return as_texts(a), as_texts(b)
     number, text = (a, b) if numeric[0] else (b, a)
     if number.dtype.kind == "b":  # compared with the words true and false
-        pair = np.char.lower(_texts(number)), np.char.lower(_texts(text))
+        pair = np.char.lower(as_texts(number)), np.char.lower(as_texts(text))
     elif text.ndim == 0 and np.isnan(as_numbers(text.reshape(1))).all():  # a word, which no number equals
-        pair = number.astype(str), _texts(text)
+        pair = number.astype(str), as_texts(text)
     else:
         pair = number.astype(np.float64), _rounded_like(as_numbers(text), number).astype(np.float64)
     return pair if numeric[0] else pair[::-1]
@@ -214,7 +250,7 @@ def _rounded_like(number: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _missing_values(column: np.ndarray) -> np.ndarray:
     """Mask of missing values: NaN, None, or empty texts."""
     if column.dtype.kind in "OUST":
-        words = np.char.lower(_texts(column.ravel())).reshape(column.shape)
+        words = np.char.lower(as_texts(column.ravel())).reshape(column.shape)
         return np.isin(words, ("", "nan", "none", "null"))
     return np.isnan(column) if column.dtype.kind == "f" else np.zeros(column.shape, bool)
 
@@ -233,7 +269,7 @@ def describe_columns(text: str | None, table: Table, most: int = 6) -> str:
     for name in column_names(text):
         column = np.asarray(table[name])
         texts = column.dtype.kind in "OUST"
-        found = np.unique(_texts(column) if texts else column)
+        found = np.unique(as_texts(column) if texts else column)
         shown = [repr(str(each)) if texts else f"{each:g}" if found.dtype.kind in "iuf" else str(each) for each in found]
         described.append(f"{name} is {', '.join(shown)}" if len(shown) <= most else f"{name} is {shown[0]} to {shown[-1]}")
     return "; ".join(described)

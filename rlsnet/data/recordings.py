@@ -80,8 +80,18 @@ class Recording:
         group = zarr_store.open_store(self.path)
         if f"unit/{name}" not in group:
             return None
-        stored = zarr_store.array(group, f"unit/{name}", [self.n_units], "TUOiuf", str(self.path))
-        return zarr_store.read(stored) if stored.dtype.kind in "iuf" else zarr_store.texts(stored)
+        stored = zarr_store.array(group, f"unit/{name}", [self.n_units], "TUOiufb", str(self.path))
+        return zarr_store.read(stored) if stored.dtype.kind in "iufb" else zarr_store.texts(stored)
+
+    def columns(self) -> list[str]:
+        """Names of all columns unit/NAME."""
+        group = zarr.open_group(str(self.path), mode="r")
+        return sorted(group["unit"].keys()) if "unit" in group else []
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the store."""
+        return dict(zarr.open_group(str(self.path), mode="r").attrs)
 
     def with_half(self, half: str | None) -> Recording:
         """The same recording, with `stream` and `read` giving the rates of one half of the trials: odd, even or, with None, all.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlsnet.data import event_alignment, query, recordings, trial_average
+from rlsnet.data import cell_classes, event_alignment, query, recordings, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.data.trial_counts import TrialCounts
@@ -30,6 +30,7 @@ class ImportSummary:
     bin_ms: length of a bin.
     sessions: one entry per source, as in the attribute `sessions` of the recording.
     dropped: number of units left out, by reason.
+    classes: number of units kept, by cell class ("": not known); empty without rules of cell classes.
     empty_conditions: for each condition without a trial so far, the message for the user.
     """
 
@@ -39,6 +40,7 @@ class ImportSummary:
     bin_ms: float
     sessions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    classes: Counter[str] = dataclasses.field(default_factory=Counter)
     empty_conditions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -128,7 +130,7 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     reason = f"min_trials: fewer than {max(1, options.min_trials)} in a condition"
     keep = _drop(np.ones(len(units), bool), enough, reason, summary.dropped)
     keep = _within_rate_limits(keep, mean, summary.dropped, options)
-    columns = _text_columns(session, units[keep], entry["name"])
+    columns = _unit_columns(session, units[keep], entry["name"], options)
     columns |= {"n_trials": average.n_trials[keep], "mean_rate": mean[keep].astype(np.float32)}
     trials = None if average.trials is None else average.trials.of_units(keep)
     if average.half is None:
@@ -194,7 +196,7 @@ def _precomputed_units(
     if rates and (mean > MAX_MEAN_RATE_HZ).any():
         raise UserError(f"{source.path}: unit {units[np.nanargmax(mean)]} has a mean rate of {np.nanmax(mean):.0f}; expected rates in Hz.")
     keep = _drop(np.ones(len(units), bool), ~np.isnan(block).all(axis=(0, 1)), "no values", summary.dropped)
-    columns = _text_columns(source, units, name)
+    columns = _unit_columns(source, units, name, options)
     if rates:
         keep = _within_rate_limits(keep, mean, summary.dropped, options)
         columns["mean_rate"] = mean.astype(np.float32)
@@ -217,9 +219,12 @@ def _within_rate_limits(keep: np.ndarray, mean: np.ndarray, dropped: Counter[str
     return keep
 
 
-def _text_columns(source: Session | PrecomputedRates, units: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    """Columns session, id, region and probe of some units, as texts."""
-    columns = {"session": np.full(len(units), name, dtype=object)}
+def _unit_columns(source: Session | PrecomputedRates, units: np.ndarray, name: str, options: Options) -> dict[str, np.ndarray]:
+    """Columns of some units: session, id, region and probe, as texts, the cell class, and those that the settings name."""
+    n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
+    named = cell_classes.columns_of(options, source.units, n_units, str(source.path))
+    columns = {column: values[units] for column, values in named.items()}
+    columns |= {"session": np.full(len(units), name, dtype=object)}
     for column in TEXT_COLUMNS:
         values = np.asarray(source.units[column])[units] if column in source.units else units if column == "id" else np.full(len(units), "")
         columns[column] = np.array([str(each) for each in values], dtype=object)

@@ -38,19 +38,25 @@ class BuiltNetwork(NamedTuple):
     target: np.ndarray | None
 
 
-def build(config: Config, n_units: int | None = None, activity: Callable[[Network], np.ndarray] | None = None) -> BuiltNetwork:
+def build(
+    config: Config,
+    n_units: int | None = None,
+    activity: Callable[[Network], np.ndarray] | None = None,
+    classes: np.ndarray | None = None,
+) -> BuiltNetwork:
     """Network of an experiment: arrays from network.load; all other arrays are drawn.
 
     Args:
       config: the experiment.
       n_units: number of units in the recording, which is N if neither network.load nor network.n_neurons sets it.
       activity: calibration of a network with static synapses, which returns the spikes [N]; see `connectivity.needs_activity`.
+      classes: [N] bool, whether a neuron is excitatory, if network.load does not tell; None: the first neurons are.
 
     Raises:
       UserError: stored arrays, files or numbers do not agree.
     """
     stored = StoredNetwork(config.network.load)
-    excitatory = _classes(config, stored, n_units)
+    excitatory = _classes(config, stored, n_units, classes)
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
     stimulus, rates = _stimulus(config, stored, n), _feedforward_rates(config, stored)
     feedforward_weight = _feedforward_weights(config, stored, n, rates)
@@ -75,9 +81,10 @@ def check_conditions(network: Network, n_conditions: int) -> None:
             raise UserError(f"{key}: has {len(values)} conditions; expected {n_conditions}, as the target has.")
 
 
-def _classes(config: Config, stored: StoredNetwork, n_units: int | None) -> np.ndarray:
-    """[N] bool, whether a neuron is excitatory."""
+def _classes(config: Config, stored: StoredNetwork, n_units: int | None, given: np.ndarray | None) -> np.ndarray:
+    """[N] bool, whether a neuron is excitatory: as stored, as given, or the first ones."""
     excitatory = stored.read("neuron/excitatory", ["N"], "b")
+    excitatory = given if excitatory is None else excitatory
     if excitatory is None:
         n = config.network.n_neurons or n_units
         if n is None:

@@ -160,6 +160,18 @@ def read_target(stored: StoredNetwork, n_points: int, n: int) -> np.ndarray | No
     return target
 
 
+def cell_class(group: zarr.Group) -> str:
+    """Where the classes of the neurons of a stored network come from, in words; "" where the store does not tell.
+
+    Networks that earlier versions drew have the first neurons excitatory, whatever the recording.
+    """
+    if "cell_class" in group.attrs:
+        return str(group.attrs["cell_class"])
+    excitatory = zarr_store.read(group["neuron/excitatory"])
+    first = int(excitatory.sum())
+    return f"by index: the first {first:,} neurons are excitatory" if excitatory[:first].all() else ""
+
+
 def save(
     path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
 ) -> None:

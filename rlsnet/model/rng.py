@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     ORDER = 21
     TRANSFER = 22
     PERTURB = 23
+    CELL_CLASS = 24
 
 
 def mix(x: Array) -> Array:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from rlsnet.config.schema import Config
-from rlsnet.data import recording_source, recordings, statistics
+from rlsnet.data import cell_classes, recording_source, recordings, statistics
+from rlsnet.data.cell_classes import CellClasses
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -41,6 +42,7 @@ class Prepared:
     rate: [C, N] Hz, mean recorded rates; or None.
     seconds: s, durations of making the network and the targets.
     memory_plan: bytes by purpose.
+    cell_class: where the classes of the neurons come from, in words.
     """
 
     network: Network
@@ -50,6 +52,7 @@ class Prepared:
     rate: np.ndarray | None = None
     seconds: tuple[float, float] = (0.0, 0.0)
     memory_plan: dict[str, int] = dataclasses.field(default_factory=dict)
+    cell_class: str = ""
 
 
 def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
@@ -76,7 +79,10 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         calibration.append(targets.run_calibration(config, net))
         return np.asarray(calibration[0].n_spikes)
 
-    net, weight, target = build.build(config, n_units, activity)
+    classes = _cell_classes(config, recording)
+    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory)
+    cell_class = _stored_source(config.network.load, net) if classes is None else classes.source
+    log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
     log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
     if target is not None:
@@ -87,7 +93,22 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
     seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, planned)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, planned, cell_class)
+
+
+def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | None:
+    """Classes of neurons that reproduce recorded units; None where network.load has them, and without a recording."""
+    if recording is None or config.network.load is not None:
+        return None
+    return cell_classes.of_network(recording, config, config.network.n_neurons or recording.n_units)
+
+
+def _stored_source(load: str | None, net: Network) -> str:
+    """Where the classes of a network come from that does not take them from a recording, in words."""
+    if load is not None:
+        stored = network_store.cell_class(zarr_store.open_group(load, "network.load", network_store.FORMAT))
+        return f"of {load}" + (f", {stored}" if stored else "")
+    return f"by index: the first {int(net.excitatory.sum()):,} neurons are excitatory, network.fraction_excitatory of all"
 
 
 def _open_recording(config: Config, show: Progress) -> Recording | None:
@@ -137,14 +158,15 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     net, weight, target = build.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
-    stored = zarr_store.open_group(run.network, "run", network_store.FORMAT).get("recorded_rate")
-    return Prepared(net, weight, target, None, None if stored is None else zarr_store.read(stored))
+    group = zarr_store.open_group(run.network, "run", network_store.FORMAT)
+    rate = zarr_store.read(group["recorded_rate"]) if "recorded_rate" in group else None
+    return Prepared(net, weight, target, None, rate, cell_class=network_store.cell_class(group))
 
 
 def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
     """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
     recording = prepared.recording
-    about: dict[str, Any] = {PLAN: prepared.memory_plan} if learning else {}
+    about: dict[str, Any] = {"cell_class": prepared.cell_class, **({PLAN: prepared.memory_plan} if learning else {})}
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint

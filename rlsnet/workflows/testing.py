@@ -98,6 +98,7 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
     initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
-    evaluation.evaluate(config, network, w, target, recording, path, show, initial, iteration=iteration)
+    about = {"iteration": iteration, "cell_class": prepared.cell_class}
+    evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path
