@@ -711,9 +711,10 @@ class RecordingConfig(Section):
         if self.half is not None and config.target.recorded != "rate":
             raise UserError(f"recording.half={self.half}: expected null with target={config.target.name}, which takes no rates.")
         for name in ("excitatory", "inhibitory"):
-            if (rule := getattr(self, name)) is not None and (config.target.recorded is None or config.network.load is not None):
-                why = f"target={config.target.name}, which has no recording" if config.target.recorded is None else "network.load"
-                raise UserError(f"recording.{name}={rule}: expected null with {why}{', which has its own classes' * (config.target.recorded is not None)}.")
+            rule, no_recording = getattr(self, name), config.target.recorded is None
+            if rule is not None and (no_recording or config.network.load is not None):
+                why = f"target={config.target.name}, which has no recording" if no_recording else "network.load, which has its own classes"
+                raise UserError(f"recording.{name}={rule}: expected null with {why}.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from rlsnet.data.import_options import Options
 from rlsnet.data.recordings import Recording
 from rlsnet.data.session import Table
 from rlsnet.errors import UserError
+
+if TYPE_CHECKING:
+    from jax import Array
 
 COLUMN = "cell_class"  # of the units of a recording: excitatory, inhibitory, or empty where it is not known
 NAMES = ("excitatory", "inhibitory")
@@ -120,14 +123,20 @@ def of_network(recording: Recording, config: Config, n: int) -> CellClasses:
     return CellClasses(excitatory, words + (f", drawn at random {place}, {fraction:g} excitatory" if len(drawn) else ""))
 
 
-def draw(region: np.ndarray, fraction: float, stream: np.ndarray) -> np.ndarray:
-    """[n] bool, a random share of the neurons in each region; the number in each is within 1 of it, and that of all is rounded."""
+def draw(region: np.ndarray, fraction: float, stream: Array) -> np.ndarray:
+    """[n] bool, a random share of the neurons in each region; the number in each is within 1 of it, and that of all is rounded.
+
+    Args:
+      region: [n] names or numbers.
+      fraction: the share, from 0 to 1.
+      stream: [2] uint32, key of the random numbers.
+    """
     import jax.numpy as jnp
 
     from rlsnet.model import rng
 
     n = len(region)
-    order = np.lexsort((np.asarray(rng.bits(jnp.asarray(stream), jnp.arange(n, dtype=jnp.uint32))), region))
+    order = np.lexsort((np.asarray(rng.bits(stream, jnp.arange(n, dtype=jnp.uint32))), region))
     chosen = np.zeros(n, bool)
     chosen[order] = np.diff(np.floor(np.arange(n + 1) * fraction + 0.5)) > 0
     return chosen

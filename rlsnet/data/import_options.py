@@ -47,12 +47,12 @@ class Options:
     regions: tuple[str, ...] | None = key("brain regions to include, such as [ALM, 'Primary motor*']; null: all", default=None)
     region_column: str | None = key("column of the units that contains their brain regions; null: that of the format", default=None)
     excitatory: str | None = key(
-        "filter of the excitatory units, such as \"waveform_duration > 0.4\"; others are inhibitory, or unknown if inhibitory is given too;"
+        'filter of the excitatory units, such as "waveform_duration > 0.4"; others are inhibitory, or unknown if inhibitory is given too;'
         " a unit without a value in the column is unknown",
         default=None,
     )
     inhibitory: str | None = key(
-        "filter of the inhibitory units, such as \"genotype in ['PV', 'Sst']\"; others are excitatory, or unknown if excitatory is given too",
+        "filter of inhibitory units, such as \"optotag in ['PV', 'Sst']\"; others are excitatory, or unknown if excitatory is given too",
         default=None,
     )
     columns: tuple[str, ...] | None = key(
