@@ -1,5 +1,6 @@
 """Readers of formats: files written by the libraries of the formats, with all spikes checked; mistakes give messages of one line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import zarr
 from pyarrow import parquet
 from scipy import io as scipy_io
 
-from rlsnet.data import time_units
-from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, phy, registry, spike_grouping, table_files
+from rlsnet.data import source_search, time_units
+from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, registry, spike_grouping, table_files
 from rlsnet.data.import_options import FORMATS, Options, options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -673,6 +674,95 @@ def test_mat_73(tmp_path):
     )
     file.write_bytes(file.read_bytes()[:3000])
     refused(matlab.read, file, "cannot be read")
+
+
+# NWB in Zarr, and tables of units elsewhere than in units
+
+
+def write_nwb_zarr(path: Path, units: str = "units") -> Path:
+    """A store in the layout of hdmf-zarr 0.13: Zarr 2, texts with vlen-utf8 and the fill value 0, references pickled."""
+    root = zarr.create_group(str(path), zarr_format=2, attributes={"nwb_version": "2.9.0", ".specloc": "specifications"})
+
+    def put(name, values):
+        values = np.asarray(values)
+        if values.dtype.kind == "U":
+            array = root.create_array(name, shape=values.shape, dtype=str, chunks=(2,))
+            array[...] = values
+            file = path / name / ".zarray"
+            content = json.loads(file.read_text())
+            assert content["dtype"] == "|O" and content["filters"] == [{"id": "vlen-utf8"}]
+            file.write_text(json.dumps(content | {"fill_value": 0}))
+        else:
+            root.create_array(name, data=values, chunks=(3,))
+
+    put(f"{units}/spike_times", TIMES)
+    put(f"{units}/spike_times_index", [3, 4, 8])
+    put(f"{units}/id", [3, 5, 11])
+    put(f"{units}/quality", ["good", "mua", "good"])
+    put(f"{units}/electrodes", [1, 0, 1])
+    put(f"{units}/electrodes_index", [1, 2, 3])
+    put(f"{units}/electrode_group", [0, 1, 0])
+    reference = path / units / "electrode_group" / ".zarray"
+    pickled = {"dtype": "|O", "fill_value": 0, "filters": [{"id": "pickle", "protocol": 5}]}
+    reference.write_text(json.dumps(json.loads(reference.read_text()) | pickled))
+    for name, column in TRIALS.items():
+        put(f"intervals/trials/{name}", column)
+    put("general/extracellular_ephys/electrodes/id", [0, 1])
+    put("general/extracellular_ephys/electrodes/location", ["CA1", "VISp"])
+    put("acquisition/cue/timestamps", [4.0, 5.0, 0.5, 9.0])
+    root.create_group("acquisition/same").attrs["zarr_link"] = [
+        {"name": "timestamps", "source": ".", "path": "/acquisition/cue/timestamps"}
+    ]
+    return path
+
+
+@pytest.mark.parametrize("units", ["units", "processing/ecephys/units_ks4"])
+@pytest.mark.parametrize("name", ["s.nwb.zarr", "s.nwb", "sub/folder.zarr"])
+def test_nwb_in_zarr(tmp_path, name, units):
+    path = write_nwb_zarr(tmp_path / name, units)
+    assert registry.recognized_format(path) == "nwb"
+    session = check(nwb.read(path, Options()))
+    assert session.units["quality"].tolist() == ["good", "mua", "good"] and session.units["region"].tolist() == ["VISp", "CA1", "VISp"]
+    assert session.events["cue"].tolist() == session.events["same"].tolist() == [0.5, 4, 5, 9]
+    assert ("units from processing/ecephys/units_ks4" in session.notes) == (units != "units")
+    assert any("never unpickled: electrode_group" in note for note in session.notes)
+    if ".nwb" in name:
+        assert source_search.source_paths([tmp_path], tmp_path / "out.zarr", Options()) == [path]
+
+
+def test_nwb_in_zarr_mistakes(tmp_path):
+    path = write_nwb_zarr(tmp_path / "s.nwb.zarr")
+    (path / "intervals/trials/start_time/0").unlink()
+    refused(nwb.read, path, "start_time lacks 1 of its 1 chunks; copy or download it again")
+    path = write_nwb_zarr(tmp_path / "t.nwb.zarr")
+    (path / "units/spike_times/1").write_bytes(b"x")
+    refused(nwb.read, path, "units/spike_times: cannot be read")
+    (path / "units/spike_times/.zarray").write_text("{}")
+    refused(nwb.read, path, "t.nwb.zarr: cannot be read")
+
+
+def test_nwb_tables_of_units(tmp_path):
+    """Units below processing are found; of several tables, variables.units names one."""
+    path = tmp_path / "s.nwb"
+
+    def units(file, where):
+        file[f"{where}/spike_times"], file[f"{where}/spike_times_index"], file[f"{where}/id"] = TIMES, [3, 4, 8], [3, 5, 11]
+
+    with h5py.File(path, "w") as file:
+        units(file, "processing/ecephys/sorting/units_a")
+        for name, values in TRIALS.items():
+            file[f"intervals/trials/{name}"] = values
+    assert "units from processing/ecephys/sorting/units_a" in check(nwb.read(path, Options())).notes
+    with h5py.File(path, "a") as file:
+        units(file, "processing/ecephys/units_b")
+    refused(nwb.read, path, r"several tables .* one of variables.units=processing/ecephys/units_b, variables.units=processing/ecephys/sort")
+    check(nwb.read(path, Options(variables={"units": "/processing/ecephys/units_b"})))
+    refused(
+        nwb.read, path, "variables.units=units: no table with spike_times .*; expected variables.units=proc", variables={"units": "units"}
+    )
+    with h5py.File(path, "a") as file:
+        units(file, "units")
+    assert not any(note.startswith("units from") for note in check(nwb.read(path, Options())).notes)
 
 
 # HDF5 and JLD2

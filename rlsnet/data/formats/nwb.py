@@ -1,4 +1,4 @@
-"""Neurodata Without Borders, NWB 2 in HDF5: units, trials and events of a session, read in bulk with h5py.
+"""Neurodata Without Borders, NWB 2 in HDF5 or Zarr: units, trials and events of a session, read in bulk.
 
 Layout of the NWB schema: `units` is a table in which a ragged column X has a column X_index with the ends of its rows;
 `intervals/trials` contains the trials. Events are the timestamps of all series in acquisition, processing, stimulus/presentation
@@ -16,8 +16,9 @@ import h5py
 import numpy as np
 
 from rlsnet.data import query, time_units
+from rlsnet.data.formats import nwb_zarr
 from rlsnet.data.formats.array_names import ArrayNames
-from rlsnet.data.formats.nwb_tables import opened, read_dataset, read_plain_columns, read_ragged_index
+from rlsnet.data.formats.nwb_tables import is_dataset, is_group, opened, read_dataset, read_plain_columns, read_ragged_index
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
@@ -56,7 +57,9 @@ IBL_COLUMNS = {
 
 
 def matches(path: Path) -> bool:
-    """Whether a file is NWB, by its name or by its content."""
+    """Whether a file or Zarr store is NWB, by its name or by its content."""
+    if path.is_dir():
+        return nwb_zarr.is_store(path)
     if path.suffix.lower() == ".nwb":
         return True
     if not path.is_file() or not h5py.is_hdf5(path):
@@ -68,17 +71,22 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session:
     """Session in an NWB file; raises UserError if it has no units or trials, or cannot be read."""
-    others = {name: value for name, value in (options.variables or {}).items() if name != "sample_rate"}
+    others = {name: value for name, value in (options.variables or {}).items() if name not in ("sample_rate", "units")}
     for unused, value in (("variables", others), ("axes", options.axes), ("labels", options.labels)):
         if value:
-            raise UserError(f"{unused}: does not apply to NWB files, which have fixed names; expected no value for {path}.")
+            raise UserError(
+                f"{unused}: does not apply to NWB files, which have fixed names, apart from variables.units and variables.sample_rate;"
+                f" expected no value for {path}."
+            )
     given_rate = ArrayNames(path, {}, options.variables or {}).positive_number("sample_rate")
     with opened(path) as file:
-        times, index, rate, notes = _spikes(file, path, options, given_rate)
-        units, more_notes = _units(file, path, len(index) - 1, options)
+        table, found = _units_table(file, path, (options.variables or {}).get("units"))
+        times, index, rate, notes = _spikes(table, path, options, given_rate)
+        units, more_notes = _units(file, table, path, len(index) - 1, options)
         trials, name = _trials(file, path, options)
         series = _event_paths(file, name)
-        observed = _observation_intervals(file, path, len(index) - 1)
+        observed = _observation_intervals(table, path, len(index) - 1)
+    notes = (*found, *notes)
     return Session(path.stem, path, times, index, units, trials, EventSeries(path, series), observed, (*notes, *more_notes), rate)
 
 
@@ -100,13 +108,51 @@ class EventSeries(Mapping[str, np.ndarray]):
         return len(self.series)
 
 
+def _units_table(file: Any, path: Path, chosen: str | None) -> tuple[Any, tuple[str, ...]]:
+    """(table of the units with spikes, notes): `units`, or the one with spikes below processing, or that which the user names.
+
+    Raises:
+      UserError: no table with spikes, several below processing, or none at the path `chosen`.
+    """
+    where = [chosen.strip("/")] if chosen else ["units"]
+    found = [each for each in where if _has_spikes(file.get(each))]
+    if not found:
+        below = _spike_tables(file["processing"], MAX_GROUP_DEPTH) if is_group(file.get("processing")) else []
+        listed = ", ".join(f"variables.units={each}" for each in below)
+        if chosen:
+            raise UserError(
+                f"variables.units={chosen}: no table with spike_times and spike_times_index in {path};"
+                f" expected {listed or 'the path of such a table'}."
+            )
+        if len(below) > 1:
+            raise UserError(f"{path}: contains several tables of sorted spikes; expected one of {listed}.")
+        if not below:
+            raise UserError(f"{path}: contains no sorted spikes; expected units/spike_times and units/spike_times_index.")
+        found = below
+    table = file[found[0]]
+    pickled = table.pickled() if isinstance(table, nwb_zarr.Group) else []
+    notes = [f"units from {found[0]}"] if found[0] != "units" else []
+    notes += [f"columns of Python objects, which are never unpickled: {', '.join(pickled)}"] if pickled else []
+    return table, tuple(notes)
+
+
+def _has_spikes(table: Any) -> bool:
+    """Whether a node of a file is a table with spikes."""
+    return is_group(table) and "spike_times" in table and "spike_times_index" in table
+
+
+def _spike_tables(group: Any, depth: int) -> list[str]:
+    """Paths of the tables with spikes below a group."""
+    nodes = [node for name in group if is_group(node := group.get(name))]
+    found = [node.name.strip("/") for node in nodes if _has_spikes(node)]
+    deeper = [each for node in nodes if depth and not _has_spikes(node) for each in _spike_tables(node, depth - 1)]
+    return found + deeper
+
+
 def _spikes(
-    file: h5py.File, path: Path, options: Options, sample_rate: float | None
+    units: Any, path: Path, options: Options, sample_rate: float | None
 ) -> tuple[np.ndarray, np.ndarray, float | None, tuple[str, ...]]:
     """(times in s, index [U+1], sample rate in Hz if known, notes) of the spike trains; `sample_rate` is that of the user."""
-    units = file.get("units")
-    if not isinstance(units, h5py.Group) or "spike_times" not in units or "spike_times_index" not in units:
-        raise UserError(f"{path}: contains no sorted spikes; expected units/spike_times and units/spike_times_index.")
     stored = units["spike_times"]
     index = read_ragged_index(units, "spike_times_index", path, stored.shape[0])
     times = read_dataset(stored, path)
@@ -115,7 +161,7 @@ def _spikes(
         times.size and times[np.isfinite(times)].max(initial=0) > MAX_SECONDS and not (times[:1000] % 1 != 0).any()
     )
     stated = "samples" if samples else time_units.unit_of(stored.attrs.get("unit", "s")) or "s"
-    times, notes = time_units.spike_seconds(f"{path}: units/spike_times", times, options, rate, stated)
+    times, notes = time_units.spike_seconds(f"{path}: {stored.name.strip('/')}", times, options, rate, stated)
     return times, index, rate, notes
 
 
@@ -128,9 +174,8 @@ def _sample_rate(units: Any, path: Path) -> float | None:
     return float(rate[0]) if len(rate) and (rate == rate[0]).all() and rate[0] > 1 else None
 
 
-def _observation_intervals(file: h5py.File, path: Path, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _observation_intervals(units: Any, path: Path, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Observation intervals ([K, 2] s, index [U+1]) of the units, or None if the file has none."""
-    units = file["units"]
     if "obs_intervals" not in units or "obs_intervals_index" not in units:
         return None
     intervals = read_dataset(units["obs_intervals"], path).astype(np.float64).reshape(-1, 2)
@@ -141,13 +186,13 @@ def _observation_intervals(file: h5py.File, path: Path, n_units: int) -> tuple[n
     return (intervals, index) if len(intervals) else None
 
 
-def _units(file: h5py.File, path: Path, n_units: int, options: Options) -> tuple[dict[str, np.ndarray], list[str]]:
+def _units(file: Any, units: Any, path: Path, n_units: int, options: Options) -> tuple[dict[str, np.ndarray], list[str]]:
     """Columns of the units, among them id, region and probe, and notes."""
-    units, notes = file["units"], []
+    notes: list[str] = []
     columns = {name: each for name, each in read_plain_columns(units, path).items() if len(each) == n_units}
     columns.setdefault("id", np.arange(n_units))
     table = file.get("general/extracellular_ephys/electrodes")
-    electrodes = read_plain_columns(table, path) if isinstance(table, h5py.Group) else {}
+    electrodes = read_plain_columns(table, path) if is_group(table) else {}
     row = _electrode_rows(units, columns, electrodes, path)
     electrode_columns = {name: _values_at_rows(each, row) for name, each in electrodes.items()}
     group_names, group_locations = _electrode_groups(file, units, path)
@@ -199,10 +244,10 @@ def _values_at_rows(column: np.ndarray, row: np.ndarray) -> np.ndarray:
     return out
 
 
-def _electrode_groups(file: h5py.File, units: Any, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _electrode_groups(file: Any, units: Any, path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     """([U] name of the electrode group of each unit, [U] location of the group), or None for each if unknown."""
     stored = units.get("electrode_group")
-    if not isinstance(stored, h5py.Dataset) or h5py.check_ref_dtype(stored.dtype) is None:
+    if not is_dataset(stored) or h5py.check_ref_dtype(stored.dtype) is None:
         return None, None
     found = [file[reference] if reference else None for reference in read_dataset(stored, path)]
     names = ["" if each is None else each.name.rpartition("/")[2] for each in found]
@@ -210,9 +255,9 @@ def _electrode_groups(file: h5py.File, units: Any, path: Path) -> tuple[np.ndarr
     return np.array(names, dtype=object), np.array(locations, dtype=object) if any(locations) else None
 
 
-def _trials(file: h5py.File, path: Path, options: Options) -> tuple[dict[str, np.ndarray], str]:
+def _trials(file: Any, path: Path, options: Options) -> tuple[dict[str, np.ndarray], str]:
     """Columns of the trials, and the name of their table of intervals."""
-    tables = [name for name in file.get("intervals", {}) if isinstance(file["intervals"][name], h5py.Group)]
+    tables = [name for name in file.get("intervals", {}) if is_group(file["intervals"][name])]
     name = options.trials_table or "trials"
     if options.trials_table is not None:
         query.require_column(name, tables, f"trials_table={name}", f"the intervals of {path}")
@@ -236,11 +281,11 @@ def _alf_names(columns: Mapping[str, np.ndarray]) -> list[tuple[str, list[str]]]
     return [(alf, names) for alf, names in found if names]
 
 
-def _event_paths(file: h5py.File, trials: str) -> dict[str, str]:
+def _event_paths(file: Any, trials: str) -> dict[str, str]:
     """Path in the file of each series of events, by its name; series with equal names are named by more of their paths."""
     paths: list[str] = []
     for group_path in EVENT_GROUPS:
-        if isinstance(top := file.get(group_path), h5py.Group):
+        if is_group(top := file.get(group_path)):
             paths += _timestamp_paths(top, MAX_GROUP_DEPTH)
     names = [path.split("/")[-2] for path in paths]
     long_names = ["/".join(path.split("/")[2:-1]) for path in paths]
@@ -257,8 +302,8 @@ def _timestamp_paths(group: Any, depth: int) -> list[str]:
     found = []
     for name in group:
         item = group.get(name)
-        if isinstance(item, h5py.Group) and depth:
+        if is_group(item) and depth:
             found += [f"{group.name}/{name}{below[len(item.name) :]}" for below in _timestamp_paths(item, depth - 1)]
-        elif isinstance(item, h5py.Dataset) and name in ("timestamps", "timestamp") and item.ndim == 1 and item.dtype.kind in "iuf":
+        elif is_dataset(item) and name in ("timestamps", "timestamp") and item.ndim == 1 and item.dtype.kind in "iuf":
             found.append(f"{group.name}/{name}")
     return found

@@ -1,4 +1,4 @@
-"""Tables and datasets of NWB files, read in bulk with h5py; damaged files raise a UserError of one line."""
+"""Tables and datasets of NWB files in HDF5 or Zarr, read in bulk; damaged files raise a UserError of one line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import Any
 import h5py
 import numpy as np
 
+from rlsnet.data.formats import nwb_zarr, table_files
 from rlsnet.errors import UserError
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Open HDF5 file; raises UserError if it does not exist, is cut short, or is not HDF5."""
+def opened(path: Path) -> Iterator[Any]:
+    """Open HDF5 file or Zarr store; raises UserError if it does not exist, is cut short, or is neither of the two."""
+    if path.is_dir():
+        with table_files.one_line_errors(path):
+            yield nwb_zarr.open_store(path)
+        return
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        if path.is_dir():
-            reason = "is a folder, perhaps NWB in Zarr; expected NWB in HDF5"
-        elif isinstance(error, FileNotFoundError) or not path.exists():
+        if isinstance(error, FileNotFoundError) or not path.exists():
             reason = "no such file"
         elif "truncated" in str(error):
             reason = "is cut short; copy or download it again"
@@ -32,10 +35,27 @@ def opened(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+def is_group(node: Any) -> bool:
+    """Whether a node of a file is a group."""
+    return isinstance(node, h5py.Group | nwb_zarr.Group)
+
+
+def is_dataset(node: Any) -> bool:
+    """Whether a node of a file is a dataset."""
+    return node is not None and not is_group(node)
+
+
+def is_text(stored: Any) -> bool:
+    """Whether a dataset contains texts."""
+    return nwb_zarr.is_text(stored) if not isinstance(stored, h5py.Dataset) else h5py.check_string_dtype(stored.dtype) is not None
+
+
 def read_dataset(stored: Any, path: Path) -> np.ndarray:
     """Dataset in memory, texts as objects; raises UserError if the file is damaged."""
+    if not isinstance(stored, h5py.Dataset):
+        return nwb_zarr.read_array(stored, path)
     try:
-        return np.asarray(stored.asstr(errors="replace")[...] if h5py.check_string_dtype(stored.dtype) else stored[...])
+        return np.asarray(stored.asstr(errors="replace")[...] if is_text(stored) else stored[...])
     except (OSError, RuntimeError) as error:
         text = str(error).splitlines()[0]
         if "filter" in text:
@@ -45,14 +65,18 @@ def read_dataset(stored: Any, path: Path) -> np.ndarray:
 
 def read_plain_columns(group: Any, path: Path) -> dict[str, np.ndarray]:
     """Columns of a table with one number, text or boolean in each row; ragged columns and references are left out."""
-    size = len(group["id"]) if "id" in group else max((len(each) for each in group.values() if getattr(each, "ndim", 0) == 1), default=0)
+    size = (
+        group["id"].shape[0]
+        if "id" in group
+        else max((each.shape[0] for each in group.values() if getattr(each, "ndim", 0) == 1), default=0)
+    )
     columns = {}
     for name in group:
         stored = group.get(name)
         ragged = name + "_index" in group or (name.endswith("_index") and name[: -len("_index")] in group)
-        if not isinstance(stored, h5py.Dataset) or ragged or stored.shape != (size,):
+        if not is_dataset(stored) or ragged or stored.shape != (size,):
             continue
-        if h5py.check_string_dtype(stored.dtype) or stored.dtype.kind in "biuf":
+        if is_text(stored) or stored.dtype.kind in "biuf":
             columns[name] = read_dataset(stored, path)
     return columns
 
