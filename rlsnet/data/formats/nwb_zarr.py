@@ -19,7 +19,6 @@ import zarr
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.data.formats import table_files
-from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 
 METADATA = (".zattrs", "zarr.json")  # file with the attributes of a group, in Zarr 2 and 3
@@ -127,8 +126,7 @@ def is_text(array: zarr.Array) -> bool:
 def read_array(array: zarr.Array, path: Path) -> np.ndarray:
     """Array in memory, texts as objects; raises UserError if a chunk is damaged, or a chunk of times or indices missing."""
     with table_files.one_line_errors(f"{path}: {array.name}"):
-        if NEVER_ZERO.search(array.name) and array.nchunks_initialized < array.nchunks:
-            missing = array.nchunks - array.nchunks_initialized
-            raise UserError(f"{path}: {array.name} lacks {missing} of its {array.nchunks} chunks; copy or download it again.")
+        if NEVER_ZERO.search(array.name):
+            zarr_store.check_complete(array)
         values = np.asarray(zarr_store.read(array))
     return values.astype(object) if is_text(array) else values

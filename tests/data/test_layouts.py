@@ -1,0 +1,203 @@
+"""Layouts of folders and files that laboratories have: ALF, NWB in Zarr, one array for each unit, CellExplorer, SONATA."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from spikes_of_three_units import LABELS, ORDER, TIMES, TRIALS, check, refused, write_table
+
+from rlsnet.data import source_search
+from rlsnet.data.formats import ibl_alf, nwb, registry
+from rlsnet.data.import_options import Options, options_of
+from rlsnet.data.importing import import_sources
+from rlsnet.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("spikes", "trials", "source", "ids"),
+    [
+        ("alf", "alf", "", (3, 5, 11)),  # spikes in alf itself
+        (".", ".", "", (3, 5, 11)),  # all files in one folder
+        ("alf/imec0", "alf", "", ("imec0:3", "imec0:5", "imec0:11")),
+        ("alf/probe00/ks4", "alf", "", ("probe00:3", "probe00:5", "probe00:11")),  # another sorter
+        ("probe00", ".", "", ("probe00:3", "probe00:5", "probe00:11")),  # no folder alf
+        ("alf/probe00", ".", "", ("probe00:3", "probe00:5", "probe00:11")),  # trials in the folder of the session
+        ("alf/probe00", "alf", "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),  # the folder of a probe as source
+        ("alf/probe00/pykilosort", "alf", "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/probe00/pykilosort", "alf", "alf/probe00/pykilosort", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/imec0/ks4", "alf", "alf/imec0", ("imec0:3", "imec0:5", "imec0:11")),
+        ("imec0", ".", "imec0", (3, 5, 11)),
+        ("alf/probe00", None, "", ("probe00:3", "probe00:5", "probe00:11")),  # trials_table=
+        ("alf/probe00", None, "alf/probe00", ("probe00:3", "probe00:5", "probe00:11")),
+        ("alf/probe00", "table", "", ("probe00:3", "probe00:5", "probe00:11")),  # trials.csv beside the session's folders
+    ],
+)
+def test_alf_layouts(tmp_path, spikes, trials, source, ids):
+    session = tmp_path / "mouse" / "2020-01-02" / "001"
+    (session / spikes).mkdir(parents=True)
+    np.save(session / spikes / "spikes.times.npy", TIMES[ORDER][:, None])
+    np.save(session / spikes / "spikes.clusters.npy", LABELS[ORDER][:, None].astype(float))
+    table = None
+    if trials == "table":
+        write_table(session / "trials.csv", TRIALS)
+    elif trials is None:
+        table = str(write_table(tmp_path / "t.csv", TRIALS))
+    else:
+        np.save(session / trials / "trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
+        np.save(session / trials / "trials.side.npy", np.array(TRIALS["side"])[:, None])
+    assert registry.recognized_format(session / source) == "alf" and not ibl_alf.matches(session.parent)
+    found = check(ibl_alf.read(session / source, Options(trials_table=table)), ids)
+    assert found.name == ("imec0" if source == "imec0" else "mouse/2020-01-02/001")
+    assert ("probe" in found.units) == isinstance(ids[0], str)
+
+
+def test_alf_folders_that_leave_a_choice(tmp_path):
+    for folder in ("alf/probe00/ks3", "alf/probe00/ks4"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "spikes.times.npy", TIMES)
+        np.save(tmp_path / folder / "spikes.clusters.npy", LABELS)
+    np.save(tmp_path / "alf" / "trials.intervals.npy", np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1))
+    refused(ibl_alf.read, tmp_path, "probe00: has spikes of several sorters; expected one of them as source: .*ks3 or .*ks4")
+    np.save(tmp_path / "alf" / "spikes.times.npy", TIMES)
+    np.save(tmp_path / "alf" / "probe00" / "spikes.times.npy", TIMES)
+    refused(ibl_alf.read, tmp_path, "alf: has spikes, and its folder probe00 too")
+
+
+def test_original_files_of_steinmetz(tmp_path):
+    """Columns [n, 1] in one folder, channels counted from 1, regions in a table: rates by the preset against sums in plain NumPy."""
+    folder = tmp_path / "Cori_2016-12-14"
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    n, start = 40, 1.5 + 4.0 * np.arange(40)
+    times = np.sort(random.uniform(0, start[-1] + 5, 4000))
+    clusters = random.integers(0, 5, 4000)
+    contrast = {side: random.choice([0, 0.25, 0.5, 1], n) for side in ("Left", "Right")}
+    files = {
+        "spikes.times": times,
+        "spikes.clusters": clusters.astype(np.uint32),
+        "clusters._phy_annotation": np.array([3, 1, 2, 2, 3, 2], np.int8),  # the last has no spikes
+        "clusters.peakChannel": np.array([1.0, 2, 4, 3, 4, 1]),
+        "clusters.probes": np.array([0, 0, 1, 1, 1, 0], np.uint8),
+        "trials.visualStim_times": start + 0.5,
+        "trials.feedbackType": random.choice([-1, 1], n),
+        "trials.included": np.ones(n, bool),
+        **{f"trials.visualStim_contrast{side}": values for side, values in contrast.items()},
+    }
+    for name, values in files.items():
+        np.save(folder / f"{name}.npy", values[:, None])
+    np.save(folder / "trials.intervals.npy", np.stack([start, start + 3], axis=1))
+    (folder / "channels.brainLocation.tsv").write_text(
+        "ccf_ap\tccf_dv\tccf_lr\tallen_ontology\n" + "".join(f"1\t2\t3\t{region}\n" for region in ("VISp", "CA1", "MOs", "root"))
+    )
+    import_sources([folder], tmp_path / "out.zarr", options_of({"preset": "steinmetz_alf", "kernel": "none", "min_trials": 1}), log=len)
+    found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")
+    kept = [0, 2, 3, 4]
+    assert found["unit/id"][...].tolist() == [str(each) for each in kept] and found["condition"][...].tolist() == ["left", "right", "equal"]
+    assert found["unit/region"][...].tolist() == ["VISp", "root", "MOs", "root"] and found["unit/probe"][...].tolist() == [
+        "0",
+        "1",
+        "1",
+        "1",
+    ]
+    for row, compare in enumerate((np.greater, np.less, np.equal)):
+        chosen = start[compare(contrast["Left"], contrast["Right"])] + 0.5
+        for column, unit in enumerate(kept):
+            mine = times[clusters == unit]
+            expected = sum(np.histogram(mine - event, np.arange(41) / 100)[0] for event in chosen) / len(chosen) / 0.01
+            np.testing.assert_allclose(found["rate"][row, :, column], expected, rtol=1e-5)
+    with pytest.raises(
+        UserError, match=r"in the format alf; expected format=alf \(preset=steinmetz_alf\) and not format=arrays, which preset=steinmetz"
+    ):
+        import_sources([folder], tmp_path / "out.zarr", options_of({"preset": "steinmetz"}), log=len)
+
+
+# NWB in Zarr, and tables of units elsewhere than in units
+
+
+def write_nwb_zarr(path: Path, units: str = "units") -> Path:
+    """A store in the layout of hdmf-zarr 0.13: Zarr 2, texts with vlen-utf8 and the fill value 0, references pickled."""
+    root = zarr.create_group(str(path), zarr_format=2, attributes={"nwb_version": "2.9.0", ".specloc": "specifications"})
+
+    def put(name, values):
+        values = np.asarray(values)
+        if values.dtype.kind == "U":
+            array = root.create_array(name, shape=values.shape, dtype=str, chunks=(2,))
+            array[...] = values
+            file = path / name / ".zarray"
+            content = json.loads(file.read_text())
+            assert content["dtype"] == "|O" and content["filters"] == [{"id": "vlen-utf8"}]
+            file.write_text(json.dumps(content | {"fill_value": 0}))
+        else:
+            root.create_array(name, data=values, chunks=(3,))
+
+    put(f"{units}/spike_times", TIMES)
+    put(f"{units}/spike_times_index", [3, 4, 8])
+    put(f"{units}/id", [3, 5, 11])
+    put(f"{units}/quality", ["good", "mua", "good"])
+    put(f"{units}/electrodes", [1, 0, 1])
+    put(f"{units}/electrodes_index", [1, 2, 3])
+    put(f"{units}/electrode_group", [0, 1, 0])
+    reference = path / units / "electrode_group" / ".zarray"
+    pickled = {"dtype": "|O", "fill_value": 0, "filters": [{"id": "pickle", "protocol": 5}]}
+    reference.write_text(json.dumps(json.loads(reference.read_text()) | pickled))
+    for name, column in TRIALS.items():
+        put(f"intervals/trials/{name}", column)
+    put("general/extracellular_ephys/electrodes/id", [0, 1])
+    put("general/extracellular_ephys/electrodes/location", ["CA1", "VISp"])
+    put("acquisition/cue/timestamps", [4.0, 5.0, 0.5, 9.0])
+    root.create_group("acquisition/same").attrs["zarr_link"] = [
+        {"name": "timestamps", "source": ".", "path": "/acquisition/cue/timestamps"}
+    ]
+    return path
+
+
+@pytest.mark.parametrize("units", ["units", "processing/ecephys/units_ks4"])
+@pytest.mark.parametrize("name", ["s.nwb.zarr", "s.nwb", "sub/folder.zarr"])
+def test_nwb_in_zarr(tmp_path, name, units):
+    path = write_nwb_zarr(tmp_path / name, units)
+    assert registry.recognized_format(path) == "nwb"
+    session = check(nwb.read(path, Options()))
+    assert session.units["quality"].tolist() == ["good", "mua", "good"] and session.units["region"].tolist() == ["VISp", "CA1", "VISp"]
+    assert session.events["cue"].tolist() == session.events["same"].tolist() == [0.5, 4, 5, 9]
+    assert ("units from processing/ecephys/units_ks4" in session.notes) == (units != "units")
+    assert any("never unpickled: electrode_group" in note for note in session.notes)
+    if ".nwb" in name:
+        assert source_search.source_paths([tmp_path], tmp_path / "out.zarr", Options()) == [path]
+
+
+def test_nwb_in_zarr_mistakes(tmp_path):
+    path = write_nwb_zarr(tmp_path / "s.nwb.zarr")
+    (path / "intervals/trials/start_time/0").unlink()
+    refused(nwb.read, path, "intervals/trials/start_time: 1 of 1 chunks are missing")
+    path = write_nwb_zarr(tmp_path / "t.nwb.zarr")
+    (path / "units/spike_times/1").write_bytes(b"x")
+    refused(nwb.read, path, "units/spike_times: cannot be read")
+    (path / "units/spike_times/.zarray").write_text("{}")
+    refused(nwb.read, path, "t.nwb.zarr: cannot be read")
+
+
+def test_nwb_tables_of_units(tmp_path):
+    """Units below processing are found; of several tables, variables.units names one."""
+    path = tmp_path / "s.nwb"
+
+    def units(file, where):
+        file[f"{where}/spike_times"], file[f"{where}/spike_times_index"], file[f"{where}/id"] = TIMES, [3, 4, 8], [3, 5, 11]
+
+    with h5py.File(path, "w") as file:
+        units(file, "processing/ecephys/sorting/units_a")
+        for name, values in TRIALS.items():
+            file[f"intervals/trials/{name}"] = values
+    assert "units from processing/ecephys/sorting/units_a" in check(nwb.read(path, Options())).notes
+    with h5py.File(path, "a") as file:
+        units(file, "processing/ecephys/units_b")
+    refused(nwb.read, path, r"several tables .* one of variables.units=processing/ecephys/units_b, variables.units=processing/ecephys/sort")
+    check(nwb.read(path, Options(variables={"units": "/processing/ecephys/units_b"})))
+    refused(
+        nwb.read, path, "variables.units=units: no table with spike_times .*; expected variables.units=proc", variables={"units": "units"}
+    )
+    with h5py.File(path, "a") as file:
+        units(file, "units")
+    assert not any(note.startswith("units from") for note in check(nwb.read(path, Options())).notes)
