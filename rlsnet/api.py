@@ -76,7 +76,7 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
 
     Args:
       sources: files or folders of recordings, or patterns such as data/*.nwb; each is one session.
-      out: path of the new recording, which ends in .zarr; an older recording there is replaced.
+      out: path of the new recording, which ends in .zarr; overwrite=True replaces an older recording there.
       settings: settings of `rlsnet import`, such as preset, align, window, conditions, trials, units.
 
     Raises:
@@ -272,13 +272,16 @@ class _ToRoot(logging.Handler):
 @contextlib.contextmanager
 def _logged(run: Run) -> Iterator[None]:
     """Context in which messages also go to RUN/rlsnet.log, as on the command line."""
+    from rlsnet.runs.progress import LogFile
+
     logger = logging.getLogger("rlsnet")
     loggers = [each for name, each in logging.root.manager.loggerDict.items() if f"{name}.".startswith("rlsnet.")]
     disabled = [each for each in loggers if isinstance(each, logging.Logger) and each.disabled]  # by logging.config
     for each in disabled:
         each.disabled = False
+    run.refuse_links()
     run.path.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(run.path / "rlsnet.log", delay=True)
+    file = LogFile(run.path / "rlsnet.log", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     added, before = (file, _ToRoot()), (logger.level, logger.propagate)
     for handler in added:

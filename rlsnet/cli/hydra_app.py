@@ -9,6 +9,7 @@ from pathlib import Path
 from rlsnet.cli import sweeps
 from rlsnet.config.compose import configs_dir, for_hydra, in_quotes, one_line_errors, version_base, with_additions
 from rlsnet.errors import UserError
+from rlsnet.io import outputs
 from rlsnet.runs.folder import Run
 
 
@@ -65,12 +66,15 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
         raise UserError(f"resume={resume}: is for train.")
     if several and resume not in (None, "auto"):
         raise UserError(f"resume={resume}: expected resume=auto in a sweep, where every job has its own folder.")
+    if (given := setting(arguments, "hydra.run.dir")) is not None:
+        Run(given).refuse_links()  # Hydra writes there before the command starts
     if sweep is not None:
         return sweep_overrides(command, sweep, arguments)
     key, path = ("run", run) if command == "test" else ("resume", None if resume == "auto" else resume)
     if path is None:
         return []
     found = Run.open(path, key)
+    found.refuse_links()
     if command == "train" and not found.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
     return [f"hydra.run.dir={in_quotes(str(found.path))}", "hydra.output_subdir=null"]
@@ -90,4 +94,7 @@ def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str
     path = Path(folder)
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
         raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; expected a new folder, or that of a sweep.")
+    outputs.refuse_link(path / "multirun.yaml")
+    for job in path.iterdir() if path.is_dir() else ():
+        Run(job).refuse_links()
     return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]

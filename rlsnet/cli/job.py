@@ -27,6 +27,7 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
       UserError: a setting is not allowed.
     """
     run = Run(os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder)
+    run.refuse_links()
     resumed = command == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
     if command == "test" or resumed:
         config = resume.resumed_config(run, values, overrides)

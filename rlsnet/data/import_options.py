@@ -86,6 +86,7 @@ class Options:
     axes: tuple[str, ...] | None = key(
         "order of the axes of precomputed rates, such as [condition, unit, time]; null: that of the format", default=None
     )
+    overwrite: bool = key("true: replace an older recording at OUT.zarr", default=False)
     source: str | None = key("description of the data, for the attributes of the recording", default=None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
@@ -12,7 +13,7 @@ from rlsnet.data.import_options import Options, naming_preset
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.errors import UserError
-from rlsnet.io import zarr_store
+from rlsnet.io import outputs
 
 
 def import_sources(
@@ -22,7 +23,7 @@ def import_sources(
 
     Args:
       sources: files or folders, or patterns such as data/*.nwb.
-      out: path of the new recording; an older recording there is replaced.
+      out: path of the new recording; an older recording there is replaced only with options.overwrite.
       options: which trials and units are used, and how spikes are averaged.
       log: function that receives one line about each source.
 
@@ -31,18 +32,14 @@ def import_sources(
     """
     options = options or Options()
     trial_average.bin_centres(options)  # raises before anything is read
-    path = _output_path(Path(out))
-    with naming_preset(options):
-        return pooling.pool_sources(_read_sources(source_search.source_paths(sources, path, options), options), path, options, log)
-
-
-def _output_path(path: Path) -> Path:
-    """Path of the new recording; raises UserError unless it is free or contains an older recording."""
+    path = Path(out)
     if path.suffix != ".zarr":
         raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")
-    if path.exists():
-        zarr_store.open_group(path, "import", recordings.FORMAT)
-    return path
+    with naming_preset(options):
+        paths = source_search.source_paths(sources, path, options)
+        made = partial(outputs.is_store, format=recordings.FORMAT)
+        outputs.check_free(path, made, "a Zarr store that rlsnet import wrote", "import ", options.overwrite)
+        return pooling.pool_sources(_read_sources(paths, options), path, options, log)
 
 
 def _read_sources(paths: Sequence[Path], options: Options) -> Iterator[Session | PrecomputedRates]:

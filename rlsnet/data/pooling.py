@@ -46,20 +46,16 @@ def pool_sources(sources: Iterator[Session | PrecomputedRates], path: Path, opti
     Raises:
       UserError: a source does not fit the others, or no unit is left.
     """
-    with atomic.replacing(path) as temporary:
-        target = temporary.with_name(temporary.name + ".all") if options.subsample else temporary
-        try:
-            summary = _write_units(sources, target, options, log)
-            n_kept = sum(entry["kept"] for entry in summary.sessions)
-            if not n_kept:
-                raise UserError(_no_units_message(summary))
-            if options.subsample:
-                _write_subsample(target, temporary, summary, n_kept, options)
-            _write_attributes(temporary, summary, options)
-            zarr_store.seal(temporary)
-        finally:
-            if options.subsample:
-                atomic.remove(target)
+    with atomic.replacing(path) as temporary, atomic.scratch(path) as everything:
+        target = everything if options.subsample else temporary
+        summary = _write_units(sources, target, options, log)
+        n_kept = sum(entry["kept"] for entry in summary.sessions)
+        if not n_kept:
+            raise UserError(_no_units_message(summary))
+        if options.subsample:
+            _write_subsample(target, temporary, summary, n_kept, options)
+        _write_attributes(temporary, summary, options)
+        zarr_store.seal(temporary)
     return summary
 
 
@@ -198,12 +194,13 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
     names = [entry["name"] for entry in summary.sessions]
     first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     precomputed = summary.sessions[0]["ready"]
+    left_out = ("overwrite", *(SPIKE_SETTINGS if precomputed else ()))
     if not precomputed and options.kernel != "none":
         group.attrs["smoothing"] = trial_average.smoothing_kernel(options).tolist()
     group.attrs.update(
         {
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
-            "import": {name: value for name, value in to_dict(options).items() if not (precomputed and name in SPIKE_SETTINGS)},
+            "import": {name: value for name, value in to_dict(options).items() if name not in left_out},
             "sessions": summary.sessions,
             "dropped": dict(summary.dropped.most_common()),
             "versions": {name: metadata.version(name) for name in ("rlsnet", "numpy", "zarr", "h5py")},

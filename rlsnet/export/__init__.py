@@ -3,7 +3,7 @@
 The module of a format has
 
     FILE_NAME   name of the file or folder that it writes within RUN/export
-    MARKER      a file that identifies a folder as such an export; None for a format that is a single file
+    is_export   whether a path is such an export, without other files, which overwrite=true replaces
     HOW_TO_OPEN one line for the user, with {out} in place of the path
     write(trained, path)   writes the export to `path`, which does not exist yet
 """

@@ -8,9 +8,14 @@ from rlsnet.config.schema import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Con
 from rlsnet.export import script_folder
 from rlsnet.export.trained_network import TrainedNetwork
 
-FILE_NAME, MARKER = "brian2", script_folder.MARKER
+FILE_NAME = "brian2"
 HOW_TO_OPEN = "To run it where Brian2 is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config)
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export to Brian2, without other files."""
+    return script_folder.is_export(path, "Brian2")
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:

@@ -17,9 +17,14 @@ from rlsnet.export import script_folder
 from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.trained_network import TrainedNetwork
 
-FILE_NAME, MARKER = "nest", script_folder.MARKER
+FILE_NAME = "nest"
 HOW_TO_OPEN = "To run it where NEST is installed: python {out}/simulate.py"
 MODELS = (LIFConfig, GLIF1Config)
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export to NEST, without other files."""
+    return script_folder.is_export(path, "NEST")
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:

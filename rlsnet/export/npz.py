@@ -22,10 +22,17 @@ from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import all_spikes
 from rlsnet.export.synapses import join_blocks, plastic_synapses, static_synapses, weights_by_class
 from rlsnet.export.trained_network import TrainedNetwork, check_memory
+from rlsnet.io import outputs
 
-FILE_NAME, MARKER = "npz", "about.json"
+FILE_NAME, MARKER, FORMAT = "npz", "about.json", "rlsnet-npz"
+FILES = (MARKER, *(f"{name}.npz" for name in ("static", "plastic", "feedforward", "neurons", "spikes")))
 HOW_TO_OPEN = "scipy.sparse.load_npz('{out}/plastic.npz') opens the trained weights, a row for each postsynaptic neuron."
 BYTES_PER_SYNAPSE = 40  # of memory, while a matrix is made
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export to this format, without other files."""
+    return outputs.read_json(path / MARKER).get("format") == FORMAT and outputs.has_only(path, FILES)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:
@@ -45,7 +52,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     units = {name: unit for name, (_, unit) in parameters.items()} | {"tau_plastic": "ms", "v0": "threshold"}
     units |= {"weight": "threshold*ms", "time": "ms"}
     classes = weights_by_class(trained)
-    about = {"format": "rlsnet-npz", "version": 1, **trained.settings(), "units": units, "weights_by_class": classes}
+    about = {"format": FORMAT, "version": 1, **trained.settings(), "units": units, "weights_by_class": classes}
     (path / MARKER).write_text(json.dumps(about, indent=1))
 
 

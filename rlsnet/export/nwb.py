@@ -14,8 +14,19 @@ from rlsnet.export.session_clock import SessionClock
 from rlsnet.export.trained_network import TrainedNetwork
 from rlsnet.io import zarr_store
 
-FILE_NAME, MARKER = "spikes.nwb", None
+FILE_NAME = "spikes.nwb"
 HOW_TO_OPEN = "pynwb.NWBHDF5IO('{out}', 'r').read() opens it."
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file is an export to this format."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        stored = file.get("identifier")
+        return isinstance(stored, h5py.Dataset) and stored.ndim == 0 and bytes(stored[()])[:7] == b"rlsnet "
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:

@@ -31,12 +31,25 @@ from rlsnet.export.neuron_parameters import initial_voltages, neuron_parameters
 from rlsnet.export.simulated_spikes import mean_rates
 from rlsnet.export.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
 from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.io import outputs
 from rlsnet.simulation import inputs, step
 from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
 
-MARKER = "network.json"
+MARKER, FORMAT = "network.json", "rlsnet-simulation"
+FILES = (
+    *(MARKER, "simulate.py", "neurons.npz", "nest.npz", "v0.npy", "stimulus.npy", "feedforward_rate.npy"),
+    *(f"{kind}_{name}.npy" for kind in ("static", "plastic", "feedforward") for name in ("pre", "post", "weight", "tau")),
+    "spikes.npz",  # simulate.py writes it
+)
 STEPS_PER_BLOCK = 256  # of the stimulus
 MAX_TAU_PLASTIC = 8  # decay times of plastic currents, each a receptor or a current of the neuron model
+
+
+def is_export(path: Path, tool: str) -> bool:
+    """Whether a folder is an export to a tool, NEST or Brian2, without other files."""
+    script = path / "simulate.py"
+    title = script.read_text(errors="replace")[:60] if script.is_file() else ""
+    return outputs.read_json(path / MARKER).get("format") == FORMAT and f"in {tool}" in title and outputs.has_only(path, FILES)
 
 
 def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
@@ -68,7 +81,7 @@ def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
     every = _write_feedforward_rates(trained, path)
     first = trial.steps(trial.stim_off)
     about = {
-        "format": "rlsnet-simulation",
+        "format": FORMAT,
         "version": 1,
         **settings,
         "n_neurons": trained.n_neurons,

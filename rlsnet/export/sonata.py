@@ -29,12 +29,22 @@ from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.session_clock import SessionClock
 from rlsnet.export.synapses import Synapses, join_blocks, plastic_synapses, static_synapses
 from rlsnet.export.trained_network import TrainedNetwork, check_memory
+from rlsnet.io import outputs
 
 FILE_NAME, MARKER = "sonata", "circuit_config.json"
+FILES = (
+    *(MARKER, "simulation_config.json", "spikes.h5", "trials.csv", "network/nodes.h5", "network/*_edges.h5", "network/*_types.csv"),
+    *("components/cell_models/[ei]_*.json", "components/synaptic_models/receptor_*.json"),
+)
 HOW_TO_OPEN = "libsonata.CircuitConfig.from_file('{out}/circuit_config.json') opens it."
 BYTES_PER_SYNAPSE = 60  # of memory, while synapses are sorted
 MAX_NODE_TYPES = 256  # NEST reads parameters by node type only
 POPULATION = "neurons"
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export to this format, without other files."""
+    return "rlsnet" in outputs.read_json(path / MARKER) and outputs.has_only(path, FILES)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:

@@ -13,12 +13,17 @@ from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import spikes_by_trial
 from rlsnet.export.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
 from rlsnet.export.trained_network import TrainedNetwork
-from rlsnet.io import zarr_store
+from rlsnet.io import outputs, zarr_store
 
-FILE_NAME, MARKER = "trained.zarr", "zarr.json"
+FILE_NAME = "trained.zarr"
 FORMAT = "rlsnet-export"
 HOW_TO_OPEN = "xarray.open_zarr('{out}', consolidated=False) opens it."
 UNIT = "threshold*ms"
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is an export to this format, without other files."""
+    return outputs.is_store(path, FORMAT)
 
 
 def write(trained: TrainedNetwork, path: Path) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import functools
 import glob
+import hashlib
 import math
 import os
+import platform
+import re
 import shutil
 import time
 import uuid
@@ -13,14 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
+import psutil
 
 RENAMES = 5  # attempts to rename a folder while other processes do the same
-
-
 RENAME_SECONDS = 60  # two renames take less
-
-
 STALE_SECONDS = 24 * 3600  # a process that writes changes its folder more often than this
+# host, process, its start, a random part; earlier versions had the number of the process, or a random part alone
+TEMPORARY = re.compile(r"\.(?:(?P<host>[0-9a-f]{12})-(?P<process>\d+)-(?P<start>\d+)-[0-9a-f]{8}|\d+|[0-9a-f]{16})\.(?:tmp|old)$")
 
 
 def _sync(path: Path) -> None:
@@ -42,8 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(path)
-    temporary = _unique(path, "tmp")
-    try:
+    with scratch(path) as temporary:
         yield temporary
         if temporary.is_dir():
             for folder, _, files in os.walk(temporary):
@@ -53,13 +56,72 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             _sync(temporary)
         _rename(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Context with a path beside `path` for a temporary file or folder, which is removed at the end."""
+    temporary = _unique(path, "tmp")
+    try:
+        yield temporary
     finally:
         remove(temporary)
 
 
 def _unique(path: Path, kind: str) -> Path:
-    """Path beside `path` with a name that no process on any computer has used."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.{kind}")
+    """Path beside `path` with a name that no process on any computer has used; it tells which process uses it."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{_started(os.getpid())}-{uuid.uuid4().hex[:8]}.{kind}")
+
+
+@functools.cache
+def _host() -> str:
+    """Hash of what a number of a process belongs to: this computer since its start, and its container."""
+    about = [platform.node()]
+    with contextlib.suppress(OSError):  # these are of Linux
+        about += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.sha256("".join(about).encode()).hexdigest()[:12]
+
+
+def _started(process: int) -> int:
+    """Start of a process of this computer, which distinguishes it from others with the same number; 0: unknown."""
+    with contextlib.suppress(OSError, IndexError, ValueError):  # in clock ticks since the start of the computer, not of its clock
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(process).create_time())
+    return 0
+
+
+def _in_use(temporary: Path) -> bool:
+    """Whether a process may still use a temporary file or folder: it lives, or is of another computer and wrote not long ago."""
+    about = TEMPORARY.search(temporary.name)
+    if about is None or about["host"] != _host():
+        return _age(temporary) <= STALE_SECONDS
+    process = int(about["process"])
+    return psutil.pid_exists(process) and _started(process) in (int(about["start"]), 0)
+
+
+def _temporaries(folder: Path, name: str, kind: str) -> list[Path]:
+    """Temporary files and folders, of a kind (tmp or old), of the targets with a name or pattern in a folder."""
+    found = []
+    for path in folder.glob(f".{name}.*.{kind}"):
+        about = TEMPORARY.search(path.name)
+        if about is not None and fnmatch.fnmatchcase(path.name[1 : about.start()], name):
+            found.append(path)
+    return found
+
+
+def remove_leftovers(folder: Path, name: str = "*", locked: bool = False) -> None:
+    """Removes what killed processes have left in a folder; what a living process uses stays.
+
+    Args:
+      folder: the folder; it need not exist.
+      name: name or pattern of the files and folders that were to be made.
+      locked: whether only this process may make them, so that no other process uses what is found.
+    """
+    for temporary in _temporaries(folder, name, "tmp"):
+        if locked or not _in_use(temporary):
+            with contextlib.suppress(OSError):  # another process removes it
+                remove(temporary)
 
 
 def _rename(temporary: Path, path: Path) -> None:
@@ -84,14 +146,16 @@ def _rename(temporary: Path, path: Path) -> None:
 
 
 def _clean_up(path: Path) -> None:
-    """Restores and removes files that a killed process has left beside `path`."""
-    old = sorted(path.parent.glob(f".{glob.escape(path.name)}.*old"), key=_age)
-    if old and not path.exists() and _age(old[0]) > RENAME_SECONDS:  # killed between the two renames of a folder
+    """Restores and removes what killed processes have left beside `path`."""
+    name = glob.escape(path.name)
+    old = sorted(_temporaries(path.parent, name, "old"), key=_age)
+    if old and not os.path.lexists(path) and (_age(old[0]) > RENAME_SECONDS or not _in_use(old[0])):  # killed between the two renames
         old.pop(0).rename(path)
-    for stale in [*old, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")]:
-        if _age(stale) > STALE_SECONDS:
-            with contextlib.suppress(OSError):  # another process removes it
+    for stale in old:
+        if not _in_use(stale):
+            with contextlib.suppress(OSError):
                 remove(stale)
+    remove_leftovers(path.parent, name)
 
 
 def _age(path: Path) -> float:
@@ -105,8 +169,8 @@ def _age(path: Path) -> float:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, if it exists."""
-    if path.is_dir():
+    """Deletes a file or a folder, if it exists; of a symbolic link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

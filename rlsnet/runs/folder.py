@@ -18,13 +18,16 @@ from typing import Any
 from rlsnet.config.load import from_dict, to_dict
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
-from rlsnet.io import atomic, zarr_store
+from rlsnet.io import atomic, outputs, zarr_store
 from rlsnet.runs import metrics, saved_settings
 
 log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1
+# what is written in place, and folders that are written into; all else is written anew and renamed
+IN_PLACE = (".lock", ".hydra", "rlsnet.log", *(f"{name}.{kind}" for name in ("metrics", "resources") for kind in ("jsonl", "crc32")))
+FOLDERS = ("checkpoints", "perturbed", "figures", "export", "tensorboard", "wandb")
 
 
 def versions() -> dict[str, str]:
@@ -59,9 +62,15 @@ class Run:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Context with a lock on the folder, which also ends with the process. Raises UserError if another process has the lock."""
+        """Context with a lock on the folder, which also ends with the process.
+
+        Raises:
+          UserError: another process has the lock, or the folder contains files that no run has made.
+        """
+        self.refuse_links()
+        self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / ".lock").open("a") as lock:
             try:
                 import fcntl
 
@@ -70,9 +79,33 @@ class Run:
                 pass
             except BlockingIOError as error:
                 raise UserError(f"{self.path}: another process uses this folder; wait for it or choose another hydra.run.dir.") from error
-            for unfinished in [*self.path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # from a process that was killed
-                atomic.remove(unfinished)
+            atomic.remove_leftovers(self.checkpoints, locked=True)
+            for name in ("network.zarr", "config.yaml", "metrics.jsonl"):
+                atomic.remove_leftovers(self.path, name, locked=True)
+            for folder in (self.path, self.perturbed, self.figures, self.path / "export"):  # by commands that need no lock
+                atomic.remove_leftovers(folder)
             yield
+
+    def refuse_links(self) -> None:
+        """Raises UserError if rlsnet would write through a symbolic link in the folder; the folder itself may be one."""
+        for name in (*IN_PLACE, *FOLDERS):
+            outputs.refuse_link(self.path / name)
+
+    def _refuse_foreign(self) -> None:
+        """Raises UserError if the folder has files with the names of a run's, but no run has made them."""
+        if (self.path / ".lock").exists() or self._was_made():
+            return
+        theirs = (self.path / "config.yaml", self.network, self.metrics, self.test, self.resources, self.checkpoints)
+        for path in (*theirs, self.perturbed, self.figures):
+            if path.exists():
+                raise UserError(f"{path}: exists, and {self.path} is not a run folder; expected a new or an empty folder for the run.")
+
+    def _was_made(self) -> bool:
+        """Whether the folder has the config.yaml of a run."""
+        try:
+            return {"network", "train", "engine"} <= self.saved_config().keys()
+        except UserError:
+            return False
 
     def busy(self) -> bool:
         """Whether another process has the lock on the folder."""
@@ -88,8 +121,11 @@ class Run:
         return False
 
     def clear(self) -> None:
-        """Removes the files of an earlier run that ended before its first checkpoint."""
-        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, self.perturbed, self.figures, self.resources]:
+        """Removes the files of an earlier run that ended before its first checkpoint; other files stay."""
+        if not self._was_made():
+            return
+        figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, outputs.FIGURE)]
+        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
             atomic.remove(stale)
         atomic.remove(metrics.checksums(self.resources))
         self.cut_metrics(0)

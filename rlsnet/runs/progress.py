@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,6 +26,14 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
         rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+class LogFile(logging.FileHandler):
+    """Log handler that appends to a file, but not to that behind a symbolic link: a run with one there is refused."""
+
+    def _open(self) -> Any:
+        link = Path(self.baseFilename).is_symlink()
+        return open(os.devnull if link else self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors)
 
 
 def memory_used() -> int:

@@ -564,7 +564,7 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     config = compose(*command[2:], "train.iterations=1", "progress=off")
     assert training.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     assert zarr.open_group("run/network.zarr", mode="r")["target"].shape == (2, 150, 30)
-    status, _, _ = run("import", maps[0][0], "mine.zarr", "preset=map")  # an older recording is replaced
+    status, _, _ = run("import", maps[0][0], "mine.zarr", "preset=map", "overwrite=true")  # an older recording is replaced
     assert status == 0 and zarr.open_group("mine.zarr", mode="r")["rate"].shape[2] != 30
     (tmp_path / "data.zarr").mkdir()
     for arguments, message in (

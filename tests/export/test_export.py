@@ -263,8 +263,12 @@ def test_what_is_no_export_stays(run, tmp_path):
 
 
 def test_overwrite_replaces_and_leaves_nothing_else(run):
-    stale = run / "export/npz/stale"
-    stale.write_text("")
+    stale, notes = run / "export/npz/feedforward.npz", run / "export/npz/notes.txt"
+    for each in (stale, notes):
+        each.write_text("")
+    with pytest.raises(UserError, match="exists and is not an export to npz, and nothing else"):
+        export(run, "npz", overwrite=True)
+    notes.unlink()
     out, _ = export(run, "npz", overwrite=True)
     assert out == run / "export/npz" and not stale.exists()
     assert {p.name for p in (run / "export").iterdir()} == {"npz", "sonata", "nest", "brian2", "trained.zarr", "spikes.nwb"}

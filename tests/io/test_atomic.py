@@ -55,6 +55,7 @@ for turn in range(60):
 
 
 def test_remains_of_killed_processes_are_restored_or_removed(tmp_path, monkeypatch):
+    """Of another computer: by their age."""
     path, other = tmp_path / "target", tmp_path / ".target.1234.tmp"
     write_folder(tmp_path / ".target.5678.old", "before")  # killed between the two renames
     write_folder(other, "half")
@@ -70,3 +71,61 @@ def test_remains_of_killed_processes_are_restored_or_removed(tmp_path, monkeypat
     with atomic.replacing(path) as temporary:
         write_folder(temporary, "after")
     assert (path / "a").read_text() == "after" and os.listdir(tmp_path) == ["target"]
+
+
+KILLED = """
+import os, pathlib, signal
+from rlsnet.io import atomic
+path = pathlib.Path(os.environ["TARGET"])
+with atomic.replacing(path) as temporary:
+    temporary.mkdir()
+    (temporary / "a").write_text("half")
+    if os.environ["MOMENT"] == "renaming":
+        path.rename(atomic._unique(path, "old"))
+    if os.environ["MOMENT"] == "alive":
+        print("ready", flush=True)
+        input()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(path, moment):
+    """A process that is killed while it replaces `path`, or waits then."""
+    environment = {**os.environ, "TARGET": str(path), "MOMENT": moment}
+    process = subprocess.Popen([sys.executable, "-c", KILLED], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n" if moment == "alive" else process.wait() < 0
+    return process
+
+
+def test_remains_of_a_process_of_this_computer_go_when_it_is_dead(tmp_path, monkeypatch):
+    path, file = tmp_path / "target", tmp_path / ".target.notes.tmp"
+    write_folder(path, "before")
+    file.write_text("not of rlsnet")
+    killed(path, "writing")
+    killed(path, "renaming")  # removes what the other one has left
+    assert len(os.listdir(tmp_path)) == 3 and not path.exists()
+    alive = killed(path, "alive")
+    (mine,) = [name for name in os.listdir(tmp_path) if f"-{alive.pid}-" in name]
+    assert (path / "a").read_text() == "before" and sorted(os.listdir(tmp_path)) == sorted(["target", mine, file.name])
+    for locked in (False, True):
+        monkeypatch.setattr(atomic, "_host", lambda locked=locked: "0" * 12 if locked else "f" * 12)
+        atomic.remove_leftovers(tmp_path)  # as on other computers, where the number of the process says nothing
+        assert (tmp_path / mine).exists()
+    monkeypatch.undo()
+    atomic.remove_leftovers(tmp_path, "other", locked=True)
+    assert (tmp_path / mine).exists()
+    alive.kill()
+    alive.wait()
+    renamed = mine.replace(f"-{alive.pid}-", f"-{os.getpid()}-")  # a later process got its number
+    (tmp_path / mine).rename(tmp_path / renamed)
+    atomic.remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(["target", file.name])
+
+
+def test_of_a_symbolic_link_the_link_alone_is_replaced(tmp_path):
+    write_folder(tmp_path / "elsewhere", "precious")
+    path = tmp_path / "target"
+    path.symlink_to(tmp_path / "elsewhere")
+    with atomic.replacing(path) as temporary:
+        write_folder(temporary, "after")
+    assert (path / "a").read_text() == "after" and not path.is_symlink() and (tmp_path / "elsewhere" / "a").read_text() == "precious"

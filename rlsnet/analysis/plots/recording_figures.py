@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from rlsnet.analysis import recording_summary
-from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, LINES, MODEL, SOFT, Panel, PanelFigure, go_cue, plain_numbers
+from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, LINES, MODEL, SOFT, Panel, PanelFigure, check_files, go_cue, plain_numbers
 from rlsnet.analysis.recording_summary import RecordingSummary
 from rlsnet.data.recordings import FORMAT
-from rlsnet.io import zarr_store
+from rlsnet.io import outputs, zarr_store
 
 MAX_CONDITIONS = 6
 MAX_BARS = 20
@@ -128,8 +128,8 @@ def reliability(data: RecordingSummary) -> PanelFigure:
     return PanelFigure("Split-half reliability", panels, columns=2)
 
 
-def figures(data: RecordingSummary) -> Iterator[tuple[str, PanelFigure]]:
-    """(name, figure) of each figure that a recording has data for."""
+def available(data: RecordingSummary) -> dict[str, Callable[[RecordingSummary], PanelFigure]]:
+    """Functions that draw the figures that a recording has data for, by name."""
     drawn: dict[str, Callable[[RecordingSummary], PanelFigure]] = {"psth_heatmap": heatmap}
     if data.recording.kind == "rate":
         drawn["mean_rates"] = mean_rates
@@ -138,14 +138,17 @@ def figures(data: RecordingSummary) -> Iterator[tuple[str, PanelFigure]]:
         drawn["units"] = regions
     if data.reliability is not None:
         drawn["reliability"] = reliability
-    for name, draw in drawn.items():
-        yield name, draw(data)
+    return drawn
 
 
-def plot(path: str, folder: Path, report: Callable[[str], None]) -> None:
-    """Writes a PNG of each figure of a recording to a folder and calls `report` with its path."""
-    data = recording_summary.summarize(path)
+def plot(path: str, folder: Path | None, report: Callable[[str], None]) -> None:
+    """Writes a PNG of each figure of a recording to a folder, NAME.figures beside it by default, and calls `report` with its path."""
+    data, own_folder = recording_summary.summarize(path), folder is None
+    folder = folder or Path(path).with_name(f"{Path(path).resolve().stem}.figures")
+    if own_folder:
+        outputs.refuse_link(folder)
+    check_files(folder, available(data), own_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures(data):
-        figure.save(folder / f"{name}.png")
+    for name, draw in available(data).items():
+        draw(data).save(folder / f"{name}.png")
         report(str(folder / f"{name}.png"))

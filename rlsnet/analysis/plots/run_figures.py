@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlsnet.analysis.plots import perturbation_figures
-from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, PanelFigure, integer_ticks
+from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, PanelFigure, check_files, integer_ticks
 from rlsnet.analysis.plots.test_figures import correlations, examples, explained_variance, heatmaps, raster, rates
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults, with_config
@@ -149,9 +149,12 @@ def plot(
     Raises:
       UserError: the run has no results to draw.
     """
-    results, folder = with_config(config, run), folder or run.figures
+    results, folder, own_folder = with_config(config, run), folder or run.figures, folder is None
+    if own_folder:
+        run.refuse_links()
     if not available(results):
         raise UserError(f"{run.path}: has no results to draw; run rlsnet train or rlsnet test first.")
+    check_files(folder, available(results), own_folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(results):
         if isinstance(figure, UserError):

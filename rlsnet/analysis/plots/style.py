@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 
-from rlsnet.io import atomic
+from rlsnet.io import atomic, outputs
 
 INK, DATA, MODEL, EXC, INH, SOFT = "#2b2f36", "#444444", "#d1495b", "#2e6f95", "#c8553d", "#8a9099"
 SVG_IMAGE_DPI = 120  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
@@ -90,7 +90,7 @@ class PanelFigure:
         """Writes all panels to one PNG file."""
         figure = self.compose()
         with matplotlib.rc_context(STYLE), atomic.replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": "rlsnet"})
 
     def panel_svg(self, panel: Panel) -> str:
         """One panel, with the shared legend, as an SVG document with a transparent background."""
@@ -126,6 +126,26 @@ def _figure(size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def check_files(folder: Path, names: Iterable[str], own_folder: bool) -> None:
+    """Checks that figures may be written; those that rlsnet has drawn are replaced.
+
+    Args:
+      folder: of the files NAME.png.
+      names: of the figures.
+      own_folder: whether rlsnet chose the folder, where figures of earlier versions, which have no mark of rlsnet, are replaced too.
+
+    Raises:
+      UserError: a file is there that rlsnet did not make, or a symbolic link.
+    """
+    marks = [outputs.FIGURE, *([outputs.OLD_FIGURE] if own_folder else [])]
+
+    def made(path: Path) -> bool:
+        return any(outputs.is_marked(path, mark) for mark in marks)
+
+    for name in names:
+        outputs.check_free(folder / f"{name}.png", made, "a figure that rlsnet drew", "", overwrite=True)
 
 
 def plain_numbers(axis: Any) -> None:

@@ -15,6 +15,7 @@ class Options:
     """Settings of rlsnet compare."""
 
     out: str | None = key("an HTML file to write as well; null: none", default=None)
+    overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
 
 
 USAGE = "RUNS... [key=value ...]   RUNS: run folders, or folders with runs in them such as multirun/2026-11-21/10-00-00"
@@ -27,7 +28,7 @@ def main(paths: list[str], options: Options) -> None:
     for path in paths:
         if not Path(path).is_dir():
             raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")
-    out = None if options.out is None else html_file(options.out, Path())
+    out = None if options.out is None else html_file(options.out, Path(), options.overwrite)
     from rlsnet.analysis import comparison
     from rlsnet.analysis.report import comparison_page
     from rlsnet.io import atomic

@@ -55,4 +55,4 @@ def _plot_recording(path: Path, out: Path | None) -> None:
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
         raise UserError(f"plot {path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
 
-    recording_figures.plot(str(path), path.with_name(f"{path.resolve().stem}.figures") if out is None else out, print)
+    recording_figures.plot(str(path), out, print)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from rlsnet.config.schema import key
@@ -14,6 +15,7 @@ class Options:
     """Settings of rlsnet report."""
 
     out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None)
+    overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
     plugins: tuple[str, ...] | None = key("present paths of the plugins of the run; null: the stored paths", default=None)
 
 
@@ -27,7 +29,7 @@ def main(paths: list[str], options: Options) -> None:
     path = Path(paths[0])
     if not (path / "config.yaml").exists():
         raise UserError(f"report {path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
-    out = html_file(options.out, path / "report.html")
+    out = html_file(options.out, path / "report.html", options.overwrite)
     from rlsnet.analysis.report import run_report
     from rlsnet.analysis.test_results import open_results
     from rlsnet.io import atomic
@@ -39,9 +41,22 @@ def main(paths: list[str], options: Options) -> None:
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
 
 
-def html_file(given: str | None, otherwise: Path) -> Path:
-    """Path of the file of an HTML page; raises UserError if it is a folder."""
+def html_file(given: str | None, otherwise: Path, overwrite: bool) -> Path:
+    """Path of the file of an HTML page.
+
+    Args:
+      given: the setting `out`.
+      otherwise: the path without that setting, where an earlier page of rlsnet is always replaced.
+      overwrite: whether an earlier page of rlsnet at `given` may be replaced.
+
+    Raises:
+      UserError: the path is a folder, a symbolic link, or a file that may not be replaced.
+    """
+    from rlsnet.io import outputs
+
     out = otherwise if given is None else Path(given)
     if out.is_dir():
         raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
+    made = partial(outputs.is_marked, mark=outputs.PAGE)
+    outputs.check_free(out, made, "a page that rlsnet wrote", "out=", overwrite or given is None)
     return out

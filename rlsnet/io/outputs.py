@@ -1,0 +1,76 @@
+"""Files and folders that a command writes: only what rlsnet made is replaced, only when the user asks, and no symbolic link is followed."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlsnet.errors import UserError
+
+HEAD_BYTES = 4096  # of a file, in which its mark is looked for
+PAGE, FIGURE = b'name="generator" content="rlsnet', b"Software\0rlsnet"  # marks of HTML pages and of PNG files
+OLD_FIGURE = b"Software\0Matplotlib"  # of PNG files of earlier versions
+
+
+def check_free(path: Path, made: Callable[[Path], bool], what: str, key: str, overwrite: bool) -> None:
+    """Checks that a path is free, or that what is there may be replaced.
+
+    Args:
+      path: of the file or folder to be written.
+      made: whether what is at a path is `what`, made by rlsnet, and nothing else.
+      what: such as "a page of rlsnet", for messages.
+      key: text before the path in messages, such as "out=".
+      overwrite: whether the user asks for its replacement.
+
+    Raises:
+      UserError: something that rlsnet did not make is there, a symbolic link, or something that the user has not asked to replace.
+    """
+    refuse_link(path, key)
+    if not path.exists():
+        return
+    if not made(path):
+        raise UserError(f"{key}{path}: exists and is not {what}; expected a path that is free.")
+    if not overwrite:
+        raise UserError(f"{key}{path}: exists already; expected overwrite=true to replace it, or another path.")
+
+
+def refuse_link(path: Path, key: str = "") -> None:
+    """Raises UserError if a path is a symbolic link, even one to nothing; `key` as for `check_free`."""
+    if path.is_symlink():
+        raise UserError(f"{key}{path}: is a symbolic link to {os.readlink(path)}, which is not followed; expected a path that is none.")
+
+
+def is_marked(path: Path, mark: bytes) -> bool:
+    """Whether a file begins with a mark of rlsnet in its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return mark in file.read(HEAD_BYTES)
+
+
+def is_store(path: Path, format: str) -> bool:
+    """Whether a folder is a Zarr store with this attribute `format`, and has no other files in it."""
+    attributes = read_json(path / "zarr.json").get("attributes")
+    if not isinstance(attributes, dict) or attributes.get("format") != format:
+        return False
+    files = (Path(folder, file).relative_to(path) for folder, _, names in os.walk(path) for file in names)
+    return all(file.name == "zarr.json" or "c" in file.parts for file in files)  # chunks are c/0/0 within an array
+
+
+def has_only(path: Path, patterns: Sequence[str]) -> bool:
+    """Whether all files below a folder match patterns of their paths within it."""
+    files = (Path(folder, file).relative_to(path).as_posix() for folder, _, names in os.walk(path) for file in names)
+    return all(any(fnmatch.fnmatchcase(file, each) and file.count("/") == each.count("/") for each in patterns) for file in files)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} if there is none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

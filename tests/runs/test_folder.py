@@ -1,0 +1,113 @@
+"""The run folder: what a start removes and what it leaves, symbolic links, and folders that are no run's."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import zarr
+from conftest import compose
+
+import rlsnet
+from rlsnet.cli.hydra_app import folder_overrides
+from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
+from rlsnet.io import atomic
+from rlsnet.runs import folder
+from rlsnet.runs.folder import Run
+
+SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
+         "trial.duration=50", "train.iterations=1", "test.trials=1", "progress=off"]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with a config.yaml."""
+    run = Run(tmp_path / "run")
+    with run.claimed():
+        run.save_config(Config())
+    return run
+
+
+def test_a_start_leaves_what_a_living_process_writes(run):
+    """A test needs no lock: its result stays; checkpoints are those of the process that has the lock."""
+    with atomic.replacing(run.test) as result, atomic.replacing(run.checkpoints / "000001.zarr") as checkpoint:
+        for path in (result, checkpoint):
+            path.mkdir()
+        mine = run.path / ".notes.tmp"
+        mine.write_text("")
+        with run.claimed():
+            assert result.exists() and mine.exists() and not checkpoint.exists()
+        checkpoint.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as dead:
+        pass
+    left = [path.with_name(path.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")) for path in (result, checkpoint)]
+    for path in left:
+        path.mkdir()
+    with run.claimed():
+        assert not any(path.exists() for path in left) and run.test.exists()
+
+
+@pytest.mark.parametrize("name", [*folder.IN_PLACE, *folder.FOLDERS])
+def test_nothing_is_written_through_a_symbolic_link(run, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("precious") if name in folder.IN_PLACE else elsewhere.mkdir()
+    (run.path / ".lock").unlink()
+    (run.path / name).symlink_to(elsewhere)
+    config = compose(*SMALL)
+    for command in (
+        lambda: rlsnet.train(config, run.path),
+        lambda: rlsnet.simulate(config, run.path),
+        lambda: rlsnet.test(run),
+        lambda: rlsnet.plot(run),
+        lambda: folder_overrides("test", ["run=run"]),
+        lambda: folder_overrides("train", ["hydra.run.dir=run"]),
+        lambda: folder_overrides("train", [f"sweep={tmp_path}", "seed=1,2"]),
+        lambda: run.claimed().__enter__(),
+    ):
+        with pytest.raises(UserError, match=f"run/{name}: is a symbolic link to .*, which is not followed"):
+            command()
+    assert elsewhere.is_dir() and not os.listdir(elsewhere) if name in folder.FOLDERS else elsewhere.read_text() == "precious"
+
+
+def test_a_symbolic_link_to_a_run_folder_works(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    run = Run(tmp_path / "run")
+    for _ in range(2):
+        with run.claimed():
+            run.clear()
+            run.save_config(Config())
+    assert Run.open(tmp_path / "elsewhere", "run").config() == Config() and run.path.is_symlink()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "network.zarr", "metrics.jsonl", "test.zarr", "resources.jsonl", "figures", "checkpoints"])
+def test_files_of_other_origin_stay(tmp_path, name):
+    """A folder of the user's in which such a name has another meaning is no run folder."""
+    path = tmp_path / name
+    if name.endswith(".zarr"):
+        zarr.create_group(str(path), attributes={"format": "rlsnet-network"})["precious"] = np.ones(3)
+    elif "." in name:
+        path.write_text("seed: 3\n")
+    else:
+        path.mkdir()
+        (path / "precious.png").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"{name}: exists, and .* is not a run folder; expected a new or an empty folder"):
+        Run(tmp_path).claimed().__enter__()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_start_anew_removes_results_alone(run):
+    """A run that ended before its first checkpoint starts anew: files of the user within it stay."""
+    run.figures.mkdir()
+    run.perturbed.mkdir()
+    notes = [run.figures / "notes.png", run.perturbed / "notes.txt"]
+    for each in notes:
+        each.write_text("precious")
+    zarr.create_group(str(run.perturbed_result("silence")))
+    zarr.create_group(str(run.test))
+    run.clear()
+    assert all(each.exists() for each in notes) and not run.test.exists() and not run.perturbed_results()
