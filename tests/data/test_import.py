@@ -633,7 +633,7 @@ def test_recordings_in_folders(tmp_path):
         UserError, match=r"several formats: phy \(.*kilosort2, ...\), arrays \(.*s1.npz, ...\); expected one of these, or format=phy"
     ):
         imported([tmp_path], tmp_path / "a.zarr", *arguments)
-    root, message = imported([tmp_path], tmp_path / "a.zarr", "format=arrays", *arguments)
+    root, message = imported([tmp_path], tmp_path / "b.zarr", "format=arrays", *arguments)
     assert [each["name"] for each in root.attrs["sessions"]] == ["s1", "s2"]
     (tmp_path / "empty").mkdir()
     for chosen, text in (
