@@ -7,10 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from spikes_of_three_units import LABELS, ORDER, TIMES, TRIALS, check, refused, write_table
+from scipy import io as scipy_io
+from spikes_of_three_units import LABELS, ORDER, PSTH, SPIKES, TIMES, TRIALS, check, refused, write_table
 
 from rlsnet.data import source_search
-from rlsnet.data.formats import ibl_alf, nwb, registry
+from rlsnet.data.formats import arrays, hdf5, ibl_alf, matlab, nwb, registry
 from rlsnet.data.import_options import Options, options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
@@ -201,3 +202,76 @@ def test_nwb_tables_of_units(tmp_path):
     with h5py.File(path, "a") as file:
         units(file, "units")
     assert not any(note.startswith("units from") for note in check(nwb.read(path, Options())).notes)
+
+
+# One array for each unit, and trials as vectors of their own
+
+NAMED = {f"unit_{unit}": np.array(times) for unit, times in SPIKES.items()}
+
+
+def write_named(path: Path, contents: dict) -> Path:
+    """Named arrays as .npz, .h5 or .mat."""
+    if path.suffix == ".npz":
+        np.savez(path, **contents)
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            for name, values in contents.items():
+                file[name] = values if np.asarray(values).dtype.kind != "U" else np.array(values, object)
+    else:
+        values = {name: np.array(each, object) if np.asarray(each).dtype.kind == "U" else each for name, each in contents.items()}
+        scipy_io.savemat(path, values)
+    return path
+
+
+def read_named(path: Path, **options):
+    return {".npz": arrays, ".h5": hdf5, ".mat": matlab}[path.suffix].read(path, Options(**options))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+@pytest.mark.parametrize(
+    "layout", ["unit_{}", "spikes/unit_{}", "units/{}/spike_times", "spike_times/unit_{}", "spikes/{}", "data/neuron{}", "x/cells/{}/times"]
+)
+def test_one_array_for_each_unit(tmp_path, suffix, layout):
+    contents = {layout.format(unit): np.array(times) for unit, times in SPIKES.items()}
+    more = {"trials/" + name: np.array(column) for name, column in TRIALS.items()} | {"waveforms": np.ones((3, 40))}
+    check(read_named(write_named(tmp_path / f"s{suffix}", contents | more)))
+
+
+def test_one_array_for_each_unit_in_matlab_and_with_columns(tmp_path):
+    trials = {name: np.array(column) for name, column in TRIALS.items()}
+    check(read_named(write_named(tmp_path / "s.mat", NAMED | {"trial_" + name: column for name, column in trials.items()})))
+    regions = {f"units/{unit}/region": np.array([region]) for unit, region in zip(SPIKES, ("ALM", "M1", "Str"), strict=True)}
+    spikes = {f"units/{unit}/spike_times": np.array(times) for unit, times in SPIKES.items()}
+    found = check(read_named(write_named(tmp_path / "s.h5", spikes | regions | {f"trials/{name}": each for name, each in trials.items()})))
+    assert found.units["region"].tolist() == ["ALM", "M1", "Str"]
+
+
+@pytest.mark.parametrize("chosen", ["n*", "/probe/n*/st", "probe"])
+def test_a_pattern_names_the_arrays_of_units(tmp_path, chosen):
+    layout = "n{}" if chosen == "n*" else "probe/n{}/st"
+    contents = {layout.format(unit): np.array(times) for unit, times in SPIKES.items()} | {"other/x": np.arange(4.0)}
+    path = write_named(tmp_path / "s.npz", contents | {f"trials/{name}": np.array(column) for name, column in TRIALS.items()})
+    check(read_named(path, variables={"spike_times": chosen}))
+    with pytest.raises(UserError, match=r"variables.spike_times=m\*: .* has no such arrays"):
+        read_named(path, variables={"spike_times": "m*"})
+
+
+def test_vectors_that_are_no_spike_times_of_units(tmp_path):
+    """Rates and trials have names with numbers too."""
+    rates = {f"unit_{unit}": PSTH[0, :, unit] for unit in range(4)}
+    message = r"no spikes or rates with a usual name; .*with one array for each unit, a group or pattern, variables.spike_times=unit_\*"
+    with pytest.raises(UserError, match=message):
+        read_named(write_named(tmp_path / "r.npz", rates))
+    with pytest.raises(UserError, match=message):
+        read_named(write_named(tmp_path / "t.npz", {f"trial_{number}": np.arange(5.0) for number in range(3)}))
+
+
+@pytest.mark.parametrize("prefix", ["", "trial_", "trials_"])
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".mat"])
+def test_trials_as_vectors(tmp_path, suffix, prefix):
+    contents = {prefix + name: np.array(column) for name, column in TRIALS.items()}
+    path = write_named(tmp_path / f"s{suffix}", {"spike_times": TIMES, "spike_clusters": LABELS, "fs": 30000.5} | contents)
+    found = check(read_named(path))
+    assert found.trials.keys() == TRIALS.keys() and found.notes[0].startswith("trials from the arrays ")
+    intervals = {"intervals": np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1), "side": np.array(TRIALS["side"])}
+    check(read_named(write_named(tmp_path / "i.npz", {"spike_times": TIMES, "spike_clusters": LABELS} | intervals)))

@@ -9,6 +9,7 @@ import numpy as np
 from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, as_vector, group_columns
+from rlsnet.data.formats.named_vectors import flat_trials
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
@@ -142,5 +143,9 @@ def _trials(names: ArrayNames, options: Options) -> tuple[dict[str, np.ndarray],
         where = f"{names.path}: {path}"
         members = {path.rsplit("/", 1)[-1]: names.arrays[path]} if path in names.arrays else names.members(path)
         return table_files.trial_columns(where, group_columns(where, members)), ()
+    used = [names.find(what) for what in ("spike_times", "spike_clusters", "spike_index", "unit")]
+    columns = flat_trials(names.arrays, [each for each in used if each]) if options.trials_table is None else {}
+    if columns:
+        return table_files.trial_columns(names.path, columns), (f"trials from the arrays {', '.join(columns)}",)
     columns, note = table_files.require_trials(names.path, options.trials_table)
     return columns, (note,)

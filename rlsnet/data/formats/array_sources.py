@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlsnet.data.formats.array_names import KNOWN_NAMES, ArrayNames, StoredArrays
 from rlsnet.data.formats.array_session import build_session
+from rlsnet.data.formats.named_vectors import with_spike_lists
 from rlsnet.data.formats.rate_matrix import AXES, from_matrix
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
@@ -31,6 +32,10 @@ def read_arrays(
       UserError: no array with a known name, or arrays that do not fit together.
     """
     names = ArrayNames(path, arrays, options.variables or {})
+    if not {"rate", "current"} & set(names.variables):
+        usual = None if "spike_times" in names.variables else names.find("spike_times", groups=False)
+        if usual is None or not _are_spike_times(names, usual):
+            names = ArrayNames(path, *with_spike_lists(path, arrays, names.variables))
     rates = _rate_matrix(names)
     spikes = names.find("spike_times") if rates is None or rates[0] not in names.variables else None
     if spikes is not None and _are_spike_times(names, spikes):
@@ -43,7 +48,8 @@ def read_arrays(
     if rates is None:
         raise UserError(
             f"{path}: contains no spikes or rates with a usual name; it has {names.listing()}."
-            " Expected variables.spike_times=... and variables.spike_clusters=..., or variables.rate=..."
+            " Expected variables.spike_times=... and variables.spike_clusters=..., or, with one array for each unit, a group or pattern,"
+            " variables.spike_times=unit_*, or variables.rate=..."
         )
     return from_matrix(names, *rates, options.axes or (), axes, bin_ms)
 
