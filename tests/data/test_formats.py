@@ -17,8 +17,10 @@ from spikes_of_three_units import (
     TIMES,
     TRIALS,
     VECTORS,
+    Mat73,
     check,
     check_rates,
+    of_cells,
     refused,
     spikes_of,
     write_table,
@@ -393,14 +395,6 @@ def test_matrices_mistakes(tmp_path):
 # MATLAB
 
 
-def of_cells(values) -> np.ndarray:
-    """Cell array, 1 x n, as scipy writes it."""
-    out = np.empty((1, len(values)), object)
-    for place, value in enumerate(values):
-        out[0, place] = value
-    return out
-
-
 def struct_array(columns: dict) -> np.ndarray:
     """Struct array, 1 x n."""
     rows = len(next(iter(columns.values())))
@@ -444,64 +438,6 @@ def test_mat_matrices(tmp_path):
     refused(matlab.read, file, "cannot be read")
     file.write_bytes(b"not a mat file " * 40)
     refused(matlab.read, file, "cannot be read")
-
-
-class Mat73:
-    """Writer of HDF5 in the layout of MATLAB's save -v7.3: axes reversed, classes as attributes, cells as references into #refs#."""
-
-    def __init__(self, path: Path):
-        self.file = h5py.File(path, "w", userblock_size=512)
-        self.refs = 0
-
-    def put(self, name: str, value, parent=None) -> h5py.HLObject:
-        parent = self.file if parent is None else parent
-        if isinstance(value, dict):
-            node = parent.create_group(name)
-            for field, each in value.items():
-                self.put(field, each, node)
-            return self._class(node, "struct")
-        if isinstance(value, str):
-            node = parent.create_dataset(name, data=np.array([[ord(letter)] for letter in value], np.uint16))
-            node.attrs["MATLAB_int_decode"] = np.int32(2)
-            return self._class(node, "char")
-        if isinstance(value, list):
-            node = parent.create_dataset(name, data=self.references(value), dtype=h5py.ref_dtype)
-            return self._class(node, "cell")
-        value = np.atleast_2d(np.asarray(value))
-        if value.size == 0:
-            node = parent.create_dataset(name, data=np.array(value.shape, np.uint64))
-            node.attrs["MATLAB_empty"] = np.uint8(1)
-            return self._class(node, "double")
-        if value.dtype.kind == "b":
-            node = parent.create_dataset(name, data=value.T.astype(np.uint8))
-            node.attrs["MATLAB_int_decode"] = np.int32(1)
-            return self._class(node, "logical")
-        node = parent.create_dataset(name, data=value.T.astype(float), chunks=True, compression="gzip")
-        return self._class(node, "double")
-
-    def struct_array(self, name: str, columns: dict) -> None:
-        """Struct array, whose fields are references without a class."""
-        node = self._class(self.file.create_group(name), "struct")
-        for field, values in columns.items():
-            node.create_dataset(field, data=self.references(values), dtype=h5py.ref_dtype)
-
-    def references(self, values) -> np.ndarray:
-        """References [n, 1] to values, the layout of a 1 x n cell."""
-        out = np.empty((len(values), 1), h5py.ref_dtype)
-        for place, value in enumerate(values):
-            self.refs += 1
-            out[place, 0] = self.put(f"r{self.refs}", value, self.file.require_group("#refs#")).ref
-        return out
-
-    def _class(self, node, name: str):
-        node.attrs["MATLAB_class"] = np.bytes_(name)
-        return node
-
-    def close(self, path: Path) -> Path:
-        self.file.close()
-        with path.open("r+b") as stream:
-            stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
-        return path
 
 
 def test_mat_73(tmp_path):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import zarr
 from scipy import io as scipy_io
-from spikes_of_three_units import LABELS, ORDER, PSTH, SPIKES, TIMES, TRIALS, check, refused, write_table
+from spikes_of_three_units import LABELS, ORDER, PSTH, SPIKES, TIMES, TRIALS, Mat73, check, of_cells, refused, spikes_of, write_table
 
 from rlsnet.data import source_search
-from rlsnet.data.formats import arrays, hdf5, ibl_alf, matlab, nwb, registry
+from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, matlab, nwb, registry, sonata
 from rlsnet.data.import_options import Options, options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
@@ -275,3 +275,65 @@ def test_trials_as_vectors(tmp_path, suffix, prefix):
     assert found.trials.keys() == TRIALS.keys() and found.notes[0].startswith("trials from the arrays ")
     intervals = {"intervals": np.stack([TRIALS["start_time"], TRIALS["stop_time"]], axis=1), "side": np.array(TRIALS["side"])}
     check(read_named(write_named(tmp_path / "i.npz", {"spike_times": TIMES, "spike_clusters": LABELS} | intervals)))
+
+
+# CellExplorer
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_cell_explorer(tmp_path, version):
+    """The files of a session beside each other, in MATLAB 5 and 7.3."""
+    folder = tmp_path / "mouse_day1"
+    folder.mkdir()
+    spikes = {"times": [np.array(times)[:, None] for times in SPIKES.values()], "UID": [3.0, 5, 11], "cluID": [7.0, 8, 9], "numcells": 3.0}
+    contents = {
+        "spikes.cellinfo": ("spikes", spikes | {"region": ["CA1", "CA3", "DG"], "basename": "mouse_day1"}),
+        "trials.behavior": ("trials", {"start": TRIALS["start_time"], "end": TRIALS["stop_time"], "side": TRIALS["side"], "nTrials": 3.0}),
+        "reward.events": ("reward", {"timestamps": np.array([[9.0, 9.5], [1.0, 1.5]])}),
+    }
+    for name, (struct, fields) in contents.items():
+        file = folder / f"mouse_day1.{name}.mat"
+        if version == "5":
+            scipy_io.savemat(file, {struct: {key: of_cells(each) if isinstance(each, list) else each for key, each in fields.items()}})
+        else:
+            out = Mat73(file)
+            out.put(struct, fields)
+            out.close(file)
+    assert registry.recognized_format(folder) == "cellexplorer"
+    for source in (folder, folder / "mouse_day1.spikes.cellinfo.mat"):
+        session = check(cell_explorer.read(source, Options()))
+        assert session.name == "mouse_day1" and session.units["region"].tolist() == ["CA1", "CA3", "DG"]
+        assert session.units["cluID"].tolist() == [7, 8, 9] and "numcells" not in session.units
+        assert session.events["reward"].tolist() == [1, 9] and session.events["reward.stop"].tolist() == [1.5, 9.5]
+    table = str(write_table(tmp_path / "t.csv", TRIALS))
+    (folder / "mouse_day1.trials.behavior.mat").unlink()
+    check(cell_explorer.read(folder, Options(trials_table=table)))
+    refused(cell_explorer.read, folder, "has no trials; expected trials_table=")
+    scipy_io.savemat(folder / "mouse_day1.spikes.cellinfo.mat", {"spikes": {"ts": 1}})
+    refused(cell_explorer.read, folder, "has no spikes.times; expected a struct spikes")
+
+
+# SONATA
+
+
+@pytest.mark.parametrize(("units", "scale"), [(None, 1000), ("ms", 1000), ("s", 1), ("seconds", 1)])
+def test_sonata(tmp_path, units, scale):
+    write_table(tmp_path / "trials.csv", TRIALS)
+    file = tmp_path / "spikes.h5"
+    with h5py.File(file, "w") as out:
+        out["spikes/cortex/timestamps"], out["spikes/cortex/node_ids"] = TIMES[ORDER] * scale, LABELS[ORDER].astype(np.uint64)
+        if units:
+            out["spikes/cortex/timestamps"].attrs["units"] = units
+    assert registry.recognized_format(file) == registry.recognized_format(tmp_path) == "sonata"
+    assert check(sonata.read(file, Options())).units["population"].tolist() == ["cortex"] * 3
+    with h5py.File(tmp_path / "nodes.h5", "w") as out:
+        out["nodes/cortex/node_type_id"] = np.zeros(13, int)
+    silent = tuple(sorted(set(range(13)) - set(SPIKES)))
+    found = spikes_of(sonata.read(tmp_path, Options()))
+    assert list(found) == list(range(13)) and not any(found[node] for node in silent)
+    with h5py.File(file, "a") as out:
+        out["spikes/input/timestamps"], out["spikes/input/node_ids"] = [1000.0, 2000.0], [0, 0]
+    assert spikes_of(sonata.read(file, Options()))["input:0"] == [1, 2]
+    with h5py.File(file, "a") as out:
+        out["spikes/input/timestamps"].attrs["units"] = "steps"
+    refused(sonata.read, file, "/spikes/input/timestamps has units 'steps'; expected ms or s")

@@ -7,6 +7,7 @@ reads both versions too, but drops axes of length 1 and the cell around a single
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,13 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Session | PrecomputedRates:
     """Session or precomputed rates in one file; raises UserError if it contains neither."""
+    with opened_arrays(path) as arrays:
+        return read_arrays(path, arrays, options, AXES)
+
+
+@contextlib.contextmanager
+def opened_arrays(path: Path) -> Iterator[dict[str, StoredArray]]:
+    """Stored arrays of a file by path; raises UserError if the file does not exist or cannot be read."""
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
     with table_files.one_line_errors(path):
@@ -46,9 +54,11 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
         try:
             content = loadmat(path, chars_as_strings=True, mat_dtype=True)  # dtypes as in MATLAB, which stores the doubles 1 2 3 as uint8
         except NotImplementedError:  # version 7.3
-            return _read_73(path, options)
+            with h5py.File(path, "r") as file:
+                yield dict(_stored_arrays(file, ""))
+            return
         tree = {name: convert_scipy(value) for name, value in content.items() if not name.startswith("__")}
-        return read_arrays(path, array_names.flatten_tree(tree), options, AXES)
+        yield array_names.flatten_tree(tree)
 
 
 def convert_scipy(value: Any) -> Any:
@@ -90,12 +100,6 @@ def char_array(rows: list[str]) -> np.ndarray:
     """Char array as one text, or as one text for each row."""
     rows = [row.rstrip() for row in rows] or [""]
     return np.array(rows[0] if len(rows) == 1 else rows, object)
-
-
-def _read_73(path: Path, options: Options) -> Session | PrecomputedRates:
-    """Session or precomputed rates in a file of version 7.3."""
-    with h5py.File(path, "r") as file:
-        return read_arrays(path, dict(_stored_arrays(file, "")), options, AXES)
 
 
 def _stored_arrays(group: Any, prefix: str) -> Iterator[tuple[str, StoredArray]]:

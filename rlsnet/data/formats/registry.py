@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from rlsnet.data.formats import arrays, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy
+from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, sonata
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -26,7 +26,17 @@ class Reader(Protocol):
         """
 
 
-READERS: Mapping[str, Reader] = {"nwb": nwb, "phy": phy, "alf": ibl_alf, "jld2": julia_jld2, "mat": matlab, "arrays": arrays, "hdf5": hdf5}
+READERS: Mapping[str, Reader] = {
+    "nwb": nwb,
+    "phy": phy,
+    "alf": ibl_alf,
+    "cellexplorer": cell_explorer,
+    "sonata": sonata,
+    "jld2": julia_jld2,
+    "mat": matlab,
+    "arrays": arrays,
+    "hdf5": hdf5,
+}
 
 
 def recognized_format(path: Path) -> str:
