@@ -139,7 +139,7 @@ class Recording:
             yield block
 
     def _check_block(self, block: np.ndarray, half: tuple[int, ...], units: np.ndarray) -> None:
-        """Raises UserError where a block [C, M, n] of some units has an infinite or huge value, or a rate below 0; half: () for all trials."""
+        """Raises UserError where a block [C, M, n] of some units has no finite value, or a rate below 0; half: () for all trials."""
         rate = self.kind == "rate"
         bad = (np.abs(block) > LARGEST) | (rate & (block < 0))
         if bad.any():

@@ -95,7 +95,7 @@ def _metadata(path: Path) -> dict[str, dict[str, Any]]:
         if METADATA in files:
             file = Path(folder) / METADATA
             try:
-                values = json.loads(file.read_bytes())
+                values = json.loads(file.read_bytes().decode())
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{file}: the file is damaged ({_reason(error)}); {REMEDY}.") from error
             if not isinstance(values, dict):
