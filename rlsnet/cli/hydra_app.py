@@ -8,9 +8,14 @@ from pathlib import Path
 
 from rlsnet.cli import sweeps
 from rlsnet.config.compose import configs_dir, for_hydra, in_quotes, one_line_errors, version_base, with_additions
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import outputs
 from rlsnet.runs.folder import Run
+
+OPTIONS = (
+    *("-m", "--multirun", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
+    *("--resolve", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version", "--experimental-rerun"),
+)  # of Hydra
 
 
 def run_command(command: str, arguments: list[str]) -> int:
@@ -28,6 +33,9 @@ def run_command(command: str, arguments: list[str]) -> int:
     import hydra
 
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
+    for text in options:
+        if text.startswith("-") and text.partition("=")[0] not in OPTIONS:
+            raise UserError(f"{text}: no such option.{did_you_mean(text, OPTIONS)}")
     task = sweeps.Task(command)
 
     def run(overrides: list[str]) -> None:

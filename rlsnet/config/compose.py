@@ -120,8 +120,27 @@ def _quoted_path(path: str) -> str:
     return path if re.fullmatch(r"[\w./:@%+-]*", path, re.ASCII) else in_quotes(path)
 
 
+def check_override(override: str) -> None:
+    """Raises UserError for what Hydra ends in a traceback: a text without a key, or a number or null for the name of a variant."""
+    key, equals, value = override.lstrip("+").partition("=")
+    if equals and not key.strip("~@ "):
+        raise UserError(f"{override}: expected key=value.")
+    key = key.partition("@")[0]
+    if key not in default_variants().keys() | {"config"}:
+        return
+    for name in value.split(","):
+        try:
+            found = yaml.safe_load(name)
+        except yaml.YAMLError:
+            continue
+        if not isinstance(found, str) or re.fullmatch(r"[-+.\d][-+.\deE_]*|nan|inf", found):
+            raise UserError(f"{key}={value}: expected a name; there are {', '.join(variant_names()[key])}.")
+
+
 def for_hydra(overrides: Sequence[str]) -> list[str]:
     """Overrides of the user with renamed keys under their present names, in Hydra's grammar."""
+    for each in overrides:
+        check_override(each)
     return [quoted(renamed_override(each)) for each in overrides]
 
 
