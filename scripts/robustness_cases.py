@@ -150,7 +150,8 @@ def results(folder: Path, use: Sequence[Command], ends: Sequence[Any]) -> dict[s
 def listing(folder: Path) -> dict[str, int]:
     """Files of a folder and their sizes, without what a command that is refused may add to."""
     ignored = (".out", ".err", ".lock", "rlsnet.log")
-    return {str(path): path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ignored and path.parent.name != ".hydra")
+    return {str(path): path.stat().st_size for path in files}
 
 
 def finite(run: Path) -> bool:
@@ -291,7 +292,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 MISTAKES = (
     *("nothing=1", "trian.iterations=3", "=", "=3", "==", "a=b=c", "no.such.key=1", ".=1", "..=..", "seed.x=1", "--nothing", "--=1", "-"),
-    *("[", "]", "{", "}", "x=[1,2", "x={a:1", "x='", 'x="', "x=${oc.env:HOME}", "x=${", "+x=1", "++x=1", "~seed=1", "x@y=1", "@=1"),
+    *("[", "]", "{", "}", "x=[1,2", "x={a:1", "x='", 'x="', "x=${oc.env:HOME}", "x=${", "+x=1", "++x=1", "~nothing=1", "x@y=1", "@=1"),
     *("\x01=1", "naïve=1", "none.zarr", "/dev/null", "x=!!python/object/apply:os.system [id]"),
 )
 OF_TRAIN = (

@@ -111,12 +111,37 @@ def test_round_trip():
         ("neuron.tau_m=[10]", "neuron.tau_m=[10]: expected one value, or two: of excitatory and of inhibitory neurons"),
         ("neuron.tau_m=[10,-1]", "neuron.tau_m[1]=-1.0: expected a value above 0 ms"),
         ("plugins=mine", "plugins=mine: expected a list"),
+        (
+            "noise.sigma=1e308",
+            "noise.sigma=1e+308: expected 0 or an amount from 1.2e-38 to 1.8e+19 threshold, which engine.precision=float32",
+        ),
+        ("network.bias=[0.1,-1e39]", "network.bias=-1e+39: expected 0 or an amount"),
+        ("rls.penlambda=1e-45", "rls.penlambda=1e-45: expected 0 or an amount"),
+        ("trial.dt=1e-9", "trial.dt=1e-09 ms: makes 2e+12 steps of a trial; expected at most 2,147,483,647"),
+        ("trial.dt=1e-300", "trial.dt=1e-300: expected 0 or an amount"),
+        ("trial.learn_every=1e-9", "trial.learn_every=1e-09 ms: expected a multiple of trial.dt=0.1 ms, such as 0.1"),
+        ("trial.learn_every=1e12", "trial.duration=1000 ms: expected a multiple of trial.learn_every=1e+12 ms"),
+        ("train.iterations=10000000000", "train.iterations=10000000000: expected at most 2147483647"),
+        ("static=null", "static=null: expected a name; there are edges"),
+        ("neuron=1", "neuron=1: expected a name; there are glif1"),
+        ("perturb=true", "perturb=true: expected a name"),
+        ("config=3", "config=3: expected a name; there are"),
+        ("target=1e3", "target=1e3: expected a name"),
+        ("neuron@x=1", "neuron=1: expected a name"),
+        ("=3", "=3: expected key=value"),
+        ("@=1", "@=1: expected key=value"),
     ],
 )
 def test_mistakes_are_named(override, message):
     with pytest.raises(UserError) as caught:
         compose(override)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_that_float64_can_use():
+    assert compose("noise.sigma=1e39", "engine.precision=float64").noise.sigma == 1e39
+    with pytest.raises(UserError, match="which engine.precision=float64 can use"):
+        compose("noise.sigma=1e308", "engine.precision=float64")
 
 
 @pytest.mark.parametrize(
