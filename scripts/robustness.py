@@ -299,10 +299,11 @@ class Robustness:
             verb = name.split()[0]
             arguments, written = writers[verb]
             copy = cases.copy_of(good, folder / "x")
-            shutil.rmtree(copy / written, ignore_errors=True)
+            cases.remove(copy / written)
             ended = command(copy, arguments, chance.uniform(0.1, 1.1) * results[verb][0])
             if (copy / written).exists() and cases.results(copy, (arguments,), [ended]) != results[verb][1]:
                 return "SILENT", "half written"
+            cases.remove(copy / written)
             ended = command(copy, arguments)
             same = ended.status == 0 and cases.results(copy, (arguments,), [ended]) == results[verb][1]
             return outcome([ended], same), last_line([ended])

@@ -154,6 +154,11 @@ def listing(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_size for path in files}
 
 
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, if it exists."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def finite(run: Path) -> bool:
     """Whether all numbers of the newest checkpoint and the metrics of a run are finite."""
     import zarr

@@ -80,7 +80,7 @@ class Run:
             except BlockingIOError as error:
                 raise UserError(f"{self.path}: another process uses this folder; wait for it or choose another hydra.run.dir.") from error
             atomic.remove_leftovers(self.checkpoints, locked=True)
-            for name in ("network.zarr", "config.yaml", "metrics.jsonl"):
+            for name in ("network.zarr", "config.yaml", "metrics.jsonl", "metrics.crc32"):
                 atomic.remove_leftovers(self.path, name, locked=True)
             for folder in (self.path, self.perturbed, self.figures, self.path / "export"):  # by commands that need no lock
                 atomic.remove_leftovers(folder)
