@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ TABLE_WIDTH = 96  # of a table within the table
 
 def version_rows(attributes: Any) -> Rows:
     """Versions of the software that made a store."""
-    if "versions" in attributes:
-        yield "made with", ", ".join(f"{name} {version}" for name, version in dict(attributes["versions"]).items())
+    if isinstance(versions := attributes.get("versions"), Mapping):
+        yield "made with", ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def store_rows(path: str) -> Rows:

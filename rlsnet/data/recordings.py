@@ -173,7 +173,7 @@ def open_recording(path: str | Path, kind: str = "rate") -> Recording:
             raise UserError(f"{path}: contains {other}s, but no array {kind}; expected that array, or target={TARGETS[other]}.")
     values = zarr_store.array(group, kind, ["C", "M", "N"], "fiu", str(path))
     bin_ms = group.attrs.get("bin_ms", values.attrs.get("bin_ms"))
-    if not isinstance(bin_ms, int | float) or bin_ms <= 0:
+    if not isinstance(bin_ms, int | float) or not 0 < bin_ms < np.inf:
         raise UserError(f"{path}: attribute bin_ms is {bin_ms!r}; expected the length of a bin in ms, such as 20.")
     if 0 in values.shape:
         raise UserError(f"{path}: {kind} has shape {list(values.shape)}; expected at least one condition, bin and unit.")

@@ -165,6 +165,8 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
         raise UserError(f"{where}: has no array {name}; expected one of shape [{', '.join(map(str, shape))}].")
     if not _fits(found.shape, shape):
         raise UserError(f"{where}: {name} has shape {list(found.shape)}; expected [{', '.join(map(str, shape))}].")
+    if found.size and 0 in found.chunks:
+        raise UserError(f"{where}: {name} has chunks of shape {list(found.chunks)}; expected at least 1 along each axis.")
     if found.dtype.kind not in kind:
         names = {"f": "real numbers", "i": "integers", "b": "booleans", "T": "texts"}
         raise UserError(f"{where}: {name} holds {found.dtype}; expected {names[kind[0]]}.")

@@ -32,6 +32,7 @@ from rlsnet.data.import_options import FORMATS, Options
 from rlsnet.data.importing import import_sources
 from rlsnet.data.session import PrecomputedRates
 from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
 
 
 def test_each_format_has_a_reader():
@@ -548,3 +549,25 @@ def test_formats_agree(phy_folder, tmp_path):
         expected[0, 5, 0] = expected[0, 1, 2] = expected[0, 2, 2] = 5
         np.testing.assert_allclose(found["rate"][...], expected, err_msg=str(source))
         assert found["unit/id"][...].tolist() == ["3", "5", "11"]
+
+
+@pytest.mark.parametrize("length", ["x", -1e300, 0, [20, 20], np.inf])
+def test_length_of_a_bin_as_an_attribute(tmp_path, length):
+    """One that is no length is said, not left out."""
+    group = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": length})
+    group.create_array("rate", data=PSTH)
+    with h5py.File(tmp_path / "r.h5", "w") as file:
+        file["rate"], file.attrs["bin_ms"] = PSTH, length
+    for read, name in ((arrays.read, "r.zarr"), (hdf5.read, "r.h5")):
+        refused(read, tmp_path / name, rf"{name}: .*attribute bin_ms is .*; expected the length of a bin in ms, such as 20")
+
+
+def test_damaged_recordings_are_no_source(tmp_path):
+    """A store with checksums is checked, also where it is a source of another import."""
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20})
+    zarr_store.write(root, "rate", PSTH, ["condition", "time", "unit"])
+    zarr_store.seal(tmp_path / "r.zarr")
+    check_rates(arrays.read(tmp_path / "r.zarr", Options()), bin_ms=20)
+    (tmp_path / "r.zarr/rate/c/0/0/0").unlink()
+    with pytest.raises(UserError, match="r.zarr/rate/c/0/0/0: is missing"):
+        arrays.read(tmp_path / "r.zarr", Options())

@@ -125,3 +125,22 @@ def test_no_code_of_a_store_runs(tmp_path):
     code = f"from rlsnet.io import zarr_store as z; z.read(z.array(z.open_store({str(tmp_path / 's.zarr')!r}), 'unit', ['N'], 'TO', ''))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "UserError" in result.stderr and not (tmp_path / "ran").exists()
+
+
+def test_chunks_without_extent_are_refused(tmp_path):
+    """Zarr would divide by 0 when it reads them."""
+    (tmp_path / "s.zarr/rate").mkdir(parents=True)
+    (tmp_path / "s.zarr/.zgroup").write_text('{"zarr_format": 2}')
+    array = {
+        "zarr_format": 2,
+        "shape": [4],
+        "chunks": [0],
+        "dtype": "<f8",
+        "order": "C",
+        "fill_value": 0,
+        "compressor": None,
+        "filters": None,
+    }
+    (tmp_path / "s.zarr/rate/.zarray").write_text(json.dumps(array))
+    with pytest.raises(UserError, match="rate"):
+        zarr_store.array(zarr_store.open_store(tmp_path / "s.zarr"), "rate", ["N"], "f", "s.zarr")

@@ -198,3 +198,16 @@ def group_columns(where: str, members: Mapping[str, StoredArray]) -> dict[str, n
             if values and all(value.size <= 1 for value in values):  # empty: unknown
                 out[name] = table_files.as_column(np.array([value.reshape(-1)[0] if value.size else math.nan for value in values]))
     return out
+
+
+def bin_attribute(path: Path, value: Any) -> float | None:
+    """The attribute bin_ms of a file, in ms; None if it has none. Raises UserError unless it is one number above 0."""
+    if value is None:
+        return None
+    try:
+        (number,) = np.asarray(value).reshape(-1).astype(float)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 < number < np.inf:
+        raise UserError(f"{path}: attribute bin_ms is {value!r}; expected the length of a bin in ms, such as 20.")
+    return float(number)

@@ -66,14 +66,17 @@ def _read_zarr(path: Path, options: Options) -> Session | PrecomputedRates:
     """Session or precomputed rates from a Zarr array, or from the arrays of a group."""
     import zarr
 
+    from rlsnet.io import zarr_store
+
     if not path.exists():
         raise UserError(f"{path}: no such folder.")
     with table_files.one_line_errors(path):
         node = zarr.open(str(path), mode="r")
+        if isinstance(node, zarr.Group):
+            node = zarr_store.open_store(path)  # which finds damage
         arrays = [("rate", node)] if isinstance(node, zarr.Array) else list(node.members(max_depth=None))
         stored = {name: _zarr_array(each) for name, each in arrays if isinstance(each, zarr.Array)}
-    length = node.attrs.get("bin_ms")
-    found = read_arrays(path, stored, options, bin_ms=float(length) if isinstance(length, int | float) else None)
+    found = read_arrays(path, stored, options, bin_ms=array_names.bin_attribute(path, node.attrs.get("bin_ms")))
     if node.attrs.get("format") == "rlsnet-recording" and "rate_half" in stored:
         note = "only the rates of an earlier import are used, without halves, sessions and trials; these need the original sources"
         return dataclasses.replace(found, notes=(*found.notes, note))

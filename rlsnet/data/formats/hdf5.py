@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.array_names import StoredArray, in_memory
+from rlsnet.data.formats.array_names import StoredArray, bin_attribute, in_memory
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
@@ -29,8 +29,7 @@ def matches(path: Path) -> bool:
 def read(path: Path, options: Options) -> Session | PrecomputedRates:
     """Session or precomputed rates in one file; raises UserError if it contains neither."""
     with opened(path) as file:
-        attribute = file.attrs.get("bin_ms")
-        bin_ms = None if attribute is None else float(np.asarray(attribute).reshape(-1)[0])
+        bin_ms = bin_attribute(path, file.attrs.get("bin_ms"))
         return read_arrays(path, stored_arrays(file, read_dataset), options, bin_ms=bin_ms)
 
 
