@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 import bench_case  # noqa: E402
 import bench_report  # noqa: E402
+import robustness  # noqa: E402
+import robustness_cases  # noqa: E402
 from profile_iteration import Event, own_times  # noqa: E402
 
 
@@ -73,3 +75,57 @@ def test_the_table_of_performance_has_the_figures_of_the_benchmark():
 def test_own_times_leave_out_the_operations_inside():
     events = [Event("loop", 0, 100), Event("add", 10, 20), Event("inner", 40, 30), Event("add", 50, 5), Event("copy", 100, 7)]
     assert sorted(own_times(reversed(events))) == [("add", 5), ("add", 20), ("copy", 7), ("inner", 25), ("loop", 50)]
+
+
+ENDS = [
+    (0, "", True, "harmless"),
+    (0, "", False, "SILENT"),
+    (0, "run/metrics.jsonl lacks 2 iterations", False, "said"),
+    (1, "rlsnet: error: run/metrics.jsonl: line 3 is damaged.", False, "said"),
+    (1, "", False, "TRACEBACK"),
+    (1, "Traceback (most recent call last):\nKeyError\nrlsnet: error: x", False, "TRACEBACK"),
+    (0, "RuntimeWarning: overflow encountered in cast", True, "TRACEBACK"),
+    (-11, "", False, "TRACEBACK"),
+    (None, "", False, "HANG"),
+]
+
+
+@pytest.mark.parametrize(("status", "err", "same", "expected"), ENDS)
+def test_outcomes_of_a_damaged_file(status, err, same, expected):
+    whole, broken = robustness.Ended(0, "", ""), robustness.Ended(status, "", err)
+    assert robustness.outcome([whole, broken], same, "metrics.jsonl") == expected
+    assert robustness.outcome([whole], False, other="no checksum") == "no checksum"
+
+
+def test_damages_change_files(tmp_path):
+    """Each of them, the same way in each run; zeros in a file of zeros and flips in an empty one are none."""
+    file, data = tmp_path / "run/test.zarr/psth/c/0", bytes(range(1, 256)) * 4
+    file.parent.mkdir(parents=True)
+    for name, change in robustness_cases.changes("psth", 10).items():
+        made = []
+        for _ in range(2):
+            file.write_bytes(data)
+            change(file)
+            made.append(file.read_bytes() if file.exists() else None)
+        assert made[0] == made[1] != data, name
+    file.write_bytes(b"")
+    assert list(robustness_cases.files(tmp_path)) == ["run/test.zarr/psth/c/0"] and len(robustness_cases.damages(tmp_path)) == 9
+    assert robustness_cases.kind("run/test.zarr/psth/c/0") == "test, chunks" and robustness_cases.words("run/test.zarr/psth/c/0") == "psth"
+    assert robustness_cases.words("run/metrics.crc32") == "metrics.jsonl"
+
+
+def test_cases_of_robustness():
+    """Command lines of every command, and a table that has a row for each part."""
+    lines = robustness_cases.wrong_lines()
+    assert {"train", "simulate", "test", "import", "plot", "report", "compare", "info", "export"} <= {line[0] for line in lines.values()}
+    assert len(lines) >= 336 and len(robustness_cases.EDGES) >= 20
+    part = robustness.Part("metrics.jsonl")
+    part.outcomes.update(["said", "said", "SILENT"])
+    assert part.row() == "| metrics.jsonl | 3 | 2 |  |  | 1 |  |  |"
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_in_silence():
+    """A small part of all damages, mistakes and kills."""
+    result = subprocess.run([sys.executable, ROOT / "scripts/robustness.py", "--quick"], capture_output=True, text=True, timeout=3000)
+    assert result.returncode == 0, result.stdout + result.stderr
