@@ -133,9 +133,7 @@ def seal(path: Path) -> None:
     Write to an array as `create` returns it: opened again it does not store chunks of zeros, and this function raises UserError.
     """
     root = zarr.open_group(str(path), mode="r+")
-    for _, each in root.members(max_depth=None):
-        if isinstance(each, zarr.Array):
-            check_complete(each)
+    check_all_complete(root)
     root.attrs[SEAL] = {name: _checksum(values) for name, values in sorted(_metadata(path).items())}
 
 
@@ -223,6 +221,13 @@ def check_complete(stored: zarr.Array) -> None:
     if stored.nchunks_initialized != stored.nchunks:
         where = str(stored.store_path).removeprefix("file://")
         raise UserError(f"{where}: {stored.nchunks - stored.nchunks_initialized} of {stored.nchunks} chunks are missing.")
+
+
+def check_all_complete(root: zarr.Group) -> None:
+    """Raises UserError if chunks of any array of a store are missing, which was written completely."""
+    for _, each in root.members(max_depth=None):
+        if isinstance(each, zarr.Array):
+            check_complete(each)
 
 
 def create(

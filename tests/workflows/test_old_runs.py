@@ -12,6 +12,7 @@ import rlsnet
 from rlsnet.analysis import inspect
 from rlsnet.cli.commands import report
 from rlsnet.export.writer import export
+from rlsnet.workflows import prepare
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"
 RUNS = ["bfloat16", "groups", "packed_int16", "plain", "recording", "taus", "window"]
@@ -116,3 +117,11 @@ def test_resumed_it_ends_as_it_did(run):
             assert got[key] == (None if value is None else pytest.approx(value, rel=1e-5 if tolerance == EXACT else 1e-3, abs=tolerance)), (
                 key
             )
+
+
+@pytest.mark.parametrize("run", ["plain"], indirect=True)
+def test_a_missing_chunk_of_an_old_network_is_said(run):
+    """Stores of earlier versions have no checksums, but all their chunks."""
+    (run.network / "plastic" / "pre" / "c" / "0" / "0").unlink()
+    with pytest.raises(rlsnet.UserError, match="network.zarr/plastic/pre: 1 of 1 chunks are missing"):
+        prepare.reopen(run.config(), run)
