@@ -164,7 +164,9 @@ class Robustness:
 
         for title in titles.values():
             self.parts.setdefault(title, Part(title))
-        for name, result, line in self.pool.map(timed, titles):
+        for number, (name, result, line) in enumerate(self.pool.map(timed, titles), 1):
+            if number % 50 == 0 or number == len(titles):
+                print(f"{number} of {len(titles)} cases", file=sys.stderr, flush=True)
             self.parts[titles[name]].outcomes[result] += 1
             if self.options.show or result.isupper():
                 print(f"{result:11} {name}: {line[:300]}", flush=True)
