@@ -263,14 +263,15 @@ class Robustness:
         settings = ["train", *cases.SMALL, "train.iterations=8", "train.checkpoint_every=1", "train.validate_every=2", "resume=auto"]
         whole, chance = self.folder / "whole", random.Random(1)
         whole.mkdir(exist_ok=True)
-        start = time.perf_counter()
-        assert command(whole, [*settings, "hydra.run.dir=x"]).status == 0
-        seconds = time.perf_counter() - start
+        for name in ("y", "x"):  # the first fills the caches
+            start = time.perf_counter()
+            assert command(whole, [*settings, f"hydra.run.dir={name}"]).status == 0
+            seconds = time.perf_counter() - start
         expected, struck = cases.trained(whole / "x"), collections.Counter[str]()
 
         def training(name: str, folder: Path) -> tuple[str, str]:
             for _ in range(8):
-                ended = command(folder, [*settings, "hydra.run.dir=x"], chance.uniform(0.1, 1.2) * seconds)
+                ended = command(folder, [*settings, "hydra.run.dir=x"], chance.uniform(0.05, 0.8) * seconds)
                 struck["sent"] += 1
                 if ended.status == 0:
                     break
@@ -303,8 +304,10 @@ class Robustness:
             copy = cases.copy_of(good, folder / "x")
             cases.remove(copy / written)
             ended = command(copy, arguments, chance.uniform(0.1, 1.1) * results[verb][0])
-            if (copy / written).exists() and cases.results(copy, (arguments,), [ended]) != results[verb][1]:
-                return "SILENT", "half written"
+            if (copy / written).exists():
+                found, whole = cases.results(copy, (arguments,), [ended]), results[verb][1]
+                if found != whole and not (verb == "plot" and found.items() <= whole.items()):  # figures are written one by one
+                    return "SILENT", "half written"
             cases.remove(copy / written)
             ended = command(copy, arguments)
             same = ended.status == 0 and cases.results(copy, (arguments,), [ended]) == results[verb][1]

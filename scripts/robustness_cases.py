@@ -149,7 +149,7 @@ def results(folder: Path, use: Sequence[Command], ends: Sequence[Any]) -> dict[s
 
 def listing(folder: Path) -> dict[str, int]:
     """Files of a folder and their sizes, without what a command that is refused may add to."""
-    ignored = (".out", ".err", ".lock", "rlsnet.log")
+    ignored = (".out", ".err", ".lock", "rlsnet.log", "resources.jsonl", "resources.crc32")
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in ignored and path.parent.name != ".hydra")
     return {str(path): path.stat().st_size for path in files}
 
