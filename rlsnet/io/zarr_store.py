@@ -70,9 +70,7 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
 def open_store(path: str | Path, where: str = "") -> zarr.Group:
     """Group of any format, opened for reading after a check of its metadata; `where` names it in the message if it is no Zarr store."""
     metadata = _metadata(Path(path))
-    attributes = metadata.get("", {}).get("attributes", {})
-    sealed = attributes.get(SEAL) if isinstance(attributes, dict) else None
-    arrays = frozenset[str]()
+    sealed, arrays = metadata.get("", {}).get("attributes", {}).get(SEAL), frozenset[str]()
     if sealed is not None:
         _check_seal(path, metadata, sealed)
         arrays = frozenset(name for name in sealed if metadata[name].get("node_type") == "array")
@@ -98,9 +96,9 @@ def _metadata(path: Path) -> dict[str, dict[str, Any]]:
                 values = json.loads(file.read_bytes().decode())
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{file}: the file is damaged ({_reason(error)}); {REMEDY}.") from error
-            if not isinstance(values, dict):
-                raise UserError(f"{file}: the file is damaged (no JSON object); {REMEDY}.")
-            found[Path(folder).relative_to(path).as_posix().removeprefix(".")] = values
+            if not isinstance(values, dict) or not isinstance(values.get("attributes", {}), dict):
+                raise UserError(f"{file}: the file is damaged (no JSON object, or attributes that are none); {REMEDY}.")
+            found["" if Path(folder) == path else Path(folder).relative_to(path).as_posix()] = values
             if values.get("node_type") == "array":
                 subfolders.clear()
         elif Path(folder) == path:

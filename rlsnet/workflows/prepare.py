@@ -152,9 +152,7 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     if not run.network.exists():
         raise UserError(f"{run.network}: no such store; the run ended before its network was drawn, so start it again.")
     group = zarr_store.open_group(run.network, "run", network_store.FORMAT)
-    zarr_store.check_all_complete(
-        group
-    )  # also one of an earlier version, without checksums
+    zarr_store.check_all_complete(group)  # also one of an earlier version, without checksums
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     if learning is not None:
         sizes = Sizes.of(own, None, own.target.n_conditions)
