@@ -10,6 +10,11 @@ class UserError(Exception):
     """A mistake in the input: the message is one line that says where it is and what was expected."""
 
 
+def os_error(error: OSError) -> str:
+    """An error of the operating system as one line."""
+    return f"{error.filename or 'file system'}: {str(error.strerror or error).rstrip('.')}."
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """' Did you mean PREFIX+KNOWN?' for the known word most similar to `word`, upper and lower case alike; '' where none is similar."""
     by_lower_case = {each.lower(): each for each in known}

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis import perturbation_effects, score_tables, verdict
+from rlsnet.config.quoting import typed_command
 from rlsnet.io import zarr_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
@@ -30,7 +31,7 @@ def log_results(run: Run, results: Sequence[Path]) -> None:
             _log_test(stored)
         else:
             _log_perturbed(run, stored)
-    log.info("Next: rlsnet report %s", run.path)
+    log.info("Next: %s", typed_command("report", run.path))
 
 
 def _log_test(results: zarr.Group) -> None:
@@ -58,7 +59,7 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     """Logs the perturbation, and rates and scores with and without it."""
     log.info("Perturbed: %s.", perturbation_effects.description(perturbed))
     if not run.test.exists():
-        log.warning("There is no %s to compare with; rlsnet test run=%s makes it.", run.test, run.path)
+        log.warning("There is no %s to compare with; %s makes it.", run.test, typed_command("test", settings={"run": run.path}))
         return
     test = zarr_store.open_group(run.test, "run", test_store.FORMAT)
     if differ := perturbation_effects.differences(test, perturbed):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -59,7 +60,9 @@ class RunResults:
         """An array of test.zarr, or a part of it; raises UserError where it is missing or damaged."""
         stored = None if self.test is None else self.test.get(name)
         if not isinstance(stored, zarr.Array):
-            raise UserError(f"{self.run.test}: has no array {name}; rlsnet test run={self.run.path} makes it anew.")
+            raise UserError(
+                f"{self.run.test}: has no array {name}; {typed_command('test', settings={'run': self.run.path})} makes it anew."
+            )
         return zarr_store.read(stored, index or ...)
 
     def has(self, *names: str) -> bool:

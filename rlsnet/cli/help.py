@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from rlsnet.cli.command_table import COMMANDS, SECTIONS
 from rlsnet.config.compose import config_folders, variant_names, variant_settings
 from rlsnet.config.plugins import load_plugins
+from rlsnet.config.quoting import path_list
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import default_variants, defaults, defaults_of, described
 from rlsnet.errors import UserError
@@ -48,7 +50,7 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
       arguments: arguments of the command line; section=VARIANT among them selects the variant whose settings are shown.
     """
     folders = config_folders(arguments)
-    load_plugins([p for a in arguments if a.startswith("plugins=") for p in a.removeprefix("plugins=").strip("[]").split(",")])
+    load_plugins([os.path.expanduser(path) for a in arguments if a.startswith("plugins=") for path in path_list(a.partition("=")[2])])
     sections, offered = SECTIONS[command], variant_names()
     if sections is not None:
         offered = {section: names for section, names in offered.items() if section in sections}

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from rlsnet.cli import sweeps
-from rlsnet.config.compose import configs_dir, for_hydra, in_quotes, one_line_errors, version_base, with_additions
+from rlsnet.cli.console import lasting_output
+from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions
+from rlsnet.config.quoting import hydra_path, path_of
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import outputs
 from rlsnet.runs.folder import Run
@@ -32,6 +34,7 @@ def run_command(command: str, arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
+    arguments = with_config_dir(arguments)
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
     for text in options:
         if text.startswith("-") and text.partition("=")[0] not in OPTIONS:
@@ -42,18 +45,34 @@ def run_command(command: str, arguments: list[str]) -> int:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
         hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
 
-    with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
-        with_additions(run, for_hydra([each for each in arguments if each not in options]))
-    result.report()
+    with lasting_output(), one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
+        with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
+        result.report()
     if task.failed and not task.many:
         raise UserError(task.failed[0])
     return 0
 
 
+def with_config_dir(arguments: list[str]) -> list[str]:
+    """The arguments with --config-dir FOLDER as one of them, and ~ expanded in it."""
+    joined, rest = [], iter(arguments)
+    for each in rest:
+        flag, equals, folder = each.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            each = f"--config-dir={os.path.expanduser(folder if equals else next(rest, ''))}"
+        joined.append(each)
+    return joined
+
+
 def setting(arguments: list[str], key: str) -> str | None:
-    """Value of the last key=value among the arguments, with ~ expanded; None if it is null or missing."""
+    """Path of the last key=value among the arguments, without quotes and with ~ expanded; None if it is null or missing."""
     found = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith(f"{key}=")]
-    return os.path.expanduser(found[-1].strip("'\"")) if found and found[-1] not in ("null", "") else None
+    return path_of(found[-1]) if found else None
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether the arguments ask for a sweep."""
+    return bool({"-m", "--multirun"} & set(arguments)) or setting(arguments, "sweep") is not None
 
 
 def folder_overrides(command: str, arguments: list[str]) -> list[str]:
@@ -62,7 +81,7 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
     Raises:
       UserError: a folder that the command does not accept, or one that contains no run.
     """
-    several = bool({"-m", "--multirun"} & set(arguments)) or setting(arguments, "sweep") is not None
+    several = is_sweep(arguments)
     run, resume, sweep = (setting(arguments, key) for key in ("run", "resume", "sweep"))
     if command == "test" and several:
         raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
@@ -85,7 +104,7 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
     found.refuse_links()
     if command == "train" and not found.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")
-    return [f"hydra.run.dir={in_quotes(str(found.path))}", "hydra.output_subdir=null"]
+    return [f"hydra.run.dir={hydra_path(str(found.path))}", "hydra.output_subdir=null"]
 
 
 def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str]:
@@ -105,4 +124,4 @@ def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str
     outputs.refuse_link(path / "multirun.yaml")
     for job in path.iterdir() if path.is_dir() else ():
         Run(job).refuse_links()
-    return [f"hydra.sweep.dir={in_quotes(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]
+    return [f"hydra.sweep.dir={hydra_path(folder)}", *([] if {"-m", "--multirun"} & set(arguments) else ["-m"])]

@@ -15,7 +15,7 @@ from rlsnet.cli import completion
 from rlsnet.cli.command_table import COMMANDS, PLAIN
 from rlsnet.cli.help import help_text, overview, plain_help_text
 from rlsnet.config.arguments import plain_arguments
-from rlsnet.errors import UserError, did_you_mean
+from rlsnet.errors import UserError, did_you_mean, os_error
 
 
 def main() -> None:
@@ -35,12 +35,12 @@ def main() -> None:
     except MemoryError:
         sys.exit(print_error("out of memory; the memory plan in rlsnet.log lists what was needed."))
     except OSError as error:
-        sys.exit(print_error(f"{error.filename or 'file system'}: {error.strerror or error}."))
+        sys.exit(print_error(os_error(error)))
 
 
 def print_error(message: str) -> int:
     """Prints an error as one line on stderr; returns the exit status."""
-    print(f"rlsnet: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rlsnet: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return 1
 
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -29,7 +30,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
-from rlsnet.errors import UserError
+from rlsnet.cli.console import keep_running
+from rlsnet.config.quoting import typed_command
+from rlsnet.errors import UserError, os_error
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.resume import job_state
 
@@ -55,6 +58,7 @@ class Task:
         values: Any = OmegaConf.to_container(composed, resolve=True)
         folder = Path(hydra_config.runtime.output_dir)
         if os.getpid() != self.process:
+            keep_running()
             _use_plain_lines(values, folder)
             if "joblib" in hydra_config.launcher._target_:
                 _end_with_parent(self.process)
@@ -76,6 +80,8 @@ class Task:
             stopped = run_job(self.command, values, overrides, folder)
         except UserError as error:
             return str(error)
+        except OSError as error:
+            return os_error(error)
         except Exception as error:
             if not self.many:
                 raise
@@ -95,6 +101,24 @@ class Task:
             except Exception as error:
                 return " ".join(str(error).split())
         return f"stopped by {signal.Signals(stopped).name}, and saved"
+
+
+def new_folder(path: str) -> str:
+    """Makes a folder at `path` or, if there is one, at PATH-2, PATH-3 and so on: two runs of one second do not meet; returns its path."""
+    for number in itertools.count(1):
+        folder = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            break  # Hydra makes it, and tells why it cannot
+        return str(folder)
+    return path
+
+
+OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)  # for configs/hydra_settings.yaml
 
 
 @functools.cache
@@ -268,7 +292,7 @@ class Result:
         if busy := counted["busy"]:
             raise UserError(f"{sweep.lower()}: another process uses {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
         if self.folder:
-            print(f"Next: rlsnet compare {self.folder}")
+            print(f"Next: {typed_command('compare', self.folder)}")
 
 
 @contextlib.contextmanager

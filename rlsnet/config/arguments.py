@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from rlsnet.config.load import section_of
+from rlsnet.config.quoting import path_list, unquoted
 from rlsnet.errors import UserError, did_you_mean
 
 
@@ -35,19 +38,16 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
     values: dict[str, Any] = {name: dict(each) if isinstance(each, Mapping) else each for name, each in (base or {}).items()}
     for argument in joined_flags(cls, arguments):
         name, equals, text = argument.partition("=")
-        if not equals or os.path.exists(argument):  # a long filter is not a path, and would raise an error as one
-            if argument.startswith("-"):
+        if not equals or not re.fullmatch(r"[\w.]+", name) or os.path.exists(argument):  # a long filter is no path: it would be an error
+            if argument.startswith("-") and not os.path.exists(argument):
                 raise UserError(f"{command} {argument}: no such option; expected paths and key=value, see rlsnet {command} --help.")
-            paths.append(argument)
+            paths.append(argument if os.path.exists(argument) else os.path.expanduser(argument))
             continue
         section, dot, below = name.partition(".")
         if section not in {field.name for field in dataclasses.fields(cls)}:
             similar = did_you_mean(section, [field.name for field in dataclasses.fields(cls)])
-            raise UserError(f"{name}: no such setting of {command}.{similar}")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+            raise UserError(f"{name}: no such setting of {command}.{similar or f' A path with = is written as ./{argument}'}")
+        value = _value(cls, section, text)
         if dot:
             named = _named_values(cls, section, values.get(section)) | {below: text}
             values[section] = {each: given for each, given in named.items() if (each, value) != (below, None)}
@@ -64,6 +64,19 @@ def _named_values(cls: Any, section: str, value: Any) -> dict[str, Any]:
     if rest is None:
         raise UserError(f"{section}={value}: expected texts with names, such as {section}.left=TEXT {section}.right=TEXT.")
     return {rest: value}
+
+
+def _value(cls: Any, name: str, text: str) -> Any:
+    """Value of a setting: YAML, but a text is taken as it is, as YAML would end it at " #" and read 1e3 as a number."""
+    field = next(each for each in dataclasses.fields(cls) if each.name == name)
+    if field.metadata.get("paths"):
+        return None if text == "null" else path_list(text)
+    if typing.get_type_hints(cls)[name] in (str, str | None):
+        return None if text in ("null", "") else unquoted(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def joined_flags(cls: Any, arguments: Sequence[str]) -> Iterator[str]:

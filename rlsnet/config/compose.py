@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rlsnet.config.load import renamed_override
+from rlsnet.config.quoting import SWEEP, hydra_list, hydra_value, in_quotes
 from rlsnet.config.settings import default_variants, keys_with, suggest
 from rlsnet.errors import UserError
 
@@ -25,8 +26,10 @@ Result = TypeVar("Result")
 
 EXTRAS = {"joblib": "joblib", "submitit": "slurm"}  # launchers of sweeps, and the extra that installs each
 ONE_PATH = ("resume", "run", "sweep", "test.checkpoint")  # single paths, in which a comma does not separate several values
-HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir")
-SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's functions
+HYDRA_PATHS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
+
+
+NAME = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_/][\w./-]*", re.ASCII | re.IGNORECASE)  # of a variant, as Hydra reads it
 
 
 def configs_dir() -> Path:
@@ -39,8 +42,9 @@ def configs_dir() -> Path:
 def config_folders(arguments: Sequence[str]) -> list[Path]:
     """Folders of --config-dir in the arguments of a command line."""
     after = zip(arguments, arguments[1:], strict=False)
-    folders = [Path(folder) for flag, folder in after if flag in ("--config-dir", "-cd")]
-    return folders + [Path(text.partition("=")[2]) for text in arguments if text.startswith("--config-dir=")]
+    folders = [folder for flag, folder in after if flag in ("--config-dir", "-cd")]
+    folders += [text.partition("=")[2] for text in arguments if text.startswith("--config-dir=")]
+    return [Path(os.path.expanduser(folder)) for folder in folders]
 
 
 def variant_names(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
@@ -93,31 +97,31 @@ def builds_on_another(name: str) -> bool:
     return any(isinstance(entry, str) and entry != "_self_" for entry in variant_settings("config", name).get("defaults", []))
 
 
-def in_quotes(text: str) -> str:
-    """A text in quotes, by the rules of Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def quoted(override: str, sweep: bool = False) -> str:
+    """A key=value in Hydra's grammar: ~ expanded, and quotes around a path, a selection of neurons or a number with a unit if needed.
 
+    The name of a variant that YAML reads as another type, such as null or 3, is in quotes too, for Hydra refuses other types.
 
-def quoted(override: str) -> str:
-    """A key=value in Hydra's grammar: ~ expanded, and quotes around a path, a selection of neurons or a number with a unit if needed."""
-    key, _, value = override.partition("=")
+    Args:
+      override: the argument of the user.
+      sweep: whether the command is a sweep, in which a comma separates several values.
+    """
+    key, equals, value = override.partition("=")
     plain = key.lstrip("+")
+    if plain in keys_with("path") or plain in HYDRA_PATHS:
+        if plain in keys_with("paths"):
+            return f"{key}={hydra_list(value, sweep)}"
+        return f"{key}={hydra_value(value, plain in (*ONE_PATH, *HYDRA_PATHS), sweep)}"
     if value[:1] in ("'", '"') or "${" in value or SWEEP.match(value):
         return override
-    if plain in keys_with("path") or plain in HYDRA_PATHS:
-        one = plain in ONE_PATH or "," not in value or Path(value).exists()
-        return f"{key}={','.join(map(_quoted_path, [value] if one else value.split(',')))}"
+    if equals and ("/" in plain or plain.partition("@")[0] in (*default_variants(), "config")):
+        names = value.split(",") if value[:1] not in ("[", "{") else [value]
+        return f"{key}={','.join(each if NAME.fullmatch(each) else in_quotes(each) for each in names)}"
     if plain in keys_with("items"):
         odd = value[:1] != "[" and not re.fullmatch(r"[\w:.*-]*", value, re.ASCII)
         return f"{key}={in_quotes(value)}" if odd else override
     odd_number = re.fullmatch(r"[-+.\d][^'\"\[\]{}$]*", value) and re.search(r"[()^]|[^ -~]", value)
     return f"{key}={','.join(map(in_quotes, value.split(',')))}" if odd_number else override
-
-
-def _quoted_path(path: str) -> str:
-    """A path with ~ expanded, in quotes unless Hydra reads it as it is."""
-    path = os.path.expanduser(path)
-    return path if re.fullmatch(r"[\w./:@%+-]*", path, re.ASCII) else in_quotes(path)
 
 
 def check_override(override: str) -> None:
@@ -137,11 +141,11 @@ def check_override(override: str) -> None:
             raise UserError(f"{key}={value}: expected a name; there are {', '.join(variant_names()[key])}.")
 
 
-def for_hydra(overrides: Sequence[str]) -> list[str]:
-    """Overrides of the user with renamed keys under their present names, in Hydra's grammar."""
+def for_hydra(overrides: Sequence[str], sweep: bool = False) -> list[str]:
+    """Overrides of the user with renamed keys under their present names, in Hydra's grammar; `sweep` as in `quoted`."""
     for each in overrides:
         check_override(each)
-    return [quoted(renamed_override(each)) for each in overrides]
+    return [quoted(renamed_override(each), sweep) for each in overrides]
 
 
 def version_base() -> dict[str, Any]:
@@ -218,7 +222,8 @@ def one_line(error: Exception) -> str:
     if (override := getattr(error, "override", None)) is not None:
         return f"{override}: cannot be read as key=value; expected quotes around a value with special characters, as KEY=\"'VALUE'\"."
     if "Ambiguous value for argument" in text:
-        return f"{text.splitlines()[0].split(chr(39))[1]}: several values make a sweep, which needs sweep=FOLDER (or -m)."
+        given = text.splitlines()[0].partition("'")[2].rpartition("'")[0].replace("'", "")
+        return f"{given}: several values make a sweep, which needs sweep=FOLDER (or -m)."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].split("@")[0]
         kind = "section" if "No match in the defaults list" in text else "key"

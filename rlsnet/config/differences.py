@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config.compose import builds_on_another, configs_dir, experiments, in_quotes
+from rlsnet.config.compose import builds_on_another, configs_dir, experiments
 from rlsnet.config.load import flat, with_defaults
+from rlsnet.config.quoting import in_quotes
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import chosen_variants, default_variants, defaults, described
 from rlsnet.errors import UserError

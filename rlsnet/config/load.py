@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,8 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
     name = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[kind]
     if kind is str and isinstance(value, list) and "items" in rule:
         value = ",".join(map(str, value))
+    if rule.get("path") and isinstance(value, str):
+        value = os.path.expanduser(value)
     if kind is float and isinstance(value, str):
         value = quantity(key, value, rule["unit"])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -192,7 +195,7 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
       UserError: a setting does not exist, or a value is not allowed.
     """
     plugins = values.get("plugins")
-    load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
+    load_plugins([os.path.expanduser(name) for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     config: Config = section_of(Config, renamed(values, given), "", given)
     config.check()

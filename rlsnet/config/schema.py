@@ -27,7 +27,8 @@ def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source
       default: default value; without it the setting is required.
       source: publication of the default, or the reason for it.
       **rule: allowed values: `least`, `above`, `most` or `choices`; `decay=True` for a time constant, at least two time steps;
-        `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path.
+        `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path,
+        with `paths=True` for a list of paths.
     """
     return dataclasses.field(default=default, kw_only=True, metadata={"help": help, "unit": unit, "source": source, **rule})
 
@@ -808,6 +809,11 @@ class TrainConfig(Section):
         "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
     )
     checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
+    keep_checkpoints: int | None = key(
+        "newest checkpoints that are kept, beside the best one; older ones go when a newer one is complete on the disk; null: all",
+        default=3,
+        least=1,
+    )
     save_best: bool = key("keep the weights with the best score of validation so far", default=True)
     validate_every: int = key(
         "iterations between two validations: trials with frozen weights, compared with what is trained on; 0: none", default=20, least=0
@@ -994,7 +1000,7 @@ class Config:
     progress: str = key(
         "display of progress; auto: rich on a terminal, plain lines elsewhere", default="auto", choices=("auto", "rich", "plain", "off")
     )
-    plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own", default=())
+    plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own", default=(), path=True, paths=True)
     network: NetworkConfig = NetworkConfig()
     neuron: NeuronConfig = LIFConfig()
     synapse: SynapseConfig = SynapseConfig()

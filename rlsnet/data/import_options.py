@@ -12,6 +12,7 @@ import yaml
 
 from rlsnet.config.arguments import joined_flags, plain_arguments
 from rlsnet.config.compose import configs_dir
+from rlsnet.config.quoting import path_of
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError, did_you_mean
 
@@ -29,6 +30,7 @@ class Options:
     preset: str | None = key(
         "settings of a project (map, ibl, allen, phy, steinmetz, steinmetz_alf) or of a file LAB.yaml; other settings override them",
         default=None,
+        path=True,
     )
     align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
     window: tuple[float, float] = key("start and end of the averaged time, relative to time 0", "s", default=(-2.0, 1.0))
@@ -71,7 +73,9 @@ class Options:
     subsample: int | None = key("number of units drawn at random from those that pass the filters; null: all", default=None, least=1)
     seed: int = key("random seed of that draw", default=0, least=0)
     trials_table: str | None = key(
-        "CSV, TSV or parquet file of the trials, for formats without trials; nwb: a table of intervals", default=None
+        "CSV, TSV or parquet file of the trials, for formats without trials; nwb: a table of intervals",
+        default=None,
+        path=True,
     )
     labels: str | None = key("phy: cluster label that becomes the unit column label; null: group, else KSLabel", default=None)
     variables: dict[str, str] | None = key(
@@ -97,7 +101,8 @@ def base(arguments: Sequence[str]) -> dict[str, Any]:
     """
     given = [text.partition("=")[::2] for text in joined_flags(Options, arguments) if "=" in text]
     names = [value for name, value in given if name == "preset"]
-    values = preset(names[-1]) if names and names[-1] not in ("", "null") else {}
+    chosen = path_of(names[-1]) if names else None
+    values = {} if chosen is None else preset(chosen)
     own = {name.partition(".")[2] for name, _ in given if name.startswith("conditions.")}
     if not own <= set(values.get("conditions") or {}):
         values.pop("conditions", None)

@@ -7,6 +7,7 @@ import shlex
 from rich.table import Table
 from rich.text import Text
 
+from rlsnet.config.quoting import typed_setting
 from rlsnet.data import cell_classes
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.io.formatting import console
@@ -43,7 +44,8 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     target = " target=currents" if summary.kind == "current" else ""
     trial = f"trial.learn_every={summary.bin_ms:g} trial.duration={bins * summary.bin_ms:g}"
     print_line("To train on it:")
-    print_line(f"  rlsnet train config=mouse_decision{target} recording.path={shlex.quote(path)} {trial}{_for_few_units(kept)}")
+    recording = shlex.quote(typed_setting("recording.path", path))
+    print_line(f"  rlsnet train config=mouse_decision{target} {recording} {trial}{_for_few_units(kept)}")
 
 
 def _for_few_units(n_units: int) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsnet.config.quoting import typed_command
 from rlsnet.export.trained_network import TrainedNetwork, check_memory
 from rlsnet.io import zarr_store
 from rlsnet.workflows import test_store
@@ -46,7 +47,7 @@ def all_spikes(trained: TrainedNetwork) -> Spikes:
 
 def why_missing(trained: TrainedNetwork) -> str:
     """The reason why there are no simulated spikes of these weights, and the command that makes them."""
-    remedy = f"rlsnet test run={trained.run.path} test.checkpoint={trained.iteration} makes them."
+    remedy = f"{typed_command('test', settings={'run': trained.run.path}, more=[f'test.checkpoint={trained.iteration}'])} makes them."
     if not trained.run.test.exists():
         return f"the run has no test.zarr; {remedy}"
     iteration = zarr_store.open_group(trained.run.test, "export", test_store.FORMAT).attrs.get("iteration")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
+import errno
 import fnmatch
 import functools
 import glob
 import hashlib
+import logging
 import math
 import os
 import platform
 import re
 import shutil
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +25,10 @@ from pathlib import Path
 
 import platformdirs
 import psutil
+
+from rlsnet.io import locks
+
+log = logging.getLogger(__name__)
 
 RENAMES = 5  # attempts to rename a folder while other processes do the same
 RENAME_SECONDS = 60  # two renames take less
@@ -37,16 +47,28 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Context in which an OSError that names no file, as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Context with a temporary path beside `path`, which is renamed to `path` at the end, or removed after an error.
 
     Everything is forced to the disk before the rename, so that `path` holds either the old version or the complete new one. The
-    old version of a folder is moved away before the rename and removed after it. The temporary name is unique: several processes, also
+    old version of a folder is exchanged for the new one or, on systems that cannot do that, moved away before the rename, and removed
+    afterwards. An OSError names the path. The temporary name is unique: several processes, also
     on several computers, may replace the same path at the same time, and the last one counts.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clean_up(path)
-    with scratch(path) as temporary:
+    with scratch(path) as temporary, naming(path):
         yield temporary
         if temporary.is_dir():
             for folder, _, files in os.walk(temporary):
@@ -128,6 +150,9 @@ def _rename(temporary: Path, path: Path) -> None:
     """Renames a file or a folder to `path`, in place of what is there."""
     for attempt in range(RENAMES):
         old = _unique(path, "old")
+        if temporary.is_dir() and path.exists() and _exchange(temporary, path):
+            _sync(path.parent)
+            return
         if temporary.is_dir():  # a folder replaces no other folder
             with contextlib.suppress(FileNotFoundError):
                 path.rename(old)
@@ -143,6 +168,18 @@ def _rename(temporary: Path, path: Path) -> None:
             if old.exists() and not path.exists():
                 old.rename(path)
             raise
+
+
+def _exchange(temporary: Path, path: Path) -> bool:
+    """Exchanges two paths, each of which exists at all times; returns False where the system or the file system cannot do that."""
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # of glibc since 2.28, and of musl since 1.2.5
+    except AttributeError:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(temporary), here, os.fsencode(path), exchange) == 0)
 
 
 def _clean_up(path: Path) -> None:
@@ -176,24 +213,54 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(path: Path) -> None:
+    """Deletes a file or a folder, which at no time exists in part under its name."""
+    gone = _unique(path, "tmp")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+        remove(gone)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Context with a lock on a path that is about to be made; other processes wait until it has ended, also by an error.
 
-    The lock is a file beside the path. On systems without fcntl nothing is locked.
+    The lock is a file beside the path. On file systems without locks nothing is locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
+        locks.flock(file, exclusive=True, wait=True)
         yield
 
 
+@functools.cache
+def _temporary_cache() -> Path:
+    """A cache folder that is removed when this process ends."""
+    path = Path(tempfile.mkdtemp(prefix="rlsnet-cache-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    log.warning("This user has no home folder: the cache is in %s until this command ends. RLSNET_CACHE=FOLDER names a lasting one.", path)
+    return path
+
+
+def refusal(folder: Path, n_bytes: int = 2**20) -> str | None:
+    """Why a folder cannot take a file of `n_bytes`, as the operating system says it; None if it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".trial", suffix=".tmp", buffering=0) as trial:
+            return None if trial.write(bytes(n_bytes)) == n_bytes else os.strerror(errno.ENOSPC)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
 def cache_dir() -> Path:
-    """Folder of the cache, which only the user can read: $RLSNET_CACHE, or the cache folder of the operating system."""
-    path = Path(os.environ.get("RLSNET_CACHE") or platformdirs.user_cache_path("rlsnet", appauthor=False))
+    """Folder of the cache, which only the user can read: $RLSNET_CACHE, or the cache folder of the operating system.
+
+    A user without a home folder, as in some containers, gets a temporary one for this process.
+    """
+    given = os.environ.get("RLSNET_CACHE")
+    if not given and not os.environ.get("XDG_CACHE_HOME") and not os.path.isabs(os.path.expanduser("~")):
+        return _temporary_cache()
+    path = Path(os.path.expanduser(given) if given else platformdirs.user_cache_path("rlsnet", appauthor=False))
     with contextlib.suppress(OSError):  # the place is read-only: a later write raises a more informative error
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

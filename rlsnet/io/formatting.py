@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,18 @@ def byte_size(size: float) -> str:
     return f"{size:.1f} GB"
 
 
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; files that another process removes meanwhile count 0."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
 def disk_size(folder: Path) -> str:
     """The size of all files below a folder."""
-    return byte_size(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+    return byte_size(bytes_below(folder))
 
 
 def console(width: int = 120) -> Console:

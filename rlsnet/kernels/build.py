@@ -11,8 +11,9 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,8 @@ SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
 FAST = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros".split()
 TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
+COMPILE_SECONDS = 600  # a compilation takes about 20 s, on a busy machine several times that
+ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
 NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
@@ -90,27 +93,65 @@ def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) 
     if library.exists():
         return library
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
-    for compiler in filter(None, map(shlex.split, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))):
-        if shutil.which(compiler[0]) is None:
-            continue
-        log.info("Compiling %s with %s, once.", source.name, compiler[0])
-        for more in tuning:
-            try:
-                with atomic.replacing(library) as made:
-                    _compile([*compiler, *FLAGS, *flags, *more.split(), f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)])
-                return library
-            except RuntimeError as error:
-                reason = str(error)
+    if (refusal := atomic.refusal(library.parent)) is not None:
+        raise RuntimeError(f"{library.parent} cannot be written to ({refusal}); RLSNET_CACHE=FOLDER names another cache")
+    for compiler in _compilers():
+        try:
+            accepted = next((more.split() for more in tuning if _accepts([*compiler, *FLAGS, *flags, *more.split()])), None)
+            if accepted is None:
+                reason = f"{compiler[0]} does not accept the flags {' '.join([*FLAGS, *flags])}"
+                continue
+            log.info("Compiling %s with %s, once.", source.name, compiler[0])
+            with atomic.replacing(library) as made:
+                command = [*compiler, *FLAGS, *flags, *accepted, f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)]
+                status, messages = _run(command, COMPILE_SECONDS)
+                if status:
+                    error = next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
+                    raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {error}")
+            return library
+        except RuntimeError as error:
+            reason = str(error)
     raise RuntimeError(reason)
 
 
-def _compile(command: list[str]) -> None:
-    """Runs a compiler; raises RuntimeError with its first error."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env={**os.environ, "LC_ALL": "C"})
-    if done.returncode:
-        source = Path(command[-3]).name
-        error = next((line for line in done.stderr.splitlines() if "error" in line), f"exit status {done.returncode}")
-        raise RuntimeError(f"{command[0]} cannot compile {source}: {error}")
+def _compilers() -> Iterator[list[str]]:
+    """Commands of the C++ compilers of this machine, each program once: the value of CXX first."""
+    given, known = os.environ.get("CXX", ""), set()
+    for text in (given, "c++", "g++", "clang++"):
+        try:
+            command = shlex.split(text)
+        except ValueError as error:
+            log.warning("CXX=%s: cannot be read as a command (%s); other compilers are tried.", given, error)
+            continue
+        program = shutil.which(command[0]) if command else None
+        if program is not None and (key := (os.path.realpath(program), *command[1:])) not in known:
+            known.add(key)
+            yield command
+
+
+def _accepts(command: list[str]) -> bool:
+    """Whether a compiler compiles an empty file with its flags; raises RuntimeError if it does not answer."""
+    return _run([*command, "-fsyntax-only", "-x", "c++", os.devnull], ANSWER_SECONDS)[0] == 0
+
+
+def _run(command: list[str], seconds: float) -> tuple[int, str]:
+    """(exit status, messages) of a compiler; raises RuntimeError if it takes longer, or cannot be started."""
+    try:
+        environment = {**os.environ, "LC_ALL": "C"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, start_new_session=True
+        )
+    except OSError as error:
+        raise RuntimeError(f"{command[0]} cannot be started ({error.strerror})") from error
+    with process:
+        try:
+            messages = process.communicate(timeout=seconds)[1]
+            return process.returncode, messages
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # also the programs that the compiler has started
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RuntimeError(f"{command[0]} did not end within {seconds:g} s") from error
+            raise
 
 
 def _processor() -> str:

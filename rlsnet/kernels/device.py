@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import jax
@@ -11,6 +12,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from rlsnet.config.schema import EngineConfig
 from rlsnet.errors import UserError
 from rlsnet.io import atomic
+
+log = logging.getLogger(__name__)
 
 CACHE_SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 LEAST_COMPILE_SECONDS = 0.0  # all programs are cached: reading a small one takes a tenth of its compilation
@@ -65,12 +68,17 @@ def _find_device(platform: str) -> jax.Device:
 
 @contextlib.contextmanager
 def _cached_programs() -> Iterator[None]:
-    """Context in which JAX stores compiled programs in rlsnet's cache folder, unless JAX has a cache folder already."""
+    """Context in which JAX stores compiled programs in rlsnet's cache folder, unless that is full or JAX has a cache folder already."""
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         yield
         return
+    folder = atomic.cache_dir() / "jax"
+    if (refusal := atomic.refusal(folder)) is not None:
+        log.warning("Compiled programs are not kept for the next start: %s cannot be written to (%s).", folder, refusal)
+        yield
+        return
     before = {name: getattr(jax.config, name) for name in CACHE_SETTINGS}
-    wanted = (str(atomic.cache_dir() / "jax"), LEAST_COMPILE_SECONDS)
+    wanted = (str(folder), LEAST_COMPILE_SECONDS)
     _change_cache(dict(zip(CACHE_SETTINGS, wanted, strict=True)))
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from jax import Array, lax
 
 from rlsnet.config.load import to_dict
 from rlsnet.config.schema import Config
+from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import rls
 from rlsnet.learning.covariance_forms import triangle
@@ -131,7 +133,7 @@ class PackedP(NamedTuple):
 
 
 def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config) -> None:
-    """Writes weights and P; the checkpoint appears under its name when it is complete on the disk.
+    """Writes weights and P; the checkpoint appears under its name when it is complete on the disk, and then older ones are removed.
 
     The learner may change after this function has returned: `writer` writes a copy of it, and there is at most one copy. If the
     memory is too small for a copy, P is written in blocks before the function returns.
@@ -162,10 +164,21 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
             if P is not None:
                 P.write(root, config.rls.storage)
             zarr_store.seal(temporary)
+        _remove_older(run, config.train.keep_checkpoints)
 
     writer.submit(write)
     if not copied:
         writer.wait()
+
+
+def _remove_older(run: Run, keep: int | None) -> None:
+    """Removes all checkpoints but the newest `keep` (None: removes none); those of versions that kept all of them stay."""
+    for iteration in [] if keep is None else run.iterations()[:-keep]:
+        path = run.checkpoints / f"{iteration:06d}.zarr"
+        with contextlib.suppress(UserError):  # what cannot be read is left to the user
+            written_with = zarr_store.open_group(path, "checkpoint", FORMAT).attrs.get("config")
+            if isinstance(written_with, dict) and "keep_checkpoints" in written_with.get("train", {}):
+                atomic.discard(path)
 
 
 def save_best(
@@ -180,7 +193,7 @@ def save_best(
             zarr_store.seal(temporary)
         for old in run.checkpoints.glob("*.best.zarr"):
             if old != path:
-                atomic.remove(old)
+                atomic.discard(old)
 
     writer.submit(write)
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config.load import from_dict, to_dict
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
-from rlsnet.io import atomic, outputs, zarr_store
+from rlsnet.io import atomic, locks, outputs, zarr_store
 from rlsnet.runs import metrics, saved_settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ def versions() -> dict[str, str]:
 
     packages = ("rlsnet", "jax", "jaxlib", "numpy", "zarr", "hydra-core")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def resuming(path: Path) -> str:
+    """The line that continues a run."""
+    return typed_command("train", settings={"resume": path})
 
 
 class Run:
@@ -70,15 +76,14 @@ class Run:
         self.refuse_links()
         self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as lock:
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context((self.path / ".lock").open("a"))
             try:
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # this operating system has no such locks
-                pass
-            except BlockingIOError as error:
-                raise UserError(f"{self.path}: another process uses this folder; wait for it or choose another hydra.run.dir.") from error
+                stack.enter_context(locks.held(self.path / ".lock", lock))
+            except locks.Taken as taken:
+                who = f" ({taken})" if str(taken) else ""
+                text = f"another process uses this folder{who}; wait for it or choose another hydra.run.dir."
+                raise UserError(f"{self.path}: {text}") from taken
             atomic.remove_leftovers(self.checkpoints, locked=True)
             for name in ("network.zarr", "config.yaml", "metrics.jsonl", "metrics.crc32"):
                 atomic.remove_leftovers(self.path, name, locked=True)
@@ -109,16 +114,7 @@ class Run:
 
     def busy(self) -> bool:
         """Whether another process has the lock on the folder."""
-        try:
-            import fcntl
-
-            with (self.path / ".lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except (ImportError, FileNotFoundError):
-            return False
-        return False
+        return locks.is_held(self.path / ".lock")
 
     def clear(self) -> None:
         """Removes the files of an earlier run that ended before its first checkpoint; other files stay."""
@@ -195,8 +191,8 @@ class Run:
 
     def best(self) -> Path | None:
         """Path of the checkpoint with the best weights, or None."""
-        found = sorted(self.checkpoints.glob("*.best.zarr"))
-        return found[-1] if found else None
+        found = {int(path.name.split(".")[0]): path for path in self.checkpoints.glob("*.best.zarr") if path.name.split(".")[0].isdecimal()}
+        return found[max(found)] if found else None
 
     def best_validation(self) -> float | None:
         """Score of validation of the best weights that were saved; None without, or if an earlier version chose them otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ def available() -> tuple[int, str]:
 
 
 def free_memory() -> int:
-    """Free bytes of this machine's memory, within the limits of a container."""
+    """Free bytes of this machine's memory, within the limits of a container and of this process."""
     free = psutil.virtual_memory().available
     limit, used, about = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
@@ -127,6 +128,11 @@ def free_memory() -> int:
             r"^inactive_file (\d+)$", about.read_text() if about.exists() else "", re.MULTILINE
         )  # the system releases it on demand
         free = min(free, int(limit.read_text()) - int(used.read_text()) + int(cached[1] if cached else 0))
+    with contextlib.suppress(ImportError):  # a system without such limits
+        import resource
+
+        if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:  # ulimit -v
+            free = min(free, max(0, most - psutil.Process().memory_info().vms))
     return free
 
 

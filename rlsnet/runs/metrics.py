@@ -78,7 +78,7 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
     """Adds a line to a file of JSON lines, after its checksum was added to the file of checksums."""
     text = json.dumps(line)
     for file, added in ((checksums(path), _checksum(text)), (path, text)):
-        with file.open("ab+") as stream:
+        with atomic.naming(file), file.open("ab+") as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - 1))
             torn = stream.read() not in (b"", b"\n")  # the process that wrote the last line was killed

@@ -24,7 +24,7 @@ from rlsnet.model import rng
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, memory_plan
 from rlsnet.runs.checkpoint import CheckpointWriter
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import Run, resuming
 from rlsnet.runs.metrics import no_longer_better
 from rlsnet.runs.progress import Progress, memory_used
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
@@ -120,7 +120,7 @@ def train(
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()
-                log.info("Stopped after iteration %d of %d and saved it. To go on: rlsnet train resume=%s", iteration, total, run.path)
+                log.info("Stopped after iteration %d of %d and saved it. To go on: %s", iteration, total, resuming(run.path))
                 return stopped
             if ended:
                 _log_end(config, iteration)
@@ -180,14 +180,16 @@ def requeuing(number: int) -> bool:
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[_Stop]:
-    """Context in which the first SIGINT, SIGTERM or SIGUSR1 is recorded, for the loop to read after the current iteration.
+    """Context in which the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 is recorded, for the loop to read after the current iteration.
 
     A second signal has its usual effect, after a checkpoint that is being written is complete. Outside the main thread, signals are
     not handled here. In a job of submitit, only the signal is handled that makes submitit queue the job again: the run is saved first.
+    SIGHUP, of a terminal that is closed, stays ignored where it is ignored, as by nohup.
     """
     stop = _Stop()
-    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-    watched = [each for each in watched if requeuing(each)] or watched[:3]
+    watched = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+    usual = [each for each in watched if each.name != "SIGUSR2" and (each.name != "SIGHUP" or signal.getsignal(each) != signal.SIG_IGN)]
+    watched = [each for each in watched if requeuing(each)] or usual
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -22,6 +22,7 @@ from rlsnet.kernels.device import configured
 from rlsnet.learning import targets
 from rlsnet.model import build, network_store
 from rlsnet.model.network import Network
+from rlsnet.runs import disk_plan
 from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
@@ -55,16 +56,17 @@ class Prepared:
     cell_class: str = ""
 
 
-def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
-    """Opens the recording, checks the memory plan, draws or loads the network, and makes the targets.
+def prepare(config: Config, show: Progress, learning: bool, run: Run | None = None) -> Prepared:
+    """Opens the recording, checks the plans of memory and disk, draws or loads the network, and makes the targets.
 
     Args:
       config: the experiment.
       show: display of progress.
       learning: whether the network will be trained.
+      run: the run that will receive checkpoints, for the disk plan; None: none.
 
     Raises:
-      UserError: settings or files do not agree, or the memory is too small.
+      UserError: settings or files do not agree, or the memory or the disk is too small.
     """
     recording = _open_recording(config, show)
     conditions = recording.n_conditions if recording else config.target.n_conditions
@@ -72,6 +74,8 @@ def prepare(config: Config, show: Progress, learning: bool) -> Prepared:
     sizes = Sizes.of(config, n_units, conditions)
     planned = plan(sizes, learning)
     log.info(check(sizes, planned))
+    if run is not None:
+        log.info(disk_plan.check(config, sizes, run.path))
     start = time.perf_counter()
     calibration: list[Calibration] = []
 
@@ -147,7 +151,7 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
       learning: whether the network will be trained or tested, for which the memory must be enough; None: neither.
 
     Raises:
-      UserError: they are missing, or the memory is too small.
+      UserError: they are missing, or the memory or, for training, the disk is too small.
     """
     if not run.network.exists():
         raise UserError(f"{run.network}: no such store; the run ended before its network was drawn, so start it again.")
@@ -157,6 +161,8 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     if learning is not None:
         sizes = Sizes.of(own, None, own.target.n_conditions)
         check(sizes, plan(sizes, learning), drawn=True)
+        if learning:
+            disk_plan.check(config, sizes, run.path)
     net, weight, target = build.build(own)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from rlsnet.config.load import to_dict
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config, NoPerturbConfig, WindowConfig
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
@@ -33,7 +34,9 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
       UserError: the folder contains a training run, or settings do not agree.
     """
     if run.iterations():
-        raise UserError(f"{run.path}: contains a training run; choose another hydra.run.dir, or rlsnet test run={run.path}.")
+        raise UserError(
+            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', settings={'run': run.path})}."
+        )
     with run.claimed(), start(config, run, "simulate") as show:
         prepared = prepare(config, show, learning=False)
         save_network(run, prepared, learning=False)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import shlex
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 
+from rlsnet.config.quoting import typed_command, typed_setting
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
 from rlsnet.learning import rls, targets
 from rlsnet.model import connectivity
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, trackers
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import Run, resuming
 from rlsnet.workflows import loop
 from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, save_network, start
 from rlsnet.workflows.validation import Validation
@@ -44,6 +48,17 @@ def _validation(config: Config, prepared: Prepared) -> Validation | None:
     return Validation(config, prepared.network, prepared.target, prepared.recording)
 
 
+@contextlib.contextmanager
+def _saying_what_is_safe(run: Run) -> Iterator[None]:
+    """Context in which an error of the system, such as a full disk, also says from which iteration the run can go on."""
+    try:
+        yield
+    except OSError as error:
+        done = run.iterations()
+        safe = f"Iteration {done[-1]} is safe; after that, {resuming(run.path)} goes on" if done else "No checkpoint was written before"
+        raise OSError(error.errno, f"{error.strerror or error}. {safe}", error.filename or str(run.path)) from error
+
+
 def run_training(config: Config, run: Run, resumed: bool) -> int:
     """Trains a network from its initial weights, or from the newest checkpoint.
 
@@ -68,7 +83,8 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         return 0
     trackers.require(config.tracking)
     if not resumed and run.iterations():
-        raise UserError(f"{run.path}: contains a run; continue it with resume={run.path} or choose another hydra.run.dir.")
+        continued = shlex.quote(typed_setting("resume", run.path))
+        raise UserError(f"{run.path}: contains a run; continue it with {continued} or choose another hydra.run.dir.")
     with run.claimed(), start(config, run, "train") as show:
         if resumed:
             prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run))
@@ -77,7 +93,7 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
             log.info("Resuming after iteration %d.", done)
         else:
             run.clear()
-            prepared = prepare(config, show, learning=True)
+            prepared = prepare(config, show, learning=True, run=run)
             if not prepared.network.n_inputs:
                 raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
             save_network(run, prepared, learning=True)
@@ -88,7 +104,9 @@ def run_training(config: Config, run: Run, resumed: bool) -> int:
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
         with trackers.tracked(config, run, done) as track:
             target = jnp.asarray(prepared.target)
-            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, _validation(config, prepared))
+            validation = _validation(config, prepared)
+            with _saying_what_is_safe(run):
+                stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
     if not stopped:
-        log.info("Done: %d iterations in %s. Next: rlsnet test run=%s", run.iterations()[-1], run.path, run.path)
+        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", settings={"run": run.path}))
     return stopped

@@ -1,12 +1,15 @@
 """Files and folders that are replaced: complete or not at all, also by several processes at the same time."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from rlsnet.errors import os_error
 from rlsnet.io import atomic
 
 
@@ -41,6 +44,7 @@ def test_a_block_that_fails_changes_nothing(tmp_path):
 def test_folders_replaced_by_several_processes_are_complete(tmp_path):
     code = f"""
 import pathlib, time
+from rlsnet.errors import os_error
 from rlsnet.io import atomic
 path = pathlib.Path({str(tmp_path)!r}) / "target"
 for turn in range(60):
@@ -129,3 +133,50 @@ def test_of_a_symbolic_link_the_link_alone_is_replaced(tmp_path):
     with atomic.replacing(path) as temporary:
         write_folder(temporary, "after")
     assert (path / "a").read_text() == "after" and not path.is_symlink() and (tmp_path / "elsewhere" / "a").read_text() == "precious"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is a call of Linux")
+def test_a_folder_that_is_replaced_is_at_all_times_there(tmp_path, monkeypatch):
+    """Nothing is renamed away first: also a process killed at any moment leaves the old folder or the new one."""
+    path, renamed = tmp_path / "target", []
+    write_folder(path, "before")
+    monkeypatch.setattr(Path, "rename", lambda *paths: renamed.append(paths))
+    with atomic.replacing(path) as temporary:
+        write_folder(temporary, "after")
+    assert (path / "a").read_text() == "after" and os.listdir(tmp_path) == ["target"] and not renamed
+
+
+def test_without_the_call_of_linux_a_folder_is_replaced_by_two_renames(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_exchange", lambda *paths: False)
+    path = tmp_path / "target"
+    for text in ("before", "after"):
+        with atomic.replacing(path) as temporary:
+            write_folder(temporary, text)
+    assert (path / "a").read_text() == "after" and os.listdir(tmp_path) == ["target"]
+
+
+def test_an_error_without_a_file_names_the_path(tmp_path):
+    with pytest.raises(OSError) as caught, atomic.replacing(tmp_path / "target"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert os_error(caught.value) == f"{tmp_path}/target: No space left on device."
+
+
+def test_without_a_home_folder_the_cache_is_temporary(tmp_path):
+    """As the user of a container who is not in its list of users."""
+    (tmp_path / "sitecustomize.py").write_text("import pwd\ndef none(user): raise KeyError(user)\npwd.getpwuid = none\n")
+    code = "from rlsnet.io import atomic; path = atomic.cache_dir(); print(path, path.is_dir(), oct(path.stat().st_mode & 0o777))"
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "RLSNET_CACHE", "XDG_CACHE_HOME")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    path, *rest = done.stdout.split()
+    assert rest == ["True", "0o700"] and not os.path.exists(path), done.stderr
+    assert "no home folder" in done.stderr and "RLSNET_CACHE=FOLDER" in done.stderr and os.listdir(tmp_path) == ["sitecustomize.py"]
+
+
+def test_a_full_folder_refuses(tmp_path, monkeypatch):
+    assert atomic.refusal(tmp_path / "cache") is None and os.listdir(tmp_path / "cache") == []
+    (tmp_path / "file").touch()
+    assert atomic.refusal(tmp_path / "file" / "cache") == "Not a directory"
+    if os.path.exists("/dev/full"):
+        monkeypatch.setattr(atomic.tempfile, "NamedTemporaryFile", lambda **options: open("/dev/full", "wb", buffering=0))
+        assert atomic.refusal(tmp_path) == "No space left on device"

@@ -65,6 +65,14 @@ def test_resume_and_test_refuse_a_run_that_does_not_fit(tmp_path, monkeypatch):
     assert not run.test.exists() and run.iterations() == [1]
 
 
+def test_a_limit_of_the_process_is_seen(monkeypatch):
+    """ulimit -v."""
+    resource = pytest.importorskip("resource")
+    used = memory_plan.psutil.Process().memory_info().vms
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (used + 10**8, -1) if which == resource.RLIMIT_AS else (-1, -1))
+    assert 0 <= memory_plan.free_memory() <= 10**8 + 10**6
+
+
 @pytest.mark.parametrize("suffix", ["npz", "csv", "tsv", "parquet"])
 def test_edges_of_a_file_are_counted_without_reading_them(tmp_path, suffix):
     random, path = np.random.default_rng(0), tmp_path / f"edges.{suffix}"

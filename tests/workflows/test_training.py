@@ -1,6 +1,7 @@
 """Training runs: compared with the NumPy program, resumed and unbroken, killed, and with the published learning curve."""
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ import reference
 import zarr
 from conftest import FORMS, KERNELS, NATIVE, compose, difference, form_name, metrics, settings, small_network, write_network
 
-from rlsnet.errors import UserError
-from rlsnet.io import zarr_store
+from rlsnet.errors import UserError, os_error
+from rlsnet.io import atomic, zarr_store
 from rlsnet.kernels import backend
 from rlsnet.learning import iteration as iteration_module
 from rlsnet.learning import rls, scores, targets, updates
@@ -526,7 +527,7 @@ def test_killed_while_it_writes_a_checkpoint_a_run_goes_on_from_the_one_before(t
     assert not [p.name for p in (folder / "checkpoints").iterdir() if "tmp" in p.name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, number):
     process = start(tmp_path / "run", "train.iterations=100000", "train.checkpoint_every=100000")
     wait_for(lambda: len(Run(tmp_path / "run").read_metrics()) > 2)
@@ -536,6 +537,19 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, 
     done = Run(tmp_path / "run").iterations()
     assert len(done) == 1 and done[0] == len(metrics(tmp_path / "run"))
     assert "rlsnet train resume=" in output
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_stops_a_run_unless_nohup_ignores_it(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with loop.graceful_stop() as stop:
+            handled = signal.getsignal(signal.SIGHUP)
+            if not ignored:
+                os.kill(os.getpid(), signal.SIGHUP)
+        assert (handled == signal.SIG_IGN) == ignored and stop.signal == (0 if ignored else signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_while_the_best_weights_are_written_is_obeyed(tmp_path, monkeypatch):
@@ -561,9 +575,27 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_soon(tmp_path, monkeyp
 
     monkeypatch.setattr(checkpoint_module, "_create", fails_once)
     config = compose("config=tiny", "train.iterations=1000", "train.checkpoint_every=2", "train.save_best=false", "progress=off")
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device. No checkpoint was written before") as caught:
         training.run_training(config, Run(tmp_path), resumed=False)
+    assert "000002.zarr" in os_error(caught.value)
     assert len(metrics(tmp_path)) < 20 and 2 not in Run(tmp_path).iterations()
+
+
+def test_a_full_disk_names_the_file_the_safe_iteration_and_the_line_that_goes_on(tmp_path, monkeypatch):
+    append = Run.append_metrics
+
+    def full(self, line):
+        if line["iteration"] == 4:
+            with atomic.naming(self.metrics):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, line)
+
+    monkeypatch.setattr(Run, "append_metrics", full)
+    run = Run(tmp_path / "my run")
+    with pytest.raises(OSError) as caught:
+        training.run_training(compose("config=tiny", "train.iterations=6", "train.checkpoint_every=2", "progress=off"), run, resumed=False)
+    line = f"rlsnet train 'resume={run.path}'"
+    assert os_error(caught.value) == f"{run.metrics}: No space left on device. Iteration 2 is safe; after that, {line} goes on."
 
 
 def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monkeypatch):
@@ -576,7 +608,7 @@ def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monk
         slowly(group, name, *arguments, **options)
 
     monkeypatch.setattr(zarr_store, "write", write)
-    config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.save_best=false", "progress=off")
+    config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.keep_checkpoints=null", "progress=off")
     for memory in (10**12, 0):
         monkeypatch.setattr(checkpoint_module, "free_memory", lambda memory=memory: memory)
         training.run_training(config, Run(tmp_path / str(memory)), resumed=False)

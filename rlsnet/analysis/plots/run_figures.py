@@ -15,6 +15,7 @@ from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, Pane
 from rlsnet.analysis.plots.test_figures import correlations, examples, explained_variance, heatmaps, raster, rates
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults, with_config
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -163,4 +164,4 @@ def plot(
         figure.save(folder / f"{name}.png")
         report(str(folder / f"{name}.png"))
     if results.test is None:
-        report(f"No test.zarr: PSTHs, raster and scores are drawn after rlsnet test run={run.path}.")
+        report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', settings={'run': run.path})}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def _mean(lines: list[dict[str, Any]], key: str, form: str) -> Number:
 def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     """The command lines that reproduce the run."""
     name = results.run.path.resolve().name
-    folder = name if name.replace("-", "").replace("_", "").isalnum() and not name[0].isdigit() else "again"
+    folder = name if re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII) else "again"
     arguments = differences.command(run.settings)
     command = "train" if run.metrics or results.run.iterations() else "simulate"
     lines = [differences.shell(command, [*arguments, f"hydra.run.dir={folder}"])]

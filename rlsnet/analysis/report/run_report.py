@@ -14,12 +14,14 @@ from rlsnet.analysis.report import provenance
 from rlsnet.analysis.report.html import Block, Cell, Heading, Number, Page, Paragraph, Section, Table, Tile, figure
 from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.config.quoting import typed_command
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, duration, number
 from rlsnet.learning.population import EXPLAINED, TITLE
 from rlsnet.learning.scores import SCORES, typical
 from rlsnet.model import network_store
+from rlsnet.runs.folder import resuming
 
 OF_THE_RECORDING = ("noise_ceiling", "reliability")  # scores that no perturbation of the model changes
 CAPTIONS = {
@@ -134,7 +136,7 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     if path is not None and group is None:
         yield f"The recording {path} was not found; this report has only what the run itself stores of it."
     if summary.metrics and done < planned and not summary.ended_early:
-        yield f"Training is not done: {done} of {planned} iterations. rlsnet train resume={results.run.path} continues it."
+        yield f"Training is not done: {done} of {planned} iterations. {resuming(results.run.path)} continues it."
     if not summary.metrics and not summary.scores:
         yield "Nothing has been trained yet."
     if summary.metrics and summary.metrics[-1]["correlation"] is None:
@@ -151,7 +153,7 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
 def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     """Limits of the test that a reader should know."""
     if results.test is None:
-        yield f"Not tested yet: PSTHs, scores and spikes come with rlsnet test run={results.run.path}."
+        yield f"Not tested yet: PSTHs, scores and spikes come with {typed_command('test', settings={'run': results.run.path})}."
         return
     yield from verdict.warnings(summary.population)
     tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()

@@ -14,7 +14,7 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet compare."""
 
-    out: str | None = key("an HTML file to write as well; null: none", default=None)
+    out: str | None = key("an HTML file to write as well; null: none", default=None, path=True)
     overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
 
 

@@ -21,9 +21,11 @@ class Options:
         " units), nest or brian2 (a script that runs the network)",
         choices=FORMATS,
     )
-    out: str | None = key("the file or folder to write; null: within RUN/export", default=None)
+    out: str | None = key("the file or folder to write; null: within RUN/export", default=None, path=True)
     checkpoint: str = key(
-        "the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint", default="auto"
+        "the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint",
+        default="auto",
+        path=True,
     )
     overwrite: bool = key("true: replace an earlier export of the same name", default=False)
 

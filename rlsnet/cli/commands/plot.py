@@ -14,9 +14,13 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet plot."""
 
-    run: str | None = key("the run folder, instead of PATH", default=None)
-    out: str | None = key("folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None)
-    plugins: tuple[str, ...] | None = key("present paths of the plugins of a run; null: the stored paths", default=None)
+    run: str | None = key("the run folder, instead of PATH", default=None, path=True)
+    out: str | None = key(
+        "folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None, path=True
+    )
+    plugins: tuple[str, ...] | None = key(
+        "present paths of the plugins of a run; null: the stored paths", default=None, path=True, paths=True
+    )
 
 
 USAGE = "PATH [key=value ...]   PATH: a run folder or a recording.zarr"

@@ -14,9 +14,11 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet report."""
 
-    out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None)
+    out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None, path=True)
     overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
-    plugins: tuple[str, ...] | None = key("present paths of the plugins of the run; null: the stored paths", default=None)
+    plugins: tuple[str, ...] | None = key(
+        "present paths of the plugins of the run; null: the stored paths", default=None, path=True, paths=True
+    )
 
 
 USAGE = "RUN [key=value ...]   RUN: a run folder such as outputs/2026-11-21/10-00-00"

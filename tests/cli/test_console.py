@@ -1,0 +1,75 @@
+"""Output that nobody can read any more, and folders of runs that start in one second."""
+
+import contextlib
+import io
+import logging
+import os
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlsnet.cli import console, sweeps
+from rlsnet.cli.console import LastingStream, lasting_output
+
+
+def lost_pipe():
+    """A text stream into a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    return os.fdopen(write, "w")
+
+
+@pytest.mark.parametrize("place", ["pipe", "/dev/full"])
+def test_a_lost_output_is_said_once_in_the_log_and_does_not_end_the_program(place, caplog):
+    if place != "pipe" and not os.path.exists(place):
+        pytest.skip("no such device here")
+    stream = lost_pipe() if place == "pipe" else open(place, "w")
+    with caplog.at_level(logging.WARNING, "rlsnet_file"):
+        console.log.propagate = True
+        try:
+            lasting = LastingStream(stream)
+            for _ in range(3):
+                assert lasting.write("line\n") == 5
+                lasting.flush()
+        finally:
+            console.log.propagate = False
+    assert caplog.text.count("can no longer be written") == 1
+    stream.close()  # what is buffered goes to the null device
+
+
+def test_print_and_rich_go_on(monkeypatch):
+    import rich
+
+    stream = lost_pipe()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with lasting_output():
+        for _ in range(3):
+            print("text", flush=True)
+            rich.console.Console().print("text")  # rich alone ends the program with a lost pipe
+    assert sys.stdout is stream
+    stream.close()
+
+
+def test_other_properties_are_those_of_the_stream():
+    inner = io.StringIO()
+    outer = LastingStream(inner)
+    outer.write("text")
+    assert outer.getvalue() == "text" and not outer.isatty()
+    with contextlib.redirect_stdout(inner):
+        console.keep_running()
+        assert isinstance(sys.stdout, LastingStream)
+        first = sys.stdout
+        console.keep_running()
+        assert sys.stdout is first
+    if isinstance(sys.stderr, LastingStream):
+        sys.stderr = sys.stderr._stream
+
+
+def test_runs_of_one_second_have_a_folder_each(tmp_path):
+    made = [sweeps.new_folder(str(tmp_path / "2026" / "10-00-00")) for _ in range(3)]
+    assert made == [f"{tmp_path}/2026/10-00-00{end}" for end in ("", "-2", "-3")] and all(map(os.path.isdir, made))
+    config = OmegaConf.create({"dir": f"${{new_folder:{tmp_path}/2026/10-00-00}}"})
+    assert config.dir == config.dir == f"{tmp_path}/2026/10-00-00-4"  # once in a configuration
+    (tmp_path / "file").touch()
+    assert sweeps.new_folder(str(tmp_path / "file" / "x")) == str(tmp_path / "file" / "x")  # Hydra tells what is wrong
