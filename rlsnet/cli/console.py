@@ -16,7 +16,7 @@ class LastingStream:
     """A text stream whose text is dropped from the first error of the system on; all else is that of the stream."""
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream, self._lost = stream, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -24,7 +24,8 @@ class LastingStream:
     def write(self, text: str) -> int:
         """Writes a text; returns its length."""
         try:
-            self._stream.write(text)
+            if not self._lost:
+                self._stream.write(text)
         except OSError as error:
             self._give_up(error)
         return len(text)
@@ -32,12 +33,14 @@ class LastingStream:
     def flush(self) -> None:
         """Passes on what is buffered."""
         try:
-            self._stream.flush()
+            if not self._lost:
+                self._stream.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         """Connects the stream with the null device, also for what it has buffered."""
+        self._lost = True
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)

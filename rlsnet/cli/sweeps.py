@@ -108,11 +108,10 @@ def new_folder(path: str) -> str:
     for number in itertools.count(1):
         folder = Path(path if number == 1 else f"{path}-{number}")
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
-            continue
+            folder.mkdir(parents=True)
         except OSError:
+            if folder.exists():
+                continue
             break  # Hydra makes it, and tells why it cannot
         return str(folder)
     return path

@@ -138,7 +138,7 @@ def test_a_variant_that_is_no_name_reaches_hydra_as_a_text(value):
 
 @pytest.mark.parametrize("given", ["static=null", "config=3", "+perturb=true", "hydra/job_logging=1e3"])
 def test_a_variant_that_is_no_name_is_one_line(given):
-    with pytest.raises(UserError, match=f"{re.escape(given.lstrip('+'))}: no such configuration; expected") as caught:
+    with pytest.raises(UserError, match=f"{re.escape(given.lstrip('+'))}: .*expected") as caught:
         compose(given)
     assert "\n" not in str(caught.value)
 
