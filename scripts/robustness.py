@@ -1,7 +1,8 @@
 """Breaks rlsnet in many ways and counts what it says: damaged files, damaged sources, wrong command lines, extreme values, kills.
 
     python scripts/robustness.py                     # everything, about half an hour on two cores; writes docs/robustness.md
-    python scripts/robustness.py --quick             # a small part of everything, a few minutes; writes nothing
+    python scripts/robustness.py --quick             # at most 20 cases of each part, a few minutes; writes nothing
+    python scripts/robustness.py damage --cases 200  # at most 200 cases of a part, drawn at random
     python scripts/robustness.py damage --show       # damaged files of a run only, with a line for each case
     python scripts/robustness.py --only config.yaml  # cases whose name contains this text
 
@@ -142,10 +143,10 @@ class Robustness:
         self.notes: list[str] = []
         self.pool = ThreadPoolExecutor(options.jobs)
 
-    def wanted(self, names: Iterable[str], quick: int) -> list[str]:
-        """Those of the names that `--only` selects; with --quick about `quick` of them."""
-        chosen = [name for name in names if self.options.only in name]
-        return random.Random(0).sample(chosen, quick) if self.options.quick and len(chosen) > quick else chosen
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that `--only` selects, at most as many as `--cases`."""
+        chosen, most = [name for name in names if self.options.only in name], self.options.cases
+        return chosen if most is None or len(chosen) <= most else random.Random(0).sample(chosen, most)
 
     def run(self, titles: dict[str, str], one: Callable[[str, Path], tuple[str, str]]) -> None:
         """Runs cases.
@@ -205,7 +206,7 @@ class Robustness:
                 return "said", "on the page"  # in place of a figure
             return result, last_line(ends)
 
-        names = self.wanted(damages, 60)
+        names = self.wanted(damages)
         self.run({name: f"damaged: {cases.kind(damages[name][0])}" for name in names}, one)
 
     def sources(self) -> None:
@@ -229,7 +230,7 @@ class Robustness:
             left = [each.name for each in copy.iterdir() if "out.zarr" in each.name and ended.status]
             return "SILENT" if left else outcome([ended], same, other="no checksum"), f"{left or ''} {last_line([ended])}"
 
-        self.run(dict.fromkeys(self.wanted(damages, 40), "damaged sources of import"), one)
+        self.run(dict.fromkeys(self.wanted(damages), "damaged sources of import"), one)
 
     def lines(self) -> None:
         """Command lines with a mistake."""
@@ -247,7 +248,7 @@ class Robustness:
                 result = "TRACEBACK" if lines else "SILENT"
             return result, f"{'files changed ' * changed}{last_line([ended])}{lines[:2] or ''}"
 
-        self.run(dict.fromkeys(self.wanted(wrong, 40), "wrong command lines"), one)
+        self.run(dict.fromkeys(self.wanted(wrong), "wrong command lines"), one)
 
     def values(self) -> None:
         """Values at the edge of what numbers can hold."""
@@ -256,7 +257,7 @@ class Robustness:
             ended = command(folder, ["train", *cases.SMALL, "train.iterations=1", "hydra.run.dir=x", name])
             return outcome([ended], ended.status == 0 and cases.finite(folder / "x")), last_line([ended])
 
-        self.run(dict.fromkeys(self.wanted(cases.EDGES, 5), "values at the edge of float32 and int32"), one)
+        self.run(dict.fromkeys(self.wanted(cases.EDGES), "values at the edge of float32 and int32"), one)
 
     def kills(self) -> None:
         """SIGKILL at random moments: a training that is continued until it ends, and commands that write a file or folder."""
@@ -281,7 +282,7 @@ class Robustness:
             same = ended.status == 0 and cases.trained(folder / "x") == expected and not left
             return outcome([ended], same), f"{left or ''} {last_line([ended])}"
 
-        names = self.wanted([f"train {number}" for number in range(24)], 3)
+        names = self.wanted([f"train {number}" for number in range(24)])
         self.run(dict.fromkeys(names, "kills of train, resumed until it ends"), training)
         if struck:
             self.notes.append(f"{struck['sent']} trainings were to be killed, {struck['struck']} were before they had ended.")
@@ -313,12 +314,12 @@ class Robustness:
             same = ended.status == 0 and cases.results(copy, (arguments,), [ended]) == results[verb][1]
             return outcome([ended], same), last_line([ended])
 
-        names = self.wanted([f"{verb} {number}" for verb in writers for number in range(8)], 6)
+        names = self.wanted([f"{verb} {number}" for verb in writers for number in range(8)])
         self.run({name: "kills of import, export, report, plot, test" for name in names}, writing)
 
     def cost(self) -> None:
         """Time that checksums take."""
-        self.notes.append(cases.checksum_cost(self.folder, 100 if self.options.quick else 2000))
+        self.notes.append(cases.checksum_cost(self.folder, 2000 if self.options.cases is None else 100))
 
 
 def last_line(ends: Sequence[Ended]) -> str:
@@ -337,7 +338,8 @@ def main() -> None:
     parser.add_argument(
         "parts", nargs="*", choices=[[], *PARTS], default=[], metavar="PART", help=f"of {', '.join(PARTS)}; all if none is given"
     )
-    parser.add_argument("--quick", action="store_true", help="a random small part of the cases")
+    parser.add_argument("--cases", type=int, help="most cases of a part, drawn at random")
+    parser.add_argument("--quick", action="store_const", const=20, dest="cases", help="20 cases of a part")
     parser.add_argument("--only", default="", help="cases whose name contains this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="commands at the same time")
     parser.add_argument("--show", action="store_true", help="a line for each case")
@@ -353,7 +355,7 @@ def main() -> None:
     minutes = (time.perf_counter() - start) / 60
     text = cases.page([part.row() for part in run.parts.values()], OUTCOMES, run.notes, minutes, options.jobs, datetime.date.today())
     print(text)
-    if not (options.quick or options.only or options.parts):
+    if not (options.cases or options.only or options.parts):
         (ROOT / "docs" / "robustness.md").write_text(text)
     sys.exit(any(part.outcomes[each] for part in run.parts.values() for each in OUTCOMES if each.isupper()))
 

@@ -109,7 +109,7 @@ def test_damages_change_files(tmp_path):
             made.append(file.read_bytes() if file.exists() else None)
         assert made[0] == made[1] != data, name
     file.write_bytes(b"")
-    assert list(robustness_cases.files(tmp_path)) == ["run/test.zarr/psth/c/0"] and len(robustness_cases.damages(tmp_path)) == 9
+    assert list(robustness_cases.files(tmp_path)) == ["run/test.zarr/psth/c/0"] and len(robustness_cases.damages(tmp_path)) == 7
     assert robustness_cases.kind("run/test.zarr/psth/c/0") == "test, chunks" and robustness_cases.words("run/test.zarr/psth/c/0") == "psth"
     assert robustness_cases.words("run/metrics.crc32") == "metrics.jsonl"
 
