@@ -33,8 +33,12 @@ class Options:
         path=True,
     )
     align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
-    window: tuple[float, float] = key("start and end of the averaged time, relative to time 0", "s", default=(-2.0, 1.0))
-    bin: float = key("length of a bin; training needs the same trial.learn_every", "ms", default=20.0, above=0)
+    window: tuple[float, float] | None = key(
+        "start and end of the averaged time, relative to time 0; null: [-2, 1], or all of the time of sources with bins", "s", default=None
+    )
+    bin: float | None = key(
+        "length of a bin; training needs the same trial.learn_every; null: 20, or that of sources with bins", "ms", default=None, above=0
+    )
     kernel: str = key("kernel that smooths rates over time", default="gaussian", choices=KERNELS)
     sigma: float = key(
         "width of the kernel: standard deviation, half width (boxcar) or time constant (causal_exp)", "ms", default=50.0, above=0
@@ -88,10 +92,25 @@ class Options:
         rest="all",
     )
     axes: tuple[str, ...] | None = key(
-        "order of the axes of precomputed rates, such as [condition, unit, time]; null: that of the format", default=None
+        "order of the axes of binned values, such as [condition, unit, time] or [trial, time, unit]; null: that of the file or the format",
+        default=None,
+    )
+    counts: bool | None = key(
+        "whether binned values are spike counts, which are divided by the length of a bin, or rates in Hz (false); null: as the file shows",
+        default=None,
     )
     overwrite: bool = key("true: replace an older recording at OUT.zarr", default=False)
     source: str | None = key("description of the data, for the attributes of the recording", default=None)
+
+    @property
+    def bin_ms(self) -> float:
+        """Length of a bin of averaged spikes in ms."""
+        return 20.0 if self.bin is None else self.bin
+
+    @property
+    def window_s(self) -> tuple[float, float]:
+        """Start and end of the averaged time of spikes in s."""
+        return (-2.0, 1.0) if self.window is None else self.window
 
 
 def base(arguments: Sequence[str]) -> dict[str, Any]:

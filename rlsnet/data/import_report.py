@@ -12,6 +12,8 @@ from rlsnet.data import cell_classes
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.io.formatting import console
 
+SHOWN_CONDITIONS = 12  # names of conditions that are printed
+
 
 def print_line(text: str) -> None:
     """Prints one line about a source."""
@@ -35,9 +37,9 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
         console().print(table)
     bins, conditions = len(summary.time), len(summary.conditions)
     plural = "s" if len(summary.sessions) > 1 else ""
-    shape = f"{conditions} condition{'s' if conditions > 1 else ''} ({', '.join(summary.conditions)}), {bins} bins of {summary.bin_ms:g} ms"
-    start, end = (summary.time[i] + sign * summary.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
-    shape += f" from {round(start, 9) + 0:g} to {round(end, 9) + 0:g} s"
+    names = ", ".join(summary.conditions[:SHOWN_CONDITIONS]) + (", ..." if conditions > SHOWN_CONDITIONS else "")
+    shape = f"{conditions:,} condition{'s' if conditions > 1 else ''} ({names}), {bins:,} bins of {summary.bin_ms:g} ms"
+    shape += " from {:g} to {:g} s".format(*summary.window)
     print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
         print_line(f"Cell class: {cell_classes.counted(summary.classes)}.")

@@ -31,7 +31,8 @@ def import_sources(
       UserError: a source, a setting or the path is wrong; nothing is written then.
     """
     options = options or Options()
-    trial_average.bin_centres(options)  # raises before anything is read
+    if options.window is not None and options.bin is not None:
+        trial_average.bin_centres(options)  # raises before anything is read
     path = Path(out)
     if path.suffix != ".zarr":
         raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -16,6 +17,7 @@ from rlsnet.data import cell_classes, query, trial_average, trial_counts
 from rlsnet.data.import_options import Options
 from rlsnet.data.recording_writer import Writer
 from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.data.source_bins import SourceBins, bins_of
 from rlsnet.data.unit_selection import ImportSummary, select_units
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
@@ -64,23 +66,28 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
     summary, writer, contents = None, None, ""
     rules = cell_classes.rules(options.excitatory, options.inhibitory)
     for source in sources:
-        spikes = isinstance(source, Session)
+        if summary is not None:
+            _check_compatible(source, summary)
+        spikes, bins = isinstance(source, Session), bins_of(source, options)
         if summary is None:
-            summary = _new_summary(source, options)
+            summary = _new_summary(source, bins)
             root, event = zarr.create_group(str(path)), options.align if spikes else ""
-            writer = Writer(root, summary.kind, summary.conditions, summary.time, halves=options.halves and spikes, event=event)
+            halves = options.halves and (isinstance(source, Session) or source.half is not None)
+            writer = Writer(root, summary.kind, summary.conditions, summary.time, halves, event)
         assert writer is not None
-        _check_compatible(source, summary)
         if isinstance(source, PrecomputedRates):
             _check_precomputed(source, summary, options)
+        _check_bins(source, bins, summary)
         name = _unique_name(source.name, [entry["name"] for entry in summary.sessions])
         before = writer.n_units
-        for block in select_units(source, name, summary, options):
+        for block in select_units(source, name, summary, bins):
             if block.trials is not None and block.values.shape[2]:
                 trial_counts.write(writer.root, block.trials, name, writer.n_units + np.arange(block.values.shape[2]))
             writer.append(block.values, block.columns, block.half)
         summary.sessions[-1]["kept"] = writer.n_units - before
         log(_session_line(summary.sessions[-1]))
+        for warning in summary.sessions[-1]["warnings"]:
+            log(f"warning: {name}: {warning}.")
         contents = f"in {source.path}, {query.describe_columns(' and '.join(rules.values()), source.units)}" if rules else ""
     if summary is None or writer is None:
         raise UserError("import: no sources; expected files or folders of recordings.")
@@ -91,16 +98,23 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
     return summary
 
 
-def _new_summary(source: Session | PrecomputedRates, options: Options) -> ImportSummary:
+def _new_summary(source: Session | PrecomputedRates, bins: SourceBins) -> ImportSummary:
     """State of an import before its first source, with the conditions and bins of that source."""
     if isinstance(source, Session):
-        return ImportSummary("rate", tuple(options.conditions or {"all": ""}), trial_average.bin_centres(options), options.bin)
-    conditions, n_bins, _ = source.values.shape
-    names = source.conditions or tuple(str(c) for c in range(conditions))
-    bin_ms = source.bin_ms or options.bin
-    fills_window = abs(n_bins * bin_ms / 1000 - (options.window[1] - options.window[0])) < 1e-9
-    time = (options.window[0] if fills_window else 0.0) + bin_ms / 1000 * (np.arange(n_bins) + 0.5)
-    return ImportSummary(source.kind, names, time, bin_ms)
+        return ImportSummary("rate", tuple(bins.options.conditions or {"all": ""}), bins.time, bins.bin_ms)
+    names = source.conditions or tuple(str(c) for c in range(source.values.shape[0]))
+    return ImportSummary(source.kind, names, bins.time, bins.bin_ms)
+
+
+def _check_bins(source: Session | PrecomputedRates, bins: SourceBins, summary: ImportSummary) -> None:
+    """Raises UserError unless the bins of a source are those of the sources before it."""
+    if bins.bin_ms != summary.bin_ms:
+        raise UserError(f"{source.path}: its bins in ms are {bins.bin_ms}; expected {summary.bin_ms}, as in the files before.")
+    if len(bins.time) == len(summary.time) and np.abs(bins.time - summary.time).max() > 1e-6 * summary.bin_ms:
+        own, expected = (f"{time[0]:g} to {time[-1]:g} s" for time in (bins.time, summary.time))
+        raise UserError(f"{source.path}: the centres of its bins go from {own}; expected {expected}, as in the files before.")
+    if len(bins.time) != len(summary.time) and isinstance(source, Session):
+        raise UserError(f"{source.path}: has {len(bins.time)} bins; expected {len(summary.time)}, as in the files before.")
 
 
 def _check_compatible(source: Session | PrecomputedRates, summary: ImportSummary) -> None:
@@ -116,8 +130,6 @@ def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options
     for name in SPIKE_SETTINGS:
         if getattr(options, name) != getattr(DEFAULTS, name):
             raise UserError(f"{name}={getattr(options, name)}: applies to spikes only; {source.path} contains precomputed rates.")
-    if source.bin_ms and options.bin not in (DEFAULTS.bin, source.bin_ms):
-        raise UserError(f"bin={options.bin:g}: expected no value, as {source.path} has bins of {source.bin_ms:g} ms.")
     if len(set(summary.conditions)) < len(summary.conditions):
         raise UserError(f"{source.path}: has conditions {', '.join(summary.conditions)}; expected different names.")
     shape = (len(summary.conditions), len(summary.time))
@@ -126,12 +138,8 @@ def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options
             f"{source.path}: {source.kind} has shape {list(source.values.shape)} [condition, time, unit]; expected"
             f" {summary.kind} of {shape[0]} conditions and {shape[1]} bins, as in the files before."
         )
-    for what, own, expected in (
-        ("bins in ms", source.bin_ms or options.bin, summary.bin_ms),
-        ("conditions", source.conditions or summary.conditions, summary.conditions),
-    ):
-        if own != expected:
-            raise UserError(f"{source.path}: its {what} are {own}; expected {expected}, as in the files before.")
+    if (source.conditions or summary.conditions) != summary.conditions:
+        raise UserError(f"{source.path}: its conditions are {source.conditions}; expected {summary.conditions}, as in the files before.")
     if summary.kind == "current" and (options.min_rate is not None or options.max_rate is not None):
         raise UserError(f"{source.path}: contains currents; min_rate and max_rate apply to rates only.")
 
@@ -191,16 +199,17 @@ def _write_subsample(source: Path, path: Path, summary: ImportSummary, n_kept: i
 def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> None:
     """Writes the attributes of the recording: source, settings, sessions, units left out, versions."""
     group = zarr.open_group(str(path), mode="r+")
+    used = dataclasses.replace(options, bin=summary.bin_ms, window=summary.window)
     names = [entry["name"] for entry in summary.sessions]
     first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     precomputed = summary.sessions[0]["ready"]
     left_out = ("overwrite", *(SPIKE_SETTINGS if precomputed else ()))
     if not precomputed and options.kernel != "none":
-        group.attrs["smoothing"] = trial_average.smoothing_kernel(options).tolist()
+        group.attrs["smoothing"] = trial_average.smoothing_kernel(used).tolist()
     group.attrs.update(
         {
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
-            "import": {name: value for name, value in to_dict(options).items() if name not in left_out},
+            "import": {name: value for name, value in to_dict(used).items() if name not in left_out},
             "sessions": summary.sessions,
             "dropped": dict(summary.dropped.most_common()),
             "versions": {name: metadata.version(name) for name in ("rlsnet", "numpy", "zarr", "h5py")},

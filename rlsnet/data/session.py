@@ -14,6 +14,20 @@ Table = Mapping[str, np.ndarray]  # columns of one length: numbers, or texts as 
 
 
 @dataclasses.dataclass(frozen=True)
+class SeparateTrials:
+    """Trials that a file contains one by one, each with times of its own; on the clock of the session they lie one after another.
+
+    zero: [trials] s, time 0 of each trial on the clock of the session.
+    extent: start and end of the time that the file has of a trial, from its time 0, s.
+    bin_ms: length of the bins in which spikes were counted; None: the file has spike times.
+    """
+
+    zero: np.ndarray
+    extent: tuple[float, float]
+    bin_ms: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Session:
     """One recording session with the spike trains of its units.
 
@@ -28,6 +42,7 @@ class Session:
     observed: ([K, 2] s, [U+1] index) observation intervals of each unit; None: the whole session.
     notes: what the reader left out or assumed, as short texts for the user.
     sample_rate: Hz, for trials and events in samples; None: unknown.
+    separate: trials that the file contains one by one; None: trials on the clock of the session.
     stated: unit (s, ms, us, samples) that the file states for a column trials/NAME or a series events/NAME.
     """
 
@@ -42,6 +57,7 @@ class Session:
     notes: tuple[str, ...] = ()
     sample_rate: float | None = None
     stated: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    separate: SeparateTrials | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +72,10 @@ class PrecomputedRates:
     conditions: [C] names, or None.
     units: columns [U], possibly none.
     notes: what the reader left out or assumed, as short texts for the user.
+    time: [M] s, centres of the bins, or None if the file does not contain them.
+    half: [2, C, M, U] Hz, rates of odd and of even trials, or None.
+    n_trials: [U, C] number of averaged trials, or None.
+    warnings: what may be wrong, each a text with the setting that would be right.
     """
 
     name: str
@@ -66,6 +86,10 @@ class PrecomputedRates:
     conditions: tuple[str, ...] | None
     units: Table
     notes: tuple[str, ...] = ()
+    time: np.ndarray | None = None
+    half: np.ndarray | None = None
+    n_trials: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def with_sorted_spikes(session: Session) -> Session:

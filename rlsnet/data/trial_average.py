@@ -49,19 +49,19 @@ def bin_centres(options: Options) -> np.ndarray:
     Raises:
       UserError: the bins do not divide the window, or the kernel is wider than the window.
     """
-    start, end = options.window
-    count = (end - start) * 1000 / options.bin
+    start, end = options.window_s
+    count = (end - start) * 1000 / options.bin_ms
     if end <= start:
         raise UserError(f"window=[{start:g}, {end:g}]: expected a start and a later end, in s.")
     if abs(count - round(count)) > 1e-6:
         nearest = round(count) or 1
         raise UserError(
-            f"bin={options.bin:g}: makes {count:.3f} bins; expected a length that divides the window of {(end - start) * 1000:g} ms,"
+            f"bin={options.bin_ms:g}: makes {count:.3f} bins; expected a length that divides the window of {(end - start) * 1000:g} ms,"
             f" such as {(end - start) * 1000 / nearest:g} ms."
         )
     if options.kernel != "none" and options.sigma > (end - start) * 1000:
         raise UserError(f"sigma={options.sigma:g} ms: expected at most the window of {(end - start) * 1000:g} ms.")
-    return start + options.bin / 1000 * (np.arange(round(count)) + 0.5)
+    return start + options.bin_ms / 1000 * (np.arange(round(count)) + 0.5)
 
 
 def smoothing_kernel(options: Options) -> np.ndarray:
@@ -70,7 +70,7 @@ def smoothing_kernel(options: Options) -> np.ndarray:
     Gaussian and causal exponential kernels are sampled at the bins; a boxcar weights each bin by the share of it that it covers.
     As in a convolution, weight P + d applies to the bin d bins earlier.
     """
-    width = options.sigma / options.bin  # bins
+    width = options.sigma / options.bin_ms  # bins
     if options.kernel == "none":
         return np.ones(1)
     reach = int({"gaussian": 4 * width + 0.5, "boxcar": width + 0.5, "causal_exp": 8 * width + 0.5}[options.kernel])
@@ -139,8 +139,8 @@ def _trial_windows(times: np.ndarray, patterns: list[np.ndarray], options: Optio
       pad: bins P on each side of the window.
       n_bins: bins M of the window.
     """
-    width, total = options.bin / 1000, n_bins + 2 * pad
-    at = times + options.window[0] - pad * width
+    width, total = options.bin_ms / 1000, n_bins + 2 * pad
+    at = times + options.window_s[0] - pad * width
     half = np.full((len(patterns), len(times)), -1, np.int64)
     low, high = np.zeros(half.shape, np.int64), np.full(half.shape, total, np.int64)
     exposure = np.zeros((len(patterns), 2, total))
@@ -148,9 +148,9 @@ def _trial_windows(times: np.ndarray, patterns: list[np.ndarray], options: Optio
     for g, intervals in enumerate(patterns):
         if not len(intervals):
             continue
-        interval = np.searchsorted(intervals[:, 0], times + options.window[0] + slack, side="right") - 1
+        interval = np.searchsorted(intervals[:, 0], times + options.window_s[0] + slack, side="right") - 1
         begin, end = intervals[np.maximum(interval, 0)].T
-        counts = (interval >= 0) & (times + options.window[1] <= end + slack)
+        counts = (interval >= 0) & (times + options.window_s[1] <= end + slack)
         half[g, counts] = np.arange(counts.sum()) % 2
         with np.errstate(invalid="ignore"):
             low[g] = np.clip(np.ceil((begin - at) / width - EDGE_TOLERANCE), 0, total)
@@ -243,7 +243,7 @@ def average_trials(
       UserError: the bins do not divide the window.
     """
     weight = smoothing_kernel(options)
-    pad, n_bins, width = len(weight) // 2, len(bin_centres(options)), options.bin / 1000
+    pad, n_bins, width = len(weight) // 2, len(bin_centres(options)), options.bin_ms / 1000
     pattern_of_unit, patterns = _observation_patterns(session, units)
     n_units = len(units)
     rate = np.empty((len(trials_of_conditions), n_bins, n_units), np.float32)
@@ -251,7 +251,7 @@ def average_trials(
     n_trials = np.zeros((n_units, len(trials_of_conditions)), np.int32)
     numbers = [np.flatnonzero(mask & np.isfinite(times)) for mask in trials_of_conditions]
     ends = np.cumsum([len(each) for each in numbers])
-    dtype = np.uint8 if options.bin <= LONGEST_UINT8 else np.uint16
+    dtype = np.uint8 if options.bin_ms <= LONGEST_UINT8 else np.uint16
     single = np.zeros((ends[-1], n_bins, n_units), dtype) if options.trial_counts else None
     which = np.empty((ends[-1], n_units), np.int8)
     windows, counted = [], []

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlsnet.data import cell_classes, event_alignment, query, recordings, trial_average
+from rlsnet.data import cell_classes, doubts, event_alignment, query, recordings, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.data.source_bins import SourceBins
 from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
 
@@ -44,6 +45,12 @@ class ImportSummary:
     empty_conditions: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
+    def window(self) -> tuple[float, float]:
+        """Start of the first and end of the last bin, s."""
+        start, end = (float(self.time[i]) + sign * self.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
+        return round(start, 9) + 0.0, round(end, 9) + 0.0
+
+    @property
     def n_units(self) -> int:
         """Units of all sources, kept or left out."""
         return sum(entry["units"] for entry in self.sessions)
@@ -64,21 +71,23 @@ class UnitBlock(NamedTuple):
     trials: TrialCounts | None = None
 
 
-def select_units(source: Session | PrecomputedRates, name: str, summary: ImportSummary, options: Options) -> Iterator[UnitBlock]:
+def select_units(source: Session | PrecomputedRates, name: str, summary: ImportSummary, bins: SourceBins) -> Iterator[UnitBlock]:
     """Blocks of the units of a source that pass all limits; its entry is added to `summary.sessions`.
 
     Args:
       source: session or precomputed rates.
       name: of the source, different from those before.
       summary: state of the import, which is updated.
-      options: settings of the import.
+      bins: bins of the source, and settings of the import with them.
 
     Raises:
       UserError: no trials, a filter that does not fit, or values that are not rates in Hz.
     """
     precomputed = isinstance(source, PrecomputedRates)
     n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
+    options, warnings = bins.options, [*bins.warnings, *(source.warnings if isinstance(source, PrecomputedRates) else ())]
     entry = {"name": name, "path": str(source.path), "units": n_units, "kept": 0, "ready": precomputed, "notes": list(source.notes)}
+    entry["warnings"] = warnings
     summary.sessions.append(entry)
     units = np.flatnonzero(_passing_units(source, n_units, summary.dropped, options))
     if isinstance(source, Session):
@@ -121,9 +130,9 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     if not len(next(iter(session.trials.values()))):
         raise UserError(f"{session.path}: the table of trials is empty; expected one row for each trial.")
     times = event_alignment.event_times(session, options.align)
-    entry["notes"].extend(_clock_warnings(session, times, options))
+    entry["warnings"].extend(doubts.check_units(session, times, options))
     trials_of_conditions = _select_trials(session, times, entry, summary, options)
-    entry["notes"].extend(_alignment_warnings(session, times, options))
+    entry["warnings"].extend(doubts.check_trials(session, times, np.any(trials_of_conditions, axis=0), options))
     average = trial_average.average_trials(session, units, trials_of_conditions, times, options)
     mean = _mean_rate(average.rate)
     enough = np.asarray((average.n_trials >= options.min_trials).all(axis=1) & average.n_trials.any(axis=1))
@@ -156,31 +165,6 @@ def _select_trials(
     entry |= {"trials": size, "used": {name: int(mask.sum()) for name, mask in zip(summary.conditions, selected, strict=True)}}
     entry["without"] = int((common & ~np.isfinite(times)).sum())
     return selected
-
-
-def _clock_warnings(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
-    """Signs that spikes and trials have different clocks or lengths; `times` [trials] s of the events."""
-    known = times[np.isfinite(times)]
-    if not len(session.spike_times) or not len(known):
-        return
-    first, last = float(session.spike_times.min()), float(session.spike_times.max())
-    if last > 10 * max(known.max(), 1) or known.max() > 10 * max(last, 1):
-        yield f"spikes last until {last:.6g} s and trials until {known.max():.6g} s: expected one clock for both, in s"
-    elif session.observed is None:
-        outside = (known + options.window[0] < min(first, 0)) | (known + options.window[1] > last)
-        if outside.any():
-            trials = "1 trial extends" if outside.sum() == 1 else f"{outside.sum()} trials extend"
-            yield f"{trials} beyond the first or last spike of the session; that time counts as silence"
-
-
-def _alignment_warnings(session: Session, times: np.ndarray, options: Options) -> Iterator[str]:
-    """Signs that trials overlap, or that the events are not on the clock of the trials; `times` [trials] s of the events."""
-    if options.align in session.trials and (overlapping := event_alignment.count_overlapping_trials(session)):
-        yield f"{overlapping} trials begin before another has ended; their spikes may count twice"
-    if {"start_time", "stop_time"} <= session.trials.keys() and np.isfinite(times).any():
-        start, stop = (query.as_numbers(session.trials[name]) for name in ("start_time", "stop_time"))
-        if not ((times >= start) & (times <= stop)).any():
-            yield f"{options.align} lies within no trial: expected times on the clock of the session, not relative to the trial"
 
 
 def _precomputed_units(
