@@ -134,8 +134,8 @@ def _silent_trials(session: Session, times: np.ndarray, trials: np.ndarray, opti
         which = "no trial" if silent.all() else f"only {int((~silent).sum())} of {len(numbers)} trials"
         right = right or _mending(last, float(events.max()), last - first)
         raise UserError(
-            f"{session.path}: align={options.align}: {which} has spikes in its window; spikes lie from {first:.6g} to {last:.6g} s, the events from"
-            f" {events.min():.6g} to {events.max():.6g} s; expected {right}."
+            f"{session.path}: align={options.align}: {which} has spikes in its window; spikes lie from {first:.6g} to {last:.6g} s, the"
+            f" events from {events.min():.6g} to {events.max():.6g} s; expected {right}."
         )
     if silent.any() and many:
         shown = ", ".join(map(str, numbers[silent][:5] + 1)) + (", ..." if silent.sum() > 5 else "")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rlsnet.data import query
-from rlsnet.data.session import Session
+from rlsnet.data.formats.table_files import MISSING_CELLS
+from rlsnet.data.session import SeparateTrials, Session
 from rlsnet.errors import UserError
 
 OVERLAP_TOLERANCE_S = 1e-3  # overlap of two trials that is ignored
@@ -23,9 +24,11 @@ def event_times(session: Session, align: str) -> np.ndarray:
     Raises:
       UserError: no such column or series, or trials that overlap, so that an event may belong to two of them.
     """
-    where = str(session.path)
+    where = session.trials_file
+    if session.separate is not None:
+        return session.separate.zero + _relative_times(session, session.separate, align)
     if align in session.trials:
-        return query.as_numbers(session.trials[align])
+        return _numbers(session, align)
     query.require_column(align, [*session.trials, *session.events], f"align={align}", where)
     if "start_time" not in session.trials:
         raise UserError(
@@ -48,6 +51,32 @@ def event_times(session: Session, align: str) -> np.ndarray:
     times = np.full(len(start), np.nan)
     times[order] = np.where(first_event < np.minimum(stop, next_start), first_event, np.nan)
     return times
+
+
+def _relative_times(session: Session, separate: SeparateTrials, align: str) -> np.ndarray:
+    """[trials] s, times of an event from time 0 of each trial, in trials that the file contains one by one; start_time is time 0."""
+    if align == "start_time":
+        return np.zeros(len(separate.zero))
+    query.require_column(align, session.trials, f"align={align}", session.trials_file)
+    times = _numbers(session, align)
+    low, high = separate.extent
+    start = query.as_numbers(session.trials["start_time"]) if "start_time" in session.trials else np.full(len(times), np.nan)
+    for relative in (times, times - start):
+        known = relative[np.isfinite(relative)]
+        if len(known) and ((known >= low) & (known <= high)).all():
+            return relative
+    raise UserError(
+        f"align={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time 0"
+        " of each trial."
+    )
+
+
+def _numbers(session: Session, name: str) -> np.ndarray:
+    """[trials] numbers of a column of trials; raises UserError for a column of texts that are no numbers."""
+    values = query.as_numbers(session.trials[name])
+    if np.isnan(values).all() and (texts := [text for text in map(str, session.trials[name]) if text.strip().lower() not in MISSING_CELLS]):
+        raise UserError(f"{session.trials_file}: {name} is {texts[0]!r} in a row; expected numbers.")
+    return values
 
 
 def count_overlapping_trials(session: Session) -> int:

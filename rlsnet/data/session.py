@@ -43,6 +43,8 @@ class Session:
     notes: what the reader left out or assumed, as short texts for the user.
     sample_rate: Hz, for trials and events in samples; None: unknown.
     separate: trials that the file contains one by one; None: trials on the clock of the session.
+    trials_path: file of the table of trials, if it is another one; for messages.
+    warnings: what may be wrong, each a text with the setting that would be right.
     stated: unit (s, ms, us, samples) that the file states for a column trials/NAME or a series events/NAME.
     """
 
@@ -58,6 +60,13 @@ class Session:
     sample_rate: float | None = None
     stated: Mapping[str, str] = dataclasses.field(default_factory=dict)
     separate: SeparateTrials | None = None
+    trials_path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def trials_file(self) -> str:
+        """File that contains the trials, for messages."""
+        return str(self.trials_path or self.path)
 
 
 @dataclasses.dataclass(frozen=True)

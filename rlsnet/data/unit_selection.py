@@ -85,7 +85,7 @@ def select_units(source: Session | PrecomputedRates, name: str, summary: ImportS
     """
     precomputed = isinstance(source, PrecomputedRates)
     n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
-    options, warnings = bins.options, [*bins.warnings, *(source.warnings if isinstance(source, PrecomputedRates) else ())]
+    options, warnings = bins.options, [*bins.warnings, *source.warnings]
     entry = {"name": name, "path": str(source.path), "units": n_units, "kept": 0, "ready": precomputed, "notes": list(source.notes)}
     entry["warnings"] = warnings
     summary.sessions.append(entry)
@@ -152,7 +152,7 @@ def _select_trials(
     session: Session, times: np.ndarray, entry: dict[str, Any], summary: ImportSummary, options: Options
 ) -> list[np.ndarray]:
     """[trials] bool mask of the trials of each condition that have the event; their numbers go into `entry`."""
-    where, size = str(session.path), len(times)
+    where, size = session.trials_file, len(times)
     common = query.select_rows(options.trials, session.trials, size, "trials", where)
     selected = []
     for name, text in (options.conditions or {"all": ""}).items():
@@ -226,7 +226,7 @@ def _empty_condition_message(session: Session, name: str, text: str, common: np.
       mask: [trials] bool, those that pass the filter of the condition too.
       options: settings of the import.
     """
-    size, where = len(common), f"trials of {session.path}"
+    size, where = len(common), f"trials of {session.trials_file}"
     if not common.any():
         contents = query.describe_columns(options.trials, session.trials)
         return f"trials={options.trials}: keeps none of the {size} {where}; there, {contents}."

@@ -16,6 +16,7 @@ from rlsnet.errors import UserError, did_you_mean
 KNOWN_NAMES = {  # quantity, and names of its array in files, in lower case
     "rate": ("rate", "rates", "psth", "psths", "firing_rate", "firing_rates"),
     "current": ("current", "currents", "utarg"),
+    "counts": ("counts", "spike_counts", "binned_spikes", "spikes_binned", "binned_counts"),
     "time": ("time", "times", "t"),  # centres of bins, s
     "time_ms": ("time_ms", "t_ms"),
     "bin_ms": ("bin_ms",),
@@ -23,6 +24,7 @@ KNOWN_NAMES = {  # quantity, and names of its array in files, in lower case
     "unit": ("unit", "unit_id", "unit_ids", "unit_names", "unit/id", "units/id", "units/unit_id", "neuron", "neurons"),
     "spike_times": ("spike_times", "spiketimes", "spikes/times", "spikes/spike_times", "units/spike_times", "spikes.times", "spikes"),
     "spike_clusters": ("spike_clusters", "spikes/clusters", "spikes/spike_clusters", "spikes/unit", "spikes.clusters", "spike_units"),
+    "spike_trials": ("spike_trials", "spikes/trials", "spikes/trial", "spikes/spike_trials", "trial_of_spike"),
     "spike_index": ("spike_index", "spike_times_index", "units/spike_index", "units/spike_times_index"),
     "sample_rate": ("sample_rate", "sampling_rate", "fs"),
     "trials": ("trials", "intervals/trials", "trial"),
@@ -45,7 +47,7 @@ KIND_OF_DTYPE = {
 class StoredArray:
     """Array, or list of arrays, in a file; it is read only if needed.
 
-    shape: sizes of the axes as the language of the user shows them; [n] for a list.
+    shape: sizes of the axes as the language of the user shows them; [n] for a list, [rows, columns] for a matrix of cells.
     kind: f number, U text, O list of arrays, ? nothing that can be read.
     load: reads the array or the list.
     dims: names of the axes, if the file has them.
@@ -59,6 +61,14 @@ class StoredArray:
     unit: str | None = None
 
 
+class Cells(list[Any]):
+    """Arrays of a matrix of cells, row by row; `shape` is [rows, columns]."""
+
+    def __init__(self, values: Sequence[Any], shape: Sequence[int]):
+        super().__init__(values)
+        self.shape = tuple(shape)
+
+
 StoredArrays = Mapping[str, StoredArray]  # by path in the file, such as units/id
 
 
@@ -70,7 +80,7 @@ def in_memory(values: Any, dims: Sequence[str] = ()) -> StoredArray:
         if all(isinstance(each, np.ndarray) for each in values):
             if values and all(each.ndim == 0 and each.dtype.kind in "OU" for each in values):
                 return in_memory(np.array([str(each) for each in values], object))
-            return StoredArray((len(values),), "O", lambda: values)
+            return StoredArray(values.shape if isinstance(values, Cells) else (len(values),), "O", lambda: values)
         return StoredArray((len(values),), "?", lambda: values)
     if not isinstance(values, np.ndarray):
         return StoredArray((), "?", lambda: values)

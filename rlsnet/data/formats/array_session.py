@@ -8,8 +8,9 @@ import numpy as np
 
 from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
-from rlsnet.data.formats.array_names import ArrayNames, as_vector, group_columns
+from rlsnet.data.formats.array_names import ArrayNames, StoredArray, as_vector, group_columns
 from rlsnet.data.formats.named_vectors import flat_trials
+from rlsnet.data.formats.single_trials import PlacedTrials, optional_trials, place_trials, trial_numbers
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
@@ -24,19 +25,22 @@ class SpikeTrains(NamedTuple):
     spike_index: [U+1] unit u has spike_times[index[u]:index[u + 1]].
     ids: [U] labels of the units, or None if the spikes have no labels.
     notes: for the user.
+    placed: the trials, if each spike has one.
     """
 
     spike_times: np.ndarray
     spike_index: np.ndarray
     ids: np.ndarray | None
     notes: tuple[str, ...]
+    placed: PlacedTrials | None = None
 
 
 def build_session(names: ArrayNames, path: str, options: Options) -> Session:
     """Session of a file with spike times at `path`; raises UserError if its arrays do not fit together."""
     spikes = _spike_trains(names, path, options)
     index, columns = _units(names, spikes.spike_index, spikes.ids)
-    trials, more_notes = _trials(names, options)
+    placed = spikes.placed
+    trials, more_notes = (placed.trials, placed.notes) if placed is not None else _trials(names, options)
     where = names.find("events", arrays=False)
     events = group_columns(f"{names.path}: {where}", names.members(where)) if where else {}
     series = {name: np.sort(v[np.isfinite(v)]).astype(float) for name, v in events.items() if v.dtype.kind in "fiu" and v.ndim == 1}
@@ -49,8 +53,13 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
         columns,
         trials,
         series,
+        None if placed is None else placed.observed(len(index) - 1),
         notes=(*spikes.notes, *more_notes),
         sample_rate=names.positive_number("sample_rate"),
+        trials_path=table_files.trials_path(names.path, options.trials_table)
+        if names.find("trials") is None or options.trials_table
+        else None,
+        separate=None if placed is None else placed.separate,
         stated={f"{'/'.join(name.rsplit('/', 2)[-2:])}": unit for name, unit in stated.items()},
     )
 
@@ -60,6 +69,8 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
     where, rate = f"{names.path}: {path}", names.positive_number("sample_rate")
     found = names.arrays.get(path)
     stated = found.unit if found is not None and found.unit else time_units.split_name(path)[1]
+    if found is not None and found.kind == "O" and len(found.shape) == 2:
+        return _cells(names, where, found, options, rate, stated)
     if found is None or found.kind == "O":
         members = names.members(path) if found is None else {}
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
@@ -67,12 +78,45 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
         times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
         return SpikeTrains(times, index, np.array(list(members), object) if members else None, notes)
     times, notes = time_units.spike_seconds(where, as_vector(where, found), options, rate, stated)
+    placed = None
+    if (of_trial := names.column("spike_trials")) is not None:
+        trials = optional_trials(names, options)
+        table_files.check_lengths(where, {"spike_times": times, "spike_trials": of_trial})
+        placed = place_trials(where, times, *trial_numbers(where, of_trial, trials), trials)
+        times = placed.spike_times
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:
         return SpikeTrains(
-            *spike_grouping.group_by_unit(names.path, times, as_vector(f"{names.path}: {labels}", names.arrays[labels])), notes
+            *spike_grouping.group_by_unit(names.path, times, as_vector(f"{names.path}: {labels}", names.arrays[labels])), notes, placed
         )
-    return SpikeTrains(times, _spike_index(names, path, len(times)), None, notes)
+    return SpikeTrains(times, _spike_index(names, path, len(times)), None, notes, placed)
+
+
+def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, rate: float | None, stated: str | None) -> SpikeTrains:
+    """Spike trains from cells of units x trials, or of trials x units; arguments as of `spike_seconds`."""
+    trials, ids = optional_trials(names, options), names.column("unit")
+    rows, columns = found.shape
+    known = {"unit": None if ids is None else len(ids), "trial": None if trials is None else len(next(iter(trials.values())))}
+    orders = [("unit", "trial"), ("trial", "unit")]
+    if options.axes is not None:
+        orders = [order for order in orders if order == options.axes]
+    orders = [order for order in orders if all(known[a] in (None, n) for a, n in zip(order, (rows, columns), strict=True))]
+    if not orders:
+        has = ", ".join(f"{n} {axis}s" for axis, n in known.items() if n is not None) or "no table of trials"
+        given = f", axes={list(options.axes)}" if options.axes is not None else ""
+        raise UserError(
+            f"{where} has {rows} x {columns} cells{given}, and the file {has}; expected cells of units x trials, axes=[unit,trial]."
+        )
+    cell = np.arange(rows * columns).reshape(rows, columns)
+    cell = cell if orders[0] == ("unit", "trial") else cell.T
+    vectors = found.load()
+    flat, ends = spike_grouping.concatenate_units(where, [vectors[each] for each in cell.reshape(-1)])
+    times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
+    n_units, n_trials = cell.shape
+    trial = np.repeat(np.tile(np.arange(n_trials), n_units), np.diff(ends))
+    placed = place_trials(where, times, trial, n_trials, trials)
+    note = f"cells of {n_units:,} units x {n_trials:,} trials, axes=[{','.join(orders[0])}]"
+    return SpikeTrains(placed.spike_times, ends[::n_trials], None, (note, *notes), placed)
 
 
 def _spike_index(names: ArrayNames, path: str, spikes: int) -> np.ndarray:
@@ -138,11 +182,8 @@ def _row_ids(where: str, ids: np.ndarray, rows: int) -> np.ndarray:
 
 def _trials(names: ArrayNames, options: Options) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """(columns, notes) of the trials, from the table that the user gives or from the file."""
-    path = names.find("trials")
-    if options.trials_table is None and path is not None:
-        where = f"{names.path}: {path}"
-        members = {path.rsplit("/", 1)[-1]: names.arrays[path]} if path in names.arrays else names.members(path)
-        return table_files.trial_columns(where, group_columns(where, members)), ()
+    if options.trials_table is None and names.find("trials") is not None:
+        return optional_trials(names, options) or {}, ()
     used = [names.find(what) for what in ("spike_times", "spike_clusters", "spike_index", "unit")]
     columns = flat_trials(names.arrays, [each for each in used if each]) if options.trials_table is None else {}
     if columns:

@@ -15,9 +15,11 @@ from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
+KINDS = ("rate", "current", "counts")  # quantities of values in bins
+
 
 def read_arrays(
-    path: Path, arrays: StoredArrays, options: Options, axes: Sequence[str] = AXES, bin_ms: float | None = None
+    path: Path, arrays: StoredArrays, options: Options, axes: Sequence[str] = AXES, bin_ms: float | None = None, defined: bool = False
 ) -> Session | PrecomputedRates:
     """Session or precomputed rates from a file of named arrays.
 
@@ -27,6 +29,7 @@ def read_arrays(
       options: settings of the import; `variables`, `axes` and `trials_table` are used.
       axes: the usual order of three axes of rates, as the language of the user shows them; of two, without the condition.
       bin_ms: length of a bin, if the file has it elsewhere than in an array.
+      defined: whether the format defines that order.
 
     Raises:
       UserError: no array with a known name, or arrays that do not fit together.
@@ -51,15 +54,15 @@ def read_arrays(
             " Expected variables.spike_times=... and variables.spike_clusters=..., or, with one array for each unit, a group or pattern,"
             " variables.spike_times=unit_*, or variables.rate=..."
         )
-    return from_matrix(names, *rates, options.axes or (), axes, bin_ms)
+    return from_matrix(names, *rates, options, axes, bin_ms, defined)
 
 
 def _rate_matrix(names: ArrayNames) -> tuple[str, str] | None:
-    """(rate or current, path) of the matrix that the user names, or that has a usual name, or that is the only one; or None."""
-    for kind in ("rate", "current"):
+    """(rate, current or counts, path) of the matrix that the user names, or that has a usual name, or that is the only one; or None."""
+    for kind in KINDS:
         if kind in names.variables:
             return kind, str(names.find(kind))
-    for kind in ("rate", "current"):
+    for kind in KINDS:
         path = names.find(kind)
         if path in names.arrays and path is not None and len(names.arrays[path].shape) in (2, 3) and names.arrays[path].kind == "f":
             return kind, path

@@ -8,7 +8,7 @@ columns time (s, or time_ms) and condition.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,21 @@ from rlsnet.data import time_units
 from rlsnet.data.formats import array_names, spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
-from rlsnet.data.formats.rate_matrix import bin_length_ms, check_values, spike_count_note, to_standard_axes
+from rlsnet.data.formats.rate_matrix import are_counts, bin_times, check_more_bins_than_units, check_said, check_values, to_standard_axes
+from rlsnet.data.formats.single_trials import BinnedValues, place_trials, precomputed, trial_numbers
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
 EXTENSIONS = (".npz", ".npy", ".zarr", *table_files.TABLE_SUFFIXES)
-TIME_COLUMNS = ("time", "times", "t", "spike_time", "spike_times")
-UNIT_COLUMNS = ("unit", "units", "unit_id", "cluster", "clusters", "cluster_id", "spike_clusters", "neuron")
+TIME_COLUMNS = ("time", "times", "t", "spike_time", "spike_times", "spiketime", "spiketimes", "timestamp", "timestamps", "ts")
+UNIT_COLUMNS = (
+    *("unit", "units", "unit_id", "unit_ids", "cluster", "clusters", "cluster_id", "cluster_ids", "spike_clusters", "neuron", "neurons"),
+    *("neuron_id", "neuron_ids", "cell", "cells", "cell_id", "node_id", "node_ids", "sender", "senders", "id", "ids"),
+)
+MOST_SPIKE_COLUMNS = 4  # of a table of spikes without usual names
+LONG_COLUMN = 10  # rows from which on a column that ascends contains times
+TRIAL_COLUMNS = ("trial", "trials", "trial_id", "trial_number", "trial_index", "spike_trials")
 
 
 def matches(path: Path) -> bool:
@@ -87,30 +94,60 @@ def _zarr_array(array: Any) -> StoredArray:
     """Zarr array that is read when needed."""
     from rlsnet.io import zarr_store
 
+    unit = time_units.unit_of(array.attrs.get("units", array.attrs.get("unit", "")))
     dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
-    return StoredArray(tuple(array.shape), array_names.KIND_OF_DTYPE.get(array.dtype.kind, "?"), lambda: zarr_store.read(array), dims)
+    return StoredArray(tuple(array.shape), array_names.KIND_OF_DTYPE.get(array.dtype.kind, "?"), lambda: zarr_store.read(array), dims, unit)
 
 
 def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> Session | PrecomputedRates:
     """Session from a table with columns of times and units, else precomputed rates with one column for each unit."""
     variables = options.variables or {}
-    ArrayNames(path, {}, variables)
-    lower = {name.lower(): name for name in columns}
-    times = _given_column(path, columns, variables, "spike_times") or next((lower[name] for name in TIME_COLUMNS if name in lower), None)
-    labels = _given_column(path, columns, variables, "spike_clusters") or next(
-        (lower[name] for name in UNIT_COLUMNS if name in lower), None
-    )
-    if times is None or labels is None:
+    rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
+    times = _column(path, columns, variables, "spike_times", TIME_COLUMNS)
+    labels = _column(path, columns, variables, "spike_clusters", UNIT_COLUMNS)
+    if times is None or labels is None or ({"rate", "current", "counts", "time", "time_ms"} & set(variables)):
         if {"spike_times", "spike_clusters"} & set(variables):
             raise UserError(
                 f"{path}: has columns {_listing(columns)}; expected a column of times and one of units, variables.spike_clusters=..."
             )
         return _rates_of_table(path, columns, options)
-    rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
     values, notes = time_units.spike_seconds(f"{path}: {times}", columns[times], options, rate, time_units.split_name(times)[1])
+    of_trial = _column(path, columns, variables, "spike_trials", TRIAL_COLUMNS)
+    placed = None
+    if of_trial is not None:
+        found = table_files.trials_table(path, options.trials_table)
+        table = None if found is None else found[0]
+        where = f"{path}: {of_trial}"
+        placed = place_trials(where, values, *trial_numbers(where, columns[of_trial], table), table)
+        values, trials, notes = placed.spike_times, placed.trials, (*notes, *placed.notes)
+    else:
+        trials, note = table_files.require_trials(path, options.trials_table)
+        notes = (*notes, note)
     values, index, ids = spike_grouping.group_by_unit(path, values, columns[labels])
-    trials, note = table_files.require_trials(path, options.trials_table)
-    return Session(path.stem, path, values, index, {"id": ids}, trials, notes=(*notes, note), sample_rate=rate)
+    observed, separate = (None, None) if placed is None else (placed.observed(len(ids)), placed.separate)
+    return Session(
+        path.stem,
+        path,
+        values,
+        index,
+        {"id": ids},
+        trials,
+        {},
+        observed,
+        notes,
+        rate,
+        separate=separate,
+        trials_path=table_files.trials_path(path, options.trials_table),
+    )
+
+
+def _column(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> str | None:
+    """Column that the user names for a quantity, or that has a usual name, perhaps followed by a unit of time; or None."""
+    if (given := _given_column(path, columns, variables, what)) is not None:
+        return given
+    lower = {name.lower(): name for name in columns}
+    stems = {time_units.split_name(name)[0].lower(): name for name in columns if time_units.split_name(name)[1]}
+    return next((names[each] for names in (lower, stems) for each in usual if each in names), None)
 
 
 def _given_column(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str) -> str | None:
@@ -130,32 +167,93 @@ def _listing(columns: Mapping[str, np.ndarray]) -> str:
 def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> PrecomputedRates:
     """Precomputed rates from a table with one row for each bin; a column may say to which condition a bin belongs."""
     variables = options.variables or {}
-    kind = "current" if "current" in variables or path.stem.lower().startswith("utarg") else "rate"
+    kind = "current" if "current" in variables or path.stem.lower().startswith("utarg") else "counts" if "counts" in variables else "rate"
     lower = {name.lower(): name for name in columns}
     if table_files.TRIAL_TIME_NAMES.keys() <= lower.keys():
         raise UserError(f"{path}: is a table of trials; expected a source of spikes with trials_table={path}.")
     units = dict(columns)
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # row numbers that pandas writes
-    special: dict[str, np.ndarray | None] = {}
-    for what, usual in (("time", ("time", "t", "")), ("time_ms", ("time_ms",)), ("condition", ("condition", "conditions"))):
-        name = _given_column(path, columns, variables, what) or next((lower[each] for each in usual if each in lower), None)
-        special[what] = units.pop(name, None) if name is not None else None
+    given = {what: _given_column(path, columns, variables, what) for what in ("time", "time_ms")}
+    time = given["time"] or given["time_ms"] or _column(path, columns, {}, "time", ("time", "times", "t", ""))
+    condition = _column(path, columns, variables, "condition", ("condition", "conditions"))
+    where, of_bins = f"{path}: {time}", None if time is None else units.pop(time)
+    conditions = None if condition is None else units.pop(condition)
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
+    if not options.axes and not {"rate", "current", "counts"} & set(variables):
+        _check_not_spikes(path, columns if time is None else {time: columns[time], **units}, time)
     if texts or not units:
-        problem = f"column {texts[0]!r} contains texts" if texts else "has no columns of units"
+        problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")
-    time, scale = (special["time"], 1000.0) if special["time"] is not None else (special["time_ms"], 1.0)
     matrix = np.column_stack(list(units.values())) if len(next(iter(units.values()))) else np.zeros((0, len(units)))
-    values, first, names = _split_by_condition(path, matrix, special["condition"], time)
+    values, first, names = _split_by_condition(path, matrix, conditions, of_bins)
     axes, note = _table_axes(path, values, options)
+    if time is None and not options.axes and all(name.isdigit() for name in units):
+        check_more_bins_than_units(f"{path}: the table", values.shape, axes)
     rates = to_standard_axes(values, axes)
     check_values(path, "the table", kind, rates)
-    length = ArrayNames(path, {}, variables).positive_number("bin_ms") or (
-        bin_length_ms(f"{path}: time", first, scale) if first is not None else None
-    )
+    if counts := are_counts(f"{path}: the table", kind, rates, options):
+        check_said(f"{path}: the table", kind, options)
+    names_of_file = ArrayNames(path, {}, variables)
+    bins, length = None, None
+    if first is not None:
+        unit = "ms" if given["time_ms"] else time_units.split_name(str(time))[1]
+        rate, named = names_of_file.positive_number("sample_rate"), bool(given["time"] or given["time_ms"])
+        bins, length = bin_times(where, first, unit, named, rate, options)
     ids = {"id": np.array(list(units), object)} if axes[-1] == "unit" else {}
-    return PrecomputedRates(path.stem, path, rates, kind, length, names, ids, (note, *spike_count_note(kind, rates)))
+    binned = BinnedValues(path, rates, kind, bins, names_of_file.positive_number("bin_ms") or length, ids, (note,))
+    return precomputed(binned, names, counts, options)
+
+
+def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str | None) -> None:
+    """Raises UserError if a table of rates without recognized names looks like times of spikes and their units, or has times of bins.
+
+    Args:
+      path: of the table.
+      columns: of the table without its conditions.
+      time: column that is taken as times of bins, or None.
+    """
+    numbers = {name: values.astype(np.float64) for name, values in columns.items() if values.dtype.kind in "fiu" and len(values) > 1}
+    labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
+    for name, values in numbers.items():
+        others = [other for other in labels if other != name]
+        if (
+            others
+            and len(columns) <= MOST_SPIKE_COLUMNS
+            and _ascends(values, labels[others[0]])
+            and not (name == time and _regular(values))
+        ):
+            raise UserError(
+                f"{path}: {name} and {others[0]} look like times and units of spikes; expected variables.spike_times={name}"
+                f" variables.spike_clusters={others[0]}, or axes=[time,unit] if the columns are rates of units."
+            )
+        if name != time and len(values) >= LONG_COLUMN and (np.diff(values) > 0).all():
+            raise UserError(
+                f"{path}: {name} ascends in all {len(values):,} rows, as times do and rates do not; expected variables.time={name} for"
+                " times of bins, or axes=[time,unit] if it is a rate."
+            )
+
+
+def _may_be_labels(values: np.ndarray) -> bool:
+    """Whether a column may contain the units of spikes: texts or whole numbers, each in several rows."""
+    if values.dtype.kind == "f" and not np.all(values == np.floor(values)):
+        return False
+    found = values.astype(str) if values.dtype.kind == "O" else values
+    return values.dtype.kind in "fiuO" and 2 * len(np.unique(found)) <= max(len(values), 2)
+
+
+def _ascends(values: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether values ascend with the rows, or with the rows of each label, and are not the same in all rows."""
+    _, owner = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    within = np.diff(owner[order]) == 0
+    return values.min() < values.max() and bool((np.diff(values) >= 0).all() or (np.diff(values[order])[within] >= 0).all())
+
+
+def _regular(values: np.ndarray) -> bool:
+    """Whether values ascend in equal steps, as times of bins do."""
+    steps = np.diff(values)
+    return bool(steps.mean() > 0 and np.abs(steps - steps.mean()).max() <= 0.01 * steps.mean())
 
 
 def _table_axes(path: Path, values: np.ndarray, options: Options) -> tuple[tuple[str, ...], str]:

@@ -11,8 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from rlsnet.data import time_units
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.array_names import StoredArray, bin_attribute, in_memory
+from rlsnet.data.formats.array_names import Cells, StoredArray, bin_attribute, in_memory
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
@@ -76,7 +77,8 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
         yield name, in_memory(convert(node))
     else:
         kind = {"f": "f", "i": "f", "u": "f", "b": "f", "S": "U"}.get(node.dtype.kind, "?")
-        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node))
+        unit = time_units.unit_of(node.attrs.get("units", node.attrs.get("unit", "")))
+        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node), unit=unit)
 
 
 def read_dataset(node: Any) -> Any:
@@ -87,7 +89,8 @@ def read_dataset(node: Any) -> Any:
         flat = np.asarray(node[()], object).reshape(-1)
         if h5py.check_ref_dtype(node.dtype) is not None:
             return [read_dataset(node.file[each]) for each in flat if each]
-        return [np.asarray(each) for each in flat]
+        vectors = [np.asarray(each) for each in flat]
+        return Cells(vectors, node.shape) if node.ndim == 2 and min(node.shape) > 1 else vectors
     return decoded(np.asarray(node[()]))
 
 

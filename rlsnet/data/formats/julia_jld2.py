@@ -33,7 +33,7 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
         matrices = [name for name, each in arrays.items() if each.kind == "f" and len(each.shape) in (2, 3)]
         if len(matrices) == 1 and path.stem.lower().startswith("utarg") and not {"rate", "current"} & variables.keys():
             variables["current"] = matrices[0]
-        return read_arrays(path, arrays, dataclasses.replace(options, variables=variables), AXES)
+        return read_arrays(path, arrays, dataclasses.replace(options, variables=variables), AXES, defined=True)
 
 
 def reversed_axes(found: StoredArray) -> StoredArray:

@@ -8,7 +8,7 @@ reads both versions too, but drops axes of length 1 and the cell around a single
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from rlsnet.data.formats import array_names, table_files
-from rlsnet.data.formats.array_names import StoredArray
+from rlsnet.data.formats.array_names import Cells, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
@@ -76,6 +76,8 @@ def convert_scipy(value: Any) -> Any:
         flat = value.reshape(-1, order="F")
         return merge_structs([{name: convert_scipy(each[name]) for name in value.dtype.names} for each in flat])
     if value.dtype.kind == "O":
+        if (cells := matrix_of_cells(value, convert_scipy)) is not None:
+            return cells
         return merge_cell([convert_scipy(each) for each in value.reshape(-1, order="F")])
     if value.dtype.kind == "U":
         return char_array(value.reshape(-1).tolist())
@@ -94,6 +96,15 @@ def merge_cell(values: list[Any]) -> Any:
     if values and all(isinstance(each, dict) and each.keys() == values[0].keys() for each in values):
         return {name: merge_cell([each[name] for each in values]) for name in values[0]}
     return values
+
+
+def matrix_of_cells(values: np.ndarray, convert: Callable[[Any], Any]) -> Cells | None:
+    """Cells of several rows and columns that contain numbers, such as units x trials; None for other cells."""
+    if values.ndim != 2 or min(values.shape) < 2:
+        return None
+    found = [convert(each) for each in values.reshape(-1)]
+    numbers = all(isinstance(each, np.ndarray) and each.dtype.kind in "fiub" for each in found)
+    return Cells(found, values.shape) if numbers else None
 
 
 def char_array(rows: list[str]) -> np.ndarray:
@@ -128,6 +139,8 @@ def convert_hdf5(node: Any) -> Any:
         return _convert_group(node)
     kind = _matlab_class(node)
     if h5py.check_ref_dtype(node.dtype) is not None:  # cell, or field of a struct array
+        if (cells := matrix_of_cells(np.asarray(node[()]).T, lambda each: convert_hdf5(node.file[each]))) is not None:
+            return cells
         return merge_cell([convert_hdf5(node.file[each]) for each in np.asarray(node[()]).reshape(-1)])
     values = np.asarray(node[()])
     if "MATLAB_empty" in node.attrs:

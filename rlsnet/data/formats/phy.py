@@ -50,7 +50,17 @@ def read(path: Path, options: Options) -> Session:
     trials, note = table_files.require_trials(path, options.trials_table)
     folder = path.resolve()
     name = f"{folder.parent.name}/{folder.name}" if GENERIC_FOLDERS.fullmatch(folder.name.lower()) else folder.name
-    return Session(name, path, times, index, units, trials, notes=(*notes, *time_notes, *column_notes, note), sample_rate=rate)
+    return Session(
+        name,
+        path,
+        times,
+        index,
+        units,
+        trials,
+        notes=(*notes, *time_notes, *column_notes, note),
+        sample_rate=rate,
+        trials_path=table_files.trials_path(path, options.trials_table),
+    )
 
 
 def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

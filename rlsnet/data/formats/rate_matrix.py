@@ -1,60 +1,114 @@
-"""Matrices of rates or currents averaged before the import, with their axes reordered to [condition, time, unit]."""
+"""Matrices of rates, currents or spike counts in bins, with their axes reordered to [condition or trial, time, unit]."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rlsnet.data.formats.array_names import ArrayNames, group_columns
-from rlsnet.data.session import PrecomputedRates
+from rlsnet.data import time_units
+from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
+from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
 AXES = ("condition", "time", "unit")
+LONGEST_BIN_MS = 1000.0  # a longer bin shows that times are not in s
 
 
 def from_matrix(
-    names: ArrayNames, kind: str, path: str, order: Sequence[str], usual: Sequence[str], bin_ms: float | None
-) -> PrecomputedRates:
-    """Precomputed rates or currents from one array of a file.
+    names: ArrayNames, kind: str, path: str, options: Options, usual: Sequence[str], bin_ms: float | None, defined: bool = False
+) -> Session | PrecomputedRates:
+    """Precomputed rates or currents from one array of a file, or a session of trials from binned spike counts.
 
     Args:
       names: arrays of the file.
-      kind: rate or current.
+      kind: rate, current or counts.
       path: of the array in the file.
-      order: of its axes, as the user gives it; empty: that of the file, or else the usual order that fits.
+      options: settings of the import; `axes`, `counts`, `bin` and `time_unit` are used.
       usual: the usual order of three axes; of two, without the condition.
       bin_ms: length of a bin, if the file has it elsewhere than in arrays `bin_ms`, `time` or `time_ms`.
+      defined: whether the format defines the order of the axes.
 
     Raises:
-      UserError: not a matrix, axes that do not fit, or values that are not rates.
+      UserError: not a matrix, axes that do not fit, or values that are neither rates nor counts.
     """
-    found = names.arrays.get(path)
+    found, where = names.arrays.get(path), f"{names.path}: {path}"
     if found is None or found.kind != "f" or len(found.shape) not in (2, 3):
         shape = "is a group" if found is None else f"has shape {list(found.shape)}"
-        raise UserError(f"{names.path}: {path} {shape}; expected numbers [time, unit] or [condition, time, unit].")
-    axis_values = {axis: _axis_values(names, axis, found.shape) for axis in AXES}
+        raise UserError(f"{where} {shape}; expected numbers [time, unit] or [condition, time, unit].")
+    stored = np.asarray(found.load())
+    axis_values = {axis: next(iter(_axis_values(names, axis, found.shape).values()), None) for axis in AXES}
+    counts = are_counts(where, kind, stored, options)
+    leading, note = _leading_axis(where, found, axis_values["condition"], counts, options, usual)
     known = {axis: len(values) for axis, values in axis_values.items() if values is not None}
-    dims = found.dims if set(AXES[1:]) <= set(found.dims) <= set(AXES) else ()
-    axes, note = choose_axes(f"{names.path}: {path}", found.shape, known, order or dims, usual)
-    values = to_standard_axes(np.asarray(found.load()), axes)
+    if leading == "trial" and "condition" in known:
+        known["trial"] = known.pop("condition")
+    dims = tuple({"trials": "trial"}.get(each, each) for each in found.dims)
+    dims = dims if set(AXES[1:]) <= set(dims) <= {leading, *AXES[1:]} else ()
+    usual = tuple(leading if axis == "condition" else axis for axis in usual)
+    axes, axes_note = choose_axes(where, found.shape, known, options.axes or dims, usual)
+    if not (options.axes or dims or defined or {"unit", "time"} & known.keys()):
+        check_more_bins_than_units(where, found.shape, axes)
+    values = to_standard_axes(stored, axes)
     check_values(names.path, path, kind, values)
     units = _units(names, axis_values["unit"], values.shape[2])
-    bin_length = names.positive_number("bin_ms") or _bin_length(names, axis_values["time"]) or bin_ms
-    conditions = axis_values["condition"]
-    texts = tuple(str(each) for each in conditions) if conditions is not None and "condition" in axes else None
-    return PrecomputedRates(names.path.stem, names.path, values, kind, bin_length, texts, units, (note, *spike_count_note(kind, values)))
+    time, length = _bins_of_file(names, _axis_values(names, "time", found.shape), options)
+    binned = BinnedValues(names.path, values, kind, time, names.positive_number("bin_ms") or length or bin_ms, units, (*note, axes_note))
+    labels = axis_values["condition"]
+    if leading == "trial" and "trial" in axes:
+        trials = trials_of_file(names, options, len(values), labels)
+        return counted_trials(binned, trials, options) if counts else averaged_trials(binned, trials)
+    if counts:
+        check_said(where, kind, options)
+    texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
+    return precomputed(binned, texts, counts, options)
 
 
-def _axis_values(names: ArrayNames, axis: str, shape: Sequence[int]) -> np.ndarray | None:
-    """Values along an axis, or None; a vector that fits no axis belongs to another array, unless the user has named it."""
-    for quantity in ("time", "time_ms") if axis == "time" else (axis,):
+def _leading_axis(
+    where: str, found: StoredArray, labels: np.ndarray | None, counts: bool, options: Options, usual: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """("trial" or "condition", the third axis of a matrix beside time and unit; notes)."""
+    if options.axes or len(found.shape) == 2 or set(found.dims) & {"trial", "trials", "condition"}:
+        return ("trial" if {"trial", "trials"} & {*(options.axes or found.dims)} else "condition"), ()
+    if labels is not None and len(set(labels.tolist())) < len(labels):  # the condition of each trial
+        return "trial", ()
+    if not counts or labels is not None:
+        return "condition", ()
+    if usual[0] != "condition":
+        raise UserError(
+            f"{where} has shape {list(found.shape)} and spike counts; expected the order of its axes, such as axes=[trial,time,unit]"
+            " or axes=[unit,time,trial]."
+        )
+    return "trial", ("whole numbers, read as spike counts of single trials, axes=[trial,time,unit]; counts=false reads rates in Hz",)
+
+
+def check_more_bins_than_units(where: str, shape: Sequence[int], axes: Sequence[str]) -> None:
+    """Raises UserError for a matrix with more units than bins of which nothing says the order of its axes."""
+    n_units, n_bins = (shape[list(axes).index(axis)] for axis in ("unit", "time"))
+    if n_units > n_bins:
+        other = [{"unit": "time", "time": "unit"}.get(axis, axis) for axis in axes]
+        raise UserError(
+            f"{where} has shape {list(shape)}, and nothing says which axis is time; expected axes=[{','.join(axes)}] for"
+            f" {n_units:,} units in {n_bins:,} bins, or axes=[{','.join(other)}]."
+        )
+
+
+def _axis_values(names: ArrayNames, axis: str, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """Values along an axis by their quantity, or {}; a vector that fits no axis belongs to another array, unless the user has named it."""
+    for quantity in _time_names(names) if axis == "time" else (axis,):
         values = names.column(quantity)
         if values is not None and (len(values) in shape or quantity in names.variables):
-            return values
-    return None
+            return {quantity: values}
+    return {}
+
+
+def _time_names(names: ArrayNames) -> list[str]:
+    """The quantities with times of bins, those first that the user names."""
+    return sorted(("time", "time_ms"), key=lambda quantity: quantity not in names.variables)
 
 
 def _units(names: ArrayNames, ids: np.ndarray | None, size: int) -> dict[str, np.ndarray]:
@@ -65,21 +119,50 @@ def _units(names: ArrayNames, ids: np.ndarray | None, size: int) -> dict[str, np
     return columns | ({"id": ids} if ids is not None and len(ids) == size else {})
 
 
-def _bin_length(names: ArrayNames, time: np.ndarray | None) -> float | None:
-    """Length of a bin in ms from the times of bins, or None."""
-    scale = 1.0 if names.column("time") is None else 1000.0
-    return None if time is None else bin_length_ms(f"{names.path}: time", time, scale)
+def _bins_of_file(names: ArrayNames, values: Mapping[str, np.ndarray], options: Options) -> tuple[np.ndarray | None, float | None]:
+    """([M] s centres of the bins, length of a bin in ms) from times of bins in a file, by quantity; None for both without these."""
+    for quantity, each in values.items():
+        path = str(names.find(quantity, groups=False))
+        stated = "ms" if quantity == "time_ms" else names.arrays[path].unit or time_units.split_name(path)[1]
+        rate = names.positive_number("sample_rate")
+        return bin_times(f"{names.path}: {path}", each, stated, quantity in names.variables, rate, options)
+    return None, None
 
 
-def bin_length_ms(where: str, time: np.ndarray, scale: float = 1000.0) -> float | None:
-    """Length of a bin in ms from the times of bins, which `scale` converts to ms; raises UserError if steps differ."""
+def bin_times(
+    where: str, values: np.ndarray, stated: str | None, named: bool, sample_rate: float | None, options: Options
+) -> tuple[np.ndarray | None, float | None]:
+    """([M] s centres of bins, length of a bin in ms); (None, None) if they are no bins and the user gives `bin` instead.
+
+    Args:
+      where: the file and the array or column, for messages.
+      values: [M] times of bins as stored.
+      stated: their unit, if the file or the user says it with the name: s, ms, us or samples.
+      named: whether the user has named them.
+      sample_rate: Hz, or None.
+      options: settings of the import; `bin` and `time_unit` are used.
+
+    Raises:
+      UserError: steps that differ, or bins of more than 1 s in a unit that nothing says.
+    """
+    unit = (stated if named else None) or time_units.chosen_unit(options, "bins") or stated
+    numbers = values.astype(np.float64) if values.dtype.kind in "fiu" else np.full(len(values), np.nan)
+    time = numbers * time_units.seconds_per_unit(unit or "s", sample_rate, where)
     if len(time) < 2:
-        return None
-    steps = np.diff(time.astype(np.float64)) if time.dtype.kind in "fiu" else np.array([np.nan])
+        return time if np.isfinite(time).all() else None, None
+    steps = np.diff(time)
     mean = float(steps.mean())
     if not mean > 0 or np.abs(steps - mean).max() > 0.01 * mean:
+        if options.bin is not None and not named:
+            return None, None
         raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
-    return round(mean * scale, 6)
+    length = round(mean * 1000, 6)
+    if length > LONGEST_BIN_MS and unit is None:
+        raise UserError(
+            f"{where}: steps of {float(np.diff(numbers).mean()):g} would be bins of {length:,g} ms, if they were in s; expected"
+            " time_unit.bins=ms, or time_unit.bins=s if that is so."
+        )
+    return np.round(time, 12), length
 
 
 def choose_axes(
@@ -101,9 +184,10 @@ def choose_axes(
       UserError: no order fits, or several do.
     """
     given = tuple(str(axis) for axis in order)
-    if given and (sorted(given) not in (sorted(AXES), sorted(AXES[1:])) or len(given) != len(shape)):
-        raise UserError(f"{where} has shape {list(shape)}, axes={list(given)}; expected each axis once: {', '.join(AXES[-len(shape) :])}.")
-    first = given or tuple(axis for axis in usual if len(shape) == 3 or axis != "condition")
+    if given and (not {"time", "unit"} <= set(given) <= {*AXES, "trial"} or len(set(given)) != len(given) or len(given) != len(shape)):
+        expected = "time, unit and condition or trial" if len(shape) == 3 else "time, unit"
+        raise UserError(f"{where} has shape {list(shape)}, axes={list(given)}; expected each axis once: {expected}.")
+    first = given or tuple(axis for axis in usual if len(shape) == 3 or axis in ("time", "unit"))
     fitting = [
         axes for axes in [first, *itertools.permutations(first)] if all(known.get(a, s) == s for a, s in zip(axes, shape, strict=True))
     ]
@@ -117,8 +201,8 @@ def choose_axes(
 
 
 def to_standard_axes(values: np.ndarray, axes: Sequence[str]) -> np.ndarray:
-    """Matrix [condition, time, unit] of float32 or float64 from one with other axes; the condition may be missing."""
-    values = values.transpose([list(axes).index(axis) for axis in AXES if axis in axes])
+    """Matrix [condition or trial, time, unit] of float32 or float64 from one with other axes; the first may be missing."""
+    values = values.transpose([list(axes).index(axis) for axis in ("trial", *AXES) if axis in axes])
     values = values if values.ndim == 3 else values[None]
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
 
@@ -140,8 +224,24 @@ def check_values(path: Path, name: str, kind: str, values: np.ndarray) -> None:
         raise UserError(f"{path}: {name} is all NaN; expected {kind}s.")
 
 
-def spike_count_note(kind: str, values: np.ndarray) -> tuple[str, ...]:
-    """Note for the user if all rates are whole numbers, as spike counts are; else ()."""
-    if kind != "rate" or np.any(values != np.floor(values), where=~np.isnan(values)):
-        return ()
-    return ("all rates are whole numbers, read as Hz; spike counts need to be divided by the bin length first",)
+def are_counts(where: str, kind: str, values: np.ndarray, options: Options) -> bool:
+    """Whether values are spike counts of bins: by `counts`, by name, or as whole numbers. Raises UserError for fractions of counts."""
+    if kind == "current" or options.counts is False:
+        return False
+    whole = not np.any(values != np.floor(values), where=~np.isnan(values)) if values.dtype.kind == "f" else True
+    if options.counts or kind == "counts":
+        if not whole:
+            raise UserError(
+                f"{where}: contains fractions; expected spike counts, which are whole numbers, or counts=false for rates in Hz."
+            )
+        return True
+    return whole
+
+
+def check_said(where: str, kind: str, options: Options) -> None:
+    """Raises UserError for whole numbers, not of single trials, of which nothing says whether they are counts."""
+    if kind != "counts" and not options.counts:
+        raise UserError(
+            f"{where}: all values are whole numbers; expected counts=true for spike counts, which are divided by the length of a bin, or"
+            " counts=false for rates in Hz."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,13 @@ from rlsnet.errors import UserError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pqt")
 MISSING_CELLS = ("", "na", "nan", "n/a", "null", "none")  # cells without a number, in a column of numbers
+COMMENT_SIGNS = ("#", "%", "//")
+MOST_COMMENTS = 1000  # lines in which the header is looked for
+COMMA_NUMBER = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+COMMA_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+POINT_NUMBER = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
+GROUP_BLANK = re.compile("[ \N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}]")
+GROUPED = re.compile(rf"[-+]?\d{{1,3}}({GROUP_BLANK.pattern}\d{{3}})+([.,]\d+)?")
 TRIAL_TIME_NAMES = {  # other names of the start and the end of a trial
     "start_time": ("start", "starts", "start_times", "intervals_0", "trial_start"),
     "stop_time": ("stop", "stops", "stop_times", "end", "ends", "end_time", "end_times", "intervals_1", "trial_end"),
@@ -76,46 +84,121 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     return {name: column for name, column in columns.items() if not name.startswith("__index_level_")}
 
 
-def _delimiter(path: Path, line: str) -> str:
-    """Separator of the cells in a header; older .csv files of Phy are separated by tabs."""
+def _cells_of(line: str, delimiter: str | None) -> list[str]:
+    """Cells of one line; delimiter None: separated by blanks."""
+    return line.split() if delimiter is None else [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+
+
+def _delimiter(path: Path, head: str, row: str) -> str | None:
+    """Separator of the cells: the tab, semicolon or comma that is as frequent in the header as in the first row; None: blanks."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    return max((usual, ",", "\t", ";"), key=line.count)
+    present = [each for each in ("\t", ";", ",") if each in head]
+    for each in present:
+        if not row or len(_cells_of(head, each)) == len(_cells_of(row, each)):
+            return each
+    blanks = not present and len(head.split()) > 1 and len(head.split()) == len(row.split())
+    return None if blanks else max((usual, *present), key=head.count)
+
+
+def _without_comments(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """(number from 1, text) of the lines that are neither empty nor comments; a header after a comment sign, as NumPy writes it, stays."""
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" \t\r\n,;")]
+    kept = [(number, line) for number, line in rows if not line.lstrip().startswith(COMMENT_SIGNS)]
+    comments = [(number, line) for number, line in rows if line.lstrip().startswith(COMMENT_SIGNS) and (not kept or number < kept[0][0])]
+    if kept and comments and any(map(_is_number, _cells_of(kept[0][1], _delimiter(Path(), kept[0][1], kept[0][1])))):
+        number, line = comments[-1]
+        head = line.lstrip().lstrip("#%/").strip()
+        delimiter = _delimiter(Path(), head, kept[0][1])
+        if len(_cells_of(head, delimiter)) == len(_cells_of(kept[0][1], delimiter)):
+            return [(number, head), *kept]
+    return kept
 
 
 def _read_text(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a CSV or TSV file; a table of numbers only is read by NumPy, which is faster."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
-        delimiter = _delimiter(path, first)
-        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-        if not any(names):
-            raise UserError(f"{path}: is empty; expected a table whose first line has the names of its columns.")
-        if _is_numeric_header(names):
-            names = [str(column) for column in range(len(names))]
-            file.seek(0)
-        _check_unique(path, names)
-        body = file.tell()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # warning about a table without rows
-                values = np.loadtxt(file, delimiter=delimiter, ndmin=2, comments=None)
-            if values.size and values.shape[1] == len(names):
-                return {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
-        except ValueError:  # texts, empty cells or ragged rows
-            pass
-        file.seek(body)
-        rows = [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
-    for line, row in enumerate(rows, 1):
-        if len(row) != len(names):
-            raise UserError(f"{path}: row {line} has {len(row)} cells; expected {len(names)}, as in the first line.")
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: _parsed_column(cell) for name, cell in zip(names, cells, strict=True)}
+    """Columns of a CSV or TSV file: separated by tabs, semicolons, commas or blanks, perhaps with decimal commas and lines of comments.
+
+    A table of numbers only is read by NumPy, which is faster.
+    """
+    encoding = "utf-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(newline="", encoding=encoding) as file:
+        text = file.read()
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    rows = _without_comments(lines[:MOST_COMMENTS])
+    if not rows:
+        raise UserError(f"{path}: is empty; expected a table whose first line has the names of its columns.")
+    (head_line, head), (_, first) = rows[0], rows[1] if len(rows) > 1 else (0, "")
+    delimiter = _delimiter(path, head, first)
+    names = _cells_of(head, delimiter)
+    body = head_line
+    if _is_numeric_header(names):
+        names, body = [str(column) for column in range(len(names))], head_line - 1
+    _check_unique(path, names)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # warning about a table without rows
+            values = np.loadtxt(lines[body:], delimiter=delimiter, ndmin=2, comments=None)
+        if values.size and values.shape[1] == len(names):
+            return {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
+    except ValueError:  # texts, empty cells, decimal commas or ragged rows
+        pass
+    cells = _parsed_rows(path, lines, body, delimiter, len(names))
+    decimal = _decimal_comma(path, names, cells, delimiter)
+    return {name: _parsed_column(cell, decimal) for name, cell in zip(names, cells, strict=True)}
+
+
+def _parsed_rows(path: Path, lines: Sequence[str], body: int, delimiter: str | None, n_columns: int) -> list[Sequence[str]]:
+    """Cells of each column, from the lines after the first `body`; raises UserError for rows of another length."""
+    rows: list[list[str]] = []
+    reader = csv.reader((line + "\n" for line in lines[body:]), delimiter=delimiter or " ", skipinitialspace=delimiter is None)
+    for row in reader:
+        row = [cell for cell in row if cell] if delimiter is None else row
+        if not any(cell.strip() for cell in row) or row[0].lstrip().startswith(COMMENT_SIGNS):
+            continue
+        if len(row) != n_columns:
+            raise UserError(f"{path}: line {body + reader.line_num} has {len(row)} cells; expected {n_columns}, as in the header.")
+        rows.append(row)
+    return list(zip(*rows, strict=True)) if rows else [()] * n_columns
+
+
+def _decimal_comma(path: Path, names: Sequence[str], cells: Sequence[Sequence[str]], delimiter: str | None) -> bool:
+    """Whether numbers have a decimal comma.
+
+    They have in tables with semicolons, and where a comma is not followed by three digits as in 1,000.
+
+    Raises:
+      UserError: numbers such as 5,000 that may be 5 or 5000, or numbers with a point among those with a comma.
+    """
+    with_comma = {name: [cell.strip() for cell in column if "," in cell] for name, column in zip(names, cells, strict=True)}
+    numeric = {name: found for name, found in with_comma.items() if found and all(COMMA_NUMBER.fullmatch(cell) for cell in found)}
+    if not numeric:
+        return False
+    thousands = {name: found for name, found in numeric.items() if all(COMMA_THOUSANDS.fullmatch(cell) for cell in found)}
+    if delimiter != ";" and len(thousands) == len(numeric):
+        name, found = next(iter(thousands.items()))
+        raise UserError(
+            f"{path}: {name} is {found[0]} in a row, which may be a fraction or thousands; expected a decimal point, and no comma."
+        )
+    for name, column in zip(names, cells, strict=True):
+        if points := [cell.strip() for cell in column if POINT_NUMBER.fullmatch(cell.strip())]:
+            raise UserError(
+                f"{path}: {name} is {points[0]} in a row, {next(iter(numeric))} is {next(iter(numeric.values()))[0]}; expected decimal"
+                " points or decimal commas in all of the table."
+            )
+    return True
+
+
+def _is_number(text: str) -> bool:
+    """Whether a cell is a number, perhaps with a decimal comma."""
+    try:
+        return math.isfinite(float(text.replace(",", ".")))
+    except ValueError:
+        return False
 
 
 def _is_numeric_header(names: Sequence[str]) -> bool:
     """Whether the first line of a table contains values such as rates and not names; different whole numbers may be names."""
     try:
-        values = [float(name) for name in names]
+        values = [float(name.replace(",", ".")) for name in names]
     except ValueError:
         return False
     return not all(value >= 0 and value == int(value) for value in values if math.isfinite(value)) or len(set(values)) < len(values)
@@ -136,15 +219,21 @@ def integers_if_whole(column: np.ndarray) -> np.ndarray:
     return column.astype(np.int64) if all_whole else column
 
 
-def _parsed_column(cells: Sequence[str]) -> np.ndarray:
-    """Cells as integers, as numbers (NaN where missing) or as booleans if all of them can be read so, else as texts."""
+def _parsed_column(cells: Sequence[str], decimal_comma: bool = False) -> np.ndarray:
+    """Cells as integers, as numbers (NaN where missing) or as booleans if all of them can be read so, else as texts.
+
+    Blanks between groups of three digits are left out: 12 000 is 12000.
+    """
     texts = [cell.strip() for cell in cells]
+    numbers = [GROUP_BLANK.sub("", text) if GROUPED.fullmatch(text) else text for text in texts]
+    if decimal_comma:
+        numbers = [text.replace(",", ".") if COMMA_NUMBER.fullmatch(text) else text for text in numbers]
     try:
-        return np.array([int(text) for text in texts], np.int64)
+        return np.array([int(text) for text in numbers], np.int64)
     except (ValueError, OverflowError):
         pass
     try:
-        return np.array([math.nan if text.lower() in MISSING_CELLS else float(text) for text in texts])
+        return np.array([math.nan if text.lower() in MISSING_CELLS else float(text) for text in numbers])
     except ValueError:
         pass
     if {text.lower() for text in texts} <= {"true", "false"}:
@@ -212,18 +301,22 @@ def trials_table(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.
     Raises:
       UserError: the chosen table does not exist, or is not a table of trials.
     """
+    path = trials_path(source, chosen)
+    return None if path is None else (trial_columns(path, read_table(path)), path)
+
+
+def trials_path(source: Path, chosen: str | Path | None) -> Path | None:
+    """Path of the table of trials beside a source; arguments, None and errors as for `trials_table`."""
     folder = source if source.is_dir() else source.parent
     if chosen is None:
         path = next((folder / f"trials{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"trials{suffix}").is_file()), None)
-        if path is None or path == source:
-            return None
-    else:
-        path = folder / chosen if (folder / chosen).is_file() else Path(chosen)
-        if not path.is_file():
-            raise UserError(
-                f"trials_table={chosen}: no such file in the current folder or in {folder}; expected a table, {', '.join(TABLE_SUFFIXES)}."
-            )
-    return trial_columns(path, read_table(path)), path
+        return None if path == source else path
+    path = folder / chosen if (folder / chosen).is_file() else Path(chosen)
+    if not path.is_file():
+        raise UserError(
+            f"trials_table={chosen}: no such file in the current folder or in {folder}; expected a table, {', '.join(TABLE_SUFFIXES)}."
+        )
+    return path
 
 
 def require_trials(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.ndarray], str]:

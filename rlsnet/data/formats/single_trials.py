@@ -1,0 +1,258 @@
+"""Trials that a file contains one by one: spike counts in bins, rates in bins, or spike times relative to each trial.
+
+Counts and relative times become a session in which the trials lie one after another on a clock of their own, so that trial averages,
+halves of trials, single-trial counts and filters are those of any other session. A count of n in a bin is n spikes in its middle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rlsnet.data.formats import table_files
+from rlsnet.data.formats.array_names import ArrayNames, group_columns
+from rlsnet.data.import_options import Options
+from rlsnet.data.session import PrecomputedRates, SeparateTrials, Session, Table
+from rlsnet.data.statistics import mean_known
+from rlsnet.errors import UserError
+
+NEXT_SPIKES = 20  # spikes after which, at the mean rate of all trials together, the next one is certain
+MAX_RATE_HZ = 1000.0  # mean of all counts; a higher one shows that they are no counts
+
+
+class BinnedValues(NamedTuple):
+    """Values in bins, from one array or table.
+
+    path: of the file.
+    values: [C or T, M, U] Hz, threshold units or spikes.
+    kind: rate, current or counts.
+    time: [M] s, centres of the bins, or None.
+    bin_ms: length of a bin, or None.
+    units: columns [U].
+    notes: for the user.
+    """
+
+    path: Path
+    values: np.ndarray
+    kind: str
+    time: np.ndarray | None
+    bin_ms: float | None
+    units: Table
+    notes: tuple[str, ...]
+
+    def known_bin_ms(self, options: Options) -> float:
+        """Length of a bin in ms, of the file or the user; raises UserError if neither has it, as counts need it."""
+        length = self.bin_ms or options.bin
+        if length is None:
+            raise UserError(f"{self.path}: contains spike counts, but no length of their bins; expected it in ms, such as bin=20.")
+        return length
+
+
+def trials_of_file(names: ArrayNames, options: Options, n_trials: int, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Columns of the trials of a file: of its table of trials or `trials_table` if there is one, and `trial` and `condition`.
+
+    Args:
+      names: arrays of the file.
+      options: settings of the import.
+      n_trials: number of trials of the array.
+      labels: [trials] condition of each trial, or None.
+
+    Raises:
+      UserError: a table with another number of trials.
+    """
+    columns = optional_trials(names, options) or {}
+    table_files.check_lengths(f"{names.path}: trials", {"the array of trials": np.arange(n_trials)} | columns)
+    return {"trial": np.arange(n_trials), **({"condition": labels} if labels is not None else {}), **columns}
+
+
+def optional_trials(names: ArrayNames, options: Options) -> dict[str, np.ndarray] | None:
+    """Columns of the table of trials in a file, of `trials_table`, or of the table beside the file; None if there is none."""
+    path = names.find("trials")
+    if options.trials_table is None and path is not None:
+        where = f"{names.path}: {path}"
+        members = {path.rsplit("/", 1)[-1]: names.arrays[path]} if path in names.arrays else names.members(path)
+        return table_files.trial_columns(where, group_columns(where, members))
+    found = table_files.trials_table(names.path, options.trials_table)
+    return None if found is None else found[0]
+
+
+def precomputed(binned: BinnedValues, conditions: tuple[str, ...] | None, counts: bool, options: Options) -> PrecomputedRates:
+    """Precomputed rates or currents [condition, time, unit]; counts are divided by the length of a bin."""
+    path, values, kind, time, bin_ms, units, notes = binned
+    if counts:
+        bin_ms = binned.known_bin_ms(options)
+        values, kind, notes = values * (1000 / bin_ms), "rate", (*notes, f"spike counts, divided by bins of {bin_ms:g} ms")
+    return PrecomputedRates(path.stem, path, values, kind, bin_ms, conditions, units, notes, time)
+
+
+def averaged_trials(binned: BinnedValues, trials: Table) -> PrecomputedRates:
+    """Rates [trial, time, unit] averaged over the trials of each condition; of odd and even trials too. NaN: unknown, left out."""
+    path, values, kind, time, bin_ms, units, notes = binned
+    labels = np.array([str(each) for each in trials["condition"]]) if "condition" in trials else np.full(len(values), "all")
+    names = tuple(dict.fromkeys(labels.tolist()))
+    rows = [np.flatnonzero(labels == name) for name in names]
+    rate = np.stack([mean_known(values[each]) for each in rows])
+    half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if min(map(len, rows)) > 1 else None
+    note = f"rates of {len(values):,} single trials, averaged over trials of {len(names)} condition{'s' if len(names) > 1 else ''}"
+    half = half if kind == "rate" else None
+    return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half)
+
+
+def counted_trials(binned: BinnedValues, trials: dict[str, np.ndarray], options: Options) -> Session:
+    """Session from spike counts [trial, time, unit]; NaN where a trial does not count for a unit, or has ended.
+
+    Raises:
+      UserError: no length of a bin, counts beyond those of neurons, or NaN between numbers of a trial.
+    """
+    path, values, time, units = binned.path, binned.values, binned.time, binned.units
+    width = binned.known_bin_ms(options) / 1000
+    n_trials, n_bins, n_units = values.shape
+    mean = float(np.nanmean(values)) / width
+    if mean > MAX_RATE_HZ:
+        raise UserError(
+            f"{path}: counts would be {mean:,.0f} Hz on average in bins of {1000 * width:g} ms; expected spike counts, or counts=false."
+        )
+    warnings = []
+    notes = [*binned.notes, f"spike counts of {n_trials:,} trials in bins of {1000 * width:g} ms"]
+    if time is None:
+        start = options.window[0] if options.window is not None else 0.0
+        warnings.append(f"the file has no times of its bins: the first begins at {start:g} s; window=[-1,{n_bins * width - 1:g}] gives others")
+    else:
+        start = float(time[0]) - width / 2
+    zero = _clock(n_trials, (start, start + n_bins * width))
+    centres = (zero[:, None] + start + width * (np.arange(n_bins) + 0.5)).reshape(-1)
+    known = np.isfinite(values)
+    trains = [np.repeat(centres, np.where(known[..., u], values[..., u], 0).astype(np.int64).reshape(-1)) for u in range(n_units)]
+    observed = _observed(path, known, zero + start, width)
+    index = np.concatenate([[0], np.cumsum([len(each) for each in trains])]).astype(np.int64)
+    extent = (round(start, 9), round(start + n_bins * width, 9))
+    separate = SeparateTrials(zero, extent, 1000 * width)
+    ids = {"id": np.arange(n_units)} | dict(units)
+    return Session(path.stem, path, np.concatenate(trains), index, ids, trials, {}, observed, tuple(notes), separate=separate, warnings=tuple(warnings))
+
+
+def _clock(n_trials: int, extent: tuple[float, float]) -> np.ndarray:
+    """[trials] s, time 0 of trials that lie one after another, as far apart as a trial is long."""
+    length = max(extent[1] - extent[0], 1e-3)
+    return 2 * length * np.arange(n_trials) - extent[0]
+
+
+def _observed(path: Path, known: np.ndarray, begin: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Observation intervals ([K, 2] s, index [U+1]) of units from the bins that are known.
+
+    Args:
+      path: of the file.
+      known: [T, M, U] bool.
+      begin: [T] s, start of the first bin of each trial.
+      width: length of a bin, s.
+
+    Raises:
+      UserError: unknown bins between known ones.
+    """
+    first, last = known.argmax(axis=1), known.shape[1] - known[:, ::-1].argmax(axis=1)  # [T, U]
+    there = known.any(axis=1)
+    gaps = there & (known.sum(axis=1) != last - first)
+    if gaps.any():
+        trial, unit = np.argwhere(gaps)[0]
+        raise UserError(
+            f"{path}: counts of trial {trial + 1}, unit {unit} are NaN between numbers; expected NaN before or after them only."
+        )
+    unit, trial = np.nonzero(there.T)
+    intervals = begin[trial, None] + width * np.column_stack([first[trial, unit], last[trial, unit]])
+    return intervals, np.concatenate([[0], np.cumsum(there.sum(axis=0))]).astype(np.int64)
+
+
+class PlacedTrials(NamedTuple):
+    """Spikes on one clock, and their trials.
+
+    spike_times: [spikes] s on the clock of the session, in the order of the spikes.
+    trials: columns [trials].
+    separate: if the times were relative to each trial: time 0 of each trial, and the time between the earliest and the latest spike.
+    notes: for the user.
+    """
+
+    spike_times: np.ndarray
+    trials: dict[str, np.ndarray]
+    separate: SeparateTrials | None
+    notes: tuple[str, ...]
+
+    def observed(self, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Observation intervals ([K, 2] s, index [U+1]) of units: the trials, one by one."""
+        if self.separate is None:
+            return None
+        intervals = self.separate.zero[:, None] + np.array(self.separate.extent)
+        return np.tile(intervals, (n_units, 1)), len(intervals) * np.arange(n_units + 1)
+
+
+def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int, trials: dict[str, np.ndarray] | None) -> PlacedTrials:
+    """Spikes of single trials on one clock, whether their times are relative to the trial or not.
+
+    Args:
+      where: the file and the array, for messages.
+      times: [spikes] s.
+      trial: [spikes] number of the trial of each spike, from 0.
+      n_trials: number of trials.
+      trials: columns [trials], or None if the file has no table of trials.
+
+    Raises:
+      UserError: no spikes, a table with another number of trials, or times on the clock of the session without such a table.
+    """
+    finite = times[np.isfinite(times)]
+    if not finite.size:
+        raise UserError(f"{where}: contains no spikes.")
+    if trials is not None:
+        table_files.check_lengths(f"{where}: trials", {"the spikes": np.arange(n_trials)} | trials)
+    if not _are_relative(trial, times, n_trials):
+        if trials is None:
+            raise UserError(f"{where}: has no trials; expected trials_table=FILE.csv with columns start_time, stop_time in s, ...")
+        return PlacedTrials(times, trials, None, ("spikes of each trial are on one clock",))
+    low, high = float(finite.min()), float(finite.max())
+    slack = 1e-3 + min(high - low, NEXT_SPIKES * (high - low) / finite.size)  # time without a spike at the edges of trials
+    zero = _clock(n_trials, (low - slack, high + slack))
+    note = f"spikes of {n_trials:,} trials, relative to each trial, from {low:.6g} to {high:.6g} s"
+    separate = SeparateTrials(zero, (low - slack, high + slack))
+    return PlacedTrials(times + zero[trial], {"trial": np.arange(n_trials), **(trials or {})}, separate, (note,))
+
+
+def _are_relative(trial: np.ndarray, times: np.ndarray, n_trials: int) -> bool:
+    """Whether spike times [spikes] are relative to their trial [spikes]: the times of trials overlap, and do not follow one another."""
+    finite = np.isfinite(times)
+    low, high = np.full(n_trials, np.inf), np.full(n_trials, -np.inf)
+    np.minimum.at(low, trial[finite], times[finite])
+    np.maximum.at(high, trial[finite], times[finite])
+    order = np.argsort(low, kind="stable")[: int((low <= high).sum())]
+    return len(order) < 2 or bool((low[order][1:] < high[order][:-1]).any())
+
+
+def trial_numbers(where: str, labels: np.ndarray, trials: dict[str, np.ndarray] | None) -> tuple[np.ndarray, int]:
+    """([spikes] row of the trial of each spike, number of trials) from the trial labels of spikes.
+
+    Args:
+      where: the file and the array, for messages.
+      labels: [spikes] numbers or texts.
+      trials: columns [trials] with perhaps a column trial or id of these labels, or None: trials are those with spikes.
+
+    Raises:
+      UserError: labels that do not say their row of the table.
+    """
+    known, row = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
+    if trials is None:
+        return row, len(known)
+    size = len(next(iter(trials.values())))
+    for name in ("trial", "trial_id", "trial_number", "id"):
+        own = trials.get(name, np.zeros(0))
+        if len(set(own.tolist())) == size and set(known.tolist()) <= set(own.tolist()):
+            rows = {label: number for number, label in enumerate(own.tolist())}
+            return np.array([rows[label] for label in known.tolist()])[row], size
+    whole = known.dtype.kind in "iu" or (known.dtype.kind == "f" and bool(np.all(known == np.floor(known))))
+    first = [each for each in (0, 1) if whole and known.min() >= each and known.max() - each < size]
+    if len(first) == 2 and known.max() == size - 1 and known.min() == 1:
+        first = []  # rows from 0 without the first, or from 1 without the last
+    if not first:
+        raise UserError(
+            f"{where}: trials of spikes do not say their row of the {size} trials; expected a column trial in the table of trials."
+        )
+    start = 1 if known.max() == size else 0 if known.min() == 0 else first[-1]
+    return (known.astype(np.int64) - start)[row], size
