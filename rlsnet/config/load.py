@@ -71,8 +71,8 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
     options = [annotation] if typing.get_origin(annotation) is tuple else list(typing.get_args(annotation)) or [annotation]
     if value is None and type(None) in options:
         return None
-    if any(typing.get_origin(o) is dict for o in options) and not (str in options and isinstance(value, str)):
-        return _texts(key, value)
+    if any(typing.get_origin(o) is dict for o in options):
+        return value if isinstance(value, str) and str in options else _texts(key, value)
     items = next((typing.get_args(o) for o in options if typing.get_origin(o) is tuple), None)
     plain = [o for o in options if typing.get_origin(o) is not tuple and o is not type(None)]
     if items is not None and isinstance(value, list | tuple):

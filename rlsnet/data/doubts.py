@@ -131,10 +131,10 @@ def _silent_trials(session: Session, times: np.ndarray, trials: np.ndarray, opti
     expected = len(session.spike_times) / max(last - first, 1e-9) * (options.window_s[1] - options.window_s[0])
     many = expected >= EXPECTED_SPIKES
     if silent.all() or (many and silent.mean() > 0.5):
-        which = "no trial" if silent.all() else f"only {int((~silent).sum())} of {len(numbers)} trials"
+        which = "no trial has" if silent.all() else f"only {int((~silent).sum())} of {len(numbers)} trials have"
         right = right or _mending(last, float(events.max()), last - first)
         raise UserError(
-            f"{session.path}: align={options.align}: {which} has spikes in its window; spikes lie from {first:.6g} to {last:.6g} s, the"
+            f"{session.path}: align={options.align}: {which} spikes in the window; spikes lie from {first:.6g} to {last:.6g} s, the"
             f" events from {events.min():.6g} to {events.max():.6g} s; expected {right}."
         )
     if silent.any() and many:

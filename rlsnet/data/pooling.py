@@ -72,11 +72,13 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
         if summary is None:
             summary = _new_summary(source, bins)
             root, event = zarr.create_group(str(path)), options.align if spikes else ""
-            halves = options.halves and (isinstance(source, Session) or source.half is not None)
+            halves = options.halves if isinstance(source, Session) else source.half is not None
             writer = Writer(root, summary.kind, summary.conditions, summary.time, halves, event)
         assert writer is not None
         if isinstance(source, PrecomputedRates):
             _check_precomputed(source, summary, options)
+            if (source.half is None) == ("rate_half" in writer.pending):
+                raise UserError(f"{source.path}: only some of the sources have rates of single trials; expected one import for each kind.")
         _check_bins(source, bins, summary)
         name = _unique_name(source.name, [entry["name"] for entry in summary.sessions])
         before = writer.n_units

@@ -28,7 +28,7 @@ SPELLINGS = {
     **dict.fromkeys(("us", "usec", "usecs", "\N{MICRO SIGN}s", "\N{GREEK SMALL LETTER MU}s", "microsecond", "microseconds"), "us"),
     **dict.fromkeys(("sample", "samples"), "samples"),
 }
-SUFFIX = re.compile(r"(?P<stem>.*?[^\W_])(?:[ _.]*[\[(] *(?P<bracket>\w+) *[\])]|[ _.](?P<plain>\w+))")
+SUFFIX = re.compile(r"(?P<stem>.*?[^\W_])(?:[ _.]*[\[(] *(?P<bracket>\w+) *[\])]|[ _.](?P<plain>[^\W_]+))")
 FEW_SPIKES = 20  # so few times in s may be whole numbers by chance
 MOSTLY_WHOLE = 0.9  # share of whole numbers from which on times of a known sample rate are samples
 

@@ -184,7 +184,11 @@ def _precomputed_units(
     if rates:
         keep = _within_rate_limits(keep, mean, summary.dropped, options)
         columns["mean_rate"] = mean.astype(np.float32)
-    return UnitBlock(block[:, :, keep], None, {column: values[keep] for column, values in columns.items()})
+    half = None if source.half is None else source.half[..., units]
+    if half is not None and source.n_trials is not None:
+        columns |= {"n_trials": source.n_trials[units], "reliability": trial_average.reliability(half)}
+    half = None if half is None else half[..., keep]
+    return UnitBlock(block[:, :, keep], half, {column: values[keep] for column, values in columns.items()})
 
 
 def _mean_rate(values: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_tables_of_texts(tmp_path):
     table = table_files.read_table(file)
     assert table["x"][0] == 1.5 and np.isnan(table["x"][1]) and table["name"].tolist() == ["a", "b"]
     file.write_text("x,y\n1,2\n3\n")
-    refused(lambda path, _: table_files.read_table(path), file, r"row 2 has 1 cells; expected 2")
+    refused(lambda path, _: table_files.read_table(path), file, r"line 3 has 1 cells; expected 2")
     file.write_text("x,x\n1,2\n")
     refused(lambda path, _: table_files.read_table(path), file, "two columns 'x'")
     file.write_text("")
@@ -316,7 +316,7 @@ def test_tables_of_spikes(tmp_path, suffix):
     write_table(file, {"sample": np.round(TIMES * RATE).astype(int), "neuron": names})
     check(arrays.read(file, Options(variables={"spike_times": "sample", "sample_rate": str(RATE)})), ("u03", "u05", "u11"))
     refused(arrays.read, file, "variables.spike_times=when: .* no such column; it has sample, neuron", variables={"spike_times": "when"})
-    refused(arrays.read, file, "column 'neuron' contains texts; expected rates in Hz")
+    refused(arrays.read, file, "sample and neuron look like times and units of spikes; expected variables.spike_times=sample")
 
 
 def test_matrices(tmp_path):
@@ -384,13 +384,18 @@ def test_matrices_mistakes(tmp_path):
     refused(arrays.read, file, "no spikes or rates with a usual name")
     refused(arrays.read, file, r"rate has shape \[3\]; expected numbers \[time, unit\]", variables={"rate": "rate"})
     np.savez(file, rate=PSTH)
-    refused(arrays.read, file, "expected each axis once: condition, time, unit", axes=("time", "unit"))
+    refused(arrays.read, file, "expected each axis once: time, unit and condition or trial", axes=("time", "unit"))
     np.savez(file, rate=PSTH, time=[0, 1, 3, 4, 5, 6])
     refused(arrays.read, file, "expected centres of bins in s, ascending in equal steps")
     np.savez(file, rate=PSTH, when=np.arange(5))
     refused(arrays.read, file, "but the file has 5 of time", variables={"time": "when"})
     np.savez(file, rate=np.ones((4, 3), int))
-    assert "spike counts need to be divided" in arrays.read(file, Options()).notes[1]
+    refused(arrays.read, file, "rate: all values are whole numbers; expected counts=true for spike counts, which are divided by")
+    check_rates(arrays.read(file, Options(counts=False)), np.ones((1, 4, 3)))
+    check_rates(arrays.read(file, Options(counts=True, bin=20)), np.full((1, 4, 3), 50.0), bin_ms=20)
+    refused(arrays.read, file, "contains spike counts, but no length of their bins; expected it in ms, such as bin=20", counts=True)
+    np.savez(file, counts=PSTH)
+    refused(arrays.read, file, "counts: contains fractions; expected spike counts")
 
 
 # MATLAB

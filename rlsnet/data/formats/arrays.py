@@ -175,13 +175,13 @@ def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Opti
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # row numbers that pandas writes
     given = {what: _given_column(path, columns, variables, what) for what in ("time", "time_ms")}
-    time = given["time"] or given["time_ms"] or _column(path, columns, {}, "time", ("time", "times", "t", ""))
+    time = given["time"] or given["time_ms"] or _column(path, units, {}, "time", ("time", "times", "t", ""))
     condition = _column(path, columns, variables, "condition", ("condition", "conditions"))
     where, of_bins = f"{path}: {time}", None if time is None else units.pop(time)
     conditions = None if condition is None else units.pop(condition)
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
     if not options.axes and not {"rate", "current", "counts"} & set(variables):
-        _check_not_spikes(path, columns if time is None else {time: columns[time], **units}, time)
+        _check_not_spikes(path, units if time is None else {time: columns[time], **units}, time)
     if texts or not units:
         problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")

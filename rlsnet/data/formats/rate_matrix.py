@@ -228,7 +228,8 @@ def are_counts(where: str, kind: str, values: np.ndarray, options: Options) -> b
     """Whether values are spike counts of bins: by `counts`, by name, or as whole numbers. Raises UserError for fractions of counts."""
     if kind == "current" or options.counts is False:
         return False
-    whole = not np.any(values != np.floor(values), where=~np.isnan(values)) if values.dtype.kind == "f" else True
+    known = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    whole = bool(known.any()) and not np.any(values != np.floor(values), where=known)
     if options.counts or kind == "counts":
         if not whole:
             raise UserError(

@@ -94,10 +94,13 @@ def averaged_trials(binned: BinnedValues, trials: Table) -> PrecomputedRates:
     names = tuple(dict.fromkeys(labels.tolist()))
     rows = [np.flatnonzero(labels == name) for name in names]
     rate = np.stack([mean_known(values[each]) for each in rows])
+    known = np.isfinite(values).any(axis=1)  # [T, U]
     half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if min(map(len, rows)) > 1 else None
     note = f"rates of {len(values):,} single trials, averaged over trials of {len(names)} condition{'s' if len(names) > 1 else ''}"
-    half = half if kind == "rate" else None
-    return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half)
+    if kind != "rate" or half is None:
+        return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time)
+    n_trials = np.stack([known[each].sum(axis=0) for each in rows], axis=1).astype(np.int32)
+    return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half, n_trials)
 
 
 def counted_trials(binned: BinnedValues, trials: dict[str, np.ndarray], options: Options) -> Session:
@@ -118,7 +121,9 @@ def counted_trials(binned: BinnedValues, trials: dict[str, np.ndarray], options:
     notes = [*binned.notes, f"spike counts of {n_trials:,} trials in bins of {1000 * width:g} ms"]
     if time is None:
         start = options.window[0] if options.window is not None else 0.0
-        warnings.append(f"the file has no times of its bins: the first begins at {start:g} s; window=[-1,{n_bins * width - 1:g}] gives others")
+        warnings.append(
+            f"the file has no times of its bins: the first begins at {start:g} s; window=[-1,{n_bins * width - 1:g}] gives others"
+        )
     else:
         start = float(time[0]) - width / 2
     zero = _clock(n_trials, (start, start + n_bins * width))
@@ -130,7 +135,9 @@ def counted_trials(binned: BinnedValues, trials: dict[str, np.ndarray], options:
     extent = (round(start, 9), round(start + n_bins * width, 9))
     separate = SeparateTrials(zero, extent, 1000 * width)
     ids = {"id": np.arange(n_units)} | dict(units)
-    return Session(path.stem, path, np.concatenate(trains), index, ids, trials, {}, observed, tuple(notes), separate=separate, warnings=tuple(warnings))
+    return Session(
+        path.stem, path, np.concatenate(trains), index, ids, trials, {}, observed, tuple(notes), separate=separate, warnings=tuple(warnings)
+    )
 
 
 def _clock(n_trials: int, extent: tuple[float, float]) -> np.ndarray:

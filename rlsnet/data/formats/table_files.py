@@ -122,7 +122,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
     encoding = "utf-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(newline="", encoding=encoding) as file:
         text = file.read()
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     rows = _without_comments(lines[:MOST_COMMENTS])
     if not rows:
         raise UserError(f"{path}: is empty; expected a table whose first line has the names of its columns.")
@@ -168,7 +168,7 @@ def _decimal_comma(path: Path, names: Sequence[str], cells: Sequence[Sequence[st
     Raises:
       UserError: numbers such as 5,000 that may be 5 or 5000, or numbers with a point among those with a comma.
     """
-    with_comma = {name: [cell.strip() for cell in column if "," in cell] for name, column in zip(names, cells, strict=True)}
+    with_comma = {name: [_ungrouped(cell.strip()) for cell in column if "," in cell] for name, column in zip(names, cells, strict=True)}
     numeric = {name: found for name, found in with_comma.items() if found and all(COMMA_NUMBER.fullmatch(cell) for cell in found)}
     if not numeric:
         return False
@@ -219,13 +219,18 @@ def integers_if_whole(column: np.ndarray) -> np.ndarray:
     return column.astype(np.int64) if all_whole else column
 
 
+def _ungrouped(text: str) -> str:
+    """Number without the blanks between groups of three digits; other texts unchanged."""
+    return GROUP_BLANK.sub("", text) if GROUPED.fullmatch(text) else text
+
+
 def _parsed_column(cells: Sequence[str], decimal_comma: bool = False) -> np.ndarray:
     """Cells as integers, as numbers (NaN where missing) or as booleans if all of them can be read so, else as texts.
 
     Blanks between groups of three digits are left out: 12 000 is 12000.
     """
     texts = [cell.strip() for cell in cells]
-    numbers = [GROUP_BLANK.sub("", text) if GROUPED.fullmatch(text) else text for text in texts]
+    numbers = [_ungrouped(text) for text in texts]
     if decimal_comma:
         numbers = [text.replace(",", ".") if COMMA_NUMBER.fullmatch(text) else text for text in numbers]
     try:
