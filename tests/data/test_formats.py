@@ -546,7 +546,7 @@ def test_formats_agree(phy_folder, tmp_path):
             out[f"trials/{name}"] = values
     write_table(tmp_path / "spikes.csv", {"time": TIMES, "unit": LABELS})
     write_table(tmp_path / "trials.csv", TRIALS)
-    options = Options(window=(0, 1), bin=100, kernel="none", min_trials=1, conditions={"left": "side == 'left'"})
+    options = Options(window=(0, 1), bin=100, kernel="none", min_trials=1, conditions={"left": "side == 'left'"}, overwrite=True)
     for source in (phy_folder, *(tmp_path / name for name in ("s.npz", "s.mat", "s.h5", "spikes.csv"))):
         import_sources([source], tmp_path / "out.zarr", options, log=lambda line: None)
         found = zarr.open_group(str(tmp_path / "out.zarr"), mode="r")

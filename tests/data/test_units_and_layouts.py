@@ -35,7 +35,7 @@ RELATIVE = [[train[(train >= event - 2) & (train < event + 1)] - event for event
 def imported(source, tmp_path, *arguments):
     """(store, lines) of an import."""
     lines: list[str] = []
-    options = plain_arguments(Options, "import", [*arguments])[1]
+    options = plain_arguments(Options, "import", ["overwrite=true", *arguments])[1]
     importing.import_sources([source], tmp_path / "out.zarr", options, lines.append)
     return zarr.open_group(str(tmp_path / "out.zarr"), mode="r"), lines
 

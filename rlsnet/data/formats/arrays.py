@@ -1,8 +1,8 @@
 """Arrays and tables in general formats: .npz, .npy, .zarr, .csv, .tsv, .parquet.
 
-Spikes are a vector of times (s, or samples with `sample_rate`) and a vector of unit labels, or a table with columns time and unit.
-Precomputed rates are a matrix [time, unit] or [condition, time, unit], or a table with one column for each unit and, if needed,
-columns time (s, or time_ms) and condition.
+Spikes are a vector of times and a vector of unit labels, or a table with columns time, unit and perhaps trial. Values in bins are a matrix
+[time, unit], [condition, time, unit] or [trial, time, unit], or a table with one column for each unit and, if needed, columns time (s, or
+time_ms) and condition.
 """
 
 from __future__ import annotations
