@@ -168,6 +168,6 @@ def test_an_import_stores_classes_and_the_columns_of_their_rules(tmp_path):
     source = classes_of(tmp_path / "r.zarr", n=recording.n_units).source
     assert source.startswith("from excitatory if width > 0.4: ") and "3 unknown" in source
     with pytest.raises(UserError, match=r"excitatory=width > 4: is true for none of the units; there, in .*session1.nwb, width is"):
-        import_sources(sources, tmp_path / "r.zarr", dataclasses.replace(options, excitatory="width > 4"), lambda line: None)
+        import_sources(sources, tmp_path / "q.zarr", dataclasses.replace(options, excitatory="width > 4"), lambda line: None)
     with pytest.raises(UserError, match=r"excitatory=breadth > 4: no breadth in the units of .*session0.nwb"):
-        import_sources(sources, tmp_path / "r.zarr", dataclasses.replace(options, excitatory="breadth > 4"), lambda line: None)
+        import_sources(sources, tmp_path / "q.zarr", dataclasses.replace(options, excitatory="breadth > 4"), lambda line: None)
