@@ -148,7 +148,7 @@ def simulate(config: Config, folder: Folder) -> zarr.Group:
     return load(run)
 
 
-def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **settings: Any) -> zarr.Group:
+def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: bool = False, **settings: Any) -> zarr.Group:
     """Simulates a trained network with frozen weights; returns the results as `load` does, with `perturb` those of the perturbed trials.
 
     Example:
@@ -163,6 +163,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
     Args:
       run: the run, or its folder.
       perturb: settings of the section `perturb`, among them `name`; the others have their defaults.
+      trust: whether the plugins that the run's config.yaml names may run, now and later; those that you have trained with may.
       settings: settings of the section `test`: trials, neurons, checkpoint, spikes.
 
     Raises:
@@ -177,6 +178,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
 
     run = open_run(run)
     saved, perturbation = run.saved_config(), {"name": "none"} | _plain(perturb or {})
+    run.require_trust(saved, trust)
     test_settings = {**saved.get("test", {}), **_plain(settings)}
     config = from_dict({**saved, "test": test_settings, "perturb": perturbation}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
@@ -189,11 +191,12 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, **setti
 test.__test__ = False  # type: ignore[attr-defined]  # pytest does not collect it as a test
 
 
-def plot(run: Run | Folder) -> list[Path]:
+def plot(run: Run | Folder, *, trust: bool = False) -> list[Path]:
     """Draws figures from the stored results of a run; returns their files. Matplotlib's settings do not change.
 
     Args:
       run: the run, or its folder.
+      trust: as for `test`; figures need no plugin.
 
     Raises:
       UserError: the folder contains no run.
@@ -202,7 +205,7 @@ def plot(run: Run | Folder) -> list[Path]:
     with _logged(run):
         from rlsnet.analysis.plots import run_figures
 
-        run_figures.plot(run.config(), run)
+        run_figures.plot(run.config(trust=trust), run)
     return sorted(run.figures.glob("*.png"))
 
 

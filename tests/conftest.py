@@ -12,6 +12,8 @@ if "RLSNET_CACHE" not in os.environ:  # one for each session of tests; its worke
     os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
     atexit.register(shutil.rmtree, os.environ["RLSNET_CACHE"], ignore_errors=True)
 
+os.environ["XDG_CONFIG_HOME"] = os.environ["RLSNET_CACHE"] + "/config"  # where the plugins are listed that the user trusts
+
 import jax
 import jax.numpy as jnp
 import numpy as np

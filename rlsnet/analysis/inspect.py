@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rlsnet.analysis import perturbation_effects
 from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
+from rlsnet.config.load import Unloaded
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
@@ -25,11 +26,12 @@ from rlsnet.runs.metrics import no_longer_better, validations
 from rlsnet.workflows import test_store
 
 
-def show(path: str | None) -> None:
+def show(path: str | None, trust: bool = False) -> None:
     """Prints the contents of a run folder or a store as a table.
 
     Args:
       path: of the run or store; None for the versions and devices of this installation.
+      trust: whether the plugins that a run names may run, now and later.
 
     Raises:
       UserError: there is no run or store at the path.
@@ -40,7 +42,7 @@ def show(path: str | None) -> None:
         raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
         is_run = (Path(path) / "config.yaml").exists()
-        title, rows = (f"run {path}", _run_rows(Run.open(path, "info"))) if is_run else (path, store_rows(path))
+        title, rows = (f"run {path}", _run_rows(Run.open(path, "info"), trust)) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
@@ -63,15 +65,20 @@ def _installation_rows() -> Rows:
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"
 
 
-def _run_rows(run: Run) -> Rows:
+def _run_rows(run: Run, trust: bool) -> Rows:
     """Target, network, progress, checkpoints, resources, test and perturbations of a run."""
-    config = run.config()
+    config = run.config(trust=trust)
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
     yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
+    models = [f"{key}={each.name}" for key, each in vars(config).items() if isinstance(each, Unloaded)]
+    if models:
+        words = f"not run, so sizes and memory of {', '.join(models)} are not known"
+        yield "plugins", f"{words}; trust=true runs {', '.join(config.plugins)}"
     if run.network.exists():
         group = zarr_store.open_group(run.network, "info", network_store.FORMAT)
-        yield from _size_rows(run, config, group)
+        if not models:
+            yield from _size_rows(run, config, group)
         yield from (row for row in network_rows(group, str(run.network), degrees=False) if row[0] != "neurons")
     yield from _progress_rows(run, config)
     best = run.best()

@@ -105,9 +105,9 @@ class RunResults:
         return scores.windowed_known(weights, values, np.isfinite(values))
 
 
-def open_results(run: Run, plugins: Sequence[str] | None = None) -> RunResults:
-    """The results of a run with its stored configuration; `plugins` replace the stored ones."""
-    return with_config(run.config(plugins), run)
+def open_results(run: Run, plugins: Sequence[str] | None = None, trust: bool = False) -> RunResults:
+    """The results of a run with its stored configuration; other arguments as of `Run.config`."""
+    return with_config(run.config(plugins, trust), run)
 
 
 def with_config(config: Config, run: Run) -> RunResults:

@@ -27,5 +27,5 @@ PLAIN = {
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
     "simulate": None,
-    "test": ("run", "progress", "test", "perturb", "recording.path", "resources_every", "engine"),
+    "test": ("run", "progress", "test", "perturb", "plugins", "trust", "recording.path", "resources_every", "engine"),
 }

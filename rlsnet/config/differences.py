@@ -15,7 +15,7 @@ from rlsnet.config.schema import Config
 from rlsnet.config.settings import chosen_variants, default_variants, defaults, described
 from rlsnet.errors import UserError
 
-OF_A_COMMAND = ("resume", "run", "sweep", "progress")  # settings of a command line, without influence on results
+OF_A_COMMAND = ("resume", "run", "sweep", "trust", "progress")  # settings of a command line, without influence on results
 MISSING = object()
 
 

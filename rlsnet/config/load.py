@@ -203,6 +203,37 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
     return dataclasses.replace(config, plugins=paths)  # because a run may be opened from another folder
 
 
+class Unloaded:
+    """Section of a variant that only a plugin has, which was not run: its stored settings; all else raises UserError."""
+
+    def __init__(self, key: str, values: Any):
+        self._key, self._values = key, dict(values) if isinstance(values, Mapping) else {"name": values}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self._values:
+            raise UserError(f"{self._key}={self._values.get('name')}: is a model of a plugin, which is not run; trust=true runs it.")
+        return self._values[name]
+
+
+def without_plugins(values: Mapping[str, Any]) -> Config:
+    """Typed configuration from plain values, like `from_dict`, without running the plugins that they name."""
+    load_plugins([])
+    known, missing = renamed(values, notice=False), {}
+    for name, hint in typing.get_type_hints(Config).items():
+        options, given = variants(hint), known.get(name)
+        if not options or not issubclass(options[0], Variant) or given is None:
+            continue
+        chosen = given.get("name") if isinstance(given, Mapping) else given
+        if chosen not in {choice for each in options for choice in choices_of(each)}:
+            missing[name] = Unloaded(name, known.pop(name))
+    config: Config = section_of(Config, known, "", ())
+    if not missing:
+        config.check()
+    return dataclasses.replace(config, **missing)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain values of a configuration, the inverse of `from_dict`."""
     values: dict[str, Any] = plain(dataclasses.asdict(config))

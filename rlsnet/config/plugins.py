@@ -1,9 +1,16 @@
-"""Plugins: import of modules that register models of the user, and checks of their variants."""
+"""Plugins: import of modules that register models of the user, checks of their variants, and which ones the user trusts.
+
+A run folder names plugins, and so code, which may be somebody else's. It runs only if the user has said so: by the setting `plugins` or
+trust=true of a command, once for a file. What the user trusts is in a file of his own, which no run folder can change.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,9 +18,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from rlsnet.config.schema import NeuronConfig, Variant
 from rlsnet.config.settings import choices_of
 from rlsnet.errors import UserError
+from rlsnet.io import atomic, outputs
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
 
@@ -54,6 +64,71 @@ def load_plugins(names: Sequence[str]) -> None:
             raise UserError(f"plugins: {name} cannot be imported ({type(error).__name__}: {error}).") from error
     for cls in _variants_below(Variant):
         _check_variant(cls)
+
+
+def trust(names: Sequence[str]) -> None:
+    """Notes that the user trusts plugins, for later commands; without a folder for such notes, only this command runs them."""
+    path = _list_of_trusted()
+    found = {file: _digest(Path(file)) for file in map(_file, names) if file is not None}
+    if path is None or not found:
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic.replacing(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps({**_trusted(), **found}, indent=1))
+
+
+def untrusted(names: Sequence[str]) -> list[str]:
+    """Those of some plugins that the user has not trusted, or that have changed since and that others may have changed."""
+    known = _trusted() if names else {}
+
+    def is_trusted(name: str) -> bool:
+        file = _file(name)
+        if file is None or file not in known:
+            return False
+        return known[file] == _digest(Path(file)) or atomic.is_private(Path(file))
+
+    return [name for name in names if not is_trusted(name)]
+
+
+def _list_of_trusted() -> Path | None:
+    """File with the digests of trusted plugins by path; None where the user has no folder for it."""
+    path = Path(platformdirs.user_config_path("rlsnet", appauthor=False)) / "trusted_plugins.json"
+    return path if path.is_absolute() else None  # without a home folder it is not
+
+
+def _trusted() -> dict[str, Any]:
+    """Digests of the plugins that the user trusts, by path; {} if others could have written them."""
+    path = _list_of_trusted()
+    return outputs.read_json(path) if path is not None and atomic.is_private(path) else {}
+
+
+def _file(name: str) -> str | None:
+    """Path of the file of a plugin, which is not imported; None if it is not found."""
+    if name.endswith(".py"):
+        return str(Path(name).resolve())
+    top, *below = name.split(".")
+    sys.path.append(os.getcwd())
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    finally:
+        sys.path.remove(os.getcwd())
+    if not below or spec is None:
+        return None if spec is None or spec.origin is None else str(Path(spec.origin).resolve())
+    places = (Path(folder, *below) for folder in spec.submodule_search_locations or ())
+    files = (file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"))
+    return next((str(file.resolve()) for file in files if file.is_file()), None)
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file; "" if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _variants_below(cls: type) -> Iterator[Any]:

@@ -1001,6 +1001,7 @@ class Config:
         "display of progress; auto: rich on a terminal, plain lines elsewhere", default="auto", choices=("auto", "rich", "plain", "off")
     )
     plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own", default=(), path=True, paths=True)
+    trust: bool = key("true: run the plugins that the config.yaml of a run names, now and later", default=False)
     network: NetworkConfig = NetworkConfig()
     neuron: NeuronConfig = LIFConfig()
     synapse: SynapseConfig = SynapseConfig()

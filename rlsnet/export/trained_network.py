@@ -45,17 +45,18 @@ class TrainedNetwork:
     test: zarr.Group | None
 
     @staticmethod
-    def load(run: Run, which: str = "auto") -> TrainedNetwork:
+    def load(run: Run, which: str = "auto", config: Config | None = None) -> TrainedNetwork:
         """The network of a run.
 
         Args:
           run: an existing run; one of `rlsnet simulate` has no checkpoint, and gives its initial weights.
           which: the checkpoint: auto (best, else last), best, last, an iteration or a path.
+          config: the settings of the run; None: those stored.
 
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.
         """
-        config = run.config()
+        config = config or run.config(whole=True)
         untrained = which in ("auto", "last") and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         prepared = prepare.reopen(config, run)

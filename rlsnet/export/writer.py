@@ -19,7 +19,7 @@ def format_module(format: str) -> Any:
 
 
 def export(
-    run: str | Path, format: str, out: str | Path | None = None, checkpoint: str = "auto", overwrite: bool = False
+    run: str | Path, format: str, out: str | Path | None = None, checkpoint: str = "auto", overwrite: bool = False, trust: bool = False
 ) -> tuple[Path, TrainedNetwork]:
     """Exports a trained network and its simulated spikes.
 
@@ -29,6 +29,7 @@ def export(
       out: the file or folder to write; None: RUN/export/FILE_NAME of the format.
       checkpoint: the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint.
       overwrite: whether to replace an earlier export to the same format.
+      trust: whether the plugins that the run names may run, now and later.
 
     Returns:
       The path written, and the network that was exported.
@@ -47,8 +48,9 @@ def export(
         opened.refuse_links()
     path = Path(out) if out else opened.path / "export" / module.FILE_NAME
     outputs.check_free(path, module.is_export, f"an export to {format}, and nothing else", "out=", overwrite)
-    with device.configured(dataclasses.replace(opened.config().engine, platform="cpu")):
-        trained = TrainedNetwork.load(opened, checkpoint)
+    config = opened.config(trust=trust, whole=True)
+    with device.configured(dataclasses.replace(config.engine, platform="cpu")):
+        trained = TrainedNetwork.load(opened, checkpoint, config)
         with atomic.replacing(path) as temporary:
             module.write(trained, temporary)
     return path, trained

@@ -234,12 +234,17 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @functools.cache
-def _temporary_cache() -> Path:
-    """A cache folder that is removed when this process ends."""
+def _temporary_cache(reason: str) -> Path:
+    """A cache folder that is removed when this process ends; the reason for the user."""
     path = Path(tempfile.mkdtemp(prefix="rlsnet-cache-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    log.warning("This user has no home folder: the cache is in %s until this command ends. RLSNET_CACHE=FOLDER names a lasting one.", path)
+    log.warning("%s: the cache is in %s until this command ends. RLSNET_CACHE=FOLDER names a lasting one.", reason, path)
     return path
+
+
+@functools.cache
+def _warn_of_cache(path: Path) -> None:
+    log.warning("The cache %s is not used, as others can write there; expected a folder of your own (chmod go-w).", path)
 
 
 def refusal(folder: Path, n_bytes: int = 2**20) -> str | None:
@@ -252,15 +257,41 @@ def refusal(folder: Path, n_bytes: int = 2**20) -> str | None:
         return error.strerror or str(error)
 
 
-def cache_dir() -> Path:
-    """Folder of the cache, which only the user can read: $RLSNET_CACHE, or the cache folder of the operating system.
+def is_private(path: Path) -> bool:
+    """Whether a file or folder belongs to the user, or the administrator, and nobody else can write it; no symbolic link is."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return False
+    owned = not hasattr(os, "geteuid") or about.st_uid in (os.geteuid(), 0)
+    return owned and not path.is_symlink() and (os.name == "nt" or not about.st_mode & 0o022)
 
-    A user without a home folder, as in some containers, gets a temporary one for this process.
+
+def cache_dir() -> Path:
+    """Folder of the cache: $RLSNET_CACHE, or the cache folder of the operating system.
+
+    Compiled programs in it run as the user. A folder that others can write is therefore not used, but that of the operating system; if
+    there is none, as for a user without a home folder in some containers, a temporary one for this process.
     """
-    given = os.environ.get("RLSNET_CACHE")
-    if not given and not os.environ.get("XDG_CACHE_HOME") and not os.path.isabs(os.path.expanduser("~")):
-        return _temporary_cache()
-    path = Path(os.path.expanduser(given) if given else platformdirs.user_cache_path("rlsnet", appauthor=False))
-    with contextlib.suppress(OSError):  # the place is read-only: a later write raises a more informative error
+    given, reason = os.environ.get("RLSNET_CACHE"), "This user has no home folder"
+    folders = [Path(os.path.expanduser(given))] if given else []
+    if os.environ.get("XDG_CACHE_HOME") or os.path.isabs(os.path.expanduser("~")):
+        folders.append(platformdirs.user_cache_path("rlsnet", appauthor=False))
+    for path in folders:
+        with contextlib.suppress(OSError):  # the place is read-only: a later write raises a more informative error
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.is_dir() or is_private(path.resolve()):
+            return path
+        _warn_of_cache(path)
+        reason = "No folder for a cache of your own"
+    return _temporary_cache(reason)
+
+
+def cache_of_programs(name: str) -> Path:
+    """Folder in the cache for compiled programs, which only the user can write; what others could have written there is removed."""
+    path = cache_dir() / name
+    if os.path.lexists(path) and not is_private(path):
+        remove(path)
+    with contextlib.suppress(OSError):  # as in `cache_dir`
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path

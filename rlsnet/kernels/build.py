@@ -84,13 +84,13 @@ def load(source: Path, flags: Iterable[str], tuning: Iterable[str] = ("",), abou
 
 def cached(about: str, suffix: str) -> Path:
     """Path in the cache of a file that depends on `about` alone."""
-    return atomic.cache_dir() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}{suffix}"
+    return atomic.cache_of_programs("kernels") / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}{suffix}"
 
 
 def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
     """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError."""
     library = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), ".so")
-    if library.exists():
+    if atomic.is_private(library):
         return library
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
     if (refusal := atomic.refusal(library.parent)) is not None:
@@ -108,6 +108,7 @@ def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) 
                 if status:
                     error = next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
                     raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {error}")
+                made.chmod(0o700)
             return library
         except RuntimeError as error:
             reason = str(error)

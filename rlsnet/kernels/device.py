@@ -72,7 +72,7 @@ def _cached_programs() -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         yield
         return
-    folder = atomic.cache_dir() / "jax"
+    folder = atomic.cache_of_programs("jax")
     if (refusal := atomic.refusal(folder)) is not None:
         log.warning("Compiled programs are not kept for the next start: %s cannot be written to (%s).", folder, refusal)
         yield

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rlsnet.config.load import from_dict, to_dict
+from rlsnet.config import plugins as plugin_modules
+from rlsnet.config.load import Unloaded, from_dict, to_dict, without_plugins
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
@@ -127,20 +128,47 @@ class Run:
         self.cut_metrics(0)
 
     def save_config(self, config: Config) -> None:
-        """Writes all settings to config.yaml."""
+        """Writes all settings to config.yaml; the user trusts their plugins, with which he starts the run."""
+        plugin_modules.trust(config.plugins)
         saved_settings.write(self.path / "config.yaml", to_dict(config))
 
-    def config(self, plugins: Sequence[str] | None = None) -> Config:
+    def config(self, plugins: Sequence[str] | None = None, trust: bool = False, whole: bool = False) -> Config:
         """Configuration of the run; settings that its version of rlsnet did not have get their defaults.
 
+        The plugins that config.yaml names run only if the user trusts them. Otherwise a section with a model of a plugin is a
+        `load.Unloaded`, which has the saved settings alone.
+
         Args:
-          plugins: modules with the user's own models, if they have moved; None: the saved paths.
+          plugins: modules with the user's own models, which run in place of the saved ones; None: the saved ones.
+          trust: whether the user trusts the saved plugins, now and later.
+          whole: whether a model of a plugin that is not trusted is an error.
 
         Raises:
           UserError: config.yaml or a plugin cannot be read, or a setting is not allowed.
         """
         saved = self.saved_config()
-        return from_dict(saved if plugins is None else {**saved, "plugins": list(plugins)})
+        if plugins is not None:
+            return from_dict({**saved, "plugins": list(plugins)})
+        try:
+            self.require_trust(saved, trust)
+        except UserError:
+            config = without_plugins(saved)
+            if whole and any(isinstance(each, Unloaded) for each in vars(config).values()):
+                raise
+            return config
+        return from_dict(saved)
+
+    def require_trust(self, saved: Mapping[str, Any], trust: bool) -> None:
+        """Raises UserError if the user does not trust the plugins of saved settings; `trust`: he does, now and later."""
+        stored = saved.get("plugins")
+        names = [name for name in stored if isinstance(name, str)] if isinstance(stored, list | tuple) else []
+        if trust:
+            plugin_modules.trust(names)
+        elif unknown := plugin_modules.untrusted(names):
+            raise UserError(
+                f"{self.path / 'config.yaml'}: plugins names {', '.join(unknown)}, code that you have not run before, or that has changed."
+                " Read it first; trust=true then runs it, now and later."
+            )
 
     def saved_config(self) -> dict[str, Any]:
         """Saved settings of the run, nested, with renamed settings under their present names.

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HEAD = "# The settings of this run; the last line is a checksum of the lines above it.\n"
 # sections and settings that may change in an existing run
 MUTABLE = (
-    *("test", "perturb", "progress", "resume", "run", "sweep", "tracking", "resources_every", "recording.path", "plugins"),
+    *("test", "perturb", "progress", "resume", "run", "sweep", "trust", "tracking", "resources_every", "recording.path", "plugins"),
     *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.save_best", "train.validate_every", "train.stop_when"),
     *("engine.platform", "engine.kernels", "rls.method"),

@@ -15,7 +15,7 @@ from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import no_longer_better
 from rlsnet.runs.saved_settings import may_change
 
-COMMAND_ONLY = {"resume": None, "run": None, "sweep": None}  # settings of one command line, not stored with the run
+COMMAND_ONLY = {"resume": None, "run": None, "sweep": None, "trust": False}  # settings of one command line, not stored with the run
 
 
 def check_unchanged(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: Path | str) -> None:
@@ -52,6 +52,8 @@ def resumed_config(run: Run, values: Mapping[str, Any], overrides: Sequence[str]
     """
     saved = run.saved_config()
     wanted = values if values["resume"] == "auto" else overlaid(with_defaults(saved), values, overrides)
+    if list(wanted.get("plugins") or []) != list(values.get("plugins") or []):  # they are the saved ones
+        run.require_trust(saved, values["trust"])
     config = from_dict({**wanted, **COMMAND_ONLY}, overrides)
     check_unchanged(saved, to_dict(config), run.path)
     return config
@@ -102,7 +104,7 @@ def job_state(command: str, values: Mapping[str, Any], run: Run) -> str:
     config = from_dict({**values, **COMMAND_ONLY})
     check_unchanged(run.saved_config(), to_dict(config), run.path)
     if command != "train":
-        done = run.config() == config
+        done = run.config(config.plugins) == config
     else:
         done = run.iterations()[-1] >= config.train.iterations or no_longer_better(run.read_metrics(), config.train.stop_when)
     return "done" if done else "unfinished"

@@ -28,6 +28,7 @@ class Options:
         path=True,
     )
     overwrite: bool = key("true: replace an earlier export of the same name", default=False)
+    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
 
 
 def main(paths: list[str], options: Options) -> None:
@@ -37,7 +38,7 @@ def main(paths: list[str], options: Options) -> None:
     from rlsnet.kernels.device import restrict_to_cpu
 
     restrict_to_cpu()
-    out, trained = export(paths[0], options.to, options.out, options.checkpoint, options.overwrite)
+    out, trained = export(paths[0], options.to, options.out, options.checkpoint, options.overwrite, options.trust)
     from rlsnet.export.simulated_spikes import why_missing
     from rlsnet.io.formatting import byte_size
 

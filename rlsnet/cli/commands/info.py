@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from rlsnet.config.arguments import NoOptions
+import dataclasses
+
+from rlsnet.config.schema import key
 from rlsnet.errors import UserError
 
-Options = NoOptions
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of rlsnet info."""
+
+    trust: bool = key("true: run the plugins that a run names, now and later", default=False)
+
 
 USAGE = "[PATH]   without a path: versions and devices of this installation"
 
 
-def main(paths: list[str], options: NoOptions) -> None:
+def main(paths: list[str], options: Options) -> None:
     """Runs `rlsnet info [PATH]`."""
     if len(paths) > 1:
         raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices of this installation.")
@@ -19,4 +27,4 @@ def main(paths: list[str], options: NoOptions) -> None:
 
     if paths:
         device.restrict_to_cpu()
-    inspect.show(paths[0] if paths else None)
+    inspect.show(paths[0] if paths else None, options.trust)

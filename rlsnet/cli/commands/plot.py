@@ -19,8 +19,9 @@ class Options:
         "folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None, path=True
     )
     plugins: tuple[str, ...] | None = key(
-        "present paths of the plugins of a run; null: the stored paths", default=None, path=True, paths=True
+        "plugins to run in place of those that the run names; null: those that you trust", default=None, path=True, paths=True
     )
+    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
 
 
 USAGE = "PATH [key=value ...]   PATH: a run folder or a recording.zarr"
@@ -44,7 +45,7 @@ def main(paths: list[str], options: Options) -> None:
     from rlsnet.analysis.test_results import open_results
     from rlsnet.runs.folder import Run
 
-    results = open_results(Run.open(path, "run"), options.plugins)
+    results = open_results(Run.open(path, "run"), options.plugins, options.trust)
     run_figures.plot(results.config, results.run, out, print, lambda text: print(text, file=sys.stderr))
 
 

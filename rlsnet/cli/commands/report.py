@@ -17,8 +17,9 @@ class Options:
     out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None, path=True)
     overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
     plugins: tuple[str, ...] | None = key(
-        "present paths of the plugins of the run; null: the stored paths", default=None, path=True, paths=True
+        "plugins to run in place of those that the run names; null: those that you trust", default=None, path=True, paths=True
     )
+    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
 
 
 USAGE = "RUN [key=value ...]   RUN: a run folder such as outputs/2026-11-21/10-00-00"
@@ -37,7 +38,7 @@ def main(paths: list[str], options: Options) -> None:
     from rlsnet.io import atomic
     from rlsnet.runs.folder import Run
 
-    page = run_report.page(open_results(Run(path), options.plugins))
+    page = run_report.page(open_results(Run(path), options.plugins, options.trust))
     with atomic.replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

@@ -89,12 +89,13 @@ def compiled(architecture: str) -> Path:
         major, minor = ctypes.c_int(), ctypes.c_int()
         nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         kernels = build.cached(f"{_text(*SOURCES)}{architecture} NVRTC {major.value}.{minor.value}", ".cubin")
-        if kernels.exists():
+        if atomic.is_private(kernels):
             return kernels
         log.info("Compiling kernels.cu for %s with NVRTC %d.%d, once.", architecture, major.value, minor.value)
         try:
             with atomic.replacing(kernels) as made:
                 made.write_bytes(compile_with(nvrtc, architecture)[0])
+                made.chmod(0o600)
             return kernels
         except RuntimeError as error:
             reason = str(error)
