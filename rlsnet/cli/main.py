@@ -33,7 +33,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
-        sys.exit(print_error("out of memory; the memory plan in rlsnet.log lists what was needed."))
+        sys.exit(print_error("out of memory; of a run, the memory plan in rlsnet.log lists what was needed."))
     except OSError as error:
         sys.exit(print_error(os_error(error)))
 

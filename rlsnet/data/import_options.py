@@ -99,6 +99,9 @@ class Options:
         "whether binned values are spike counts, which are divided by the length of a bin, or rates in Hz (false); null: as the file shows",
         default=None,
     )
+    external: bool = key(
+        "true: also read what an HDF5 file has in other files (external links and storage, virtual datasets)", default=False
+    )
     overwrite: bool = key("true: replace an older recording at OUT.zarr", default=False)
     source: str | None = key("description of the data, for the attributes of the recording", default=None)
 

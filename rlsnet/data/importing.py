@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
+from rlsnet.data.formats import hdf5
 from rlsnet.data.formats.registry import READERS, recognized_format
 from rlsnet.data.import_options import Options, naming_preset
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -36,7 +37,7 @@ def import_sources(
     path = Path(out)
     if path.suffix != ".zarr":
         raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")
-    with naming_preset(options):
+    with naming_preset(options), hdf5.following(options.external):
         paths = source_search.source_paths(sources, path, options)
         made = partial(outputs.is_store, format=recordings.FORMAT)
         outputs.check_free(path, made, "a Zarr store that rlsnet import wrote", "import ", options.overwrite)

@@ -20,6 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError
+from rlsnet.io import memory
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
@@ -175,14 +176,16 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
 
 
 def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
-    """An array, or the `part` of it that an index selects, in memory; raises UserError if chunks are damaged."""
+    """An array, or the `part` of it that an index selects, in memory; raises UserError if chunks are damaged or the memory is too small."""
+    where = str(stored.store_path).removeprefix("file://")
+    one_chunk = math.prod(stored.chunks) * stored.dtype.itemsize
+    memory.check_fits(max(one_chunk, stored.nbytes if part is ... or part == () else 0), where)
     try:
         return np.asarray(stored[part])
     except (UserError, MemoryError):
         raise
     except Exception as error:  # codecs raise many kinds for a damaged chunk
         reason = "wrong checksum" if "checksum" in str(error) else _reason(error)
-        where = str(stored.store_path).removeprefix("file://")
         raise UserError(f"{where}: cannot be read, the file is damaged ({reason}); {REMEDY}.") from error
 
 

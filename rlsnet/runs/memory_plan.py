@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
+from rlsnet.io.memory import free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.model.build import MAX_TAU_CHANNELS
@@ -117,23 +114,6 @@ def available() -> tuple[int, str]:
         stats = jax.local_devices()[0].memory_stats() or {}
         return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0)), "GPU"
     return free_memory(), "machine"
-
-
-def free_memory() -> int:
-    """Free bytes of this machine's memory, within the limits of a container and of this process."""
-    free = psutil.virtual_memory().available
-    limit, used, about = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        cached = re.search(
-            r"^inactive_file (\d+)$", about.read_text() if about.exists() else "", re.MULTILINE
-        )  # the system releases it on demand
-        free = min(free, int(limit.read_text()) - int(used.read_text()) + int(cached[1] if cached else 0))
-    with contextlib.suppress(ImportError):  # a system without such limits
-        import resource
-
-        if (most := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:  # ulimit -v
-            free = min(free, max(0, most - psutil.Process().memory_info().vms))
-    return free
 
 
 def check(sizes: Sizes, parts: dict[str, int], drawn: bool = False) -> str:

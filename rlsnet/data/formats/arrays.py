@@ -65,6 +65,7 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
             path, {"rate": array_names.in_memory(values)} if values.ndim > 1 else {path.stem: array_names.in_memory(values)}, options
         )
     with table_files.one_line_errors(path), np.load(path, allow_pickle=False) as file:
+        table_files.check_npz(path)
         stored = {name: array_names.in_memory(np.asarray(file[name])) for name in file.files}
     return read_arrays(path, array_names.flatten_tree(stored), options)
 

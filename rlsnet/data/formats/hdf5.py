@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
+from rlsnet.io import memory
 
 EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -40,7 +42,50 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise UserError(f"{path}: no such file.")
     with table_files.one_line_errors(path), h5py.File(path, "r") as file:
+        check_links(file)
         yield file
+
+
+EXTERNAL = contextvars.ContextVar("external", default=False)  # whether the user asks for what an HDF5 file has in other files
+
+
+@contextlib.contextmanager
+def following(external: bool) -> Iterator[None]:
+    """Context in which parts of HDF5 files that are in other files are read, if `external`, or an error."""
+    token = EXTERNAL.set(external)
+    try:
+        yield
+    finally:
+        EXTERNAL.reset(token)
+
+
+def check_links(file: h5py.File) -> None:
+    """Raises UserError if an HDF5 file has links to other files, and the user has not asked for those."""
+    found: list[tuple[str, str]] = []
+
+    def look(name: bytes, about: Any) -> None:
+        if about.type == h5py.h5l.TYPE_EXTERNAL:
+            found.append((name.decode(errors="replace"), file.id.links.get_val(name)[0].decode(errors="replace")))
+
+    if not EXTERNAL.get():
+        file.id.links.visit(look, info=True)
+    if found:
+        raise UserError(_outside(file, *found[0]))
+
+
+def _outside(file: h5py.File, name: str, other: str) -> str:
+    where = f"{file.filename}: {name} is in another file, {other}"
+    return f"{where}, which is not read without asking; expected external=true, or a copy without it."
+
+
+def check_dataset(node: h5py.Dataset) -> None:
+    """Raises UserError if a dataset does not fit in the free memory, or is in another file and the user has not asked for that."""
+    if not EXTERNAL.get():
+        others = [name for name, *_ in node.external or ()]
+        others += [each.file_name for each in node.virtual_sources() if each.file_name != "."] if node.is_virtual else []
+        if others:
+            raise UserError(_outside(node.file, node.name, others[0]))
+    memory.check_fits((node.size or 0) * node.dtype.itemsize, f"{node.file.filename}: {node.name}")
 
 
 def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, StoredArray]:
@@ -71,6 +116,7 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
     if node.shape is None:
         return
     if node.dtype.names and "re" not in node.dtype.names:
+        check_dataset(node)
         for field in node.dtype.names:
             yield f"{name}/{field}", in_memory(decoded(np.asarray(node[field])))
     elif node.dtype.kind == "O" or node.ndim == 0:
@@ -83,6 +129,7 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
 
 def read_dataset(node: Any) -> Any:
     """Dataset in memory: numbers, texts as objects, or a list of vectors of unequal lengths."""
+    check_dataset(node)
     if node.dtype.kind == "O":
         if h5py.check_string_dtype(node.dtype) is not None:
             return decoded(np.asarray(node.asstr(errors="replace")[()], object))

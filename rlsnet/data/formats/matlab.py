@@ -8,6 +8,8 @@ reads both versions too, but drops axes of length 1 and the cell around a single
 from __future__ import annotations
 
 import contextlib
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from rlsnet.data.formats import array_names, table_files
+from rlsnet.data.formats import array_names, hdf5, table_files
 from rlsnet.data.formats.array_names import Cells, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
+from rlsnet.io import memory
 
 EXTENSIONS = (".mat",)
+HEADER_BYTES, TAG_BYTES, COMPRESSED = 128, 8, 15  # of a file of version 5: its start, and the type and size before each element
 AXES = ("time", "unit", "condition")  # usual order of three axes; further axes come last in MATLAB
 NUMERIC_CLASSES = ("double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
@@ -52,13 +56,31 @@ def opened_arrays(path: Path) -> Iterator[dict[str, StoredArray]]:
         from scipy.io import loadmat
 
         try:
+            _check_memory(path)
             content = loadmat(path, chars_as_strings=True, mat_dtype=True)  # dtypes as in MATLAB, which stores the doubles 1 2 3 as uint8
         except NotImplementedError:  # version 7.3
             with h5py.File(path, "r") as file:
+                hdf5.check_links(file)
                 yield dict(_stored_arrays(file, ""))
             return
         tree = {name: convert_scipy(value) for name, value in content.items() if not name.startswith("__")}
         yield array_names.flatten_tree(tree)
+
+
+def _check_memory(path: Path) -> None:
+    """Raises UserError if the variables of a file of version 5 to 7, by their sizes before compression, do not fit in the free memory."""
+    total, end = 0, path.stat().st_size
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(HEADER_BYTES)[-2:])
+        while order is not None and file.tell() + TAG_BYTES <= end:
+            kind, size = struct.unpack(f"{order}II", file.read(TAG_BYTES))
+            following = file.tell() + size
+            if kind == COMPRESSED:
+                tag = zlib.decompressobj().decompress(file.read(min(size, 256)), TAG_BYTES)
+                size = struct.unpack(f"{order}II", tag)[1] if len(tag) == TAG_BYTES else 0
+            total += size
+            file.seek(following)
+    memory.check_fits(total, path)
 
 
 def convert_scipy(value: Any) -> Any:
@@ -137,6 +159,7 @@ def convert_hdf5(node: Any) -> Any:
         return UnreadableObject()
     if isinstance(node, h5py.Group):
         return _convert_group(node)
+    hdf5.check_dataset(node)
     kind = _matlab_class(node)
     if h5py.check_ref_dtype(node.dtype) is not None:  # cell, or field of a struct array
         if (cells := matrix_of_cells(np.asarray(node[()]).T, lambda each: convert_hdf5(node.file[each]))) is not None:
@@ -158,6 +181,8 @@ def _convert_group(node: Any) -> Any:
     if "MATLAB_sparse" in node.attrs:
         from scipy import sparse
 
+        for each in node.values():
+            hdf5.check_dataset(each)
         columns = np.asarray(node["jc"][()], np.int64)
         sparse_parts = [np.asarray(node[name][()]) if name in node else np.zeros(0) for name in ("data", "ir")]
         return sparse.csc_array(

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from rlsnet.data.formats import nwb_zarr, table_files
+from rlsnet.data.formats import hdf5, nwb_zarr, table_files
 from rlsnet.errors import UserError
 
 
@@ -32,6 +32,7 @@ def opened(path: Path) -> Iterator[Any]:
             reason = f"is not a readable HDF5 file ({str(error).splitlines()[0]})"
         raise UserError(f"{path}: {reason}.") from error
     with file:
+        hdf5.check_links(file)
         yield file
 
 
@@ -54,6 +55,7 @@ def read_dataset(stored: Any, path: Path) -> np.ndarray:
     """Dataset in memory, texts as objects; raises UserError if the file is damaged."""
     if not isinstance(stored, h5py.Dataset):
         return nwb_zarr.read_array(stored, path)
+    hdf5.check_dataset(stored)
     try:
         return np.asarray(stored.asstr(errors="replace")[...] if is_text(stored) else stored[...])
     except (OSError, RuntimeError) as error:

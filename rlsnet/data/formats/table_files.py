@@ -7,6 +7,7 @@ import csv
 import math
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from typing import Any
 import numpy as np
 
 from rlsnet.errors import UserError
+from rlsnet.io import memory
+from rlsnet.io.formatting import byte_size
 
+COPIES = 2  # of an array in memory while it is imported
+BYTES_PER_CHARACTER = 4  # of a table of numbers: 8 for at least two characters
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pqt")
 MISSING_CELLS = ("", "na", "nan", "n/a", "null", "none")  # cells without a number, in a column of numbers
 COMMENT_SIGNS = ("#", "%", "//")
@@ -35,8 +40,10 @@ def one_line_errors(path: Path | str) -> Iterator[None]:
     """Context in which errors of a library about a damaged or wrong file become a UserError of one line."""
     try:
         yield
-    except (UserError, MemoryError, FileNotFoundError, PermissionError):
+    except (UserError, FileNotFoundError, PermissionError):
         raise
+    except MemoryError as error:
+        raise UserError(f"{path}: does not fit in the free memory, {byte_size(memory.free_memory())}.") from error
     except Exception as error:  # libraries raise many kinds of errors for damaged files
         first = (str(error).splitlines() or [""])[0].rstrip(".")
         if "allow_pickle" in str(error):
@@ -46,9 +53,32 @@ def one_line_errors(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+def npy_bytes(file: Any) -> int:
+    """Bytes of the array in an open .npy file, by its header; 0 if it has none."""
+    try:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    except ValueError:  # NumPy says later what is wrong
+        return 0
+    return math.prod(shape) * dtype.itemsize
+
+
+def check_npz(path: Path) -> None:
+    """Raises UserError if the arrays of a .npz file, by their headers, do not fit in the free memory twice, as an import needs."""
+    with zipfile.ZipFile(path) as archive:
+        total = 0
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                total += npy_bytes(file)
+    memory.check_fits(COPIES * total, path)
+
+
 def load_npy(path: Path) -> np.ndarray:
     """Array of a .npy file, in memory; raises UserError if the file is damaged or contains Python objects."""
     with one_line_errors(path):
+        with path.open("rb") as file:
+            memory.check_fits(COPIES * npy_bytes(file), path)
         values = np.load(path, allow_pickle=False)
         if not isinstance(values, np.ndarray):
             raise ValueError("no array")
@@ -78,6 +108,8 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UserError(f"{path}: reading it needs pyarrow; pip install 'rlsnet[parquet]'.") from error
     with one_line_errors(path):
+        about = parquet.ParquetFile(path).metadata
+        memory.check_fits(COPIES * about.num_rows * about.num_columns * 8, path)
         table = parquet.read_table(path)
         _check_unique(path, table.column_names)
         columns = {str(name): np.asarray(table[name].to_numpy()) for name in table.column_names}
@@ -119,6 +151,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
 
     A table of numbers only is read by NumPy, which is faster.
     """
+    memory.check_fits(BYTES_PER_CHARACTER * path.stat().st_size, path)
     encoding = "utf-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(newline="", encoding=encoding) as file:
         text = file.read()
