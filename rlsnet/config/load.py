@@ -220,7 +220,8 @@ class Unloaded:
 def without_plugins(values: Mapping[str, Any]) -> Config:
     """Typed configuration from plain values, like `from_dict`, without running the plugins that they name."""
     load_plugins([])
-    known, missing = renamed(values, notice=False), {}
+    known = renamed(values, notice=False)
+    missing: dict[str, Any] = {}
     for name, hint in typing.get_type_hints(Config).items():
         options, given = variants(hint), known.get(name)
         if not options or not issubclass(options[0], Variant) or given is None:

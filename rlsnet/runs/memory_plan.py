@@ -12,7 +12,7 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
-from rlsnet.io.memory import free_memory
+from rlsnet.io.memory import free_memory as free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.model.build import MAX_TAU_CHANNELS

@@ -133,9 +133,7 @@ def test_other_files_are_read_only_when_asked(tmp_path, make, suffix, monkeypatc
     if suffix == ".mat":
         with path.open("r+b") as file:
             file.write(b"MATLAB 7.3 MAT-file".ljust(124) + struct.pack("<H", 0x200) + b"IM")
-    with pytest.raises(
-        UserError, match=r"in another file, (raw.bin|other.h5), which is not read without asking; expected external=true"
-    ):
+    with pytest.raises(UserError, match=r"in another file, (raw.bin|other.h5), which is not read without asking; expected external=true"):
         importing.import_sources([path], tmp_path / "out.zarr", Options(bin=20), log=lambda line: None)
     assert not (tmp_path / "out.zarr").exists()
     if suffix == ".h5":
