@@ -62,7 +62,7 @@ In Python the same settings are dataclasses: `rlsnet.Config()` is the experiment
 | `hydra.run.dir=FOLDER` | the run folder; default `outputs/DATE/TIME` |
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
 | `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh`, `fish` |
-| `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording, in a folder of your own; default `~/.cache/rlsnet` |
+| `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording; default `~/.cache/rlsnet` |
 """
 
 

@@ -78,17 +78,6 @@ def test_what_does_not_fit_in_memory_is_not_read(tmp_path, name, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
-def test_the_limit_of_the_process_counts():
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    free = memory.free_memory()
-    resource.setrlimit(resource.RLIMIT_AS, (memory.psutil.Process().memory_info().vms + 2**28, before[1]))
-    try:
-        assert memory.free_memory() <= 2**28 < free
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
 def elsewhere(folder):
     """Rates in another file than the one that is imported."""
     values = np.random.default_rng(0).uniform(1, 9, (30, 8))

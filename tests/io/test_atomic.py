@@ -180,3 +180,45 @@ def test_a_full_folder_refuses(tmp_path, monkeypatch):
     if os.path.exists("/dev/full"):
         monkeypatch.setattr(atomic.tempfile, "NamedTemporaryFile", lambda **options: open("/dev/full", "wb", buffering=0))
         assert atomic.refusal(tmp_path) == "No space left on device"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch, mode):
+    given, usual = tmp_path / "given", tmp_path / "home" / "rlsnet"
+    given.mkdir()
+    monkeypatch.setenv("RLSNET_CACHE", str(given))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert atomic.cache_dir() == given
+    given.chmod(mode)
+    assert atomic.cache_dir() == usual and atomic.is_private(usual)
+    usual.chmod(mode)
+    temporary = atomic.cache_dir()
+    assert temporary not in (given, usual) and atomic.is_private(temporary)
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "link"))  # such as from a home folder to a larger disk
+    (tmp_path / "link").symlink_to(temporary)
+    assert atomic.cache_dir() == tmp_path / "link"
+
+
+def test_a_cache_of_somebody_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path / "given"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "given").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    owner = os.stat(tmp_path).st_uid
+    assert atomic.is_private(tmp_path / "given") == (owner == 0)  # what belongs to the administrator is used
+    is_private = atomic.is_private
+    monkeypatch.setattr(atomic, "is_private", lambda path: path.name != "given" and (owner != 0 or is_private(path)))
+    assert atomic.cache_dir() == tmp_path / "rlsnet"
+
+
+def test_what_others_could_have_put_into_the_cache_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
+    folder = atomic.cache_of_programs("kernels")
+    (folder / "mine.so").write_text("")
+    assert (atomic.cache_of_programs("kernels") / "mine.so").exists()
+    folder.chmod(0o777)
+    (folder / "theirs.so").write_text("")
+    assert list(atomic.cache_of_programs("kernels").iterdir()) == [] and atomic.is_private(folder)
+    folder.rmdir()
+    folder.symlink_to(tmp_path.parent)
+    assert not atomic.cache_of_programs("kernels").is_symlink()

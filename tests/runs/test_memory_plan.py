@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import psutil
 import pytest
 from conftest import compose
 from scipy import sparse
@@ -68,7 +69,7 @@ def test_resume_and_test_refuse_a_run_that_does_not_fit(tmp_path, monkeypatch):
 def test_a_limit_of_the_process_is_seen(monkeypatch):
     """ulimit -v."""
     resource = pytest.importorskip("resource")
-    used = memory_plan.psutil.Process().memory_info().vms
+    used = psutil.Process().memory_info().vms
     monkeypatch.setattr(resource, "getrlimit", lambda which: (used + 10**8, -1) if which == resource.RLIMIT_AS else (-1, -1))
     assert 0 <= memory_plan.free_memory() <= 10**8 + 10**6
 
