@@ -1,6 +1,6 @@
 """Breaks rlsnet in many ways and counts what it says: damaged files, damaged sources, wrong command lines, extreme values, kills.
 
-    python scripts/robustness.py                     # everything, about half an hour on two cores; writes docs/robustness.md
+    python scripts/robustness.py                     # everything, an hour or less on two cores; writes docs/robustness.md
     python scripts/robustness.py --quick             # at most 20 cases of each part, a few minutes; writes nothing
     python scripts/robustness.py damage --cases 200  # at most 200 cases of a part, drawn at random
     python scripts/robustness.py damage --show       # damaged files of a run only, with a line for each case
