@@ -395,6 +395,15 @@ def test_a_table_of_spikes_is_never_taken_for_rates(tmp_path, header):
     refused(tmp_path / "other.csv", tmp_path, "x and y look like times and units of spikes")
 
 
+@pytest.mark.parametrize("order", ["time", "unit"])
+def test_a_matrix_of_spikes_or_of_times_and_rates_is_never_taken_for_rates(tmp_path, order):
+    rows = np.column_stack([TIMES, LABELS])[np.argsort(TIMES) if order == "time" else slice(None)]
+    np.save(tmp_path / "s.npy", rows)
+    refused(tmp_path / "s.npy", tmp_path, "columns 0 and 1 look like times and units of spikes")
+    np.save(tmp_path / "r.npy", np.column_stack([0.02 * np.arange(150), RATES + 0.1]))
+    refused(tmp_path / "r.npy", tmp_path, "column 0 ascends in equal steps, as times of bins do")
+
+
 def test_a_column_of_times_is_not_a_rate(tmp_path):
     columns = np.column_stack([0.02 * np.arange(150), RATES + 0.1])
     np.savetxt(tmp_path / "r.csv", columns, delimiter=",", header="centre,a,b,c,d", comments="")

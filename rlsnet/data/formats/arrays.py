@@ -30,7 +30,6 @@ UNIT_COLUMNS = (
     *("unit", "units", "unit_id", "unit_ids", "cluster", "clusters", "cluster_id", "cluster_ids", "spike_clusters", "neuron", "neurons"),
     *("neuron_id", "neuron_ids", "cell", "cells", "cell_id", "node_id", "node_ids", "sender", "senders", "id", "ids"),
 )
-MOST_SPIKE_COLUMNS = 4  # of a table of spikes without usual names
 LONG_COLUMN = 10  # rows from which on a column that ascends contains times
 TRIAL_COLUMNS = ("trial", "trials", "trial_id", "trial_number", "trial_index", "spike_trials")
 
@@ -214,47 +213,20 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
       columns: of the table without its conditions.
       time: column that is taken as times of bins, or None.
     """
-    numbers = {name: values.astype(np.float64) for name, values in columns.items() if values.dtype.kind in "fiu" and len(values) > 1}
-    labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
-    for name, values in numbers.items():
-        others = [other for other in labels if other != name]
-        if (
-            others
-            and len(columns) <= MOST_SPIKE_COLUMNS
-            and _ascends(values, labels[others[0]])
-            and not (name == time and _regular(values))
-        ):
-            raise UserError(
-                f"{path}: {name} and {others[0]} look like times and units of spikes; expected variables.spike_times={name}"
-                f" variables.spike_clusters={others[0]}, or axes=[time,unit] if the columns are rates of units."
-            )
+    found = spike_grouping.find_spikes(columns, time)
+    if found is not None:
+        raise UserError(
+            f"{path}: {found[0]} and {found[1]} look like times and units of spikes; expected variables.spike_times={found[0]}"
+            f" variables.spike_clusters={found[1]}, or axes=[time,unit] if the columns are rates of units."
+        )
+    for name, values in columns.items():
+        if values.dtype.kind not in "fiu":
+            continue
         if name != time and len(values) >= LONG_COLUMN and (np.diff(values) > 0).all():
             raise UserError(
                 f"{path}: {name} ascends in all {len(values):,} rows, as times do and rates do not; expected variables.time={name} for"
                 " times of bins, or axes=[time,unit] if it is a rate."
             )
-
-
-def _may_be_labels(values: np.ndarray) -> bool:
-    """Whether a column may contain the units of spikes: texts or whole numbers, each in several rows."""
-    if values.dtype.kind == "f" and not np.all(values == np.floor(values)):
-        return False
-    found = values.astype(str) if values.dtype.kind == "O" else values
-    return values.dtype.kind in "fiuO" and 2 * len(np.unique(found)) <= max(len(values), 2)
-
-
-def _ascends(values: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether values ascend with the rows, or with the rows of each label, and are not the same in all rows."""
-    _, owner = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
-    order = np.argsort(owner, kind="stable")
-    within = np.diff(owner[order]) == 0
-    return values.min() < values.max() and bool((np.diff(values) >= 0).all() or (np.diff(values[order])[within] >= 0).all())
-
-
-def _regular(values: np.ndarray) -> bool:
-    """Whether values ascend in equal steps, as times of bins do."""
-    steps = np.diff(values)
-    return bool(steps.mean() > 0 and np.abs(steps - steps.mean()).max() <= 0.01 * steps.mean())
 
 
 def _table_axes(path: Path, values: np.ndarray, options: Options) -> tuple[tuple[str, ...], str]:

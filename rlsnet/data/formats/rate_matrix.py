@@ -11,6 +11,7 @@ import numpy as np
 from rlsnet.data import time_units
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
 from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
+from rlsnet.data.formats.spike_grouping import MOST_SPIKE_COLUMNS, find_spikes, is_regular
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -55,6 +56,8 @@ def from_matrix(
         check_more_bins_than_units(where, found.shape, axes)
     values = to_standard_axes(stored, axes)
     check_values(names.path, path, kind, values)
+    if not (options.axes or dims or defined) and len(values) == 1:
+        _check_no_times(where, values[0])
     units = _units(names, axis_values["unit"], values.shape[2])
     time, length = _bins_of_file(names, _axis_values(names, "time", found.shape), options)
     binned = BinnedValues(names.path, values, kind, time, names.positive_number("bin_ms") or length or bin_ms, units, (*note, axes_note))
@@ -66,6 +69,21 @@ def from_matrix(
         check_said(where, kind, options)
     texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
     return precomputed(binned, texts, counts, options)
+
+
+def _check_no_times(where: str, values: np.ndarray) -> None:
+    """Raises UserError if columns of a matrix [time, unit] look like times of bins, or like times of spikes and their units."""
+    columns = {str(number): values[:, number] for number in range(values.shape[1])}
+    if found := find_spikes(columns) if len(columns) <= MOST_SPIKE_COLUMNS else None:
+        raise UserError(
+            f"{where}: columns {found[0]} and {found[1]} look like times and units of spikes; expected an array of each, such as"
+            " spike_times and spike_clusters, or axes=[time,unit] if the columns are rates of units."
+        )
+    if len(columns) > 1 and len(values) > 2 and is_regular(values[:, 0]):
+        raise UserError(
+            f"{where}: column 0 ascends in equal steps, as times of bins do and rates do not; expected the times in an array of their own,"
+            " such as time, or axes=[time,unit] if the column is a rate."
+        )
 
 
 def _leading_axis(

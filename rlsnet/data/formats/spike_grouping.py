@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 from rlsnet.data.formats import table_files
 from rlsnet.data.session import Table
 from rlsnet.errors import UserError
+
+MOST_SPIKE_COLUMNS = 4  # of a table of spikes without usual names
 
 
 def group_by_unit(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,3 +112,38 @@ def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str,
             values[found < 0] = {"f": math.nan, "b": False}.get(values.dtype.kind, "")
         out[name] = values
     return out
+
+
+def find_spikes(columns: Mapping[str, np.ndarray], bins: str | None = None) -> tuple[str, str] | None:
+    """Names of two columns [rows] that look like times of spikes and their units, or None; `bins` may be a column of times of bins."""
+    labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
+    for name, values in columns.items():
+        others = [other for other in labels if other != name]
+        if not others or len(columns) > MOST_SPIKE_COLUMNS or values.dtype.kind not in "fiu" or len(values) < 2:
+            continue
+        numbers = values.astype(np.float64)
+        if _ascends(numbers, labels[others[0]]) and not (name == bins and is_regular(numbers)):
+            return name, others[0]
+    return None
+
+
+def _may_be_labels(values: np.ndarray) -> bool:
+    """Whether a column may contain the units of spikes: texts or whole numbers, each in several rows."""
+    if values.dtype.kind == "f" and not np.all(values == np.floor(values)):
+        return False
+    found = values.astype(str) if values.dtype.kind == "O" else values
+    return values.dtype.kind in "fiuO" and 2 * len(np.unique(found)) <= max(len(values), 2)
+
+
+def _ascends(values: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether values ascend with the rows, or with the rows of each label, and are not the same in all rows."""
+    _, owner = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
+    order = np.argsort(owner, kind="stable")
+    within = np.diff(owner[order]) == 0
+    return values.min() < values.max() and bool((np.diff(values) >= 0).all() or (np.diff(values[order])[within] >= 0).all())
+
+
+def is_regular(values: np.ndarray) -> bool:
+    """Whether values ascend in equal steps, as times of bins do."""
+    steps = np.diff(values)
+    return bool(steps.mean() > 0 and np.abs(steps - steps.mean()).max() <= 0.01 * steps.mean())
