@@ -16,7 +16,7 @@ from rlsnet.config.quoting import path_of
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError, did_you_mean
 
-FORMATS = ("nwb", "phy", "alf", "cellexplorer", "sonata", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
+FORMATS = ("nwb", "phy", "alf", "cellexplorer", "sonata", "rlsnet", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
 TIME_UNITS = ("s", "ms", "us", "samples")
 TIME_KINDS = ("spikes", "trials", "events", "bins")  # what may have a unit of time of its own
 KERNELS = ("gaussian", "boxcar", "causal_exp", "none")

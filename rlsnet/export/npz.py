@@ -52,7 +52,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     units = {name: unit for name, (_, unit) in parameters.items()} | {"tau_plastic": "ms", "v0": "threshold"}
     units |= {"weight": "threshold*ms", "time": "ms"}
     classes = weights_by_class(trained)
-    about = {"format": FORMAT, "version": 1, **trained.settings(), "units": units, "weights_by_class": classes}
+    about = {"format": FORMAT, "version": 1, **trained.settings(), "trials": trained.n_trials, "units": units, "weights_by_class": classes}
     (path / MARKER).write_text(json.dumps(about, indent=1))
 
 

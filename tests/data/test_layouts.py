@@ -10,7 +10,7 @@ import zarr
 from scipy import io as scipy_io
 from spikes_of_three_units import LABELS, ORDER, PSTH, SPIKES, TIMES, TRIALS, Mat73, check, of_cells, refused, spikes_of, write_table
 
-from rlsnet.data import source_search
+from rlsnet.data import source_search, time_units
 from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, matlab, nwb, registry, sonata
 from rlsnet.data.import_options import Options, options_of
 from rlsnet.data.importing import import_sources
@@ -337,3 +337,9 @@ def test_sonata(tmp_path, units, scale):
     with h5py.File(file, "a") as out:
         out["spikes/input/timestamps"].attrs["units"] = "steps"
     refused(sonata.read, file, "/spikes/input/timestamps has units 'steps'; expected ms or s")
+
+
+def test_units_at_the_end_of_names():
+    expected = {"start_time_us": ("start_time", "us"), "stimulus_stop_ms": ("stimulus_stop", "ms"), "time [ms]": ("time", "ms")}
+    expected |= {"t(s)": ("t", "s"), "spike.times.samples": ("spike.times", "samples"), "go_cue": ("go_cue", None), "ms": ("ms", None)}
+    assert {name: time_units.split_name(name) for name in expected} == expected

@@ -31,9 +31,9 @@ def expected(path):
     return ids[kept], regions[kept], rate[..., kept], [int(side(left, right).sum()) for side in SIDES.values()]
 
 
-def check(paths, out):
-    """Imports sessions with the preset, and compares the recording with sums in plain NumPy."""
-    importing.import_sources([str(path) for path in paths], out, options_of({"preset": "steinmetz"}), lambda text: None)
+def check(paths, out, sources=None):
+    """Imports sessions with the preset, by their paths or as `sources`, and compares the recording with sums in plain NumPy."""
+    importing.import_sources([str(path) for path in sources or paths], out, options_of({"preset": "steinmetz"}), lambda text: None)
     root = zarr.open_group(str(out), mode="r")
     ids, regions, rates, trials = zip(*map(expected, paths), strict=True)
     assert root["condition"][...].tolist() == list(SIDES) and root["unit/id"][...].tolist() == np.concatenate(ids).astype(str).tolist()
@@ -67,7 +67,19 @@ def test_a_session_of_the_same_layout(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FOLDER, reason="RLSNET_STEINMETZ is not set to the folder with the sessions")
-def test_two_real_sessions(tmp_path):
-    root = check([Path(FOLDER) / f"session{number}.npz" for number in ("01", "11")], tmp_path / "two.zarr")
-    assert [each["units"] for each in root.attrs["sessions"]] == [734, 857]
-    assert [each["kept"] for each in root.attrs["sessions"]] == [557, 495]
+def test_all_real_sessions(tmp_path, record_check):
+    """The folder as source: units, trials, spikes and rates of every session against NumPy."""
+    paths = sorted(Path(FOLDER).glob("session*.npz"))
+    root = check(paths, tmp_path / "all.zarr", [FOLDER])
+    counted = []
+    for number, (path, entry) in enumerate(zip(paths, root.attrs["sessions"], strict=True)):
+        with np.load(path) as file:
+            ids, n_trials = file["units/id"], len(file["trials/start_time"])
+            spikes = np.bincount(np.searchsorted(ids, file["spike_clusters"]), minlength=len(ids))
+        kept = np.isin(ids.astype(str), root["unit/id"][...][root["unit/session"][...] == entry["name"]])
+        stored = int(root[f"trials/{number}/counts"][...].sum(dtype=np.int64))
+        assert (entry["units"], entry["kept"], entry["trials"]) == (len(ids), kept.sum(), n_trials) and stored == spikes[kept].sum()
+        counted.append((len(ids), int(kept.sum()), n_trials, stored))
+    units, kept_units, trials, spikes_stored = (sum(column) for column in zip(*counted, strict=True))
+    measured = f"{kept_units} of {units} units, {trials} trials, {spikes_stored} spikes in {len(paths)} sessions"
+    record_check("import of Steinmetz et al.", "units, trials, spikes and rates of every session", "those of NumPy", measured)

@@ -18,6 +18,8 @@ from conftest import compose
 
 from rlsnet.cli.commands.export import Options
 from rlsnet.config.arguments import plain_arguments
+from rlsnet.data.import_options import options_of
+from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
 from rlsnet.export.synapses import CLASSES, plastic_synapses, static_synapses
 from rlsnet.export.trained_network import TrainedNetwork
@@ -189,6 +191,31 @@ def test_the_files_of_a_simulator_hold_the_network(run, truth):
         about = json.loads((folder / "network.json").read_text())
         rate = zarr.open_group(str(run / "test.zarr"), mode="r")["rate"][...]
         assert about["rlsnet_rates_hz"]["inh"] == pytest.approx(rate[:, ~truth["excitatory"]].mean(axis=1))
+
+
+@pytest.mark.parametrize("source", ["trained.zarr", "npz", "sonata", "spikes.nwb"])
+def test_simulated_spikes_are_imported_again(run, tmp_path, source):
+    """The PSTHs of an import of each export with spikes are those of rlsnet test."""
+    test = zarr.open_group(str(run / "test.zarr"), mode="r")
+    psth, every = test["psth"][...], np.diff(test["time"][:2]).item()  # Hz, ms
+    options = {"align": "stimulus_stop", "bin": every, "window": [0, psth.shape[1] * every / 1000], "kernel": "none", "min_trials": 1}
+    conditions = {f"c{name}": f"condition == {name}" for name in ("0", "1")}
+    import_sources([run / "export" / source], tmp_path / "again.zarr", options_of({**options, "conditions": conditions}), log=len)
+    again = zarr.open_group(str(tmp_path / "again.zarr"), mode="r")
+    kept = again["unit/id"][...].astype(int)
+    assert len(kept) > 60 and not psth[..., np.setdiff1d(np.arange(120), kept)].any()
+    np.testing.assert_allclose(again["rate"][...].mean(axis=1), psth[..., kept].mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(again["rate"][...], psth[..., kept], rtol=1e-5)
+
+
+def test_exports_without_spikes_say_how_to_get_them(run, tmp_path):
+    for tool in ("nest", "brian2"):
+        with pytest.raises(UserError, match=r"is a network for a simulator, without spikes; python simulate.py --out FILE.npz makes them"):
+            import_sources([run / "export" / tool], tmp_path / "x.zarr", options_of({}), log=len)
+    shutil.copytree(run / "export/npz", tmp_path / "npz")
+    (tmp_path / "npz/spikes.npz").unlink()
+    with pytest.raises(UserError, match="has no spikes.npz; rlsnet test, and then the export again"):
+        import_sources([tmp_path / "npz"], tmp_path / "x.zarr", options_of({}), log=len)
 
 
 def of_config(*overrides: str) -> TrainedNetwork:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, sonata
+from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, rlsnet_export, sonata
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -32,6 +32,7 @@ READERS: Mapping[str, Reader] = {
     "alf": ibl_alf,
     "cellexplorer": cell_explorer,
     "sonata": sonata,
+    "rlsnet": rlsnet_export,
     "jld2": julia_jld2,
     "mat": matlab,
     "arrays": arrays,
