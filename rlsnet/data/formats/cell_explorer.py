@@ -45,7 +45,7 @@ def read(path: Path, options: Options) -> Session:
             own |= {f"trials/{name}": in_memory(values) for name, values in _trials(file, basename).items()}
         session = read_arrays(file, own, options)
     assert isinstance(session, Session)
-    return dataclasses.replace(session, name=basename, events=_events(file, basename), stated=session.stated)
+    return dataclasses.replace(session, name=basename, events=_events(file, basename))
 
 
 def _columns_of_units(file: Path, arrays: dict[str, StoredArray], size: int) -> dict[str, StoredArray]:
@@ -84,7 +84,7 @@ def _trials(file: Path, basename: str) -> dict[str, np.ndarray]:
 
 def _events(file: Path, basename: str) -> dict[str, np.ndarray]:
     """Series of events in BASENAME.NAME.events.mat."""
-    series = {}
+    series: dict[str, np.ndarray] = {}
     for each in sorted(file.parent.glob(f"{basename}.*.events.mat")):
         name = each.name.removeprefix(f"{basename}.").removesuffix(".events.mat")
         times = _struct(each, name).get("timestamps")

@@ -148,8 +148,8 @@ def _trials(path: Path, alf: Path, options: Options) -> tuple[dict[str, np.ndarr
         if file.suffix == ".npy" and attribute not in columns:
             values = table_files.load_npy(file)
             columns[attribute] = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    note = () if folder == alf else (f"trials from {folder}",)
-    return table_files.trial_columns(files.get("table", folder), columns), note
+    notes = () if folder == alf else (f"trials from {folder}",)
+    return table_files.trial_columns(files.get("table", folder), columns), notes
 
 
 def _trial_files(path: Path, alf: Path) -> tuple[Path, dict[str, Path]]:
@@ -179,10 +179,9 @@ def _probe(name: str, folder: Path, options: Options) -> tuple[np.ndarray, np.nd
     own = {attribute: values for attribute, values in columns.items() if len(values) == rows}
     units = spike_grouping.rows_of_units(own, np.arange(rows), ids) | _metrics(folder, ids)
     region, note = _region(folder, units)
+    own_id, probe = ids, units.get("probes")
     if name:
         own_id, probe = np.array([f"{name}:{each}" for each in ids], object), np.full(len(ids), name, object)
-    else:
-        own_id, probe = ids, units["probes"] if "probes" in units else None
     units = {"id": own_id, "cluster": ids} | ({} if probe is None else {"probe": probe}) | units
     all_notes = [f"{name}: {each}" if name else each for each in (*notes, *skipped, *note)]
     return times, index, units | ({} if region is None else {"region": region}), tuple(all_notes)
