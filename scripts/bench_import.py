@@ -74,7 +74,16 @@ def main() -> None:
         for number in range(options.sessions):
             write(options.folder / f"{number:03d}.nwb", number, options.units, int(options.spikes / options.sessions))
         size = sum(path.stat().st_size for path in options.folder.iterdir())
-        command = [sys.executable, "-m", "rlsnet", "import", str(options.folder), str(options.folder / "out.zarr"), "preset=map", "overwrite=true"]
+        command = [
+            sys.executable,
+            "-m",
+            "rlsnet",
+            "import",
+            str(options.folder),
+            str(options.folder / "out.zarr"),
+            "preset=map",
+            "overwrite=true",
+        ]
         started = time.perf_counter()
         subprocess.run(command, check=True)
         seconds = time.perf_counter() - started

@@ -35,7 +35,7 @@ def read_arrays(
       UserError: no array with a known name, or arrays that do not fit together.
     """
     names = ArrayNames(path, arrays, options.variables or {})
-    if not {"rate", "current"} & set(names.variables):
+    if not set(KINDS) & set(names.variables):
         usual = None if "spike_times" in names.variables else names.find("spike_times", groups=False)
         if usual is None or not _are_spike_times(names, usual):
             names = ArrayNames(path, *with_spike_lists(path, arrays, names.variables))
