@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
-from rlsnet.data import recordings
+from rlsnet.data import recordings, trial_clock
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size, disk_size
 from rlsnet.model import network_store
@@ -119,7 +119,9 @@ def _recording_rows(group: zarr.Group, where: str) -> Rows:
     conditions, bins, units = recording.values.shape
     names = ", ".join(recording.conditions[:8]) + (", ..." if conditions > 8 else "")
     yield "conditions", f"{conditions}: {names}"
-    yield "bins", f"{bins:,} of {recording.bin_ms:g} ms, {bins * recording.bin_ms / 1000:g} s"
+    yield "bins", f"{bins:,} of {recording.bin_ms:g} ms, {recording_summary.time_words(group, recording)}"
+    if events := trial_clock.events(group):
+        yield "events", ", ".join(f"{name} at {time:g} s" for name, time in events.items())
     yield "units", f"{units:,}"
     total, known, negative, silent = 0.0, 0, 0, 0
     for part in zarr_store.chunks(recording.values, along=2):
@@ -164,6 +166,10 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     rate = zarr_store.read(zarr_store.array(group, "rate", ["C", len(excitatory)], "f", where))
     yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
     yield "conditions", ", ".join(map(str, zarr_store.read(group["condition"]))) if "condition" in group else len(rate)
+    if trial_clock.ATTRIBUTE in group.attrs:
+        time, half, clock = zarr_store.read(group["time"]), float(group.attrs["bin_ms"]) / 2000, trial_clock.of_test(group.attrs)
+        start, end = round(float(time[0]) - half, 9) + 0.0, round(float(time[-1]) + half, 9)
+        yield "bins", f"{len(time):,} of {group.attrs['bin_ms']:g} ms, {start:g} to {end:g} s {clock.words}"
     n = group.attrs.get("n_neurons", len(excitatory))
     yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
     if group.attrs.get("cell_class"):

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis import score_tables
+from rlsnet.data import trial_clock
 from rlsnet.io import zarr_store
 
 PERIODS = ("before", "inside", "after")  # the window of the perturbation
@@ -41,8 +42,7 @@ class PerturbationEffect:
         """The effect between a test.zarr and a perturbed one."""
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
         _, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
-        end = zarr_store.read(perturbed["time"])
-        bin_ms = float(end[1] - end[0]) if len(end) > 1 else 0.0
+        begin, end = _bins(perturbed)
         start, stop = window(perturbed)
         return PerturbationEffect(
             psth_control=zarr_store.read(test["psth"])[:, :, in_test],
@@ -50,7 +50,7 @@ class PerturbationEffect:
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
-            period=periods(end - bin_ms, end, start, stop),
+            period=periods(begin, end, start, stop),
             window=(start, stop),
         )
 
@@ -81,6 +81,16 @@ class PerturbationEffect:
         return self.psth_perturbed[:, bins].mean(axis=(0, 1)) - self.psth_control[:, bins].mean(axis=(0, 1))
 
 
+def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
+    """([M], [M]) ms from the start of the trial, where the bins of a test begin and end."""
+    time = zarr_store.read(test["time"])
+    if trial_clock.ATTRIBUTE not in test.attrs:  # of an earlier version: ends of the bins
+        return time - (float(time[1] - time[0]) if len(time) > 1 else 0.0), time
+    centre = (time - trial_clock.of_test(test.attrs).start) * 1000
+    half = float(test.attrs["bin_ms"]) / 2
+    return centre - half, centre + half
+
+
 def periods(begin: np.ndarray, end: np.ndarray, start: float, stop: float) -> np.ndarray:
     """[M] position of bins relative to a window: 0 before, 1 inside, 2 after, -1 across an edge.
 
@@ -99,7 +109,7 @@ def periods(begin: np.ndarray, end: np.ndarray, start: float, stop: float) -> np
 
 
 def window(perturbed: zarr.Group) -> tuple[float, float]:
-    """(start, stop) of a stored perturbation, ms."""
+    """(start, stop) of a stored perturbation, ms from the start of the trial."""
     settings: Any = perturbed.attrs["perturb"]
     return float(settings["start"]), float(settings["stop"])
 
@@ -109,8 +119,10 @@ def description(perturbed: zarr.Group) -> str:
     settings: Any = perturbed.attrs["perturb"]
     name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
     strength = f" {settings[name]:g} {unit}" if name else ""
-    start, stop = window(perturbed)
-    return f"{settings['name']}{strength}: {settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons, {start:g} to {stop:g} ms"
+    clock = trial_clock.of_test(perturbed.attrs)
+    start, stop = (round(float(clock.seconds(time)), 9) + 0.0 for time in window(perturbed))
+    where = f"{start:g} to {stop:g} s {clock.words}"
+    return f"{settings['name']}{strength}: {settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons, {where}"
 
 
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:

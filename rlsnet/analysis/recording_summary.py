@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet.data import cell_classes, recordings, statistics
+from rlsnet.data import cell_classes, recordings, statistics, trial_clock
 from rlsnet.data.recordings import FORMAT, Recording
 from rlsnet.io import zarr_store
 
@@ -24,6 +24,8 @@ class RecordingSummary:
 
     recording: the open store.
     time: [M] s, from the event that trials are aligned to, or from the start where the store has no time.
+    time_label: what the time is, in words.
+    events: s, time of each named event.
     mean: [C, N] mean over the known bins; NaN where none is.
     reliability: [C, N] correlation of the PSTHs of odd and even trials, NaN undefined; None where there are no halves.
     shown: [S] indices of some units, evenly spaced.
@@ -33,6 +35,8 @@ class RecordingSummary:
 
     recording: Recording
     time: np.ndarray
+    time_label: str
+    events: dict[str, float]
     mean: np.ndarray
     reliability: np.ndarray | None
     shown: np.ndarray
@@ -82,10 +86,21 @@ def summarize(path: str) -> RecordingSummary:
         blocks.append(block[:, :, shown[(shown >= start) & (shown < stop)] - start].astype(np.float32))
         start = stop
     some = None if recording.halves is None else _columns_of(recording.halves, shown)
-    time = np.arange(bins) * recording.bin_ms / 1000 + recording.bin_ms / 2000
+    time, label = np.arange(bins) * recording.bin_ms / 1000 + recording.bin_ms / 2000, "time from the start of the recording's bins"
     if "time" in group and group["time"].shape == (bins,):
         time = zarr_store.read(group["time"]).astype(np.float64)
-    return RecordingSummary(recording, time, mean, reliabilities(group, recording), shown, np.concatenate(blocks, axis=2), some)
+        label = trial_clock.label(group["time"])
+    return RecordingSummary(
+        recording,
+        time,
+        label,
+        trial_clock.events(group),
+        mean,
+        reliabilities(group, recording),
+        shown,
+        np.concatenate(blocks, axis=2),
+        some,
+    )
 
 
 def _columns_of(stored: zarr.Array, units: np.ndarray) -> np.ndarray:
@@ -101,6 +116,16 @@ def _columns_of(stored: zarr.Array, units: np.ndarray) -> np.ndarray:
 def counts(names: np.ndarray) -> list[tuple[str, int]]:
     """(name, number of times that it occurs), the most frequent first."""
     return Counter(map(str, names.tolist())).most_common()
+
+
+def time_words(group: zarr.Group, recording: Recording) -> str:
+    """Start and end of the bins of a recording, or their total length where it has no times, in words."""
+    bins, length = recording.values.shape[1], recording.bin_ms / 1000
+    if "time" not in group or group["time"].shape != (bins,):
+        return f"{bins * length:g} s"
+    time = zarr_store.read(group["time"])
+    start, end = round(float(time[0]) - length / 2, 9) + 0.0, round(float(time[-1]) + length / 2, 9) + 0.0
+    return f"{start:g} to {end:g} s {trial_clock.label(group['time']).removeprefix('time ')}"
 
 
 def _spread(values: np.ndarray, digits: int = 0) -> str:

@@ -11,6 +11,8 @@ import zarr
 
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
+from rlsnet.data import trial_clock
+from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.learning import scores
@@ -86,10 +88,26 @@ class RunResults:
         return self.read("neuron")
 
     @property
+    def clock(self) -> TrialClock:
+        """The time in the test: that of the recording, or of the trial."""
+        return TrialClock() if self.test is None else trial_clock.of_test(self.test.attrs)
+
+    @property
     def time(self) -> np.ndarray:
-        """[M] s, from stim_off to each learning point."""
+        """[M] s, centres of the bins."""
+        return self.clock.centres(self.config.trial)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start, end) of the learned time, s."""
         trial = self.config.trial
-        return np.arange(1, trial.n_points + 1) * trial.learn_every / 1000
+        start, end = self.clock.seconds([trial.stim_off, trial.stim_off + trial.duration])
+        return float(start), float(end)
+
+    def unit_name(self, index: int) -> str:
+        """Name of a neuron in the test, by its index there: its number in the network and, where they are known, session and id."""
+        origin = [str(self.read(name, index)) for name in ("session", "id") if self.has(name)]
+        return f"neuron {self.neurons[index]}" + (f" ({' '.join(origin)})" if self.has("id") else "")
 
     def smooth(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values [M, ...] of an array of test.zarr as figures show them; NaN stays NaN.

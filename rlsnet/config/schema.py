@@ -902,10 +902,32 @@ class WindowConfig(PerturbConfig, abc.ABC):
         steps=True,
     )
     stop: float | None = key("end of the window; null: after two thirds of the learned time", "ms", default=None, above=0, steps=True)
+    window: tuple[float, float] | None = key(
+        "start and end of the window in the time of the recording, from its event, such as [-0.5, 0.2], instead of start and stop; without"
+        " a recording, from the start of the trial",
+        "s",
+        default=None,
+    )
     label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
 
-    def window(self, trial: TrialConfig) -> tuple[int, int]:
-        """(start, stop) in whole steps of a trial; where null, at the edge of a learning bin."""
+    def steps(self, trial: TrialConfig, trial_start: float = 0.0) -> tuple[int, int]:
+        """(start, stop) in whole steps of a trial; where null, at the edge of a learning bin.
+
+        Args:
+          trial: times of the trial.
+          trial_start: start of the simulated trial, in s of the time of the recording.
+
+        Raises:
+          UserError: perturb.window is not within the trial, or not in whole time steps.
+        """
+        if self.window is not None:
+            begin, end = trial_start, trial_start + (trial.stim_off + trial.duration) / 1000
+            start, stop = (round((time - trial_start) * 1000, 6) for time in self.window)
+            if not 0 <= start < stop <= round((end - begin) * 1000, 6):
+                given = f"perturb.window=[{self.window[0]:g},{self.window[1]:g}]"
+                raise UserError(f"{given}: expected a start before an end, within the trial, which lasts from {begin:g} to {end:g} s.")
+            check_steps("perturb.window", (start, stop), trial.dt)
+            return trial.steps(start), trial.steps(stop)
         off, points = trial.steps(trial.stim_off), trial.n_points
         start = off + points // 3 * trial.every if self.start is None else trial.steps(self.start)
         return start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)
@@ -919,15 +941,19 @@ class WindowConfig(PerturbConfig, abc.ABC):
         """A window within the trial, neurons and a label that can be read."""
         trial = config.trial
         check_neurons("perturb.neurons", self.neurons)
+        if not re.fullmatch(r"\w[\w.-]*", self.result):
+            raise UserError(f"perturb.label={self.label}: expected letters, digits, and . _ or - between them.")
         end = trial.stim_off + trial.duration
         for name, value in (("start", self.start), ("stop", self.stop)):
             if value is not None and value > end:
                 raise UserError(f"perturb.{name}={value:g} ms: expected a time within the trial, which ends at {end:g} ms.")
-        start, stop = self.window(trial)
+        if self.window is not None:
+            if self.start is not None or self.stop is not None:
+                raise UserError("perturb.window: expected either the window, or perturb.start and perturb.stop.")
+            return  # compared with the trial when the time of the recording is known
+        start, stop = self.steps(trial)
         if start >= stop:
             raise UserError(f"perturb.start={start * trial.dt:g} ms: expected a time before perturb.stop={stop * trial.dt:g} ms.")
-        if not re.fullmatch(r"\w[\w.-]*", self.result):
-            raise UserError(f"perturb.label={self.label}: expected letters, digits, and . _ or - between them.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rlsnet.errors import UserError
 OVERLAP_TOLERANCE_S = 1e-3  # overlap of two trials that is ignored
 
 
-def event_times(session: Session, align: str) -> np.ndarray:
+def event_times(session: Session, align: str, setting: str = "align") -> np.ndarray:
     """[trials] s, time of an event in each trial; NaN for trials without the event.
 
     For a series of events, the event of a trial is the first with start_time <= t < stop_time.
@@ -20,19 +20,20 @@ def event_times(session: Session, align: str) -> np.ndarray:
     Args:
       session: the session.
       align: a column of its trials, or one of its series of events.
+      setting: that names the event, for messages.
 
     Raises:
       UserError: no such column or series, or trials that overlap, so that an event may belong to two of them.
     """
     where = session.trials_file
     if session.separate is not None:
-        return session.separate.zero + _relative_times(session, session.separate, align)
+        return session.separate.zero + _relative_times(session, session.separate, align, setting)
     if align in session.trials:
         return _numbers(session, align)
-    query.require_column(align, [*session.trials, *session.events], f"align={align}", where)
+    query.require_column(align, [*session.trials, *session.events], f"{setting}={align}", where)
     if "start_time" not in session.trials:
         raise UserError(
-            f"align={align}: the trials of {where} have no start_time, so events cannot be assigned to trials; expected a column of trials."
+            f"{setting}={align}: the trials of {where} have no start_time, so no event belongs to a trial; expected a column of trials."
         )
     start = query.as_numbers(session.trials["start_time"])
     order = np.argsort(start, kind="stable")
@@ -43,7 +44,7 @@ def event_times(session: Session, align: str) -> np.ndarray:
     if (late := np.flatnonzero(stop[:-1] > next_start[:-1] + OVERLAP_TOLERANCE_S)).size:
         a, b = (int(order[i]) + 1 for i in (late[0], late[0] + 1))
         raise UserError(
-            f"align={align}: trials {a} and {b} of {where} overlap (one lasts until {stop[late[0]]:g} s, the other begins at"
+            f"{setting}={align}: trials {a} and {b} of {where} overlap (one lasts until {stop[late[0]]:g} s, the other begins at"
             f" {start[b - 1]:g} s), so an event may lie in both; expected trials that do not overlap, or a column of trials."
         )
     events = np.sort(query.as_numbers(session.events[align]))
@@ -53,11 +54,11 @@ def event_times(session: Session, align: str) -> np.ndarray:
     return times
 
 
-def _relative_times(session: Session, separate: SeparateTrials, align: str) -> np.ndarray:
+def _relative_times(session: Session, separate: SeparateTrials, align: str, setting: str) -> np.ndarray:
     """[trials] s, times of an event from time 0 of each trial, in trials that the file contains one by one; start_time is time 0."""
     if align == "start_time":
         return np.zeros(len(separate.zero))
-    query.require_column(align, session.trials, f"align={align}", session.trials_file)
+    query.require_column(align, session.trials, f"{setting}={align}", session.trials_file)
     times = _numbers(session, align)
     low, high = separate.extent
     start = query.as_numbers(session.trials["start_time"]) if "start_time" in session.trials else np.full(len(times), np.nan)
@@ -66,7 +67,7 @@ def _relative_times(session: Session, separate: SeparateTrials, align: str) -> n
         if len(known) and ((known >= low) & (known <= high)).all():
             return relative
     raise UserError(
-        f"align={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time 0"
+        f"{setting}={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time 0"
         " of each trial."
     )
 

@@ -33,6 +33,11 @@ class Options:
         path=True,
     )
     align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
+    events: tuple[str, ...] | None = key(
+        "further events, columns of the trials or series, whose times relative to time 0 are stored, such as [cue_time, lick_time];"
+        " figures show their medians",
+        default=None,
+    )
     window: tuple[float, float] | None = key(
         "start and end of the averaged time, relative to time 0; null: [-2, 1], or all of the time of sources with bins", "s", default=None
     )

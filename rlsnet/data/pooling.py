@@ -26,6 +26,7 @@ SPIKE_SETTINGS = (
     "conditions",
     "trials",
     "align",
+    "events",
     "kernel",
     "sigma",
     "min_trials",
@@ -208,8 +209,16 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
     left_out = ("overwrite", *(SPIKE_SETTINGS if precomputed else ()))
     if not precomputed and options.kernel != "none":
         group.attrs["smoothing"] = trial_average.smoothing_kernel(used).tolist()
+    found = {name: np.concatenate(times) for name, times in summary.event_times.items()}
+    if missing := [name for name, times in found.items() if not len(times)]:
+        raise UserError(f"events={missing[0]}: no trial that is used has this event.")
+    quartiles = {name: np.round(np.quantile(times, (0.25, 0.5, 0.75)), 6).tolist() for name, times in found.items()}
     group.attrs.update(
         {
+            "events": {
+                name: {"median": middle, "quartiles": [low, high], "trials": len(found[name])}
+                for name, (low, middle, high) in quartiles.items()
+            },
             "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
             "import": {name: value for name, value in to_dict(used).items() if name not in left_out},
             "sessions": summary.sessions,

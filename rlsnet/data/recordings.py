@@ -85,13 +85,13 @@ class Recording:
 
     def columns(self) -> list[str]:
         """Names of all columns unit/NAME."""
-        group = zarr.open_group(str(self.path), mode="r")
+        group = zarr_store.open_store(self.path)
         return sorted(group["unit"].keys()) if "unit" in group else []
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the store."""
-        return dict(zarr.open_group(str(self.path), mode="r").attrs)
+        return dict(zarr_store.open_store(self.path).attrs)
 
     def with_half(self, half: str | None) -> Recording:
         """The same recording, with `stream` and `read` giving the rates of one half of the trials: odd, even or, with None, all.

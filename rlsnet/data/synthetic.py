@@ -143,6 +143,7 @@ def make(path: Path, n_units: int, seed: int = 0, progress: Callable[[int, int],
     time = START_S + BIN_MS / 1000 * (np.arange(N_BINS) + 0.5)
     kernel = smoothing_kernel(Options(kernel="gaussian", sigma=SMOOTHING_BINS * BIN_MS, bin=BIN_MS)).tolist()
     about = {"bin_ms": BIN_MS, "source": source, "seed": seed, "smoothing": kernel}
+    about["events"] = {name: {"median": time} for name, time in (("the sample", SAMPLE_S), ("the delay", DELAY_S))}
     with writing(path, "rate", CONDITIONS, time, halves=True, event="the go cue", **about) as writer:
         for index, start in enumerate(range(0, n_units, CHUNK_UNITS)):
             part = slice(start, min(start + CHUNK_UNITS, n_units))

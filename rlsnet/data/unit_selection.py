@@ -31,6 +31,7 @@ class ImportSummary:
     bin_ms: length of a bin.
     sessions: one entry per source, as in the attribute `sessions` of the recording.
     dropped: number of units left out, by reason.
+    event_times: for each further event, its times in the trials used so far, [trials] s from time 0.
     classes: number of units kept, by cell class ("": not known); empty without rules of cell classes.
     empty_conditions: for each condition without a trial so far, the message for the user.
     """
@@ -41,6 +42,7 @@ class ImportSummary:
     bin_ms: float
     sessions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+    event_times: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
     classes: Counter[str] = dataclasses.field(default_factory=Counter)
     empty_conditions: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -133,6 +135,10 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     entry["warnings"].extend(doubts.check_units(session, times, options))
     trials_of_conditions = _select_trials(session, times, entry, summary, options)
     entry["warnings"].extend(doubts.check_trials(session, times, np.any(trials_of_conditions, axis=0), options))
+    used = np.logical_or.reduce(trials_of_conditions)
+    for name in options.events or ():
+        relative = (event_alignment.event_times(session, name, "events") - times)[used]
+        summary.event_times.setdefault(name, []).append(relative[np.isfinite(relative)])
     average = trial_average.average_trials(session, units, trials_of_conditions, times, options)
     mean = _mean_rate(average.rate)
     enough = np.asarray((average.n_trials >= options.min_trials).all(axis=1) & average.n_trials.any(axis=1))

@@ -6,7 +6,7 @@ Two synapses between the same two neurons are two entries of a matrix, which a p
     plastic.npz       the same for the trained weights
     feedforward.npz   the same [N, X], if there are feed-forward neurons
     neurons.npz       numpy.load: [N] each
-    spikes.npz        numpy.load: condition, trial, time (ms from the start of the trial) and neuron of each spike of the test
+    spikes.npz        numpy.load: condition, trial, time (s, of the recording; about.json) and neuron of each spike
     about.json        times, units, weights by class
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import all_spikes
 from rlsnet.export.synapses import join_blocks, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained_network import TrainedNetwork, check_memory
-from rlsnet.io import outputs
+from rlsnet.export.trained_network import TrainedNetwork, check_memory, of_all
+from rlsnet.io import outputs, zarr_store
 
 FILE_NAME, MARKER, FORMAT = "npz", "about.json", "rlsnet-npz"
 FILES = (MARKER, *(f"{name}.npz" for name in ("static", "plastic", "feedforward", "neurons", "spikes")))
@@ -44,13 +44,17 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     values = {name: each for name, (each, _) in parameters.items()} | {"tau_plastic": trained.tau_plastic[: trained.n_neurons]}
     if trained.network.v0 is not None:
         values["v0"] = np.asarray(trained.network.v0)
+    if trained.test is not None and (columns := trained.unit_columns()):
+        tested = zarr_store.read(trained.test["neuron"])
+        values |= {name: of_all(words, tested, trained.n_neurons) for name, words in columns.items()}
     np.savez(path / "neurons.npz", **cast(Any, {"excitatory": trained.excitatory, **values}))
     if trained.has_spikes:
         spikes, dt = all_spikes(trained), trained.config.trial.dt
         condition, trial = np.divmod(spikes.trial, trained.n_trials)
-        np.savez_compressed(path / "spikes.npz", condition=condition, trial=trial, time=spikes.step * dt, neuron=spikes.neuron)
+        time = np.round(trained.clock.seconds(spikes.step * dt), 9)
+        np.savez_compressed(path / "spikes.npz", condition=condition, trial=trial, time=time, neuron=spikes.neuron)
     units = {name: unit for name, (_, unit) in parameters.items()} | {"tau_plastic": "ms", "v0": "threshold"}
-    units |= {"weight": "threshold*ms", "time": "ms"}
+    units |= {"weight": "threshold*ms", "time": f"s, {trained.clock.label}"}
     classes = weights_by_class(trained)
     about = {"format": FORMAT, "version": 1, **trained.settings(), "trials": trained.n_trials, "units": units, "weights_by_class": classes}
     (path / MARKER).write_text(json.dumps(about, indent=1))

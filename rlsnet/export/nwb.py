@@ -59,6 +59,8 @@ def _trials(file: Any, trained: TrainedNetwork, clock: SessionClock) -> None:
     file.add_trial_column("number", "number of the trial among those of its condition, from 0")
     file.add_trial_column("stimulus_start", "start of the stimulus, in s")
     file.add_trial_column("stimulus_stop", "end of the stimulus, in s; spikes are stored from here to the end of the trial")
+    zero = clock.start / 1000 - trained.clock.start
+    file.add_trial_column("time_zero", f"time 0 of the recording, in s; s after it are the {trained.clock.label}")
     for i in range(len(clock.start)):
         file.add_trial(
             start_time=clock.start[i] / 1000,
@@ -67,6 +69,7 @@ def _trials(file: Any, trained: TrainedNetwork, clock: SessionClock) -> None:
             number=int(clock.trial[i]),
             stimulus_start=clock.stimulus[i, 0] / 1000,
             stimulus_stop=clock.stimulus[i, 1] / 1000,
+            time_zero=float(zero[i]),
         )
 
 
@@ -99,10 +102,9 @@ def _units(trained: TrainedNetwork, clock: SessionClock) -> Any:
             name="mean_rate", description="mean rate over all trials, in Hz", data=zarr_store.read(trained.test["rate"]).mean(axis=0)
         ),
     ]
-    for name in ("region", "session"):
-        if name in trained.test:
-            words = zarr_store.texts(trained.test[name]).tolist()
-            columns.append(VectorData(name=name, description=f"{name} of the recorded unit that this neuron reproduces", data=words))
+    for name, words in trained.unit_columns().items():
+        label = "unit_id" if name == "id" else name  # id is the index of the table
+        columns.append(VectorData(name=label, description=f"{name} of the recorded unit that this neuron reproduces", data=words.tolist()))
     if "unit" in trained.test:
         unit = zarr_store.read(trained.test["unit"])
         columns.append(VectorData(name="recorded_unit", description="index of that unit in the recording", data=unit))

@@ -13,6 +13,8 @@ import zarr
 
 from rlsnet.config.load import to_dict
 from rlsnet.config.schema import Config
+from rlsnet.data import trial_clock
+from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
@@ -128,6 +130,16 @@ class TrainedNetwork:
         tau = self.network.parameters.get("tau_plas", self.config.synapse.tau_plas)
         return np.array(np.broadcast_to(np.asarray(tau, np.float64), self.n_neurons + self.n_feedforward))
 
+    @property
+    def clock(self) -> TrialClock:
+        """The time of the test, of the recording or of the trial."""
+        return TrialClock() if self.test is None else trial_clock.of_test(self.test.attrs)
+
+    def unit_columns(self) -> dict[str, np.ndarray]:
+        """[n] str columns of the recorded units that the neurons of the test reproduce, such as session, id and region, by name."""
+        found = {} if self.test is None else {name: self.test[name] for name in test_store.UNIT_COLUMNS if name in self.test}
+        return {name: zarr_store.texts(stored) for name, stored in found.items()}
+
     def description(self) -> str:
         """The sizes and the iteration, as text for the user."""
         words = [f"{self.n_neurons:,} neurons", f"{self.network.n_edges:,} static and {self.n_plastic:,} plastic synapses"]
@@ -144,6 +156,7 @@ class TrainedNetwork:
             "neuron_model": config.neuron.name,
             "dt_ms": trial.dt,
             "trial": {f"{name}_ms": getattr(trial, name) for name in ("stim_on", "stim_off", "duration", "learn_every")},
+            "time": {"start_s": self.clock.start, "meaning": self.clock.label, "events_s": dict(self.clock.events)},
             "tau_exc_ms": config.synapse.tau_exc,
             "tau_inh_ms": config.synapse.tau_inh,
             "tau_plastic_ms": sorted(set(np.unique(self.tau_plastic).tolist())),
@@ -153,6 +166,13 @@ class TrainedNetwork:
             "conditions": list(self.conditions),
             "versions": folder.versions(),
         }
+
+
+def of_all(words: np.ndarray, tested: np.ndarray, n: int) -> np.ndarray:
+    """[n] str, texts of the neurons `tested`, empty for the others."""
+    column = np.full(n, "", object)
+    column[tested] = words
+    return column.astype(str)
 
 
 def check_memory(content: str, needed: float) -> None:

@@ -12,7 +12,7 @@ import zarr
 from rlsnet.export.neuron_parameters import neuron_parameters
 from rlsnet.export.simulated_spikes import spikes_by_trial
 from rlsnet.export.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.export.trained_network import TrainedNetwork, of_all
 from rlsnet.io import outputs, zarr_store
 
 FILE_NAME = "trained.zarr"
@@ -65,11 +65,8 @@ def _neurons(root: zarr.Group, trained: TrainedNetwork) -> None:
     rate = np.full((len(trained.conditions), trained.n_neurons), np.nan, np.float32)
     rate[:, tested] = zarr_store.read(trained.test["rate"])
     zarr_store.write(root, "rate", rate, ["condition", "neuron"], units="Hz", long_name="mean rate in the test")
-    for name in ("region", "session"):
-        if name in trained.test:
-            words = np.full(trained.n_neurons, "", object)
-            words[tested] = zarr_store.read(trained.test[name])
-            zarr_store.write(root, name, words.astype(str), ["neuron"])
+    for name, words in trained.unit_columns().items():
+        zarr_store.write(root, name, of_all(words, tested, trained.n_neurons), ["neuron"], long_name=f"{name} of the recorded unit")
 
 
 def _synapses(root: zarr.Group, kind: str, blocks: Iterable[Synapses], indptr: np.ndarray, sorted_by: str, trained: TrainedNetwork) -> None:
@@ -100,11 +97,9 @@ def _spikes(root: zarr.Group, trained: TrainedNetwork) -> None:
     zarr_store.write(root, "spike_indptr", ends, ["trial_end"], long_name="spikes of trial k are spike_indptr[k] to spike_indptr[k+1]")
     condition = np.repeat(np.arange(len(trained.conditions)), trained.n_trials)
     zarr_store.write(root, "trial_condition", condition, ["trial"], long_name="number of the condition of a trial")
-    time = zarr_store.create(
-        root, "spike_time", (int(ends[-1]),), "float64", ["spike"], units="ms", long_name="from the start of its trial"
-    )
+    time = zarr_store.create(root, "spike_time", (int(ends[-1]),), "float64", ["spike"], units="s", long_name=trained.clock.label)
     neuron = zarr_store.create(root, "spike_neuron", (int(ends[-1]),), "int32", ["spike"])
     start = 0
     for spikes in spikes_by_trial(trained):
         part = slice(start, start := start + len(spikes.step))
-        time[part], neuron[part] = spikes.step * trained.config.trial.dt, spikes.neuron
+        time[part], neuron[part] = np.round(trained.clock.seconds(spikes.step * trained.config.trial.dt), 9), spikes.neuron

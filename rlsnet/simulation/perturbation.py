@@ -76,7 +76,9 @@ def _along(held: Array, values: Array) -> Array:
     return held if values.shape[-1:] == held.shape else held.reshape(held.shape + (1,) * (values.ndim - 1))
 
 
-def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int) -> Perturbation | None:
+def from_config(
+    config: Config, excitatory: np.ndarray, region: np.ndarray | None, stage: int, trial_start: float = 0.0
+) -> Perturbation | None:
     """The perturbation of an experiment, or None.
 
     Args:
@@ -84,9 +86,10 @@ def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | Non
       excitatory: [N] bool.
       region: [N] names of regions, or None if they are not known.
       stage: stage of the experiment to which the trials belong.
+      trial_start: start of the simulated trial, in s of the time of the recording.
 
     Raises:
-      UserError: perturb.neurons selects no neuron.
+      UserError: perturb.neurons selects no neuron, or perturb.window is not within the trial.
     """
     settings = config.perturb
     if not isinstance(settings, WindowConfig):
@@ -95,6 +98,6 @@ def from_config(config: Config, excitatory: np.ndarray, region: np.ndarray | Non
     stream, size = rng.key(config.seed, rng.Purpose.PERTURB), max(1, round(settings.fraction * len(members)))
     if size < len(members):
         members = members[rng.subset(rng.fold(stream, 0), size, len(members))]
-    start, stop = settings.window(config.trial)
+    start, stop = settings.steps(config.trial, trial_start)
     perturbed = np.isin(np.arange(len(excitatory)), members)
     return Perturbation(jnp.asarray(perturbed), rng.fold(rng.fold(stream, 1), stage), settings, start, stop - 1)

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet.config.schema import Config
+from rlsnet.data import trial_clock
 from rlsnet.data.recordings import Recording
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
@@ -93,7 +94,8 @@ def evaluate(
     keys = TrialKeys.create(config.seed, TESTING)
     excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
     neurons = select_neurons(config.test.neurons, excitatory, region)
-    perturbation = from_config(config, excitatory, region, TESTING)
+    clock = trial_clock.of_recording(recording, config.trial)
+    perturbation = from_config(config, excitatory, region, TESTING, clock.start)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
@@ -101,7 +103,7 @@ def evaluate(
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
-        out = create_test(temporary, config, network, w, recording, len(target), neurons, about)
+        out = create_test(temporary, config, network, w, recording, len(target), neurons, clock, about)
         if perturbation is not None:
             out.root.attrs["perturb"] = perturbation.about(config.trial)
             zarr_store.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])

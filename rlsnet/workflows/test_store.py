@@ -16,9 +16,10 @@ import zarr
 from jax import Array
 
 from rlsnet.config.schema import Config
-from rlsnet.data import trial_counts
+from rlsnet.data import trial_clock, trial_counts
 from rlsnet.data.recordings import HALVES, Recording
 from rlsnet.data.statistics import mean_known
+from rlsnet.data.trial_clock import TrialClock
 from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
 from rlsnet.learning.linear_baseline import LinearBaseline
@@ -27,8 +28,17 @@ from rlsnet.model.network import Network
 FORMAT = "rlsnet-test"
 
 
-UNIT_COLUMNS = ("region", "session")  # columns of a recording that are copied to the test
+UNIT_COLUMNS = ("session", "id", "region", "probe")  # columns of a recording that are copied to the test
 SCORED_NEURONS = 4096  # neurons whose scores are computed together, to limit the memory for sums in float64
+
+
+SPIKES: dict[str, tuple[str, dict[str, str]]] = {  # arrays spikes/NAME [spikes]: type and attributes
+    "time": ("float64", {"units": "s"}),
+    "step": ("uint32", {"long_name": "time step of a spike in its trial; times dt_ms it is the time in ms from the start of the trial"}),
+    "neuron": ("uint32", {"long_name": "index of the neuron that spiked"}),
+    "condition": ("uint16", {"long_name": "number of the condition"}),
+    "trial": ("uint32", {"long_name": "number of the trial among those of its condition, from 0"}),
+}
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["counts", "current", "words"], meta_fields=[])
@@ -101,7 +111,7 @@ class RecordedRates:
     target: [C, M, n] Hz, rates of the trials that were trained on.
     heldout: [C, M, n] Hz, rates of the held-out trials; or None.
     halves: two [C, M, n] Hz, rates of odd-numbered and of even-numbered trials; or None.
-    columns: [n] each, by name: `unit`, the index in the recording, and `region` and `session` where it has them.
+    columns: [n] each, by name: `unit`, the index in the recording, and those of UNIT_COLUMNS that it has.
     smoothing: weights of the kernel that smoothed the rates, (): none.
     counts: ([C, M, n] spikes, [C, n] trials) of the trials held out, or of all if none are; None where the recording has no counts.
     """
@@ -138,6 +148,7 @@ def create_test(
     recording: Recording | None,
     conditions: int,
     neurons: np.ndarray,
+    clock: TrialClock,
     about: dict[str, object],
 ) -> TestWriter:
     """A new test.zarr with its attributes, for the results of some neurons."""
@@ -149,17 +160,25 @@ def create_test(
     if recording is not None and recording.kind == "rate":
         recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
         root.attrs["trained_on"], root.attrs["smoothing"] = recording.half or "all", list(recording.smoothing)
-    return TestWriter(root, config, network, names, neurons, recorded)
+    root.attrs[trial_clock.ATTRIBUTE] = clock.stored()
+    return TestWriter(root, config, network, names, neurons, recorded, clock)
 
 
 class TestWriter:
     """Writer of the arrays of a test.zarr, which xarray can open."""
 
     def __init__(
-        self, root: zarr.Group, config: Config, network: Network, conditions: list[str], neurons: np.ndarray, recorded: RecordedRates | None
+        self,
+        root: zarr.Group,
+        config: Config,
+        network: Network,
+        conditions: list[str],
+        neurons: np.ndarray,
+        recorded: RecordedRates | None,
+        clock: TrialClock,
     ):
         trial, n = config.trial, len(neurons)
-        self.root, self.trial, self.trials, self.recorded = root, trial, config.test.trials, recorded
+        self.root, self.trial, self.trials, self.recorded, self.clock = root, trial, config.test.trials, recorded, clock
         self.stored = np.isin(np.arange(network.n_neurons), neurons)
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
@@ -167,31 +186,33 @@ class TestWriter:
         self.gains: dict[str, np.ndarray] = {}
         self.error_variance = 0.0  # of the squared error of the model, over the conditions so far, Hz^4
         zarr_store.write(root, "condition", np.array(conditions), ["condition"])
-        end = trial.stim_off + trial.learn_every * np.arange(1, trial.n_points + 1)
-        zarr_store.write(root, "time", end, ["time"], units="ms", long_name="end of the bin, from the start of the trial")
+        root.attrs["bin_ms"] = trial.learn_every
+        zarr_store.write(root, "time", clock.centres(trial), ["time"], units="s", long_name=f"{clock.label}, centre of the bin")
         zarr_store.write(root, "neuron", neurons, ["neuron"])
         zarr_store.write(root, "excitatory", np.asarray(network.excitatory)[neurons], ["neuron"])
         for name, values in {} if recorded is None else recorded.columns.items():
             zarr_store.write(root, name, values, ["neuron"])
         self.ends, self.arrays = [0], dict[str, zarr.Array]()
         if config.test.spikes:
-            for name, meaning in (
-                ("step", "time step of a spike; times dt_ms is its time in the trial"),
-                ("neuron", "index of the neuron that spiked"),
-            ):
-                name = f"spikes/{name}"
-                self.arrays[name] = zarr_store.create(root, name, (0,), "uint32", ["spike"], chunks=(2**20,), long_name=meaning)
+            for name, (dtype, about) in SPIKES.items():
+                attributes = about | ({"long_name": clock.label} if name == "time" else {})
+                array = zarr_store.create(root, f"spikes/{name}", (0,), dtype, ["spike"], chunks=(2**20,), **attributes)
+                self.arrays[f"spikes/{name}"] = array
 
     def add_spikes(self, words: np.ndarray | None) -> None:
-        """Appends the spikes of one trial, bin by bin."""
+        """Appends the spikes of the next trial, bin by bin; conditions follow each other."""
         if words is None:
             return
         first = self.trial.steps(self.trial.stim_off)
         found = [tuple(values[self.stored[neuron]] for values in (step, neuron)) for step, neuron in map(unpack, words)]
-        steps = [step + first + m * self.trial.every for m, (step, _) in enumerate(found)]
-        self.arrays["spikes/step"].append(np.concatenate(steps).astype(np.uint32))
-        self.arrays["spikes/neuron"].append(np.concatenate([neuron for _, neuron in found]).astype(np.uint32))
-        self.ends.append(self.ends[-1] + sum(map(len, steps)))
+        step = np.concatenate([step + first + m * self.trial.every for m, (step, _) in enumerate(found)])
+        condition, trial = divmod(len(self.ends) - 1, self.trials)
+        values = {"step": step, "neuron": np.concatenate([neuron for _, neuron in found])}
+        values |= {"time": np.round(self.clock.seconds(step * self.trial.dt), 9)}
+        values |= {"condition": np.full(len(step), condition), "trial": np.full(len(step), trial)}
+        for name, (dtype, _) in SPIKES.items():
+            self.arrays[f"spikes/{name}"].append(values[name].astype(dtype))
+        self.ends.append(self.ends[-1] + len(step))
 
     def finish(self, linear: LinearBaseline | None = None) -> None:
         """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores.

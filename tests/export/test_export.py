@@ -95,7 +95,7 @@ def test_npz_is_read_by_scipy_and_by_rlsnet(run, truth):
     np.testing.assert_array_equal(values["bias"], truth["bias"])
     assert (values["tau_m"] == 10).all() and (values["tau_plastic"] == 150).all() and (values["excitatory"] == truth["excitatory"]).all()
     spikes = np.load(run / "export/npz/spikes.npz")
-    assert as_set(2 * spikes["condition"] + spikes["trial"], spikes["time"] / 0.1, spikes["neuron"]) == as_set(*truth["spikes"])
+    assert as_set(2 * spikes["condition"] + spikes["trial"], spikes["time"] / 1e-4, spikes["neuron"]) == as_set(*truth["spikes"])
     about = json.loads((run / "export/npz/about.json").read_text())
     assert about["iteration"] == 4 and about["units"]["weight"] == "threshold*ms" and about["tau_plastic_ms"] == [150.0]
     mine = truth["plastic"][:, ~truth["excitatory"]][truth["excitatory"]]
@@ -120,7 +120,7 @@ def test_zarr_is_read_by_xarray(run, truth):
     assert data.tau_m.attrs["units"] == "ms" and data.plastic_weight.attrs["units"] == "threshold*ms" and tuple(CLASSES)[1] == "E_to_I"
     assert data.condition.values.tolist() == ["0", "1"] and data.rate.dims == ("condition", "neuron")
     trial = np.repeat(np.arange(4), np.diff(data.spike_indptr.values))
-    assert as_set(trial, data.spike_time.values / 0.1, data.spike_neuron.values) == as_set(*truth["spikes"])
+    assert as_set(trial, data.spike_time.values / 1e-4, data.spike_neuron.values) == as_set(*truth["spikes"])
     assert data.trial_condition.values.tolist() == [0, 0, 1, 1]
 
 

@@ -119,7 +119,7 @@ def test_nothing_differs_before_the_start(tmp_path, record_check, kind, kernels,
     assert before.sum() > 200
     for one, other in ((trial, trial_), (step, step_), (neuron, neuron_)):
         np.testing.assert_array_equal(one[before], other[before_])
-    early = test["time"][...] <= START
+    early = test["time"][...] * 1000 + test.attrs["bin_ms"] / 2 <= START
     for name in ("psth", "current_mean"):
         np.testing.assert_array_equal(test[name][...][:, early], perturbed[name][...][:, early])
     who = np.arange(300) < 150
@@ -243,8 +243,8 @@ def test_a_share_is_drawn_with_the_seed():
 def test_units_and_the_window_that_null_stands_for():
     config = compose("config=tiny", "perturb=excite", "perturb.start='0.5 s'", "perturb.strength=1")
     assert config.perturb.start == 500
-    assert config.perturb.window(config.trial) == (5000, 2000 + 6700)
-    assert compose("config=tiny", "perturb=clamp").perturb.window(config.trial) == (
+    assert config.perturb.steps(config.trial) == (5000, 2000 + 6700)
+    assert compose("config=tiny", "perturb=clamp").perturb.steps(config.trial) == (
         2000 + 3300,
         2000 + 6700,
     )  # bins of 10 ms, a hundred of them

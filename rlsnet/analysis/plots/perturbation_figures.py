@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from rlsnet.analysis.perturbation_effects import PerturbationEffect, description
-from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure
+from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure, draw_events
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -72,9 +72,9 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
 
 
 def _span(results: RunResults, effect: PerturbationEffect) -> tuple[float, float]:
-    """(start, stop) of the window, s from the end of the stimulus."""
-    off = results.config.trial.stim_off
-    return (effect.window[0] - off) / 1000, (effect.window[1] - off) / 1000
+    """(start, stop) of the window, s."""
+    start, stop = results.clock.seconds(effect.window)
+    return float(start), float(stop)
 
 
 def _population(results: RunResults, effect: PerturbationEffect, name: str, members: np.ndarray, axes: Sequence[Any]) -> None:
@@ -82,7 +82,9 @@ def _population(results: RunResults, effect: PerturbationEffect, name: str, memb
     axes[0].axvspan(*_span(results, effect), **SHADE)
     for psth, colour in ((effect.psth_control, DATA), (effect.psth_perturbed, MODEL)):
         axes[0].plot(results.time, psth[:, :, members].mean(axis=(0, 2)), color=colour, lw=1.2)
-    axes[0].set(title=f"{members.sum():,} {name}", xlabel="time from stimulus end (s)", ylabel="mean rate (Hz)", xlim=(0, results.time[-1]))
+    axes[0].set(title=f"{members.sum():,} {name}", ylabel="mean rate (Hz)", xlim=results.span)
+    axes[0].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+    draw_events(axes[0], results.clock.events, results.span)
     axes[0].set_ylim(bottom=0)
 
 
@@ -128,7 +130,9 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
             axis.plot(results.time, base + drawn, color=colour, lw=1)
         axis.axhline(base, color=DATA, lw=0.4)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
-        axis.annotate(f"neuron {results.neurons[neuron]}", (1, base), **where)
+        axis.annotate(results.unit_name(neuron), (1, base), parse_math=False, **where)
         base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
     condition = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
-    axis.set(xlabel="time from stimulus end (s)", ylabel="rate", yticks=[], title=f"others that changed most{condition}")
+    axis.set(ylabel="rate", yticks=[], title=f"others that changed most{condition}")
+    axis.set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+    draw_events(axis, results.clock.events, results.span)

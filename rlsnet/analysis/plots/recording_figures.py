@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 
 from rlsnet.analysis import recording_summary
-from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, LINES, MODEL, SOFT, Panel, PanelFigure, check_files, go_cue, plain_numbers
+from rlsnet.analysis.plots.style import (
+    DATA,
+    DENSITY,
+    EXC,
+    HEAT,
+    LINES,
+    MODEL,
+    SOFT,
+    Panel,
+    PanelFigure,
+    check_files,
+    draw_events,
+    plain_numbers,
+)
 from rlsnet.analysis.recording_summary import RecordingSummary
 from rlsnet.data.recordings import FORMAT
 from rlsnet.io import outputs, zarr_store
@@ -40,8 +53,9 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     def draw(condition: int, axes: Sequence[Any]) -> None:
         extent = (data.time[0] - half, data.time[-1] + half, len(order), 0)
         image = axes[0].imshow(block[condition].T, aspect="auto", cmap=HEAT, vmin=0, vmax=1, extent=extent)
-        axes[0].set(title=_names(data)[condition], xlabel="time (s)", ylabel="unit")
-        go_cue(axes[0], data.time, "#ffffff")
+        axes[0].set(title=_names(data)[condition], ylabel="unit")
+        axes[0].set_xlabel(f"{data.time_label} (s)", parse_math=False)
+        draw_events(axes[0], data.events, extent[:2], "#ffffff")
         label = f"{data.recording.kind}, scaled to each unit's range"
         axes[0].figure.colorbar(image, ax=axes[0], label=label, orientation="horizontal", shrink=0.6, aspect=40)
 

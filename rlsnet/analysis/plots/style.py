@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,11 @@ def integer_ticks(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def go_cue(axis: Any, time: np.ndarray, colour: str = SOFT) -> None:
-    """Draws a line at time 0 where the times [M] contain it."""
-    if time[0] < 0 < time[-1]:
-        axis.axvline(0, color=colour, lw=0.8, ls=(0, (3, 2)))
+def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float], colour: str = SOFT, names: bool = True) -> None:
+    """Draws a line at the time of each event within the span (s), with its name unless `names` is false."""
+    for name, time in events.items():
+        if span[0] < time < span[1]:
+            axis.axvline(time, color=colour, lw=0.8, ls=(0, (3, 2)))
+            if names:
+                where = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top", "fontsize": 6}
+                axis.text(time, 0.98, name, color=colour, parse_math=False, **where)

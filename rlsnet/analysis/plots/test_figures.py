@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, plain_numbers
+from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, draw_events, plain_numbers
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.score_tables import MAX_GROUPS
 from rlsnet.analysis.test_results import RunResults
@@ -53,12 +53,13 @@ def examples(results: RunResults) -> PanelFigure:
                 for name_of, color, width in ((data, DATA, 1), (model, MODEL, 1.2)):
                     drawn = results.smooth(name_of, results.read(name_of, condition, slice(None), neuron))
                     axis.plot(results.time, drawn, style, color=color, lw=width)
-            axis.set_title(f"{name}: neuron {results.neurons[neuron]}, r = {mean[neuron]:.2f}", fontsize=8)
+            draw_events(axis, results.clock.events, results.span, names=neuron == neurons[0])
+            axis.set_title(f"{name}: {results.unit_name(neuron)}, r = {mean[neuron]:.2f}", fontsize=8, parse_math=False)
             axis.set_ylabel(label, fontsize=8)
             axis.tick_params(labelbottom=False)
         for axis in axes[len(neurons) :]:
             axis.set_visible(False)
-        axes[len(neurons) - 1].set_xlabel("time from stimulus end (s)")
+        axes[len(neurons) - 1].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
         axes[len(neurons) - 1].tick_params(labelbottom=True)
 
     handles = [Line2D([], [], color=DATA, label=source), Line2D([], [], color=MODEL, label="model")]
@@ -90,11 +91,12 @@ def heatmaps(results: RunResults) -> PanelFigure:
         low, high = np.fmin.reduce(blocks[0]), np.fmax.reduce(blocks[0])
         scaled = [(b - low) / np.where(high > low, high - low, 1) for b in blocks]
         for axis, block, name in zip(axes, scaled, (source, "model"), strict=True):
-            extent = (0.0, results.time[-1], len(chosen), 0)
+            extent = (*results.span, len(chosen), 0)
             image = axis.imshow(block[:, order].T, aspect="auto", cmap=HEAT, vmin=0, vmax=1, extent=extent)
+            draw_events(axis, results.clock.events, results.span, "#ffffff", names=axis is axes[0])
             axis.set_title(f"{name}, {names[condition]}" if conditions > 1 else name)
             axis.set_ylabel("neuron")
-        axes[-1].set_xlabel("time from stimulus end (s)")
+        axes[-1].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
         axes[0].tick_params(labelbottom=False)
         words = f"{label.split(' (')[0]}, scaled to the range of the {source}"
         axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
@@ -117,11 +119,12 @@ def raster(results: RunResults) -> PanelFigure:
             row = np.full(results.neurons[-1] + 1, -1)
             row[results.neurons[shown]] = base + np.arange(len(shown))
             mine = row[neuron] >= 0
-            seconds = (step[mine] * trial.dt - trial.stim_off) / 1000
-            axis.plot(seconds, row[neuron[mine]], "|", ms=2.4, color=colour, rasterized=True)
+            axis.plot(results.clock.seconds(step[mine] * trial.dt), row[neuron[mine]], "|", ms=2.4, color=colour, rasterized=True)
             axis.plot([], [], "|", color=colour, label=name)
             base += len(shown)
-        axis.set(xlabel="time from stimulus end (s)", ylabel="neuron", xlim=(0, trial.duration / 1000), ylim=(-1, base))
+        axis.set(ylabel="neuron", xlim=results.span, ylim=(-1, base))
+        axis.set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+        draw_events(axis, results.clock.events, results.span)
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, markerscale=2, borderaxespad=0)
 
     return PanelFigure("Spikes of one trial", (Panel(f"Raster of one trial: {len(step):,} spikes.", draw),), (5.4, 3.4))

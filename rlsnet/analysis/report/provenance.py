@@ -62,7 +62,7 @@ def recording(results: RunResults) -> Iterator[Block]:
     conditions, bins, units = recording.values.shape
     about: dict[str, Any] = {"source": recording.source, "path": path, "units": f"{units:,}"}
     about["conditions"] = f"{conditions}: {', '.join(recording.conditions)}"
-    about["bins"] = f"{bins:,} of {recording.bin_ms:g} ms"
+    about["bins"] = f"{bins:,} of {recording.bin_ms:g} ms, {recording_summary.time_words(group, recording)}"
     if (half := results.config.recording.half) is not None:
         about["trained on"] = f"{half}-numbered trials; the others are held out"
     about |= {name: value for name, value in recording_summary.unit_rows(group, recording) if name != "imported with"}

@@ -1,0 +1,156 @@
+"""Time of the recording, ids of units and cell classes from the import to test, perturbation, figures and exports."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+from commands import rlsnet, run
+from conftest import compose
+from sessions import write
+
+from rlsnet.analysis import test_results
+from rlsnet.data import trial_clock
+from rlsnet.errors import UserError
+from rlsnet.runs.folder import Run
+
+EVENT, CUE = "go_start_times", "delay_start_times"
+IMPORT = ("preset=map", "units=null", "min_trials=2", "window=[-0.3,0.2]", f"events=[{CUE}]", "inhibitory=\"unit_quality == 'good'\"")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two sessions imported, trained on, tested and perturbed; and what the commands print."""
+    where = tmp_path_factory.mktemp("time")
+    sources = [str(path) for path, _ in write(where, units=(12, 14), trials=40)]
+    said = {"import": rlsnet("import", *sources, "lab.zarr", *IMPORT, cwd=where)}
+    shape = ("network.n_neurons=16", "plastic.n_inputs=4", "feedforward.n_neurons=4", "trial.stim_on=20", "trial.stim_off=40")
+    shape += ("recording.path=lab.zarr", "trial.duration=500", "train.iterations=2", "train.validate_every=0", "progress=off")
+    said["train"] = rlsnet("train", "config=mouse_decision", *shape, "hydra.run.dir=run", cwd=where)
+    test = ("run=run", "test.trials=3", "test.untrained_trials=0", "test.neurons=2:12", "progress=off")
+    said["test"] = rlsnet("test", *test, cwd=where)
+    said["perturb"] = rlsnet("test", *test, "perturb=silence", "perturb.window=[-0.1,0.1]", "perturb.neurons=2:5", cwd=where)
+    for command in (("info", "run"), ("info", "lab.zarr"), ("info", "run/test.zarr")):
+        said[" ".join(command)] = run(*command, cwd=where, COLUMNS="200")
+    return where, {name: (each.stdout + each.stderr) for name, each in said.items()}
+
+
+def test_bins_and_spikes_have_the_time_of_the_recording(folder, record_check):
+    where, _ = folder
+    test, lab = (zarr.open_group(str(where / name), mode="r") for name in ("run/test.zarr", "lab.zarr"))
+    np.testing.assert_array_equal(test["time"][...], lab["time"][...])
+    assert test["time"].attrs["units"] == "s" and test["time"].attrs["long_name"] == f"time from {EVENT}, centre of the bin"
+    time, step, trial, condition = (test[f"spikes/{name}"][...] for name in ("time", "step", "trial", "condition"))
+    np.testing.assert_allclose(time, -0.3 + (step * 0.1 - 40) / 1000, atol=1e-9)
+    ends = test["spikes/trial_indptr"][...]
+    np.testing.assert_array_equal(3 * condition + trial, np.repeat(np.arange(6), np.diff(ends)))
+    edges = np.concatenate([test["time"][...] - 0.01, [0.2]])
+    counted = np.zeros((2, 25, 10))
+    place = np.searchsorted(edges, time - 1e-6, side="right") - 1  # step i ends at i*dt
+    np.add.at(counted, (condition, place, np.searchsorted(test["neuron"][...], test["spikes/neuron"][...])), 1)
+    np.testing.assert_allclose(counted / 3 / 0.02, test["psth"][...], rtol=1e-5)
+    record_check("spikes of a test by time, condition and trial", "PSTH", "that of test.zarr", f"{len(time):,} spikes, equal")
+
+
+def test_neurons_keep_the_ids_of_their_units(folder):
+    where, _ = folder
+    test, lab = (zarr.open_group(str(where / name), mode="r") for name in ("run/test.zarr", "lab.zarr"))
+    unit = test["unit"][...]
+    for name in ("session", "id", "region", "probe"):
+        np.testing.assert_array_equal(test[name][...], lab[f"unit/{name}"][...][unit])
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    assert results.unit_name(3) == f"neuron 5 ({test['session'][3]} {test['id'][3]})"
+
+
+def test_named_events_are_stored_and_shown(folder):
+    where, said = folder
+    lab = zarr.open_group(str(where / "lab.zarr"), mode="r")
+    about = lab.attrs["events"][CUE]
+    assert about["quartiles"][0] <= about["median"] <= about["quartiles"][1] < 0 < about["trials"]
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    assert results.clock.events == {CUE: about["median"], EVENT: 0.0} == trial_clock.events(lab)
+    np.testing.assert_allclose(results.span, (-0.3, 0.2))
+    assert f"events {CUE} at {about['median']:g} s, {EVENT} at 0 s" in words(said["info lab.zarr"])
+    for name in ("info lab.zarr", "info run/test.zarr"):
+        assert f"bins 25 of 20 ms, -0.3 to 0.2 s from {EVENT}" in words(said[name])
+
+
+def test_figures_have_the_event_in_their_axes(folder):
+    from rlsnet.analysis.plots.run_figures import figures
+
+    where, _ = folder
+    drawn = dict(figures(test_results.open_results(Run.open(str(where / "run"), "plot"))))
+    for name in ("psth_examples", "psth_heatmaps", "raster", "perturb_silence"):
+        figure = drawn[name].compose()
+        labels = {axis.get_xlabel() for axis in figure.axes}
+        assert f"time from {EVENT} (s)" in labels
+        assert EVENT in {text.get_text() for axis in figure.axes for text in axis.texts}
+        assert not any("stimulus end" in label for label in labels)
+
+
+def test_a_perturbation_in_the_time_of_the_recording(folder):
+    where, said = folder
+    stored = zarr.open_group(str(where / "run/perturbed/silence.zarr"), mode="r")
+    assert (stored.attrs["perturb"]["start"], stored.attrs["perturb"]["stop"]) == (240.0, 440.0)
+    assert f"silence: 3 of 16 neurons, -0.1 to 0.1 s from {EVENT}" in said["perturb"]
+    time, neuron = stored["spikes/time"][...], stored["spikes/neuron"][...]
+    assert not ((time >= -0.1 + 1e-9) & (time < 0.1 - 1e-9) & np.isin(neuron, [2, 3, 4])).any()
+    assert (np.isin(neuron, [2, 3, 4]) & (time > 0.1)).any()
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ("[-1,0.1]", r"perturb.window=\[-1,0.1\]: expected a start before an end, within the trial, which lasts from -0.34 to 0.2 s"),
+        ("[0.1,0.3]", "within the trial"),
+        ("[0.1,0.1]", "a start before an end"),
+        ("[0.1,0.10003]", "perturb.window=440.03 ms: expected a multiple of trial.dt"),
+    ],
+)
+def test_windows_outside_the_trial(window, message):
+    config = compose(
+        "config=tiny", "trial.stim_on=20", "trial.stim_off=40", "trial.duration=500", "perturb=silence", f"perturb.window={window}"
+    )
+    with pytest.raises(UserError, match=message):
+        config.perturb.steps(config.trial, -0.34)
+
+
+def test_a_window_and_its_ends_exclude_each_other():
+    with pytest.raises(UserError, match="perturb.window: expected either the window, or perturb.start and perturb.stop"):
+        compose("config=tiny", "perturb=silence", "perturb.window=[0.3,0.5]", "perturb.start=300")
+
+
+def test_without_a_recording_time_begins_with_the_trial(tmp_path):
+    clock = trial_clock.of_recording(None, compose("config=tiny").trial)
+    assert clock.label == "time from the start of the trial" and clock.start == 0
+    np.testing.assert_allclose(clock.centres(compose("config=tiny").trial)[:2], [0.205, 0.215])
+
+
+def test_exports_have_the_time_of_the_recording_and_the_ids(folder):
+    where, _ = folder
+    test = zarr.open_group(str(where / "run/test.zarr"), mode="r")
+    rlsnet("export", "run", "to=npz", cwd=where)
+    spikes, neurons = np.load(where / "run/export/npz/spikes.npz"), np.load(where / "run/export/npz/neurons.npz")
+    for name in ("time", "condition", "trial", "neuron"):
+        np.testing.assert_array_equal(spikes[name], test[f"spikes/{name}"][...])
+    np.testing.assert_array_equal(neurons["id"][2:12], test["id"][...])
+    assert set(neurons["id"][[0, 1, 12]]) == {""}
+    about = json.loads((where / "run/export/npz/about.json").read_text())
+    assert about["time"]["start_s"] == -0.34 and about["units"]["time"] == f"s, time from {EVENT}"
+
+
+def words(text):
+    """Text of a printed table, in one line without its frame."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_cell_classes_are_said_everywhere(folder):
+    where, said = folder
+    network = zarr.open_group(str(where / "run/network.zarr"), mode="r")
+    source = network.attrs["cell_class"]
+    assert source.startswith("from inhibitory if unit_quality == 'good': ")
+    for name in ("train", "test", "info run", "info run/test.zarr"):
+        assert words(source) in words(said[name]), name
+    lab = zarr.open_group(str(where / "lab.zarr"), mode="r")
+    unit = zarr.open_group(str(where / "run/test.zarr"), mode="r")["unit"][...]
+    np.testing.assert_array_equal(network["neuron/excitatory"][2:12], lab["unit/cell_class"][...][unit] == "excitatory")
