@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rlsnet.analysis.run_summary import POPULATION, PRIMARY_SCORES, RunSummary
 from rlsnet.analysis.verdict import best_baseline, verdict
 from rlsnet.config import differences
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import UNDEFINED, byte_size, console
+from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent
 from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
 from rlsnet.runs.folder import Run
@@ -155,11 +156,11 @@ def columns(comparison: Comparison) -> list[Column]:
     result.append(Column("state", [run.state for run in runs], [None] * len(runs)))
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
     add("last", [run.last_correlation for run in runs], "{:.3f}".format)
-    add("validation", [run.best_validation for run in runs], "{:.3f}".format)
+    add("validation", [run.best_validation for run in runs], partial(percent, digits=1))
     explained = [run.population.get("all", {}) for run in runs]
-    add("population EV", [values.get("model") for values in explained], "{:.3f}".format)
-    add("other half's", [values.get("ceiling") for values in explained], "{:.3f}".format, 1)
-    add("best baseline's", [values.get(best_baseline(values)) for values in explained], "{:.3f}".format, 1)
+    add("population EV", [values.get("model") for values in explained], partial(percent, digits=1))
+    add("other half's", [values.get("ceiling") for values in explained], partial(percent, digits=1), 1)
+    add("best baseline's", [values.get(best_baseline(values)) for values in explained], partial(percent, digits=1), 1)
     for name, score in SCORES.items():
         if name not in HIDDEN_SCORES:
             add(score.label, [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))

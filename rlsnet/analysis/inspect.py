@@ -18,7 +18,7 @@ from rlsnet.config.load import Unloaded
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
-from rlsnet.io.formatting import byte_size, console, disk_size, duration
+from rlsnet.io.formatting import byte_size, console, disk_size, duration, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
 from rlsnet.runs.folder import Run
@@ -116,7 +116,8 @@ def _size_rows(run: Run, config: Config, group: zarr.Group) -> Rows:
     of_engine = dataclasses.replace(config.engine, kernels="fixed_shape")  # needs no compiler here
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory_plan.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
-    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
+    x = group["feedforward/weight"].shape[1] if "feedforward/weight" in group else 0
+    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs - x}, X {x}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
     parts = dict(group.attrs.get(memory_plan.PLAN) or memory_plan.plan(sizes, learning=True))
     yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
 
@@ -137,11 +138,14 @@ def _progress_rows(run: Run, config: Config) -> Rows:
         yield "correlation", f"{known[-1]['correlation']:.3f} at iteration {known[-1]['iteration']}"
     if validated := validations(metrics):
         last_and_best = (validated[-1], "last"), (max(validated, key=lambda each: each[1]), "best")
-        yield "validation", ", ".join(f"{score:.3f} {which}, at iteration {iteration}" for (iteration, score), which in last_and_best)
+        yield (
+            "validation",
+            ", ".join(f"{percent(score, 1)} {which}, at iteration {iteration}" for (iteration, score), which in last_and_best),
+        )
     rates = [
         f"{metrics[-1][f'rate_{name[:3]}_hz']:.2f} Hz {name}" for name in ("excitatory", "inhibitory") if metrics[-1][f"rate_{name[:3]}_hz"]
     ]
-    yield "rates", ", ".join(rates) or "none"
+    yield "rates while learning", ", ".join(rates) or "none"
 
 
 def _resource_rows(run: Run) -> Rows:

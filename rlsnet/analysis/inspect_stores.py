@@ -83,6 +83,9 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
             yield "plastic inputs of a neuron", _mean_and_sd(inputs) + (f", shared by groups of {size}" if size > 1 else "")
             if outputs is not None:
                 yield "plastic outputs of a neuron", _mean_and_sd(outputs)
+    if "feedforward/weight" in group:
+        x = zarr_store.array(group, "feedforward/weight", [n, "X"], "f", where).shape[1]
+        yield "from feed-forward neurons", f"{n * x:,} synapses of {x:,} neurons"
     if degrees and "target" in group:
         yield "targets", "{} condition(s) of {} points".format(*group["target"].shape[:2])
 
@@ -174,17 +177,14 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"
     if group.attrs.get("cell_class"):
         yield "cell class", group.attrs["cell_class"]
-    rates = [(rate[:, mine], name) for mine, name in ((excitatory, "excitatory"), (~excitatory, "inhibitory")) if mine.any()]
-    yield "rates", ", ".join(f"{values.mean():.2f} Hz {name}" for values, name in rates)
+    yield "rates", score_tables.rate_words(excitatory, rate)
     population = group.attrs.get("scores", {}).get("population", {})
     if sentences := verdict.verdict(population):
         yield "verdict", " ".join([sentences, *verdict.warnings(population)])
         yield "population", verdict.population_table(population, width=TABLE_WIDTH)
     for name in ("current_correlation", "rate_correlation"):
         if name in group:
-            values = zarr_store.read(group[name])
-            mean = f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
-            yield name.replace("_", " "), f"{mean} ({int(np.isnan(values).sum())} undefined)"
+            yield name.replace("_", " "), score_tables.mean_words(zarr_store.read(group[name]))
     if "trained_on" in group.attrs:
         trained = group.attrs["trained_on"]
         other = {"odd": "even", "even": "odd"}.get(str(trained))

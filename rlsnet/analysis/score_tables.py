@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -69,3 +70,15 @@ def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 def _count(group: Mapping[str, Any]) -> int:
     """The number of neurons of the score that is defined for most of them."""
     return max((score["n"] for score in group.values()), default=0)
+
+
+def mean_words(values: np.ndarray) -> str:
+    """Mean over neurons and conditions of a score, and how many of them are undefined, in words."""
+    mean = f"mean {np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+    return f"{mean} ({int(np.isnan(values).sum()):,} undefined)"
+
+
+def rate_words(excitatory: np.ndarray, rate: np.ndarray) -> str:
+    """Mean rates [C, n] of excitatory and inhibitory neurons in words; classes without neurons are left out."""
+    classes = (("excitatory", excitatory), ("inhibitory", ~excitatory))
+    return ", ".join(f"{rate[:, members].mean():.2f} Hz {name}" for name, members in classes if members.any())

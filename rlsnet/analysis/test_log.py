@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import zarr
 
 from rlsnet.analysis import perturbation_effects, score_tables, verdict
@@ -46,12 +45,12 @@ def _log_test(results: zarr.Group) -> None:
     rate, correlation = results["rate"][...], results["current_correlation"][...]
     if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):
         log.info("Of %s of %s neurons, as test.neurons selects:", f"{len(excitatory):,}", f"{n:,}")
-    log.info("Rate %s Hz excitatory, %s Hz inhibitory.", _mean(rate[:, excitatory]), _mean(rate[:, ~excitatory]))
+    log.info("Rates %s.", score_tables.rate_words(excitatory, rate))
     if results.attrs.get("cell_class"):
         log.info("Cell class: %s.", results.attrs["cell_class"])
-    log.info("Current correlation %s (%d undefined).", _mean(correlation), int(np.isnan(correlation).sum()))
+    log.info("Current correlation: %s.", score_tables.mean_words(correlation))
     if "rate_correlation" in results:
-        log.info("Rate correlation %s%s.", _mean(results["rate_correlation"][...]), _compared_trials(results))
+        log.info("Rate correlation: %s%s.", score_tables.mean_words(results["rate_correlation"][...]), _compared_trials(results))
         log.info("%s", score_tables.score_table(results.attrs["scores"]))
 
 
@@ -73,9 +72,5 @@ def _compared_trials(results: zarr.Group) -> str:
     trained = results.attrs["trained_on"]
     if trained == "all":
         return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
-    return f" with the {trained} trials, which were trained on, {_mean(results['heldout_correlation'][...])} with those held out"
-
-
-def _mean(values: np.ndarray) -> str:
-    """Mean of the defined values, in words."""
-    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
+    heldout = score_tables.mean_words(results["heldout_correlation"][...])
+    return f" with the {trained} trials, which were trained on; {heldout} with those held out"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlsnet.analysis.score_tables import MAX_GROUPS, plain_table
+from rlsnet.io.formatting import percent
 from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 
 CLOSE = 0.005  # a smaller difference of two explained variances is called none, like one below two standard errors
@@ -16,11 +17,6 @@ NO_ERROR = {  # by number of trials of each condition
 }
 EARLIER = "The explained variance has no standard error, as this test is of an earlier version: rlsnet test makes it anew."
 IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
-
-
-def percent(value: float) -> str:
-    """A share in percent."""
-    return f"{round(100 * value)} %"
 
 
 def best_baseline(values: Mapping[str, float]) -> str | None:

@@ -67,8 +67,8 @@ def _relative_times(session: Session, separate: SeparateTrials, align: str, sett
         if len(known) and ((known >= low) & (known <= high)).all():
             return relative
     raise UserError(
-        f"{setting}={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time 0"
-        " of each trial."
+        f"{setting}={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time"
+        " 0 of each trial."
     )
 
 

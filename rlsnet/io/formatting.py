@@ -17,6 +17,11 @@ def number(value: Any, spec: str = ".3f") -> str:
     return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent, such as 72 %."""
+    return f"{round(100 * share, digits) + 0.0:.{digits}f} %"
+
+
 def duration(seconds: float) -> str:
     """A duration such as 12 s, 3.4 min or 2.1 h."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,8 @@ import rich
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from rlsnet.io.formatting import byte_size
+
 log = logging.getLogger(__name__)
 
 PLAIN_EVERY = 2.0  # s, between two plain lines
@@ -48,7 +50,7 @@ def format_line(line: dict[str, Any]) -> str:
     """Correlation, rate, duration and memory of an iteration as text."""
     correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
     rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.2f} Hz"
-    return f"correlation {correlation}  rate {rate}  {line['seconds']:.2f} s  {line['memory'] / 2**30:.1f} GiB"
+    return f"correlation {correlation}  rate {rate}  {line['seconds']:.3g} s  memory {byte_size(line['memory'])}"
 
 
 class _Plain:

@@ -17,7 +17,7 @@ from jax import Array
 
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import byte_size
+from rlsnet.io.formatting import byte_size, percent
 from rlsnet.learning.iteration import Iteration, Outcome
 from rlsnet.learning.rls import Learner
 from rlsnet.model import rng
@@ -133,7 +133,7 @@ def _validated(validate: Callable[[Array], float | None], iteration: int, w: Arr
     start = time.perf_counter()
     score = validate(w)
     seconds = time.perf_counter() - start
-    text = "undefined" if score is None else f"{score:.3f}"
+    text = "undefined" if score is None else percent(score, 1)
     log.info("Validation after iteration %d: population explained variance %s (%.1f s).", iteration, text, seconds)
     return {"validation": score, "validation_seconds": round(seconds, 4)}
 

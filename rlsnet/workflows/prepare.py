@@ -129,9 +129,10 @@ def _open_recording(config: Config, show: Progress) -> Recording | None:
 
 def _counts(net: Network) -> str:
     """Numbers of neurons and synapses, as text."""
-    members = np.bincount(np.arange(net.n_neurons) // net.group_size)
-    n_plastic = int(np.sum(np.asarray(net.pre) >= 0, axis=1) @ members)
-    return f"{net.n_neurons:,} neurons, {net.n_edges:,} static and {n_plastic:,} plastic synapses"
+    members, x = np.bincount(np.arange(net.n_neurons) // net.group_size), net.n_feedforward
+    n_plastic = int(np.sum(np.asarray(net.pre)[:, x:] >= 0, axis=1) @ members)
+    kinds = f"{net.n_edges:,} static and {n_plastic:,} plastic synapses"
+    return f"{net.n_neurons:,} neurons, {kinds}" + (f", {net.n_neurons * x:,} from feed-forward neurons" if x else "")
 
 
 def _mean_rates(config: Config, net: Network, recording: Recording | None) -> np.ndarray | None:

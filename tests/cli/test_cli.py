@@ -113,9 +113,9 @@ def test_info_on_a_run_says_what_its_files_say(place):
     best, last = max(lines[1::2], key=lambda line: line["validation"]), lines[-1]
     assert shown["correlation"] == f"{last['correlation']:.3f} at iteration 4"
     assert shown["validation"] == (
-        f"{last['validation']:.3f} last, at iteration 4, {best['validation']:.3f} best, at iteration {best['iteration']}"
+        f"{100 * last['validation']:.1f} % last, at iteration 4, {100 * best['validation']:.1f} % best, at iteration {best['iteration']}"
     )
-    assert shown["rates"] == f"{lines[-1]['rate_exc_hz']:.2f} Hz excitatory, {lines[-1]['rate_inh_hz']:.2f} Hz inhibitory"
+    assert shown["rates while learning"] == f"{lines[-1]['rate_exc_hz']:.2f} Hz excitatory, {lines[-1]['rate_inh_hz']:.2f} Hz inhibitory"
     assert shown["checkpoints"] == f"2, 4, best of iteration {best['iteration']}" and "jax 0." in shown["made with"]
     use = [json.loads(line) for line in (place / "run" / "resources.jsonl").read_text().splitlines()]
     peak = max(line["memory_peak_mb"] for line in use if line["verb"] == "train")
@@ -225,7 +225,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     ends = np.cumsum(mine)[whole["spikes/trial_indptr"][1:] - 1]
     np.testing.assert_array_equal(part["spikes/trial_indptr"][1:], ends)
     mean = np.nanmean(whole["current_correlation"][...][:, chosen])
-    assert f"Current correlation {mean:.3f}" in out
+    assert f"Current correlation: mean {mean:.3f} (" in out
     for choice in ("[3:6, 0, 200:]", "inh", "7"):
         rlsnet("test", "run=run", "test.trials=1", f"test.neurons={choice}", cwd=tmp_path)
         shutil.rmtree(tmp_path / "run" / "figures", ignore_errors=True)

@@ -1,6 +1,8 @@
 """Time of the recording, ids of units and cell classes from the import to test, perturbation, figures and exports."""
 
+import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -25,14 +27,66 @@ def folder(tmp_path_factory):
     sources = [str(path) for path, _ in write(where, units=(12, 14), trials=40)]
     said = {"import": rlsnet("import", *sources, "lab.zarr", *IMPORT, cwd=where)}
     shape = ("network.n_neurons=16", "plastic.n_inputs=4", "feedforward.n_neurons=4", "trial.stim_on=20", "trial.stim_off=40")
-    shape += ("recording.path=lab.zarr", "trial.duration=500", "train.iterations=2", "train.validate_every=0", "progress=off")
+    shape += (
+        "recording.path=lab.zarr",
+        "trial.duration=500",
+        "train.iterations=2",
+        "train.validate_every=2",
+        "train.validation_trials=1",
+        "progress=off",
+    )
     said["train"] = rlsnet("train", "config=mouse_decision", *shape, "hydra.run.dir=run", cwd=where)
     test = ("run=run", "test.trials=3", "test.untrained_trials=0", "test.neurons=2:12", "progress=off")
     said["test"] = rlsnet("test", *test, cwd=where)
     said["perturb"] = rlsnet("test", *test, "perturb=silence", "perturb.window=[-0.1,0.1]", "perturb.neurons=2:5", cwd=where)
+    said["report"] = page(where)
     for command in (("info", "run"), ("info", "lab.zarr"), ("info", "run/test.zarr")):
         said[" ".join(command)] = run(*command, cwd=where, COLUMNS="200")
-    return where, {name: (each.stdout + each.stderr) for name, each in said.items()}
+    return where, {name: each if isinstance(each, str) else each.stdout + each.stderr for name, each in said.items()}
+
+
+def page(where):
+    """Text of the report of the run."""
+    rlsnet("report", "run", cwd=where)
+    return " ".join(re.sub(r"<[^>]*>", " ", html.unescape((where / "run/report.html").read_text())).split())
+
+
+def test_a_quantity_has_one_number_and_one_name_everywhere(folder):
+    """Each quantity of test, network and training as it is computed here from the stores, in all places that show it."""
+    where, said = folder
+    network, test = (zarr.open_group(str(where / f"run/{name}.zarr"), mode="r") for name in ("network", "test"))
+    lines = [json.loads(line) for line in (where / "run/metrics.jsonl").read_text().splitlines()]
+    population, exc, rate = test.attrs["scores"]["population"]["all"], test["excitatory"][...], test["rate"][...]
+    means = {name: np.nanmean(test[name][...]) for name in ("current_correlation", "rate_correlation")}
+    n_plastic = int((network["plastic/pre"][...] >= 0).sum())
+    log, info, info_test, report = (words(said[name]) for name in ("test", "info run", "info run/test.zarr", "report"))
+    train = words(said["train"])
+    percents = " ".join(f"{round(100 * population[name])} %" for name in ("model", "mean_rate", "condition_average"))
+    rates = f"{rate[:, exc].mean():.2f} Hz excitatory, {rate[:, ~exc].mean():.2f} Hz inhibitory"
+    validation = f"{100 * lines[-1]['validation']:.1f} %"
+    expected = {
+        "explained variance": (f"all {percents}", (log, info, info_test)),
+        "explained variance in sentences": (f"{round(100 * population['model'])} %", (log, info, info_test, report)),
+        "validation": (f"population explained variance {validation}", (train,)),
+        "validation, stored": (validation, (info, report)),
+        "mean rates": (rates, (log, info_test)),
+        "current correlation": (f"mean {means['current_correlation']:.3f} (0 undefined)", (log, info, info_test)),
+        "rate correlation": (f"mean {means['rate_correlation']:.3f} (0 undefined)", (log, info_test)),
+        "correlation while learning": (f"{lines[-1]['correlation']:.3f}", (info, report)),
+        "rates while learning": (f"{lines[-1]['rate_exc_hz']:.2f}", (info, report)),
+        "plastic synapses": (f"{n_plastic} plastic synapses, {16 * 4} from feed-forward neurons", (train,)),
+        "plastic synapses, stored": (f"plastic synapses {n_plastic} from feed-forward neurons {16 * 4} synapses", (info,)),
+        "sizes": ("N 16, L 4, X 4", (info,)),
+        "trials": ("3 trials per condition", (info, info_test)),
+        "neurons": ("10 of 16", (log, info_test, report)),
+    }
+    missing = [
+        f"{name}: {text!r} is not in text {k}"
+        for name, (text, places) in expected.items()
+        for k, place in enumerate(places)
+        if text not in place
+    ]
+    assert not missing, missing
 
 
 def test_bins_and_spikes_have_the_time_of_the_recording(folder, record_check):

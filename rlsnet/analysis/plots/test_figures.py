@@ -17,6 +17,7 @@ from rlsnet.analysis.test_results import RunResults
 from rlsnet.analysis.verdict import population_rows
 from rlsnet.data import statistics
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import percent
 from rlsnet.learning.population import EXPLAINED, TITLE
 
 log = logging.getLogger(__name__)
@@ -159,7 +160,9 @@ def explained_variance(results: RunResults) -> PanelFigure:
         axes[0].axvline(0, color=DATA, lw=0.6)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
 
-    together = ", ".join(f"{EXPLAINED[name]} {value:.2f}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None)
+    together = ", ".join(
+        f"{EXPLAINED[name]} {percent(value)}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None
+    )
     label = f"{TITLE.capitalize()} by condition and region; of all neurons: {together}."
     return PanelFigure(TITLE.capitalize(), (Panel(label, draw),), (5.4, 1.8 + 0.28 * len(groups)))
 

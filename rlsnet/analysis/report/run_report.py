@@ -17,7 +17,7 @@ from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.io.formatting import UNDEFINED, byte_size, duration, number
+from rlsnet.io.formatting import UNDEFINED, byte_size, duration, number, percent
 from rlsnet.learning.population import EXPLAINED, TITLE
 from rlsnet.learning.scores import SCORES, typical
 from rlsnet.model import network_store
@@ -103,8 +103,8 @@ def _network(results: RunResults) -> tuple[int | None, str]:
 def _tiles(summary: RunSummary) -> Iterator[Tile]:
     if (explained := summary.typical(run_summary.POPULATION)) is not None:
         ceiling = summary.population["all"].get("ceiling")
-        note = f"the other half of the trials: {number(ceiling, '.2f')}" if ceiling is not None else "of the rates trained on"
-        yield Tile(f"Test: {TITLE}", number(explained, ".2f"), note)
+        note = f"the other half of the trials: {percent(ceiling)}" if ceiling is not None else "of the rates trained on"
+        yield Tile(f"Test: {TITLE}", percent(explained), note)
     if (score := summary.primary_score) is not None:
         ceiling, value = summary.typical("noise_ceiling"), summary.typical(score)
         note = f"{summary.test_attributes.get('trials', '?')} trials, frozen weights"
@@ -112,15 +112,15 @@ def _tiles(summary: RunSummary) -> Iterator[Tile]:
             note = f"{100 * value / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
         yield Tile(f"Test: {SCORES[score].title}", number(value, ".2f"), f"median; {note}")
     if summary.last_correlation is not None:
-        yield Tile("Training: correlation", number(summary.last_correlation, ".2f"), "of the last trials, with learning")
+        yield Tile("Training: correlation", number(summary.last_correlation), "of the last trials, with learning")
     if (validation := summary.best_validation) is not None:
         iteration, last = summary.validations[-1]
-        yield Tile("Validation: best", number(validation, ".2f"), f"{TITLE}; {number(last, '.2f')} at iteration {iteration}")
+        yield Tile("Validation: best", percent(validation, 1), f"{TITLE}; {percent(last, 1)} at iteration {iteration}")
     if summary.metrics:
         done, planned, line = len(summary.metrics), summary.planned_iterations, summary.metrics[-1]
         yield Tile("Iterations", f"{done:,}", "all" if done >= planned else f"of {planned:,}")
-        by_class = f"E {number(line['rate_exc_hz'], '.1f')}, I {number(line['rate_inh_hz'], '.1f')}"
-        yield Tile("Firing rate", f"{number(line['rate_hz'], '.1f')} Hz", by_class)
+        by_class = f"while learning; E {number(line['rate_exc_hz'], '.2f')}, I {number(line['rate_inh_hz'], '.2f')}"
+        yield Tile("Firing rate", f"{number(line['rate_hz'], '.2f')} Hz", by_class)
         total = sum(each["seconds"] for each in summary.metrics)
         yield Tile("An iteration", f"{number(summary.seconds_per_iteration, '.3g')} s", f"{duration(total)} in all")
     if summary.peak_memory is not None:
@@ -178,7 +178,7 @@ def _population(summary: RunSummary) -> Iterator[Block]:
         return
     names, groups = verdict.population_rows(summary.population)
     rows: list[list[Cell]] = [
-        [label or "(none)", *(Number(UNDEFINED if value is None else f"{value:.3f}", value) for value in values)]
+        [label or "(none)", *(Number(UNDEFINED if value is None else percent(value), value) for value in values)]
         for label, values in groups
     ]
     yield Table(TITLE.capitalize(), ("", *(EXPLAINED[name] for name in names)), rows)
