@@ -395,7 +395,7 @@ def test_wrong_orders_are_refused(tmp_path, overrides, message):
 def test_the_best_weights_are_those_of_the_best_validation_and_it_ends_the_training(tmp_path):
     """A run in two parts; the score is that of a plain program from the currents of the same trials."""
     overrides = ("config=tiny", "target.n_conditions=2", "train.checkpoint_every=1", "train.validate_every=2", "train.validation_trials=3",
-                 "train.stop_when=4", "rls.penlambda=1e-4", "progress=off")  # fmt: skip
+                 "train.stop_when=4", "train.keep_checkpoints=null", "rls.penlambda=1e-4", "progress=off")  # fmt: skip
     run = Run(tmp_path)
     for iterations in (5, 300, 310):
         assert training.run_training(compose(*overrides, f"train.iterations={iterations}"), run, resumed=iterations > 5) == 0
