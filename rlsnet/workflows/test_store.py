@@ -195,7 +195,7 @@ class TestWriter:
         self.ends, self.arrays = [0], dict[str, zarr.Array]()
         if config.test.spikes:
             for name, (dtype, about) in SPIKES.items():
-                attributes = about | ({"long_name": clock.label} if name == "time" else {})
+                attributes: dict[str, Any] = about | ({"long_name": clock.label} if name == "time" else {})
                 array = zarr_store.create(root, f"spikes/{name}", (0,), dtype, ["spike"], chunks=(2**20,), **attributes)
                 self.arrays[f"spikes/{name}"] = array
 
