@@ -18,7 +18,9 @@ def test_names_are_no_formulas(tmp_path):
     zarr_store.write(root, "rate", np.random.default_rng(0).lognormal(1, 1, (6, 10, 12)).astype("f4"), ["condition", "time", "unit"])
     zarr_store.write(root, "condition", np.array(NAMES), ["condition"])
     zarr_store.write(root, "unit/region", np.array(NAMES * 2), ["unit"])
-    for name, figure in recording_figures.figures(summarize(str(tmp_path / "r.zarr"))):
+    data = summarize(str(tmp_path / "r.zarr"))
+    for name, draw in recording_figures.available(data).items():
+        figure = draw(data)
         figure.save(tmp_path / f"{name}.png")
         assert all("<svg" in figure.panel_svg(panel) for panel in figure.panels)
         titles = [axes.get_title() for axes in figure.compose().axes]

@@ -214,6 +214,11 @@ def test_more_units_than_bins(tmp_path):
     np.testing.assert_allclose(root["rate"][0], values.T, rtol=1e-6)
     np.savez(tmp_path / "r.npz", rate=values, time=np.arange(30) * 0.02)
     assert imported(tmp_path / "r.npz", tmp_path)[0]["rate"].shape == (1, 30, 400)
+    np.save(tmp_path / "r.npy", np.stack([values, values]))
+    root, said = imported(tmp_path / "r.npy", tmp_path)
+    assert root["rate"].shape == (2, 30, 400) and "r: nothing says which axis is time: 400 units in 30 bins" in " ".join(said)
+    np.save(tmp_path / "r.npy", np.stack([values, values]).round())
+    refused(tmp_path / "r.npy", tmp_path, "nothing says which axis is time")
 
 
 # Single trials

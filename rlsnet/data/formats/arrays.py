@@ -189,7 +189,7 @@ def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Opti
     values, first, names = _split_by_condition(path, matrix, conditions, of_bins)
     axes, note = _table_axes(path, values, options)
     if time is None and not options.axes and all(name.isdigit() for name in units):
-        check_more_bins_than_units(f"{path}: the table", values.shape, axes)
+        check_more_bins_than_units(f"{path}: the table", values.shape, axes, True)
     rates = to_standard_axes(values, axes)
     check_values(path, "the table", kind, rates)
     if counts := are_counts(f"{path}: the table", kind, rates, options):

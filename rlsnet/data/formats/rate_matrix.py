@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,8 +53,9 @@ def from_matrix(
     dims = dims if set(AXES[1:]) <= set(dims) <= {leading, *AXES[1:]} else ()
     usual = tuple(leading if axis == "condition" else axis for axis in usual)
     axes, axes_note = choose_axes(where, found.shape, known, options.axes or dims, usual)
+    warnings: tuple[str, ...] = ()
     if not (options.axes or dims or defined or {"unit", "time"} & known.keys()):
-        check_more_bins_than_units(where, found.shape, axes)
+        warnings = check_more_bins_than_units(where, found.shape, axes, counts)
     values = to_standard_axes(stored, axes)
     check_values(names.path, path, kind, values)
     if not (options.axes or dims or defined) and len(values) == 1:
@@ -68,7 +70,7 @@ def from_matrix(
     if counts:
         check_said(where, kind, options)
     texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
-    return precomputed(binned, texts, counts, options)
+    return dataclasses.replace(precomputed(binned, texts, counts, options), warnings=warnings)
 
 
 def _check_no_times(where: str, values: np.ndarray) -> None:
@@ -104,15 +106,25 @@ def _leading_axis(
     return "trial", ("whole numbers, read as spike counts of single trials, axes=[trial,time,unit]; counts=false reads rates in Hz",)
 
 
-def check_more_bins_than_units(where: str, shape: Sequence[int], axes: Sequence[str]) -> None:
-    """Raises UserError for a matrix with more units than bins of which nothing says the order of its axes."""
+def check_more_bins_than_units(where: str, shape: Sequence[int], axes: Sequence[str], counts: bool) -> tuple[str, ...]:
+    """A warning about a matrix [condition, time, unit] of rates with more units than bins, if nothing says the order of its axes.
+
+    Raises:
+      UserError: the same of spike counts, or of a matrix [time, unit]; many programs write [unit, time].
+    """
     n_units, n_bins = (shape[list(axes).index(axis)] for axis in ("unit", "time"))
-    if n_units > n_bins:
-        other = [{"unit": "time", "time": "unit"}.get(axis, axis) for axis in axes]
+    if n_units <= n_bins:
+        return ()
+    other = [{"unit": "time", "time": "unit"}.get(axis, axis) for axis in axes]
+    if counts or len(shape) == 2:
         raise UserError(
             f"{where} has shape {list(shape)}, and nothing says which axis is time; expected axes=[{','.join(axes)}] for"
             f" {n_units:,} units in {n_bins:,} bins, or axes=[{','.join(other)}]."
         )
+    return (
+        f"nothing says which axis is time: {n_units:,} units in {n_bins:,} bins, axes=[{','.join(axes)}], are taken;"
+        f" axes=[{','.join(other)}] gives the other order",
+    )
 
 
 def _axis_values(names: ArrayNames, axis: str, shape: Sequence[int]) -> dict[str, np.ndarray]:
