@@ -158,13 +158,14 @@ def test_a_report_says_what_the_files_say(place, page):
     tile = f"Test: correlation, held-out trials {held:.2f} median; {100 * held / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
     assert tile in text
     explained = population_of(place)["all"]
-    tile = f"Test: population explained variance {explained['model']:.2f} the other half of the trials: {explained['ceiling']:.2f}"
+    model, ceiling = (f"{100 * explained[name]:.0f} %" for name in ("model", "ceiling"))
+    tile = f"Test: population explained variance {model} the other half of the trials: {ceiling}"
     assert tile in text and "The network explains" in text
-    row = [f"{explained[name]:.3f}" for name in EXPLAINED]
+    row = [f"{round(100 * explained[name])} %" for name in EXPLAINED]
     assert f"all {' '.join(row)}" in text
-    assert f"Firing rate {metrics[-1]['rate_hz']:.1f} Hz" in text and "Iterations 3 all" in text
+    assert f"Firing rate {metrics[-1]['rate_hz']:.2f} Hz" in text and "Iterations 3 all" in text
     last = np.mean([metrics[-1]["correlation"], metrics[-2]["correlation"]])  # a condition each
-    assert f"Training: correlation {last:.2f}" in text
+    assert f"Training: correlation {last:.3f}" in text
     region = np.array(test["region"][...], object)
     for name in ("ALM", "<b>thalamus</b>"):
         mine = test["heldout_correlation"][...][:, region == name]
@@ -196,7 +197,10 @@ def test_a_report_shows_perturbed_tests(place, page):
     time = np.arange(1, 151) * 20 - 10
     inside, others = (time > 1000) & (time < 2000), np.arange(N) % 3 != 0
     change = " \u2192 ".join(f"{psth[:, inside][:, :, others].mean():.2f}" for psth in (without, with_))
-    assert "no_ALM" in text and "silence: 20 of 60 neurons, 1040 to 2040 ms" in text and change in text
+    recorded = zarr.open_group(str(place / "r.zarr"), mode="r")["time"]
+    start = round(recorded[0] - 0.01 + 1, 9)  # perturb.start is 1 s after the stimulus, which ends where the recording begins
+    window = f"{start:g} to {start + 1:g} s {recorded.attrs['long_name'].removeprefix('time ')}"
+    assert "no_ALM" in text and f"silence: 20 of 60 neurons, {window}" in text and change in text
     assert with_[:, inside][:, :, ~others].max() == 0
 
 
