@@ -18,6 +18,8 @@ from conftest import compose
 
 from rlsnet.cli.commands.export import Options
 from rlsnet.config.arguments import plain_arguments
+from rlsnet.data.formats import rlsnet_export
+from rlsnet.data.import_options import Options as ImportOptions
 from rlsnet.data.import_options import options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
@@ -197,7 +199,7 @@ def test_the_files_of_a_simulator_hold_the_network(run, truth):
 def test_simulated_spikes_are_imported_again(run, tmp_path, source):
     """The PSTHs of an import of each export with spikes are those of rlsnet test."""
     test = zarr.open_group(str(run / "test.zarr"), mode="r")
-    psth, every = test["psth"][...], np.diff(test["time"][:2]).item()  # Hz, ms
+    psth, every = test["psth"][...], 1000 * np.diff(test["time"][:2]).item()  # Hz, ms
     options = {"align": "stimulus_stop", "bin": every, "window": [0, psth.shape[1] * every / 1000], "kernel": "none", "min_trials": 1}
     conditions = {f"c{name}": f"condition == {name}" for name in ("0", "1")}
     import_sources([run / "export" / source], tmp_path / "again.zarr", options_of({**options, "conditions": conditions}), log=len)
@@ -206,6 +208,25 @@ def test_simulated_spikes_are_imported_again(run, tmp_path, source):
     assert len(kept) > 60 and not psth[..., np.setdiff1d(np.arange(120), kept)].any()
     np.testing.assert_allclose(again["rate"][...].mean(axis=1), psth[..., kept].mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(again["rate"][...], psth[..., kept], rtol=1e-5)
+
+
+@pytest.mark.parametrize("start", [-0.5, None])
+def test_spikes_in_time_of_the_recording_or_of_the_trial(run, tmp_path, start):
+    """Times from another zero, and those of earlier versions, in ms from the start of the trial, give the same session."""
+    expected = rlsnet_export.read(run / "export/npz", ImportOptions())
+    shutil.copytree(run / "export/npz", tmp_path / "npz")
+    about = json.loads((tmp_path / "npz/about.json").read_text())
+    with np.load(tmp_path / "npz/spikes.npz") as file:
+        spikes = dict(file)
+    spikes["time"] = spikes["time"] * 1000 if start is None else spikes["time"] + start
+    about |= {"time": about["time"] | {"start_s": start}}
+    np.savez(tmp_path / "npz/spikes.npz", **spikes)
+    (tmp_path / "npz/about.json").write_text(
+        json.dumps({name: each for name, each in about.items() if name != "time" or start is not None})
+    )
+    found = rlsnet_export.read(tmp_path / "npz", ImportOptions())
+    np.testing.assert_allclose(found.spike_times, expected.spike_times, atol=1e-9)
+    np.testing.assert_allclose(found.trials["time_zero"] - found.trials["start_time"], -(start or 0.0), atol=1e-9)
 
 
 def test_exports_without_spikes_say_how_to_get_them(run, tmp_path):

@@ -1,7 +1,8 @@
 """Spikes that `rlsnet export` wrote: to=zarr (trained.zarr) and to=npz; the other exports with spikes are NWB and SONATA files.
 
 The trials are placed one after the other, 1 s apart, as in the exports to NWB and SONATA, with the columns start_time, stop_time,
-stimulus_start, stimulus_stop (s), condition and trial. Spikes are known from the end of the stimulus to the end of the trial.
+stimulus_start, stimulus_stop, time_zero (time 0 of the recording), all in s, condition and trial. Spikes are known from the end of the
+stimulus to the end of the trial.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 
 GAP_MS = 1000.0  # between two trials
+UNIT_COLUMNS = {
+    "session": "session",
+    "id": "unit_id",
+    "region": "region",
+    "probe": "probe",
+}  # of the recorded units, by their names in the export
 FORMATS = {"zarr.json": "rlsnet-export", "about.json": "rlsnet-npz", "network.json": "rlsnet-simulation"}  # by the file that has the name
 
 
@@ -27,7 +34,7 @@ class Exported(NamedTuple):
     """Spikes and neurons of an export.
 
     trial: [spikes] number of the trial among those of all conditions, one condition after the other.
-    time: [spikes] ms from the start of the trial.
+    time: [spikes] s of the recording, or ms from the start of the trial in exports of earlier versions.
     neuron: [spikes] number of the neuron.
     condition: [trials] name of the condition.
     columns: [N] columns of the neurons.
@@ -61,13 +68,16 @@ def read(path: Path, options: Options) -> Session:
         length = off + float(settings["duration_ms"])
         start = np.arange(len(found.condition)) * (length + GAP_MS)
         n = len(next(iter(found.columns.values())))
-        times, index, ids = spike_grouping.group_by_unit(path, (start[found.trial] + found.time) / 1000, found.neuron)
+        zero = float(about["time"]["start_s"]) if "time" in about else 0.0  # s of the recording at which a trial starts
+        since = found.time - zero if "time" in about else found.time / 1000
+        times, index, ids = spike_grouping.group_by_unit(path, start[found.trial] / 1000 + since, found.neuron)
     index, ids = spike_grouping.insert_silent_units(index, ids, np.arange(n))
     trials = {
         "start_time": start / 1000,
         "stop_time": (start + length) / 1000,
         "stimulus_start": (start + on) / 1000,
         "stimulus_stop": (start + off) / 1000,
+        "time_zero": start / 1000 - zero,
         "condition": found.condition,
         "trial": np.concatenate([np.arange(np.sum(found.condition == each)) for each in dict.fromkeys(found.condition.tolist())]),
     }
@@ -95,8 +105,8 @@ def _from_zarr(path: Path) -> Exported:
         raise UserError(f"{path}: has no spikes; rlsnet test, and then the export again, make them.")
     trial, time, neuron = (zarr_store.read(root[name]) for name in ("spike_indptr", "spike_time", "spike_neuron"))
     condition = zarr_store.texts(root["condition"]).astype(object)[zarr_store.read(root["trial_condition"])]
-    names = [name for name in ("region", "session") if name in root]
-    columns = {"excitatory": zarr_store.read(root["excitatory"])} | {name: zarr_store.texts(root[name]).astype(object) for name in names}
+    columns = {"excitatory": zarr_store.read(root["excitatory"])}
+    columns |= {to: zarr_store.texts(root[name]).astype(object) for name, to in UNIT_COLUMNS.items() if name in root}
     return Exported(np.repeat(np.arange(len(trial) - 1), np.diff(trial)), time, neuron, condition, columns)
 
 
@@ -107,7 +117,8 @@ def _from_npz(path: Path, about: dict[str, Any]) -> Exported:
     with np.load(path / "spikes.npz", allow_pickle=False) as file:
         condition, trial, time, neuron = (file[name] for name in ("condition", "trial", "time", "neuron"))
     with np.load(path / "neurons.npz", allow_pickle=False) as file:
-        excitatory = file["excitatory"]
+        columns = {"excitatory": file["excitatory"]}
+        columns |= {to: file[name].astype(object) for name, to in UNIT_COLUMNS.items() if name in file.files}
     n_trials = int(about.get("trials") or trial.max(initial=0) + 1)  # earlier exports do not have their number
     names = np.repeat(np.array(about["conditions"], object), n_trials)
-    return Exported(condition * n_trials + trial, time, neuron, names, {"excitatory": excitatory})
+    return Exported(condition * n_trials + trial, time, neuron, names, columns)
