@@ -22,7 +22,7 @@ from rlsnet.io.formatting import byte_size, console, disk_size, duration, percen
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
 from rlsnet.runs.folder import Run
-from rlsnet.runs.metrics import no_longer_better, validations
+from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.workflows import test_store
 
 
@@ -117,7 +117,8 @@ def _size_rows(run: Run, config: Config, group: zarr.Group) -> Rows:
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory_plan.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
     x = group["feedforward/weight"].shape[1] if "feedforward/weight" in group else 0
-    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs - x}, X {x}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
+    feedforward = f", X {x}" if x else ""
+    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs - x}{feedforward}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
     parts = dict(group.attrs.get(memory_plan.PLAN) or memory_plan.plan(sizes, learning=True))
     yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
 
@@ -135,7 +136,10 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     yield "an iteration", f"{np.median(seconds):.3g} s (median)"
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
-        yield "correlation", f"{known[-1]['correlation']:.3f} at iteration {known[-1]['iteration']}"
+        several = (
+            f"; {last_correlation(metrics):.3f}, mean of the last trial of each condition" if len({m["task"] for m in known}) > 1 else ""
+        )
+        yield "correlation", f"{known[-1]['correlation']:.3f} at iteration {known[-1]['iteration']}{several}"
     if validated := validations(metrics):
         last_and_best = (validated[-1], "last"), (max(validated, key=lambda each: each[1]), "best")
         yield (

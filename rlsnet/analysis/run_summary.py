@@ -14,7 +14,7 @@ from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
 from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
-from rlsnet.runs.metrics import no_longer_better, validations
+from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.runs.resources import read as read_resources
 from rlsnet.workflows import test_store
 
@@ -54,8 +54,7 @@ class RunSummary:
     @property
     def last_correlation(self) -> float | None:
         """Correlation of the last iteration; with several conditions, the mean of the last of each."""
-        newest = {line["task"]: line["correlation"] for line in self.metrics if line["correlation"] is not None}
-        return float(np.mean(list(newest.values()))) if newest else None
+        return last_correlation(self.metrics)
 
     @property
     def validations(self) -> list[tuple[int, float]]:

@@ -132,3 +132,9 @@ def write_metrics(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     for file, content in ((sums, old + new), (path, texts), (sums, new)):  # so that each line has a checksum after a crash too
         with atomic.replacing(file) as temporary:
             temporary.write_text("".join(f"{each}\n" for each in content))
+
+
+def last_correlation(metrics: Iterable[Mapping[str, Any]]) -> float | None:
+    """Correlation of the last iteration; with several conditions, the mean of the last of each. None where all are undefined."""
+    newest = {line["task"]: line["correlation"] for line in metrics if line["correlation"] is not None}
+    return sum(newest.values()) / len(newest) if newest else None

@@ -112,7 +112,7 @@ def _tiles(summary: RunSummary) -> Iterator[Tile]:
             note = f"{100 * value / ceiling:.0f} % of the noise ceiling {ceiling:.2f}"
         yield Tile(f"Test: {SCORES[score].title}", number(value, ".2f"), f"median; {note}")
     if summary.last_correlation is not None:
-        yield Tile("Training: correlation", number(summary.last_correlation), "of the last trials, with learning")
+        yield Tile("Training: correlation", number(summary.last_correlation), "mean of the last trial of each condition")
     if (validation := summary.best_validation) is not None:
         iteration, last = summary.validations[-1]
         yield Tile("Validation: best", percent(validation, 1), f"{TITLE}; {percent(last, 1)} at iteration {iteration}")
