@@ -348,7 +348,7 @@ def test_a_sweep_makes_a_run_of_each_job(tmp_path):
 
 def test_simulate_runs_without_training(tmp_path):
     out = rlsnet("simulate", *SMALL, "plastic.n_inputs=0", "test.trials=2", "hydra.run.dir=run", cwd=tmp_path).stdout
-    assert re.search(r"Rate [\d.]+ Hz excitatory", out)
+    assert re.search(r"Rates [\d.]+ Hz excitatory", out)
     assert not (tmp_path / "run" / "checkpoints").exists()
     rlsnet("plot", "run=run", cwd=tmp_path)
     assert (tmp_path / "run" / "figures" / "raster.png").exists()
