@@ -91,6 +91,7 @@ def _write_units(sources: Iterator[Session | PrecomputedRates], path: Path, opti
         log(_session_line(summary.sessions[-1]))
         for warning in summary.sessions[-1]["warnings"]:
             log(f"warning: {name}: {warning}.")
+        summary.filtered = query.describe_columns(options.units, source.units) if options.units else ""
         contents = f"in {source.path}, {query.describe_columns(' and '.join(rules.values()), source.units)}" if rules else ""
     if summary is None or writer is None:
         raise UserError("import: no sources; expected files or folders of recordings.")
@@ -161,7 +162,8 @@ def _no_units_message(summary: ImportSummary) -> str:
     if summary.empty_conditions and not summary.sessions[0]["ready"]:
         return next(iter(summary.empty_conditions.values()))
     reasons = "; ".join(f"{reason} ({count:,})" for reason, count in summary.dropped.most_common())
-    return f"import: none of {summary.n_units:,} units is left: {reasons or 'the sources have no units'}."
+    hint = f" In the last source, {summary.filtered}; units=null leaves out none." if summary.filtered else ""
+    return f"import: none of {summary.n_units:,} units is left: {reasons or 'the sources have no units'}.{hint}"
 
 
 def _session_line(entry: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ class ImportSummary:
     event_times: for each further event, its times in the trials used so far, [trials] s from time 0.
     classes: number of units kept, by cell class ("": not known); empty without rules of cell classes.
     empty_conditions: for each condition without a trial so far, the message for the user.
+    filtered: values, in the last source, of the columns that the filter `units` reads, in words; "" without that filter.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class ImportSummary:
     event_times: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
     classes: Counter[str] = dataclasses.field(default_factory=Counter)
     empty_conditions: dict[str, str] = dataclasses.field(default_factory=dict)
+    filtered: str = ""
 
     @property
     def window(self) -> tuple[float, float]:

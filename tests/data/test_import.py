@@ -320,7 +320,11 @@ def rounded(file):
             ["trials=outcome == 'correct'"],
             "trials=outcome == 'correct': keeps none of the 80 trials of {path}; there, outcome is 'hit', 'ignore'",
         ),
-        (None, ["units=classification == 'best'"], "none of 24 units is left: units: not classification == 'best' (24)."),
+        (
+            None,
+            ["units=classification == 'best'"],
+            "none of 24 units is left: units: not classification == 'best' (24). In the last source, classification is '",
+        ),
         (None, ["min_trials=100"], "none of 24 units is left: min_trials: fewer than 100 in a condition ("),
         (None, ["min_rate=400"], "min_rate: below 400 Hz ("),
         (None, ["regions=[nowhere]"], "regions: not in nowhere ("),
@@ -489,15 +493,17 @@ def test_events_in_other_groups(maps, tmp_path):
         module.add(TimeSeries(name="cue", data=np.ones(2), timestamps=[2.0, 1.0], unit="n/a"))
         module.add(TimeSeries(name="left_lick_times", data=np.ones(2), timestamps=[3.0, 4.0], unit="n/a"))
         licks = TimeIntervals(name="licks", description="x")
-        licks.add_interval(start_time=maps[0][1].go[1], stop_time=maps[0][1].go[1] + 1)
+        licks.add_interval(start_time=maps[0][1].go[1], stop_time=maps[0][1].go[1] + 1, tags=["left", "late"])
+        licks.add_interval(start_time=maps[0][1].go[2], stop_time=maps[0][1].go[2] + 1, tags=["left"])
         file.add_time_intervals(licks)
         io.write(file)
     events = nwb.read(path, Options()).events
-    assert events["cue"].tolist() == [1, 2] and events["licks.stop_time"] - events["licks.start_time"] == pytest.approx(1)
+    assert events["cue"].tolist() == [1, 2] and events["licks.stop_time"] - events["licks.start_time"] == pytest.approx([1, 1])
     assert events["behavior/left_lick_times"].tolist() == [3, 4] and len(events["BehavioralEvents/left_lick_times"]) == 400
     assert "left_lick_times" not in events and len(events) == 7
-    root, _ = imported([path], tmp_path / "x.zarr", "trials_table=licks", "window=[-1,1]", "min_trials=1")
-    assert root.attrs["sessions"][0]["trials"] == 1
+    texts = ("conditions.one=tags == 'left'", "conditions.two=tags == 'left, late'")  # a list of texts in each row
+    root, _ = imported([path], tmp_path / "x.zarr", "trials_table=licks", "window=[-1,1]", "min_trials=1", *texts)
+    assert root.attrs["sessions"][0]["trials"] == 2 and root.attrs["sessions"][0]["used"] == {"one": 1, "two": 1}
 
 
 def precomputed(name, units, shape=(2, 30), **changes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,10 @@ def read_dataset(stored: Any, path: Path) -> np.ndarray:
 
 
 def read_plain_columns(group: Any, path: Path) -> dict[str, np.ndarray]:
-    """Columns of a table with one number, text or boolean in each row; ragged columns and references are left out."""
+    """Columns of a table with one number, text or boolean in each row, and the texts of ragged columns with commas between them.
+
+    Other ragged columns and references are left out.
+    """
     size = (
         group["id"].shape[0]
         if "id" in group
@@ -74,7 +78,10 @@ def read_plain_columns(group: Any, path: Path) -> dict[str, np.ndarray]:
     )
     columns = {}
     for name in group:
-        stored = group.get(name)
+        stored, ends = group.get(name), group.get(f"{name}_index")
+        if is_dataset(stored) and is_dataset(ends) and is_text(stored) and stored.ndim == 1 and ends.shape == (size,):
+            index, words = read_ragged_index(group, f"{name}_index", path, stored.shape[0]), read_dataset(stored, path)
+            columns[name] = np.array([", ".join(words[start:stop]) for start, stop in itertools.pairwise(index)], object)
         ragged = name + "_index" in group or (name.endswith("_index") and name[: -len("_index")] in group)
         if not is_dataset(stored) or ragged or stored.shape != (size,):
             continue
