@@ -149,7 +149,11 @@ class NetworkConfig(Section):
         most=1,
     )
     bias: ByClass | None = key("constant drive X_bal; null: that of the static synapses", "threshold", default=None)
-    load: str | None = key("network.zarr with connectivity, weights, v0 or targets to use instead of drawn ones", default=None, path=True)
+    load: str | None = key(
+        "network.zarr, or an export to zarr or npz, with connectivity, weights, v0 or targets to use instead of drawn ones",
+        default=None,
+        path=True,
+    )
 
 
 class Variant(Section):

@@ -23,8 +23,9 @@ from rlsnet.export.simulated_spikes import all_spikes
 from rlsnet.export.synapses import join_blocks, plastic_synapses, static_synapses, weights_by_class
 from rlsnet.export.trained_network import TrainedNetwork, check_memory, of_all
 from rlsnet.io import outputs, zarr_store
+from rlsnet.model import exported_network
 
-FILE_NAME, MARKER, FORMAT = "npz", "about.json", "rlsnet-npz"
+FILE_NAME, MARKER, FORMAT = "npz", exported_network.ABOUT, exported_network.NPZ
 FILES = (MARKER, *(f"{name}.npz" for name in ("static", "plastic", "feedforward", "neurons", "spikes")))
 HOW_TO_OPEN = "scipy.sparse.load_npz('{out}/plastic.npz') opens the trained weights, a row for each postsynaptic neuron."
 BYTES_PER_SYNAPSE = 40  # of memory, while a matrix is made

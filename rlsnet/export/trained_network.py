@@ -154,6 +154,7 @@ class TrainedNetwork:
             "iteration": self.iteration,
             "seed": config.seed,
             "neuron_model": config.neuron.name,
+            "group_size": self.network.group_size,
             "dt_ms": trial.dt,
             "trial": {f"{name}_ms": getattr(trial, name) for name in ("stim_on", "stim_off", "duration", "learn_every")},
             "time": {"start_s": self.clock.start, "meaning": self.clock.label, "events_s": dict(self.clock.events)},

@@ -14,9 +14,10 @@ from rlsnet.export.simulated_spikes import spikes_by_trial
 from rlsnet.export.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
 from rlsnet.export.trained_network import TrainedNetwork, of_all
 from rlsnet.io import outputs, zarr_store
+from rlsnet.model import exported_network
 
 FILE_NAME = "trained.zarr"
-FORMAT = "rlsnet-export"
+FORMAT = exported_network.ZARR
 HOW_TO_OPEN = "xarray.open_zarr('{out}', consolidated=False) opens it."
 UNIT = "threshold*ms"
 

@@ -13,6 +13,7 @@ from rlsnet.config.schema import LIMITS
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.precision import LARGEST
+from rlsnet.model import exported_network
 from rlsnet.model.connectivity import Edges
 from rlsnet.model.network import Network
 
@@ -30,7 +31,7 @@ class StoredNetwork:
 
     def __init__(self, path: str | None):
         self.path = path
-        self.group = None if path is None else zarr_store.open_group(path, "network.load", FORMAT)
+        self.group = None if path is None else open_network(path)
         if self.group is not None:
             zarr_store.array(self.group, "neuron/excitatory", ["N"], "b", str(path))
 
@@ -62,6 +63,16 @@ class StoredNetwork:
     def group_size(self, default: int) -> int:
         """S of the stored plastic synapses, or `default` if there is none."""
         return group_size_of(self.group, str(self.path)) if "plastic/pre" in self else default
+
+
+def open_network(path: str) -> zarr.Group:
+    """The network at network.load: a network.zarr, or an export to zarr or npz, which is rearranged in memory. Raises UserError."""
+    if (Path(path) / exported_network.ABOUT).is_file():
+        return exported_network.from_npz(Path(path))
+    group = zarr_store.open_store(path, f"network.load={path}") if Path(path).exists() else None
+    if group is not None and group.attrs.get("format") == exported_network.ZARR:
+        return exported_network.from_zarr(group)
+    return zarr_store.open_group(path, "network.load", FORMAT)
 
 
 def group_size_of(group: zarr.Group, where: str) -> int:

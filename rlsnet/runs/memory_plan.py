@@ -16,7 +16,7 @@ from rlsnet.io.memory import free_memory as free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.model.build import MAX_TAU_CHANNELS
-from rlsnet.model.network_store import FORMAT, group_size_of
+from rlsnet.model.network_store import group_size_of, open_network
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
 TESTED_RATES = 4  # arrays of a test: rates of all, odd and even trials, and counts
@@ -52,7 +52,7 @@ class Sizes:
         edges, weighted, by_synapse = None, False, False  # by_synapse is for many values of tau_plas; two, by class, need two filters
         given: Any = {}
         if config.network.load is not None:
-            given = zarr_store.open_group(config.network.load, "network.load", FORMAT)
+            given = open_network(config.network.load)
             n = zarr_store.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
             if "plastic/pre" in given:
                 inputs = zarr_store.array(given, "plastic/pre", ["G", "L"], "iu", config.network.load).shape[1]

@@ -110,7 +110,7 @@ def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | 
 def _stored_source(load: str | None, net: Network) -> str:
     """Where the classes of a network come from that does not take them from a recording, in words."""
     if load is not None:
-        stored = network_store.cell_class(zarr_store.open_group(load, "network.load", network_store.FORMAT))
+        stored = network_store.cell_class(network_store.open_network(load))
         return f"of {load}" + (f", {stored}" if stored else "")
     return f"by index: the first {int(net.excitatory.sum()):,} neurons are excitatory, network.fraction_excitatory of all"
 
@@ -118,7 +118,7 @@ def _stored_source(load: str | None, net: Network) -> str:
 def _open_recording(config: Config, show: Progress) -> Recording | None:
     """The recording that the target is made from; None for other targets, and for a target stored in network.load."""
     load = config.network.load
-    given_target = load is not None and "target" in zarr_store.open_group(load, "network.load", network_store.FORMAT)
+    given_target = load is not None and "target" in network_store.open_network(load)
     if given_target and config.recording.half is not None:
         raise UserError(f"recording.half={config.recording.half}: expected null, as {load} contains a target.")
     if config.target.recorded is None or given_target:

@@ -26,7 +26,7 @@ from rlsnet.errors import UserError
 from rlsnet.export.synapses import CLASSES, plastic_synapses, static_synapses
 from rlsnet.export.trained_network import TrainedNetwork
 from rlsnet.export.writer import FORMATS, export
-from rlsnet.model import build, edge_files
+from rlsnet.model import build, edge_files, network_store
 from rlsnet.runs import memory_plan
 from rlsnet.runs.folder import Run
 
@@ -227,6 +227,35 @@ def test_spikes_in_time_of_the_recording_or_of_the_trial(run, tmp_path, start):
     found = rlsnet_export.read(tmp_path / "npz", ImportOptions())
     np.testing.assert_allclose(found.spike_times, expected.spike_times, atol=1e-9)
     np.testing.assert_allclose(found.trials["time_zero"] - found.trials["start_time"], -(start or 0.0), atol=1e-9)
+
+
+@pytest.mark.parametrize("source", ["trained.zarr", "npz"])
+def test_an_exported_network_is_loaded_again(run, truth, tmp_path, source):
+    """Synapses and parameters are those that were exported; from trained.zarr the same spikes too."""
+    path, n = run / "export" / source, 120
+    stored = network_store.StoredNetwork(str(path))
+    excitatory, edges = stored.read("neuron/excitatory", [n], "b"), network_store.read_static_edges(stored, n)
+    np.testing.assert_array_equal(excitatory, truth["excitatory"])
+    static, plastic, classes = np.zeros((n, n)), np.zeros((n, n)), (~excitatory).astype(int)
+    pre = np.repeat(np.arange(n), np.diff(edges.indptr))
+    weight = edges.class_weight[classes[pre], classes[edges.post]] if edges.weight is None else edges.weight
+    np.add.at(static, (edges.post, pre), weight)
+    inputs, weight = network_store.read_plastic_inputs(stored, n, 1, True), stored.read("plastic/weight", [n, "L"], "f")
+    np.add.at(plastic, (np.nonzero(inputs >= 0)[0], inputs[inputs >= 0]), weight[inputs >= 0])
+    np.testing.assert_allclose(static, truth["static"], rtol=1e-12)
+    np.testing.assert_array_equal(plastic, truth["plastic"])
+    assert np.all(stored.read("neuron/bias", [n], "f") == 1.5) and np.all(stored.read("neuron/tau_plas", [n], "f") == 150)
+    if source == "npz":
+        shutil.copytree(path, tmp_path / "npz")
+        (tmp_path / "npz/plastic.npz").write_bytes((path / "plastic.npz").read_bytes()[:200])
+        with pytest.raises(UserError, match="network.load=.*npz: the export is damaged"):
+            network_store.open_network(str(tmp_path / "npz"))
+        return
+    command = ["simulate", *SMALL, "plastic.least_inputs=8", f"network.load={path}", "hydra.run.dir=again"]
+    subprocess.run([*CLI, *command], cwd=tmp_path, check=True, capture_output=True)
+    one, other = (zarr.open_group(str(folder / "test.zarr"), mode="r") for folder in (run, tmp_path / "again"))
+    for name in ("spikes/step", "spikes/neuron"):
+        np.testing.assert_array_equal(one[name][...], other[name][...])
 
 
 def test_exports_without_spikes_say_how_to_get_them(run, tmp_path):

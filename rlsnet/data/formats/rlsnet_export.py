@@ -19,6 +19,7 @@ from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
+from rlsnet.model.exported_network import ABOUT, NPZ, ZARR
 
 GAP_MS = 1000.0  # between two trials
 UNIT_COLUMNS = {
@@ -27,7 +28,7 @@ UNIT_COLUMNS = {
     "region": "region",
     "probe": "probe",
 }  # of the recorded units, by their names in the export
-FORMATS = {"zarr.json": "rlsnet-export", "about.json": "rlsnet-npz", "network.json": "rlsnet-simulation"}  # by the file that has the name
+FORMATS = {"zarr.json": ZARR, ABOUT: NPZ, "network.json": "rlsnet-simulation"}  # by the file that has the name
 
 
 class Exported(NamedTuple):
@@ -62,7 +63,7 @@ def read(path: Path, options: Options) -> Session:
     if kind is None:
         raise UserError(f"{path}: is no export of rlsnet; expected trained.zarr, or the folder of to=npz.")
     with table_files.one_line_errors(path):
-        found = _from_zarr(path) if kind == "rlsnet-export" else _from_npz(path, about)
+        found = _from_zarr(path) if kind == ZARR else _from_npz(path, about)
         settings = about["trial"]
         on, off = (float(settings[f"{name}_ms"]) for name in ("stim_on", "stim_off"))
         length = off + float(settings["duration_ms"])
