@@ -40,7 +40,8 @@ class Perturbation:
     def about(self, trial: TrialConfig) -> dict[str, Any]:
         """Settings as plain values, with the window in ms and the number of perturbed neurons, `n`."""
         times = {"start": round(self.first * trial.dt, 9), "stop": round((self.last + 1) * trial.dt, 9)}
-        return {**dataclasses.asdict(self.settings), **times, "label": self.settings.result, "n": int(self.neurons.sum())}
+        settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if (name, value) != ("window", None)}
+        return {**settings, **times, "label": self.settings.result, "n": int(self.neurons.sum())}
 
     def touches(self, i: Array, n: int) -> Array:
         """Whether any of the `n` steps after step i is in the window."""
