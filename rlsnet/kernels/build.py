@@ -97,17 +97,19 @@ def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) 
         raise RuntimeError(f"{library.parent} cannot be written to ({refusal}); RLSNET_CACHE=FOLDER names another cache")
     for compiler in _compilers():
         try:
-            accepted = next((more.split() for more in tuning if _accepts([*compiler, *FLAGS, *flags, *more.split()])), None)
-            if accepted is None:
-                reason = f"{compiler[0]} does not accept the flags {' '.join([*FLAGS, *flags])}"
+            for more in tuning:
+                accepted, refusal = more.split(), _refusal([*compiler, *FLAGS, *flags, *more.split()])
+                if refusal is None:
+                    break
+            else:
+                reason = f"{compiler[0]} does not accept the flags {' '.join([*FLAGS, *flags])}: {refusal}"
                 continue
             log.info("Compiling %s with %s, once.", source.name, compiler[0])
             with atomic.replacing(library) as made:
                 command = [*compiler, *FLAGS, *flags, *accepted, f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)]
                 status, messages = _run(command, COMPILE_SECONDS)
                 if status:
-                    error = next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
-                    raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {error}")
+                    raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {_error(status, messages)}")
                 made.chmod(0o700)
             return library
         except RuntimeError as error:
@@ -130,9 +132,15 @@ def _compilers() -> Iterator[list[str]]:
             yield command
 
 
-def _accepts(command: list[str]) -> bool:
-    """Whether a compiler compiles an empty file with its flags; raises RuntimeError if it does not answer."""
-    return _run([*command, "-fsyntax-only", "-x", "c++", os.devnull], ANSWER_SECONDS)[0] == 0
+def _refusal(command: list[str]) -> str | None:
+    """Why a compiler does not compile an empty file with its flags; None if it does. Raises RuntimeError if it does not answer."""
+    status, messages = _run([*command, "-fsyntax-only", "-x", "c++", os.devnull], ANSWER_SECONDS)
+    return _error(status, messages) if status else None
+
+
+def _error(status: int, messages: str) -> str:
+    """First message of a compiler about an error, or its exit status."""
+    return next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
 
 
 def _run(command: list[str], seconds: float) -> tuple[int, str]:
