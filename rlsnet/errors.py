@@ -15,6 +15,11 @@ def os_error(error: OSError) -> str:
     return f"{error.filename or 'file system'}: {str(error.strerror or error).rstrip('.')}."
 
 
+def first_line(error: BaseException) -> str:
+    """First line of the text of an error, or its type if it has no text."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """' Did you mean PREFIX+KNOWN?' for the known word most similar to `word`, upper and lower case alike; '' where none is similar."""
     by_lower_case = {each.lower(): each for each in known}

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rlsnet.analysis import perturbation_effects
 from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
-from rlsnet.config.load import Unloaded
+from rlsnet.config.load import unloaded
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
@@ -71,8 +71,7 @@ def _run_rows(run: Run, trust: bool) -> Rows:
     trial, done = config.trial, run.iterations()
     length = trial.stim_off + trial.duration
     yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
-    models = [f"{key}={each.name}" for key, each in vars(config).items() if isinstance(each, Unloaded)]
-    if models:
+    if models := unloaded(config):
         words = f"not run, so sizes and memory of {', '.join(models)} are not known"
         yield "plugins", f"{words}; trust=true runs {', '.join(config.plugins)}"
     if run.network.exists():

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
-from rlsnet.data import recordings, trial_clock
+from rlsnet.data import recordings, trial_average, trial_clock
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size, disk_size
 from rlsnet.model import network_store
@@ -170,8 +170,8 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
     yield "conditions", ", ".join(map(str, zarr_store.read(group["condition"]))) if "condition" in group else len(rate)
     if trial_clock.ATTRIBUTE in group.attrs:
-        time, half, clock = zarr_store.read(group["time"]), float(group.attrs["bin_ms"]) / 2000, trial_clock.of_test(group.attrs)
-        start, end = round(float(time[0]) - half, 9) + 0.0, round(float(time[-1]) + half, 9)
+        time, clock = zarr_store.read(group["time"]), trial_clock.of_test(group)
+        start, end = trial_average.span_of_bins(time, float(group.attrs["bin_ms"]))
         yield "bins", f"{len(time):,} of {group.attrs['bin_ms']:g} ms, {start:g} to {end:g} s {clock.words}"
     n = group.attrs.get("n_neurons", len(excitatory))
     yield "neurons", f"{len(excitatory):,} of {n:,}: {_class_counts(excitatory)}"

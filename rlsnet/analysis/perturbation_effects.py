@@ -86,7 +86,7 @@ def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
     time = zarr_store.read(test["time"])
     if trial_clock.ATTRIBUTE not in test.attrs:  # of an earlier version: ends of the bins
         return time - (float(time[1] - time[0]) if len(time) > 1 else 0.0), time
-    centre = (time - trial_clock.of_test(test.attrs).start) * 1000
+    centre = (time - trial_clock.of_test(test).start) * 1000
     half = float(test.attrs["bin_ms"]) / 2
     return centre - half, centre + half
 
@@ -119,7 +119,7 @@ def description(perturbed: zarr.Group) -> str:
     settings: Any = perturbed.attrs["perturb"]
     name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
     strength = f" {settings[name]:g} {unit}" if name else ""
-    clock = trial_clock.of_test(perturbed.attrs)
+    clock = trial_clock.of_test(perturbed)
     start, stop = (round(float(clock.seconds(time)), 9) + 0.0 for time in window(perturbed))
     where = f"{start:g} to {stop:g} s {clock.words}"
     return f"{settings['name']}{strength}: {settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons, {where}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet.data import cell_classes, recordings, statistics, trial_clock
+from rlsnet.data import cell_classes, recordings, statistics, trial_average, trial_clock
 from rlsnet.data.recordings import FORMAT, Recording
 from rlsnet.io import zarr_store
 
@@ -75,7 +75,7 @@ def reliabilities(group: zarr.Group, recording: Recording) -> np.ndarray | None:
 def summarize(path: str) -> RecordingSummary:
     """The summary of a recording.zarr; raises UserError where it is not one."""
     recording = open_rates_or_currents(path)
-    group = zarr_store.open_group(path, "recording", FORMAT)
+    group = recording.group
     conditions, bins, n = recording.values.shape
     shown, mean, blocks, start = evenly(n, MAX_PSTHS), np.full((conditions, n), np.nan), [], 0
     for block in recording.stream():
@@ -120,11 +120,10 @@ def counts(names: np.ndarray) -> list[tuple[str, int]]:
 
 def time_words(group: zarr.Group, recording: Recording) -> str:
     """Start and end of the bins of a recording, or their total length where it has no times, in words."""
-    bins, length = recording.values.shape[1], recording.bin_ms / 1000
+    bins = recording.values.shape[1]
     if "time" not in group or group["time"].shape != (bins,):
-        return f"{bins * length:g} s"
-    time = zarr_store.read(group["time"])
-    start, end = round(float(time[0]) - length / 2, 9) + 0.0, round(float(time[-1]) + length / 2, 9) + 0.0
+        return f"{bins * recording.bin_ms / 1000:g} s"
+    start, end = trial_average.span_of_bins(zarr_store.read(group["time"]), recording.bin_ms)
     return f"{start:g} to {end:g} s {trial_clock.label(group['time']).removeprefix('time ')}"
 
 

@@ -90,7 +90,7 @@ class RunResults:
     @property
     def clock(self) -> TrialClock:
         """The time in the test: that of the recording, or of the trial."""
-        return TrialClock() if self.test is None else trial_clock.of_test(self.test.attrs)
+        return trial_clock.of_test(self.test)
 
     @property
     def time(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlsnet.cli import sweeps
 from rlsnet.cli.console import lasting_output
-from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions
+from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions, with_config_dir
 from rlsnet.config.quoting import hydra_path, path_of
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import outputs
@@ -51,17 +51,6 @@ def run_command(command: str, arguments: list[str]) -> int:
     if task.failed and not task.many:
         raise UserError(task.failed[0])
     return 0
-
-
-def with_config_dir(arguments: list[str]) -> list[str]:
-    """The arguments with --config-dir FOLDER as one of them, and ~ expanded in it."""
-    joined, rest = [], iter(arguments)
-    for each in rest:
-        flag, equals, folder = each.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            each = f"--config-dir={os.path.expanduser(folder if equals else next(rest, ''))}"
-        joined.append(each)
-    return joined
 
 
 def setting(arguments: list[str], key: str) -> str | None:

@@ -39,12 +39,21 @@ def configs_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def with_config_dir(arguments: Sequence[str]) -> list[str]:
+    """The arguments with --config-dir FOLDER as one of them, and ~ expanded in it."""
+    joined, rest = [], iter(arguments)
+    for each in rest:
+        flag, equals, folder = each.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            each = f"--config-dir={os.path.expanduser(folder if equals else next(rest, ''))}"
+        joined.append(each)
+    return joined
+
+
 def config_folders(arguments: Sequence[str]) -> list[Path]:
     """Folders of --config-dir in the arguments of a command line."""
-    after = zip(arguments, arguments[1:], strict=False)
-    folders = [folder for flag, folder in after if flag in ("--config-dir", "-cd")]
-    folders += [text.partition("=")[2] for text in arguments if text.startswith("--config-dir=")]
-    return [Path(os.path.expanduser(folder)) for folder in folders]
+    folders = [text.partition("=")[2] for text in with_config_dir(arguments) if text.startswith("--config-dir=")]
+    return [Path(folder) for folder in folders if folder]
 
 
 def variant_names(folders: Sequence[Path] = ()) -> dict[str, list[str]]:

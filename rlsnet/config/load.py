@@ -194,13 +194,18 @@ def from_dict(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Confi
     Raises:
       UserError: a setting does not exist, or a value is not allowed.
     """
-    plugins = values.get("plugins")
-    load_plugins([os.path.expanduser(name) for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
+    load_plugins(plugins_of(values))
     given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
     config: Config = section_of(Config, renamed(values, given), "", given)
     config.check()
     paths = tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in config.plugins)
     return dataclasses.replace(config, plugins=paths)  # because a run may be opened from another folder
+
+
+def plugins_of(values: Mapping[str, Any]) -> list[str]:
+    """Names of the plugins in plain values, with ~ expanded."""
+    given = values.get("plugins")
+    return [os.path.expanduser(each) for each in given if isinstance(each, str)] if isinstance(given, list | tuple) else []
 
 
 class Unloaded:
@@ -233,6 +238,11 @@ def without_plugins(values: Mapping[str, Any]) -> Config:
     if not missing:
         config.check()
     return dataclasses.replace(config, **missing)
+
+
+def unloaded(config: Config) -> list[str]:
+    """SECTION=NAME of each section of `without_plugins` that is the model of a plugin."""
+    return [f"{key}={each.name}" for key, each in vars(config).items() if isinstance(each, Unloaded)]
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -23,7 +23,6 @@ import platformdirs
 from rlsnet.config.schema import NeuronConfig, Variant
 from rlsnet.config.settings import choices_of
 from rlsnet.errors import UserError
-from rlsnet.io import atomic, outputs
 
 PLUGINS = "rlsnet.plugins"  # the entry point group of packages that register models
 
@@ -72,6 +71,8 @@ def trust(names: Sequence[str]) -> None:
     found = {file: _digest(Path(file)) for file in map(_file, names) if file is not None}
     if path is None or not found:
         return
+    from rlsnet.io import atomic
+
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic.replacing(path) as temporary:
@@ -81,7 +82,11 @@ def trust(names: Sequence[str]) -> None:
 
 def untrusted(names: Sequence[str]) -> list[str]:
     """Those of some plugins that the user has not trusted, or that have changed since and that others may have changed."""
-    known = _trusted() if names else {}
+    if not names:
+        return []
+    from rlsnet.io import atomic
+
+    known = _trusted()
 
     def is_trusted(name: str) -> bool:
         file = _file(name)
@@ -100,6 +105,8 @@ def _list_of_trusted() -> Path | None:
 
 def _trusted() -> dict[str, Any]:
     """Digests of the plugins that the user trusts, by path; {} if others could have written them."""
+    from rlsnet.io import atomic, outputs
+
     path = _list_of_trusted()
     return outputs.read_json(path) if path is not None and atomic.is_private(path) else {}
 

@@ -38,8 +38,8 @@ def variant(help: str, name: str) -> Any:
     return key(help, default=name, choices=(name,))
 
 
-# rule, comparison of a value that breaks it, words for what is expected
 MOST = 2**31 - 1  # largest whole number of most settings, that of an int32
+# rule, comparison of a value that breaks it, words for what is expected
 LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "a value above"), ("most", operator.gt, "at most"))
 
 

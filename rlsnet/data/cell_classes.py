@@ -171,7 +171,7 @@ def _recorded(recording: Recording, config: Config) -> tuple[np.ndarray, str]:
             f"{recording.path}: unit/{COLUMN}[{other[0]}] is {column[other[0]]!r}; expected excitatory, inhibitory, or nothing where it is"
             " not known; recording.excitatory=RULE tells the classes from other words."
         )
-    imported = rules(*(recording.attributes.get("import", {}).get(name) for name in NAMES))
+    imported = rules(*(recording.group.attrs.get("import", {}).get(name) for name in NAMES))
     return classes, f"from {_words(imported)}" if imported else f"from the column {COLUMN} of the recording"
 
 

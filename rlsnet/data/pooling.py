@@ -183,7 +183,7 @@ def _write_subsample(source: Path, path: Path, summary: ImportSummary, n_kept: i
     drawn = np.sort(np.random.default_rng(options.seed).choice(n_kept, options.subsample, replace=False))
     full = zarr.open_group(str(source), mode="r")
     halves = "rate_half" in full
-    event = str(full["time"].attrs["long_name"]).removeprefix("time from ")
+    event = "" if summary.sessions[0]["ready"] else options.align
     columns = {name: full[f"unit/{name}"][...] for name in full["unit"]}
     summary.classes = Counter(columns[cell_classes.COLUMN][drawn].tolist() if cell_classes.COLUMN in columns else ())
     writer = Writer(zarr.create_group(str(path)), summary.kind, summary.conditions, summary.time, halves, event)

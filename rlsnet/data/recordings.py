@@ -33,6 +33,7 @@ class Recording:
     """Open recording of N units in C conditions and M bins.
 
     path: of the store.
+    group: the store.
     kind: rate or current.
     values: [C, M, N] float on the disk, Hz or threshold units; NaN: unknown.
     bin_ms: length of a bin.
@@ -44,6 +45,7 @@ class Recording:
     """
 
     path: Path
+    group: zarr.Group
     kind: str
     values: zarr.Array
     bin_ms: float
@@ -77,21 +79,14 @@ class Recording:
 
     def column(self, name: str) -> np.ndarray | None:
         """Column unit/NAME [N], such as region or session, or None if the recording does not have it."""
-        group = zarr_store.open_store(self.path)
-        if f"unit/{name}" not in group:
+        if f"unit/{name}" not in self.group:
             return None
-        stored = zarr_store.array(group, f"unit/{name}", [self.n_units], "TUOiufb", str(self.path))
+        stored = zarr_store.array(self.group, f"unit/{name}", [self.n_units], "TUOiufb", str(self.path))
         return zarr_store.read(stored) if stored.dtype.kind in "iufb" else zarr_store.texts(stored)
 
     def columns(self) -> list[str]:
         """Names of all columns unit/NAME."""
-        group = zarr_store.open_store(self.path)
-        return sorted(group["unit"].keys()) if "unit" in group else []
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of the store."""
-        return dict(zarr_store.open_store(self.path).attrs)
+        return sorted(self.group["unit"].keys()) if "unit" in self.group else []
 
     def with_half(self, half: str | None) -> Recording:
         """The same recording, with `stream` and `read` giving the rates of one half of the trials: odd, even or, with None, all.
@@ -186,7 +181,7 @@ def open_recording(path: str | Path, kind: str = "rate") -> Recording:
         if "half" in group and (order := tuple(map(str, zarr_store.read(group["half"])))) != HALVES:
             raise UserError(f"{path}: half is {', '.join(order)}; expected {', '.join(HALVES)}, the order of rate_half.")
     source, kernel = str(group.attrs.get("source", "unknown")), _kernel(group.attrs.get("smoothing", []), path)
-    return Recording(Path(path), kind, values, float(bin_ms), source, tuple(names), halves, smoothing=kernel)
+    return Recording(Path(path), group, kind, values, float(bin_ms), source, tuple(names), halves, smoothing=kernel)
 
 
 def _kernel(weights: Any, path: str | Path) -> tuple[float, ...]:

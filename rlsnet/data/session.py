@@ -64,6 +64,11 @@ class Session:
     warnings: tuple[str, ...] = ()
 
     @property
+    def n_units(self) -> int:
+        """Number of units U."""
+        return len(self.spike_index) - 1
+
+    @property
     def trials_file(self) -> str:
         """File that contains the trials, for messages."""
         return str(self.trials_path or self.path)
@@ -99,6 +104,11 @@ class PrecomputedRates:
     half: np.ndarray | None = None
     n_trials: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def n_units(self) -> int:
+        """Number of units U."""
+        return self.values.shape[2]
 
 
 def with_sorted_spikes(session: Session) -> Session:

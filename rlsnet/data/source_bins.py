@@ -80,11 +80,11 @@ def _bins_of_rates(source: PrecomputedRates, options: Options) -> SourceBins:
             warnings.append(
                 f"the file has no times of its bins: time 0 is taken as the start of the first; window=[0,{length:g}] gives others"
             )
-    window = tuple(round(float(time[i]) + sign * bin_ms / 2000, 9) + 0.0 for i, sign in ((0, -1), (-1, 1)))
+    window = trial_average.span_of_bins(time, bin_ms)
     if options.window is not None and max(abs(a - b) for a, b in zip(window, options.window, strict=True)) > bin_ms / 1e5:
         raise UserError(
             f"window=[{options.window[0]:g}, {options.window[1]:g}]: {source.path} has {n_bins:,} bins of {bin_ms:g} ms"
             + (f" from {window[0]:g} to {window[1]:g} s; expected no value." if source.time is not None else f"; expected {length:g} s.")
         )
-    own = dataclasses.replace(options, window=(window[0], window[1]), bin=bin_ms)
+    own = dataclasses.replace(options, window=window, bin=bin_ms)
     return SourceBins(np.asarray(time, np.float64), bin_ms, own, tuple(warnings))

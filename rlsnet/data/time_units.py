@@ -124,29 +124,35 @@ def _unit_of_numbers(where: Path | str, finite: np.ndarray, sample_rate: float |
 
 
 def in_seconds(session: Session, options: Options) -> Session:
-    """A session with start_time, stop_time and the times that trials are aligned to in s; other columns are left as they are.
+    """A session with start_time, stop_time, the times that trials are aligned to and those of `events` in s; other columns stay.
 
     Raises:
-      UserError: samples of an unknown rate, or variables.sample_rate although nothing is in samples.
+      UserError: samples of an unknown rate.
     """
-    trials, used = dict(session.trials), []
-    for name in dict.fromkeys(("start_time", "stop_time", options.align)):
+    trials, used, named = dict(session.trials), [], (options.align, *(options.events or ()))
+    for name in dict.fromkeys(("start_time", "stop_time", *named)):
         found = name if name in trials else _with_unit(name, trials)
         if found is not None:
-            unit = chosen_unit(options, "trials") or session.stated.get(f"trials/{found}") or split_name(found)[1] or "s"
+            unit = _unit(session, options, "trials", found)
             used.append(unit)
             if unit != "s" or found != name:
                 trials[name] = query.as_numbers(trials[found]) * seconds_per_unit(unit, session.sample_rate, f"{session.path}: {found}")
-    events = session.events
-    if options.align not in trials and options.align in events:
-        unit = chosen_unit(options, "events") or session.stated.get(f"events/{options.align}") or split_name(options.align)[1] or "s"
-        used.append(unit)
-        if unit != "s":
-            scale = seconds_per_unit(unit, session.sample_rate, f"{session.path}: {options.align}")
-            events = ChainMap({options.align: np.asarray(events[options.align]) * scale}, events)  # type: ignore[arg-type]
+    series: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(named):
+        if name not in trials and name in session.events:
+            unit = _unit(session, options, "events", name)
+            used.append(unit)
+            if unit != "s":
+                series[name] = np.asarray(session.events[name]) * seconds_per_unit(unit, session.sample_rate, f"{session.path}: {name}")
     others = sorted({unit for unit in used if unit != "s"})
     notes = (f"times of trials are {' and '.join(others)}",) if others else ()
+    events: Mapping[str, np.ndarray] = ChainMap(series, session.events) if series else session.events  # type: ignore[arg-type]
     return dataclasses.replace(session, trials=trials, events=events, notes=(*session.notes, *notes))
+
+
+def _unit(session: Session, options: Options, kind: str, name: str) -> str:
+    """Unit of a column of trials or of a series of events (`kind`): that of the user, else of the file, else of the name, else s."""
+    return chosen_unit(options, kind) or session.stated.get(f"{kind}/{name}") or split_name(name)[1] or "s"
 
 
 def _with_unit(name: str, columns: Iterable[str]) -> str | None:

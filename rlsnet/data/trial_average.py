@@ -64,6 +64,12 @@ def bin_centres(options: Options) -> np.ndarray:
     return start + options.bin_ms / 1000 * (np.arange(round(count)) + 0.5)
 
 
+def span_of_bins(time: np.ndarray, bin_ms: float) -> tuple[float, float]:
+    """Start of the first and end of the last bin, s, from their centres [M] (s)."""
+    start, end = (round(float(time[i]) + sign * bin_ms / 2000, 9) + 0.0 for i, sign in ((0, -1), (-1, 1)))
+    return start, end
+
+
 def smoothing_kernel(options: Options) -> np.ndarray:
     """Weights of the smoothing kernel, [2 P + 1] bins with sum 1; the weight in the middle has lag 0.
 

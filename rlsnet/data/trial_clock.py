@@ -56,19 +56,17 @@ def of_recording(recording: Recording | None, trial: TrialConfig) -> TrialClock:
     """The time of a recording, whose first bin begins at trial.stim_off; without a recording, or one without times, that of the trial."""
     if recording is None:
         return TrialClock()
-    group = zarr_store.open_store(recording.path)
-    bins = recording.values.shape[1]
-    if "time" not in group:
+    if "time" not in recording.group:
         return TrialClock()
-    stored = zarr_store.array(group, "time", [bins], "fiu", str(recording.path))
+    stored = zarr_store.array(recording.group, "time", [recording.values.shape[1]], "fiu", str(recording.path))
     centres = zarr_store.read(stored).astype(np.float64)
     start = float(centres[0]) - recording.bin_ms / 2000 - trial.stim_off / 1000
-    return TrialClock(round(start, 9), label(stored), events(group), centres)
+    return TrialClock(round(start, 9), label(stored), events(recording.group), centres)
 
 
-def of_test(attributes: Mapping[str, Any]) -> TrialClock:
-    """The time in a test.zarr; that of the trial in one of an earlier version."""
-    return TrialClock(**attributes[ATTRIBUTE]) if ATTRIBUTE in attributes else TrialClock()
+def of_test(test: zarr.Group | None) -> TrialClock:
+    """The time in a test.zarr; that of the trial in one of an earlier version, and without a test."""
+    return TrialClock(**test.attrs[ATTRIBUTE]) if test is not None and ATTRIBUTE in test.attrs else TrialClock()
 
 
 def label(time: zarr.Array) -> str:

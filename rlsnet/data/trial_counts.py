@@ -64,7 +64,7 @@ def summed(recording: Recording, units: np.ndarray, half: str | None) -> tuple[n
 
     A unit without counts has no trials. Sessions are read in chunks of units.
     """
-    root = zarr_store.open_store(recording.path)
+    root = recording.group
     if GROUP not in root:
         return None
     conditions, bins = recording.values.shape[:2]

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlsnet.data import cell_classes, doubts, event_alignment, query, recordings, trial_average
 from rlsnet.data.import_options import Options
-from rlsnet.data.session import PrecomputedRates, Session
+from rlsnet.data.session import PrecomputedRates, Session, Table
 from rlsnet.data.source_bins import SourceBins
 from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
@@ -51,8 +51,7 @@ class ImportSummary:
     @property
     def window(self) -> tuple[float, float]:
         """Start of the first and end of the last bin, s."""
-        start, end = (float(self.time[i]) + sign * self.bin_ms / 2000 for i, sign in ((0, -1), (-1, 1)))
-        return round(start, 9) + 0.0, round(end, 9) + 0.0
+        return trial_average.span_of_bins(self.time, self.bin_ms)
 
     @property
     def n_units(self) -> int:
@@ -88,27 +87,27 @@ def select_units(source: Session | PrecomputedRates, name: str, summary: ImportS
       UserError: no trials, a filter that does not fit, or values that are not rates in Hz.
     """
     precomputed = isinstance(source, PrecomputedRates)
-    n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
     options, warnings = bins.options, [*bins.warnings, *source.warnings]
-    entry = {"name": name, "path": str(source.path), "units": n_units, "kept": 0, "ready": precomputed, "notes": list(source.notes)}
+    entry = {"name": name, "path": str(source.path), "units": source.n_units, "kept": 0, "ready": precomputed, "notes": list(source.notes)}
     entry["warnings"] = warnings
     summary.sessions.append(entry)
-    units = np.flatnonzero(_passing_units(source, n_units, summary.dropped, options))
+    units = np.flatnonzero(_passing_units(source, summary.dropped, options))
     if isinstance(source, Session):
         yield _averaged_units(source, units, entry, summary, options)
         return
+    named = _named_columns(source, options) if len(units) else {}
     for start in range(0, len(units), recordings.CHUNK_UNITS):
         some = units[start : start + recordings.CHUNK_UNITS]
         block = np.asarray(source.values[:, :, some[0] : some[-1] + 1], np.float64)[:, :, some - some[0]]
-        yield _precomputed_units(source, block, some, name, summary, options)
+        yield _precomputed_units(source, block, some, name, named, summary, options)
 
 
-def _passing_units(source: Session | PrecomputedRates, n_units: int, dropped: Counter[str], options: Options) -> np.ndarray:
+def _passing_units(source: Session | PrecomputedRates, dropped: Counter[str], options: Options) -> np.ndarray:
     """[U] bool mask of the units that pass the filter, lie in the regions, and have spikes."""
     where = str(source.path)
-    keep: np.ndarray = np.ones(n_units, bool)
+    keep: np.ndarray = np.ones(source.n_units, bool)
     if options.units:
-        passed = query.select_rows(options.units, source.units, n_units, "units", where)
+        passed = query.select_rows(options.units, source.units, source.n_units, "units", where)
         keep = _drop(keep, passed, f"units: not {options.units}", dropped)
     if options.regions:
         query.require_column("region", source.units, f"regions={', '.join(options.regions)}", f"the units of {where}")
@@ -136,8 +135,8 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     times = event_alignment.event_times(session, options.align)
     entry["warnings"].extend(doubts.check_units(session, times, options))
     trials_of_conditions = _select_trials(session, times, entry, summary, options)
-    entry["warnings"].extend(doubts.check_trials(session, times, np.any(trials_of_conditions, axis=0), options))
     used = np.logical_or.reduce(trials_of_conditions)
+    entry["warnings"].extend(doubts.check_trials(session, times, used, options))
     for name in options.events or ():
         relative = (event_alignment.event_times(session, name, "events") - times)[used]
         summary.event_times.setdefault(name, []).append(relative[np.isfinite(relative)])
@@ -147,7 +146,7 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     reason = f"min_trials: fewer than {max(1, options.min_trials)} in a condition"
     keep = _drop(np.ones(len(units), bool), enough, reason, summary.dropped)
     keep = _within_rate_limits(keep, mean, summary.dropped, options)
-    columns = _unit_columns(session, units[keep], entry["name"], options)
+    columns = _unit_columns(session, units[keep], entry["name"], _named_columns(session, options))
     columns |= {"n_trials": average.n_trials[keep], "mean_rate": mean[keep].astype(np.float32)}
     trials = None if average.trials is None else average.trials.of_units(keep)
     if average.half is None:
@@ -176,9 +175,12 @@ def _select_trials(
 
 
 def _precomputed_units(
-    source: PrecomputedRates, block: np.ndarray, units: np.ndarray, name: str, summary: ImportSummary, options: Options
+    source: PrecomputedRates, block: np.ndarray, units: np.ndarray, name: str, named: Table, summary: ImportSummary, options: Options
 ) -> UnitBlock:
-    """Units with precomputed rates or currents `block` [C, M, n] that have values and a mean rate within the limits."""
+    """Units with precomputed rates or currents `block` [C, M, n] that have values and a mean rate within the limits.
+
+    `name` is that of the source, and `named` has columns of all its units that are stored too.
+    """
     rates = summary.kind == "rate"
     if np.isinf(block).any() or (rates and (block < 0).any()):
         raise UserError(
@@ -188,7 +190,7 @@ def _precomputed_units(
     if rates and (mean > MAX_MEAN_RATE_HZ).any():
         raise UserError(f"{source.path}: unit {units[np.nanargmax(mean)]} has a mean rate of {np.nanmax(mean):.0f}; expected rates in Hz.")
     keep = _drop(np.ones(len(units), bool), ~np.isnan(block).all(axis=(0, 1)), "no values", summary.dropped)
-    columns = _unit_columns(source, units, name, options)
+    columns = _unit_columns(source, units, name, named)
     if rates:
         keep = _within_rate_limits(keep, mean, summary.dropped, options)
         columns["mean_rate"] = mean.astype(np.float32)
@@ -215,10 +217,13 @@ def _within_rate_limits(keep: np.ndarray, mean: np.ndarray, dropped: Counter[str
     return keep
 
 
-def _unit_columns(source: Session | PrecomputedRates, units: np.ndarray, name: str, options: Options) -> dict[str, np.ndarray]:
-    """Columns of some units: session, id, region and probe, as texts, the cell class, and those that the settings name."""
-    n_units = source.values.shape[2] if isinstance(source, PrecomputedRates) else len(source.spike_index) - 1
-    named = cell_classes.columns_of(options, source.units, n_units, str(source.path))
+def _named_columns(source: Session | PrecomputedRates, options: Options) -> dict[str, np.ndarray]:
+    """Columns of all units that the settings name, and the cell class."""
+    return cell_classes.columns_of(options, source.units, source.n_units, str(source.path))
+
+
+def _unit_columns(source: Session | PrecomputedRates, units: np.ndarray, name: str, named: Table) -> dict[str, np.ndarray]:
+    """Columns of some units: session, id, region and probe, as texts, and those of all units in `named`."""
     columns = {column: values[units] for column, values in named.items()}
     columns |= {"session": np.full(len(units), name, dtype=object)}
     for column in TEXT_COLUMNS:

@@ -9,8 +9,7 @@ import numpy as np
 from rlsnet.errors import UserError
 from rlsnet.export.simulated_spikes import all_spikes, why_missing
 from rlsnet.export.trained_network import TrainedNetwork
-
-GAP = 1000.0  # ms between two trials
+from rlsnet.model.exported_network import GAP_MS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class SessionClock:
         settings, spikes = trained.config.trial, all_spikes(trained)
         condition, trial = np.divmod(np.arange(len(trained.conditions) * trained.n_trials), trained.n_trials)
         length = settings.stim_off + settings.duration
-        start = np.arange(len(trial)) * (length + GAP)
+        start = np.arange(len(trial)) * (length + GAP_MS)
         time = start[spikes.trial] + spikes.step * settings.dt
         stimulus = start[:, None] + np.array([settings.stim_on, settings.stim_off])
         return SessionClock(start, start + length, condition, trial, stimulus, time, spikes.neuron)

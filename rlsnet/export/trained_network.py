@@ -47,18 +47,17 @@ class TrainedNetwork:
     test: zarr.Group | None
 
     @staticmethod
-    def load(run: Run, which: str = "auto", config: Config | None = None) -> TrainedNetwork:
+    def load(run: Run, which: str, config: Config) -> TrainedNetwork:
         """The network of a run.
 
         Args:
           run: an existing run; one of `rlsnet simulate` has no checkpoint, and gives its initial weights.
           which: the checkpoint: auto (best, else last), best, last, an iteration or a path.
-          config: the settings of the run; None: those stored.
+          config: the settings of the run.
 
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.
         """
-        config = config or run.config(whole=True)
         untrained = which in ("auto", "last") and not run.iterations() and run.test.exists()  # by rlsnet simulate
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         prepared = prepare.reopen(config, run)
@@ -133,7 +132,7 @@ class TrainedNetwork:
     @property
     def clock(self) -> TrialClock:
         """The time of the test, of the recording or of the trial."""
-        return TrialClock() if self.test is None else trial_clock.of_test(self.test.attrs)
+        return trial_clock.of_test(self.test)
 
     def unit_columns(self) -> dict[str, np.ndarray]:
         """[n] str columns of the recorded units that the neurons of the test reproduce, such as session, id and region, by name."""

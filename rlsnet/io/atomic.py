@@ -132,15 +132,16 @@ def _temporaries(folder: Path, name: str, kind: str) -> list[Path]:
     return found
 
 
-def remove_leftovers(folder: Path, name: str = "*", locked: bool = False) -> None:
+def remove_leftovers(folder: Path, name: str = "*", locked: bool = False, kind: str = "tmp") -> None:
     """Removes what killed processes have left in a folder; what a living process uses stays.
 
     Args:
       folder: the folder; it need not exist.
       name: name or pattern of the files and folders that were to be made.
       locked: whether only this process may make them, so that no other process uses what is found.
+      kind: tmp, or old for what was being replaced.
     """
-    for temporary in _temporaries(folder, name, "tmp"):
+    for temporary in _temporaries(folder, name, kind):
         if locked or not _in_use(temporary):
             with contextlib.suppress(OSError):  # another process removes it
                 remove(temporary)
@@ -187,12 +188,9 @@ def _clean_up(path: Path) -> None:
     name = glob.escape(path.name)
     old = sorted(_temporaries(path.parent, name, "old"), key=_age)
     if old and not os.path.lexists(path) and (_age(old[0]) > RENAME_SECONDS or not _in_use(old[0])):  # killed between the two renames
-        old.pop(0).rename(path)
-    for stale in old:
-        if not _in_use(stale):
-            with contextlib.suppress(OSError):
-                remove(stale)
-    remove_leftovers(path.parent, name)
+        old[0].rename(path)
+    for kind in ("old", "tmp"):
+        remove_leftovers(path.parent, name, kind=kind)
 
 
 def _age(path: Path) -> float:

@@ -44,12 +44,13 @@ def refuse_link(path: Path, key: str = "") -> None:
         raise UserError(f"{key}{path}: is a symbolic link to {os.readlink(path)}, which is not followed; expected a path that is none.")
 
 
-def is_marked(path: Path, mark: bytes) -> bool:
-    """Whether a file begins with a mark of rlsnet in its first bytes."""
+def is_marked(path: Path, marks: Sequence[bytes]) -> bool:
+    """Whether a file has one of some marks of rlsnet in its first bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return mark in file.read(HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
+    return any(mark in head for mark in marks)
 
 
 def is_store(path: Path, format: str) -> bool:
@@ -70,7 +71,7 @@ def has_only(path: Path, patterns: Sequence[str]) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} if there is none."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

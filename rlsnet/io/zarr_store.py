@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 from rlsnet.io import memory
 from rlsnet.io.precision import LARGEST
 
@@ -48,13 +48,14 @@ class _Complete(WrapperStore):  # type: ignore[misc]  # zarr's types are not rea
         return str(self._store)
 
 
-def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
+def open_group(path: str | Path, key: str, expected: str, *others: str) -> zarr.Group:
     """Zarr group at a path, opened for reading.
 
     Args:
       path: path of the store.
       key: key of the setting with this path, for messages.
       expected: attribute `format` of the store.
+      others: other formats that will do.
 
     Raises:
       UserError: if there is no store at the path, or one of another format, or one with damaged metadata.
@@ -63,7 +64,7 @@ def open_group(path: str | Path, key: str, expected: str) -> zarr.Group:
         raise UserError(f"{key}={path}: no such folder; expected a Zarr store of format {expected}.")
     group = open_store(path, f"{key}={path}")
     found = group.attrs.get("format", expected)
-    if found != expected:
+    if found not in (expected, *others):
         raise UserError(f"{key}={path}: has format {found}; expected {expected}.")
     return group
 
@@ -78,12 +79,12 @@ def open_store(path: str | Path, where: str = "") -> zarr.Group:
     try:
         group = zarr.open_group(_Complete(path, arrays) if arrays else str(path), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
-        raise UserError(f"{where or path}: not a Zarr store ({_reason(error)}).") from error
+        raise UserError(f"{where or path}: not a Zarr store ({first_line(error)}).") from error
     for name in sorted(metadata.keys() - {""}) if sealed is None else ():
         try:
             group[name]
         except Exception as error:
-            raise UserError(f"{Path(path) / name / METADATA}: does not describe a Zarr array ({_reason(error)}); {REMEDY}.") from error
+            raise UserError(f"{Path(path) / name / METADATA}: does not describe a Zarr array ({first_line(error)}); {REMEDY}.") from error
     return group
 
 
@@ -96,7 +97,7 @@ def _metadata(path: Path) -> dict[str, dict[str, Any]]:
             try:
                 values = json.loads(file.read_bytes().decode())
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{file}: the file is damaged ({_reason(error)}); {REMEDY}.") from error
+                raise UserError(f"{file}: the file is damaged ({first_line(error)}); {REMEDY}.") from error
             if not isinstance(values, dict) or not isinstance(values.get("attributes", {}), dict):
                 raise UserError(f"{file}: the file is damaged (no JSON object, or attributes that are none); {REMEDY}.")
             found["" if Path(folder) == path else Path(folder).relative_to(path).as_posix()] = values
@@ -136,11 +137,6 @@ def seal(path: Path) -> None:
     root.attrs[SEAL] = {name: _checksum(values) for name, values in sorted(_metadata(path).items())}
 
 
-def _reason(error: BaseException) -> str:
-    """First line of the text of an error."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, where: str) -> zarr.Array:
     """Array of a group after a check of its shape and kind of number; it is not read yet.
 
@@ -157,7 +153,7 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
     try:
         found = group.get(name)
     except Exception as error:  # zarr raises many kinds for damaged metadata
-        raise UserError(f"{where}: {name} cannot be read, its {METADATA} is damaged ({_reason(error)}); {REMEDY}.") from error
+        raise UserError(f"{where}: {name} cannot be read, its {METADATA} is damaged ({first_line(error)}); {REMEDY}.") from error
     if not isinstance(found, zarr.Array):
         raise UserError(f"{where}: has no array {name}; expected one of shape [{', '.join(map(str, shape))}].")
     if not _fits(found.shape, shape):
@@ -185,7 +181,7 @@ def read(stored: zarr.Array, part: Any = ...) -> np.ndarray:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # codecs raise many kinds for a damaged chunk
-        reason = "wrong checksum" if "checksum" in str(error) else _reason(error)
+        reason = "wrong checksum" if "checksum" in str(error) else first_line(error)
         raise UserError(f"{where}: cannot be read, the file is damaged ({reason}); {REMEDY}.") from error
 
 

@@ -43,6 +43,7 @@ def build(
     n_units: int | None = None,
     activity: Callable[[Network], np.ndarray] | None = None,
     classes: np.ndarray | None = None,
+    stored: StoredNetwork | None = None,
 ) -> BuiltNetwork:
     """Network of an experiment: arrays from network.load; all other arrays are drawn.
 
@@ -51,11 +52,12 @@ def build(
       n_units: number of units in the recording, which is N if neither network.load nor network.n_neurons sets it.
       activity: calibration of a network with static synapses, which returns the spikes [N]; see `connectivity.needs_activity`.
       classes: [N] bool, whether a neuron is excitatory, if network.load does not tell; None: the first neurons are.
+      stored: network.load, opened; None: it is opened here.
 
     Raises:
       UserError: stored arrays, files or numbers do not agree.
     """
-    stored = StoredNetwork(config.network.load)
+    stored = StoredNetwork(config.network.load) if stored is None else stored
     excitatory = _classes(config, stored, n_units, classes)
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
     stimulus, rates = _stimulus(config, stored, n), _feedforward_rates(config, stored)

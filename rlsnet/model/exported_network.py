@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 from rlsnet.io import zarr_store
 
 ZARR, NPZ = "rlsnet-export", "rlsnet-npz"  # formats, as the files say
 ABOUT = "about.json"  # description of an export to npz
+GAP_MS = 1000.0  # between two trials, where an export has them one after the other
 OTHER_NAMES = {"tau_plas": "tau_plastic"}  # of parameters in an export
 NOT_PARAMETERS = ("excitatory", "tau_plastic")
 
@@ -64,7 +65,7 @@ def _one_line_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"network.load={where}: the export is damaged ({next(iter(str(error).splitlines()), 'no reason')}).") from error
+        raise UserError(f"network.load={where}: the export is damaged ({first_line(error)}).") from error
 
 
 def _arranged(

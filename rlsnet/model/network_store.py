@@ -69,10 +69,8 @@ def open_network(path: str) -> zarr.Group:
     """The network at network.load: a network.zarr, or an export to zarr or npz, which is rearranged in memory. Raises UserError."""
     if (Path(path) / exported_network.ABOUT).is_file():
         return exported_network.from_npz(Path(path))
-    group = zarr_store.open_store(path, f"network.load={path}") if Path(path).exists() else None
-    if group is not None and group.attrs.get("format") == exported_network.ZARR:
-        return exported_network.from_zarr(group)
-    return zarr_store.open_group(path, "network.load", FORMAT)
+    group = zarr_store.open_group(path, "network.load", FORMAT, exported_network.ZARR)
+    return exported_network.from_zarr(group) if group.attrs.get("format") == exported_network.ZARR else group
 
 
 def group_size_of(group: zarr.Group, where: str) -> int:

@@ -14,7 +14,7 @@ from rlsnet.learning.covariance_forms import number_type
 from rlsnet.runs.memory_plan import Sizes
 
 ASSUMED_RATE = 10.0  # Hz, mean rate of the neurons, for the spikes of a test
-SPIKE_BYTES = 8  # step and neuron of a spike, before compression
+SPIKE_BYTES = 22  # time, step, neuron, condition and trial of a spike in a test.zarr, before compression
 TEST_ARRAYS = 4  # arrays [C, M, N] of float32 in a test.zarr: rates and currents, and their targets
 
 

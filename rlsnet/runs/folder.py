@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.config import plugins as plugin_modules
-from rlsnet.config.load import Unloaded, from_dict, to_dict, without_plugins
+from rlsnet.config.load import from_dict, plugins_of, to_dict, unloaded, without_plugins
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
@@ -121,7 +121,7 @@ class Run:
         """Removes the files of an earlier run that ended before its first checkpoint; other files stay."""
         if not self._was_made():
             return
-        figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, outputs.FIGURE)]
+        figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, (outputs.FIGURE,))]
         for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
             atomic.remove(stale)
         atomic.remove(metrics.checksums(self.resources))
@@ -153,15 +153,14 @@ class Run:
             self.require_trust(saved, trust)
         except UserError:
             config = without_plugins(saved)
-            if whole and any(isinstance(each, Unloaded) for each in vars(config).values()):
+            if whole and unloaded(config):
                 raise
             return config
         return from_dict(saved)
 
     def require_trust(self, saved: Mapping[str, Any], trust: bool) -> None:
         """Raises UserError if the user does not trust the plugins of saved settings; `trust`: he does, now and later."""
-        stored = saved.get("plugins")
-        names = [name for name in stored if isinstance(name, str)] if isinstance(stored, list | tuple) else []
+        names = plugins_of(saved)
         if trust:
             plugin_modules.trust(names)
         elif unknown := plugin_modules.untrusted(names):

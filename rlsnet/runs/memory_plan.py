@@ -16,7 +16,7 @@ from rlsnet.io.memory import free_memory as free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.model.build import MAX_TAU_CHANNELS
-from rlsnet.model.network_store import group_size_of, open_network
+from rlsnet.model.network_store import StoredNetwork, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
 TESTED_RATES = 4  # arrays of a test: rates of all, odd and even trials, and counts
@@ -45,14 +45,14 @@ class Sizes:
     validated: bool  # whether validations compare with them too
 
     @staticmethod
-    def of(config: Config, n_units: int | None, conditions: int) -> Sizes:
-        """Sizes from the configuration, and from the shapes of the arrays in network.load."""
+    def of(config: Config, n_units: int | None, conditions: int, stored: StoredNetwork | None = None) -> Sizes:
+        """Sizes from the configuration, and from the shapes of the arrays in network.load, which is opened unless `stored` is it."""
         n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
         rates = config.target.recorded == "rate"
         edges, weighted, by_synapse = None, False, False  # by_synapse is for many values of tau_plas; two, by class, need two filters
         given: Any = {}
         if config.network.load is not None:
-            given = open_network(config.network.load)
+            given = (StoredNetwork(config.network.load) if stored is None else stored).group
             n = zarr_store.array(given, "neuron/excitatory", ["N"], "b", config.network.load).shape[0]
             if "plastic/pre" in given:
                 inputs = zarr_store.array(given, "plastic/pre", ["G", "L"], "iu", config.network.load).shape[1]

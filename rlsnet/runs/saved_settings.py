@@ -17,7 +17,7 @@ import yaml
 
 from rlsnet.config.differences import same, typed
 from rlsnet.config.load import flat, renamed
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 from rlsnet.io import atomic
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def read(path: Path, trained: Callable[[], tuple[str, Mapping[str, Any]] | None]
         text = path.read_text()
         values = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read ({next(iter(str(error).splitlines()), 'damaged')}).") from error
+        raise UserError(f"{path}: cannot be read ({first_line(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: contains no settings; expected the file that rlsnet train wrote.")
     values = renamed(values, notice=False)

@@ -22,6 +22,7 @@ from rlsnet.kernels.device import configured
 from rlsnet.learning import targets
 from rlsnet.model import build, network_store
 from rlsnet.model.network import Network
+from rlsnet.model.network_store import StoredNetwork
 from rlsnet.runs import disk_plan
 from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
@@ -68,10 +69,11 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
     Raises:
       UserError: settings or files do not agree, or the memory or the disk is too small.
     """
-    recording = _open_recording(config, show)
+    stored = StoredNetwork(config.network.load)
+    recording = _open_recording(config, stored, show)
     conditions = recording.n_conditions if recording else config.target.n_conditions
     n_units = recording.n_units if recording else None
-    sizes = Sizes.of(config, n_units, conditions)
+    sizes = Sizes.of(config, n_units, conditions, stored)
     planned = plan(sizes, learning)
     log.info(check(sizes, planned))
     if run is not None:
@@ -84,8 +86,8 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         return np.asarray(calibration[0].n_spikes)
 
     classes = _cell_classes(config, recording)
-    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory)
-    cell_class = _stored_source(config.network.load, net) if classes is None else classes.source
+    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored)
+    cell_class = _source_of_classes(stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
     log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
@@ -107,20 +109,19 @@ def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | 
     return cell_classes.of_network(recording, config, config.network.n_neurons or recording.n_units)
 
 
-def _stored_source(load: str | None, net: Network) -> str:
-    """Where the classes of a network come from that does not take them from a recording, in words."""
-    if load is not None:
-        stored = network_store.cell_class(network_store.open_network(load))
-        return f"of {load}" + (f", {stored}" if stored else "")
+def _source_of_classes(stored: StoredNetwork, net: Network) -> str:
+    """Where the classes of a network come from that does not take them from a recording, in words; `stored` is network.load."""
+    if stored.group is not None:
+        words = network_store.cell_class(stored.group)
+        return f"of {stored.path}" + (f", {words}" if words else "")
     return f"by index: the first {int(net.excitatory.sum()):,} neurons are excitatory, network.fraction_excitatory of all"
 
 
-def _open_recording(config: Config, show: Progress) -> Recording | None:
-    """The recording that the target is made from; None for other targets, and for a target stored in network.load."""
-    load = config.network.load
-    given_target = load is not None and "target" in network_store.open_network(load)
+def _open_recording(config: Config, stored: StoredNetwork, show: Progress) -> Recording | None:
+    """The recording that the target is made from; None for other targets, and for a target stored in network.load, `stored`."""
+    given_target = "target" in stored
     if given_target and config.recording.half is not None:
-        raise UserError(f"recording.half={config.recording.half}: expected null, as {load} contains a target.")
+        raise UserError(f"recording.half={config.recording.half}: expected null, as {stored.path} contains a target.")
     if config.target.recorded is None or given_target:
         return None
     with show.counting("synthetic units") as advance:
@@ -156,15 +157,17 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     """
     if not run.network.exists():
         raise UserError(f"{run.network}: no such store; the run ended before its network was drawn, so start it again.")
-    group = zarr_store.open_group(run.network, "run", network_store.FORMAT)
+    stored = StoredNetwork(str(run.network))
+    group = stored.group
+    assert group is not None
     zarr_store.check_all_complete(group)  # also one of an earlier version, without checksums
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     if learning is not None:
-        sizes = Sizes.of(own, None, own.target.n_conditions)
+        sizes = Sizes.of(own, None, own.target.n_conditions, stored)
         check(sizes, plan(sizes, learning), drawn=True)
         if learning:
             disk_plan.check(config, sizes, run.path)
-    net, weight, target = build.build(own)
+    net, weight, target = build.build(own, stored=stored)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
     rate = zarr_store.read(group["recorded_rate"]) if "recorded_rate" in group else None

@@ -29,6 +29,7 @@ FORMAT = "rlsnet-test"
 
 
 UNIT_COLUMNS = ("session", "id", "region", "probe")  # columns of a recording that are copied to the test
+SPIKE_CHUNK = 2**20  # spikes of a chunk, which are written together
 SCORED_NEURONS = 4096  # neurons whose scores are computed together, to limit the memory for sums in float64
 
 
@@ -193,10 +194,11 @@ class TestWriter:
         for name, values in {} if recorded is None else recorded.columns.items():
             zarr_store.write(root, name, values, ["neuron"])
         self.ends, self.arrays = [0], dict[str, zarr.Array]()
+        self.waiting: list[dict[str, np.ndarray]] = []  # spikes of trials, not written yet
         if config.test.spikes:
             for name, (dtype, about) in SPIKES.items():
                 attributes: dict[str, Any] = about | ({"long_name": clock.label} if name == "time" else {})
-                array = zarr_store.create(root, f"spikes/{name}", (0,), dtype, ["spike"], chunks=(2**20,), **attributes)
+                array = zarr_store.create(root, f"spikes/{name}", (0,), dtype, ["spike"], chunks=(SPIKE_CHUNK,), **attributes)
                 self.arrays[f"spikes/{name}"] = array
 
     def add_spikes(self, words: np.ndarray | None) -> None:
@@ -210,9 +212,16 @@ class TestWriter:
         values = {"step": step, "neuron": np.concatenate([neuron for _, neuron in found])}
         values |= {"time": np.round(self.clock.seconds(step * self.trial.dt), 9)}
         values |= {"condition": np.full(len(step), condition), "trial": np.full(len(step), trial)}
-        for name, (dtype, _) in SPIKES.items():
-            self.arrays[f"spikes/{name}"].append(values[name].astype(dtype))
+        self.waiting.append({name: values[name].astype(dtype) for name, (dtype, _) in SPIKES.items()})
         self.ends.append(self.ends[-1] + len(step))
+        if sum(len(each["step"]) for each in self.waiting) >= SPIKE_CHUNK:
+            self._write_spikes()
+
+    def _write_spikes(self) -> None:
+        """Writes the spikes that wait."""
+        for name in SPIKES if self.waiting else ():
+            self.arrays[f"spikes/{name}"].append(np.concatenate([each[name] for each in self.waiting]))
+        self.waiting.clear()
 
     def finish(self, linear: LinearBaseline | None = None) -> None:
         """Writes the ends of the trials in the list of spikes (conditions one after the other), and the summary of the scores.
@@ -220,6 +229,7 @@ class TestWriter:
         Args:
           linear: linear predictions of the rates of all neurons of the network, to be scored too.
         """
+        self._write_spikes()
         if len(self.ends) > 1:
             zarr_store.write(self.root, "spikes/trial_indptr", np.array(self.ends), ["trial_end"])
         found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}

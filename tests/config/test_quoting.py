@@ -12,11 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rlsnet.cli.commands import export, plot, report
-from rlsnet.cli.hydra_app import folder_overrides, setting, with_config_dir
+from rlsnet.cli.hydra_app import folder_overrides, setting
 from rlsnet.config import quoting, settings
 from rlsnet.config import schema as config_schema
 from rlsnet.config.arguments import plain_arguments
-from rlsnet.config.compose import quoted
+from rlsnet.config.compose import quoted, with_config_dir
 from rlsnet.data import import_options
 from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run

@@ -204,6 +204,15 @@ def test_bins_are_not_guessed_without_a_word(tmp_path):
     refused(path, tmp_path, "time: steps of 20 would be bins of 20,000 ms, if they were in s; expected time_unit.bins=ms")
 
 
+@pytest.mark.parametrize(("name", "arguments"), [("cue", ["time_unit.trials=ms"]), ("cue_ms", [])])
+def test_further_events_have_the_unit_of_the_trials(tmp_path, name, arguments):
+    start = {"trials/start_time" + "_ms" * name.endswith("_ms"): 1000 * EVENTS, f"trials/{name}": 1000 * EVENTS + 250}
+    np.savez(tmp_path / "s.npz", spike_times=TIMES, spike_clusters=LABELS, **start)
+    root, _ = imported(tmp_path / "s.npz", tmp_path, "kernel=none", "events=[cue]", *arguments)
+    np.testing.assert_allclose(root["rate"][0], RATES, atol=1e-4)
+    assert root.attrs["events"]["cue"]["median"] == pytest.approx(0.25)
+
+
 def test_more_units_than_bins(tmp_path):
     values = np.random.default_rng(0).uniform(1, 20, (30, 400))
     np.save(tmp_path / "r.npy", values)

@@ -14,7 +14,7 @@ from rlsnet.io.formatting import bytes_below
 from rlsnet.runs import checkpoint, disk_plan
 from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import Sizes
-from rlsnet.workflows import training
+from rlsnet.workflows import test_store, training
 
 SMALL = ("config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=16", "trial.duration=100")
 SMALL += ("train.checkpoint_every=1", "train.iterations=5", "progress=off", "resources_every=0")
@@ -126,3 +126,7 @@ def test_space_for_a_test_is_only_advised(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
     config = compose(*SMALL, "test.trials=10000")
     assert disk_plan.check(config, Sizes.of(config, None, 1), tmp_path).endswith("The space is too small for a test.")
+
+
+def test_a_spike_of_a_test_takes_the_bytes_of_its_arrays():
+    assert disk_plan.SPIKE_BYTES == sum(np.dtype(kind).itemsize for kind, _ in test_store.SPIKES.values())

@@ -82,8 +82,7 @@ def _population(results: RunResults, effect: PerturbationEffect, name: str, memb
     axes[0].axvspan(*_span(results, effect), **SHADE)
     for psth, colour in ((effect.psth_control, DATA), (effect.psth_perturbed, MODEL)):
         axes[0].plot(results.time, psth[:, :, members].mean(axis=(0, 2)), color=colour, lw=1.2)
-    axes[0].set(title=f"{members.sum():,} {name}", ylabel="mean rate (Hz)", xlim=results.span)
-    axes[0].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+    axes[0].set(title=f"{members.sum():,} {name}", xlabel=f"{results.clock.label} (s)", ylabel="mean rate (Hz)", xlim=results.span)
     draw_events(axes[0], results.clock.events, results.span)
     axes[0].set_ylim(bottom=0)
 
@@ -130,9 +129,8 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
             axis.plot(results.time, base + drawn, color=colour, lw=1)
         axis.axhline(base, color=DATA, lw=0.4)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
-        axis.annotate(results.unit_name(neuron), (1, base), parse_math=False, **where)
+        axis.annotate(results.unit_name(neuron), (1, base), **where)
         base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
     condition = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
-    axis.set(ylabel="rate", yticks=[], title=f"others that changed most{condition}")
-    axis.set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+    axis.set(xlabel=f"{results.clock.label} (s)", ylabel="rate", yticks=[], title=f"others that changed most{condition}")
     draw_events(axis, results.clock.events, results.span)

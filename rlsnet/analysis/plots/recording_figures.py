@@ -22,11 +22,9 @@ from rlsnet.analysis.plots.style import (
     PanelFigure,
     check_files,
     draw_events,
-    plain_numbers,
 )
 from rlsnet.analysis.recording_summary import RecordingSummary
-from rlsnet.data.recordings import FORMAT
-from rlsnet.io import outputs, zarr_store
+from rlsnet.io import outputs
 
 MAX_CONDITIONS = 6
 MAX_BARS = 20
@@ -53,8 +51,7 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     def draw(condition: int, axes: Sequence[Any]) -> None:
         extent = (data.time[0] - half, data.time[-1] + half, len(order), 0)
         image = axes[0].imshow(block[condition].T, aspect="auto", cmap=HEAT, vmin=0, vmax=1, extent=extent)
-        axes[0].set(title=_names(data)[condition], ylabel="unit")
-        axes[0].set_xlabel(f"{data.time_label} (s)", parse_math=False)
+        axes[0].set(title=_names(data)[condition], xlabel=f"{data.time_label} (s)", ylabel="unit")
         draw_events(axes[0], data.events, extent[:2], "#ffffff")
         label = f"{data.recording.kind}, scaled to each unit's range"
         axes[0].figure.colorbar(image, ax=axes[0], label=label, orientation="horizontal", shrink=0.6, aspect=40)
@@ -79,7 +76,6 @@ def mean_rates(data: RecordingSummary) -> PanelFigure:
             style = {"histtype": "step", "lw": 1.3, "color": COLOURS[c % 4], "ls": LINES[c // 4 % 4]}
             axes[0].hist(np.maximum(known, floor), bins=bins, label=label, **style)
         axes[0].set(xscale="log", xlabel=f"mean rate of a unit (Hz; {floor:g} and below are one)", ylabel="units")
-        plain_numbers(axes[0].xaxis)
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=1)
 
     label = f"Histogram of mean rates, median {np.nanmedian(data.mean):.2f} Hz." if np.isfinite(data.mean).any() else "No rates."
@@ -88,7 +84,7 @@ def mean_rates(data: RecordingSummary) -> PanelFigure:
 
 def regions(data: RecordingSummary) -> PanelFigure:
     """Bars of the number of units in each region and session."""
-    group = zarr_store.open_group(data.recording.path, "recording", FORMAT)
+    group = data.recording.group
     columns = [(name, recording_summary.column(group, name, data.recording.n_units)) for name in ("region", "session")]
     panels = []
     for name, column in columns:
@@ -136,7 +132,6 @@ def reliability(data: RecordingSummary) -> PanelFigure:
         if known.any():
             axes[0].hexbin(rate[known], values[known], gridsize=45, **options)
         axes[0].set(xlabel="mean rate (Hz)", ylabel="correlation of odd and even trials")
-        plain_numbers(axes[0].xaxis)
 
     panels = Panel("Histogram of split-half reliability.", histogram), Panel("Reliability of each unit against its mean rate.", against)
     return PanelFigure("Split-half reliability", panels, columns=2)
@@ -147,7 +142,7 @@ def available(data: RecordingSummary) -> dict[str, Callable[[RecordingSummary], 
     drawn: dict[str, Callable[[RecordingSummary], PanelFigure]] = {"psth_heatmap": heatmap}
     if data.recording.kind == "rate":
         drawn["mean_rates"] = mean_rates
-    group = zarr_store.open_group(data.recording.path, "recording", FORMAT)
+    group = data.recording.group
     if any(recording_summary.column(group, name, data.recording.n_units) is not None for name in ("region", "session")):
         drawn["units"] = regions
     if data.reliability is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from rlsnet.io import atomic, outputs
 
@@ -118,7 +119,7 @@ def _write_powers_plainly(figure: Figure) -> None:
     """Gives the logarithmic axes of a figure labels that are no formulas."""
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
         axis.set_major_formatter(_PlainLogFormatter())
-        axis.set_minor_formatter(_PlainLogFormatter(labelOnlyBase=False))
+        axis.set_minor_formatter(_PlainLogFormatter())
 
 
 def _figure(size: tuple[float, float]) -> Figure:
@@ -139,18 +140,9 @@ def check_files(folder: Path, names: Iterable[str], own_folder: bool) -> None:
     Raises:
       UserError: a file is there that rlsnet did not make, or a symbolic link.
     """
-    marks = [outputs.FIGURE, *([outputs.OLD_FIGURE] if own_folder else [])]
-
-    def made(path: Path) -> bool:
-        return any(outputs.is_marked(path, mark) for mark in marks)
-
+    made = partial(outputs.is_marked, marks=(outputs.FIGURE, outputs.OLD_FIGURE) if own_folder else (outputs.FIGURE,))
     for name in names:
         outputs.check_free(folder / f"{name}.png", made, "a figure that rlsnet drew", "", overwrite=True)
-
-
-def plain_numbers(axis: Any) -> None:
-    """Formats the numbers on a logarithmic axis as 0.1, 1, 10 instead of powers."""
-    axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
 
 
 def integer_ticks(axis: Any) -> None:
@@ -165,4 +157,4 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
             axis.axvline(time, color=colour, lw=0.8, ls=(0, (3, 2)))
             if names:
                 where = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top", "fontsize": 6}
-                axis.text(time, 0.98, name, color=colour, parse_math=False, **where)
+                axis.text(time, 0.98, name, color=colour, **where)

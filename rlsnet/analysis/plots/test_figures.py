@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, draw_events, plain_numbers
+from rlsnet.analysis.plots.style import DATA, DENSITY, EXC, HEAT, INH, LINES, MODEL, SOFT, Panel, PanelFigure, draw_events
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.score_tables import MAX_GROUPS
 from rlsnet.analysis.test_results import RunResults
@@ -55,12 +55,12 @@ def examples(results: RunResults) -> PanelFigure:
                     drawn = results.smooth(name_of, results.read(name_of, condition, slice(None), neuron))
                     axis.plot(results.time, drawn, style, color=color, lw=width)
             draw_events(axis, results.clock.events, results.span, names=neuron == neurons[0])
-            axis.set_title(f"{name}: {results.unit_name(neuron)}, r = {mean[neuron]:.2f}", fontsize=8, parse_math=False)
+            axis.set_title(f"{name}: {results.unit_name(neuron)}, r = {mean[neuron]:.2f}", fontsize=8)
             axis.set_ylabel(label, fontsize=8)
             axis.tick_params(labelbottom=False)
         for axis in axes[len(neurons) :]:
             axis.set_visible(False)
-        axes[len(neurons) - 1].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+        axes[len(neurons) - 1].set_xlabel(f"{results.clock.label} (s)")
         axes[len(neurons) - 1].tick_params(labelbottom=True)
 
     handles = [Line2D([], [], color=DATA, label=source), Line2D([], [], color=MODEL, label="model")]
@@ -97,7 +97,7 @@ def heatmaps(results: RunResults) -> PanelFigure:
             draw_events(axis, results.clock.events, results.span, "#ffffff", names=axis is axes[0])
             axis.set_title(f"{name}, {names[condition]}" if conditions > 1 else name)
             axis.set_ylabel("neuron")
-        axes[-1].set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+        axes[-1].set_xlabel(f"{results.clock.label} (s)")
         axes[0].tick_params(labelbottom=False)
         words = f"{label.split(' (')[0]}, scaled to the range of the {source}"
         axes[0].figure.colorbar(image, ax=list(axes), label=words, orientation="horizontal", shrink=0.6, aspect=40)
@@ -123,8 +123,7 @@ def raster(results: RunResults) -> PanelFigure:
             axis.plot(results.clock.seconds(step[mine] * trial.dt), row[neuron[mine]], "|", ms=2.4, color=colour, rasterized=True)
             axis.plot([], [], "|", color=colour, label=name)
             base += len(shown)
-        axis.set(ylabel="neuron", xlim=results.span, ylim=(-1, base))
-        axis.set_xlabel(f"{results.clock.label} (s)", parse_math=False)
+        axis.set(xlabel=f"{results.clock.label} (s)", ylabel="neuron", xlim=results.span, ylim=(-1, base))
         draw_events(axis, results.clock.events, results.span)
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, markerscale=2, borderaxespad=0)
 
@@ -226,7 +225,5 @@ def rates(results: RunResults) -> PanelFigure:
         axis.plot(span, span, color=MODEL, lw=1)
         axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span, title=correlation)
         axis.set_aspect("equal")
-        for each in (axis.xaxis, axis.yaxis):
-            plain_numbers(each)
 
     return PanelFigure("Firing rates", (Panel(f"Mean rate of each neuron, model against recording; {correlation}.", against),), (4.2, 3.9))

@@ -60,6 +60,6 @@ def html_file(given: str | None, otherwise: Path, overwrite: bool) -> Path:
     out = otherwise if given is None else Path(given)
     if out.is_dir():
         raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
-    made = partial(outputs.is_marked, mark=outputs.PAGE)
+    made = partial(outputs.is_marked, marks=(outputs.PAGE,))
     outputs.check_free(out, made, "a page that rlsnet wrote", "out=", overwrite or given is None)
     return out

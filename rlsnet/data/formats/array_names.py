@@ -72,7 +72,7 @@ class Cells(list[Any]):
 StoredArrays = Mapping[str, StoredArray]  # by path in the file, such as units/id
 
 
-def in_memory(values: Any, dims: Sequence[str] = ()) -> StoredArray:
+def in_memory(values: Any) -> StoredArray:
     """StoredArray of a value in memory: an array, a list of arrays or texts, or an object that cannot be read."""
     if isinstance(values, list):
         if values and all(isinstance(each, str) for each in values):
@@ -84,7 +84,7 @@ def in_memory(values: Any, dims: Sequence[str] = ()) -> StoredArray:
         return StoredArray((len(values),), "?", lambda: values)
     if not isinstance(values, np.ndarray):
         return StoredArray((), "?", lambda: values)
-    return StoredArray(values.shape, KIND_OF_DTYPE.get(values.dtype.kind, "?"), lambda: values, tuple(dims))
+    return StoredArray(values.shape, KIND_OF_DTYPE.get(values.dtype.kind, "?"), lambda: values)
 
 
 def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, StoredArray]:
@@ -197,7 +197,7 @@ def as_vector(where: str, found: StoredArray) -> np.ndarray:
     return values
 
 
-def group_columns(where: str, members: Mapping[str, StoredArray]) -> dict[str, np.ndarray]:
+def group_columns(members: Mapping[str, StoredArray]) -> dict[str, np.ndarray]:
     """Columns of a group of arrays; a list of arrays is a column if each has at most one value, else left out."""
     out = {}
     for name, each in members.items():

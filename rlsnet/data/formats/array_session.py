@@ -40,9 +40,12 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
     spikes = _spike_trains(names, path, options)
     index, columns = _units(names, spikes.spike_index, spikes.ids)
     placed = spikes.placed
-    trials, more_notes = (placed.trials, placed.notes) if placed is not None else _trials(names, options)
+    if placed is None:
+        trials, more_notes, own_trials = _trials(names, options)
+    else:
+        trials, more_notes, own_trials = placed.trials, placed.notes, options.trials_table is None and names.find("trials") is not None
     where = names.find("events", arrays=False)
-    events = group_columns(f"{names.path}: {where}", names.members(where)) if where else {}
+    events = group_columns(names.members(where)) if where else {}
     series = {name: np.sort(v[np.isfinite(v)]).astype(float) for name, v in events.items() if v.dtype.kind in "fiu" and v.ndim == 1}
     stated = {name: each.unit for name, each in names.arrays.items() if each.unit is not None}
     return Session(
@@ -56,11 +59,9 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
         None if placed is None else placed.observed(len(index) - 1),
         notes=(*spikes.notes, *more_notes),
         sample_rate=names.positive_number("sample_rate"),
-        trials_path=table_files.trials_path(names.path, options.trials_table)
-        if names.find("trials") is None or options.trials_table
-        else None,
+        trials_path=None if own_trials else table_files.trials_path(names.path, options.trials_table),
         separate=None if placed is None else placed.separate,
-        stated={f"{'/'.join(name.rsplit('/', 2)[-2:])}": unit for name, unit in stated.items()},
+        stated={"/".join(name.rsplit("/", 2)[-2:]): unit for name, unit in stated.items()},
     )
 
 
@@ -144,7 +145,7 @@ def _units(names: ArrayNames, index: np.ndarray, ids: np.ndarray | None) -> tupl
     """(index, columns) of the units, including those in the file that have no spikes."""
     group = names.find("units", arrays=False)
     where = f"{names.path}: {group}"
-    columns = group_columns(where, names.members(group)) if group is not None else {}
+    columns = group_columns(names.members(group)) if group is not None else {}
     spikes = {str(names.find(what)).rsplit("/", 1)[-1] for what in ("spike_times", "spike_clusters", "spike_index")}
     columns = {name: values for name, values in columns.items() if name not in spikes and values.ndim == 1}
     own = names.column("unit")
@@ -180,13 +181,13 @@ def _row_ids(where: str, ids: np.ndarray, rows: int) -> np.ndarray:
     raise UserError(f"{where}: has {rows} rows, but {len(ids)} units have spikes; expected a column id.")
 
 
-def _trials(names: ArrayNames, options: Options) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """(columns, notes) of the trials, from the table that the user gives or from the file."""
+def _trials(names: ArrayNames, options: Options) -> tuple[dict[str, np.ndarray], tuple[str, ...], bool]:
+    """(columns, notes, whether the file itself has them) of the trials, from the table that the user gives or from the file."""
     if options.trials_table is None and names.find("trials") is not None:
-        return optional_trials(names, options) or {}, ()
+        return optional_trials(names, options) or {}, (), True
     used = [names.find(what) for what in ("spike_times", "spike_clusters", "spike_index", "unit")]
     columns = flat_trials(names.arrays, [each for each in used if each]) if options.trials_table is None else {}
     if columns:
-        return table_files.trial_columns(names.path, columns), (f"trials from the arrays {', '.join(columns)}",)
+        return table_files.trial_columns(names.path, columns), (f"trials from the arrays {', '.join(columns)}",), True
     columns, note = table_files.require_trials(names.path, options.trials_table)
-    return columns, (note,)
+    return columns, (note,), False

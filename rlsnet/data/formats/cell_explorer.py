@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.array_names import StoredArray, group_columns, in_memory
+from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns, in_memory
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.formats.matlab import opened_arrays
 from rlsnet.data.import_options import Options
@@ -50,8 +50,8 @@ def read(path: Path, options: Options) -> Session:
 
 def _columns_of_units(file: Path, arrays: dict[str, StoredArray], size: int) -> dict[str, StoredArray]:
     """Fields of the struct spikes with a value for each unit, as columns of the units."""
-    fields = {name.removeprefix("spikes/"): each for name, each in arrays.items() if name.startswith("spikes/") and name.count("/") == 1}
-    columns = group_columns(str(file), {name: each for name, each in fields.items() if name != "times"})
+    fields = ArrayNames(file, arrays, {}).members("spikes")
+    columns = group_columns({name: each for name, each in fields.items() if name != "times"})
     columns = {name: values for name, values in columns.items() if values.shape == (size,)}
     columns["id"] = table_files.integers_if_whole(columns["UID"]) if "UID" in columns else np.arange(1, size + 1)
     return {f"units/{name}": in_memory(values) for name, values in columns.items()}
@@ -60,9 +60,8 @@ def _columns_of_units(file: Path, arrays: dict[str, StoredArray], size: int) -> 
 def _struct(file: Path, name: str) -> dict[str, np.ndarray]:
     """Fields of a struct in a file: vectors, and matrices with two columns."""
     with opened_arrays(file) as arrays:
-        below = {path.removeprefix(f"{name}/"): each for path, each in arrays.items() if path.startswith(f"{name}/")}
-        below = {path: each for path, each in below.items() if "/" not in path}
-        return {path: each for path, each in group_columns(str(file), below).items() if each.ndim == 1 or each.shape[1:] == (2,)}
+        below = ArrayNames(file, arrays, {}).members(name)
+        return {path: each for path, each in group_columns(below).items() if each.ndim == 1 or each.shape[1:] == (2,)}
 
 
 def _trials(file: Path, basename: str) -> dict[str, np.ndarray]:

@@ -205,9 +205,7 @@ def _attributes(folder: Path, object_name: str) -> tuple[dict[str, np.ndarray], 
 def _is_pickled(file: Path) -> bool:
     """Whether a .npy file contains Python objects."""
     with table_files.one_line_errors(file), file.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return header(stream)[2].hasobject
+        return table_files.npy_header(stream)[1].hasobject
 
 
 def _metrics(folder: Path, ids: np.ndarray) -> dict[str, np.ndarray]:

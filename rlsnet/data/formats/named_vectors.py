@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,16 @@ def with_spike_lists(path: Path, arrays: StoredArrays, variables: Mapping[str, s
     found = _matching(arrays, chosen) if chosen else _usual(arrays)
     if "*" in chosen and not found:
         raise UserError(f"variables.spike_times={chosen}: {path} has no such arrays; it has {', '.join(list(arrays)[:12])}.")
-    if not found or (not chosen and not all(_ascending(arrays[name]) for name in found.values())):
+    vectors = {unit: dataclasses.replace(arrays[name], load=functools.cache(arrays[name].load)) for unit, name in found.items()}
+    if not found or (not chosen and not all(map(_ascending, vectors.values()))):
         return arrays, variables
     units = sorted(found, key=_natural_order)
     numbers = [NUMBER.findall(unit)[-1:] for unit in units]
     ids = np.array([int(each[0]) for each in numbers]) if all(numbers) and len({each[0] for each in numbers}) == len(units) else None
-    stored = [arrays[found[unit]] for unit in units]
+    stored = [vectors[unit] for unit in units]
     columns = {"id": np.array(units, object) if ids is None else ids, **_scalars(arrays, units, found)}
     rest = {name: each for name, each in arrays.items() if name not in set(found.values())}
-    lists = {"spike_times": StoredArray((len(units),), "O", partial(_load_all, path, found, units, stored), unit=stored[0].unit)}
+    lists = {"spike_times": StoredArray((len(units),), "O", functools.partial(_load_all, path, found, units, stored), unit=stored[0].unit)}
     lists |= {f"units/{name}": in_memory(values) for name, values in columns.items()}
     return rest | lists, {name: value for name, value in variables.items() if name != "spike_times"}
 
@@ -127,11 +129,17 @@ def flat_trials(arrays: StoredArrays, used: Sequence[str]) -> dict[str, np.ndarr
     first = next((path for path, name in names.items() if time_units.split_name(name)[0].lower() in starts), None)
     if first is None:
         return {}
-    columns = {}
+    columns, n_trials = {}, _rows(top[first].shape)
     for path, name in names.items():
+        if _rows(top[path].shape) != n_trials:  # not read, as it may be large
+            continue
         values = np.asarray(top[path].load())
         values = values.reshape(-1) if values.ndim == 2 and 1 in values.shape else values
-        length = max(top[first].shape) if len(top[first].shape) == 1 or 1 in top[first].shape else top[first].shape[0]
-        if values.shape[0] == length and (values.ndim == 1 or values.shape[1:] == (2,)):
+        if values.ndim == 1 or values.shape[1:] == (2,):
             columns[name] = table_files.as_column(values) if values.ndim == 1 else values
     return columns
+
+
+def _rows(shape: Sequence[int]) -> int:
+    """Length of a vector, or number of rows of a matrix."""
+    return max(shape) if len(shape) == 2 and 1 in shape else shape[0]

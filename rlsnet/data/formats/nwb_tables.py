@@ -82,7 +82,7 @@ def read_plain_columns(group: Any, path: Path) -> dict[str, np.ndarray]:
         if is_dataset(stored) and is_dataset(ends) and is_text(stored) and stored.ndim == 1 and ends.shape == (size,):
             index, words = read_ragged_index(group, f"{name}_index", path, stored.shape[0]), read_dataset(stored, path)
             columns[name] = np.array([", ".join(words[start:stop]) for start, stop in itertools.pairwise(index)], object)
-        ragged = name + "_index" in group or (name.endswith("_index") and name[: -len("_index")] in group)
+        ragged = ends is not None or (name.endswith("_index") and name[: -len("_index")] in group)
         if not is_dataset(stored) or ragged or stored.shape != (size,):
             continue
         if is_text(stored) or stored.dtype.kind in "biuf":

@@ -7,7 +7,6 @@ entries of the attribute zarr_link of their group.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import zarr
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.data.formats import table_files
-from rlsnet.io import zarr_store
+from rlsnet.io import outputs, zarr_store
 
 METADATA = (".zattrs", "zarr.json")  # file with the attributes of a group, in Zarr 2 and 3
 NEVER_ZERO = re.compile(r"(_times?|_index|timestamps?)$")  # arrays of which a whole chunk is never zero, and so always stored
@@ -44,11 +43,12 @@ class Group:
     folder: of the store.
     root: group at the top of the store.
     path: of this group, without a slash at its ends.
+    own: this group, if it is not that at the top.
     """
 
-    def __init__(self, folder: Path, root: zarr.Group, path: str = ""):
+    def __init__(self, folder: Path, root: zarr.Group, path: str = "", own: zarr.Group | None = None):
         self.folder, self.root, self.path = folder, root, path
-        self.attrs = dict((root[path] if path else root).attrs)
+        self.attrs = dict((root if own is None else own).attrs)
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class Group:
             return default
         if isinstance(node, zarr.Array):
             return default if rest else node
-        found = Group(self.folder, self.root, where)
+        found = Group(self.folder, self.root, where, node)
         return found.get(rest, default) if rest else found
 
     def values(self) -> Iterator[Any]:
@@ -99,21 +99,13 @@ def open_store(path: Path) -> Group:
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a Zarr store with the attribute nwb_version."""
-    contents = [_json(path / name) for name in METADATA]
+    contents = [outputs.read_json(path / name) for name in METADATA]
     return any("nwb_version" in each or "nwb_version" in each.get("attributes", {}) for each in contents)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """JSON object in a file; {} if there is none."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(file.read_bytes())
-        return content if isinstance(content, dict) else {}
-    return {}
 
 
 def _is_pickled(folder: Path) -> bool:
     """Whether the array in a folder contains Python objects that are no texts, so that only running code of the file could read it."""
-    content = _json(folder / ".zarray")
+    content = outputs.read_json(folder / ".zarray")
     codecs = [str(each.get("id")) for each in content.get("filters") or () if isinstance(each, dict)]
     return "pickle" in codecs or (content.get("dtype") == "|O" and not set(codecs) & set(TEXT_CODECS))
 

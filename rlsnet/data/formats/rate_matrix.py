@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from rlsnet.data import time_units
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
 from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
-from rlsnet.data.formats.spike_grouping import MOST_SPIKE_COLUMNS, find_spikes, is_regular
+from rlsnet.data.formats.spike_grouping import find_spikes, is_regular
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -43,7 +43,8 @@ def from_matrix(
         shape = "is a group" if found is None else f"has shape {list(found.shape)}"
         raise UserError(f"{where} {shape}; expected numbers [time, unit] or [condition, time, unit].")
     stored = np.asarray(found.load())
-    axis_values = {axis: next(iter(_axis_values(names, axis, found.shape).values()), None) for axis in AXES}
+    along = {axis: _axis_values(names, axis, found.shape) for axis in AXES}
+    axis_values = {axis: None if each is None else each[1] for axis, each in along.items()}
     counts = are_counts(where, kind, stored, options)
     leading, note = _leading_axis(where, found, axis_values["condition"], counts, options, usual)
     known = {axis: len(values) for axis, values in axis_values.items() if values is not None}
@@ -61,7 +62,7 @@ def from_matrix(
     if not (options.axes or dims or defined) and len(values) == 1:
         _check_no_times(where, values[0])
     units = _units(names, axis_values["unit"], values.shape[2])
-    time, length = _bins_of_file(names, _axis_values(names, "time", found.shape), options)
+    time, length = _bins_of_file(names, along["time"], options)
     binned = BinnedValues(names.path, values, kind, time, names.positive_number("bin_ms") or length or bin_ms, units, (*note, axes_note))
     labels = axis_values["condition"]
     if leading == "trial" and "trial" in axes:
@@ -76,7 +77,7 @@ def from_matrix(
 def _check_no_times(where: str, values: np.ndarray) -> None:
     """Raises UserError if columns of a matrix [time, unit] look like times of bins, or like times of spikes and their units."""
     columns = {str(number): values[:, number] for number in range(values.shape[1])}
-    if found := find_spikes(columns) if len(columns) <= MOST_SPIKE_COLUMNS else None:
+    if found := find_spikes(columns):
         raise UserError(
             f"{where}: columns {found[0]} and {found[1]} look like times and units of spikes; expected an array of each, such as"
             " spike_times and spike_clusters, or axes=[time,unit] if the columns are rates of units."
@@ -127,13 +128,13 @@ def check_more_bins_than_units(where: str, shape: Sequence[int], axes: Sequence[
     )
 
 
-def _axis_values(names: ArrayNames, axis: str, shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Values along an axis by their quantity, or {}; a vector that fits no axis belongs to another array, unless the user has named it."""
+def _axis_values(names: ArrayNames, axis: str, shape: Sequence[int]) -> tuple[str, np.ndarray] | None:
+    """(quantity, values along an axis), or None; a vector that fits no axis belongs to another array, unless the user has named it."""
     for quantity in _time_names(names) if axis == "time" else (axis,):
         values = names.column(quantity)
         if values is not None and (len(values) in shape or quantity in names.variables):
-            return {quantity: values}
-    return {}
+            return quantity, values
+    return None
 
 
 def _time_names(names: ArrayNames) -> list[str]:
@@ -144,19 +145,20 @@ def _time_names(names: ArrayNames) -> list[str]:
 def _units(names: ArrayNames, ids: np.ndarray | None, size: int) -> dict[str, np.ndarray]:
     """Columns of units in the file that are as long as the unit axis of the matrix."""
     group = names.find("units", arrays=False)
-    columns = group_columns(f"{names.path}: {group}", names.members(group)) if group is not None else {}
+    columns = group_columns(names.members(group)) if group is not None else {}
     columns = {name: values for name, values in columns.items() if values.shape == (size,)}
     return columns | ({"id": ids} if ids is not None and len(ids) == size else {})
 
 
-def _bins_of_file(names: ArrayNames, values: Mapping[str, np.ndarray], options: Options) -> tuple[np.ndarray | None, float | None]:
-    """([M] s centres of the bins, length of a bin in ms) from times of bins in a file, by quantity; None for both without these."""
-    for quantity, each in values.items():
-        path = str(names.find(quantity, groups=False))
-        stated = "ms" if quantity == "time_ms" else names.arrays[path].unit or time_units.split_name(path)[1]
-        rate = names.positive_number("sample_rate")
-        return bin_times(f"{names.path}: {path}", each, stated, quantity in names.variables, rate, options)
-    return None, None
+def _bins_of_file(names: ArrayNames, found: tuple[str, np.ndarray] | None, options: Options) -> tuple[np.ndarray | None, float | None]:
+    """([M] s centres of the bins, length of a bin in ms) from (quantity, times of bins) in a file; None for both without these."""
+    if found is None:
+        return None, None
+    quantity, values = found
+    path = str(names.find(quantity, groups=False))
+    stated = "ms" if quantity == "time_ms" else names.arrays[path].unit or time_units.split_name(path)[1]
+    rate = names.positive_number("sample_rate")
+    return bin_times(f"{names.path}: {path}", values, stated, quantity in names.variables, rate, options)
 
 
 def bin_times(
@@ -180,13 +182,11 @@ def bin_times(
     time = numbers * time_units.seconds_per_unit(unit or "s", sample_rate, where)
     if len(time) < 2:
         return time if np.isfinite(time).all() else None, None
-    steps = np.diff(time)
-    mean = float(steps.mean())
-    if not mean > 0 or np.abs(steps - mean).max() > 0.01 * mean:
+    if not is_regular(time):
         if options.bin is not None and not named:
             return None, None
         raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
-    length = round(mean * 1000, 6)
+    length = round(float(np.diff(time).mean()) * 1000, 6)
     if length > LONGEST_BIN_MS and unit is None:
         raise UserError(
             f"{where}: steps of {float(np.diff(numbers).mean()):g} would be bins of {length:,g} ms, if they were in s; expected"

@@ -7,28 +7,26 @@ stimulus to the end of the trial.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlsnet.data.formats import spike_grouping, table_files
+from rlsnet.data.formats.single_trials import same_for_units
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
-from rlsnet.io import zarr_store
-from rlsnet.model.exported_network import ABOUT, NPZ, ZARR
+from rlsnet.io import outputs, zarr_store
+from rlsnet.model.exported_network import ABOUT, GAP_MS, NPZ, ZARR
 
-GAP_MS = 1000.0  # between two trials
 UNIT_COLUMNS = {
     "session": "session",
     "id": "unit_id",
     "region": "region",
     "probe": "probe",
 }  # of the recorded units, by their names in the export
-FORMATS = {"zarr.json": ZARR, ABOUT: NPZ, "network.json": "rlsnet-simulation"}  # by the file that has the name
+FORMATS = {zarr_store.METADATA: ZARR, ABOUT: NPZ, "network.json": "rlsnet-simulation"}  # by the file that has the name
 
 
 class Exported(NamedTuple):
@@ -82,8 +80,7 @@ def read(path: Path, options: Options) -> Session:
         "condition": found.condition,
         "trial": np.concatenate([np.arange(np.sum(found.condition == each)) for each in dict.fromkeys(found.condition.tolist())]),
     }
-    intervals = np.tile(np.stack([trials["stimulus_stop"], trials["stop_time"]], axis=1), (n, 1))
-    observed = intervals, len(start) * np.arange(n + 1)
+    observed = same_for_units(np.stack([trials["stimulus_stop"], trials["stop_time"]], axis=1), n)
     name = f"{path.resolve().parent.parent.name}/{path.stem}" if path.resolve().parent.name == "export" else path.stem
     return Session(name, path, times, index, {"id": ids} | found.columns, trials, observed=observed)
 
@@ -91,11 +88,10 @@ def read(path: Path, options: Options) -> Session:
 def _about(path: Path) -> tuple[str | None, dict[str, Any]]:
     """(format of an export of rlsnet or None, its description)."""
     for name, format in FORMATS.items():
-        with contextlib.suppress(OSError, ValueError, RecursionError, AttributeError):
-            content = json.loads((path / name).read_bytes())
-            content = content.get("attributes", {}) if name == "zarr.json" else content
-            if content.get("format") == format:
-                return format, content
+        content = outputs.read_json(path / name)
+        content = content.get("attributes", {}) if name == zarr_store.METADATA else content
+        if isinstance(content, dict) and content.get("format") == format:
+            return format, content
     return None, {}
 
 

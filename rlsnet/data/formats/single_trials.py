@@ -73,7 +73,7 @@ def optional_trials(names: ArrayNames, options: Options) -> dict[str, np.ndarray
     if options.trials_table is None and path is not None:
         where = f"{names.path}: {path}"
         members = {path.rsplit("/", 1)[-1]: names.arrays[path]} if path in names.arrays else names.members(path)
-        return table_files.trial_columns(where, group_columns(where, members))
+        return table_files.trial_columns(where, group_columns(members))
     found = table_files.trials_table(names.path, options.trials_table)
     return None if found is None else found[0]
 
@@ -95,11 +95,10 @@ def averaged_trials(binned: BinnedValues, trials: Table) -> PrecomputedRates:
     rows = [np.flatnonzero(labels == name) for name in names]
     rate = np.stack([mean_known(values[each]) for each in rows])
     known = np.isfinite(values).any(axis=1)  # [T, U]
-    half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if min(map(len, rows)) > 1 else None
+    halved = kind == "rate" and min(map(len, rows)) > 1
+    half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if halved else None
     note = f"rates of {len(values):,} single trials, averaged over trials of {len(names)} condition{'s' if len(names) > 1 else ''}"
-    if kind != "rate" or half is None:
-        return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time)
-    n_trials = np.stack([known[each].sum(axis=0) for each in rows], axis=1).astype(np.int32)
+    n_trials = np.stack([known[each].sum(axis=0) for each in rows], axis=1).astype(np.int32) if halved else None
     return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half, n_trials)
 
 
@@ -189,8 +188,12 @@ class PlacedTrials(NamedTuple):
         """Observation intervals ([K, 2] s, index [U+1]) of units: the trials, one by one."""
         if self.separate is None:
             return None
-        intervals = self.separate.zero[:, None] + np.array(self.separate.extent)
-        return np.tile(intervals, (n_units, 1)), len(intervals) * np.arange(n_units + 1)
+        return same_for_units(self.separate.zero[:, None] + np.array(self.separate.extent), n_units)
+
+
+def same_for_units(intervals: np.ndarray, n_units: int) -> tuple[np.ndarray, np.ndarray]:
+    """Observation intervals [K, 2] s of one unit as those of all units, with their index [U+1]."""
+    return np.tile(intervals, (n_units, 1)), len(intervals) * np.arange(n_units + 1)
 
 
 def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int, trials: dict[str, np.ndarray] | None) -> PlacedTrials:

@@ -54,7 +54,9 @@ def read(path: Path, options: Options) -> Session:
     times = np.concatenate([part[1] for part in parts])
     folder = path.resolve()
     name = f"{folder.parent.name}/{folder.stem}" if folder.stem in ("spikes", "sonata") else folder.stem
-    return Session(name, path, times, index, {"id": np.concatenate(ids), "population": population}, trials, notes=notes, sample_rate=rate)
+    units = {"id": np.concatenate(ids), "population": population}
+    of_trials = table_files.trials_path(path, options.trials_table)
+    return Session(name, path, times, index, units, trials, notes=notes, sample_rate=rate, trials_path=of_trials)
 
 
 def _populations(file: h5py.File) -> dict[str, Any]:
@@ -76,14 +78,14 @@ def _population(
     unit = time_units.unit_of(stored.attrs.get("units", "ms"))
     if unit is None:
         raise UserError(f"{file}: {stored.name} has units {stored.attrs['units']!r}; expected ms or s, or time_unit.spikes=ms.")
-    nodes = np.asarray(group[next(each for each in IDS if each in group)])
-    times, notes = time_units.spike_seconds(f"{file}: {stored.name}", np.asarray(stored), options, rate, unit)
+    nodes = hdf5.read_dataset(group[next(each for each in IDS if each in group)])
+    times, notes = time_units.spike_seconds(f"{file}: {stored.name}", hdf5.read_dataset(stored), options, rate, unit)
     times, index, ids = spike_grouping.group_by_unit(f"{file}: {group.name}", times, nodes)
     nodes_file = next((found for each in NODES if (found := file.parent / each).is_file()), None)
     if nodes_file is not None:
         with hdf5.opened(nodes_file) as opened:
             own = opened.get(f"nodes/{name}")
             if isinstance(own, h5py.Group) and "node_type_id" in own:
-                known = np.asarray(own["node_id"]) if "node_id" in own else np.arange(own["node_type_id"].shape[0])
+                known = hdf5.read_dataset(own["node_id"]) if "node_id" in own else np.arange(own["node_type_id"].shape[0])
                 index, ids = spike_grouping.insert_silent_units(index, ids, known.astype(np.int64))
     return name, times, index, ids, notes

@@ -116,10 +116,12 @@ def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str,
 
 def find_spikes(columns: Mapping[str, np.ndarray], bins: str | None = None) -> tuple[str, str] | None:
     """Names of two columns [rows] that look like times of spikes and their units, or None; `bins` may be a column of times of bins."""
+    if len(columns) > MOST_SPIKE_COLUMNS:
+        return None
     labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
     for name, values in columns.items():
         others = [other for other in labels if other != name]
-        if not others or len(columns) > MOST_SPIKE_COLUMNS or values.dtype.kind not in "fiu" or len(values) < 2:
+        if not others or values.dtype.kind not in "fiu" or len(values) < 2:
             continue
         numbers = values.astype(np.float64)
         if _ascends(numbers, labels[others[0]]) and not (name == bins and is_regular(numbers)):

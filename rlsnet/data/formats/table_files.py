@@ -53,12 +53,18 @@ def one_line_errors(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """(shape, dtype) of the array in an open .npy file; raises ValueError if it has no header."""
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    return shape, dtype
+
+
 def npy_bytes(file: Any) -> int:
     """Bytes of the array in an open .npy file, by its header; 0 if it has none."""
     try:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
+        shape, dtype = npy_header(file)
     except ValueError:  # NumPy says later what is wrong
         return 0
     return math.prod(shape) * dtype.itemsize
@@ -152,7 +158,8 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
     A table of numbers only is read by NumPy, which is faster.
     """
     memory.check_fits(BYTES_PER_CHARACTER * path.stat().st_size, path)
-    encoding = "utf-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open("rb") as binary:
+        encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with path.open(newline="", encoding=encoding) as file:
         text = file.read()
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
