@@ -310,6 +310,26 @@ def test_cells_of_units_and_trials(tmp_path, transposed, unit):
     refused(tmp_path / "c.mat", tmp_path, "have spikes from .* s only; expected a window within", "window=[-5,1]", *arguments)
 
 
+@pytest.mark.parametrize("layout", ["one unit", "one trial", "nested", "nested by column", "struct"])
+def test_cells_of_one_row_and_cells_of_cells(tmp_path, layout):
+    """spikes(1, trial) and spikes(unit, 1) with axes; spikes{unit}{trial}; units(k).spike_times{trial}."""
+    nested = np.array([cells_of([each])[0] for each in RELATIVE] + [None], object)[:-1]
+    value, shape, arguments = {
+        "one unit": (cells_of(RELATIVE[:1]), (1, N_TRIALS), ["axes=[unit,trial]"]),
+        "one trial": (cells_of([[each[0]] for each in RELATIVE]), (N_UNITS, 1), ["axes=[unit,trial]"]),
+        "nested": (nested, (N_UNITS, N_TRIALS), []),
+        "nested by column": (nested[:, None], (N_UNITS, N_TRIALS), []),
+        "struct": (None, (N_UNITS, N_TRIALS), []),
+    }[layout]
+    content = {"spike_times": value}
+    if value is None:
+        content = {"units": np.array([(each,) for each in nested], [("spike_times", object)])}
+    scipy_io.savemat(tmp_path / "c.mat", content)
+    root, lines = imported(tmp_path / "c.mat", tmp_path, "window=[-2,1]", "kernel=none", "min_trials=1", *arguments)
+    assert f"cells of {shape[0]} units x {shape[1]} trials" in lines[0]
+    np.testing.assert_array_equal(root["trials/0/counts"][...], COUNTS[: shape[1], :, : shape[0]])
+
+
 def test_cells_with_a_table_of_trials(tmp_path):
     """The table says which axis is trials, and has conditions and the event in each trial."""
     go = np.linspace(-0.5, 0.5, N_TRIALS)
@@ -414,8 +434,41 @@ def test_a_matrix_of_spikes_or_of_times_and_rates_is_never_taken_for_rates(tmp_p
     rows = np.column_stack([TIMES, LABELS])[np.argsort(TIMES) if order == "time" else slice(None)]
     np.save(tmp_path / "s.npy", rows)
     refused(tmp_path / "s.npy", tmp_path, "columns 0 and 1 look like times and units of spikes")
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "s.npz", spikes=np.column_stack([rows, LABELS + 3, *rng.uniform(0, 100, (4, len(rows)))]))
+    refused(tmp_path / "s.npz", tmp_path, "columns 0 and 1 look like times and units of spikes")
     np.save(tmp_path / "r.npy", np.column_stack([0.02 * np.arange(150), RATES + 0.1]))
     refused(tmp_path / "r.npy", tmp_path, "column 0 ascends in equal steps, as times of bins do")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("fill", [np.nan, 0, -1])
+def test_matrices_of_spike_times(tmp_path, transposed, fill):
+    """One column or row a unit, filled up: read where the name says so, never taken for rates."""
+    matrix = np.full((max(map(len, TRAINS)), N_UNITS), float(fill))
+    for unit, train in enumerate(TRAINS):
+        matrix[: len(train), unit] = train
+    matrix = matrix.T if transposed else matrix
+    trials = {"trials/start_time": EVENTS}
+    np.savez(tmp_path / "a.npz", spike_times=matrix, **trials)
+    assert "spike times of one unit in each " + ("row" if transposed else "column") in check(tmp_path / "a.npz", tmp_path)[0]
+    np.savez(tmp_path / "b.npz", spikes=matrix, **trials)
+    check(tmp_path / "b.npz", tmp_path)
+    np.savez(tmp_path / "c.npz", ts=matrix, **trials)
+    words = "rows" if transposed else "columns"
+    refused(tmp_path / "c.npz", tmp_path, f"ts has sorted {words}, as spike times are and rates are not; expected variables.spike_times=ts")
+    check(tmp_path / "c.npz", tmp_path, "variables.spike_times=ts")
+    np.savez(tmp_path / "d.npz", spike_times=RATES, **trials)
+    refused(tmp_path / "d.npz", tmp_path, "neither its columns nor its rows are sorted times; expected a vector of spike times")
+
+
+def test_sorted_rates_are_rates_if_the_user_says_so(tmp_path):
+    ramps = np.linspace(1, 20, 150)[:, None] + np.arange(4) + 0.05
+    np.savez(tmp_path / "r.npz", rate=ramps)
+    refused(tmp_path / "r.npz", tmp_path, "rate has sorted columns, .* or axes=.* if they are rates")
+    np.testing.assert_allclose(imported(tmp_path / "r.npz", tmp_path, "axes=[time,unit]")[0]["rate"][0], ramps, rtol=1e-6)
+    np.savez(tmp_path / "t.npz", rate=ramps, time=0.02 * np.arange(150))
+    np.testing.assert_allclose(imported(tmp_path / "t.npz", tmp_path)[0]["rate"][0], ramps, rtol=1e-6)
 
 
 def test_a_column_of_times_is_not_a_rate(tmp_path):

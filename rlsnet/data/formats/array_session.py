@@ -70,7 +70,7 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
     where, rate = f"{names.path}: {path}", names.positive_number("sample_rate")
     found = names.arrays.get(path)
     stated = found.unit if found is not None and found.unit else time_units.split_name(path)[1]
-    if found is not None and found.kind == "O" and len(found.shape) == 2:
+    if found is not None and found.kind == "O" and len(found.shape) == 2 and (min(found.shape) > 1 or options.axes is not None):
         return _cells(names, where, found, options, rate, stated)
     if found is None or found.kind == "O":
         members = names.members(path) if found is None else {}
@@ -78,6 +78,10 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
         flat, index = spike_grouping.concatenate_units(where, vectors)
         times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
         return SpikeTrains(times, index, np.array(list(members), object) if members else None, notes)
+    if len(found.shape) == 2 and min(found.shape) > 1:
+        flat, index, note = _padded_matrix(where, np.asarray(found.load()))
+        times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
+        return SpikeTrains(times, index, None, (note, *notes))
     times, notes = time_units.spike_seconds(where, as_vector(where, found), options, rate, stated)
     placed = None
     if (of_trial := names.column("spike_trials")) is not None:
@@ -91,6 +95,20 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
             *spike_grouping.group_by_unit(names.path, times, as_vector(f"{names.path}: {labels}", names.arrays[labels])), notes, placed
         )
     return SpikeTrains(times, _spike_index(names, path, len(times)), None, notes, placed)
+
+
+def _padded_matrix(where: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """(times, index, note) of a matrix with the spikes of one unit in each column or row; raises UserError if they are not sorted."""
+    found = [spike_grouping.padded_trains(values, axis) for axis in (0, 1)]
+    trains = next((each for each in found if each is not None), None)
+    if trains is None or None not in found:
+        sorted_ones = "neither its columns nor its rows are" if trains is None else "both its columns and its rows are"
+        raise UserError(
+            f"{where} has shape {list(values.shape)}, and {sorted_ones} sorted times; expected a vector of spike times, or a matrix with"
+            " the sorted spike times of one unit in each column, filled up with NaN or zeros."
+        )
+    note = f"spike times of one unit in each {'column' if found[0] is not None else 'row'} of the matrix"
+    return *spike_grouping.concatenate_units(where, trains), note
 
 
 def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, rate: float | None, stated: str | None) -> SpikeTrains:

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from rlsnet.data.formats import spike_grouping
 from rlsnet.data.formats.array_names import KNOWN_NAMES, ArrayNames, StoredArrays
 from rlsnet.data.formats.array_session import build_session
 from rlsnet.data.formats.named_vectors import with_spike_lists
@@ -43,7 +46,7 @@ def read_arrays(
     spikes = names.find("spike_times") if rates is None or rates[0] not in names.variables else None
     if spikes is not None and _are_spike_times(names, spikes):
         found = build_session(names, spikes, options)
-        if rates is None or names.find(rates[0], groups=False) != rates[1]:
+        if rates is None or rates[1] == spikes or names.find(rates[0], groups=False) != rates[1]:
             return found
         return dataclasses.replace(
             found, notes=(*found.notes, f"array {rates[1]} is not used; variables.rate={rates[1]} imports it instead")
@@ -77,4 +80,6 @@ def _are_spike_times(names: ArrayNames, path: str) -> bool:
     found = names.arrays.get(path)
     if found is None:  # a group with one vector for each unit
         return path.rsplit("/", 1)[-1].lower() in KNOWN_NAMES["spike_times"][:2]
-    return found.kind == "O" or (found.kind == "f" and math.prod(found.shape) == max(found.shape, default=0))
+    if found.kind != "f" or len(found.shape) != 2 or min(found.shape) < 2:
+        return found.kind == "O" or (found.kind == "f" and math.prod(found.shape) == max(found.shape, default=0))
+    return path.lower() != "spikes" or any(spike_grouping.padded_trains(np.asarray(found.load()), axis) for axis in (0, 1))

@@ -213,7 +213,7 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
       columns: of the table without its conditions.
       time: column that is taken as times of bins, or None.
     """
-    found = spike_grouping.find_spikes(columns, time)
+    found = spike_grouping.find_spikes(columns)
     if found is not None:
         raise UserError(
             f"{path}: {found[0]} and {found[1]} look like times and units of spikes; expected variables.spike_times={found[0]}"

@@ -8,6 +8,7 @@ as NAME.stop. Columns of the units are the fields of spikes with a value for eac
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def read(path: Path, options: Options) -> Session:
         times = arrays.get("spikes/times")
         if times is None or times.kind != "O":
             raise UserError(f"{file}: has no spikes.times; expected a struct spikes with a cell of times in s, one for each unit.")
-        own = {"spike_times": dataclasses.replace(times, unit="s")} | _columns_of_units(file, arrays, times.shape[0])
+        own = {"spike_times": dataclasses.replace(times, unit="s")} | _columns_of_units(file, arrays, math.prod(times.shape))
         if options.trials_table is None:
             own |= {f"trials/{name}": in_memory(values) for name, values in _trials(file, basename).items()}
         session = read_arrays(file, own, options)

@@ -8,6 +8,7 @@ reads both versions too, but drops axes of length 1 and the cell around a single
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,15 +115,17 @@ def merge_structs(structs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def merge_cell(values: list[Any]) -> Any:
-    """Cell as a list of arrays; a cell of structs with the same fields as a dict of lists."""
+    """Cell as a list of arrays; of structs with the same fields as a dict of lists; of cells of one length as Cells."""
     if values and all(isinstance(each, dict) and each.keys() == values[0].keys() for each in values):
         return {name: merge_cell([each[name] for each in values]) for name in values[0]}
+    if values and all(isinstance(each, Cells) and min(each.shape) == 1 and len(each) == len(values[0]) for each in values):
+        return Cells(list(itertools.chain.from_iterable(values)), (len(values), len(values[0])))
     return values
 
 
 def matrix_of_cells(values: np.ndarray, convert: Callable[[Any], Any]) -> Cells | None:
-    """Cells of several rows and columns that contain numbers, such as units x trials; None for other cells."""
-    if values.ndim != 2 or min(values.shape) < 2:
+    """Cells in rows and columns that contain numbers, such as units x trials; None for other cells."""
+    if values.ndim != 2 or not values.size:
         return None
     found = [convert(each) for each in values.reshape(-1)]
     numbers = all(isinstance(each, np.ndarray) and each.dtype.kind in "fiub" for each in found)

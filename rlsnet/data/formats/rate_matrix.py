@@ -12,7 +12,7 @@ import numpy as np
 from rlsnet.data import time_units
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
 from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
-from rlsnet.data.formats.spike_grouping import find_spikes, is_regular
+from rlsnet.data.formats.spike_grouping import LOOKED_AT, find_spikes, is_regular, padded_trains
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -56,10 +56,12 @@ def from_matrix(
     axes, axes_note = choose_axes(where, found.shape, known, options.axes or dims, usual)
     warnings: tuple[str, ...] = ()
     if not (options.axes or dims or defined or {"unit", "time"} & known.keys()):
+        if "time" not in known:
+            _check_no_trains(where, path, stored)
         warnings = check_more_bins_than_units(where, found.shape, axes, counts)
     values = to_standard_axes(stored, axes)
     check_values(names.path, path, kind, values)
-    if not (options.axes or dims or defined) and len(values) == 1:
+    if not (options.axes or dims or defined or "time" in known) and len(values) == 1:
         _check_no_times(where, values[0])
     units = _units(names, axis_values["unit"], values.shape[2])
     time, length = _bins_of_file(names, along["time"], options)
@@ -72,6 +74,17 @@ def from_matrix(
         check_said(where, kind, options)
     texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
     return dataclasses.replace(precomputed(binned, texts, counts, options), warnings=warnings)
+
+
+def _check_no_trains(where: str, path: str, values: np.ndarray) -> None:
+    """Raises UserError if all vectors along an axis of a matrix are sorted, as spike times of units are and rates are not."""
+    for axis in range(values.ndim):
+        if padded_trains(values, axis, LOOKED_AT) is not None:
+            words = {0: "columns", values.ndim - 1: "rows"}.get(axis, f"vectors along axis {axis}")
+            ways = f"variables.spike_times={path} for the spikes of one unit in each, or " if values.ndim == 2 else ""
+            raise UserError(
+                f"{where} has sorted {words}, as spike times are and rates are not; expected {ways}axes=[...] if they are rates of units."
+            )
 
 
 def _check_no_times(where: str, values: np.ndarray) -> None:

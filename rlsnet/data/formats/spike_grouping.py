@@ -13,7 +13,8 @@ from rlsnet.data.formats import table_files
 from rlsnet.data.session import Table
 from rlsnet.errors import UserError
 
-MOST_SPIKE_COLUMNS = 4  # of a table of spikes without usual names
+BY_CHANCE = 1e-6  # values whose order has a smaller probability are sorted
+LOOKED_AT = 64  # vectors of a matrix, if all of them are too many
 
 
 def group_by_unit(where: Path | str, times: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,6 +72,29 @@ def concatenate_units(where: Path | str, vectors: Sequence[np.ndarray]) -> tuple
     return (np.concatenate(nonempty) if nonempty else np.zeros(0)), index
 
 
+def padded_trains(values: np.ndarray, axis: int, most: int | None = None) -> list[np.ndarray] | None:
+    """Spike times of units in the vectors along one axis of a matrix, which NaN, zeros or -1 fill up; None if they are not sorted.
+
+    Args:
+      values: numbers; of two axes, or more.
+      axis: along which the spikes of a unit follow each other.
+      most: number of vectors to look at, evenly chosen; None: all.
+    """
+    if not values.size:
+        return None
+    vectors = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    if most is not None and len(vectors) > most:
+        vectors = vectors[np.linspace(0, len(vectors) - 1, most).astype(int)]
+    trains = []
+    for vector in vectors.astype(np.float64):
+        found = vector[~np.isnan(vector)]
+        last = np.flatnonzero((found != 0) & (found != -1))
+        trains.append(found[: last[-1] + 1] if len(last) else found[:0])
+    steps = np.concatenate([np.diff(train) for train in trains])
+    unlikely = sum(math.lgamma(len(train) + 1) for train in trains) > -math.log(BY_CHANCE)
+    return trains if unlikely and (steps >= 0).all() and np.mean(steps > 0) > 0.9 else None
+
+
 def insert_silent_units(index: np.ndarray, ids: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Index and ids of units together with those without spikes.
 
@@ -114,18 +138,16 @@ def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str,
     return out
 
 
-def find_spikes(columns: Mapping[str, np.ndarray], bins: str | None = None) -> tuple[str, str] | None:
-    """Names of two columns [rows] that look like times of spikes and their units, or None; `bins` may be a column of times of bins."""
-    if len(columns) > MOST_SPIKE_COLUMNS:
-        return None
+def find_spikes(columns: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+    """Names of two columns [rows] that look like times of spikes and their units, or None; times in equal steps are those of bins."""
     labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
     for name, values in columns.items():
-        others = [other for other in labels if other != name]
-        if not others or values.dtype.kind not in "fiu" or len(values) < 2:
+        other = next((other for other in labels if other != name), None)
+        if other is None or values.dtype.kind not in "fiu" or len(values) < 2:
             continue
         numbers = values.astype(np.float64)
-        if _ascends(numbers, labels[others[0]]) and not (name == bins and is_regular(numbers)):
-            return name, others[0]
+        if _ascends(numbers, labels[other]) and not is_regular(numbers):
+            return name, other
     return None
 
 
