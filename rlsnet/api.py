@@ -172,7 +172,6 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
     from rlsnet.analysis.test_log import log_results
     from rlsnet.config.load import from_dict
     from rlsnet.config.schema import WindowConfig
-    from rlsnet.io import zarr_store
     from rlsnet.workflows import test_store
     from rlsnet.workflows.testing import run_test
 
@@ -184,7 +183,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
     with _logged(run):
         log_results(run, run_test(config, run))
     if isinstance(config.perturb, WindowConfig):
-        return zarr_store.open_group(run.perturbed_result(config.perturb.result), "run", test_store.FORMAT)
+        return test_store.open_test(run, run.perturbed_result(config.perturb.result))
     return load(run)
 
 
@@ -224,13 +223,12 @@ def load(run: Run | Folder) -> zarr.Group:
     Raises:
       UserError: the folder contains no run, or the run has not been tested.
     """
-    from rlsnet.io import zarr_store
     from rlsnet.workflows import test_store
 
     run = open_run(run)
     if not run.test.exists():
         raise UserError(f"{run.path}: has not been tested; rlsnet.test(run) tests it.")
-    return zarr_store.open_group(run.test, "run", test_store.FORMAT)
+    return test_store.open_test(run, run.test)
 
 
 def open_run(run: Run | Folder) -> Run:

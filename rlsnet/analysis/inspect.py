@@ -88,7 +88,7 @@ def _run_rows(run: Run, trust: bool) -> Rows:
         yield from version_rows(zarr_store.open_group(run.checkpoint("last"), "info", folder.FORMAT).attrs)
     yield from _resource_rows(run)
     if run.test.exists():
-        rows = dict(test_rows(zarr_store.open_group(run.test, "info", test_store.FORMAT), str(run.test)))
+        rows = dict(test_rows(test_store.open_test(run, run.test, "info"), str(run.test)))
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
         yield from ((name, rows[name]) for name in ("compared with", "verdict", "population", "scores") if name in rows)
     yield from _perturbation_rows(run)
@@ -97,9 +97,9 @@ def _run_rows(run: Run, trust: bool) -> Rows:
 
 def _perturbation_rows(run: Run) -> Rows:
     """Each stored perturbation and its effect on the mean rate of the neurons that it was not applied to."""
-    test = zarr_store.open_group(run.test, "info", test_store.FORMAT) if run.test.exists() else None
+    test = test_store.open_test(run, run.test, "info") if run.test.exists() else None
     for label, path in run.perturbed_results().items():
-        words = perturbation_effects.description(group := zarr_store.open_group(path, "info", test_store.FORMAT))
+        words = perturbation_effects.description(group := test_store.open_test(run, path, "info"))
         if test is not None:
             effect = perturbation_effects.PerturbationEffect.from_tests(test, group)
             control, perturbed = effect.rate(~effect.perturbed, 1)

@@ -113,7 +113,7 @@ class RunSummary:
 def summarize(run: Run) -> RunSummary:
     """The summary of a run; raises UserError where a file of it is damaged."""
     settings = differences.saved(run.path / "config.yaml", run.saved_config())
-    test = zarr_store.open_group(run.test, "run", test_store.FORMAT) if run.test.exists() else None
+    test = test_store.open_test(run, run.test) if run.test.exists() else None
     found = {} if test is None else stored_scores(test)
     attributes = {} if test is None else dict(test.attrs)
     return RunSummary(run, settings, run.read_metrics(), read_resources(run.resources), found, attributes)

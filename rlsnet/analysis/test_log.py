@@ -10,7 +10,6 @@ import zarr
 
 from rlsnet.analysis import perturbation_effects, score_tables, verdict
 from rlsnet.config.quoting import typed_command
-from rlsnet.io import zarr_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
 
@@ -25,7 +24,7 @@ def log_results(run: Run, results: Sequence[Path]) -> None:
       results: stored results of it: its test.zarr, or those of perturbed trials, which are compared with its test.zarr.
     """
     for path in results:
-        stored = zarr_store.open_group(path, "run", test_store.FORMAT)
+        stored = test_store.open_test(run, path)
         if path == run.test:
             _log_test(stored)
         else:
@@ -60,7 +59,7 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     if not run.test.exists():
         log.warning("There is no %s to compare with; %s makes it.", run.test, typed_command("test", settings={"run": run.path}))
         return
-    test = zarr_store.open_group(run.test, "run", test_store.FORMAT)
+    test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
         log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
     log.info("%s", perturbation_effects.rates_table(perturbation_effects.PerturbationEffect.from_tests(test, perturbed)))

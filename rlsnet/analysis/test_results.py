@@ -130,4 +130,4 @@ def open_results(run: Run, plugins: Sequence[str] | None = None, trust: bool = F
 
 def with_config(config: Config, run: Run) -> RunResults:
     """The results of a run whose configuration is known."""
-    return RunResults(config, run, zarr_store.open_group(run.test, "run", test_store.FORMAT) if run.test.exists() else None)
+    return RunResults(config, run, test_store.open_test(run, run.test) if run.test.exists() else None)

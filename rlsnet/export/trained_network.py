@@ -58,19 +58,19 @@ class TrainedNetwork:
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.
         """
-        untrained = which in ("auto", "last") and not run.iterations() and run.test.exists()  # by rlsnet simulate
+        untrained = which in ("auto", "last") and run.is_simulation()
         path = run.network if untrained else run.checkpoint(which, "checkpoint")
         prepared = prepare.reopen(config, run)
         net, weight, iteration = prepared.network, prepared.weight, 0
         if not untrained:
+            groups = checkpoint.load_weights(run, path, net)
             iteration = int(zarr_store.open_group(path, "checkpoint", folder.FORMAT).attrs.get("iteration", 0))
-            groups = checkpoint.load_weights(path, net)
             weight = connectivity.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(connectivity.to_groups(weight, net.group_size))
         conditions, test = tuple(str(c) for c in range(len(prepared.target))), None
         if run.test.exists():
-            found = zarr_store.open_group(run.test, "export", test_store.FORMAT)
+            found = test_store.open_test(run, run.test, "export")
             if "condition" in found:
                 conditions = tuple(map(str, zarr_store.read(found["condition"])))
             own = untrained or path.parent == run.checkpoints

@@ -1,16 +1,18 @@
 """Zarr stores: arrays read, checked and written, with error messages that contain the path.
 
-Damage is found: the chunks of each array that is written here end with a checksum (codec crc32c), and `seal` stores checksums of the
-metadata of all groups and arrays in the root. In a sealed store a missing chunk or array is an error too.
+Damage is found: the chunks of each array that is written here end with a checksum (codec crc32c), and `seal` stores in the root the
+checksums of the metadata of all groups and arrays, and those of all chunks. In a sealed store a missing chunk or array is an error too,
+and so is a chunk in another one's place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +22,36 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError, first_line
-from rlsnet.io import memory
+from rlsnet.io import memory, outputs
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
 SEAL = "metadata_crc32"  # attribute of the root: checksum of the metadata of each group and array, by path; "" is the root itself
+CHUNKS = "chunk_crc32c"  # attribute of the root: the last 4 bytes of each chunk, its checksum, by path of the array and of the chunk in it
+CRC_BYTES = 4
 METADATA = "zarr.json"
+EDITED = f"if you have edited it on purpose, remove the attributes {SEAL} and {CHUNKS}"
 REMEDY = "restore it from a copy or make it anew"
 
 
 class _Complete(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
-    """Store in which a missing chunk of the given arrays is an error; zarr would read it as zeros."""
+    """Store in which a missing chunk of the given arrays is an error, which zarr would read as zeros, and one that has another checksum."""
 
-    def __init__(self, path: str | Path, arrays: frozenset[str]):
+    def __init__(self, path: str | Path, arrays: Mapping[str, Mapping[str, str]]):
         super().__init__(LocalStore(path, read_only=True))
         self.arrays = arrays
 
-    async def get(self, key: str, *args: Any, **options: Any) -> Any:
-        """Content of a file of the store; raises UserError for a missing chunk."""
-        found = await super().get(key, *args, **options)
+    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        """Content of a file of the store; raises UserError for a missing chunk, or one that was not written there."""
+        found = await super().get(key, prototype, byte_range)
         array = key.partition("/c/")[0] if "/c/" in key else key.removesuffix("/c")  # "c" is the only chunk of an array without axes
-        if found is None and array != key and array in self.arrays:
+        if array == key or array not in self.arrays:
+            return found
+        if found is None:
             raise UserError(f"{self._store.root / key}: is missing, a part of the array {array}; {REMEDY}.")
+        expected = self.arrays[array].get(key.removeprefix(f"{array}/"))
+        if expected is not None and byte_range is None and found.as_numpy_array()[-CRC_BYTES:].tobytes().hex() != expected:
+            raise UserError(f"{self._store.root / key}: is not the part of the array {array} that rlsnet wrote, by its checksum; {REMEDY}.")
         return found
 
     def __str__(self) -> str:
@@ -72,10 +82,12 @@ def open_group(path: str | Path, key: str, expected: str, *others: str) -> zarr.
 def open_store(path: str | Path, where: str = "") -> zarr.Group:
     """Group of any format, opened for reading after a check of its metadata; `where` names it in the message if it is no Zarr store."""
     metadata = _metadata(Path(path))
-    sealed, arrays = metadata.get("", {}).get("attributes", {}).get(SEAL), frozenset[str]()
-    if sealed is not None:
+    attributes = metadata.get("", {}).get("attributes", {})
+    sealed, arrays = attributes.get(SEAL), dict[str, dict[str, str]]()
+    if sealed is not None or CHUNKS in attributes:
         _check_seal(path, metadata, sealed)
-        arrays = frozenset(name for name in sealed if metadata[name].get("node_type") == "array")
+        sums = attributes.get(CHUNKS, {})  # stores of earlier versions have none
+        arrays = {name: sums.get(name, {}) for name in sealed if metadata[name].get("node_type") == "array"}
     try:
         group = zarr.open_group(_Complete(path, arrays) if arrays else str(path), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
@@ -117,14 +129,13 @@ def _checksum(metadata: dict[str, Any]) -> str:
 def _check_seal(path: str | Path, metadata: dict[str, dict[str, Any]], sealed: Any) -> None:
     """Raises UserError where metadata are missing or differ from the checksums `sealed`; groups and arrays may have been added."""
     if not isinstance(sealed, dict):
-        raise UserError(f"{Path(path) / METADATA}: the file is damaged (attribute {SEAL}); {REMEDY}.")
+        raise UserError(f"{Path(path) / METADATA}: the file is damaged (attribute {SEAL}); {REMEDY}, or, {EDITED}.")
     for name, expected in sealed.items():
         file = Path(path) / name / METADATA
         if name not in metadata:
             raise UserError(f"{file}: is missing; {REMEDY}.")
         if _checksum(metadata[name]) != expected:
-            edited = f"if you have edited it on purpose, remove the attribute {SEAL} of {Path(path).name}"
-            raise UserError(f"{file}: is not as rlsnet wrote it, by its checksum; {REMEDY}, or, {edited}.")
+            raise UserError(f"{file}: is not as rlsnet wrote it, by its checksum; {REMEDY}, or, {EDITED} of {Path(path).name}.")
 
 
 def seal(path: Path) -> None:
@@ -134,7 +145,33 @@ def seal(path: Path) -> None:
     """
     root = zarr.open_group(str(path), mode="r+")
     check_all_complete(root)
+    root.attrs[CHUNKS] = {name: _chunk_checksums(path / name) for name, each in sorted(_metadata(path).items()) if _has_checksums(each)}
     root.attrs[SEAL] = {name: _checksum(values) for name, values in sorted(_metadata(path).items())}
+
+
+def _has_checksums(metadata: Mapping[str, Any]) -> bool:
+    """Whether these are the metadata of an array whose chunks end with a checksum."""
+    codecs = metadata.get("codecs") or [{}]
+    return metadata.get("node_type") == "array" and codecs[-1].get("name") == "crc32c"
+
+
+def _chunk_checksums(array: Path) -> dict[str, str]:
+    """Checksum of each chunk of an array, 8 hexadecimal digits, by its path within the array."""
+    found = {}
+    for folder, _, files in os.walk(array):
+        for file in sorted(set(files) - {METADATA}):
+            with Path(folder, file).open("rb") as stream:
+                stream.seek(-CRC_BYTES, os.SEEK_END)
+                found[Path(folder, file).relative_to(array).as_posix()] = stream.read().hex()
+    return found
+
+
+def fingerprint(path: Path) -> str | None:
+    """Hash of a sealed store with all its values, to find whether it was replaced; None for one of an earlier version, or without."""
+    attributes = outputs.read_json(path / METADATA).get("attributes")
+    if not isinstance(attributes, dict) or not {SEAL, CHUNKS} <= attributes.keys():
+        return None
+    return hashlib.sha256(json.dumps(attributes[SEAL], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, where: str) -> zarr.Array:

@@ -27,7 +27,7 @@ from rlsnet.learning.rls import Learner
 from rlsnet.model.connectivity import from_groups, to_groups
 from rlsnet.model.network import Network
 from rlsnet.runs import resources
-from rlsnet.runs.folder import FORMAT, VERSION, Run, versions
+from rlsnet.runs.folder import FORMAT, NETWORK, VERSION, Run, versions
 from rlsnet.runs.memory_plan import free_memory
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
 
     def write() -> None:
         with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
-            root = _create(temporary, iteration, weight, network, config)
+            root = _create(run, temporary, iteration, weight, network, config)
             for name, (values, dims) in extra.items():
                 zarr_store.write(root, name, values, dims, compress=False)
             if P is not None:
@@ -189,7 +189,7 @@ def save_best(
 
     def write() -> None:
         with atomic.replacing(path) as temporary:
-            _create(temporary, iteration, weight, network, config, validation=validation)
+            _create(run, temporary, iteration, weight, network, config, validation=validation)
             zarr_store.seal(temporary)
         for old in run.checkpoints.glob("*.best.zarr"):
             if old != path:
@@ -198,9 +198,13 @@ def save_best(
     writer.submit(write)
 
 
-def load_weights(path: Path, network: Network) -> Array:
-    """[G, X+L, S] weights of a checkpoint, on the device; raises UserError if they are missing or have another shape."""
-    group, x = zarr_store.open_group(path, "checkpoint", FORMAT), network.n_feedforward
+def load_weights(run: Run, path: Path, network: Network) -> Array:
+    """[G, X+L, S] weights of a checkpoint, on the device.
+
+    Raises:
+      UserError: they are missing or have another shape, or the checkpoint lies in the folder of the run but belongs to another one.
+    """
+    group, x = run.open_checkpoint(path), network.n_feedforward
     weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
     for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
         if weight[:, columns].size:
@@ -215,7 +219,7 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
       UserError: arrays are missing or incomplete, or have another shape.
     """
     path = run.checkpoints / f"{iteration:06d}.zarr"
-    w = load_weights(path, network)
+    w = load_weights(run, path, network)
     group = zarr_store.open_group(path, "checkpoint", FORMAT)
     like = jax.eval_shape(partial(rls.init, config.rls), network, w).P
     extra = {
@@ -236,8 +240,9 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     return Learner(w, like.restored(numbers, extra))
 
 
-def _create(path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
-    """A new checkpoint without P; weight [N, X+L]."""
+def _create(run: Run, path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
+    """A new checkpoint without P, of a run, at a temporary path; weight [N, X+L]."""
+    attributes |= {NETWORK: zarr_store.fingerprint(run.network)}
     info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
     info["machine"] = {**resources.machine(), "device": next(iter(network.bias.devices())).device_kind}
     root = zarr.create_group(str(path), attributes={**info, **attributes})

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import zarr
+
 from rlsnet.config import plugins as plugin_modules
 from rlsnet.config.load import from_dict, plugins_of, to_dict, unloaded, without_plugins
 from rlsnet.config.quoting import typed_command
@@ -27,8 +29,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-checkpoint"
 VERSION = 1
+NETWORK = "network_fingerprint"  # attribute of a checkpoint and of a test: that of network.zarr
 # what is written in place, and folders that are written into; all else is written anew and renamed
-IN_PLACE = (".lock", ".hydra", "rlsnet.log", *(f"{name}.{kind}" for name in ("metrics", "resources") for kind in ("jsonl", "crc32")))
+HYDRA = (".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
+IN_PLACE = (".lock", *HYDRA, "rlsnet.log", *(f"{name}.{kind}" for name in ("metrics", "resources") for kind in ("jsonl", "crc32")))
 FOLDERS = ("checkpoints", "perturbed", "figures", "export", "tensorboard", "wandb")
 
 
@@ -98,13 +102,19 @@ class Run:
             outputs.refuse_link(self.path / name)
 
     def _refuse_foreign(self) -> None:
-        """Raises UserError if the folder has files with the names of a run's, but no run has made them."""
-        if (self.path / ".lock").exists() or self._was_made():
+        """Raises UserError if the folder is a store, or has files with the names of a run's, but no run has made them."""
+        if (self.path / zarr_store.METADATA).exists():
+            raise UserError(f"{self.path}: is a Zarr store; expected a new or an empty folder for the run.")
+        if self._was_made():
             return
         theirs = (self.path / "config.yaml", self.network, self.metrics, self.test, self.resources, self.checkpoints)
         for path in (*theirs, self.perturbed, self.figures):
-            if path.exists():
+            if path.exists() and not (path == self.network and self._is_killed_start()):
                 raise UserError(f"{path}: exists, and {self.path} is not a run folder; expected a new or an empty folder for the run.")
+
+    def _is_killed_start(self) -> bool:
+        """Whether the folder has the network.zarr of a run that was killed before its config.yaml was written."""
+        return (self.path / ".lock").exists() and outputs.is_store(self.network, "rlsnet-network")
 
     def _was_made(self) -> bool:
         """Whether the folder has the config.yaml of a run."""
@@ -112,6 +122,11 @@ class Run:
             return {"network", "train", "engine"} <= self.saved_config().keys()
         except UserError:
             return False
+
+    def is_simulation(self) -> bool:
+        """Whether the run is one of rlsnet simulate: with a test of the initial weights, and without training."""
+        trained = self.metrics.exists() or self.iterations() or self.best() is not None
+        return not trained and self.test.exists() and not zarr_store.open_store(self.test).attrs.get("iteration")
 
     def busy(self) -> bool:
         """Whether another process has the lock on the folder."""
@@ -186,6 +201,30 @@ class Run:
         settings: Any = zarr_store.open_group(path, "run", FORMAT).attrs.get("config")
         return (f"checkpoints/{path.name}", settings) if isinstance(settings, dict) else None
 
+    def open_checkpoint(self, path: Path) -> zarr.Group:
+        """A checkpoint, opened for reading.
+
+        Raises:
+          UserError: it cannot be read; or it lies in the folder of this run, but belongs to another iteration, network or settings.
+        """
+        group = zarr_store.open_group(path, "checkpoint", FORMAT)
+        if path.parent != self.checkpoints:
+            return group
+        if (iteration := group.attrs.get("iteration")) != int(path.name.split(".")[0]):
+            raise UserError(f"{path}: contains iteration {iteration}, and not that of its name; {zarr_store.REMEDY}.")
+        self.check_network(path, group)
+        settings: Any = group.attrs.get("config")
+        if isinstance(settings, dict):
+            saved_settings.compare(self.path / "config.yaml", self.saved_config(), (f"checkpoints/{path.name}", settings), edited=False)
+        return group
+
+    def check_network(self, path: Path, group: zarr.Group) -> None:
+        """Raises UserError if a checkpoint or test in the folder, open as `group`, was made with another network.zarr."""
+        made_with, found = group.attrs.get(NETWORK), zarr_store.fingerprint(self.network)
+        if None not in (made_with, found) and made_with != found:
+            name = path.relative_to(self.path)
+            raise UserError(f"{self.network}: is not the network with which {name} was made; restore the one or the other from a copy.")
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Adds the line of an iteration to metrics.jsonl."""
         metrics.append_line(self.metrics, line)
@@ -224,8 +263,19 @@ class Run:
     def best_validation(self) -> float | None:
         """Score of validation of the best weights that were saved; None without, or if an earlier version chose them otherwise."""
         best = self.best()
-        stored = None if best is None else zarr_store.open_store(best).attrs.get("validation")
+        if best is None:
+            lost = self._lost_best()
+            return None if lost is None else lost[1]
+        stored = zarr_store.open_store(best).attrs.get("validation")
         return None if stored is None else float(stored)
+
+    def _lost_best(self) -> tuple[int, float] | None:
+        """(iteration, score of validation) of the best weights, if a run that saves them has none at all; None otherwise."""
+        done = self.iterations()
+        if self.best() is not None or not done or not self.saved_config().get("train", {}).get("save_best"):
+            return None
+        validated = [each for each in metrics.validations(metrics.read_metrics(self.metrics)) if each[0] <= done[-1]]
+        return max(validated, key=lambda each: each[1], default=None)
 
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
         """Path of a checkpoint.
@@ -240,6 +290,9 @@ class Run:
         have = self.iterations()
         if which in ("best", "auto") and (best := self.best()) is not None:
             return best
+        if which in ("best", "auto") and (lost := self._lost_best()) is not None:
+            text = f"the best weights, of iteration {lost[0]}, are missing in {self.checkpoints}"
+            raise UserError(f"{key}={which}: {text}; restore them from a copy, or take the last ones: {key}=last.")
         if which in ("last", "auto") and have:
             return self.checkpoints / f"{have[-1]:06d}.zarr"
         if which.isdigit() and int(which) in have:

@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_type_hints
 
 from rlsnet.errors import UserError
 from rlsnet.io import atomic
@@ -109,7 +109,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: a line is damaged, is not an object, or lacks keys.
     """
-    lines, required = [], Metrics.__required_keys__
+    lines: list[dict[str, Any]] = []
+    required, kinds = Metrics.__required_keys__, get_type_hints(Metrics)
     for number, line in read_lines(path):
         if line is None:
             raise UserError(
@@ -118,8 +119,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             )
         if not isinstance(line, dict) or required - line.keys():
             raise UserError(f"{path}: line {number}: expected an object with {', '.join(sorted(required))}.")
-        if wrong := [name for name in Metrics.__annotations__.keys() & line.keys() if not isinstance(line[name], int | float | None)]:
-            raise UserError(f"{path}: line {number}: {wrong[0]} is {line[wrong[0]]!r}; expected a number.")
+        for name, kind in kinds.items():
+            if name in line and (not isinstance(line[name], kind | int) or isinstance(line[name], bool)):
+                expected = "a whole number" if kind is int else "a number"
+                raise UserError(f"{path}: line {number}: {name} is {line[name]!r}; expected {expected}.")
+        before = lines[-1]["iteration"] if lines else 0
+        if line["iteration"] <= before:
+            raise UserError(f"{path}: line {number} has iteration {line['iteration']}, after iteration {before}; restore it from a copy.")
         lines.append(line)
     return lines
 

@@ -32,6 +32,24 @@ MUTABLE = (
 )
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Reader without aliases (*name), of which a few lines can make a file of any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The next node of the file."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias, *{self.peek_event().anchor}, which rlsnet does not write")
+        return super().compose_node(parent, index)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writer without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Whether a value that occurs twice is written twice."""
+        return True
+
+
 def may_change(key: str) -> bool:
     """Whether a setting may change in an existing run."""
     return any(key == each or key.startswith(f"{each}.") for each in MUTABLE)
@@ -44,7 +62,7 @@ def _end(text: str) -> str:
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Writes nested settings."""
-    text = HEAD + yaml.safe_dump(dict(values), sort_keys=False)
+    text = HEAD + yaml.dump(dict(values), Dumper=_PlainDumper, sort_keys=False)
     with atomic.replacing(path) as temporary:
         temporary.write_text(text + _end(text))
 
@@ -61,7 +79,7 @@ def read(path: Path, trained: Callable[[], tuple[str, Mapping[str, Any]] | None]
     """
     try:
         text = path.read_text()
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _PlainLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}).") from error
     if not isinstance(values, dict):
@@ -71,12 +89,22 @@ def read(path: Path, trained: Callable[[], tuple[str, Mapping[str, Any]] | None]
     if end is None and text.startswith(HEAD[:20]):
         raise UserError(f"{path}: is cut short, the checksum in its last line is missing; restore the file from a copy.")
     if end is None or end[0].strip() != _end(text[: end.start()]).strip():
-        _compare(path, values, trained(), edited=end is not None)
+        compare(path, values, trained(), edited=end is not None)
     return values
 
 
-def _compare(path: Path, values: dict[str, Any], trained: tuple[str, Mapping[str, Any]] | None, edited: bool) -> None:
-    """Compares the settings of a file with those of a checkpoint; arguments as in `read`, `edited`: the file has another checksum."""
+def compare(path: Path, values: Mapping[str, Any], trained: tuple[str, Mapping[str, Any]] | None, edited: bool) -> None:
+    """Compares the settings of a file with those of a checkpoint.
+
+    Args:
+      path: of the file, for messages.
+      values: nested settings in it.
+      trained: the checkpoint in words, and the settings in it; None: there is none.
+      edited: whether the file has another checksum than rlsnet wrote.
+
+    Raises:
+      UserError: a setting that may not change differs, or is missing in the file.
+    """
     if trained is None:
         if edited:
             log.warning("%s has changed since rlsnet wrote it, by its checksum.", path)
@@ -90,6 +118,6 @@ def _compare(path: Path, values: dict[str, Any], trained: tuple[str, Mapping[str
             continue
         if not may_change(key):
             text = f"{key} is {typed(now[key])}, but {typed(before[key])} in {checkpoint}"
-            raise UserError(f"{path}: {text}; this cannot change in an existing run: restore the file.")
+            raise UserError(f"{path}: {text}; this cannot change in an existing run: restore the file, or the checkpoint.")
         if edited:
             log.warning("%s was edited: %s is %s, and was %s in %s.", path, key, typed(now[key]), typed(before[key]), checkpoint)

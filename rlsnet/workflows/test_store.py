@@ -24,6 +24,7 @@ from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
 from rlsnet.learning.linear_baseline import LinearBaseline
 from rlsnet.model.network import Network
+from rlsnet.runs.folder import Run
 
 FORMAT = "rlsnet-test"
 
@@ -103,6 +104,17 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
 def fingerprint(w: Array) -> str:
     """Hash of weights, to find whether two tests used the same weights."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
+
+
+def open_test(run: Run, path: Path, key: str = "run") -> zarr.Group:
+    """The test or perturbed test of a run at a path, opened for reading; `key` as in `zarr_store.open_group`.
+
+    Raises:
+      UserError: it cannot be read, or was made with another network than the one in the folder.
+    """
+    group = zarr_store.open_group(path, key, FORMAT)
+    run.check_network(path, group)
+    return group
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,7 +58,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run))
-        w = checkpoint.load_weights(path, prepared.network)
+        w = checkpoint.load_weights(run, path, prepared.network)
         about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
         if path.parent != run.checkpoints:
             _warn_of_other_connectivity(path, about.get("config", {}), config)
@@ -67,7 +67,7 @@ def run_test(config: Config, run: Run) -> list[Path]:
         result = _test(config, prepared, w, run, show, iteration, trained=True)
         if not isinstance(config.perturb, WindowConfig):
             with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
-                track(trackers.test_scores(zarr_store.open_group(run.test, "run", test_store.FORMAT)), iteration)
+                track(trackers.test_scores(test_store.open_test(run, run.test)), iteration)
     return [result]
 
 
@@ -101,7 +101,7 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
     initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
-    about = {"iteration": iteration, "cell_class": prepared.cell_class}
+    about = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
     evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path

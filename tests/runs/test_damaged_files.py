@@ -5,12 +5,15 @@ import logging
 import re
 import shutil
 
+import numpy as np
 import pytest
 import zarr
 
+import rlsnet
 from rlsnet.api import compose
 from rlsnet.config.load import to_dict
 from rlsnet.errors import UserError
+from rlsnet.export import writer
 from rlsnet.io import zarr_store
 from rlsnet.runs import metrics, resources
 from rlsnet.runs.folder import FORMAT, Run
@@ -121,9 +124,19 @@ def test_lines_without_checksums_are_checked(run, wrong):
     run.metrics.write_text("\n".join([wrong, *lines[1:]]) + "\n")
     with pytest.raises(UserError, match="metrics.jsonl: line 1"):
         run.read_metrics()
-    run.metrics.write_text(lines[0].replace('"task": 0', '"task": "0"') + "\n")
-    with pytest.raises(UserError, match="line 1: task is '0'; expected a number"):
-        run.read_metrics()
+    for name, value, kind in (
+        ("task", '"0"', "whole"),
+        ("iteration", "1.5", "whole"),
+        ("seconds", "null", "a number"),
+        ("task", "null", "whole"),
+    ):
+        run.metrics.write_text(re.sub(f'"{name}": [0-9.]+', f'"{name}": {value}', lines[0]) + "\n")
+        with pytest.raises(UserError, match=f"line 1: {name} is .*; expected .*{kind}"):
+            run.read_metrics()
+    for wrong_order in ([lines[1], lines[0]], [lines[0], lines[0]]):
+        run.metrics.write_text("\n".join(wrong_order) + "\n")
+        with pytest.raises(UserError, match="line 2 has iteration 1, after iteration"):
+            run.read_metrics()
 
 
 def test_the_last_line_may_be_torn(run):
@@ -163,3 +176,106 @@ def test_damaged_readings_of_resources_are_left_out_with_a_warning(run, caplog):
     metrics.checksums(path).unlink()
     path.write_text(json.dumps({**line, "memory_peak_mb": "much"}) + "\n")
     assert resources.read(path) == []
+
+
+SMALL = ("config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=16", "trial.duration=100", "test.trials=2")
+SMALL += ("train.checkpoint_every=1", "train.iterations=3", "train.validate_every=1", "progress=off", "resources_every=0")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two runs with a test, which differ in their seed."""
+    place = tmp_path_factory.mktemp("whole")
+    for seed in (1, 2):
+        rlsnet.train(compose(*SMALL, f"seed={seed}"), place / str(seed))
+        rlsnet.test(Run(place / str(seed)))
+    return place
+
+
+def moved(source, target):
+    """Puts a part of a run in the place of another."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+MISPLACED = {  # name: (what is moved where, pattern of the message, commands that read it)
+    "network of another run": (
+        lambda a, b: moved(b.network, a.network),
+        "network.zarr: is not the network with which",
+        "test resume export",
+    ),
+    "checkpoint of another run": (
+        lambda a, b: moved(b.checkpoints / "000003.zarr", a.checkpoints / "000003.zarr"),
+        "000003.zarr was made|seed is 1, but 2 in checkpoints/000003.zarr",
+        "resume",
+    ),
+    "checkpoint of another iteration": (
+        lambda a, b: moved(a.checkpoints / "000001.zarr", a.checkpoints / "000003.zarr"),
+        "000003.zarr: contains iteration 1, and not that of its name",
+        "resume",
+    ),
+    "checkpoint under a new name": (
+        lambda a, b: (a.checkpoints / "000003.zarr").rename(a.checkpoints / "000009.zarr"),
+        "000009.zarr: contains iteration 3, and not that of its name",
+        "resume",
+    ),
+    "test of another run": (lambda a, b: moved(b.test, a.test), "network.zarr: is not the network with which test.zarr was made", "plot"),
+    "chunks of another test": (
+        lambda a, b: moved(b.test / "current_mean" / "c", a.test / "current_mean" / "c"),
+        "current_mean/c/0/0/0: is not the part of the array current_mean that rlsnet wrote",
+        "plot",
+    ),
+    "no checkpoints": (lambda a, b: shutil.rmtree(a.checkpoints), "has no such checkpoint", "test export"),
+    "no best weights": (
+        lambda a, b: [shutil.rmtree(each) for each in a.checkpoints.glob("*.best.zarr")],
+        "the best weights, of iteration [1-3], are missing in .*; restore them from a copy, or take the last ones: .*checkpoint=last",
+        "test export",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISPLACED)
+def test_parts_of_another_run_or_place_are_found(whole, tmp_path, case):
+    """Files that are whole in themselves, but not where rlsnet wrote them."""
+    run, other = Run(shutil.copytree(whole / "1", tmp_path / "run")), Run(whole / "2")
+    move, pattern, commands = MISPLACED[case]
+    move(run, other)
+    actions = {
+        "test": lambda: rlsnet.test(run),
+        "resume": lambda: rlsnet.train(compose(*SMALL, "seed=1", "train.iterations=10"), run.path, resume=True),
+        "export": lambda: writer.export(run.path, "npz", tmp_path / "out"),
+        "plot": lambda: rlsnet.plot(run),
+    }
+    for name in commands.split():
+        with pytest.raises(UserError, match=pattern):
+            actions[name]()
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_conditions_of_a_test_that_were_exchanged_are_found(tmp_path):
+    """Chunks of one array, each with its own checksum."""
+    path = tmp_path / "s.zarr"
+    root = zarr.create_group(str(path))
+    zarr_store.write(root, "psth", np.arange(6.0).reshape(2, 3), ["condition", "time"])
+    zarr_store.seal(path)
+    first, second = path / "psth/c/0/0", path / "psth/c/1/0"
+    first.rename(path / "a"), second.rename(first), (path / "a").rename(second)
+    with pytest.raises(UserError, match="psth/c/0/0: is not the part of the array psth that rlsnet wrote, by its checksum"):
+        zarr_store.read(zarr_store.open_store(path)["psth"])
+
+
+def test_a_run_without_its_best_weights_keeps_their_score(whole, tmp_path):
+    """Worse weights do not become the best ones."""
+    run = Run(shutil.copytree(whole / "1", tmp_path / "run"))
+    score = run.best_validation()
+    shutil.rmtree(run.best())
+    assert run.best_validation() == score == max(line["validation"] for line in run.read_metrics())
+
+
+def test_an_alias_in_a_config_is_refused(run):
+    """A few of them would make a file of any size."""
+    lines = "".join(f"a{i}: &a{i} [" + ", ".join([f"*a{i - 1}"] * 10 if i else ["1"]) + "]\n" for i in range(12))
+    path = run.path / "config.yaml"
+    path.write_text(lines + path.read_text())
+    with pytest.raises(UserError, match=r"config.yaml: cannot be read \(an alias, \*a0, which rlsnet does not write\)"):
+        run.config()

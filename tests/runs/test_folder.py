@@ -55,6 +55,7 @@ def test_nothing_is_written_through_a_symbolic_link(run, tmp_path, name, monkeyp
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text("precious") if name in folder.IN_PLACE else elsewhere.mkdir()
     (run.path / ".lock").unlink()
+    (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).symlink_to(elsewhere)
     config = compose(*SMALL)
     for command in (
@@ -84,8 +85,9 @@ def test_a_symbolic_link_to_a_run_folder_works(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "network.zarr", "metrics.jsonl", "test.zarr", "resources.jsonl", "figures", "checkpoints"])
-def test_files_of_other_origin_stay(tmp_path, name):
-    """A folder of the user's in which such a name has another meaning is no run folder."""
+@pytest.mark.parametrize("locked", [False, True])
+def test_files_of_other_origin_stay(tmp_path, name, locked):
+    """A folder of the user's in which such a name has another meaning is no run folder, even with a file .lock."""
     path = tmp_path / name
     if name.endswith(".zarr"):
         zarr.create_group(str(path), attributes={"format": "rlsnet-network"})["precious"] = np.ones(3)
@@ -94,10 +96,24 @@ def test_files_of_other_origin_stay(tmp_path, name):
     else:
         path.mkdir()
         (path / "precious.png").write_text("")
+    if locked:
+        (tmp_path / ".lock").write_text("")
+        if path.suffix == ".zarr":
+            (path / "notes.txt").write_text("precious")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match=f"{name}: exists, and .* is not a run folder; expected a new or an empty folder"):
         Run(tmp_path).claimed().__enter__()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_start_that_was_killed_starts_anew_and_a_store_is_no_run_folder(tmp_path):
+    zarr.create_group(str(tmp_path / "run" / "network.zarr"), attributes={"format": "rlsnet-network"})
+    (tmp_path / "run" / ".lock").write_text("")
+    with Run(tmp_path / "run").claimed():
+        pass
+    zarr.create_group(str(tmp_path / "r.zarr"))
+    with pytest.raises(UserError, match="r.zarr: is a Zarr store; expected a new or an empty folder"):
+        Run(tmp_path / "r.zarr").claimed().__enter__()
 
 
 def test_a_start_anew_removes_results_alone(run):

@@ -15,7 +15,6 @@ from rlsnet.analysis.perturbation_effects import PerturbationEffect, description
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure, draw_events
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.errors import UserError
-from rlsnet.io import zarr_store
 from rlsnet.workflows import test_store
 
 SHADE: dict[str, Any] = {"color": "#f2c14e", "alpha": 0.25, "lw": 0}
@@ -24,7 +23,7 @@ EXAMPLES = 3
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
     """The stored test with the perturbation of that label."""
-    return zarr_store.open_group(results.run.perturbed_results()[label], "perturb", test_store.FORMAT)
+    return test_store.open_test(results.run, results.run.perturbed_results()[label], "perturb")
 
 
 def effect_of(results: RunResults, stored: zarr.Group) -> PerturbationEffect:
