@@ -37,7 +37,7 @@ def check_units(session: Session, times: np.ndarray, options: Options) -> Iterat
     first, last = float(session.spike_times.min()), float(session.spike_times.max())
     length = last - first if session.separate is None else len(session.separate.zero) * float(np.diff(session.separate.extent)[0])
     rate = float(np.median(n_spikes[n_spikes > 0])) / max(length, 1e-9)
-    said = time_units.chosen_unit(options, "spikes") is not None or "sample_rate" in (options.variables or {})
+    said = time_units.unit_of_spikes(options) is not None
     lasts = f"{length / DAY:.3g} days" if length > DAY else f"{length:.4g} s"
     one_clock = session.separate is not None or max(last, 1) < OTHER_CLOCK * max(known.max(), 1)
     setting = "time_unit" if one_clock else "time_unit.spikes"
@@ -69,19 +69,29 @@ def check_trials(session: Session, times: np.ndarray, used: np.ndarray, options:
       used: [trials] bool, trials of a condition that have the event.
       options: settings of the import.
     """
-    nowhere = session.separate is None and _lie_in_no_trial(session, times)
+    nowhere = _lie_in_no_trial(session, times)
     clock = "times on the clock of the session, not relative to the trial"
     if used.any() and len(session.spike_times):
         yield from _silent_trials(session, times, used & _observed_trials(session, times, options), options, clock if nowhere else None)
     if session.separate is None and options.align in session.trials and (n := event_alignment.count_overlapping_trials(session)):
         yield f"{n} trials begin before another has ended; their spikes may count twice"
-    if nowhere:
-        yield f"{options.align} lies within no trial: expected {clock}"
+    for name in dict.fromkeys((options.align, *(options.events or ()))):
+        if event_alignment.from_start(session, name):
+            yield (
+                f"{name} is on the clock of the session, so time 0 of the spikes of each trial is taken for start_time; align=start_time"
+                " aligns to that time 0, if it is another event"
+            )
+        elif (
+            nowhere
+            if name == options.align
+            else name in session.trials and _lie_in_no_trial(session, query.as_numbers(session.trials[name]))
+        ):
+            yield f"{name} lies within no trial: expected {clock}"
 
 
 def _lie_in_no_trial(session: Session, times: np.ndarray) -> bool:
     """Whether there are events, and none of them lies within its trial."""
-    if not {"start_time", "stop_time"} <= session.trials.keys() or not np.isfinite(times).any():
+    if session.separate is not None or not {"start_time", "stop_time"} <= session.trials.keys() or not np.isfinite(times).any():
         return False
     start, stop = (query.as_numbers(session.trials[name]) for name in ("start_time", "stop_time"))
     return not ((times >= start) & (times <= stop)).any()

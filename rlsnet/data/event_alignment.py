@@ -60,16 +60,42 @@ def _relative_times(session: Session, separate: SeparateTrials, align: str, sett
         return np.zeros(len(separate.zero))
     query.require_column(align, session.trials, f"{setting}={align}", session.trials_file)
     times = _numbers(session, align)
-    low, high = separate.extent
-    start = query.as_numbers(session.trials["start_time"]) if "start_time" in session.trials else np.full(len(times), np.nan)
-    for relative in (times, times - start):
-        known = relative[np.isfinite(relative)]
-        if len(known) and ((known >= low) & (known <= high)).all():
-            return relative
-    raise UserError(
-        f"{setting}={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from time"
-        " 0 of each trial."
-    )
+    if _lie_within(separate, times):
+        return times
+    if not from_start(session, align):
+        low, high = separate.extent
+        raise UserError(
+            f"{setting}={align}: times of {session.path} do not lie within its trials, from {low:.6g} to {high:.6g} s; expected times from"
+            " time 0 of each trial."
+        )
+    if (first := _first_time(session, separate)) < -OVERLAP_TOLERANCE_S:
+        raise UserError(
+            f"{setting}={align}: is on the clock of the session, and {session.path} has times from {first:.6g} s on, so that their time"
+            " 0 may be another event than start_time; expected times from time 0 of each trial, or align=start_time, which is that time 0."
+        )
+    return times - query.as_numbers(session.trials["start_time"])
+
+
+def from_start(session: Session, name: str) -> bool:
+    """Whether a column is on the clock of the session, and the spikes are relative to trials, whose time 0 is then taken for start_time."""
+    if session.separate is None or name == "start_time" or not {name, "start_time"} <= session.trials.keys():
+        return False
+    times, start = (query.as_numbers(session.trials[each]) for each in (name, "start_time"))
+    return not _lie_within(session.separate, times) and _lie_within(session.separate, times - start)
+
+
+def _lie_within(separate: SeparateTrials, times: np.ndarray) -> bool:
+    """Whether all known times, s from time 0 of a trial, lie in the time that the file has of a trial."""
+    known = times[np.isfinite(times)]
+    return bool(len(known) and ((known >= separate.extent[0]) & (known <= separate.extent[1])).all())
+
+
+def _first_time(session: Session, separate: SeparateTrials) -> float:
+    """Start of the first bin, or time of the earliest spike, s from time 0 of its trial."""
+    if separate.bin_ms is not None or not len(session.spike_times):
+        return separate.extent[0]
+    trial = np.searchsorted(separate.zero + separate.extent[0], session.spike_times, side="right") - 1
+    return float((session.spike_times - separate.zero[trial]).min())
 
 
 def _numbers(session: Session, name: str) -> np.ndarray:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
-from rlsnet.data.formats import hdf5
+from rlsnet.data.formats import hdf5, table_files
 from rlsnet.data.formats.registry import READERS, recognized_format
 from rlsnet.data.import_options import Options, naming_preset
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -44,11 +44,12 @@ def import_sources(
         return pooling.pool_sources(_read_sources(paths, options), path, options, log)
 
 
-def _read_sources(paths: Sequence[Path], options: Options) -> Iterator[Session | PrecomputedRates]:
-    """Contents of each source, read when it is needed."""
-    for path in paths:
+def _read_sources(paths: Mapping[Path, Path | None], options: Options) -> Iterator[Session | PrecomputedRates]:
+    """Contents of each source, read when it is needed; `paths` as `source_search.source_paths` returns them."""
+    for path, folder in paths.items():
         name = options.format if options.format != "auto" else recognized_format(path)
-        source = READERS[name].read(path, options)
+        with table_files.found_in(folder):
+            source = READERS[name].read(path, options)
         if options.region_column is not None and name != "nwb":
             query.require_column(options.region_column, source.units, f"region_column={options.region_column}", f"the units of {path}")
             source = dataclasses.replace(source, units={**source.units, "region": source.units[options.region_column]})

@@ -112,7 +112,7 @@ def _new_summary(source: Session | PrecomputedRates, bins: SourceBins) -> Import
 
 def _check_bins(source: Session | PrecomputedRates, bins: SourceBins, summary: ImportSummary) -> None:
     """Raises UserError unless the bins of a source are those of the sources before it."""
-    if bins.bin_ms != summary.bin_ms:
+    if not trial_average.same_length(bins.bin_ms, summary.bin_ms):
         raise UserError(f"{source.path}: its bins in ms are {bins.bin_ms}; expected {summary.bin_ms}, as in the files before.")
     if len(bins.time) == len(summary.time) and np.abs(bins.time - summary.time).max() > 1e-6 * summary.bin_ms:
         own, expected = (f"{time[0]:g} to {time[-1]:g} s" for time in (bins.time, summary.time))
@@ -132,7 +132,7 @@ def _check_compatible(source: Session | PrecomputedRates, summary: ImportSummary
 def _check_precomputed(source: PrecomputedRates, summary: ImportSummary, options: Options) -> None:
     """Raises UserError if precomputed rates do not fit the sources before them, or if an option needs spikes."""
     for name in SPIKE_SETTINGS:
-        if getattr(options, name) != getattr(DEFAULTS, name):
+        if getattr(options, name) != getattr(DEFAULTS, name) and not (name == "trials_table" and source.single_trials):
             raise UserError(f"{name}={getattr(options, name)}: applies to spikes only; {source.path} contains precomputed rates.")
     if len(set(summary.conditions)) < len(summary.conditions):
         raise UserError(f"{source.path}: has conditions {', '.join(summary.conditions)}; expected different names.")
@@ -208,7 +208,7 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
     names = [entry["name"] for entry in summary.sessions]
     first_names = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     precomputed = summary.sessions[0]["ready"]
-    left_out = ("overwrite", *(SPIKE_SETTINGS if precomputed else ()))
+    left_out = ("overwrite", *(name for name in SPIKE_SETTINGS if precomputed and (name != "trials_table" or options.trials_table is None)))
     if not precomputed and options.kernel != "none":
         group.attrs["smoothing"] = trial_average.smoothing_kernel(used).tolist()
     found = {name: np.concatenate(times) for name, times in summary.event_times.items()}

@@ -90,6 +90,7 @@ class PrecomputedRates:
     half: [2, C, M, U] Hz, rates of odd and of even trials, or None.
     n_trials: [U, C] number of averaged trials, or None.
     warnings: what may be wrong, each a text with the setting that would be right.
+    single_trials: whether the file has the rates of each trial, which the reader has averaged; they may have a table of trials.
     """
 
     name: str
@@ -104,6 +105,7 @@ class PrecomputedRates:
     half: np.ndarray | None = None
     n_trials: np.ndarray | None = None
     warnings: tuple[str, ...] = ()
+    single_trials: bool = False
 
     @property
     def n_units(self) -> int:

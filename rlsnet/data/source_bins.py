@@ -46,19 +46,23 @@ def _within_trials(source: Session, trials: SeparateTrials, options: Options) ->
     if trials.bin_ms is not None:
         options = dataclasses.replace(options, bin=options.bin or trials.bin_ms, window=options.window or trials.extent)
         bins = options.bin_ms / trials.bin_ms
-        start = (options.window_s[0] - first) * 1000 / trials.bin_ms
-        if abs(bins - round(bins)) > TOLERANCE or abs(start - round(start)) > TOLERANCE:
+        start, end = ((edge - first) * 1000 / trials.bin_ms for edge in options.window_s)
+        off = abs(start - round(start))
+        if not round(bins) or not trial_average.same_length(bins, round(bins)) or off > trial_average.BIN_TOLERANCE:
             raise UserError(
                 f"bin={options.bin_ms:g} window={list(options.window_s)}: {source.path} has counts in bins of {trials.bin_ms:g} ms from"
                 f" {first:g} s; expected whole bins of these."
             )
+        if abs(end - round(end)) <= trial_average.BIN_TOLERANCE:  # edges of bins of the file, which the user may have rounded
+            window = (first + round(start) * trials.bin_ms / 1000, first + round(end) * trials.bin_ms / 1000)
+            options = dataclasses.replace(options, bin=round(bins) * trials.bin_ms, window=window)
     start, end = options.window_s
     slack = TOLERANCE * options.bin_ms / 1000
     if start < first - slack or end > last + slack:
-        has = "bins" if trials.bin_ms is not None else "spikes"
+        has, taken = ("bins", "") if trials.bin_ms is not None else ("spikes", "; they are taken as relative to each trial")
         raise UserError(
             f"window=[{start:g}, {end:g}]: the trials of {source.path} have {has} from {first:.6g} to {last:.6g} s only; expected a window"
-            f" within that time."
+            f" within that time{taken}."
         )
     return options
 
@@ -66,9 +70,9 @@ def _within_trials(source: Session, trials: SeparateTrials, options: Options) ->
 def _bins_of_rates(source: PrecomputedRates, options: Options) -> SourceBins:
     """Bins of precomputed rates, which are kept as they are."""
     n_bins, warnings = source.values.shape[1], []
-    if source.bin_ms and options.bin not in (None, source.bin_ms):
+    if source.bin_ms and options.bin is not None and not trial_average.same_length(options.bin, source.bin_ms):
         raise UserError(f"bin={options.bin_ms:g}: expected no value, as {source.path} has bins of {source.bin_ms:g} ms.")
-    bin_ms = source.bin_ms or options.bin_ms
+    bin_ms = options.bin or source.bin_ms or options.bin_ms
     if source.bin_ms is None and options.bin is None:
         warnings.append(f"the file does not have the length of a bin: {bin_ms:g} ms, the default, is taken; bin=... gives another")
     length = n_bins * bin_ms / 1000

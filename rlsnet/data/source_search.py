@@ -17,8 +17,8 @@ MAX_LEVELS = 5  # depth of folders that are searched
 ONE_SOURCE = ("phy",)  # formats of which a folder may contain several sortings of the same spikes
 
 
-def source_paths(sources: Sequence[str | Path], out: Path, options: Options) -> list[Path]:
-    """Paths of all sources in order, each once; patterns are expanded, and folders that contain recordings.
+def source_paths(sources: Sequence[str | Path], out: Path, options: Options) -> dict[Path, Path | None]:
+    """Paths of all sources in order, each once, and the given folder of one that is the only one below; patterns are expanded.
 
     Args:
       sources: files, folders or patterns.
@@ -28,17 +28,18 @@ def source_paths(sources: Sequence[str | Path], out: Path, options: Options) -> 
     Raises:
       UserError: a path does not exist, or a folder contains no recordings, or several formats or sortings.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[Path, Path | None]] = {}
     for source in map(os.path.expanduser, map(str, sources)):
         matched = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
         if not matched:
             raise UserError(f"import {source}: {'matches no file' if glob.has_magic(source) else 'no such file or folder'}.")
         for each in map(Path, matched):
-            for path in _recordings(each, options):
-                found.setdefault(os.path.realpath(path), path)
+            paths = _recordings(each, options)
+            for path in paths:
+                found.setdefault(os.path.realpath(path), (path, each if paths != [each] and len(paths) == 1 else None))
     if os.path.realpath(out) in found:
         raise UserError(f"import {out}: is both a source and the new recording; expected another path for the recording.")
-    return list(found.values())
+    return dict(found.values())
 
 
 def _recordings(path: Path, options: Options) -> list[Path]:

@@ -22,6 +22,8 @@ from rlsnet.errors import UserError
 log = logging.getLogger(__name__)
 
 EDGE_TOLERANCE = 1e-6  # of a bin; a spike this close before an edge counts as on the edge, since its time was rounded
+BIN_TOLERANCE = 1e-3  # of a bin; a window is divided by bins whose length was rounded, such as 16.6667 ms
+SAME_LENGTH = 1e-5  # relative difference of lengths of bins that are the same, rounded in different ways
 LONGEST_UINT8 = 50.0  # ms; in a bin of this length a unit has fewer than 256 spikes
 EXPECTED_SPIKES = 30  # of all units and trials in a bin, from which on a bin without a spike was not recorded
 SPIKES_PER_BLOCK = 200_000  # spikes counted at a time, about what a processor cache holds
@@ -53,7 +55,7 @@ def bin_centres(options: Options) -> np.ndarray:
     count = (end - start) * 1000 / options.bin_ms
     if end <= start:
         raise UserError(f"window=[{start:g}, {end:g}]: expected a start and a later end, in s.")
-    if abs(count - round(count)) > 1e-6:
+    if abs(count - round(count)) > BIN_TOLERANCE or not round(count):
         nearest = round(count) or 1
         raise UserError(
             f"bin={options.bin_ms:g}: makes {count:.3f} bins; expected a length that divides the window of {(end - start) * 1000:g} ms,"
@@ -62,6 +64,11 @@ def bin_centres(options: Options) -> np.ndarray:
     if options.kernel != "none" and options.sigma > (end - start) * 1000:
         raise UserError(f"sigma={options.sigma:g} ms: expected at most the window of {(end - start) * 1000:g} ms.")
     return start + options.bin_ms / 1000 * (np.arange(round(count)) + 0.5)
+
+
+def same_length(a: float, b: float) -> bool:
+    """Whether two lengths of bins are the same but for rounding."""
+    return abs(a - b) <= SAME_LENGTH * max(abs(a), abs(b))
 
 
 def span_of_bins(time: np.ndarray, bin_ms: float) -> tuple[float, float]:

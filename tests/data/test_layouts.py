@@ -166,7 +166,7 @@ def test_nwb_in_zarr(tmp_path, name, units):
     assert ("units from processing/ecephys/units_ks4" in session.notes) == (units != "units")
     assert any("never unpickled: electrode_group" in note for note in session.notes)
     if ".nwb" in name:
-        assert source_search.source_paths([tmp_path], tmp_path / "out.zarr", Options()) == [path]
+        assert list(source_search.source_paths([tmp_path], tmp_path / "out.zarr", Options())) == [path]
 
 
 def test_nwb_in_zarr_mistakes(tmp_path):
@@ -336,7 +336,8 @@ def test_sonata(tmp_path, units, scale):
     assert spikes_of(sonata.read(file, Options()))["input:0"] == [1, 2]
     with h5py.File(file, "a") as out:
         out["spikes/input/timestamps"].attrs["units"] = "steps"
-    refused(sonata.read, file, "/spikes/input/timestamps has units 'steps'; expected ms or s")
+    refused(sonata.read, file, "/spikes/input/timestamps has units .steps.; expected s, ms, us or samples, or .* time_unit.spikes=s")
+    assert spikes_of(sonata.read(file, Options(time_unit={"spikes": "s"})))["input:0"] == [1000, 2000]
 
 
 def test_units_at_the_end_of_names():

@@ -51,7 +51,7 @@ class StoredArray:
     kind: f number, U text, O list of arrays, ? nothing that can be read.
     load: reads the array or the list.
     dims: names of the axes, if the file has them.
-    unit: unit of time that the file states, s, ms, us or samples; None: none.
+    unit: what the file states as its unit, as of `time_units.stated_unit`; None: nothing.
     """
 
     shape: tuple[int, ...]
@@ -156,6 +156,13 @@ class ArrayNames:
         members = {name[len(path) + 1 :]: each for name, each in self.arrays.items() if name.startswith(f"{path}/")}
         return {name: each for name, each in members.items() if "/" not in name}
 
+    def table(self, quantity: str) -> dict[str, StoredArray]:
+        """Columns of a table, such as trials, by name: the members of a group, or one array; {} if the file has no such table."""
+        path = self.find(quantity)
+        if path in self.arrays:
+            return {str(path).rsplit("/", 1)[-1]: self.arrays[str(path)]}
+        return {} if path is None else self.members(path)
+
     def column(self, quantity: str) -> np.ndarray | None:
         """Vector of a quantity, or None if the file has none."""
         path = self.find(quantity, groups=False)
@@ -208,6 +215,12 @@ def group_columns(members: Mapping[str, StoredArray]) -> dict[str, np.ndarray]:
             if values and all(value.size <= 1 for value in values):  # empty: unknown
                 out[name] = table_files.as_column(np.array([value.reshape(-1)[0] if value.size else math.nan for value in values]))
     return out
+
+
+def first_label(labels: np.ndarray, rows: int) -> int | None:
+    """Label, 0 or 1, of the first of `rows` rows that whole numbers refer to; None: they fit neither or both, as 1 and 2 do for 3 rows."""
+    low, high = int(labels.min()), int(labels.max())
+    return 0 if low == 0 and high < rows else 1 if low >= 1 and high == rows else None
 
 
 def bin_attribute(path: Path, value: Any) -> float | None:

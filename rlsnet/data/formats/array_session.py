@@ -8,8 +8,8 @@ import numpy as np
 
 from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
-from rlsnet.data.formats.array_names import ArrayNames, StoredArray, as_vector, group_columns
-from rlsnet.data.formats.named_vectors import flat_trials
+from rlsnet.data.formats.array_names import ArrayNames, StoredArray, as_vector, first_label, group_columns
+from rlsnet.data.formats.named_vectors import flat_trials, stated_units
 from rlsnet.data.formats.single_trials import PlacedTrials, optional_trials, place_trials, trial_numbers
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
@@ -47,7 +47,7 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
     where = names.find("events", arrays=False)
     events = group_columns(names.members(where)) if where else {}
     series = {name: np.sort(v[np.isfinite(v)]).astype(float) for name, v in events.items() if v.dtype.kind in "fiu" and v.ndim == 1}
-    stated = {name: each.unit for name, each in names.arrays.items() if each.unit is not None}
+    stated = {name: unit for name, unit in stated_units(names).items() if own_trials or not name.startswith("trials/")}
     return Session(
         names.path.stem,
         names.path,
@@ -61,7 +61,7 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
         sample_rate=names.positive_number("sample_rate"),
         trials_path=None if own_trials else table_files.trials_path(names.path, options.trials_table),
         separate=None if placed is None else placed.separate,
-        stated={"/".join(name.rsplit("/", 2)[-2:]): unit for name, unit in stated.items()},
+        stated=stated,
     )
 
 
@@ -69,11 +69,12 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
     """Spike trains from any of the layouts."""
     where, rate = f"{names.path}: {path}", names.positive_number("sample_rate")
     found = names.arrays.get(path)
-    stated = found.unit if found is not None and found.unit else time_units.split_name(path)[1]
+    members = names.members(path) if found is None else {}
+    stated = time_units.common_unit(each.unit for each in members.values()) if found is None else found.unit
+    stated = stated or time_units.split_name(path)[1]
     if found is not None and found.kind == "O" and len(found.shape) == 2 and (min(found.shape) > 1 or options.axes is not None):
         return _cells(names, where, found, options, rate, stated)
     if found is None or found.kind == "O":
-        members = names.members(path) if found is None else {}
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
         flat, index = spike_grouping.concatenate_units(where, vectors)
         times, notes = time_units.spike_seconds(where, flat, options, rate, stated)
@@ -192,11 +193,13 @@ def _row_ids(where: str, ids: np.ndarray, rows: int) -> np.ndarray:
     """Unit labels of the rows of a table without ids: those of the spikes, or numbers from 0 or 1. Raises UserError."""
     if rows == len(ids):
         return ids
-    if ids.dtype.kind in "iu" and len(ids):
-        for first in (0, 1):
-            if int(ids.min()) >= first and int(ids.max()) == rows - 1 + first:
-                return np.arange(first, rows + first)
-    raise UserError(f"{where}: has {rows} rows, but {len(ids)} units have spikes; expected a column id.")
+    first = first_label(ids, rows) if ids.dtype.kind in "iu" and len(ids) else None
+    if first is None:
+        raise UserError(
+            f"{where}: has {rows} rows, but {len(ids)} units have spikes; expected a column id, as their labels"
+            f" ({', '.join(map(str, ids[:3]))}, ...) do not say their row."
+        )
+    return np.arange(first, rows + first)
 
 
 def _trials(names: ArrayNames, options: Options) -> tuple[dict[str, np.ndarray], tuple[str, ...], bool]:

@@ -18,7 +18,15 @@ from rlsnet.data import time_units
 from rlsnet.data.formats import array_names, spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
-from rlsnet.data.formats.rate_matrix import are_counts, bin_times, check_more_bins_than_units, check_said, check_values, to_standard_axes
+from rlsnet.data.formats.rate_matrix import (
+    BinTimes,
+    are_counts,
+    bin_times,
+    check_more_bins_than_units,
+    check_said,
+    check_values,
+    to_standard_axes,
+)
 from rlsnet.data.formats.single_trials import BinnedValues, place_trials, precomputed, trial_numbers
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
@@ -81,8 +89,9 @@ def _read_zarr(path: Path, options: Options) -> Session | PrecomputedRates:
         node = zarr.open(str(path), mode="r")
         if isinstance(node, zarr.Group):
             node = zarr_store.open_store(path)  # which finds damage
-        arrays = [("rate", node)] if isinstance(node, zarr.Array) else list(node.members(max_depth=None))
-        stored = {name: _zarr_array(each) for name, each in arrays if isinstance(each, zarr.Array)}
+        nodes = {"": node} | ({} if isinstance(node, zarr.Array) else dict(sorted(node.members(max_depth=None))))
+        above = {name: dict(nodes[name.rpartition("/")[0]].attrs) for name in nodes}
+        stored = {name or "rate": _zarr_array(each, above[name]) for name, each in nodes.items() if isinstance(each, zarr.Array)}
     found = read_arrays(path, stored, options, bin_ms=array_names.bin_attribute(path, node.attrs.get("bin_ms")))
     if node.attrs.get("format") == "rlsnet-recording" and "rate_half" in stored:
         note = "only the rates of an earlier import are used, without halves, sessions and trials; these need the original sources"
@@ -90,11 +99,11 @@ def _read_zarr(path: Path, options: Options) -> Session | PrecomputedRates:
     return found
 
 
-def _zarr_array(array: Any) -> StoredArray:
-    """Zarr array that is read when needed."""
+def _zarr_array(array: Any, above: Mapping[str, Any]) -> StoredArray:
+    """Zarr array that is read when needed; `above` has the attributes of its group."""
     from rlsnet.io import zarr_store
 
-    unit = time_units.unit_of(array.attrs.get("units", array.attrs.get("unit", "")))
+    unit = time_units.stated_unit(dict(array.attrs), above)
     dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
     return StoredArray(tuple(array.shape), array_names.KIND_OF_DTYPE.get(array.dtype.kind, "?"), lambda: zarr_store.read(array), dims, unit)
 
@@ -195,14 +204,15 @@ def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Opti
     if counts := are_counts(f"{path}: the table", kind, rates, options):
         check_said(f"{path}: the table", kind, options)
     names_of_file = ArrayNames(path, {}, variables)
-    bins, length = None, None
+    bin_ms = names_of_file.positive_number("bin_ms")
+    bins = BinTimes()
     if first is not None:
         unit = "ms" if given["time_ms"] else time_units.split_name(str(time))[1]
         rate, named = names_of_file.positive_number("sample_rate"), bool(given["time"] or given["time_ms"])
-        bins, length = bin_times(where, first, unit, named, rate, options)
+        bins = bin_times(where, first, unit, named, rate, options, bin_ms)
     ids = {"id": np.array(list(units), object)} if axes[-1] == "unit" else {}
-    binned = BinnedValues(path, rates, kind, bins, names_of_file.positive_number("bin_ms") or length, ids, (note,))
-    return precomputed(binned, names, counts, options)
+    binned = BinnedValues(path, rates, kind, bins.time, bin_ms or bins.length, ids, (note,))
+    return bins.warn(precomputed(binned, names, counts, options))
 
 
 def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -119,11 +120,12 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
         check_dataset(node)
         for field in node.dtype.names:
             yield f"{name}/{field}", in_memory(decoded(np.asarray(node[field])))
-    elif node.dtype.kind == "O" or node.ndim == 0:
-        yield name, in_memory(convert(node))
+        return
+    unit = time_units.stated_unit(node.attrs, node.parent.attrs)
+    if node.dtype.kind == "O" or node.ndim == 0:
+        yield name, dataclasses.replace(in_memory(convert(node)), unit=unit)
     else:
         kind = {"f": "f", "i": "f", "u": "f", "b": "f", "S": "U"}.get(node.dtype.kind, "?")
-        unit = time_units.unit_of(node.attrs.get("units", node.attrs.get("unit", "")))
         yield name, StoredArray(tuple(node.shape), kind, partial(convert, node), unit=unit)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
+from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
@@ -44,7 +45,8 @@ def read(path: Path, options: Options) -> Session:
     if not alf.is_dir():
         raise UserError(f"{path}: no such folder; expected a session with a folder alf.")
     trials, trial_note = _trials(path, alf, options)
-    probes = [_probe(name, folder, options) for name, folder in _probes(alf)]
+    rate = ArrayNames(path, {}, options.variables or {}).positive_number("sample_rate")
+    probes = [_probe(name, folder, options, rate) for name, folder in _probes(alf)]
     if not probes:
         raise UserError(
             f"{alf}: has no spikes; expected spikes.times.npy and spikes.clusters.npy there or in a folder for each probe, such as probe00."
@@ -54,9 +56,8 @@ def read(path: Path, options: Options) -> Session:
     index = np.concatenate([[0], *(probe[1][1:] + start for probe, start in zip(probes, starts[:-1], strict=True))]).astype(np.int64)
     licks = {"licks": np.sort(table_files.load_npy(file).reshape(-1))} if (file := _files(alf, "licks").get("times")) else {}
     notes = tuple(note for probe in probes for note in probe[3])
-    return Session(
-        _name(alf), path, times, index, _pooled_columns([probe[2] for probe in probes]), trials, licks, notes=(*notes, *trial_note)
-    )
+    units = _pooled_columns([probe[2] for probe in probes])
+    return Session(_name(alf), path, times, index, units, trials, licks, notes=(*notes, *trial_note), sample_rate=rate)
 
 
 def _alf(path: Path) -> Path:
@@ -160,18 +161,22 @@ def _trial_files(path: Path, alf: Path) -> tuple[Path, dict[str, Path]]:
     return next(((folder, files) for folder in folders if (files := _files(folder, "trials"))), (alf, {}))
 
 
-def _probe(name: str, folder: Path, options: Options) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], tuple[str, ...]]:
-    """(times, index, columns, notes) of the units of a probe, including those without spikes."""
+def _probe(
+    name: str, folder: Path, options: Options, rate: float | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], tuple[str, ...]]:
+    """(times, index, columns, notes) of the units of a probe, including those without spikes; `rate` is a sample rate in Hz."""
     files = _files(folder, "spikes")
     for attribute in ("times", "clusters"):
         if attribute not in files:
             raise UserError(f"{folder}: has no spikes.{attribute}.npy; expected spikes.times.npy and spikes.clusters.npy.")
     times, clusters = (table_files.load_npy(files[attribute]).reshape(-1) for attribute in ("times", "clusters"))
-    if times.dtype.kind != "f" or clusters.dtype.kind not in "iuf":
+    said = time_units.unit_of_spikes(options) is not None
+    if times.dtype.kind not in ("fiu" if said else "f") or clusters.dtype.kind not in "iuf":
         raise UserError(
-            f"{folder}: spikes.times contains {times.dtype}, spikes.clusters {clusters.dtype}; expected times in s, and integers."
+            f"{folder}: spikes.times contains {times.dtype}, spikes.clusters {clusters.dtype}; expected times in s, or in the unit that"
+            " time_unit.spikes=samples gives, and integers."
         )
-    times, notes = time_units.spike_seconds(folder, times, options, stated="s")
+    times, notes = time_units.spike_seconds(folder, times, options, rate, stated="s")
     times, index, ids = spike_grouping.group_by_unit(folder, times, clusters)
     columns, skipped = _attributes(folder, "clusters")
     rows = max([len(values) for values in columns.values()], default=0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlsnet.data import time_units
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.array_names import StoredArray, StoredArrays, as_vector, in_memory
+from rlsnet.data.formats.array_names import ArrayNames, StoredArray, StoredArrays, as_vector, in_memory
 from rlsnet.errors import UserError
 
 UNIT = re.compile(r"(?:.*[^a-z])?(?:units?|neurons?|cells?|clusters?|clu)[ _.-]?\d+", re.IGNORECASE)  # name of a unit, such as unit_12
@@ -50,7 +50,8 @@ def with_spike_lists(path: Path, arrays: StoredArrays, variables: Mapping[str, s
     stored = [vectors[unit] for unit in units]
     columns = {"id": np.array(units, object) if ids is None else ids, **_scalars(arrays, units, found)}
     rest = {name: each for name, each in arrays.items() if name not in set(found.values())}
-    lists = {"spike_times": StoredArray((len(units),), "O", functools.partial(_load_all, path, found, units, stored), unit=stored[0].unit)}
+    unit = time_units.common_unit(each.unit for each in stored)
+    lists = {"spike_times": StoredArray((len(units),), "O", functools.partial(_load_all, path, found, units, stored), unit=unit)}
     lists |= {f"units/{name}": in_memory(values) for name, values in columns.items()}
     return rest | lists, {name: value for name, value in variables.items() if name != "spike_times"}
 
@@ -124,7 +125,7 @@ def flat_trials(arrays: StoredArrays, used: Sequence[str]) -> dict[str, np.ndarr
       used: paths that belong to the spikes.
     """
     top = {path: each for path, each in arrays.items() if "/" not in path and path not in used and each.kind in "fU" and each.shape}
-    names = {path: match["name"] for path in top if (match := TRIAL.fullmatch(path))} or {path: path for path in top}
+    names = {path: name for path in top if (name := _trial_name(path)) != path} or {path: path for path in top}
     starts = ("start_time", *table_files.TRIAL_TIME_NAMES["start_time"], "intervals")
     first = next((path for path, name in names.items() if time_units.split_name(name)[0].lower() in starts), None)
     if first is None:
@@ -138,6 +139,20 @@ def flat_trials(arrays: StoredArrays, used: Sequence[str]) -> dict[str, np.ndarr
         if values.ndim == 1 or values.shape[1:] == (2,):
             columns[name] = table_files.as_column(values) if values.ndim == 1 else values
     return columns
+
+
+def _trial_name(path: str) -> str:
+    """Name of the column of a vector of trials outside a table: go of trial_go."""
+    match = TRIAL.fullmatch(path)
+    return match["name"] if match else path
+
+
+def stated_units(names: ArrayNames) -> dict[str, str]:
+    """What the file of a table of trials, or of vectors instead of one, states as units, as of `Session.stated`."""
+    columns = {f"{kind}/{name}": each for kind in ("trials", "events") for name, each in names.table(kind).items()}
+    if names.find("trials") is None:
+        columns |= {f"trials/{_trial_name(path)}": each for path, each in names.arrays.items() if "/" not in path}
+    return {name: each.unit for name, each in columns.items() if each.unit is not None}
 
 
 def _rows(shape: Sequence[int]) -> int:

@@ -160,7 +160,7 @@ def _spikes(
     samples = times.dtype.kind in "iu" or (
         times.size and times[np.isfinite(times)].max(initial=0) > MAX_SECONDS and not (times[:1000] % 1 != 0).any()
     )
-    stated = "samples" if samples else time_units.unit_of(stored.attrs.get("unit", "s")) or "s"
+    stated = time_units.stated_unit(stored.attrs) or ("samples" if samples else "s")
     times, notes = time_units.spike_seconds(f"{path}: {stored.name.strip('/')}", times, options, rate, stated)
     return times, index, rate, notes
 

@@ -40,9 +40,10 @@ def read(path: Path, options: Options) -> Session:
     """Session in a folder; raises UserError if files are missing, damaged or do not fit together."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; expected a folder of Kilosort or Phy with spike_times.npy and spike_clusters.npy.")
-    samples, clusters, notes = _spikes(path)
+    samples, clusters, notes = _spikes(path, options)
     rate = ArrayNames(path, {}, options.variables or {}).positive_number("sample_rate")
-    rate = _sample_rate(path / "params.py") if rate is None else rate
+    if rate is None and ((path / "params.py").is_file() or time_units.unit_of_spikes(options) in (None, "samples")):
+        rate = _sample_rate(path / "params.py")
     times, time_notes = time_units.spike_seconds(path / "spike_times.npy", samples, options, rate, "samples")
     times, index, ids = spike_grouping.group_by_unit(path, times, clusters)
     columns, column_notes = _columns(path, ids, options.labels)
@@ -63,8 +64,8 @@ def read(path: Path, options: Options) -> Session:
     )
 
 
-def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """([spikes] samples, [spikes] clusters, notes); before Phy has edited the folder, clusters are the templates."""
+def _spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """([spikes] times as stored, [spikes] clusters, notes); before Phy has edited the folder, clusters are the templates."""
     name = "spike_clusters.npy" if (path / "spike_clusters.npy").is_file() else "spike_templates.npy"
     for each in ("spike_times.npy", name):
         if not (path / each).is_file():
@@ -73,8 +74,11 @@ def _spikes(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     for each, values in (("spike_times.npy", times), (name, clusters)):
         if values.ndim != 1 or values.dtype.kind not in "fiu":
             raise UserError(f"{path / each}: contains {values.dtype} {list(values.shape)}; expected one number for each spike.")
-    if times.dtype.kind == "f" and not np.all(times == np.floor(times), where=np.isfinite(times)):
-        raise UserError(f"{path / 'spike_times.npy'}: contains fractions; expected samples, which are whole numbers.")
+    fractions = times.dtype.kind == "f" and not np.all(times == np.floor(times), where=np.isfinite(times))
+    if fractions and time_units.chosen_unit(options, "spikes") is None:
+        raise UserError(
+            f"{path / 'spike_times.npy'}: contains fractions; expected samples, which are whole numbers, or time_unit.spikes=s."
+        )
     return times, clusters, () if name == "spike_clusters.npy" else ("no spike_clusters.npy: units are the templates",)
 
 

@@ -6,19 +6,25 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from rlsnet.data import time_units
+from rlsnet.data import time_units, trial_average
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
+from rlsnet.data.formats.named_vectors import stated_units
 from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
 from rlsnet.data.formats.spike_grouping import LOOKED_AT, find_spikes, is_regular, padded_trains
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
+Contents = TypeVar("Contents", Session, PrecomputedRates)
 AXES = ("condition", "time", "unit")
-LONGEST_BIN_MS = 1000.0  # a longer bin shows that times are not in s
+LONGEST_BIN_MS = 1000.0  # from this length on, bins show that times are not in s: 1 s is mostly 1 ms
+LONG_BIN_MS, LONG_TRIAL_S = 100.0, 60.0  # bins and trials beyond these may be in ms
+SHARE_OF_BIN = 0.05  # by which bins of a length of few digits may differ from the times in the file, whose rounding may add up
+SHARE_OF_ODD_BIN = 1e-3  # the same for a length such as 16.6667 ms
 
 
 def from_matrix(
@@ -64,16 +70,23 @@ def from_matrix(
     if not (options.axes or dims or defined or "time" in known) and len(values) == 1:
         _check_no_times(where, values[0])
     units = _units(names, axis_values["unit"], values.shape[2])
-    time, length = _bins_of_file(names, along["time"], options)
-    binned = BinnedValues(names.path, values, kind, time, names.positive_number("bin_ms") or length or bin_ms, units, (*note, axes_note))
+    bin_ms = names.positive_number("bin_ms") or bin_ms
+    bins = _bins_of_file(names, along["time"], options, bin_ms, counts)
+    binned = BinnedValues(names.path, values, kind, bins.time, bin_ms or bins.length, units, (*note, axes_note))
     labels = axis_values["condition"]
     if leading == "trial" and "trial" in axes:
         trials = trials_of_file(names, options, len(values), labels)
-        return counted_trials(binned, trials, options) if counts else averaged_trials(binned, trials)
+        if not counts:
+            return bins.warn(averaged_trials(binned, trials))
+        stated = stated_units(names) if options.trials_table is None else {}
+        session = dataclasses.replace(
+            counted_trials(binned, trials, options), stated=stated, sample_rate=names.positive_number("sample_rate")
+        )
+        return bins.warn(session)
     if counts:
         check_said(where, kind, options)
     texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
-    return dataclasses.replace(precomputed(binned, texts, counts, options), warnings=warnings)
+    return bins.warn(dataclasses.replace(precomputed(binned, texts, counts, options), warnings=warnings))
 
 
 def _check_no_trains(where: str, path: str, values: np.ndarray) -> None:
@@ -163,21 +176,49 @@ def _units(names: ArrayNames, ids: np.ndarray | None, size: int) -> dict[str, np
     return columns | ({"id": ids} if ids is not None and len(ids) == size else {})
 
 
-def _bins_of_file(names: ArrayNames, found: tuple[str, np.ndarray] | None, options: Options) -> tuple[np.ndarray | None, float | None]:
-    """([M] s centres of the bins, length of a bin in ms) from (quantity, times of bins) in a file; None for both without these."""
+class BinTimes(NamedTuple):
+    """Times of bins in a file.
+
+    time: [M] s, centres; None: the file has none.
+    length: of a bin, ms; None: unknown.
+    warnings: about their unit.
+    """
+
+    time: np.ndarray | None = None
+    length: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def warn(self, found: Contents) -> Contents:
+        """Contents of a file with these warnings too."""
+        return dataclasses.replace(found, warnings=(*found.warnings, *self.warnings))
+
+
+def _bins_of_file(
+    names: ArrayNames, found: tuple[str, np.ndarray] | None, options: Options, bin_ms: float | None, counts: bool
+) -> BinTimes:
+    """Times of bins from (quantity, values) in a file; other arguments as of `bin_times`."""
     if found is None:
-        return None, None
+        return BinTimes()
     quantity, values = found
     path = str(names.find(quantity, groups=False))
     stated = "ms" if quantity == "time_ms" else names.arrays[path].unit or time_units.split_name(path)[1]
     rate = names.positive_number("sample_rate")
-    return bin_times(f"{names.path}: {path}", values, stated, quantity in names.variables, rate, options)
+    return bin_times(f"{names.path}: {path}", values, stated, quantity in names.variables, rate, options, bin_ms, counts)
 
 
 def bin_times(
-    where: str, values: np.ndarray, stated: str | None, named: bool, sample_rate: float | None, options: Options
-) -> tuple[np.ndarray | None, float | None]:
-    """([M] s centres of bins, length of a bin in ms); (None, None) if they are no bins and the user gives `bin` instead.
+    where: str,
+    values: np.ndarray,
+    stated: str | None,
+    named: bool,
+    sample_rate: float | None,
+    options: Options,
+    bin_ms: float | None = None,
+    counts: bool = False,
+) -> BinTimes:
+    """Centres and length of bins from their times as stored; none if they are no bins and the user gives `bin` instead.
+
+    Without a unit, they are in that in which their steps are the length of a bin that the file or the user gives, else in s.
 
     Args:
       where: the file and the array or column, for messages.
@@ -186,26 +227,60 @@ def bin_times(
       named: whether the user has named them.
       sample_rate: Hz, or None.
       options: settings of the import; `bin` and `time_unit` are used.
+      bin_ms: length of a bin that the file has elsewhere, or the user as variables.bin_ms; None: unknown.
+      counts: whether the values are spike counts, which `bin` may add up.
 
     Raises:
-      UserError: steps that differ, or bins of more than 1 s in a unit that nothing says.
+      UserError: steps that differ, or are not `bin_ms`, or bins of 1 s or more in a unit that nothing says.
     """
     unit = (stated if named else None) or time_units.chosen_unit(options, "bins") or stated
     numbers = values.astype(np.float64) if values.dtype.kind in "fiu" else np.full(len(values), np.nan)
-    time = numbers * time_units.seconds_per_unit(unit or "s", sample_rate, where)
+    known_ms = bin_ms or (None if counts else options.bin)
+    steps = np.diff(numbers)
+    if unit is None and known_ms is not None and len(steps):
+        fitting = (each for each, seconds in time_units.SECONDS.items() if abs(steps.mean() * seconds * 1000 / known_ms - 1) < SHARE_OF_BIN)
+        unit = next(fitting, None)
+    scale = time_units.seconds_per_unit(unit or "s", sample_rate, where, "bins")
+    time = numbers * scale
     if len(time) < 2:
-        return time if np.isfinite(time).all() else None, None
+        return BinTimes(time if np.isfinite(time).all() else None)
     if not is_regular(time):
         if options.bin is not None and not named:
-            return None, None
+            return BinTimes()
         raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
-    length = round(float(np.diff(time).mean()) * 1000, 6)
-    if length > LONGEST_BIN_MS and unit is None:
+    stored_as = values if values.dtype.kind == "f" else numbers
+    time, length = _without_rounding(time, scale * float(np.spacing(np.abs(stored_as).max())), known_ms)
+    if bin_ms is not None and not trial_average.same_length(bin_ms, length):
         raise UserError(
-            f"{where}: steps of {float(np.diff(numbers).mean()):g} would be bins of {length:,g} ms, if they were in s; expected"
+            f"{where}: bins are {length:g} ms apart, and bin_ms is {bin_ms:g}; expected equal lengths, or variables.bin_ms={length:g}."
+        )
+    if length >= LONGEST_BIN_MS and unit is None:
+        raise UserError(
+            f"{where}: steps of {steps.mean():g} would be bins of {length:,g} ms, if they were in s; expected"
             " time_unit.bins=ms, or time_unit.bins=s if that is so."
         )
-    return np.round(time, 12), length
+    if unit is None and length >= LONG_BIN_MS and length * len(time) > LONG_TRIAL_S * 1000:
+        lasts = f"{len(time):,} bins of {length:g} ms, {length * len(time) / 1000:g} s, if their times are in s"
+        return BinTimes(time, length, (f"{lasts}; time_unit.bins=ms if they are in ms",))
+    return BinTimes(time, length)
+
+
+def _without_rounding(time: np.ndarray, precision: float, known_ms: float | None) -> tuple[np.ndarray, float]:
+    """([M] s centres of regular bins, length of a bin in ms): `known_ms`, or few digits, if the times and their `precision` (s) allow."""
+    n_steps = len(time) - 1
+    step = float(time[-1] - time[0]) / n_steps
+    noise = max(float(np.abs(np.diff(time) - step).max()), precision)
+    length = known_ms if known_ms is not None and abs(known_ms - 1000 * step) <= 1000 * noise else round(1000 * step, 2)
+    if abs(length - 1000 * step) > 1000 * min(noise, SHARE_OF_BIN * step / n_steps) and length != known_ms:
+        length = _fewest_digits(1000 * step, max(1000 * min(noise, SHARE_OF_ODD_BIN * step / n_steps), 5e-7))
+    exact = _fewest_digits(float(time[0]), min(noise, SHARE_OF_BIN * step)) + length / 1000 * np.arange(n_steps + 1)
+    rounded = noise > 1e-9 and np.abs(exact - time).max() <= SHARE_OF_BIN * step
+    return np.round(exact if rounded else time, 12), length
+
+
+def _fewest_digits(value: float, within: float) -> float:
+    """Number with the fewest decimal places that is as close to a value as `within`."""
+    return next((each for places in range(13) if abs((each := round(value, places)) - value) <= within), value)
 
 
 def choose_axes(

@@ -19,6 +19,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
 
 NEXT_SPIKES = 20  # spikes after which, at the mean rate of all trials together, the next one is certain
+FEWEST_ASCENDING = 5  # trials whose relative times ascend from trial to trial by chance in 1 of 10,000 files
 MAX_RATE_HZ = 1000.0  # mean of all counts; a higher one shows that they are no counts
 
 
@@ -99,7 +100,7 @@ def averaged_trials(binned: BinnedValues, trials: Table) -> PrecomputedRates:
     half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if halved else None
     note = f"rates of {len(values):,} single trials, averaged over trials of {len(names)} condition{'s' if len(names) > 1 else ''}"
     n_trials = np.stack([known[each].sum(axis=0) for each in rows], axis=1).astype(np.int32) if halved else None
-    return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half, n_trials)
+    return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half, n_trials, single_trials=True)
 
 
 def counted_trials(binned: BinnedValues, trials: dict[str, np.ndarray], options: Options) -> Session:
@@ -218,6 +219,12 @@ def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int
         if trials is None:
             raise UserError(f"{where}: has no trials; expected trials_table=FILE.csv with columns start_time, stop_time in s, ...")
         return PlacedTrials(times, trials, None, ("spikes of each trial are on one clock",))
+    if len(starts := _ascending_starts(trial, times, n_trials)):
+        raise UserError(
+            f"{where}: spikes of trials overlap in time, as times relative to each trial do, but begin later in each trial, from"
+            f" {starts[0]:.6g} to {starts[-1]:.6g} s, as those on the clock of the session around events do; expected times relative to"
+            " each trial, or the spikes of the session once, without the trial of each."
+        )
     low, high = float(finite.min()), float(finite.max())
     slack = 1e-3 + min(high - low, NEXT_SPIKES * (high - low) / finite.size)  # time without a spike at the edges of trials
     zero = _clock(n_trials, (low - slack, high + slack))
@@ -226,14 +233,26 @@ def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int
     return PlacedTrials(times + zero[trial], {"trial": np.arange(n_trials), **(trials or {})}, separate, (note,))
 
 
-def _are_relative(trial: np.ndarray, times: np.ndarray, n_trials: int) -> bool:
-    """Whether spike times [spikes] are relative to their trial [spikes]: the times of trials overlap, and do not follow one another."""
+def _spans_of_trials(trial: np.ndarray, times: np.ndarray, n_trials: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times of the first and of the last spike of each trial with spikes; arguments of `place_trials`."""
     finite = np.isfinite(times)
     low, high = np.full(n_trials, np.inf), np.full(n_trials, -np.inf)
     np.minimum.at(low, trial[finite], times[finite])
     np.maximum.at(high, trial[finite], times[finite])
-    order = np.argsort(low, kind="stable")[: int((low <= high).sum())]
+    return low[low <= high], high[low <= high]
+
+
+def _are_relative(trial: np.ndarray, times: np.ndarray, n_trials: int) -> bool:
+    """Whether spike times [spikes] are relative to their trial [spikes]: the times of trials overlap, and do not follow one another."""
+    low, high = _spans_of_trials(trial, times, n_trials)
+    order = np.argsort(low, kind="stable")
     return len(order) < 2 or bool((low[order][1:] < high[order][:-1]).any())
+
+
+def _ascending_starts(trial: np.ndarray, times: np.ndarray, n_trials: int) -> np.ndarray:
+    """Times of the first spikes of trials, if these and the last spikes are later in each trial than in that before; else empty."""
+    low, high = _spans_of_trials(trial, times, n_trials)
+    return low if len(low) >= FEWEST_ASCENDING and (np.diff(low) > 0).all() and (np.diff(high) > 0).all() else low[:0]
 
 
 def trial_numbers(where: str, labels: np.ndarray, trials: dict[str, np.ndarray] | None) -> tuple[np.ndarray, int]:

@@ -75,9 +75,7 @@ def _population(
 ) -> tuple[str, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
     """(name, times in s, index, nodes, notes) of a population, with the nodes that have no spikes."""
     stored = group["timestamps"]
-    unit = time_units.unit_of(stored.attrs.get("units", "ms"))
-    if unit is None:
-        raise UserError(f"{file}: {stored.name} has units {stored.attrs['units']!r}; expected ms or s, or time_unit.spikes=ms.")
+    unit = time_units.stated_unit(stored.attrs) or "ms"
     nodes = hdf5.read_dataset(group[next(each for each in IDS if each in group)])
     times, notes = time_units.spike_seconds(f"{file}: {stored.name}", hdf5.read_dataset(stored), options, rate, unit)
     times, index, ids = spike_grouping.group_by_unit(f"{file}: {group.name}", times, nodes)

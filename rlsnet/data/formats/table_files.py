@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import csv
 import math
 import re
@@ -33,6 +34,19 @@ TRIAL_TIME_NAMES = {  # other names of the start and the end of a trial
     "start_time": ("start", "starts", "start_times", "intervals_0", "trial_start"),
     "stop_time": ("stop", "stops", "stop_times", "end", "ends", "end_time", "end_times", "intervals_1", "trial_end"),
 }
+
+
+GIVEN = contextvars.ContextVar[Path | None]("given", default=None)  # folder that the user gave, in which the source was found
+
+
+@contextlib.contextmanager
+def found_in(folder: Path | None) -> Iterator[None]:
+    """Context in which the table of trials of a source may also be in the folder in which it was found."""
+    token = GIVEN.set(folder)
+    try:
+        yield
+    finally:
+        GIVEN.reset(token)
 
 
 @contextlib.contextmanager
@@ -337,7 +351,8 @@ def trials_table(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.
     """Trials from a table beside a source that has none itself.
 
     Args:
-      source: folder or file. A relative path of a table is first looked up in or beside it, so that each session has its own.
+      source: folder or file. A relative path of a table is first looked up in or beside it, so that each session has its own; then in the
+        folder of `found_in`.
       chosen: the setting `trials_table`; None: trials.csv, .tsv, .parquet or .pqt there.
 
     Returns:
@@ -352,14 +367,16 @@ def trials_table(source: Path, chosen: str | Path | None) -> tuple[dict[str, np.
 
 def trials_path(source: Path, chosen: str | Path | None) -> Path | None:
     """Path of the table of trials beside a source; arguments, None and errors as for `trials_table`."""
-    folder = source if source.is_dir() else source.parent
+    own, given = source if source.is_dir() else source.parent, GIVEN.get()
+    folders = [own] if given is None else [own, given]
     if chosen is None:
-        path = next((folder / f"trials{suffix}" for suffix in TABLE_SUFFIXES if (folder / f"trials{suffix}").is_file()), None)
+        names = [folder / f"trials{suffix}" for folder in folders for suffix in TABLE_SUFFIXES]
+        path = next((each for each in names if each.is_file()), None)
         return None if path == source else path
-    path = folder / chosen if (folder / chosen).is_file() else Path(chosen)
+    path = next((folder / chosen for folder in folders if (folder / chosen).is_file()), Path(chosen))
     if not path.is_file():
         raise UserError(
-            f"trials_table={chosen}: no such file in the current folder or in {folder}; expected a table, {', '.join(TABLE_SUFFIXES)}."
+            f"trials_table={chosen}: no such file in the current folder or in {own}; expected a table, {', '.join(TABLE_SUFFIXES)}."
         )
     return path
 
