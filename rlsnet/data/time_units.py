@@ -136,7 +136,9 @@ def in_seconds(session: Session, options: Options) -> Session:
             unit = _unit(session, options, "trials", found)
             used.append(unit)
             if unit != "s" or found != name:
-                trials[name] = query.as_numbers(trials[found]) * seconds_per_unit(unit, session.sample_rate, f"{session.path}: {found}")
+                trials[name] = query.require_numbers(trials[found], f"{session.trials_file}: {found}") * seconds_per_unit(
+                    unit, session.sample_rate, f"{session.path}: {found}"
+                )
     series: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(named):
         if name not in trials and name in session.events:

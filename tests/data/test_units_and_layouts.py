@@ -165,7 +165,7 @@ def test_doubts(tmp_path):
         tmp_path / "fast.npz", tmp_path, "its median unit has 12,.* Hz .* which no neuron has", "window=[0,.001]", "bin=.1", "kernel=none"
     )
     np.savez(tmp_path / "texts.npz", spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": ["a"] * N_TRIALS})
-    refused(tmp_path / "texts.npz", tmp_path, "start_time is 'a' in a row; expected numbers")
+    refused(tmp_path / "texts.npz", tmp_path, "start_time is 'a' in row 1; expected numbers")
 
 
 # Bins

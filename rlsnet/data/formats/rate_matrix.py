@@ -18,6 +18,7 @@ from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
 AXES = ("condition", "time", "unit")
+BOUNDED = {"rate": "at least 0 Hz", "counts": "at least 0 spikes"}  # kinds of values that are not negative, and what is right
 LONGEST_BIN_MS = 1000.0  # a longer bin shows that times are not in s
 
 
@@ -238,14 +239,14 @@ def to_standard_axes(values: np.ndarray, axes: Sequence[str]) -> np.ndarray:
 
 
 def check_values(path: Path, name: str, kind: str, values: np.ndarray) -> None:
-    """Raises UserError unless the values [C, M, U] are rates or currents; NaN is unknown."""
+    """Raises UserError unless the values [C, M, U] are rates, counts or currents; NaN is unknown."""
     if 0 in values.shape:
         raise UserError(f"{path}: {name} is empty, {list(values.shape)}; expected at least one condition, bin and unit.")
     for condition, block in enumerate(values):
-        bad = np.isinf(block) | ((block < 0) if kind == "rate" else False)
+        bad = np.isinf(block) | ((block < 0) if kind in BOUNDED else False)
         if bad.any():
             bin_, unit = np.argwhere(bad)[0]
-            expected = "at least 0 Hz" if kind == "rate" else "a finite value"
+            expected = BOUNDED.get(kind, "a finite value")
             raise UserError(
                 f"{path}: {name} is {block[bin_, unit]:g} in condition {condition}, bin {bin_}, unit {unit} ({int(bad.sum()):,} such"
                 f" values in this condition); expected {expected}, or NaN where unknown."
