@@ -19,6 +19,12 @@ def number_in(text: str) -> float:
     return float(text)
 
 
+def may_contain_labels(text: str, size: int) -> bool:
+    """Whether a text of `size` numbers may have whole numbers that `are_labels`; if all have an exponent, one program wrote them."""
+    exponents = text.count("e") + text.count("E")
+    return exponents != size and UNUSUAL.search(text) is not None
+
+
 def are_labels(texts: Sequence[str], values: Sequence[float]) -> bool:
     """Whether texts that are whole numbers are kept as texts: one is padded, as 007 is, or two are the same number, as 10 and 1e1 are.
 

@@ -255,6 +255,8 @@ def test_tidy_tables(tmp_path):
     check(path, tmp_path, "variables.spike_clusters=channel,unit")
     write(path, **renamed(columns, value="count", time="bin") | {"bin": np.rint((columns["time"] + 1.99) / 0.02).astype(int)})
     check(path, tmp_path, "bin=20", "window=[-2,1]")
+    write(path, **renamed(columns, value="count") | {"count": [*COUNTS.ravel()[:-1], "x"]})
+    refused(path, tmp_path, "count is 'x' in row 12000; expected numbers")
     some = columns["value"] > 0
     write(path, **{name: each[some] for name, each in renamed(columns, value="count").items()})
     refused(path, tmp_path, "none with count 0; expected rows for bins without spikes too")
@@ -314,6 +316,8 @@ def test_rows_that_belong_to_no_column(tmp_path):
     ):
         path = write(tmp_path / "x.csv", time=time, **more, **units)
         refused(path, tmp_path, pattern, "counts=true", "bin=20")
+    path = write(tmp_path / "x.csv", condition=[], time=[], n1=[])
+    refused(path, tmp_path, "the table is empty; expected a row for each bin")
     path = write(tmp_path / "x.csv", time=CENTRES**3, **{name: each[:150] + 0.5 for name, each in units.items()})
     refused(path, tmp_path, "time: expected centres of bins in s, ascending in equal steps", "bin=20")
 

@@ -126,9 +126,8 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
                 f"{path}: has columns {_listing(columns)}; expected a column of times and one of units, variables.spike_clusters=..."
             )
         return _rates_of_table(path, columns, options)
-    where, numbers = f"{path}: {times}", columns[times]
-    numbers = query.require_numbers(numbers, where) if numbers.dtype.kind == "O" else numbers
-    values, notes = time_units.spike_seconds(where, numbers, options, rate, time_units.split_name(times)[1])
+    where = f"{path}: {times}"
+    values, notes = time_units.spike_seconds(where, _numbers(path, columns, times), options, rate, time_units.split_name(times)[1])
     table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
     placed = None
     if trial:
@@ -197,11 +196,17 @@ def _tidy_table(
     if value is None:
         return None
     table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
-    numbers = {name: table_files.as_numbers(columns[name]) for name in (time, value.name)}
+    numbers = {name: _numbers(path, columns, name) for name in (time, value.name)}
     if trial is not None:
         lead += [name for name in table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in variables, numbers)[0]]
     keys = (*dict.fromkeys(lead), time)
     return _rates_of_table(path, value_tables.widened(path, {**columns, **numbers}, keys, labels, value), options, (value.kind, time))
+
+
+def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Column of numbers, of any type of them; raises UserError for a text that is not a number."""
+    column = columns[name]
+    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind == "O" else column
 
 
 def _labels(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> Labels | None:

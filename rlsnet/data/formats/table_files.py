@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.data.number_texts import UNUSUAL, are_labels, number_in
+from rlsnet.data.number_texts import are_labels, may_contain_labels, number_in
 from rlsnet.data.query import MISSING_CELLS
 from rlsnet.errors import UserError
 from rlsnet.io import memory
@@ -196,7 +196,7 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
             columns = {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
             whole = any(column.dtype.kind == "i" for column in columns.values())
             exact = not np.any((np.abs(values) >= LARGEST_WHOLE) & np.isfinite(values))
-            if exact and len(columns) == len(names) and not (whole and UNUSUAL.search("\n".join(lines[body:]))):
+            if exact and len(columns) == len(names) and not (whole and may_contain_labels("\n".join(lines[body:]), values.size)):
                 return columns
     except ValueError:  # texts, empty cells, decimal commas or ragged rows
         pass

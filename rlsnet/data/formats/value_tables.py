@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlsnet.data import query
 from rlsnet.data.formats.single_trials import comparable, varies_within
 from rlsnet.data.formats.table_labels import Labels, joined
 from rlsnet.errors import UserError
@@ -52,7 +53,7 @@ def find_values(
         if variables.get(kind) in columns:
             return ValueColumn(variables[kind], kind)
     owner = _codes(joined(columns, units))
-    others = [name for name in columns if name not in (*units, *keys) and columns[name].dtype.kind in "fiu"]
+    others = [name for name in columns if name not in (*units, *keys) and np.isfinite(query.as_numbers(columns[name])).any()]
     others = [name for name in others if varies_within(columns[name], owner).any()]  # else it describes the units
     for name in others:
         for kind, names in VALUE_NAMES.items():
@@ -128,6 +129,8 @@ def split_rows(
     Raises:
       UserError: conditions with different bins, two rows of one time, or trials without common times.
     """
+    if not len(matrix):
+        raise UserError(f"{path}: the table is empty; expected a row for each bin.")
     labels = comparable(labels)
     _, first, group = np.unique(labels, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[group]  # in the order of the table
