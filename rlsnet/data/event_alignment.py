@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from rlsnet.data import query
-from rlsnet.data.formats.table_files import MISSING_CELLS
 from rlsnet.data.session import SeparateTrials, Session
 from rlsnet.errors import UserError
 
@@ -35,11 +34,11 @@ def event_times(session: Session, align: str, setting: str = "align") -> np.ndar
         raise UserError(
             f"{setting}={align}: the trials of {where} have no start_time, so no event belongs to a trial; expected a column of trials."
         )
-    start = query.as_numbers(session.trials["start_time"])
+    start = _numbers(session, "start_time")
     order = np.argsort(start, kind="stable")
     order = order[np.isfinite(start[order])]
     next_start = np.append(start[order][1:], np.inf)
-    stop = query.as_numbers(session.trials["stop_time"])[order] if "stop_time" in session.trials else next_start
+    stop = _numbers(session, "stop_time")[order] if "stop_time" in session.trials else next_start
     stop = np.where(np.isfinite(stop), stop, next_start)
     if (late := np.flatnonzero(stop[:-1] > next_start[:-1] + OVERLAP_TOLERANCE_S)).size:
         a, b = (int(order[i]) + 1 for i in (late[0], late[0] + 1))
@@ -73,7 +72,7 @@ def _relative_times(session: Session, separate: SeparateTrials, align: str, sett
             f"{setting}={align}: is on the clock of the session, and {session.path} has times from {first:.6g} s on, so that their time"
             " 0 may be another event than start_time; expected times from time 0 of each trial, or align=start_time, which is that time 0."
         )
-    return times - query.as_numbers(session.trials["start_time"])
+    return times - _numbers(session, "start_time")
 
 
 def from_start(session: Session, name: str) -> bool:
@@ -95,21 +94,18 @@ def _first_time(session: Session, separate: SeparateTrials) -> float:
     if separate.bin_ms is not None or not len(session.spike_times):
         return separate.extent[0]
     trial = np.searchsorted(separate.zero + separate.extent[0], session.spike_times, side="right") - 1
-    return float((session.spike_times - separate.zero[trial]).min())
+    return float(np.nanmin(session.spike_times - separate.zero[trial]))
 
 
 def _numbers(session: Session, name: str) -> np.ndarray:
-    """[trials] numbers of a column of trials; raises UserError for a column of texts that are no numbers."""
-    values = query.as_numbers(session.trials[name])
-    if np.isnan(values).all() and (texts := [text for text in map(str, session.trials[name]) if text.strip().lower() not in MISSING_CELLS]):
-        raise UserError(f"{session.trials_file}: {name} is {texts[0]!r} in a row; expected numbers.")
-    return values
+    """[trials] numbers of a column of trials, NaN where missing; raises UserError for a text that is no number."""
+    return query.require_numbers(session.trials[name], f"{session.trials_file}: {name}")
 
 
 def count_overlapping_trials(session: Session) -> int:
     """Number of trials that begin before another trial has ended."""
     if not {"start_time", "stop_time"} <= session.trials.keys():
         return 0
-    start, stop = (query.as_numbers(session.trials[name]) for name in ("start_time", "stop_time"))
+    start, stop = (_numbers(session, name) for name in ("start_time", "stop_time"))
     order = np.argsort(start)
     return int((stop[order][:-1] > start[order][1:] + OVERLAP_TOLERANCE_S).sum())

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rlsnet.data import pooling, query, recordings, source_search, time_units, trial_average
-from rlsnet.data.formats import hdf5, table_files
+from rlsnet.data.formats import hdf5, single_trials, table_files
 from rlsnet.data.formats.registry import READERS, recognized_format
 from rlsnet.data.import_options import Options, naming_preset
 from rlsnet.data.session import PrecomputedRates, Session, with_sorted_spikes
@@ -53,4 +53,6 @@ def _read_sources(paths: Mapping[Path, Path | None], options: Options) -> Iterat
         if options.region_column is not None and name != "nwb":
             query.require_column(options.region_column, source.units, f"region_column={options.region_column}", f"the units of {path}")
             source = dataclasses.replace(source, units={**source.units, "region": source.units[options.region_column]})
-        yield with_sorted_spikes(time_units.in_seconds(source, options)) if isinstance(source, Session) else source
+        if isinstance(source, Session):
+            source = single_trials.within_trials(time_units.in_seconds(with_sorted_spikes(source), options), options)
+        yield source

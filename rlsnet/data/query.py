@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rlsnet.data.number_texts import number_in
 from rlsnet.data.session import Table
 from rlsnet.errors import UserError, did_you_mean
 
@@ -29,6 +30,7 @@ ALLOWED_NODES = (
     *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.UAdd, ast.Compare, ast.cmpop),
     *(ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.Set),
 )
+MISSING_CELLS = ("", "na", "<na>", "#n/a", "nan", "nat", "n/a", "null", "none")  # cells without a number, in a column of numbers
 EXPECTED = "expected comparisons of columns, such as outcome == 'hit' and quality in ['good', 'multi'] and not early"
 
 
@@ -147,7 +149,7 @@ class _Query:
         if self._is_missing(left) or self._is_missing(right):
             return np.ones(self.size, bool)
         sides = [np.asarray(self._value(side)) for side in (left, right)]
-        missing = [_missing_values(each) for side, each in zip((left, right), sides, strict=True) if isinstance(side, ast.Name)]
+        missing = [missing_values(each) for side, each in zip((left, right), sides, strict=True) if isinstance(side, ast.Name)]
         missing += [np.isnan(each) for each in _comparable(*sides) if each.dtype.kind == "f"]  # a text that is not a number
         return ~np.broadcast_to(np.logical_or.reduce(np.broadcast_arrays(*missing, False)), self.size)
 
@@ -165,7 +167,7 @@ class _Query:
             if self._is_missing(side):
                 if not isinstance(op, ast.Eq | ast.NotEq):
                     raise _not_allowed(self.what, side)
-                absent = _missing_values(np.asarray(self._value(other)))
+                absent = missing_values(np.asarray(self._value(other)))
                 return np.broadcast_to(absent if isinstance(op, ast.Eq) else ~absent, self.size)
         operands = np.asarray(self._value(left)), np.asarray(self._value(right))
         a, b = _comparable(*operands)
@@ -218,10 +220,20 @@ def as_numbers(column: Any) -> np.ndarray:
     out = np.full(column.shape, np.nan)
     for index, each in enumerate(as_texts(column).ravel()):
         try:
-            out.flat[index] = float(each)
+            out.flat[index] = number_in(each)
         except ValueError:
             pass
     return out
+
+
+def require_numbers(column: Any, where: str) -> np.ndarray:
+    """Column as float64, NaN where a value is missing; raises UserError for a text that is not a number (`where`: the file and column)."""
+    values, column = as_numbers(column), np.asarray(column)
+    if column.dtype.kind in "OUST":
+        for row in np.flatnonzero(np.isnan(values)):
+            if (text := str(as_texts(column[row : row + 1])[0])).lower() not in MISSING_CELLS:
+                raise UserError(f"{where} is {text!r} in row {row + 1}; expected numbers such as 1022.5, or nothing where one is missing.")
+    return values
 
 
 def _comparable(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -247,7 +259,7 @@ def _rounded_like(number: np.ndarray, other: np.ndarray) -> np.ndarray:
     return number.astype(other.dtype) if other.dtype.kind == "f" and number.ndim == 0 and number.dtype.kind in "if" else number
 
 
-def _missing_values(column: np.ndarray) -> np.ndarray:
+def missing_values(column: np.ndarray) -> np.ndarray:
     """Mask of missing values: NaN, None, or empty texts."""
     if column.dtype.kind in "OUST":
         words = np.char.lower(as_texts(column.ravel())).reshape(column.shape)

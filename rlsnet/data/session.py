@@ -128,7 +128,7 @@ def with_sorted_spikes(session: Session) -> Session:
     if n_removed := int((~np.isfinite(times)).sum()):
         index = np.concatenate([[0], np.cumsum(np.isfinite(times))])[index]
         times = times[np.isfinite(times)]
-        notes.append(f"spikes without a time, left out: {n_removed:,}")
+        notes.append(f"spikes without a time or a trial, left out: {n_removed:,}")
     descending = np.diff(times) < 0
     first_spikes = index[(index > 0) & (index < len(times))]
     descending[first_spikes - 1] = False  # from one unit to the next

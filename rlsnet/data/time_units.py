@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rlsnet.data import query
-from rlsnet.data.formats.table_files import MISSING_CELLS, TRIAL_TIME_NAMES
+from rlsnet.data.formats.table_files import TRIAL_TIME_NAMES
 from rlsnet.data.import_options import TIME_KINDS, TIME_UNITS, Options
 from rlsnet.data.session import Session, Table
 from rlsnet.errors import UserError
@@ -53,7 +53,7 @@ def stated_unit(attributes: Mapping[str, Any], above: Mapping[str, Any] | None =
     for name in ATTRIBUTES:
         values = np.asarray(attributes[lower[name]]).reshape(-1).tolist() if name in lower else []
         texts = {each.decode(errors="replace") if isinstance(each, bytes) else each for each in values if isinstance(each, str | bytes)}
-        texts = {text.strip("\0 ") for text in texts if text.strip("\0 ").lower() not in MISSING_CELLS}
+        texts = {text.strip("\0 ") for text in texts if text.strip("\0 ").lower() not in query.MISSING_CELLS}
         if texts:
             return common_unit(unit_of(text) or text for text in texts)
     group = None if above is None else stated_unit(above)
@@ -186,7 +186,8 @@ def in_seconds(session: Session, options: Options) -> Session:
         unit = unit or suffix or "s"
         if unit != "s" or found != name:
             scale = seconds_per_unit(unit, session.sample_rate, f"{session.path}: {found}", kind)
-            (trials if kind == "trials" else series)[name] = query.as_numbers(stored[found]) * scale
+            where = f"{session.trials_file if kind == 'trials' else session.path}: {found}"
+            (trials if kind == "trials" else series)[name] = query.require_numbers(stored[found], where) * scale
         if unit != "s":
             used.setdefault(unit, []).append("trials" if kind == "trials" else found)
     notes = (f"times of {' and '.join(dict.fromkeys(what))} are {unit}" for unit, what in sorted(used.items()))

@@ -223,7 +223,7 @@ def test_spikes_are_sorted():
     made = session(spike_times=times, spike_index=np.array([0, 3, 3, 6, 8]))
     found = with_sorted_spikes(made)
     assert found.spike_times.tolist() == [1, 2, 3, 0.5, 0.7, 8, 9] and found.spike_index.tolist() == [0, 3, 3, 5, 7]
-    assert found.notes == ("spikes without a time, left out: 1", "units with spikes out of order, now sorted: 2")
+    assert found.notes == ("spikes without a time or a trial, left out: 1", "units with spikes out of order, now sorted: 2")
     fine = session()
     assert with_sorted_spikes(fine).notes == () and np.array_equal(with_sorted_spikes(fine).spike_times, fine.spike_times)
     with pytest.raises(UserError, match="the file is damaged"):

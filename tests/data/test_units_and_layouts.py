@@ -165,7 +165,7 @@ def test_doubts(tmp_path):
         tmp_path / "fast.npz", tmp_path, "its median unit has 12,.* Hz .* which no neuron has", "window=[0,.001]", "bin=.1", "kernel=none"
     )
     np.savez(tmp_path / "texts.npz", spike_times=TIMES, spike_clusters=LABELS, **{"trials/start_time": ["a"] * N_TRIALS})
-    refused(tmp_path / "texts.npz", tmp_path, "start_time is 'a' in a row; expected numbers")
+    refused(tmp_path / "texts.npz", tmp_path, "start_time is 'a' in row 1; expected numbers")
 
 
 # Bins
@@ -458,6 +458,9 @@ def test_matrices_of_spike_times(tmp_path, transposed, fill):
     words = "rows" if transposed else "columns"
     refused(tmp_path / "c.npz", tmp_path, f"ts has sorted {words}, as spike times are and rates are not; expected variables.spike_times=ts")
     check(tmp_path / "c.npz", tmp_path, "variables.spike_times=ts")
+    if not transposed:
+        np.savetxt(tmp_path / "e.csv", np.round(matrix, 2), delimiter=",", header="sig1,sig2,sig3,sig4", comments="")  # with equal times
+        refused(tmp_path / "e.csv", tmp_path, "all columns ascend, as spike times of a unit in each do")
     np.savez(tmp_path / "d.npz", spike_times=RATES, **trials)
     refused(tmp_path / "d.npz", tmp_path, "neither its columns nor its rows are sorted times; expected a vector of spike times")
 

@@ -10,7 +10,7 @@ from rlsnet.data import time_units
 from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray, as_vector, first_label, group_columns
 from rlsnet.data.formats.named_vectors import flat_trials, stated_units
-from rlsnet.data.formats.single_trials import PlacedTrials, optional_trials, place_trials, trial_numbers
+from rlsnet.data.formats.single_trials import PlacedTrials, optional_trials, place_trials, trials_of_spikes
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
@@ -58,6 +58,7 @@ def build_session(names: ArrayNames, path: str, options: Options) -> Session:
         series,
         None if placed is None else placed.observed(len(index) - 1),
         notes=(*spikes.notes, *more_notes),
+        warnings=() if placed is None else placed.warnings,
         sample_rate=names.positive_number("sample_rate"),
         trials_path=None if own_trials else table_files.trials_path(names.path, options.trials_table),
         separate=None if placed is None else placed.separate,
@@ -88,7 +89,7 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
     if (of_trial := names.column("spike_trials")) is not None:
         trials = optional_trials(names, options)
         table_files.check_lengths(where, {"spike_times": times, "spike_trials": of_trial})
-        placed = place_trials(where, times, *trial_numbers(where, of_trial, trials), trials)
+        placed = trials_of_spikes(where, times, of_trial, trials)
         times = placed.spike_times
     labels = names.find("spike_clusters", groups=False)
     if labels is not None:

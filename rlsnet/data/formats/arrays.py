@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.data import time_units
-from rlsnet.data.formats import array_names, spike_grouping, table_files
+from rlsnet.data import query, time_units
+from rlsnet.data.formats import array_names, spike_grouping, table_files, table_labels, value_tables
 from rlsnet.data.formats.array_names import ArrayNames, StoredArray
 from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.formats.rate_matrix import (
@@ -27,7 +27,16 @@ from rlsnet.data.formats.rate_matrix import (
     check_values,
     to_standard_axes,
 )
-from rlsnet.data.formats.single_trials import BinnedValues, place_trials, precomputed, trial_numbers
+from rlsnet.data.formats.single_trials import (
+    BinnedValues,
+    PlacedTrials,
+    averaged_trials,
+    counted_trials,
+    precomputed,
+    trial_numbers,
+    trials_of_spikes,
+)
+from rlsnet.data.formats.table_labels import Labels
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -38,6 +47,8 @@ UNIT_COLUMNS = (
     *("unit", "units", "unit_id", "unit_ids", "cluster", "clusters", "cluster_id", "cluster_ids", "spike_clusters", "neuron", "neurons"),
     *("neuron_id", "neuron_ids", "cell", "cells", "cell_id", "node_id", "node_ids", "sender", "senders", "id", "ids"),
 )
+BIN_COLUMNS = ("bin", "bins", "bin_index", "bin_number", "time_bin", "timebin", "frame")
+CONDITION_COLUMNS = ("condition", "conditions")
 LONG_COLUMN = 10  # rows from which on a column that ascends contains times
 TRIAL_COLUMNS = ("trial", "trials", "trial_id", "trial_number", "trial_index", "spike_trials")
 
@@ -113,26 +124,28 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
     variables = options.variables or {}
     rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
     times = _column(path, columns, variables, "spike_times", TIME_COLUMNS)
-    labels = _column(path, columns, variables, "spike_clusters", UNIT_COLUMNS)
-    if times is None or labels is None or ({"rate", "current", "counts", "time", "time_ms"} & set(variables)):
+    labels, trial = (
+        _labels(path, columns, variables, *each) for each in (("spike_clusters", UNIT_COLUMNS), ("spike_trials", TRIAL_COLUMNS))
+    )
+    if labels and "spike_times" not in variables and (tidy := _tidy_table(path, columns, labels, trial, options)) is not None:
+        return tidy
+    if times is None or not labels or ({"rate", "current", "counts", "time", "time_ms"} & set(variables)):
         if {"spike_times", "spike_clusters"} & set(variables):
             raise UserError(
                 f"{path}: has columns {_listing(columns)}; expected a column of times and one of units, variables.spike_clusters=..."
             )
         return _rates_of_table(path, columns, options)
-    values, notes = time_units.spike_seconds(f"{path}: {times}", columns[times], options, rate, time_units.split_name(times)[1])
-    of_trial = _column(path, columns, variables, "spike_trials", TRIAL_COLUMNS)
+    where = f"{path}: {times}"
+    values, notes = time_units.spike_seconds(where, _numbers(path, columns, times), options, rate, time_units.split_name(times)[1])
+    table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
     placed = None
-    if of_trial is not None:
-        found = table_files.trials_table(path, options.trials_table)
-        table = None if found is None else found[0]
-        where = f"{path}: {of_trial}"
-        placed = place_trials(where, values, *trial_numbers(where, columns[of_trial], table), table)
-        values, trials, notes = placed.spike_times, placed.trials, (*notes, *placed.notes)
+    if trial:
+        placed, said = _placed(path, columns, values, times, labels, trial, options)
+        values, trials, notes = placed.spike_times, placed.trials, (*notes, *said, *placed.notes)
     else:
         trials, note = table_files.require_trials(path, options.trials_table)
         notes = (*notes, note)
-    values, index, ids = spike_grouping.group_by_unit(path, values, columns[labels])
+    values, index, ids = spike_grouping.group_by_unit(path, values, table_labels.joined(columns, labels))
     observed, separate = (None, None) if placed is None else (placed.observed(len(ids)), placed.separate)
     return Session(
         path.stem,
@@ -147,7 +160,70 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
         rate,
         separate=separate,
         trials_path=table_files.trials_path(path, options.trials_table),
+        warnings=() if placed is None else placed.warnings,
     )
+
+
+def _placed(
+    path: Path, columns: Mapping[str, np.ndarray], values: np.ndarray, times: str, labels: Labels, trial: Labels, options: Options
+) -> tuple[PlacedTrials, tuple[str, ...]]:
+    """(spikes of single trials on one clock, notes) of a table of spikes, with its table of trials if there is one.
+
+    Args:
+      path: of the table.
+      columns: of the table.
+      values: [spikes] s.
+      times: column of the times.
+      labels: columns with the unit.
+      trial: columns with the trial.
+      options: settings of the import.
+    """
+    found = table_files.trials_table(path, options.trials_table)
+    more = {name: each for name, each in columns.items() if name not in (times, *labels)}
+    names, notes = table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in (options.variables or {}), (times,))
+    where = f"{path}: {names.shown}"
+    if found is None:
+        return trials_of_spikes(where, values, table_labels.joined(columns, names), None, more), notes
+    own, table = table_labels.trials_of_table(path, columns, names, (times, *labels), found[0])
+    more = {name: each for name, each in more.items() if name not in names}
+    placed = trials_of_spikes(where, values, own, table, more)
+    return placed._replace(trials={**placed.trials, **found[0]}), notes
+
+
+def _tidy_table(
+    path: Path, columns: Mapping[str, np.ndarray], labels: Labels, trial: Labels | None, options: Options
+) -> Session | PrecomputedRates | None:
+    """Contents of a table with one row for each trial or condition, bin and unit; None if its rows are spikes."""
+    variables = options.variables or {}
+    time = _column(path, columns, variables, "time", TIME_COLUMNS) or _column(path, columns, variables, "time_ms", BIN_COLUMNS)
+    condition = _column(path, columns, variables, "condition", CONDITION_COLUMNS)
+    if time is None:
+        return None
+    lead = [] if trial is None else list(trial)
+    lead += [condition] if condition is not None and condition not in lead else []
+    value = value_tables.find_values(path, columns, variables, labels, (*lead, time))
+    if value is None:
+        return None
+    table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
+    numbers = {name: _numbers(path, columns, name) for name in (time, value.name)}
+    if trial is not None:
+        lead += [name for name in table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in variables, numbers)[0]]
+    keys = (*dict.fromkeys(lead), time)
+    return _rates_of_table(path, value_tables.widened(path, {**columns, **numbers}, keys, labels, value), options, (value.kind, time))
+
+
+def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Column of numbers, of any type of them; raises UserError for a text that is not a number."""
+    column = columns[name]
+    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind == "O" else column
+
+
+def _labels(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> Labels | None:
+    """Columns that together are the label of a unit or a trial, which the user names, such as channel,unit, or that have usual names."""
+    if what in variables and (given := table_labels.given_labels(variables[what], columns)):
+        return given
+    found = _column(path, columns, variables, what, usual)
+    return None if found is None else Labels([found])
 
 
 def _column(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> str | None:
@@ -173,35 +249,56 @@ def _listing(columns: Mapping[str, np.ndarray]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
-def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Options) -> PrecomputedRates:
-    """Precomputed rates from a table with one row for each bin; a column may say to which condition a bin belongs."""
+def _rates_of_table(
+    path: Path, columns: Mapping[str, np.ndarray], options: Options, tidy: tuple[str, str] | None = None
+) -> Session | PrecomputedRates:
+    """Precomputed rates, or a session of counted trials, from a table with one row for each bin and perhaps condition or trial.
+
+    `tidy` is (rate, current or counts; column of the times) of a table that was tidy.
+    """
     variables = options.variables or {}
     kind = "current" if "current" in variables or path.stem.lower().startswith("utarg") else "counts" if "counts" in variables else "rate"
     lower = {name.lower(): name for name in columns}
     if table_files.TRIAL_TIME_NAMES.keys() <= lower.keys():
         raise UserError(f"{path}: is a table of trials; expected a source of spikes with trials_table={path}.")
-    units = dict(columns)
+    if tidy is not None:
+        kind = tidy[0]
+    units = {name: table_files.as_numbers(values) for name, values in columns.items()}
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # row numbers that pandas writes
     given = {what: _given_column(path, columns, variables, what) for what in ("time", "time_ms")}
-    time = given["time"] or given["time_ms"] or _column(path, units, {}, "time", ("time", "times", "t", ""))
-    condition = _column(path, columns, variables, "condition", ("condition", "conditions"))
-    where, of_bins = f"{path}: {time}", None if time is None else units.pop(time)
-    conditions = None if condition is None else units.pop(condition)
+    time = tidy[1] if tidy else given["time"] or given["time_ms"] or _column(path, units, {}, "time", ("time", "times", "t", ""))
+    condition = _column(path, columns, variables, "condition", CONDITION_COLUMNS)
+    where, of_bins = f"{path}: {time or 'the column without a name'}", None if time is None else units.pop(time)
+    trial = _labels(path, columns, variables, "spike_trials", TRIAL_COLUMNS)
+    if trial is not None:
+        others = [name for name in columns if name not in units or not table_labels.is_one_of(name, table_labels.BLOCKS)]
+        trial = table_labels.trial_columns(path, columns, Labels(), trial, "spike_trials" in variables, others)[0]
+    labels = {name: columns[name] for name in (*(trial or ()), *([] if condition is None else [condition]))}
+    units = {name: values for name, values in units.items() if name not in labels}
+    if not tidy and (no_units := [name for name in units if table_labels.is_one_of(name, table_labels.BLOCKS + table_labels.SESSIONS)]):
+        raise UserError(
+            f"{path}: {no_units[0]} is no unit; expected variables.condition={no_units[0]}, or a column trial for single trials."
+        )
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
-    if not options.axes and not {"rate", "current", "counts"} & set(variables):
+    if not options.axes and not tidy and not {"rate", "current", "counts"} & set(variables):
         _check_not_spikes(path, units if time is None else {time: columns[time], **units}, time)
     if texts or not units:
         problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")
     matrix = np.column_stack(list(units.values())) if len(next(iter(units.values()))) else np.zeros((0, len(units)))
-    values, first, names = _split_by_condition(path, matrix, conditions, of_bins)
-    axes, note = _table_axes(path, values, options)
+    what = "trial" if trial else "condition" if condition else "table"
+    own = table_labels.joined(labels, trial or Labels(labels)) if labels else np.zeros(len(matrix), np.int64)
+    values, first, rows = value_tables.split_rows(path, matrix, own, of_bins, what)
+    if time is not None and time.lower() in BIN_COLUMNS and first is not None and np.all(first == np.floor(first)):
+        first = None  # numbers of bins
+    axes, note = _table_axes(path, values if labels else values[0], options, what)
     if time is None and not options.axes and all(name.isdigit() for name in units):
-        check_more_bins_than_units(f"{path}: the table", values.shape, axes, True)
-    rates = to_standard_axes(values, axes)
+        check_more_bins_than_units(f"{path}: the table", values.shape[1:], axes[-2:], True)
+    rates = to_standard_axes(values if labels else values[0], axes)
     check_values(path, "the table", kind, rates)
-    if counts := are_counts(f"{path}: the table", kind, rates, options):
+    counts = are_counts(f"{path}: the table", kind, rates, options)
+    if counts and trial is None:
         check_said(f"{path}: the table", kind, options)
     names_of_file = ArrayNames(path, {}, variables)
     bin_ms = names_of_file.positive_number("bin_ms")
@@ -209,10 +306,53 @@ def _rates_of_table(path: Path, columns: Mapping[str, np.ndarray], options: Opti
     if first is not None:
         unit = "ms" if given["time_ms"] else time_units.split_name(str(time))[1]
         rate, named = names_of_file.positive_number("sample_rate"), bool(given["time"] or given["time_ms"])
-        bins = bin_times(where, first, unit, named, rate, options, bin_ms)
+        bins = bin_times(where, first, unit, named, rate, options, bin_ms, counts)
+        if bins.time is None:
+            raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
     ids = {"id": np.array(list(units), object)} if axes[-1] == "unit" else {}
     binned = BinnedValues(path, rates, kind, bins.time, bin_ms or bins.length, ids, (note,))
-    return bins.warn(precomputed(binned, names, counts, options))
+    if trial is not None:
+        trials = _trials_of_rows(path, {name: values[rows] for name, values in labels.items()}, trial, condition, options)
+        return bins.warn(counted_trials(binned, trials, options)) if counts else bins.warn(averaged_trials(binned, trials))
+    names = None if condition is None else tuple(str(each) for each in columns[condition][rows])
+    found = precomputed(binned, names, counts, options)
+    return bins.warn(dataclasses.replace(found, warnings=(*found.warnings, *_doubtful_header(path, units, rates))))
+
+
+def _trials_of_rows(
+    path: Path, labels: dict[str, np.ndarray], trial: Labels, condition: str | None, options: Options
+) -> dict[str, np.ndarray]:
+    """Columns [trials] of a table of values, with those of the table of trials if there is one.
+
+    Args:
+      path: of the table.
+      labels: columns [trials] of the table with values.
+      trial: columns with the trial.
+      condition: column with the condition, or None.
+      options: settings of the import.
+    """
+    size = len(labels[trial[0]])
+    own = labels | {"trial": labels[trial[-1]]} | ({} if condition is None else {"condition": labels[condition]})
+    if (found := table_files.trials_table(path, options.trials_table)) is None:
+        return own
+    label, table = table_labels.trials_of_table(path, labels, trial, (), found[0])
+    row, _ = trial_numbers(f"{path}: {trial.shown}", label, table)
+    table_files.check_lengths(path, {"the trials": np.arange(size), "the rows of the table of trials": np.unique(row)})
+    return own | {name: values[row] for name, values in found[0].items()}
+
+
+def _doubtful_header(path: Path, units: Mapping[str, np.ndarray], rates: np.ndarray) -> tuple[str, ...]:
+    """Warning about a text file of whole numbers whose header may be a row of them; raises UserError if that is likely."""
+    if path.suffix.lower() not in (".csv", ".tsv") or not all(name.isdigit() for name in units):
+        return ()
+    header = [int(name) for name in units]
+    if np.any(rates != np.floor(rates)) or max(header) > 2 * np.nanmax(rates) + 1:
+        return ()
+    shown = ", ".join(units) if len(header) <= 6 else ", ".join([*list(units)[:5], "..."])
+    what = f"the first line, {shown}, is taken as the names of units, and not as a bin"
+    if sorted(header) != header:
+        raise UserError(f"{path}: {what}; expected a first line of other names, such as {', '.join(f'n{k}' for k in range(1, 4))}, ...")
+    return (f"{what}; a first line with other names, such as n1, says so",)
 
 
 def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str | None) -> None:
@@ -229,6 +369,12 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
             f"{path}: {found[0]} and {found[1]} look like times and units of spikes; expected variables.spike_times={found[0]}"
             f" variables.spike_clusters={found[1]}, or axes=[time,unit] if the columns are rates of units."
         )
+    numbers = [values for values in columns.values() if values.dtype.kind in "fiu"]
+    if time is None and numbers and spike_grouping.padded_trains(np.column_stack(numbers), 0, spike_grouping.LOOKED_AT) is not None:
+        raise UserError(
+            f"{path}: all columns ascend, as spike times of a unit in each do and rates do not; expected spikes with columns time and unit,"
+            " or axes=[time,unit] if the columns are rates of units."
+        )
     for name, values in columns.items():
         if values.dtype.kind not in "fiu":
             continue
@@ -239,40 +385,12 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
             )
 
 
-def _table_axes(path: Path, values: np.ndarray, options: Options) -> tuple[tuple[str, ...], str]:
-    """(axes, note) of a table: rows are bins, or units if the user says so."""
+def _table_axes(path: Path, values: np.ndarray, options: Options, leading: str) -> tuple[tuple[str, ...], str]:
+    """(axes, note) of a table: rows are bins, or units if the user says so; `leading` is the first of three axes."""
     axes = tuple(options.axes or ("time", "unit"))[-2:]
     if sorted(axes) != ["time", "unit"] or (axes[0] == "unit" and values.ndim == 3):
         raise UserError(
             f"{path}: axes={list(options.axes or ())}; expected [time, unit] or [unit, time] for the rows and columns of a table."
         )
     sizes = ", ".join(f"{axis} {size:,}" for axis, size in zip(axes, values.shape[-2:], strict=True))
-    return (*(("condition",) if values.ndim == 3 else ()), *axes), f"axes of the table: {sizes}"
-
-
-def _split_by_condition(
-    path: Path, matrix: np.ndarray, conditions: np.ndarray | None, time: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
-    """Rows of a table split by condition.
-
-    Args:
-      path: of the table.
-      matrix: [rows, units] values.
-      conditions: [rows] condition of each row, or None.
-      time: [rows] time of each row, or None.
-
-    Returns:
-      (matrix [time, unit] or [condition, time, unit], times of its bins, names of the conditions).
-
-    Raises:
-      UserError: conditions with different numbers of bins.
-    """
-    if conditions is None:
-        return matrix, time, None
-    labels = np.array([str(each) for each in conditions])
-    names = list(dict.fromkeys(labels.tolist()))
-    rows = [np.flatnonzero(labels == name) for name in names]
-    if len({len(each) for each in rows}) != 1:
-        lengths = ", ".join(f"{name} {len(each)}" for name, each in zip(names, rows, strict=True))
-        raise UserError(f"{path}: conditions have different numbers of rows ({lengths}); expected equal numbers of bins.")
-    return np.stack([matrix[each] for each in rows]), None if time is None else time[rows[0]], tuple(names)
+    return (*((leading,) if values.ndim == 3 else ()), *axes), f"axes of the table: {sizes}"

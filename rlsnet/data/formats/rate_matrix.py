@@ -25,6 +25,7 @@ LONGEST_BIN_MS = 1000.0  # from this length on, bins show that times are not in 
 LONG_BIN_MS, LONG_TRIAL_S = 100.0, 60.0  # bins and trials beyond these may be in ms
 SHARE_OF_BIN = 0.05  # by which bins of a length of few digits may differ from the times in the file, whose rounding may add up
 SHARE_OF_ODD_BIN = 1e-3  # the same for a length such as 16.6667 ms
+BOUNDED = {"rate": "at least 0 Hz", "counts": "at least 0 spikes"}  # kinds of values that are not negative, and what is right
 
 
 def from_matrix(
@@ -245,9 +246,9 @@ def bin_times(
     if len(time) < 2:
         return BinTimes(time if np.isfinite(time).all() else None)
     if not is_regular(time):
-        if options.bin is not None and not named:
-            return BinTimes()
-        raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
+        if options.bin is None or named:
+            raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
+        return BinTimes(warnings=(f"{where} does not ascend in equal steps, and is not used; bin={options.bin:g} is",))
     stored_as = values if values.dtype.kind == "f" else numbers
     time, length = _without_rounding(time, scale * float(np.spacing(np.abs(stored_as).max())), known_ms)
     if bin_ms is not None and not trial_average.same_length(bin_ms, length):
@@ -326,14 +327,14 @@ def to_standard_axes(values: np.ndarray, axes: Sequence[str]) -> np.ndarray:
 
 
 def check_values(path: Path, name: str, kind: str, values: np.ndarray) -> None:
-    """Raises UserError unless the values [C, M, U] are rates or currents; NaN is unknown."""
+    """Raises UserError unless the values [C, M, U] are rates, counts or currents; NaN is unknown."""
     if 0 in values.shape:
         raise UserError(f"{path}: {name} is empty, {list(values.shape)}; expected at least one condition, bin and unit.")
     for condition, block in enumerate(values):
-        bad = np.isinf(block) | ((block < 0) if kind == "rate" else False)
+        bad = np.isinf(block) | ((block < 0) if kind in BOUNDED else False)
         if bad.any():
             bin_, unit = np.argwhere(bad)[0]
-            expected = "at least 0 Hz" if kind == "rate" else "a finite value"
+            expected = BOUNDED.get(kind, "a finite value")
             raise UserError(
                 f"{path}: {name} is {block[bin_, unit]:g} in condition {condition}, bin {bin_}, unit {unit} ({int(bad.sum()):,} such"
                 f" values in this condition); expected {expected}, or NaN where unknown."

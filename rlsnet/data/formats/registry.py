@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, rlsnet_export, sonata
+from rlsnet.data.formats import arrays, cell_explorer, hdf5, ibl_alf, julia_jld2, matlab, nwb, phy, rlsnet_export, sonata, table_files
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -49,4 +49,6 @@ def recognized_format(path: Path) -> str:
     for name, reader in READERS.items():
         if reader.matches(path):
             return name
+    if path.is_file():
+        table_files.check_not_compressed(path)
     raise UserError(f"{path}: format not recognized; expected one of {', '.join(READERS)}, which format=NAME can also choose.")

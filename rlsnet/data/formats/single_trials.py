@@ -6,11 +6,15 @@ halves of trials, single-trial counts and filters are those of any other session
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from rlsnet.data import query
 from rlsnet.data.formats import table_files
 from rlsnet.data.formats.array_names import ArrayNames, group_columns
 from rlsnet.data.import_options import Options
@@ -20,6 +24,11 @@ from rlsnet.errors import UserError
 
 NEXT_SPIKES = 20  # spikes after which, at the mean rate of all trials together, the next one is certain
 FEWEST_ASCENDING = 5  # trials whose relative times ascend from trial to trial by chance in 1 of 10,000 files
+TRIAL_NAMES = ("trial", "trial_id", "trial_number", "id")  # columns of trials with the labels that spikes have
+MOST_TRIALS = 1_000_000  # labels that span more are no numbers of trials
+FEW_SPIKES = 10  # in a trial, of all units; with fewer, a trial may be silent by chance
+LIKELY_SILENT = 0.1  # expected number of trials without a spike from which on they are mentioned
+END_TOLERANCE_S = 1e-3  # of spikes after the end of their trial
 MAX_RATE_HZ = 1000.0  # mean of all counts; a higher one shows that they are no counts
 
 
@@ -174,16 +183,18 @@ def _observed(path: Path, known: np.ndarray, begin: np.ndarray, width: float) ->
 class PlacedTrials(NamedTuple):
     """Spikes on one clock, and their trials.
 
-    spike_times: [spikes] s on the clock of the session, in the order of the spikes.
+    spike_times: [spikes] s on the clock of the session, in the order of the spikes; NaN for spikes that lie in no trial.
     trials: columns [trials].
     separate: if the times were relative to each trial: time 0 of each trial, and the time between the earliest and the latest spike.
     notes: for the user.
+    warnings: what may be wrong, each with the setting that would be right.
     """
 
     spike_times: np.ndarray
     trials: dict[str, np.ndarray]
     separate: SeparateTrials | None
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def observed(self, n_units: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Observation intervals ([K, 2] s, index [U+1]) of units: the trials, one by one."""
@@ -197,29 +208,165 @@ def same_for_units(intervals: np.ndarray, n_units: int) -> tuple[np.ndarray, np.
     return np.tile(intervals, (n_units, 1)), len(intervals) * np.arange(n_units + 1)
 
 
+def trials_of_spikes(
+    where: str, times: np.ndarray, labels: np.ndarray, trials: dict[str, np.ndarray] | None, more: Table | None = None
+) -> PlacedTrials:
+    """Spikes with trial labels on one clock, as `place_trials` does. Spikes without a label, or with a negative number, lie in no trial.
+
+    Args:
+      where: the file and the array, for messages.
+      times: [spikes] s.
+      labels: [spikes] numbers or texts.
+      trials: columns [trials] with perhaps a column trial or id of these labels, or None: trials are those with spikes.
+      more: columns [spikes] of labels; those of a trial must be equal to those in the table, or become columns of trials without a table.
+
+    Raises:
+      UserError: no spikes in trials, labels that do not say their row of the table, or trials that may be missing.
+    """
+    inside = ~query.missing_values(labels)
+    if labels.dtype.kind == "O":
+        inside &= ~np.isin(np.char.lower(query.as_texts(labels)), query.MISSING_CELLS)
+    if labels.dtype.kind in "if":
+        inside[inside] = labels[inside] >= 0
+    if not inside.any():
+        raise UserError(f"{where}: no spike has a trial; expected the number of its trial for each spike.")
+    row = np.full(len(labels), -1)
+    if trials is not None:
+        row[inside], n_trials = trial_numbers(where, labels[inside], trials)
+        _check_shared(where, {name: values[inside] for name, values in (more or {}).items()}, trials, row[inside])
+        return place_trials(where, times, row, n_trials, trials)
+    known, first, own_row = np.unique(comparable(labels[inside]), return_index=True, return_inverse=True)
+    order = _in_natural_order(known)
+    known, first, row[inside] = known[order], first[order], np.argsort(order)[own_row]
+    placed = place_trials(where, times, row, len(known), None)
+    if not known.dtype.kind == "U":
+        known = table_files.integers_if_whole(known)
+    warnings = tuple(_missing_trials(where, known, int(inside.sum())))
+    own = {name: values[inside] for name, values in (more or {}).items()}
+    columns = {name: values[first] for name, values in own.items() if not varies_within(values, row[inside]).any()}
+    return placed._replace(trials={"trial": known, **columns}, warnings=warnings)
+
+
+def _check_shared(where: str, columns: Table, table: Table, rows: np.ndarray) -> None:
+    """Raises UserError if a column of labels differs between spikes, [spikes] `rows` of the table of trials, and their trial."""
+    for name, values in columns.items():
+        if name in table and values.dtype.kind in "iuOUb" and np.asarray(table[name]).dtype.kind in "iuOUb":
+            own, others = (query.as_texts(each) for each in (values, np.asarray(table[name])[rows]))
+            if (different := own != others).any():
+                at = int(np.flatnonzero(different)[0])
+                raise UserError(
+                    f"{where}: {name} is {own[at]} for a spike, but {others[at]} for its trial in the table; expected equal values,"
+                    " or the columns that say which trial it is, such as variables.spike_trials=block,trial."
+                )
+
+
+def _in_natural_order(labels: np.ndarray) -> list[int]:
+    """Numbers of labels in their order, in which t2 comes before t10."""
+    if labels.dtype.kind != "U":
+        return list(range(len(labels)))
+    parts = [re.split(r"(\d+)", str(label)) for label in labels]
+    return sorted(range(len(labels)), key=lambda k: [int(part) if part.isdecimal() else part for part in parts[k]])
+
+
+def comparable(labels: np.ndarray) -> np.ndarray:
+    """Labels as an array that NumPy sorts: objects as texts."""
+    return labels.astype(str) if labels.dtype.kind == "O" else labels
+
+
+def varies_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """[n] bool, rows whose value differs from the first of their group; `groups` [n] are numbers from 0."""
+    _, code = np.unique(comparable(values), return_inverse=True)
+    _, first = np.unique(groups, return_index=True)
+    return code != code[first][groups]
+
+
+def _missing_trials(where: str, known: np.ndarray, n_spikes: int) -> Iterator[str]:
+    """Warning about trials that a table of spikes cannot have, as they have no spike; raises UserError if some are likely.
+
+    Args:
+      where: the file and the array, for messages.
+      known: labels of the trials with spikes, ascending.
+      n_spikes: number of spikes in these trials.
+    """
+    each = n_spikes / len(known)  # spikes
+    setting = "trials_table=FILE.csv with a column trial that lists all recorded trials"
+    numbered = known.dtype.kind in "iu" and np.ptp(known) < MOST_TRIALS
+    gaps = np.setdiff1d(np.arange(known[0], known[-1]), known) if numbered else np.zeros(0, np.int64)
+    if len(gaps):
+        shown = ", ".join(map(str, gaps[:5])) + (", ..." if len(gaps) > 5 else "")
+        which = f"no spike has the trial {shown}" + (
+            f" ({len(gaps):,} numbers between {known[0]} and {known[-1]})" if len(gaps) > 1 else ""
+        )
+        if each < FEW_SPIKES:
+            raise UserError(
+                f"{where}: {which}; with {each:.2g} spikes in a trial, they may be silent, which lowers the rates; expected {setting}."
+            )
+        yield f"{which}, which are taken as not recorded; {setting}, if they were silent"
+    elif len(known) * np.exp(-each) > LIKELY_SILENT:
+        yield f"trials have {each:.2g} spikes on average; those without a spike are not in the file; {setting}, if there are any"
+
+
+def within_trials(session: Session, options: Options) -> Session:
+    """A session of single trials in which a trial is observed until its stop_time only; times in s.
+
+    The table of trials says how long each trial is. This does not apply if spikes lie later: then time 0 is not start_time, or
+    the recording went on.
+    """
+    separate = session.separate
+    if separate is None or session.observed is None or not {"start_time", "stop_time"} <= session.trials.keys():
+        return session
+    start, stop = (query.require_numbers(session.trials[name], f"{session.trials_file}: {name}") for name in ("start_time", "stop_time"))
+    length = np.where(stop > start, stop - start, np.inf)
+    tolerance = END_TOLERANCE_S + (separate.bin_ms or 0) / 2000
+    trial = _trial_at(separate, session.spike_times)
+    known = np.isfinite(session.spike_times)
+    late = (session.spike_times - separate.zero[trial] > length[trial] + tolerance)[known]
+    shorter = int((length < separate.extent[1] - END_TOLERANCE_S).sum())
+    if late.any() or not shorter:
+        return session
+    intervals, index = session.observed
+    own = _trial_at(separate, intervals[:, 0])
+    end = np.minimum(intervals[:, 1], separate.zero[own] + length[own])
+    kept = end > intervals[:, 0]
+    index = np.concatenate([[0], np.cumsum(kept)])[index]
+    window_end = (options.window or (separate.extent if separate.bin_ms else options.window_s))[1]
+    short, warnings = int((length < window_end - END_TOLERANCE_S).sum()), session.warnings
+    if short and options.align == "start_time":
+        warnings += (f"{short} of {len(length)} trials end before the window does, and do not count; window=... ends it earlier",)
+    note = f"trials end at stop_time, after {length.min():.6g} to {length[np.isfinite(length)].max():.6g} s"
+    observed = np.column_stack([intervals[:, 0], end])[kept], index
+    return dataclasses.replace(session, observed=observed, notes=(*session.notes, note), warnings=warnings)
+
+
+def _trial_at(separate: SeparateTrials, times: np.ndarray) -> np.ndarray:
+    """Number of the trial in which each time on the clock of the session lies."""
+    return np.maximum(np.searchsorted(separate.zero + separate.extent[0] - END_TOLERANCE_S, times, side="right") - 1, 0)
+
+
 def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int, trials: dict[str, np.ndarray] | None) -> PlacedTrials:
     """Spikes of single trials on one clock, whether their times are relative to the trial or not.
 
     Args:
       where: the file and the array, for messages.
       times: [spikes] s.
-      trial: [spikes] number of the trial of each spike, from 0.
+      trial: [spikes] number of the trial of each spike, from 0; -1: none.
       n_trials: number of trials.
       trials: columns [trials], or None if the file has no table of trials.
 
     Raises:
       UserError: no spikes, a table with another number of trials, or times on the clock of the session without such a table.
     """
-    finite = times[np.isfinite(times)]
+    inside = trial >= 0
+    finite = times[np.isfinite(times) & inside]
     if not finite.size:
         raise UserError(f"{where}: contains no spikes.")
     if trials is not None:
         table_files.check_lengths(f"{where}: trials", {"the spikes": np.arange(n_trials)} | trials)
-    if not _are_relative(trial, times, n_trials):
+    if not _are_relative(trial[inside], times[inside], n_trials):
         if trials is None:
             raise UserError(f"{where}: has no trials; expected trials_table=FILE.csv with columns start_time, stop_time in s, ...")
         return PlacedTrials(times, trials, None, ("spikes of each trial are on one clock",))
-    if len(starts := _ascending_starts(trial, times, n_trials)):
+    if len(starts := _ascending_starts(trial[inside], times[inside], n_trials)):
         raise UserError(
             f"{where}: spikes of trials overlap in time, as times relative to each trial do, but begin later in each trial, from"
             f" {starts[0]:.6g} to {starts[-1]:.6g} s, as those on the clock of the session around events do; expected times relative to"
@@ -230,7 +377,9 @@ def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int
     zero = _clock(n_trials, (low - slack, high + slack))
     note = f"spikes of {n_trials:,} trials, relative to each trial, from {low:.6g} to {high:.6g} s"
     separate = SeparateTrials(zero, (low - slack, high + slack))
-    return PlacedTrials(times + zero[trial], {"trial": np.arange(n_trials), **(trials or {})}, separate, (note,))
+    return PlacedTrials(
+        np.where(trial >= 0, times + zero[trial], np.nan), {"trial": np.arange(n_trials), **(trials or {})}, separate, (note,)
+    )
 
 
 def _spans_of_trials(trial: np.ndarray, times: np.ndarray, n_trials: int) -> tuple[np.ndarray, np.ndarray]:
@@ -255,33 +404,52 @@ def _ascending_starts(trial: np.ndarray, times: np.ndarray, n_trials: int) -> np
     return low if len(low) >= FEWEST_ASCENDING and (np.diff(low) > 0).all() and (np.diff(high) > 0).all() else low[:0]
 
 
-def trial_numbers(where: str, labels: np.ndarray, trials: dict[str, np.ndarray] | None) -> tuple[np.ndarray, int]:
+def trial_numbers(where: str, labels: np.ndarray, trials: Table) -> tuple[np.ndarray, int]:
     """([spikes] row of the trial of each spike, number of trials) from the trial labels of spikes.
 
     Args:
       where: the file and the array, for messages.
       labels: [spikes] numbers or texts.
-      trials: columns [trials] with perhaps a column trial or id of these labels, or None: trials are those with spikes.
+      trials: columns [trials] with perhaps a column trial or id of these labels.
 
     Raises:
       UserError: labels that do not say their row of the table.
     """
-    known, row = np.unique(labels.astype(str) if labels.dtype.kind == "O" else labels, return_inverse=True)
-    if trials is None:
-        return row, len(known)
-    size = len(next(iter(trials.values())))
-    for name in ("trial", "trial_id", "trial_number", "id"):
-        own = trials.get(name, np.zeros(0))
-        if len(set(own.tolist())) == size and set(known.tolist()) <= set(own.tolist()):
-            rows = {label: number for number, label in enumerate(own.tolist())}
-            return np.array([rows[label] for label in known.tolist()])[row], size
+    known, row = np.unique(comparable(labels), return_inverse=True)
+    size, named = len(next(iter(trials.values()))), None
+    for name in TRIAL_NAMES:
+        if name not in trials:
+            continue
+        mine, own = _alike(known, np.asarray(trials[name]))
+        rows = {label: number for number, label in enumerate(own)}
+        found = set(mine) <= rows.keys()
+        if found and len(rows) == size:
+            return np.array([rows[label] for label in mine])[row], size
+        if found and name != "id":
+            repeated = next(trials[name][number] for number, label in enumerate(own) if rows[label] != number)
+            raise UserError(
+                f"{where}: the column {name} of the {size} trials has {repeated} in several rows; expected a different label for each"
+                " trial, or the columns that tell them apart, such as variables.spike_trials=block,trial."
+            )
+        named = named or (None if name == "id" else name)
     whole = known.dtype.kind in "iu" or (known.dtype.kind == "f" and bool(np.all(known == np.floor(known))))
     first = [each for each in (0, 1) if whole and known.min() >= each and known.max() - each < size]
     if len(first) == 2 and known.max() == size - 1 and known.min() == 1:
         first = []  # rows from 0 without the first, or from 1 without the last
+    if named is not None and not np.array_equal(query.as_numbers(trials[named]) - query.as_numbers(trials[named])[0], np.arange(size)):
+        first = []
     if not first:
-        raise UserError(
-            f"{where}: trials of spikes do not say their row of the {size} trials; expected a column trial in the table of trials."
-        )
+        expected = "a column trial in the table of trials" if named is None else f"labels that are in its column {named}"
+        raise UserError(f"{where}: trials of spikes do not say their row of the {size} trials; expected {expected}.")
     start = 1 if known.max() == size else 0 if known.min() == 0 else first[-1]
     return (known.astype(np.int64) - start)[row], size
+
+
+def _alike(*columns: np.ndarray) -> list[list]:
+    """Labels of columns as lists of numbers if all of them are, else of texts, so that 7, 7.0 and 007 are one label."""
+    numbers = [query.as_numbers(column) for column in columns]
+    if all(
+        np.isfinite(found).all() and len(set(found)) == len(set(column.tolist())) for found, column in zip(numbers, columns, strict=True)
+    ):
+        return [found.tolist() for found in numbers]
+    return [query.as_texts(table_files.integers_if_whole(column)).tolist() for column in columns]

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from rlsnet.data.number_texts import are_labels, may_contain_labels, number_in
+from rlsnet.data.query import MISSING_CELLS
 from rlsnet.errors import UserError
 from rlsnet.io import memory
 from rlsnet.io.formatting import byte_size
@@ -22,8 +24,10 @@ from rlsnet.io.formatting import byte_size
 COPIES = 2  # of an array in memory while it is imported
 BYTES_PER_CHARACTER = 4  # of a table of numbers: 8 for at least two characters
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pqt")
-MISSING_CELLS = ("", "na", "nan", "n/a", "null", "none")  # cells without a number, in a column of numbers
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+LARGEST_WHOLE = 2**53  # from which on float64 does not have all whole numbers
 COMMENT_SIGNS = ("#", "%", "//")
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # that Excel reads before the header
 MOST_COMMENTS = 1000  # lines in which the header is looked for
 COMMA_NUMBER = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 COMMA_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
@@ -118,7 +122,14 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     if path.suffix.lower() in (".csv", ".tsv"):
         with one_line_errors(path):
             return _read_text(path)
+    check_not_compressed(path)
     raise UserError(f"{path}: expected a table, {', '.join(TABLE_SUFFIXES)}.")
+
+
+def check_not_compressed(path: Path) -> None:
+    """Raises UserError for a compressed file, by its name."""
+    if path.suffix.lower() in COMPRESSED:
+        raise UserError(f"{path}: is compressed; expected {path.stem}, the unpacked file.")
 
 
 def _read_parquet(path: Path) -> dict[str, np.ndarray]:
@@ -177,27 +188,37 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
     with path.open(newline="", encoding=encoding) as file:
         text = file.read()
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    declared = SEPARATOR_LINE.fullmatch(lines[0])
+    lines[0] = "" if declared else lines[0]
     rows = _without_comments(lines[:MOST_COMMENTS])
     if not rows:
         raise UserError(f"{path}: is empty; expected a table whose first line has the names of its columns.")
     (head_line, head), (_, first) = rows[0], rows[1] if len(rows) > 1 else (0, "")
-    delimiter = _delimiter(path, head, first)
+    delimiter = declared[1] if declared else _delimiter(path, head, first)
     names = _cells_of(head, delimiter)
+    while len(names) > 1 and not names[-1]:  # separators at the ends of lines
+        names.pop()
     body = head_line
     if _is_numeric_header(names):
         names, body = [str(column) for column in range(len(names))], head_line - 1
-    _check_unique(path, names)
+    _check_unique(path, [name for name in names if name])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warning about a table without rows
             values = np.loadtxt(lines[body:], delimiter=delimiter, ndmin=2, comments=None)
         if values.size and values.shape[1] == len(names):
-            return {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
+            columns = {name: integers_if_whole(column) for name, column in zip(names, values.T, strict=True)}
+            whole = any(column.dtype.kind == "i" for column in columns.values())
+            exact = not np.any((np.abs(values) >= LARGEST_WHOLE) & np.isfinite(values))
+            if exact and len(columns) == len(names) and not (whole and may_contain_labels("\n".join(lines[body:]), values.size)):
+                return columns
     except ValueError:  # texts, empty cells, decimal commas or ragged rows
         pass
     cells = _parsed_rows(path, lines, body, delimiter, len(names))
-    decimal = _decimal_comma(path, names, cells, delimiter)
-    return {name: _parsed_column(cell, decimal) for name, cell in zip(names, cells, strict=True)}
+    used = [(name, cell) for name, cell in zip(names, cells, strict=True) if name or any(map(str.strip, cell))]
+    _check_unique(path, [name for name, _ in used])
+    decimal = _decimal_comma(path, [name for name, _ in used], [cell for _, cell in used], delimiter)
+    return {name: _parsed_column(cell, decimal) for name, cell in used}
 
 
 def _parsed_rows(path: Path, lines: Sequence[str], body: int, delimiter: str | None, n_columns: int) -> list[Sequence[str]]:
@@ -208,6 +229,8 @@ def _parsed_rows(path: Path, lines: Sequence[str], body: int, delimiter: str | N
         row = [cell for cell in row if cell] if delimiter is None else row
         if not any(cell.strip() for cell in row) or row[0].lstrip().startswith(COMMENT_SIGNS):
             continue
+        while len(row) > n_columns and not row[-1].strip():  # separators at the ends of lines
+            row.pop()
         if len(row) != n_columns:
             raise UserError(f"{path}: line {body + reader.line_num} has {len(row)} cells; expected {n_columns}, as in the header.")
         rows.append(row)
@@ -244,7 +267,7 @@ def _decimal_comma(path: Path, names: Sequence[str], cells: Sequence[Sequence[st
 def _is_number(text: str) -> bool:
     """Whether a cell is a number, perhaps with a decimal comma."""
     try:
-        return math.isfinite(float(text.replace(",", ".")))
+        return math.isfinite(number_in(text.replace(",", ".")))
     except ValueError:
         return False
 
@@ -252,7 +275,7 @@ def _is_number(text: str) -> bool:
 def _is_numeric_header(names: Sequence[str]) -> bool:
     """Whether the first line of a table contains values such as rates and not names; different whole numbers may be names."""
     try:
-        values = [float(name.replace(",", ".")) for name in names]
+        values = [number_in(name.replace(",", ".")) for name in names]
     except ValueError:
         return False
     return not all(value >= 0 and value == int(value) for value in values if math.isfinite(value)) or len(set(values)) < len(values)
@@ -269,7 +292,7 @@ def integers_if_whole(column: np.ndarray) -> np.ndarray:
     """Column of numbers as integers if all of them are whole numbers, else unchanged."""
     if column.dtype.kind not in "iuf":
         return column
-    all_whole = column.size and np.all(np.isfinite(column)) and np.all(column == np.floor(column)) and np.abs(column).max() < 2**53
+    all_whole = column.size and np.all(np.isfinite(column)) and np.all(column == np.floor(column)) and np.abs(column).max() < LARGEST_WHOLE
     return column.astype(np.int64) if all_whole else column
 
 
@@ -281,23 +304,41 @@ def _ungrouped(text: str) -> str:
 def _parsed_column(cells: Sequence[str], decimal_comma: bool = False) -> np.ndarray:
     """Cells as integers, as numbers (NaN where missing) or as booleans if all of them can be read so, else as texts.
 
-    Blanks between groups of three digits are left out: 12 000 is 12000.
+    Whole numbers that are labels stay texts. Blanks between groups of three digits are left out: 12 000 is 12000.
     """
     texts = [cell.strip() for cell in cells]
     numbers = [_ungrouped(text) for text in texts]
     if decimal_comma:
         numbers = [text.replace(",", ".") if COMMA_NUMBER.fullmatch(text) else text for text in numbers]
     try:
-        return np.array([int(text) for text in numbers], np.int64)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return np.array([math.nan if text.lower() in MISSING_CELLS else float(text) for text in numbers])
+        values = _numbers_in(numbers)
     except ValueError:
         pass
+    else:
+        if are_labels(numbers, values):
+            return np.array(texts, object)
+        try:
+            return np.array([int(text) for text in numbers], np.int64)
+        except (ValueError, OverflowError):
+            return np.array(values)
     if {text.lower() for text in texts} <= {"true", "false"}:
         return np.array([text.lower() == "true" for text in texts])
     return np.array(texts, object)
+
+
+def _numbers_in(texts: Sequence[str]) -> list[float]:
+    """Numbers of cells, NaN where missing; raises ValueError for other texts."""
+    return [math.nan if text.lower() in MISSING_CELLS else number_in(text) for text in texts]
+
+
+def as_numbers(column: np.ndarray) -> np.ndarray:
+    """Column of times or rates as numbers, if its cells were kept as labels; other columns unchanged."""
+    if column.dtype.kind != "O" or not all(isinstance(each, str) for each in column):
+        return column
+    try:
+        return np.array(_numbers_in([_ungrouped(each) for each in column]))
+    except ValueError:
+        return column
 
 
 def as_column(values: Any) -> np.ndarray:
