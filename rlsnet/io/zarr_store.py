@@ -20,7 +20,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError, first_line
-from rlsnet.io import memory
+from rlsnet.io import chunk_sizes, memory, outputs
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
@@ -29,20 +29,33 @@ METADATA = "zarr.json"
 REMEDY = "restore it from a copy or make it anew"
 
 
-class _Complete(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
-    """Store in which a missing chunk of the given arrays is an error; zarr would read it as zeros."""
+class CheckedStore(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
+    """Store in which chunks that decode to more than their array says are an error, and so are missing chunks of the given arrays."""
 
-    def __init__(self, path: str | Path, arrays: frozenset[str]):
+    def __init__(self, path: str | Path, arrays: frozenset[str] = frozenset()):
         super().__init__(LocalStore(path, read_only=True))
         self.arrays = arrays
+        self._chunks: dict[Path, tuple[str, int | None]] = {}
 
-    async def get(self, key: str, *args: Any, **options: Any) -> Any:
-        """Content of a file of the store; raises UserError for a missing chunk."""
-        found = await super().get(key, *args, **options)
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Content of a file of the store; raises UserError for a missing chunk, which zarr would read as zeros, and for one too large."""
+        found = await super().get(key, prototype, byte_range)
         array = key.partition("/c/")[0] if "/c/" in key else key.removesuffix("/c")  # "c" is the only chunk of an array without axes
         if found is None and array != key and array in self.arrays:
             raise UserError(f"{self._store.root / key}: is missing, a part of the array {array}; {REMEDY}.")
+        if found is not None and byte_range is None and not key.endswith((".json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")):
+            chunk_sizes.check(memoryview(found.as_numpy_array()), *self._chunk(self._store.root / key), where=self._store.root / key)
         return found
+
+    def _chunk(self, file: Path) -> tuple[str, int | None]:
+        """(codec, bytes) of the chunk in a file, by the metadata of its array, which are in a folder above."""
+        for folder in file.parents:
+            if folder not in self._chunks:
+                values = outputs.read_json(folder / METADATA) or outputs.read_json(folder / ".zarray")
+                self._chunks[folder] = chunk_sizes.of_metadata(values) if values else ("", None)
+            if self._chunks[folder] != ("", None) or folder == self._store.root:
+                return self._chunks[folder]
+        return "", None
 
     def __str__(self) -> str:
         return str(self._store)
@@ -77,7 +90,7 @@ def open_store(path: str | Path, where: str = "") -> zarr.Group:
         _check_seal(path, metadata, sealed)
         arrays = frozenset(name for name in sealed if metadata[name].get("node_type") == "array")
     try:
-        group = zarr.open_group(_Complete(path, arrays) if arrays else str(path), mode="r")
+        group = zarr.open_group(CheckedStore(path, arrays), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
         raise UserError(f"{where or path}: not a Zarr store ({first_line(error)}).") from error
     for name in sorted(metadata.keys() - {""}) if sealed is None else ():
@@ -197,7 +210,9 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
       UserError: if there is no such array, or it is empty or of another shape.
     """
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(path, mode="r")
+        values = (
+            np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(CheckedStore(path), mode="r")
+        )
     except Exception as error:  # numpy and zarr raise many kinds
         raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); expected a .npy file or a Zarr array.") from error
     if not _fits(values.shape, shape) or not values.size:
@@ -207,7 +222,9 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
 
 def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
     """The array of `open_plain` in memory; raises UserError unless all its values are finite numbers."""
-    values = np.asarray(open_plain(path, key, shape)[...])
+    stored = open_plain(path, key, shape)
+    memory.check_fits(stored.nbytes, f"{key}={path}")
+    values = np.asarray(stored[...])
     if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(np.abs(values) > LARGEST):
         raise UserError(f"{key}={path}: expected finite numbers only, of amounts up to {LARGEST:g}.")
     return values

@@ -145,9 +145,8 @@ def test_the_word_of_the_user_is_about_all_files_that_a_plugin_brings(tmp_path, 
     names = ["lab.deep.models", "alone/mine.py"]
     plugins.trust(names)
     assert plugins.untrusted(names) == []
-    for name, file in [(names[0], each) for each in ("lab/__init__.py", "lab/deep/__init__.py", "lab/helper.py", "lab/new.py", "new.py")] + [
-        (names[1], "alone/helper.py")
-    ]:
+    of_package = ("lab/__init__.py", "lab/deep/__init__.py", "lab/helper.py", "lab/new.py", "new.py")
+    for name, file in [*((names[0], each) for each in of_package), (names[1], "alone/helper.py")]:
         before = (tmp_path / file).read_text() if (tmp_path / file).exists() else None
         (tmp_path / file).write_text("raise RuntimeError\n")
         (tmp_path / file).chmod(0o666)  # as somebody else could have written it
