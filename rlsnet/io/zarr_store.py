@@ -21,6 +21,7 @@ from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError, first_line
 from rlsnet.io import chunk_sizes, memory, outputs
+from rlsnet.io.formatting import readable
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
@@ -59,6 +60,9 @@ class CheckedStore(WrapperStore):  # type: ignore[misc]  # zarr's types are not 
 
     def __str__(self) -> str:
         return str(self._store)
+
+    def __repr__(self) -> str:
+        return repr(self._store)
 
 
 def open_group(path: str | Path, key: str, expected: str, *others: str) -> zarr.Group:
@@ -290,6 +294,8 @@ def create(
 def write(group: zarr.Group, name: str, values: Any, dims: Sequence[str], **options: Any) -> None:
     """Writes an array completely; device arrays and texts too. `options` are those of `create`."""
     values = np.asarray(values)
+    if values.dtype.kind == "U":  # as names of files
+        values = np.array([readable(each) for each in values.flat], str).reshape(values.shape)
     dtype = str if values.dtype.kind == "U" else values.dtype
     create(group, name, values.shape, dtype, dims, **options)[...] = values
 

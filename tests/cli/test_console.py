@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from rlsnet.cli import console, main, sweeps
 from rlsnet.cli.console import LastingStream, lasting_output
+from rlsnet.runs.progress import LogFile
 
 
 def lost_pipe():
@@ -48,6 +50,13 @@ def test_a_command_whose_output_is_lost_is_done_to_its_end(place, tmp_path, monk
     assert (tmp_path / "out.zarr" / "zarr.json").exists()
     said = capsys.readouterr().err
     assert (ended.value.code, said) == (0, "") if place == "pipe" else ended.value.code == 1 and "the standard output could not" in said
+
+
+def test_names_that_are_no_text_are_in_the_log_with_escapes(tmp_path):
+    handler = LogFile(tmp_path / "x.log", encoding="utf-8")
+    handler.emit(logging.makeLogRecord({"msg": os.fsdecode(b"m\xfcller")}))
+    handler.close()
+    assert (tmp_path / "x.log").read_text() == "m\\udcfcller\n"
 
 
 def test_names_that_are_no_text_are_printed_as_they_are(monkeypatch):
