@@ -18,7 +18,7 @@ from rlsnet.analysis.run_summary import POPULATION, PRIMARY_SCORES, RunSummary
 from rlsnet.analysis.verdict import best_baseline, verdict
 from rlsnet.config import differences
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent
+from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent, readable
 from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
 from rlsnet.runs.folder import Run
@@ -137,7 +137,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     """Short names of folders: their paths below the deepest folder that contains all."""
     paths = [str(folder.resolve()) for folder in folders]
     common = os.path.commonpath(paths) if len(paths) > 1 else str(folders[0].resolve().parent)
-    return [os.path.relpath(path, common) if path != common else folder.name for path, folder in zip(paths, folders, strict=True)]
+    return [readable(os.path.relpath(path, common) if path != common else folder.name) for path, folder in zip(paths, folders, strict=True)]
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -155,15 +155,15 @@ def columns(comparison: Comparison) -> list[Column]:
 
     result.append(Column("state", [run.state for run in runs], [None] * len(runs)))
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
-    add("last", [run.last_correlation for run in runs], "{:.3f}".format)
-    add("validation", [run.best_validation for run in runs], partial(percent, digits=1))
+    add("last correlation", [run.last_correlation for run in runs], "{:.3f}".format)
+    add("best validation", [run.best_validation for run in runs], partial(percent, digits=1))
     explained = [run.population.get("all", {}) for run in runs]
     add("population EV", [values.get("model") for values in explained], partial(percent, digits=1))
     add("other half's", [values.get("ceiling") for values in explained], partial(percent, digits=1), 1)
     add("best baseline's", [values.get(best_baseline(values)) for values in explained], partial(percent, digits=1), 1)
     for name, score in SCORES.items():
         if name not in HIDDEN_SCORES:
-            add(score.label, [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))
+            add(f"{score.statistic} {score.label}", [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))
     for kind, title in (("exc", "rate E (Hz)"), ("inh", "rate I (Hz)")):
         add(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 1)
     add("s/iteration", [run.seconds_per_iteration for run in runs], "{:.3g}".format)

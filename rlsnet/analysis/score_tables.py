@@ -15,7 +15,8 @@ from rlsnet.learning.scores import SCORES, typical
 
 MAX_GROUPS = 12  # regions, or conditions, that get a row
 HIDDEN = ("reliability",)  # scores that another column contains: it is in the noise ceiling
-CAPTION = "Medians (error: mean). A perfect model has r = noise ceiling x model ceiling; the model ceiling grows with test.trials."
+STATISTIC = "Medians (error: mean)."
+CAPTION = f"{STATISTIC} A perfect model has r = noise ceiling x model ceiling; the model ceiling grows with test.trials."
 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
@@ -53,7 +54,7 @@ def score_table(summary: Mapping[str, Any], width: int = 120) -> str:
     """The attribute `scores` of a test.zarr as a table of groups of neurons by scores."""
     names = shown_scores(summary["all"])
     rows = [[label, str(_count(group)), *values(group, names, ".2f")] for label, group in _groups(summary)]
-    return plain_table(["", "neurons", *headings(names)], rows, CAPTION if "noise_ceiling" in names else "", width)
+    return plain_table(["", "neurons", *headings(names)], rows, CAPTION if "noise_ceiling" in names else STATISTIC, width)
 
 
 def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -10,13 +12,29 @@ from collections.abc import Iterator
 from typing import Any
 
 log = logging.getLogger("rlsnet_file")  # which does not write to the console
+log.addHandler(logging.NullHandler())  # commands without a log
+
+
+def _any_text(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Bytes of a file name as they are, where they are no text, and escapes for what a terminal cannot show."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+codecs.register_error("rlsnet", _any_text)
 
 
 class LastingStream:
-    """A text stream whose text is dropped from the first error of the system on; all else is that of the stream."""
+    """A text stream whose text is dropped from the first error of the system on; all else is that of the stream.
+
+    lost: that error, or None.
+    """
 
     def __init__(self, stream: Any):
-        self._stream, self._lost = stream, False
+        self._stream = stream
+        self.lost: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -24,7 +42,7 @@ class LastingStream:
     def write(self, text: str) -> int:
         """Writes a text; returns its length."""
         try:
-            if not self._lost:
+            if self.lost is None:
                 self._stream.write(text)
         except OSError as error:
             self._give_up(error)
@@ -33,14 +51,14 @@ class LastingStream:
     def flush(self) -> None:
         """Passes on what is buffered."""
         try:
-            if not self._lost:
+            if self.lost is None:
                 self._stream.flush()
         except OSError as error:
             self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         """Connects the stream with the null device, also for what it has buffered."""
-        self._lost = True
+        self.lost = error
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)
@@ -52,6 +70,8 @@ def keep_running() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, LastingStream):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="rlsnet")
             setattr(sys, name, LastingStream(stream))
 
 
@@ -63,7 +83,19 @@ def lasting_output() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        _flush()
         sys.stdout, sys.stderr = before
+
+
+def _flush() -> None:
+    """Passes on what sys.stdout and sys.stderr have buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def lost_output() -> OSError | None:
+    """Why a lasting sys.stdout could not be written; None if it could, or if its reader has closed it."""
+    _flush()
+    lost = getattr(sys.stdout, "lost", None)
+    return None if isinstance(lost, BrokenPipeError) else lost

@@ -13,6 +13,7 @@ import sys
 
 from rlsnet.cli import completion
 from rlsnet.cli.command_table import COMMANDS, PLAIN
+from rlsnet.cli.console import lasting_output, lost_output
 from rlsnet.cli.help import help_text, overview, plain_help_text
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.errors import UserError, did_you_mean, os_error
@@ -23,19 +24,27 @@ def main() -> None:
     if completion.VARIABLE in os.environ:
         print("\n".join(completion.candidates(os.environ[completion.VARIABLE])))
         return
+    with lasting_output():
+        status = _status(sys.argv[1:])
+        if (lost := lost_output()) is not None:
+            text = f"the standard output could not be written ({lost.strerror}); files that the command makes are not affected."
+            status = max(status, print_error(text))
+    sys.exit(status)
+
+
+def _status(arguments: list[str]) -> int:
+    """Exit status of the command in the arguments, whose mistakes are printed."""
     try:
-        sys.exit(dispatch(sys.argv[1:]))
+        return dispatch(arguments)
     except UserError as error:
-        sys.exit(print_error(str(error)))
+        return print_error(str(error))
     except KeyboardInterrupt:
         print_error("interrupted.")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 130
     except MemoryError:
-        sys.exit(print_error("out of memory; of a run, the memory plan in rlsnet.log lists what was needed."))
+        return print_error("out of memory; of a run, the memory plan in rlsnet.log lists what was needed.")
     except OSError as error:
-        sys.exit(print_error(os_error(error)))
+        return print_error(os_error(error))
 
 
 def print_error(message: str) -> int:

@@ -2,6 +2,9 @@
 
 A run folder names plugins, and so code, which may be somebody else's. It runs only if the user has said so: by the setting `plugins` or
 trust=true of a command, once for a file. What the user trusts is in a file of his own, which no run folder can change.
+
+With a plugin he trusts the Python files that it may import from beside it: all of its package, and those in the folder of the package or
+of the file. What it imports from elsewhere, as from installed packages, is his installation, and is not checked.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def load_plugins(names: Sequence[str]) -> None:
 def trust(names: Sequence[str]) -> None:
     """Notes that the user trusts plugins, for later commands; without a folder for such notes, only this command runs them."""
     path = _list_of_trusted()
-    found = {file: _digest(Path(file)) for file in map(_file, names) if file is not None}
+    found = {str(file): _digest(file) for name in names for files in _files(name) for file in files}
     if path is None or not found:
         return
     from rlsnet.io import atomic
@@ -89,10 +92,12 @@ def untrusted(names: Sequence[str]) -> list[str]:
     known = _trusted()
 
     def is_trusted(name: str) -> bool:
-        file = _file(name)
-        if file is None or file not in known:
-            return False
-        return known[file] == _digest(Path(file)) or atomic.is_private(Path(file))
+        own, beside = _files(name)
+        return (
+            bool(own)
+            and all(str(file) in known for file in own)
+            and all(atomic.is_private(file) or known.get(str(file)) == _digest(file) for file in (*own, *beside))
+        )
 
     return [name for name in names if not is_trusted(name)]
 
@@ -111,23 +116,31 @@ def _trusted() -> dict[str, Any]:
     return outputs.read_json(path) if path is not None and atomic.is_private(path) else {}
 
 
-def _file(name: str) -> str | None:
-    """Path of the file of a plugin, which is not imported; None if it is not found."""
+def _files(name: str) -> tuple[list[Path], list[Path]]:
+    """Files of a plugin, which is not imported: those that its import runs, none if it is not found, and those that these may import."""
     if name.endswith(".py"):
-        return str(Path(name).resolve())
+        file = Path(name).resolve()
+        return [file], sorted(file.parent.glob("*.py"))
     top, *below = name.split(".")
     sys.path.append(os.getcwd())
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return None
+        return [], []
     finally:
         sys.path.remove(os.getcwd())
-    if not below or spec is None:
-        return None if spec is None or spec.origin is None else str(Path(spec.origin).resolve())
-    places = (Path(folder, *below) for folder in spec.submodule_search_locations or ())
-    files = (file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"))
-    return next((str(file.resolve()) for file in files if file.is_file()), None)
+    if spec is None:
+        return [], []
+    folders = [Path(folder).resolve() for folder in spec.submodule_search_locations or ()]
+    if not folders:
+        return _files(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else ([], [])
+    for folder in folders:
+        inits = [folder.joinpath(*below[:depth], "__init__.py") for depth in range(len(below) + 1)]
+        module = folder.joinpath(*below).with_suffix(".py")
+        if inits[-1].is_file() or (below and module.is_file()):
+            own = [each for each in inits if each.is_file()] + ([] if inits[-1].is_file() else [module])
+            return own, sorted({*folder.parent.glob("*.py"), *(each for folder in folders for each in folder.rglob("*.py"))})
+    return [], []
 
 
 def _digest(file: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 ITEM = re.compile(rf"\s*({QUOTED.pattern})\s*(?=,|\Z)|[^,]*", re.DOTALL)
 PLAIN_PATH = re.compile(r"(?:[A-Za-z_/]|\.\.?/)[\w./:@%+-]*", re.ASCII)  # what Hydra reads as a text, if it has a dot or a slash
+WORD = re.compile(r"auto|best|last|null|none|true|false|\d+", re.IGNORECASE)  # what a setting may take in place of a path
 SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's functions
 
 
@@ -53,7 +54,7 @@ def hydra_path(path: str) -> str:
     """A path in Hydra's grammar; ${...} is an interpolation unless there is a file of that name."""
     path = os.path.expanduser(path)
     if "${" in path and (os.path.exists(path) or not re.search(r"\$\{[^{}]*\}", path)):
-        path = re.sub(r"(\\*)(?=\$\{)", r"\1\1\\", path)
+        path = re.sub(r"(?<!\\)(\\*)(?=\$\{)", r"\1\1\\", path)
     return path if PLAIN_PATH.fullmatch(path) and re.search("[./]", path) else in_quotes(path)
 
 
@@ -84,11 +85,11 @@ def hydra_list(text: str, sweep: bool) -> str:
 
 
 def typed_setting(key: str, path: str | Path) -> str:
-    """key=PATH as one argument of a command, which reads the same path again; `shlex.quote` makes a word for the shell of it."""
+    """key=PATH as one argument of a command, which reads the same path again and no `WORD`; `shlex.quote` prepares it for the shell."""
     text = str(path)
-    if text.startswith("~"):
+    if text.startswith("~") or WORD.fullmatch(text):
         text = f"./{text}"
-    if text in ("", "null") or text[:1] in ("'", '"', "[") or "," in text or SWEEP.match(text):
+    if text == "" or text[:1] in ("'", '"', "[") or "," in text or SWEEP.match(text):
         text = in_quotes(text)
     return f"{key}={text}"
 

@@ -13,6 +13,7 @@ from rlsnet.errors import UserError
 from rlsnet.export.session_clock import SessionClock
 from rlsnet.export.trained_network import TrainedNetwork
 from rlsnet.io import zarr_store
+from rlsnet.io.formatting import readable
 
 FILE_NAME = "spikes.nwb"
 HOW_TO_OPEN = "pynwb.NWBHDF5IO('{out}', 'r').read() opens it."
@@ -40,7 +41,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     made = datetime.fromtimestamp(trained.run.test.stat().st_mtime, UTC)
     file = pynwb.NWBFile(
         session_description="Spikes simulated by a recurrent network that rlsnet trained. Trials follow each other, with gaps in between.",
-        identifier=f"rlsnet {trained.run.path.resolve().name} iteration {trained.iteration} {made.isoformat()}",
+        identifier=f"rlsnet {readable(trained.run.path.resolve().name)} iteration {trained.iteration} {made.isoformat()}",
         session_start_time=made,
         keywords=["simulation", "recurrent spiking network"],
         notes=json.dumps(trained.settings()),

@@ -242,7 +242,7 @@ def _temporary_cache(reason: str) -> Path:
 
 @functools.cache
 def _warn_of_cache(path: Path) -> None:
-    log.warning("The cache %s is not used, as others can write there; expected a folder of your own (chmod go-w).", path)
+    log.warning("The cache %s is not used, as others can write there or it is no folder; expected a folder of your own (chmod go-w).", path)
 
 
 def refusal(folder: Path, n_bytes: int = 2**20) -> str | None:
@@ -286,10 +286,14 @@ def cache_dir() -> Path:
 
 
 def cache_of_programs(name: str) -> Path:
-    """Folder in the cache for compiled programs, which only the user can write; what others could have written there is removed."""
-    path = cache_dir() / name
-    if os.path.lexists(path) and not is_private(path):
-        remove(path)
-    with contextlib.suppress(OSError):  # as in `cache_dir`
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
+    """Folder in the cache for compiled programs, which only the user can write.
+
+    Nothing is removed that somebody else has made: where others can write to what has the name, or it is no folder, another name is used.
+    """
+    for path in (cache_dir() / name, cache_dir() / f"rlsnet-{name}"):
+        if not os.path.lexists(path) or (path.is_dir() and is_private(path)):
+            with contextlib.suppress(OSError):  # as in `cache_dir`
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path
+        _warn_of_cache(path)
+    return _temporary_cache(f"No folder for {name} of your own") / name

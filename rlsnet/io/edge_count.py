@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from rlsnet.io import npz_files
+
 BLOCK = 2**24  # bytes read at a time
 
 
@@ -27,11 +29,8 @@ def count(path: str) -> int | None:
 
 def _in_npz(path: str) -> int:
     """Stored entries of a sparse matrix: the length of its array `data`, from that array's header."""
-    from numpy.lib import format as npy
-
     with ZipFile(path) as archive, archive.open("data.npy") as file:
-        read_header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-        return int(read_header(file)[0][0])
+        return npz_files.npy_header(file)[0][0]
 
 
 def _lines(path: str) -> int:

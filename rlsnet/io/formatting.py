@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def readable(name: object) -> str:
+    """A name as a text that any file and figure takes: bytes of a file name that are no text are written as escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def byte_size(size: float) -> str:
     """A number of bytes such as 4.3 GB, in powers of 1000."""
     for unit in ("B", "kB", "MB"):
@@ -37,11 +42,13 @@ def byte_size(size: float) -> str:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; files that another process removes meanwhile count 0."""
+    """Bytes of all files below a folder on the disk; holes in files, and files that another process removes meanwhile, count 0."""
     total = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
+            if file.is_file():
+                about = file.stat()
+                total += min(about.st_size, getattr(about, "st_blocks", about.st_size) * 512)  # Windows has no blocks
     return total
 
 

@@ -13,7 +13,6 @@ from rlsnet.errors import UserError
 
 HEAD_BYTES = 4096  # of a file, in which its mark is looked for
 PAGE, FIGURE = b'name="generator" content="rlsnet', b"Software\0rlsnet"  # marks of HTML pages and of PNG files
-OLD_FIGURE = b"Software\0Matplotlib"  # of PNG files of earlier versions
 
 
 def check_free(path: Path, made: Callable[[Path], bool], what: str, key: str, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore, WrapperStore
 
 from rlsnet.errors import UserError, first_line
-from rlsnet.io import memory, outputs
+from rlsnet.io import chunk_sizes, memory, outputs
+from rlsnet.io.formatting import readable
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
@@ -34,28 +36,46 @@ EDITED = f"if you have edited it on purpose, remove the attributes {SEAL} and {C
 REMEDY = "restore it from a copy or make it anew"
 
 
-class _Complete(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
-    """Store in which a missing chunk of the given arrays is an error, which zarr would read as zeros, and one that has another checksum."""
+class CheckedStore(WrapperStore):  # type: ignore[misc]  # zarr's types are not read
+    """Store in which a chunk is an error that decodes to more than its array says, or, in the given arrays, is missing or another one.
 
-    def __init__(self, path: str | Path, arrays: Mapping[str, Mapping[str, str]]):
+    Zarr would read a missing chunk as zeros. `arrays` has the checksums of the chunks of each array, by the path of a chunk in it.
+    """
+
+    def __init__(self, path: str | Path, arrays: Mapping[str, Mapping[str, str]] = MappingProxyType({})):
         super().__init__(LocalStore(path, read_only=True))
         self.arrays = arrays
+        self._chunks: dict[Path, tuple[str, int | None]] = {}
 
-    async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-        """Content of a file of the store; raises UserError for a missing chunk, or one that was not written there."""
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Content of a file of the store; raises UserError for a chunk that is missing, too large, or was not written there."""
         found = await super().get(key, prototype, byte_range)
-        array = key.partition("/c/")[0] if "/c/" in key else key.removesuffix("/c")  # "c" is the only chunk of an array without axes
-        if array == key or array not in self.arrays:
-            return found
-        if found is None:
-            raise UserError(f"{self._store.root / key}: is missing, a part of the array {array}; {REMEDY}.")
-        expected = self.arrays[array].get(key.removeprefix(f"{array}/"))
-        if expected is not None and byte_range is None and found.as_numpy_array()[-CRC_BYTES:].tobytes().hex() != expected:
-            raise UserError(f"{self._store.root / key}: is not the part of the array {array} that rlsnet wrote, by its checksum; {REMEDY}.")
+        file, array = self._store.root / key, key.partition("/c/")[0] if "/c/" in key else key.removesuffix("/c")  # "c" has no axes
+        if array != key and array in self.arrays:
+            if found is None:
+                raise UserError(f"{file}: is missing, a part of the array {array}; {REMEDY}.")
+            expected = self.arrays[array].get(key.removeprefix(f"{array}/"))
+            if expected is not None and byte_range is None and found.as_numpy_array()[-CRC_BYTES:].tobytes().hex() != expected:
+                raise UserError(f"{file}: is not the part of the array {array} that rlsnet wrote, by its checksum; {REMEDY}.")
+        if found is not None and byte_range is None and not key.endswith((".json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")):
+            chunk_sizes.check(memoryview(found.as_numpy_array()), *self._chunk(file), where=file)
         return found
+
+    def _chunk(self, file: Path) -> tuple[str, int | None]:
+        """(codec, bytes) of the chunk in a file, by the metadata of its array, which are in a folder above."""
+        for folder in file.parents:
+            if folder not in self._chunks:
+                values = outputs.read_json(folder / METADATA) or outputs.read_json(folder / ".zarray")
+                self._chunks[folder] = chunk_sizes.of_metadata(values) if values else ("", None)
+            if self._chunks[folder] != ("", None) or folder == self._store.root:
+                return self._chunks[folder]
+        return "", None
 
     def __str__(self) -> str:
         return str(self._store)
+
+    def __repr__(self) -> str:
+        return repr(self._store)
 
 
 def open_group(path: str | Path, key: str, expected: str, *others: str) -> zarr.Group:
@@ -89,7 +109,7 @@ def open_store(path: str | Path, where: str = "") -> zarr.Group:
         sums = attributes.get(CHUNKS, {})  # stores of earlier versions have none
         arrays = {name: sums.get(name, {}) for name in sealed if metadata[name].get("node_type") == "array"}
     try:
-        group = zarr.open_group(_Complete(path, arrays) if arrays else str(path), mode="r")
+        group = zarr.open_group(CheckedStore(path, arrays), mode="r")
     except Exception as error:  # zarr raises many kinds for a folder that is not a store
         raise UserError(f"{where or path}: not a Zarr store ({first_line(error)}).") from error
     for name in sorted(metadata.keys() - {""}) if sealed is None else ():
@@ -234,7 +254,9 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
       UserError: if there is no such array, or it is empty or of another shape.
     """
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(path, mode="r")
+        values = (
+            np.load(path, mmap_mode="r", allow_pickle=False) if path.endswith(".npy") else zarr.open_array(CheckedStore(path), mode="r")
+        )
     except Exception as error:  # numpy and zarr raise many kinds
         raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); expected a .npy file or a Zarr array.") from error
     if not _fits(values.shape, shape) or not values.size:
@@ -244,7 +266,9 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
 
 def read_plain(path: str, key: str, shape: Sequence[int | str]) -> np.ndarray:
     """The array of `open_plain` in memory; raises UserError unless all its values are finite numbers."""
-    values = np.asarray(open_plain(path, key, shape)[...])
+    stored = open_plain(path, key, shape)
+    memory.check_fits(stored.nbytes, f"{key}={path}")
+    values = np.asarray(stored[...])
     if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)) or np.any(np.abs(values) > LARGEST):
         raise UserError(f"{key}={path}: expected finite numbers only, of amounts up to {LARGEST:g}.")
     return values
@@ -310,6 +334,8 @@ def create(
 def write(group: zarr.Group, name: str, values: Any, dims: Sequence[str], **options: Any) -> None:
     """Writes an array completely; device arrays and texts too. `options` are those of `create`."""
     values = np.asarray(values)
+    if values.dtype.kind == "U":  # as names of files
+        values = np.array([readable(each) for each in values.flat], str).reshape(values.shape)
     dtype = str if values.dtype.kind == "U" else values.dtype
     create(group, name, values.shape, dtype, dims, **options)[...] = values
 

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from rlsnet.errors import UserError
+from rlsnet.io import npz_files
 
 
 def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,9 +51,7 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def _read_sparse(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The edges (pre, post, weight) of a SciPy sparse matrix; weights have its type."""
-    from scipy.sparse import load_npz
-
-    matrix = load_npz(path).tocoo()
+    matrix = npz_files.load_sparse(path, f"static.path={path}").tocoo()
     if matrix.shape[0] != matrix.shape[1]:
         raise UserError(f"static.path={path}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron.")
     if matrix.data.dtype.kind not in "fiub":

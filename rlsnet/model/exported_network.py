@@ -6,6 +6,7 @@ The trained weights become the initial weights. Targets, stimuli and feed-forwar
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ import numpy as np
 import zarr
 
 from rlsnet.errors import UserError, first_line
-from rlsnet.io import zarr_store
+from rlsnet.io import memory, npz_files, zarr_store
+from rlsnet.io.formatting import byte_size
 
 ZARR, NPZ = "rlsnet-export", "rlsnet-npz"  # formats, as the files say
 ABOUT = "about.json"  # description of an export to npz
@@ -41,14 +43,17 @@ def from_zarr(group: zarr.Group) -> zarr.Group:
 
 def from_npz(path: Path) -> zarr.Group:
     """The network of an export to npz, rearranged in memory. Raises UserError if the export is damaged."""
-    from scipy import sparse
-
     with _one_line_errors(str(path)):
         about = json.loads((path / ABOUT).read_text())
+        npz_files.check_npz(path / "neurons.npz", f"network.load={path / 'neurons.npz'}")
         with np.load(path / "neurons.npz", allow_pickle=False) as file:
             neurons = {name: file[name] for name in file.files if file[name].dtype.kind in "fb"}
-        static, plastic = sparse.load_npz(path / "static.npz").tocsc(), sparse.load_npz(path / "plastic.npz").tocsr()
-        feedforward = sparse.load_npz(path / "feedforward.npz").toarray() if (path / "feedforward.npz").exists() else None
+        static, plastic = _sparse(path / "static.npz").tocsc(), _sparse(path / "plastic.npz").tocsr()
+        feedforward = None
+        if (path / "feedforward.npz").exists():
+            matrix = _sparse(path / "feedforward.npz")
+            memory.check_fits(math.prod(matrix.shape) * matrix.dtype.itemsize, f"network.load={path / 'feedforward.npz'}")
+            feedforward = matrix.toarray()
         return _arranged(
             neurons,
             (static.indptr, static.indices, static.data),
@@ -59,6 +64,11 @@ def from_npz(path: Path) -> zarr.Group:
         )
 
 
+def _sparse(path: Path) -> Any:
+    """Sparse matrix of a file of the export. Raises UserError if it does not fit in the free memory."""
+    return npz_files.load_sparse(path, f"network.load={path}")
+
+
 @contextmanager
 def _one_line_errors(where: str) -> Iterator[None]:
     """Context that turns errors of reading into a UserError of one line."""
@@ -66,6 +76,8 @@ def _one_line_errors(where: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"network.load={where}: the export is damaged ({first_line(error)}).") from error
+    except MemoryError as error:
+        raise UserError(f"network.load={where}: does not fit in the free memory, {byte_size(memory.free_memory())}.") from error
 
 
 def _arranged(
@@ -94,6 +106,7 @@ def _arranged(
     size = int(about.get("group_size", 1))
     indptr, n = np.asarray(plastic[0], np.int64), len(neurons["excitatory"])
     counts = np.diff(indptr)
+    memory.check_fits(n * int(counts.max(initial=0)) * (4 + np.asarray(plastic[2]).itemsize), f"network.load: {n:,} neurons")
     pre, weight = np.full((n, counts.max(initial=0)), -1, np.int32), np.zeros((n, counts.max(initial=0)), np.asarray(plastic[2]).dtype)
     used = np.arange(pre.shape[1]) < counts[:, None]
     pre[used], weight[used] = plastic[1], plastic[2]

@@ -11,6 +11,7 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import byte_size, bytes_below
 from rlsnet.learning.covariance_forms import number_type
+from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import Sizes
 
 ASSUMED_RATE = 10.0  # Hz, mean rate of the neurons, for the spikes of a test
@@ -53,14 +54,14 @@ def check(config: Config, sizes: Sizes, folder: Path) -> str:
     Args:
       config: the experiment.
       sizes: sizes of the experiment.
-      folder: the run folder, which need not exist; what it contains already is not needed again.
+      folder: the run folder, which need not exist; of what it contains, the run needs its network and replaces its newest checkpoints.
 
     Raises:
       UserError: the checkpoints and the network exceed the free space; the message advises which settings to change.
     """
     parts = plan(config, sizes)
     place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    free, there = shutil.disk_usage(place).free, bytes_below(folder)
+    free, there = shutil.disk_usage(place).free, _not_needed_again(config, sizes, Run(folder))
     total = sum(parts.values())
     words = ", ".join(f"{name} {byte_size(size)}" if " x " not in name else name for name, size in parts.items() if size)
     text = f"{byte_size(total)} ({words})"
@@ -72,6 +73,16 @@ def check(config: Config, sizes: Sizes, folder: Path) -> str:
         )
     warning = "" if total - there <= free else " The space is too small for a test."
     return f"Disk plan: {byte_size(total)} of {byte_size(free)} free: {words}.{warning}"
+
+
+def _not_needed_again(config: Config, sizes: Sizes, run: Run) -> int:
+    """Bytes of the plan that a run has on the disk already: its network, and the checkpoints that are removed for new ones."""
+    parts, one = plan(config, sizes), checkpoint_bytes(config, sizes)
+    keep = config.train.keep_checkpoints
+    kept = [run.checkpoint(str(number)) for number in run.iterations()][-keep if keep else 0 :]
+    best = run.best()
+    planned = [(run.network, parts["network"]), *((path, one) for path in kept), *([(best, parts["best weights"])] if best else [])]
+    return sum(min(bytes_below(path), size) for path, size in planned)
 
 
 def _advice(config: Config) -> str:

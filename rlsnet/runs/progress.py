@@ -31,11 +31,14 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """Log handler that appends to a file, but not to that behind a symbolic link: a run with one there is refused."""
+    """Log handler that appends to a file, but not to that behind a symbolic link: a run with one there is refused.
+
+    Names of files that are no text are written with escapes.
+    """
 
     def _open(self) -> Any:
         link = Path(self.baseFilename).is_symlink()
-        return open(os.devnull if link else self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors)
+        return open(os.devnull if link else self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors or "backslashreplace")
 
 
 def memory_used() -> int:

@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -216,6 +217,19 @@ def test_a_report_of_a_run_that_has_little(place, tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_pages_of_a_folder_whose_name_is_no_text(place, tmp_path, capsys):
+    path = tmp_path / os.fsdecode(b"m\xfcller")
+    for name in ("config.yaml", "network.zarr", "metrics.jsonl"):
+        source = place / "<script>x" / name
+        path.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, path / name)
+    report.main([str(path)], report.Options(out=str(tmp_path / "r.html")))
+    compare.main([str(path)], compare.Options(out=str(tmp_path / "c.html")))
+    for page in (tmp_path / "r.html", tmp_path / "c.html"):
+        assert "m\\udcfcller" in page.read_text(encoding="utf-8")
+    assert "m\\udcfcller" in capsys.readouterr().out
+
+
 COMMANDS = [
     ["config=tiny"],
     ["config=mouse_decision", "neuron=glif3", "neuron.asc_jump_1=-0.2", "noise.sigma=[0.2,0.3]", "noise.kind=current"],
@@ -283,7 +297,7 @@ def test_compare_sorts_and_names_what_is_broken(sweep, capsys):
     assert [name for name, _ in found.unreadable] == ["3", "<script>4"]
     compare.main([str(sweep)], compare.Options(out=str(sweep / "c.html")))
     shown = capsys.readouterr().out
-    assert re.search(r"│ 1 +│ +2.0 │ done +│ +3 │ 0.600 │", shown) and "1 of 3 iterations" in shown
+    assert re.search(r"│ 1 +│ +2.0 │ done +│ +3 │ +0.600 │", shown) and "1 of 3 iterations" in shown
     assert "3: has no config.yaml" in shown and "<script>4: " in shown and "line 1: expected an object" in shown
     parsed = stands_alone((sweep / "c.html").read_text())
     assert parsed.tags.count("script") == 1 and "<script>4" in parsed.text
@@ -300,6 +314,8 @@ def test_compare_uses_the_test_where_all_runs_have_one(place, capsys):
     compare.main([str(place / "<script>x")], compare.Options(out=str(place / "one.html")))
     for text in (capsys.readouterr().out, Page((place / "one.html").read_text()).text):
         assert "<script>x: The network explains" in text and "sorted by the test's population explained variance" in text
+    named = {"last correlation", "median rate correlation", "mean rate error (Hz)"}  # log and info show others too
+    assert named <= {column.name for column in comparison.columns(found)}
     assert found.runs[0].typical("heldout_correlation") == pytest.approx(of_neurons(found_array(place)))
 
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 
 import pytest
 from omegaconf import OmegaConf
 
-from rlsnet.cli import console, sweeps
+from rlsnet.cli import console, main, sweeps
 from rlsnet.cli.console import LastingStream, lasting_output
+from rlsnet.runs.progress import LogFile
 
 
 def lost_pipe():
@@ -32,6 +34,37 @@ def test_a_lost_output_is_said_once_in_the_log_and_does_not_end_the_program(plac
         lasting.flush()
     stream.close()  # what is buffered goes to the null device
     assert len(said) == 1 and "can no longer be written" in said[0]
+
+
+@pytest.mark.parametrize("place", ["pipe", "/dev/full"])
+def test_a_command_whose_output_is_lost_is_done_to_its_end(place, tmp_path, monkeypatch, capsys):
+    """As of each command: here an import of small rates."""
+    if place != "pipe" and not os.path.exists(place):
+        pytest.skip("no such device here")
+    (tmp_path / "rate.csv").write_text("a,b\n" + "1.5,2\n" * 9)
+    monkeypatch.setattr(sys, "stdout", stream := lost_pipe() if place == "pipe" else open(place, "w", buffering=1))
+    monkeypatch.setattr(sys, "argv", ["rlsnet", "import", f"{tmp_path}/rate.csv", f"{tmp_path}/out.zarr", "bin=20", "axes=[time,unit]"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    stream.close()
+    assert (tmp_path / "out.zarr" / "zarr.json").exists()
+    said = capsys.readouterr().err
+    assert (ended.value.code, said) == (0, "") if place == "pipe" else ended.value.code == 1 and "the standard output could not" in said
+
+
+def test_names_that_are_no_text_are_in_the_log_with_escapes(tmp_path):
+    handler = LogFile(tmp_path / "x.log", encoding="utf-8")
+    handler.emit(logging.makeLogRecord({"msg": os.fsdecode(b"m\xfcller")}))
+    handler.close()
+    assert (tmp_path / "x.log").read_text() == "m\\udcfcller\n"
+
+
+def test_names_that_are_no_text_are_printed_as_they_are(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    with lasting_output():
+        print(os.fsdecode(b"m\xfcller"), "\u2013", end="")
+    assert raw.getvalue() == b"m\xfcller \\u2013"
 
 
 def test_print_and_rich_go_on(monkeypatch):

@@ -129,10 +129,34 @@ def test_modules_are_found_without_being_imported(tmp_path, monkeypatch):
     for name in ("__init__.py", "models.py"):
         (package / name).write_text("raise RuntimeError\n")
     for name, file in (("of_a_colleague", "__init__.py"), ("of_a_colleague.models", "models.py")):
-        assert plugins._file(name) == os.path.realpath(package / file) and plugins.untrusted([name]) == [name]
+        own, beside = plugins._files(name)
+        assert str(own[-1]) == os.path.realpath(package / file) and len(beside) == 2 and plugins.untrusted([name]) == [name]
     assert plugins.untrusted(["no_such_module", "of_a_colleague.none"]) == ["no_such_module", "of_a_colleague.none"]
     plugins.trust(["of_a_colleague.models", "no_such_module"])
     assert plugins.untrusted(["of_a_colleague.models"]) == [] and not any("of_a_colleague" in name for name in sys.modules)
+
+
+def test_the_word_of_the_user_is_about_all_files_that_a_plugin_brings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for file in ("lab/deep/models.py", "lab/helper.py", "alone/mine.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("\n")
+    names = ["lab.deep.models", "alone/mine.py"]
+    plugins.trust(names)
+    assert plugins.untrusted(names) == []
+    of_package = ("lab/__init__.py", "lab/deep/__init__.py", "lab/helper.py", "lab/new.py", "new.py")
+    for name, file in [*((names[0], each) for each in of_package), (names[1], "alone/helper.py")]:
+        before = (tmp_path / file).read_text() if (tmp_path / file).exists() else None
+        (tmp_path / file).write_text("raise RuntimeError\n")
+        (tmp_path / file).chmod(0o666)  # as somebody else could have written it
+        assert plugins.untrusted(names) == [name]
+        (tmp_path / file).chmod(0o644)
+        assert plugins.untrusted(names) == ([name] if file.endswith("__init__.py") else [])  # new, and run before the plugin
+        (tmp_path / file).unlink() if before is None else (tmp_path / file).write_text(before)
+    (tmp_path / "lab" / "__init__.py").touch()
+    plugins.trust(names)
+    assert plugins.untrusted(names) == []
 
 
 def test_without_a_folder_for_notes_each_command_asks(tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ NAMES = [
     *("/home/müller/x.zarr", "data(1).zarr", "a&b.zarr", "it's.zarr", "x#1.zarr", "x #1.zarr", "rls.penlambda=0.2/n.zarr", "a,b.zarr"),
     *("-x.zarr", "--y=1.zarr", "[v2].zarr", "[a,b]", "{a:1}.zarr", "'x.zarr'", '"x".zarr', "two  blanks.zarr", "$HOME.zarr", "`ls`.zarr"),
     *("a;b.zarr", "a: b.zarr", "*.zarr", "%s.zarr", "名前.zarr", "a\\b.zarr", "a\\'b.zarr", "1e3", "0012", "true", "a@b", "x${y", "~.zarr"),
+    *("auto", "best", "Null", "null", "12", "q\\${a", "q\\\\${a\\"),
 ]
 
 
@@ -51,6 +52,7 @@ def test_a_printed_path_is_read_back(name):
     for key in ("recording.path", "resume"):
         command, word = through_shell(quoting.typed_command("train", settings={key: name}))
         assert command == "train" and word.partition("=")[0] == key and Path(setting([word], key)) == Path(name)
+        assert not quoting.WORD.fullmatch(setting([word], key))  # resume=auto starts a new run
         for sweep in (False, True):
             value = OverridesParser.create().parse_override(quoted(word, sweep)).value()
             assert isinstance(value, str) and Path(OmegaConf.create({"path": value}).path) == Path(name)

@@ -1,11 +1,13 @@
 """Files of somebody else: what they claim to hold is checked before it is read, and other files that they name are not read."""
 
 import io
+import shutil
 import struct
 import zipfile
 import zlib
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -67,6 +69,47 @@ BOMBS = {
     "version_73.mat": mat_73,
     "bomb.csv": table,
 }
+
+
+def zarr_bomb(path, size=4 * 10**6, zarr_format=3, **codec):
+    """A chunk whose stream decodes to far more than a chunk of the array: that of another store takes its place."""
+    for where, shape in ((path, (1, 4, 3)), (path.with_name("large"), (1, 4, size // 16))):
+        group = zarr.create_group(str(where), zarr_format=zarr_format, overwrite=True)
+        group.create_array("rate", shape=shape, chunks=shape, dtype="f4", fill_value=1, **codec)[...] = 0
+    chunk = "rate/c/0/0/0" if zarr_format == 3 else "rate/0.0.0"
+    shutil.copy(path.with_name("large") / chunk, path / chunk)
+    shutil.rmtree(path.with_name("large"))
+
+
+def streamed_bomb(path):
+    """A chunk of Zstandard without its size: blocks of one repeated byte."""
+    zarr_bomb(path)
+    blocks = b"".join((2**17 << 3 | 1 << 1 | last).to_bytes(3, "little") + b"\0" for last in [0] * (LARGE // 2**17) + [1])
+    (path / "rate/c/0/0/0").write_bytes(b"\x28\xb5\x2f\xfd\0\x58" + blocks)
+
+
+def h5_bomb(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("rate", (1, 4, 3), "f4", chunks=(1, 4, 3), compression=9)
+        file["rate"].id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(LARGE), 9))
+
+
+LARGE = 110 * 10**6
+CHUNK_BOMBS = {
+    "zstd.zarr": zarr_bomb,
+    "streamed.zarr": streamed_bomb,
+    "gzip.zarr": lambda path: zarr_bomb(path, LARGE, compressors=zarr.codecs.GzipCodec(level=9)),
+    "blosc.zarr": lambda path: zarr_bomb(path, zarr_format=2, compressors=numcodecs.Blosc()),
+    "chunk.h5": h5_bomb,
+}
+
+
+@pytest.mark.parametrize("name", CHUNK_BOMBS)
+def test_a_chunk_of_other_size_than_its_array_says_is_not_decoded(tmp_path, name, monkeypatch):
+    CHUNK_BOMBS[name](tmp_path / name)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**8)
+    with pytest.raises(UserError, match=rf"{name}.*rate.*: a chunk decodes to [\d.]+ MB or more.* chunks of 48 B"):
+        importing.import_sources([tmp_path / name], tmp_path / "out.zarr", Options(bin=20))
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -211,14 +211,17 @@ def test_a_cache_of_somebody_else_is_not_used(tmp_path, monkeypatch):
     assert atomic.cache_dir() == tmp_path / "rlsnet"
 
 
-def test_what_others_could_have_put_into_the_cache_is_removed(tmp_path, monkeypatch):
+def test_programs_that_others_could_have_put_into_the_cache_are_neither_used_nor_removed(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
     folder = atomic.cache_of_programs("kernels")
     (folder / "mine.so").write_text("")
-    assert (atomic.cache_of_programs("kernels") / "mine.so").exists()
-    folder.chmod(0o777)
-    (folder / "theirs.so").write_text("")
-    assert list(atomic.cache_of_programs("kernels").iterdir()) == [] and atomic.is_private(folder)
-    folder.rmdir()
-    folder.symlink_to(tmp_path.parent)
-    assert not atomic.cache_of_programs("kernels").is_symlink()
+    assert (atomic.cache_of_programs("kernels") / "mine.so").exists() and not caplog.messages
+    folder.chmod(0o775)  # as of a folder that the user has made, for something else
+    other = atomic.cache_of_programs("kernels")
+    assert atomic.is_private(other) and list(other.iterdir()) == [] and other == atomic.cache_of_programs("kernels")
+    assert other.parent == tmp_path and len(caplog.messages) == 1 and str(folder) in caplog.text
+    (tmp_path / "jax").symlink_to(other)
+    (tmp_path / "rlsnet-jax").write_text("notes")
+    temporary = atomic.cache_of_programs("jax")
+    assert temporary.parent.parent != tmp_path and atomic.is_private(temporary.parent)
+    assert (folder / "mine.so").exists() and (tmp_path / "jax").is_symlink() and (tmp_path / "rlsnet-jax").read_text() == "notes"

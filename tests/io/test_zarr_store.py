@@ -1,6 +1,7 @@
 """Damaged Zarr stores: whatever is missing or changed in a store that rlsnet wrote is said in one line."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -107,6 +108,13 @@ def test_stores_without_checksums_open(tmp_path):
     for text in ("", "{", "[]", "{}", '{"attributes": 3}', '{"zarr_format": 3, "node_type": "array"}', "[" * 100_000):
         (tmp_path / "s.zarr/rate/zarr.json").write_text(text)
         assert re.search("rate/zarr.json: (the file is damaged|does not describe)", content(tmp_path / "s.zarr"))
+
+
+def test_texts_from_names_that_are_no_text_have_escapes(tmp_path):
+    """As of a file that is imported; Zarr refuses them."""
+    root = zarr.create_group(str(tmp_path / "s.zarr"))
+    zarr_store.write(root, "session", np.array([[os.fsdecode(b"m\xfcller"), "plain"]]), ["unit", "session"])
+    assert root["session"][...].tolist() == [["m\\udcfcller", "plain"]]
 
 
 def test_zeros_are_not_lost_by_the_writer(tmp_path):

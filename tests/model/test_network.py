@@ -1,17 +1,19 @@
 """Networks: connectivity drawn as specified, stored and loaded unchanged; wrong stores are refused with a reason."""
 
 import dataclasses
+import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 import zarr
 from conftest import KERNELS, compose, small_network, write_network
 
 from rlsnet.config.load import from_dict, to_dict
 from rlsnet.errors import UserError
-from rlsnet.model import build, connectivity, network_store, rng
+from rlsnet.model import build, connectivity, edge_files, network_store, rng
 from rlsnet.simulation.state import Dynamics, TrialKeys, initial_state
 from rlsnet.simulation.step import deliver
 from rlsnet.simulation.trial import before_learning, with_capacity
@@ -256,6 +258,35 @@ def test_wrong_edges_are_refused(tmp_path, name, content, message):
         build.build(compose("network.n_neurons=4", "static=edges", f"static.path={tmp_path}/{name}", "plastic.n_inputs=2"))
 
 
+@pytest.mark.parametrize(
+    ("file", "arrays"),
+    [
+        ("neurons.npz", {"excitatory": ("?", (10**13,))}),
+        ("static.npz", {"data": ("<f4", (10**13,))}),
+        ("static.npz", {"row": (), "col": (), "data": (), "shape": [10**13, 10**13], "format": b"coo"}),
+        ("feedforward.npz", {"row": (), "col": (), "data": (), "shape": [10**6, 10**7], "format": b"coo"}),
+    ],
+)
+def test_files_that_claim_more_than_the_memory_are_not_read(tmp_path, file, arrays):
+    """Headers alone, without the numbers, or the shape of a sparse matrix."""
+    (tmp_path / "about.json").write_text('{"format": "rlsnet-npz", "version": 1}')
+    np.savez(tmp_path / "neurons.npz", excitatory=np.ones(4, bool))
+    for name in ("static.npz", "plastic.npz"):
+        scipy.sparse.save_npz(tmp_path / name, scipy.sparse.csr_array((4, 4)))
+    with zipfile.ZipFile(tmp_path / file, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w") as out:
+                if isinstance(values, tuple) and values:
+                    np.lib.format.write_array_header_1_0(out, {"descr": values[0], "fortran_order": False, "shape": values[1]})
+                else:
+                    np.save(out, np.asarray(values))
+    with pytest.raises(UserError, match=rf"network.load=.*{file}: takes .* GB of memory"):
+        build.build(compose(f"network.load={tmp_path}", "static=none"))
+    if file == "static.npz" and "row" not in arrays:
+        with pytest.raises(UserError, match=rf"static.path=.*{file}: takes .* GB of memory"):
+            edge_files.read_edges(str(tmp_path / file), "pre")
+
+
 def test_unequal_numbers_of_inputs():
     net, weight, _ = build.build(compose("network.n_neurons=2000", "plastic.n_inputs=20", "plastic.least_inputs=6"))
     pre = np.asarray(net.pre)
@@ -283,6 +314,7 @@ def test_inputs_from_the_most_active_neurons():
 
 CONNECTIVITY = """
 import dataclasses
+import zipfile
 import numpy as np
 from rlsnet import inputs, wiring
 from rlsnet.config import PlasticConfig, StaticConfig, StimulusConfig, key

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -119,6 +120,14 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_computed(kept, t
     longer = dataclasses.replace(kept.config(), train=dataclasses.replace(kept.config().train, iterations=9))
     sizes = Sizes.of(longer, None, 1)
     assert "Disk plan" in disk_plan.check(longer, sizes, kept.path)  # what is there already is not needed again
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    for place in ("videos.bin", "figures/f.png", "checkpoints/000005.zarr/more"):  # other files are, and so is what has no blocks
+        run = Run(shutil.copytree(kept.path, tmp_path / "run", dirs_exist_ok=True))
+        (run.path / place).parent.mkdir(exist_ok=True)
+        (run.path / place).write_bytes(bytes(2**18))
+        os.truncate(run.path / place, 2**40)
+        with pytest.raises(UserError, match="^disk: the run needs .*, of which 1.. kB are there, and .* 10 kB free"):
+            disk_plan.check(longer, sizes, run.path)
 
 
 def test_space_for_a_test_is_only_advised(tmp_path, monkeypatch):

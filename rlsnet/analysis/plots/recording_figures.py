@@ -156,7 +156,7 @@ def plot(path: str, folder: Path | None, report: Callable[[str], None]) -> None:
     folder = folder or Path(path).with_name(f"{Path(path).resolve().stem}.figures")
     if own_folder:
         outputs.refuse_link(folder)
-    check_files(folder, available(data), own_folder)
+    check_files(folder, available(data))
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in available(data).items():
         draw(data).save(folder / f"{name}.png")

@@ -155,7 +155,7 @@ def plot(
         run.refuse_links()
     if not available(results):
         raise UserError(f"{run.path}: has no results to draw; run rlsnet train or rlsnet test first.")
-    check_files(folder, available(results), own_folder)
+    check_files(folder, available(results))
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(results):
         if isinstance(figure, UserError):

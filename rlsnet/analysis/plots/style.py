@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from rlsnet.errors import UserError
 from rlsnet.io import atomic, outputs
 
 INK, DATA, MODEL, EXC, INH, SOFT = "#2b2f36", "#444444", "#d1495b", "#2e6f95", "#c8553d", "#8a9099"
@@ -129,20 +129,19 @@ def _figure(size: tuple[float, float]) -> Figure:
     return figure
 
 
-def check_files(folder: Path, names: Iterable[str], own_folder: bool) -> None:
-    """Checks that figures may be written; those that rlsnet has drawn are replaced.
-
-    Args:
-      folder: of the files NAME.png.
-      names: of the figures.
-      own_folder: whether rlsnet chose the folder, where figures of earlier versions, which have no mark of rlsnet, are replaced too.
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Checks that figures NAME.png may be written to a folder; those with the mark of rlsnet are replaced.
 
     Raises:
-      UserError: a file is there that rlsnet did not make, or a symbolic link.
+      UserError: a file without that mark is there, as of the user or of an early version, or a symbolic link.
     """
-    made = partial(outputs.is_marked, marks=(outputs.FIGURE, outputs.OLD_FIGURE) if own_folder else (outputs.FIGURE,))
-    for name in names:
-        outputs.check_free(folder / f"{name}.png", made, "a figure that rlsnet drew", "", overwrite=True)
+    for path in (folder / f"{name}.png" for name in names):
+        outputs.refuse_link(path)
+        if path.exists() and not outputs.is_marked(path, (outputs.FIGURE,)):
+            raise UserError(
+                f"{path}: exists without the mark of a figure that rlsnet drew, which early versions did not set; expected a path that is"
+                " free, or out=FOLDER for the figures."
+            )
 
 
 def integer_ticks(axis: Any) -> None:

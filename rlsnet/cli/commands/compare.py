@@ -37,5 +37,7 @@ def main(paths: list[str], options: Options) -> None:
     comparison.show(found)
     if out is not None:
         with atomic.replacing(out) as temporary:
-            temporary.write_text(comparison_page.page(found), encoding="utf-8")
+            temporary.write_text(
+                comparison_page.page(found), encoding="utf-8", errors="backslashreplace"
+            )  # names of files that are no text
         print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

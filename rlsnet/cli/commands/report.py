@@ -40,7 +40,7 @@ def main(paths: list[str], options: Options) -> None:
 
     page = run_report.page(open_results(Run(path), options.plugins, options.trust))
     with atomic.replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files that are no text
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
 
 

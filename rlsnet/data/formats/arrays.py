@@ -40,6 +40,7 @@ from rlsnet.data.formats.table_labels import Labels
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
+from rlsnet.io import npz_files
 
 EXTENSIONS = (".npz", ".npy", ".zarr", *table_files.TABLE_SUFFIXES)
 TIME_COLUMNS = ("time", "times", "t", "spike_time", "spike_times", "spiketime", "spiketimes", "timestamp", "timestamps", "ts")
@@ -83,7 +84,7 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
             path, {"rate": array_names.in_memory(values)} if values.ndim > 1 else {path.stem: array_names.in_memory(values)}, options
         )
     with table_files.one_line_errors(path), np.load(path, allow_pickle=False) as file:
-        table_files.check_npz(path)
+        npz_files.check_npz(path)
         stored = {name: array_names.in_memory(np.asarray(file[name])) for name in file.files}
     return read_arrays(path, array_names.flatten_tree(stored), options)
 
@@ -97,7 +98,7 @@ def _read_zarr(path: Path, options: Options) -> Session | PrecomputedRates:
     if not path.exists():
         raise UserError(f"{path}: no such folder.")
     with table_files.one_line_errors(path):
-        node = zarr.open(str(path), mode="r")
+        node = zarr.open(zarr_store.CheckedStore(path), mode="r")
         if isinstance(node, zarr.Group):
             node = zarr_store.open_store(path)  # which finds damage
         nodes = {"": node} | ({} if isinstance(node, zarr.Array) else dict(sorted(node.members(max_depth=None))))

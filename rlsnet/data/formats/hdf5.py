@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
-from rlsnet.io import memory
+from rlsnet.io import chunk_sizes, memory
 
 EXTENSIONS = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -86,7 +87,26 @@ def check_dataset(node: h5py.Dataset) -> None:
         others += [each.file_name for each in node.virtual_sources() if each.file_name != "."] if node.is_virtual else []
         if others:
             raise UserError(_outside(node.file, node.name, others[0]))
-    memory.check_fits((node.size or 0) * node.dtype.itemsize, f"{node.file.filename}: {node.name}")
+    where = f"{node.file.filename}: {node.name}"
+    memory.check_fits((node.size or 0) * node.dtype.itemsize, where)
+    if node.chunks is not None and node.id.get_storage_size() * chunk_sizes.DEFLATE_RATIO > memory.UNCHECKED:
+        _check_chunks(node, where)
+
+
+def _check_chunks(node: h5py.Dataset, where: str) -> None:
+    """Raises UserError if a chunk of a compressed dataset decodes to more than a chunk; `where` for the message."""
+    declared = math.prod(node.chunks) * node.dtype.itemsize
+    least = min(memory.free_memory() // chunk_sizes.DEFLATE_RATIO, declared)  # bytes of a chunk that cannot be too large
+    large: list[tuple[int, ...]] = []
+
+    def look(about: Any) -> None:
+        if about.size > least:
+            large.append(about.chunk_offset)
+
+    node.id.chunk_iter(look)
+    kind = {"gzip": "zlib"}.get(node.compression or "", "")
+    for offset in large:
+        chunk_sizes.check(node.id.read_direct_chunk(offset)[1], kind, declared, where)
 
 
 def stored_arrays(file: Any, convert: Callable[[Any], Any], skip: tuple[str, ...] = ()) -> dict[str, StoredArray]:

@@ -22,6 +22,7 @@ from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
+from rlsnet.io import npz_files
 
 SORTERS = ("iblsorter", "pykilosort", "")  # folders of a probe; the first that exists is used, else the only other one with spikes
 REVISION = re.compile(r"#[^#]+#")
@@ -210,7 +211,7 @@ def _attributes(folder: Path, object_name: str) -> tuple[dict[str, np.ndarray], 
 def _is_pickled(file: Path) -> bool:
     """Whether a .npy file contains Python objects."""
     with table_files.one_line_errors(file), file.open("rb") as stream:
-        return table_files.npy_header(stream)[1].hasobject
+        return npz_files.npy_header(stream)[1].hasobject
 
 
 def _metrics(folder: Path, ids: np.ndarray) -> dict[str, np.ndarray]:

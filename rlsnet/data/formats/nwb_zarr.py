@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import WrapperStore
 
 from rlsnet.data.formats import table_files
 from rlsnet.io import outputs, zarr_store
@@ -94,7 +94,7 @@ class Group:
 
 def open_store(path: Path) -> Group:
     """Group at the top of a store."""
-    return Group(path, zarr.open_group(_TextStore(LocalStore(path, read_only=True)), mode="r", use_consolidated=False))
+    return Group(path, zarr.open_group(_TextStore(zarr_store.CheckedStore(path)), mode="r", use_consolidated=False))
 
 
 def is_store(path: Path) -> bool:

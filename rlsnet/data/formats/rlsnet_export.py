@@ -17,7 +17,7 @@ from rlsnet.data.formats.single_trials import same_for_units
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
-from rlsnet.io import outputs, zarr_store
+from rlsnet.io import npz_files, outputs, zarr_store
 from rlsnet.model.exported_network import ABOUT, GAP_MS, NPZ, ZARR
 
 UNIT_COLUMNS = {
@@ -111,6 +111,8 @@ def _from_npz(path: Path, about: dict[str, Any]) -> Exported:
     """Spikes and neurons of the folder of to=npz."""
     if not (path / "spikes.npz").is_file():
         raise UserError(f"{path}: has no spikes.npz; rlsnet test, and then the export again, make it.")
+    for name in ("spikes.npz", "neurons.npz"):
+        npz_files.check_npz(path / name)
     with np.load(path / "spikes.npz", allow_pickle=False) as file:
         condition, trial, time, neuron = (file[name] for name in ("condition", "trial", "time", "neuron"))
     with np.load(path / "neurons.npz", allow_pickle=False) as file:

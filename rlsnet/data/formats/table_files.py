@@ -8,7 +8,6 @@ import csv
 import math
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import numpy as np
 from rlsnet.data.number_texts import are_labels, may_contain_labels, number_in
 from rlsnet.data.query import MISSING_CELLS
 from rlsnet.errors import UserError
-from rlsnet.io import memory
+from rlsnet.io import memory, npz_files
 from rlsnet.io.formatting import byte_size
+from rlsnet.io.npz_files import COPIES
 
-COPIES = 2  # of an array in memory while it is imported
 BYTES_PER_CHARACTER = 4  # of a table of numbers: 8 for at least two characters
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".pqt")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -71,38 +70,11 @@ def one_line_errors(path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """(shape, dtype) of the array in an open .npy file; raises ValueError if it has no header."""
-    version = np.lib.format.read_magic(file)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
-    return shape, dtype
-
-
-def npy_bytes(file: Any) -> int:
-    """Bytes of the array in an open .npy file, by its header; 0 if it has none."""
-    try:
-        shape, dtype = npy_header(file)
-    except ValueError:  # NumPy says later what is wrong
-        return 0
-    return math.prod(shape) * dtype.itemsize
-
-
-def check_npz(path: Path) -> None:
-    """Raises UserError if the arrays of a .npz file, by their headers, do not fit in the free memory twice, as an import needs."""
-    with zipfile.ZipFile(path) as archive:
-        total = 0
-        for name in archive.namelist():
-            with archive.open(name) as file:
-                total += npy_bytes(file)
-    memory.check_fits(COPIES * total, path)
-
-
 def load_npy(path: Path) -> np.ndarray:
     """Array of a .npy file, in memory; raises UserError if the file is damaged or contains Python objects."""
     with one_line_errors(path):
         with path.open("rb") as file:
-            memory.check_fits(COPIES * npy_bytes(file), path)
+            memory.check_fits(COPIES * npz_files.npy_bytes(file), path)
         values = np.load(path, allow_pickle=False)
         if not isinstance(values, np.ndarray):
             raise ValueError("no array")
