@@ -242,7 +242,8 @@ def _temporary_cache(reason: str) -> Path:
 
 @functools.cache
 def _warn_of_cache(path: Path) -> None:
-    log.warning("The cache %s is not used, as others can write there or it is no folder; expected a folder of your own (chmod go-w).", path)
+    text = "The cache %s is not used, as others can write there or it is no folder; expected another one of your own, RLSNET_CACHE=FOLDER."
+    log.warning(text, path)
 
 
 def refusal(folder: Path, n_bytes: int = 2**20) -> str | None:
