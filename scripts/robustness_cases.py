@@ -105,7 +105,11 @@ def contents(path: Path) -> dict[str, str]:
     import zarr
 
     root = zarr.open_group(str(path), mode="r")
-    attributes = {name: value for name, value in root.attrs.items() if name not in ("versions", "machine", "metadata_crc32", "config")}
+    attributes = {
+        name: value
+        for name, value in root.attrs.items()
+        if name not in ("versions", "machine", "metadata_crc32", "chunk_crc32c", "network_fingerprint", "config")
+    }
     found = {"attributes": json.dumps(attributes, sort_keys=True)}
     for name, each in root.members(max_depth=None):
         found[name] = json.dumps(dict(each.attrs), sort_keys=True)

@@ -109,12 +109,14 @@ class Run:
             return
         theirs = (self.path / "config.yaml", self.network, self.metrics, self.test, self.resources, self.checkpoints)
         for path in (*theirs, self.perturbed, self.figures):
-            if path.exists() and not (path == self.network and self._is_killed_start()):
+            if path.exists() and not self._is_of_a_start(path):
                 raise UserError(f"{path}: exists, and {self.path} is not a run folder; expected a new or an empty folder for the run.")
 
-    def _is_killed_start(self) -> bool:
-        """Whether the folder has the network.zarr of a run that was killed before its config.yaml was written."""
-        return (self.path / ".lock").exists() and outputs.is_store(self.network, "rlsnet-network")
+    def _is_of_a_start(self, path: Path) -> bool:
+        """Whether a path is what a run leaves that ended before its config.yaml was written: network.zarr and resources.jsonl."""
+        if path == self.network:
+            return (self.path / ".lock").exists() and outputs.is_store(path, "rlsnet-network")
+        return path == self.resources and (self.path / ".lock").exists() and metrics.checksums(path).exists()
 
     def _was_made(self) -> bool:
         """Whether the folder has the config.yaml of a run."""

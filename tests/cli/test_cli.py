@@ -132,7 +132,8 @@ def test_info_on_a_run_that_is_not_done_or_of_an_older_version(place, tmp_path):
     path.write_text(text.replace("iterations: 4", "iterations: 1000004"))
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("*/zarr.json"):  # of the same version, which knew no checksums either
         values = json.loads(checkpoint.read_text())
-        del values["attributes"][zarr_store.SEAL], values["attributes"][zarr_store.CHUNKS], values["attributes"]["config"]["resources_every"]
+        del values["attributes"][zarr_store.SEAL], values["attributes"][zarr_store.CHUNKS]
+        del values["attributes"]["config"]["resources_every"]
         del values["attributes"]["config"]["test"]["neurons"]
         checkpoint.write_text(json.dumps(values))
     assert re.fullmatch(r"4 of 1000004 iterations, [\d.]+ h left", rows(rlsnet("info", "run", cwd=tmp_path).stdout)["progress"])

@@ -191,7 +191,7 @@ def test_the_kernel_of_a_recording(tmp_path):
     impulse = gaussian_filter1d(np.eye(41)[20], synthetic.SMOOTHING_BINS, mode="constant")
     np.testing.assert_allclose(recording.smoothing, impulse[10:31], atol=1e-12)
     group = zarr.open_group(str(tmp_path / "r.zarr"))
-    del group.attrs[zarr_store.SEAL]
+    del group.attrs[zarr_store.SEAL], group.attrs[zarr_store.CHUNKS]
     for wrong in ([1.0, 2.0], [1.0, 0.0, 1.0], "gaussian", [-1.0]):
         group.attrs["smoothing"] = wrong
         with pytest.raises(UserError, match="attribute smoothing is .*; expected an odd number of weights"):

@@ -16,6 +16,7 @@ from rlsnet.analysis.plots import run_figures
 from rlsnet.config.load import from_dict, to_dict
 from rlsnet.data import recording_source
 from rlsnet.errors import UserError
+from rlsnet.io import zarr_store
 from rlsnet.learning import scores, targets
 from rlsnet.model import build, network_store, rng
 from rlsnet.runs.folder import Run
@@ -261,6 +262,7 @@ def test_a_network_file_may_leave_neurons_untrained(tmp_path):
     config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "progress=off")
     np.testing.assert_array_equal(build.build(config)[2], target)
     root = zarr.open_group(str(tmp_path / "n.zarr"))
+    del root.attrs[zarr_store.SEAL], root.attrs[zarr_store.CHUNKS]  # edited on purpose
     for name, value, message in (
         ("target", np.inf, "n.zarr: target holds values that are not finite"),
         ("target", np.nan, "n.zarr: target: condition 0 is NaN for all neurons and bins"),

@@ -14,7 +14,7 @@ from rlsnet.cli.hydra_app import folder_overrides
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic
-from rlsnet.runs import folder
+from rlsnet.runs import folder, metrics
 from rlsnet.runs.folder import Run
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
@@ -109,6 +109,7 @@ def test_files_of_other_origin_stay(tmp_path, name, locked):
 def test_a_start_that_was_killed_starts_anew_and_a_store_is_no_run_folder(tmp_path):
     zarr.create_group(str(tmp_path / "run" / "network.zarr"), attributes={"format": "rlsnet-network"})
     (tmp_path / "run" / ".lock").write_text("")
+    metrics.append_line(Run(tmp_path / "run").resources, {"command": "train"})
     with Run(tmp_path / "run").claimed():
         pass
     zarr.create_group(str(tmp_path / "r.zarr"))
