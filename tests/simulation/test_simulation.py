@@ -155,7 +155,7 @@ def test_delivery_is_a_matrix_product(x64, tmp_path, record_check, n, size, kind
     assert error < 1e-12
 
 
-@pytest.mark.parametrize("kernels", KERNELS[1:])
+@pytest.mark.parametrize("kernels", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "fixed_shape")) for kind in KERNELS[1:]])
 def test_trials_side_by_side_are_those_trials(record_check, kernels):
     """Each has its own noise, initial voltages and feed-forward spikes; the stimulus is that of the condition."""
     config = compose("config=tiny", "network.n_neurons=200", "trial.stim_on=0", "trial.stim_off=10", "neuron=glif5", "feedforward=ou",
@@ -213,7 +213,7 @@ def test_who_spikes_is_reset_and_waits():
     np.testing.assert_array_equal(state.until, [0, 12, 9, 12])
 
 
-@pytest.mark.parametrize("kind", KERNELS[1:])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "fixed_shape")) for kind in KERNELS[1:]])
 @pytest.mark.parametrize("size", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_all_kernels_make_the_same_spikes(monkeypatch, record_check, kind, size):
     """Float32, a static network with plastic synapses, and with fixed shapes more spikes than there is room for at first."""
