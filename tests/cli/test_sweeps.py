@@ -103,6 +103,7 @@ def test_jobs_of_one_process_leave_neither_arrays_nor_programs_behind(place):
     assert max(arrays for arrays, _ in live) < 1000 and max(programs for _, programs in live) < 10, live
 
 
+@pytest.mark.slow
 def test_joblib_runs_jobs_side_by_side(place):
     """The process that started them is killed, whereupon they save and end; then the same command."""
     side = ["sweep=side", "rls.penlambda=.4,-1,.8", "hydra/launcher=parallel"]

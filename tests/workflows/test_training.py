@@ -67,7 +67,7 @@ COMBINED = [
             trials,
             id=f"{form_name(form)}-{gain}-{size}-{trials}",
             marks=[pytest.mark.slow]
-            * ((form in COMBINED and size == 1) or (form.update == "dense" and form.delivery == "xla" and trials > 1)),
+            * ((form in COMBINED and size == 1) or (form.delivery in ("xla", "fixed_shape") and form.update == "dense" and trials > 1)),
         )
         for form in FORMS
         for gain, size, trials in (("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3))
@@ -168,10 +168,8 @@ def richer(case, arrays, tmp_path):
             marks=[pytest.mark.slow]
             * (
                 form in COMBINED
-                or form.update == "dense"
-                and form.delivery in ("xla", "fixed_shape")
-                or form.delivery == "xla"
-                and case != FILTERED
+                or form.delivery in ("xla", "fixed_shape")
+                and (form.update == "dense" or case != FILTERED)
                 or size == slow
                 and (form.update not in ("native", "cuda") or case == FILTERED)
             ),
@@ -219,7 +217,8 @@ def test_richer_trials_equal_the_numpy_oracle(x64, tmp_path, monkeypatch, record
         np.testing.assert_allclose(group["feedforward/weight"][...], w[:, :x], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [pytest.param("dense", marks=pytest.mark.slow), "deferred"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dense", "deferred"])
 def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypatch, record_check, method):
     """With fixed shapes for 12 spikes, 3 trials stop before an interval with more, and go on with room for more; 30 neurons burst."""
     monkeypatch.setattr(delivery, "spike_capacity", lambda n: 12)
@@ -290,6 +289,7 @@ def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, record_check, k
     assert spikes[0] == spikes[1] and len(spikes[0]) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", NATIVE)
 def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels):
     """XLA takes NPROC for the number of threads, of which the native kernels use all."""
