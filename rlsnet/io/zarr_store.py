@@ -56,7 +56,7 @@ class CheckedStore(WrapperStore):  # type: ignore[misc]  # zarr's types are not 
                 raise UserError(f"{file}: is missing, a part of the array {array}; {REMEDY}.")
             expected = self.arrays[array].get(key.removeprefix(f"{array}/"))
             if expected is not None and byte_range is None and found.as_numpy_array()[-CRC_BYTES:].tobytes().hex() != expected:
-                raise UserError(f"{file}: is not the part of the array {array} that rlsnet wrote; {REMEDY}, or, {EDITED}.")
+                raise UserError(f"{file}: the file is damaged, it is not the part of {array} that rlsnet wrote; {REMEDY}, or, {EDITED}.")
         if found is not None and byte_range is None and not key.endswith((".json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")):
             chunk_sizes.check(memoryview(found.as_numpy_array()), *self._chunk(file), where=file)
         return found

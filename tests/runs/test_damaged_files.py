@@ -222,7 +222,7 @@ MISPLACED = {  # name: (what is moved where, pattern of the message, commands th
     "test of another run": (lambda a, b: moved(b.test, a.test), "network.zarr: is not the network with which test.zarr was made", "plot"),
     "chunks of another test": (
         lambda a, b: moved(b.test / "current_mean" / "c", a.test / "current_mean" / "c"),
-        "current_mean/c/0/0/0: is not the part of the array current_mean that rlsnet wrote",
+        "current_mean/c/0/0/0: the file is damaged, it is not the part of current_mean that rlsnet wrote",
         "plot",
     ),
     "no checkpoints": (lambda a, b: shutil.rmtree(a.checkpoints), "has no such checkpoint", "test export"),
@@ -260,7 +260,7 @@ def test_two_conditions_of_a_test_that_were_exchanged_are_found(tmp_path):
     zarr_store.seal(path)
     first, second = path / "psth/c/0/0", path / "psth/c/1/0"
     first.rename(path / "a"), second.rename(first), (path / "a").rename(second)
-    with pytest.raises(UserError, match="psth/c/0/0: is not the part of the array psth that rlsnet wrote.*remove the attributes"):
+    with pytest.raises(UserError, match="psth/c/0/0: the file is damaged, it is not the part of psth.*remove the attributes"):
         zarr_store.read(zarr_store.open_store(path)["psth"])
 
 
