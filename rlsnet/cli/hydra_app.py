@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from rlsnet.cli import sweeps
-from rlsnet.cli.console import lasting_output
 from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions, with_config_dir
 from rlsnet.config.quoting import hydra_path, path_of
 from rlsnet.errors import UserError, did_you_mean
@@ -45,7 +44,7 @@ def run_command(command: str, arguments: list[str]) -> int:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
         hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
 
-    with lasting_output(), one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
+    with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
         with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
         result.report()
     if task.failed and not task.many:

@@ -76,16 +76,13 @@ def check_trials(session: Session, times: np.ndarray, used: np.ndarray, options:
     if session.separate is None and options.align in session.trials and (n := event_alignment.count_overlapping_trials(session)):
         yield f"{n} trials begin before another has ended; their spikes may count twice"
     for name in dict.fromkeys((options.align, *(options.events or ()))):
+        own = times if name == options.align else session.trials.get(name)
         if event_alignment.from_start(session, name):
             yield (
                 f"{name} is on the clock of the session, so time 0 of the spikes of each trial is taken for start_time; align=start_time"
                 " aligns to that time 0, if it is another event"
             )
-        elif (
-            nowhere
-            if name == options.align
-            else name in session.trials and _lie_in_no_trial(session, query.as_numbers(session.trials[name]))
-        ):
+        elif own is not None and _lie_in_no_trial(session, query.as_numbers(own)):
             yield f"{name} lies within no trial: expected {clock}"
 
 

@@ -63,8 +63,8 @@ class TrainedNetwork:
         prepared = prepare.reopen(config, run)
         net, weight, iteration = prepared.network, prepared.weight, 0
         if not untrained:
-            groups = checkpoint.load_weights(run, path, net)
-            iteration = int(zarr_store.open_group(path, "checkpoint", folder.FORMAT).attrs.get("iteration", 0))
+            stored = run.open_checkpoint(path)
+            groups, iteration = checkpoint.load_weights(stored, path, net), int(stored.attrs.get("iteration", 0))
             weight = connectivity.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(connectivity.to_groups(weight, net.group_size))

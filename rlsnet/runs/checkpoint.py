@@ -147,7 +147,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
       config: the settings, for the attributes.
     """
     writer.wait()
-    path, weight = run.checkpoints / f"{iteration:06d}.zarr", from_groups(np.array(learner.w), network.n_neurons)
+    path, weight = run.checkpoint_of(iteration), from_groups(np.array(learner.w), network.n_neurons)
     extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()}
     numbers = learner.P.numbers
     P = None if numbers is None else PackedP.of(numbers, network.n_inputs)
@@ -174,7 +174,7 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
 def _remove_older(run: Run, keep: int | None) -> None:
     """Removes all checkpoints but the newest `keep` (None: removes none); those of versions that kept all of them stay."""
     for iteration in [] if keep is None else run.iterations()[:-keep]:
-        path = run.checkpoints / f"{iteration:06d}.zarr"
+        path = run.checkpoint_of(iteration)
         with contextlib.suppress(UserError):  # what cannot be read is left to the user
             written_with = zarr_store.open_group(path, "checkpoint", FORMAT).attrs.get("config")
             if isinstance(written_with, dict) and "keep_checkpoints" in written_with.get("train", {}):
@@ -198,13 +198,9 @@ def save_best(
     writer.submit(write)
 
 
-def load_weights(run: Run, path: Path, network: Network) -> Array:
-    """[G, X+L, S] weights of a checkpoint, on the device.
-
-    Raises:
-      UserError: they are missing or have another shape, or the checkpoint lies in the folder of the run but belongs to another one.
-    """
-    group, x = run.open_checkpoint(path), network.n_feedforward
+def load_weights(group: zarr.Group, path: Path, network: Network) -> Array:
+    """[G, X+L, S] weights of a checkpoint at a path, opened, on the device; raises UserError if they are missing or have another shape."""
+    x = network.n_feedforward
     weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
     for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
         if weight[:, columns].size:
@@ -216,11 +212,11 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     """Weights and P of a checkpoint; P is copied to the device block by block.
 
     Raises:
-      UserError: arrays are missing or incomplete, or have another shape.
+      UserError: arrays are missing or incomplete, or have another shape, or the checkpoint belongs to another run or iteration.
     """
-    path = run.checkpoints / f"{iteration:06d}.zarr"
-    w = load_weights(run, path, network)
-    group = zarr_store.open_group(path, "checkpoint", FORMAT)
+    path = run.checkpoint_of(iteration)
+    group = run.open_checkpoint(path)
+    w = load_weights(group, path, network)
     like = jax.eval_shape(partial(rls.init, config.rls), network, w).P
     extra = {
         name: jnp.asarray(_read(group, name, expected.shape, "fiub", path).astype(expected.dtype))

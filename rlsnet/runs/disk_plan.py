@@ -61,7 +61,7 @@ def check(config: Config, sizes: Sizes, folder: Path) -> str:
     """
     parts = plan(config, sizes)
     place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    free, there = shutil.disk_usage(place).free, _not_needed_again(config, sizes, Run(folder))
+    free, there = shutil.disk_usage(place).free, _not_needed_again(config, parts, checkpoint_bytes(config, sizes), Run(folder))
     total = sum(parts.values())
     words = ", ".join(f"{name} {byte_size(size)}" if " x " not in name else name for name, size in parts.items() if size)
     text = f"{byte_size(total)} ({words})"
@@ -75,11 +75,10 @@ def check(config: Config, sizes: Sizes, folder: Path) -> str:
     return f"Disk plan: {byte_size(total)} of {byte_size(free)} free: {words}.{warning}"
 
 
-def _not_needed_again(config: Config, sizes: Sizes, run: Run) -> int:
-    """Bytes of the plan that a run has on the disk already: its network, and the checkpoints that are removed for new ones."""
-    parts, one = plan(config, sizes), checkpoint_bytes(config, sizes)
+def _not_needed_again(config: Config, parts: dict[str, int], one: int, run: Run) -> int:
+    """Bytes of the plan `parts` that a run has on the disk already: its network, and the checkpoints of `one` size that it replaces."""
     keep = config.train.keep_checkpoints
-    kept = [run.checkpoint(str(number)) for number in run.iterations()][-keep if keep else 0 :]
+    kept = map(run.checkpoint_of, run.iterations()[-keep if keep else 0 :])
     best = run.best()
     planned = [(run.network, parts["network"]), *((path, one) for path in kept), *([(best, parts["best weights"])] if best else [])]
     return sum(min(bytes_below(path), size) for path, size in planned)

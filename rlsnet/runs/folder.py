@@ -279,6 +279,10 @@ class Run:
         validated = [each for each in metrics.validations(metrics.read_metrics(self.metrics)) if each[0] <= done[-1]]
         return max(validated, key=lambda each: each[1], default=None)
 
+    def checkpoint_of(self, iteration: int) -> Path:
+        """Path of the checkpoint of an iteration, which need not exist."""
+        return self.checkpoints / f"{iteration:06d}.zarr"
+
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
         """Path of a checkpoint.
 
@@ -296,9 +300,9 @@ class Run:
             text = f"the best weights, of iteration {lost[0]}, are missing in {self.checkpoints}"
             raise UserError(f"{key}={which}: {text}; restore them from a copy, or take the last ones: {key}=last.")
         if which in ("last", "auto") and have:
-            return self.checkpoints / f"{have[-1]:06d}.zarr"
+            return self.checkpoint_of(have[-1])
         if which.isdigit() and int(which) in have:
-            return self.checkpoints / f"{int(which):06d}.zarr"
+            return self.checkpoint_of(int(which))
         if which not in ("last", "best", "auto") and not which.isdigit():
             zarr_store.open_group(which, key, FORMAT)
             return Path(which)

@@ -58,8 +58,8 @@ def run_test(config: Config, run: Run) -> list[Path]:
     path = run.checkpoint(config.test.checkpoint)
     with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run))
-        w = checkpoint.load_weights(run, path, prepared.network)
-        about = zarr_store.open_group(path, "test.checkpoint", folder.FORMAT).attrs
+        stored = run.open_checkpoint(path)
+        w, about = checkpoint.load_weights(stored, path, prepared.network), stored.attrs
         if path.parent != run.checkpoints:
             _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)

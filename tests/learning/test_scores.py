@@ -279,7 +279,8 @@ def test_validation_is_of_rates_that_the_currents_give_and_of_the_trials_trained
     folder, halves, config = trained
     run, config = Run(folder / "run"), dataclasses.replace(config, train=dataclasses.replace(config.train, validation_trials=2))
     network, target = (getattr(prepare.reopen(config, run), name) for name in ("network", "target"))
-    weights, recording = checkpoint.load_weights(run, run.checkpoint("last"), network), prepare.find_recording(config, run)
+    path, recording = run.checkpoint("last"), prepare.find_recording(config, run)
+    weights = checkpoint.load_weights(run.open_checkpoint(path), path, network)
     rate, table = np.zeros((2, 20, 60)), targets.rate_table(config, network)
     for condition, trial in np.ndindex(2, 2):
         keys = TrialKeys.create(config.seed, VALIDATION)

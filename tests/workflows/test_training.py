@@ -417,7 +417,8 @@ def test_the_best_weights_are_those_of_the_best_validation_and_it_ends_the_train
     total = np.zeros(data.shape)
     for trial in range(3):
         for condition in range(2):
-            arguments = network, checkpoint_module.load_weights(run, run.best(), network), TrialKeys.create(1, VALIDATION)
+            weights = checkpoint_module.load_weights(run.open_checkpoint(run.best()), run.best(), network)
+            arguments = network, weights, TrialKeys.create(1, VALIDATION)
             result, _ = run_trial(Dynamics.from_config(config), False, *arguments, jnp.int32(trial), jnp.int32(condition))
             total[condition] += np.asarray(result.current)
     error = (np.einsum("ab,cbn->can", scores.window_weights(config.trial), total / 3) - data) ** 2

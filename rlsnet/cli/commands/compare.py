@@ -32,12 +32,11 @@ def main(paths: list[str], options: Options) -> None:
     from rlsnet.analysis import comparison
     from rlsnet.analysis.report import comparison_page
     from rlsnet.io import atomic
+    from rlsnet.io.formatting import readable
 
     found = comparison.read([Path(path) for path in paths])
     comparison.show(found)
     if out is not None:
         with atomic.replacing(out) as temporary:
-            temporary.write_text(
-                comparison_page.page(found), encoding="utf-8", errors="backslashreplace"
-            )  # names of files that are no text
+            temporary.write_text(readable(comparison_page.page(found)), encoding="utf-8")
         print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

@@ -36,11 +36,12 @@ def main(paths: list[str], options: Options) -> None:
     from rlsnet.analysis.report import run_report
     from rlsnet.analysis.test_results import open_results
     from rlsnet.io import atomic
+    from rlsnet.io.formatting import readable
     from rlsnet.runs.folder import Run
 
     page = run_report.page(open_results(Run(path), options.plugins, options.trust))
     with atomic.replacing(out) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files that are no text
+        temporary.write_text(readable(page), encoding="utf-8")
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
 
 

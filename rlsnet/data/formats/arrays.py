@@ -208,7 +208,7 @@ def _tidy_table(
     table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
     numbers = {name: _numbers(path, columns, name) for name in (time, value.name)}
     if trial is not None:
-        lead += [name for name in table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in variables, numbers)[0]]
+        lead += table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in variables, numbers)[0]
     keys = (*dict.fromkeys(lead), time)
     return _rates_of_table(path, value_tables.widened(path, {**columns, **numbers}, keys, labels, value), options, (value.kind, time))
 

@@ -273,9 +273,14 @@ def comparable(labels: np.ndarray) -> np.ndarray:
     return labels.astype(str) if labels.dtype.kind == "O" else labels
 
 
+def codes(values: np.ndarray) -> np.ndarray:
+    """[n] numbers from 0 of the different values."""
+    return np.unique(comparable(values), return_inverse=True)[1]
+
+
 def varies_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """[n] bool, rows whose value differs from the first of their group; `groups` [n] are numbers from 0."""
-    _, code = np.unique(comparable(values), return_inverse=True)
+    code = codes(values)
     _, first = np.unique(groups, return_index=True)
     return code != code[first][groups]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlsnet.data import query
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.single_trials import TRIAL_NAMES, comparable, varies_within
+from rlsnet.data.formats.single_trials import TRIAL_NAMES, codes, comparable, varies_within
 from rlsnet.errors import UserError
 
 PLACES = (  # within which programs number units from 1
@@ -105,8 +105,8 @@ def trial_columns(
     others = [name for name in columns if name not in skipped and not is_one_of(name, PLACES)]
     if given:
         return names, ()
-    group = _numbers(joined(columns, names))
-    of_unit = _numbers(joined(columns, units)) if units else np.arange(len(group))
+    group = codes(joined(columns, names))
+    of_unit = codes(joined(columns, units)) if units else np.arange(len(group))
     blocks = [name for name in others if is_one_of(name, BLOCKS) and varies_within(columns[name], group).any()]
     for name in blocks:
         if units and not varies_within(columns[name], of_unit).any():
@@ -114,7 +114,7 @@ def trial_columns(
                 f"{path}: each unit has spikes in one {name} only, and trials the same {names.shown}; expected one table for each {name}."
             )
     label = Labels([*blocks, *names])
-    group = _numbers(joined(columns, label))
+    group = codes(joined(columns, label))
     for name in others:
         found = np.asarray(columns[name])
         if name in blocks or not _may_be_label(found) or not varies_within(found, group).any():
@@ -126,11 +126,6 @@ def trial_columns(
                 f" variables.spike_trials={label.shown} if this is one trial."
             )
     return label, ((f"trials are numbered in each {' and '.join(blocks)}",) if blocks else ())
-
-
-def _numbers(labels: np.ndarray) -> np.ndarray:
-    """[rows] numbers from 0 of labels."""
-    return np.unique(comparable(labels), return_inverse=True)[1]
 
 
 def _may_be_label(values: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlsnet.data import query
-from rlsnet.data.formats.single_trials import comparable, varies_within
+from rlsnet.data.formats.single_trials import codes, comparable, varies_within
 from rlsnet.data.formats.table_labels import Labels, joined
 from rlsnet.errors import UserError
 
@@ -52,7 +52,7 @@ def find_values(
     for kind in VALUE_NAMES:
         if variables.get(kind) in columns:
             return ValueColumn(variables[kind], kind)
-    owner = _codes(joined(columns, units))
+    owner = codes(joined(columns, units))
     others = [name for name in columns if name not in (*units, *keys) and np.isfinite(query.as_numbers(columns[name])).any()]
     others = [name for name in others if varies_within(columns[name], owner).any()]  # else it describes the units
     for name in others:
@@ -83,8 +83,8 @@ def widened(path: Path, columns: Mapping[str, np.ndarray], keys: Sequence[str], 
     """
     place = np.zeros(len(columns[value.name]), np.int64)
     for name in keys:
-        code = _codes(columns[name])
-        place = _codes(place * (int(code.max(initial=0)) + 1) + code)
+        code = codes(columns[name])
+        place = codes(place * (int(code.max(initial=0)) + 1) + code)
     _, first, row = np.unique(place, return_index=True, return_inverse=True)
     ids, owner = np.unique(comparable(joined(columns, units)), return_inverse=True)
     cell = row * len(ids) + owner
@@ -104,11 +104,6 @@ def widened(path: Path, columns: Mapping[str, np.ndarray], keys: Sequence[str], 
     matrix = np.full((len(first), len(ids)), np.nan)
     matrix[row, owner] = values
     return {name: columns[name][first] for name in keys} | {str(each): matrix[:, u] for u, each in enumerate(ids)}
-
-
-def _codes(values: np.ndarray) -> np.ndarray:
-    """[rows] numbers from 0 of the different values."""
-    return np.unique(comparable(values), return_inverse=True)[1]
 
 
 def split_rows(
