@@ -212,7 +212,8 @@ class Run:
         group = zarr_store.open_group(path, "checkpoint", FORMAT)
         if path.parent != self.checkpoints:
             return group
-        if (iteration := group.attrs.get("iteration")) != int(path.name.split(".")[0]):
+        name, iteration = path.name.split(".")[0], group.attrs.get("iteration")
+        if name.isdecimal() and iteration != int(name):
             raise UserError(f"{path}: contains iteration {iteration}, and not that of its name; {zarr_store.REMEDY}.")
         self.check_network(path, group)
         settings: Any = group.attrs.get("config")

@@ -252,6 +252,14 @@ def test_parts_of_another_run_or_place_are_found(whole, tmp_path, case):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_copy_of_a_checkpoint_under_a_name_of_its_own_is_tested(whole, tmp_path):
+    """Beside the checkpoints of the run, whose names are numbers."""
+    run = Run(shutil.copytree(whole / "1", tmp_path / "run"))
+    shutil.copytree(run.checkpoints / "000002.zarr", run.checkpoints / "liked.zarr")
+    settings = {"checkpoint": str(run.checkpoints / "liked.zarr")}
+    assert rlsnet.test(run, **settings).attrs["iteration"] == 2
+
+
 def test_two_conditions_of_a_test_that_were_exchanged_are_found(tmp_path):
     """Chunks of one array, each with its own checksum."""
     path = tmp_path / "s.zarr"
