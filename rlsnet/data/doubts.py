@@ -17,6 +17,7 @@ from rlsnet.errors import UserError
 DAY = 86400.0  # s
 LONG_SILENCE = 3 * 3600.0  # s; a recording this long, with a median rate below LOWEST_RATE, is not in s
 LOWEST_RATE, HIGHEST_RATE = 0.05, 1000.0  # Hz, of the median unit
+LOW_RATE, LONG_TRIAL = 0.5, 60.0  # Hz and s; a median rate below this is doubted in a recording of LONG_SILENCE, or in trials this long
 EXPECTED_SPIKES = 10  # of all units in a window; with fewer, a trial may be silent by chance
 OTHER_CLOCK = 10  # ratio of the ends of spikes and trials from which on they may have different units
 FACTORS = (("ms", 1e3, 4), ("us", 1e6, 4), ("samples", 3e4, 3))  # unit, how many are a second, and the factor within which it is named
@@ -35,7 +36,8 @@ def check_units(session: Session, times: np.ndarray, options: Options) -> Iterat
     if not n_spikes.any() or not len(known):
         return
     first, last = float(session.spike_times.min()), float(session.spike_times.max())
-    length = last - first if session.separate is None else len(session.separate.zero) * float(np.diff(session.separate.extent)[0])
+    extent = 0.0 if session.separate is None else float(np.diff(session.separate.extent)[0])
+    length = len(session.separate.zero) * extent if session.separate is not None else last - first
     rate = float(np.median(n_spikes[n_spikes > 0])) / max(length, 1e-9)
     said = time_units.unit_of_spikes(options) is not None
     lasts = f"{length / DAY:.3g} days" if length > DAY else f"{length:.4g} s"
@@ -51,7 +53,8 @@ def check_units(session: Session, times: np.ndarray, options: Options) -> Iterat
             f"{session.path}: would last {lasts}, with a median rate of {rate:.2g} Hz, if its spikes were in s; expected"
             f" {setting}={_likely_unit(1 / max(rate, 1e-12))}, or time_unit.spikes=s if that is so."
         )
-    if rate < LOWEST_RATE or length > DAY:
+    doubted = rate < LOW_RATE and (length > LONG_SILENCE or extent > LONG_TRIAL) and not said
+    if rate < LOWEST_RATE or length > DAY or doubted:
         yield f"the recording lasts {lasts}, its median unit has {rate:.2g} Hz; {setting}=ms, us or samples, if its spikes are not in s"
     elif session.separate is None and not 1 / OTHER_CLOCK <= max(last, 1) / max(known.max(), 1) <= OTHER_CLOCK:
         yield (

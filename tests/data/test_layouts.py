@@ -1,5 +1,6 @@
 """Layouts of folders and files that laboratories have: ALF, NWB in Zarr, one array for each unit, CellExplorer, SONATA."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -254,6 +255,38 @@ def test_a_pattern_names_the_arrays_of_units(tmp_path, chosen):
     check(read_named(path, variables={"spike_times": chosen}))
     with pytest.raises(UserError, match=r"variables.spike_times=m\*: .* has no such arrays"):
         read_named(path, variables={"spike_times": "m*"})
+
+
+def test_units_of_one_name_in_two_places_are_two(tmp_path):
+    contents = {f"probe{unit % 2}/n{unit // 2}": np.array(times) for unit, times in enumerate(SPIKES.values())}
+    trials = {f"trials/{name}": np.array(column) for name, column in TRIALS.items()}
+    found = read_named(write_named(tmp_path / "s.npz", contents | trials), variables={"spike_times": "probe*/n*"})
+    assert found.units["id"].tolist() == ["probe0/n0", "probe0/n1", "probe1/n0"]
+    order = [list(contents).index(name) for name in found.units["id"]]
+    for (low, high), unit in zip(itertools.pairwise(found.spike_index), order, strict=True):
+        np.testing.assert_array_equal(found.spike_times[low:high], list(SPIKES.values())[unit])
+
+
+def test_a_unit_without_spikes_may_be_a_null_reference(tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        refs = file.create_dataset("spike_times", (4,), h5py.ref_dtype)
+        for number, (unit, times) in zip((0, 1, 3), SPIKES.items(), strict=True):
+            file[f"refs/{unit}"] = np.array(times)
+            refs[number] = file[f"refs/{unit}"].ref
+        for name, column in TRIALS.items():
+            file[f"trials/{name}"] = column
+    session = read_named(tmp_path / "s.h5")
+    assert session.units["id"].tolist() == [0, 1, 2, 3] and (np.diff(session.spike_index) == 0).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("ids", [None, [7, 8, 9]])
+def test_a_spike_index_that_begins_with_0(tmp_path, ids):
+    """The 0 is the start of the first of two units, or the end of the first of three, if the file says that there are three."""
+    more = {} if ids is None else {"unit_id": np.array(ids)}
+    np.savez(tmp_path / "s.npz", spike_times=np.arange(6.0), spike_index=[0, 2, 6], **{"trials/start_time": [0.0, 3.0]}, **more)
+    session = read_named(tmp_path / "s.npz")
+    assert np.diff(session.spike_index).tolist() == ([2, 4] if ids is None else [0, 2, 4])
+    assert ("spike_index begins with 0" in " ".join(session.notes)) == (ids is None)
 
 
 def test_vectors_that_are_no_spike_times_of_units(tmp_path):

@@ -347,6 +347,117 @@ def test_cells_with_a_table_of_trials(tmp_path):
         matlab.read(tmp_path / "e.mat", Options())
 
 
+def test_cells_that_leave_a_choice(tmp_path):
+    """Cells without a table of trials; a square array of structs, one for each trial."""
+    scipy_io.savemat(tmp_path / "c.mat", {"spike_times": cells_of(RELATIVE).T})
+    _, lines = imported(tmp_path / "c.mat", tmp_path, "window=[-2,1]", "min_trials=1")
+    warning = "nothing says which cells are units: axes=[unit,trial] is taken, 20 units and 4 trials; axes=[trial,unit] gives the other"
+    assert warning in "".join(lines)
+    _, lines = imported(tmp_path / "c.mat", tmp_path, "window=[-2,1]", "axes=[trial,unit]")
+    assert "nothing says" not in "".join(lines)
+    square = [tuple([cells_of([[trains[k] for trains in RELATIVE]])]) for k in range(N_UNITS)]
+    scipy_io.savemat(tmp_path / "s.mat", {"trials": np.array(square, [("spikes", object)])})
+    root, _ = imported(tmp_path / "s.mat", tmp_path, "window=[-2,1]", "kernel=none", "min_trials=1", "variables.spike_times=trials.spikes")
+    np.testing.assert_array_equal(root["trials/0/counts"][...], COUNTS[:N_UNITS])
+
+
+NAMED_AXES = [("units", "time_bin", "trial"), ("neuron", "time_ms", "trials"), ("cell_id", "t", "repetition")]
+
+
+@pytest.mark.parametrize("dims", NAMED_AXES)
+@pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "hdf5 labels", "hdf5 scales"])
+def test_names_of_axes_are_obeyed(tmp_path, kind, dims):
+    values = COUNTS.transpose(2, 1, 0)
+    if kind.startswith("zarr"):
+        store = zarr.create_group(str(tmp_path / "c.zarr"), zarr_format=int(kind[-1]))
+        named = {"attributes": {"_ARRAY_DIMENSIONS": list(dims)}} if kind == "zarr 2" else {"dimension_names": dims}
+        store.create_array("counts", data=values, **named)
+    else:
+        with h5py.File(tmp_path / "c.h5", "w") as file:
+            file["counts"] = values
+            for axis, (name, size) in enumerate(zip(dims, values.shape, strict=True)):
+                if kind == "hdf5 labels":
+                    file["counts"].dims[axis].label = name
+                else:
+                    file[f"scales/{name}"] = np.arange(size)
+                    file[f"scales/{name}"].make_scale(name)
+                    file["counts"].dims[axis].attach_scale(file[f"scales/{name}"])
+    lines = check(tmp_path / ("c.zarr" if kind.startswith("zarr") else "c.h5"), tmp_path, "bin=20", "window=[-2,1]")
+    assert "nothing says" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "dims", [("unit", "time", "animal"), ("unit", "cell", "time"), ("unit", "trial", "condition"), ("", "time", "unit")]
+)
+def test_names_of_axes_that_say_too_little(tmp_path, dims):
+    store = zarr.create_group(str(tmp_path / "c.zarr"))
+    store.create_array("counts", data=COUNTS, dimension_names=[each or None for each in dims])
+    refused(tmp_path / "c.zarr", tmp_path, r"counts has the axes .*; expected axes=\[...\] that says which of them is time, unit", "bin=20")
+    check(tmp_path / "c.zarr", tmp_path, "bin=20", "window=[-2,1]", "axes=[trial,time,unit]")
+
+
+def test_axes_of_counts_that_nothing_names(tmp_path):
+    np.savez(tmp_path / "c.npz", counts=COUNTS)
+    lines = check(tmp_path / "c.npz", tmp_path, "bin=20", "window=[-2,1]")
+    assert "nothing says which axis is which: axes of the matrix: trial 20, time 150, unit 4; axes=[unit,time,trial] gives" in "".join(
+        lines
+    )
+    np.savez(tmp_path / "c.npz", counts=COUNTS, unit_id=np.arange(N_UNITS))
+    assert "nothing says" not in "".join(check(tmp_path / "c.npz", tmp_path, "bin=20", "window=[-2,1]"))
+
+
+def relative_spikes(kept) -> dict[str, np.ndarray]:
+    """Vectors of spikes relative to their trial, of those trials and times for which `kept(trial, times)` is true."""
+    parts = [(u, k, times[kept(k, times)]) for u, trains in enumerate(RELATIVE) for k, times in enumerate(trains)]
+    sizes = [len(times) for _, _, times in parts]
+    return {
+        "spike_times": np.concatenate([times for _, _, times in parts]),
+        "spike_clusters": np.repeat([u for u, _, _ in parts], sizes),
+        "spike_trials": np.repeat([k for _, k, _ in parts], sizes),
+    }
+
+
+@pytest.mark.parametrize("low, high", [(1, 18), (5, 9)])
+def test_numbers_of_trials_that_may_count_from_0_or_1(tmp_path, low, high):
+    """Labels of some of 20 trials, and a table of these without labels."""
+    spikes = relative_spikes(lambda trial, times: np.full(len(times), low <= trial <= high))
+    np.savez(tmp_path / "x.npz", **spikes, **{"trials/side": np.arange(N_TRIALS) % 2})
+    refused(
+        tmp_path / "x.npz", tmp_path, f"trials {low} to {high}, which may count the 20 trials from 0 or from 1; expected a column trial"
+    )
+    np.savez(tmp_path / "x.npz", **spikes, **{"trials/side": np.arange(N_TRIALS) % 2, "trials/trial": np.arange(N_TRIALS)})
+    root, _ = imported(
+        tmp_path / "x.npz", tmp_path, "window=[-2,1]", "kernel=none", f"trials=trial >= {low} and trial <= {high}", "min_trials=1"
+    )
+    np.testing.assert_array_equal(root["trials/0/counts"][...], COUNTS[low : high + 1])
+
+
+@pytest.mark.parametrize("part", ["start", "end"])
+def test_trials_of_unequal_length_without_a_table(tmp_path, part):
+    for name, kept in {
+        "x": lambda trial, times: np.full(len(times), trial % 2) | (times > 0 if part == "start" else times < 0) == 1,
+        "y": lambda trial, times: np.full(len(times), True),
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **relative_spikes(kept))
+        _, lines = imported(tmp_path / f"{name}.npz", tmp_path, "window=[-2,1]")
+        assert ("10 of 20 trials have no spike where trials have more than 20 on average" in "".join(lines)) == (name == "x")
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_fast_units_in_ms_are_doubted(tmp_path, separate):
+    """60 Hz in ms would be .06 Hz in s, which is above the lowest rate of a recording."""
+    rng = np.random.default_rng(1)
+    trains = [np.sort(rng.uniform(0, 60, 4000)) for _ in range(N_UNITS)]
+    flat, labels = np.concatenate(trains), np.repeat(np.arange(N_UNITS), 4000)
+    spikes = {"spike_times": 1000 * (flat % 3) if separate else 1000 * flat, "spike_clusters": labels}
+    trials = {"spike_trials": (flat // 3).astype(int)} if separate else {"trials/start_time": 1000 * np.arange(3, 57.0)}
+    np.savez(tmp_path / "x.npz", **spikes, **trials)
+    _, lines = imported(tmp_path / "x.npz", tmp_path, "window=[0,1]", "min_trials=0", "bin=100")
+    assert "its median unit has 0.06" in "".join(lines) and "time_unit=ms, us or samples" in "".join(lines)
+    root, lines = imported(tmp_path / "x.npz", tmp_path, "window=[0,1]", "time_unit=ms")
+    assert "median unit" not in "".join(lines) and abs(root["rate"][...].mean() / (4000 / 60) - 1) < 0.05
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".csv"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_spikes_with_their_trial(tmp_path, suffix, first):

@@ -15,6 +15,7 @@ from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
 from rlsnet.errors import UserError
 
+OF_UNITS, OF_TRIALS = ("units/", "unit/", "clusters/"), ("trials/", "trial/")  # fields of struct arrays, with a struct for each of them
 IDS = ("id", "unit_id", "cluster_id", "unit", "cluster")  # columns of units that unit labels refer to
 
 
@@ -96,7 +97,8 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
         return SpikeTrains(
             *spike_grouping.group_by_unit(names.path, times, as_vector(f"{names.path}: {labels}", names.arrays[labels])), notes, placed
         )
-    return SpikeTrains(times, _spike_index(names, path, len(times)), None, notes, placed)
+    index, more_notes = _spike_index(names, path, len(times))
+    return SpikeTrains(times, index, None, (*notes, *more_notes), placed)
 
 
 def _padded_matrix(where: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
@@ -128,6 +130,15 @@ def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, 
         raise UserError(
             f"{where} has {rows} x {columns} cells{given}, and the file {has}; expected cells of units x trials, axes=[unit,trial]."
         )
+    warnings: tuple[str, ...] = ()
+    member = where.rpartition(": ")[2]
+    if member.startswith(OF_TRIALS):
+        orders.reverse()
+    if len(orders) > 1 and not member.startswith(OF_UNITS):
+        warnings = (
+            f"nothing says which cells are units: axes=[{','.join(orders[0])}] is taken, {rows:,} {orders[0][0]}s and {columns:,}"
+            f" {orders[0][1]}s; axes=[{','.join(orders[1])}] gives the other order",
+        )
     cell = np.arange(rows * columns).reshape(rows, columns)
     cell = cell if orders[0] == ("unit", "trial") else cell.T
     vectors = found.load()
@@ -137,14 +148,15 @@ def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, 
     trial = np.repeat(np.tile(np.arange(n_trials), n_units), np.diff(ends))
     placed = place_trials(where, times, trial, n_trials, trials)
     note = f"cells of {n_units:,} units x {n_trials:,} trials, axes=[{','.join(orders[0])}]"
+    placed = placed._replace(warnings=(*warnings, *placed.warnings))
     return SpikeTrains(placed.spike_times, ends[::n_trials], None, (note, *notes), placed)
 
 
-def _spike_index(names: ArrayNames, path: str, spikes: int) -> np.ndarray:
-    """Index [U+1] from the ends of units, with or without a leading 0; raises UserError."""
+def _spike_index(names: ArrayNames, path: str, spikes: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(index [U+1] from the ends of units, with or without a leading 0; notes); raises UserError."""
     ends = names.column("spike_index")
     if ends is None and path.rpartition("/")[0] == (names.find("units", arrays=False) or "units"):
-        return np.array([0, spikes], np.int64)  # a struct array of one unit
+        return np.array([0, spikes], np.int64), ()  # a struct array of one unit
     if ends is None:
         raise UserError(
             f"{names.path}: has spike times without units; expected spike_clusters [spikes] or spike_index [units]; it has"
@@ -152,13 +164,17 @@ def _spike_index(names: ArrayNames, path: str, spikes: int) -> np.ndarray:
         )
     ids = names.column("unit")
     index = ends.astype(np.int64)
-    if not (len(index) > 1 and index[0] == 0 and (ids is None or len(ids) == len(index) - 1)):
+    begins = len(index) > 1 and index[0] == 0 and (ids is None or len(ids) == len(index) - 1)
+    if not begins:
         index = np.concatenate([[0], index])
     if np.any(np.diff(index) < 0) or index[-1] != spikes:
         raise UserError(
             f"{names.path}: spike_index ends at {int(index[-1]):,}; expected ascending numbers up to {spikes:,}, the number of spikes."
         )
-    return index
+    undecided = begins and ids is None
+    return index, (
+        ("spike_index begins with 0, taken for the start of the first unit, not for the end of a unit without spikes",) if undecided else ()
+    )
 
 
 def _units(names: ArrayNames, index: np.ndarray, ids: np.ndarray | None) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -116,7 +116,8 @@ def _zarr_array(array: Any, above: Mapping[str, Any]) -> StoredArray:
     from rlsnet.io import zarr_store
 
     unit = time_units.stated_unit(dict(array.attrs), above)
-    dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+    dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()  # the latter in format 2
+    dims = tuple(str(each or "") for each in dims)
     return StoredArray(tuple(array.shape), array_names.KIND_OF_DTYPE.get(array.dtype.kind, "?"), lambda: zarr_store.read(array), dims, unit)
 
 

@@ -146,7 +146,14 @@ def _arrays_of_dataset(node: Any, name: str, convert: Callable[[Any], Any]) -> I
         yield name, dataclasses.replace(in_memory(convert(node)), unit=unit)
     else:
         kind = {"f": "f", "i": "f", "u": "f", "b": "f", "S": "U"}.get(node.dtype.kind, "?")
-        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node), unit=unit)
+        yield name, StoredArray(tuple(node.shape), kind, partial(convert, node), _names_of_axes(node), unit)
+
+
+def _names_of_axes(node: Any) -> tuple[str, ...]:
+    """Labels of the axes of a dataset, or names of the scales attached to them; empty texts where there are none."""
+    if not isinstance(node, h5py.Dataset):
+        return ()
+    return tuple(axis.label or (axis[0].name.rpartition("/")[2] if len(axis) else "") for axis in node.dims)
 
 
 def read_dataset(node: Any) -> Any:
@@ -157,7 +164,7 @@ def read_dataset(node: Any) -> Any:
             return decoded(np.asarray(node.asstr(errors="replace")[()], object))
         flat = np.asarray(node[()], object).reshape(-1)
         if h5py.check_ref_dtype(node.dtype) is not None:
-            return [read_dataset(node.file[each]) for each in flat if each]
+            return [read_dataset(node.file[each]) if each else np.zeros(0) for each in flat]
         vectors = [np.asarray(each) for each in flat]
         return Cells(vectors, node.shape) if node.ndim == 2 and min(node.shape) > 1 else vectors
     return decoded(np.asarray(node[()]))

@@ -85,7 +85,9 @@ def _matching(arrays: StoredArrays, chosen: str) -> dict[str, str]:
     if "*" in chosen:
         paths = [path for path in arrays if fnmatch.fnmatchcase(path, chosen)]
         place = next(number for number, part in enumerate(chosen.split("/")) if "*" in part)
-        return {path.split("/")[place]: path for path in paths if path.count("/") == chosen.count("/")}
+        paths = [path for path in paths if path.count("/") == chosen.count("/")]
+        found = {path.split("/")[place]: path for path in paths}
+        return found if len(found) == len(paths) else {path: path for path in paths}
     parts = {path: path[len(chosen) + 1 :].split("/") for path in arrays if path.startswith(f"{chosen}/")}
     return {below[0]: path for path, below in parts.items() if len(below) == 2 and below[1].lower() in TIMES}
 

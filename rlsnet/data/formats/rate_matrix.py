@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -11,16 +12,24 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from rlsnet.data import time_units, trial_average
-from rlsnet.data.formats.array_names import ArrayNames, StoredArray, group_columns
+from rlsnet.data.formats.array_names import ArrayNames, group_columns
 from rlsnet.data.formats.named_vectors import stated_units
-from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, precomputed, trials_of_file
+from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, optional_trials, precomputed, trials_of_file
 from rlsnet.data.formats.spike_grouping import LOOKED_AT, find_spikes, is_regular, padded_trains
+from rlsnet.data.formats.table_labels import is_one_of
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
 
 Contents = TypeVar("Contents", Session, PrecomputedRates)
 AXES = ("condition", "time", "unit")
+NAMES_OF_AXES = {  # axis, and names of it in files, in lower case and letters only, without the ending s, id, number, ...
+    "condition": ("condition", "cond", "stimulus", "stim"),
+    "trial": ("trial", "repeat", "repetition", "rep", "sweep"),
+    "time": ("time", "t", "bin", "timebin", "bintime", "timestep", "timepoint", "frame"),
+    "unit": ("unit", "neuron", "cell", "cluster", "channel", "roi"),
+}
+UNNAMED = ("", "dim", "phonydim", "axis", "x", "y", "z")  # of names that programs give axes without a name, such as dim_0
 LONGEST_BIN_MS = 1000.0  # from this length on, bins show that times are not in s: 1 s is mostly 1 ms
 LONG_BIN_MS, LONG_TRIAL_S = 100.0, 60.0  # bins and trials beyond these may be in ms
 SHARE_OF_BIN = 0.05  # by which bins of a length of few digits may differ from the times in the file, whose rounding may add up
@@ -53,12 +62,11 @@ def from_matrix(
     along = {axis: _axis_values(names, axis, found.shape) for axis in AXES}
     axis_values = {axis: None if each is None else each[1] for axis, each in along.items()}
     counts = are_counts(where, kind, stored, options)
-    leading, note = _leading_axis(where, found, axis_values["condition"], counts, options, usual)
+    dims = () if options.axes else named_axes(where, found.dims)
+    leading, note = _leading_axis(where, found.shape, dims, axis_values["condition"], counts, options, usual)
     known = {axis: len(values) for axis, values in axis_values.items() if values is not None}
     if leading == "trial" and "condition" in known:
         known["trial"] = known.pop("condition")
-    dims = tuple({"trials": "trial"}.get(each, each) for each in found.dims)
-    dims = dims if set(AXES[1:]) <= set(dims) <= {leading, *AXES[1:]} else ()
     usual = tuple(leading if axis == "condition" else axis for axis in usual)
     axes, axes_note = choose_axes(where, found.shape, known, options.axes or dims, usual)
     warnings: tuple[str, ...] = ()
@@ -66,6 +74,8 @@ def from_matrix(
         if "time" not in known:
             _check_no_trains(where, path, stored)
         warnings = check_more_bins_than_units(where, found.shape, axes, counts)
+    if note and not {"unit", "trial"} & known.keys() and optional_trials(names, options) is None:
+        warnings += (f"{where}: nothing says which axis is which: {axes_note}; axes=[unit,time,trial] gives another order",)
     values = to_standard_axes(stored, axes)
     check_values(names.path, path, kind, values)
     if not (options.axes or dims or defined or "time" in known) and len(values) == 1:
@@ -73,6 +83,7 @@ def from_matrix(
     units = _units(names, axis_values["unit"], values.shape[2])
     bin_ms = names.positive_number("bin_ms") or bin_ms
     bins = _bins_of_file(names, along["time"], options, bin_ms, counts)
+    bins = bins._replace(warnings=(*warnings, *bins.warnings))
     binned = BinnedValues(names.path, values, kind, bins.time, bin_ms or bins.length, units, (*note, axes_note))
     labels = axis_values["condition"]
     if leading == "trial" and "trial" in axes:
@@ -87,7 +98,7 @@ def from_matrix(
     if counts:
         check_said(where, kind, options)
     texts = tuple(str(each) for each in labels) if labels is not None and "condition" in axes else None
-    return bins.warn(dataclasses.replace(precomputed(binned, texts, counts, options), warnings=warnings))
+    return bins.warn(precomputed(binned, texts, counts, options))
 
 
 def _check_no_trains(where: str, path: str, values: np.ndarray) -> None:
@@ -95,7 +106,11 @@ def _check_no_trains(where: str, path: str, values: np.ndarray) -> None:
     for axis in range(values.ndim):
         if padded_trains(values, axis, LOOKED_AT) is not None:
             words = {0: "columns", values.ndim - 1: "rows"}.get(axis, f"vectors along axis {axis}")
-            ways = f"variables.spike_times={path} for the spikes of one unit in each, or " if values.ndim == 2 else ""
+            ways = (
+                f"variables.spike_times={path} for the spikes of one unit in each, or "
+                if values.ndim == 2
+                else "spike_times with the unit and the trial of each spike, spike_clusters and spike_trials, or "
+            )
             raise UserError(
                 f"{where} has sorted {words}, as spike times are and rates are not; expected {ways}axes=[...] if they are rates of units."
             )
@@ -116,19 +131,41 @@ def _check_no_times(where: str, values: np.ndarray) -> None:
         )
 
 
+def named_axes(where: str, dims: Sequence[str]) -> tuple[str, ...]:
+    """Axes condition or trial, time, unit from their names in the file, such as time_bin or neurons; () if it has none.
+
+    Raises:
+      UserError: names that do not say which axis is which.
+    """
+    stems = [re.sub("[^a-z]", "", time_units.split_name(each)[0].lower()) for each in dims]
+    if all(each in UNNAMED for each in stems):
+        return ()
+    axes = tuple(next((axis for axis, names in NAMES_OF_AXES.items() if is_one_of(each, names)), each) for each in stems)
+    if len(set(axes)) < len(axes) or not {"time", "unit"} <= set(axes) <= NAMES_OF_AXES.keys() or {"trial", "condition"} <= set(axes):
+        third = ", trial or condition" if len(axes) > 2 else ""
+        raise UserError(f"{where} has the axes {', '.join(dims)}; expected axes=[...] that says which of them is time, unit{third}.")
+    return axes
+
+
 def _leading_axis(
-    where: str, found: StoredArray, labels: np.ndarray | None, counts: bool, options: Options, usual: Sequence[str]
+    where: str,
+    shape: Sequence[int],
+    dims: Sequence[str],
+    labels: np.ndarray | None,
+    counts: bool,
+    options: Options,
+    usual: Sequence[str],
 ) -> tuple[str, tuple[str, ...]]:
     """("trial" or "condition", the third axis of a matrix beside time and unit; notes)."""
-    if options.axes or len(found.shape) == 2 or set(found.dims) & {"trial", "trials", "condition"}:
-        return ("trial" if {"trial", "trials"} & {*(options.axes or found.dims)} else "condition"), ()
+    if options.axes or len(shape) == 2 or dims:
+        return ("trial" if "trial" in (options.axes or dims) else "condition"), ()
     if labels is not None and len(set(labels.tolist())) < len(labels):  # the condition of each trial
         return "trial", ()
     if not counts or labels is not None:
         return "condition", ()
     if usual[0] != "condition":
         raise UserError(
-            f"{where} has shape {list(found.shape)} and spike counts; expected the order of its axes, such as axes=[trial,time,unit]"
+            f"{where} has shape {list(shape)} and spike counts; expected the order of its axes, such as axes=[trial,time,unit]"
             " or axes=[unit,time,trial]."
         )
     return "trial", ("whole numbers, read as spike counts of single trials, axes=[trial,time,unit]; counts=false reads rates in Hz",)

@@ -83,7 +83,8 @@ def optional_trials(names: ArrayNames, options: Options) -> dict[str, np.ndarray
     if options.trials_table is None and path is not None:
         where = f"{names.path}: {path}"
         members = {path.rsplit("/", 1)[-1]: names.arrays[path]} if path in names.arrays else names.members(path)
-        return table_files.trial_columns(where, group_columns(members))
+        if columns := group_columns(members):  # none if it has only the spikes of each trial
+            return table_files.trial_columns(where, columns)
     found = table_files.trials_table(names.path, options.trials_table)
     return None if found is None else found[0]
 
@@ -241,7 +242,7 @@ def trials_of_spikes(
     placed = place_trials(where, times, row, len(known), None)
     if not known.dtype.kind == "U":
         known = table_files.integers_if_whole(known)
-    warnings = tuple(_missing_trials(where, known, int(inside.sum())))
+    warnings = (*placed.warnings, *_missing_trials(where, known, int(inside.sum())))
     own = {name: values[inside] for name, values in (more or {}).items()}
     columns = {name: values[first] for name, values in own.items() if not varies_within(values, row[inside]).any()}
     return placed._replace(trials={"trial": known, **columns}, warnings=warnings)
@@ -382,9 +383,33 @@ def place_trials(where: str, times: np.ndarray, trial: np.ndarray, n_trials: int
     zero = _clock(n_trials, (low - slack, high + slack))
     note = f"spikes of {n_trials:,} trials, relative to each trial, from {low:.6g} to {high:.6g} s"
     separate = SeparateTrials(zero, (low - slack, high + slack))
+    ends_known = {"start_time", "stop_time"} <= (trials or {}).keys()
     return PlacedTrials(
-        np.where(trial >= 0, times + zero[trial], np.nan), {"trial": np.arange(n_trials), **(trials or {})}, separate, (note,)
+        np.where(trial >= 0, times + zero[trial], np.nan),
+        {"trial": np.arange(n_trials), **(trials or {})},
+        separate,
+        (note,),
+        () if ends_known else tuple(_shorter_trials(where, *_spans_of_trials(trial[inside], times[inside], n_trials), finite)),
     )
+
+
+def _shorter_trials(where: str, low: np.ndarray, high: np.ndarray, times: np.ndarray) -> Iterator[str]:
+    """Warning about trials that seem to begin later or end earlier than others, as they lack spikes that trials have there on average.
+
+    Args:
+      where: the file and the array, for messages.
+      low: [trials] s, first spike of each trial with spikes, relative to the trial.
+      high: [trials] s, last spike of each.
+      times: [spikes] s, those of all trials.
+    """
+    ordered = np.sort(times)
+    before, after = np.searchsorted(ordered, low), len(ordered) - np.searchsorted(ordered, high, side="right")
+    short = int((np.maximum(before, after) > NEXT_SPIKES * len(low)).sum())
+    if short:
+        yield (
+            f"{where}: {short} of {len(low)} trials have no spike where trials have more than {NEXT_SPIKES} on average, at their start or"
+            " end, which counts as silence; trials_table=FILE.csv with start_time and stop_time says how long each trial is"
+        )
 
 
 def _spans_of_trials(trial: np.ndarray, times: np.ndarray, n_trials: int) -> tuple[np.ndarray, np.ndarray]:
@@ -439,15 +464,17 @@ def trial_numbers(where: str, labels: np.ndarray, trials: Table) -> tuple[np.nda
         named = named or (None if name == "id" else name)
     whole = known.dtype.kind in "iu" or (known.dtype.kind == "f" and bool(np.all(known == np.floor(known))))
     first = [each for each in (0, 1) if whole and known.min() >= each and known.max() - each < size]
-    if len(first) == 2 and known.max() == size - 1 and known.min() == 1:
-        first = []  # rows from 0 without the first, or from 1 without the last
+    if len(first) == 2:
+        raise UserError(
+            f"{where}: spikes have the trials {known.min():g} to {known.max():g}, which may count the {size} trials from 0 or from 1;"
+            " expected a column trial in the table of trials."
+        )
     if named is not None and not np.array_equal(query.as_numbers(trials[named]) - query.as_numbers(trials[named])[0], np.arange(size)):
         first = []
     if not first:
         expected = "a column trial in the table of trials" if named is None else f"labels that are in its column {named}"
         raise UserError(f"{where}: trials of spikes do not say their row of the {size} trials; expected {expected}.")
-    start = 1 if known.max() == size else 0 if known.min() == 0 else first[-1]
-    return (known.astype(np.int64) - start)[row], size
+    return (known.astype(np.int64) - first[0])[row], size
 
 
 def _alike(*columns: np.ndarray) -> list[list]:
