@@ -149,6 +149,23 @@ def test_the_last_line_may_be_torn(run):
     assert run.metrics.read_text() == text + json.dumps(new) + "\n" and run.read_metrics()[-1] == new
 
 
+@pytest.mark.parametrize("kept", [None, 0, 1, 2])
+def test_lost_readings_of_resources_are_said(run, caplog, kept):
+    """Also those at the end, of an empty file and of one that was deleted."""
+    path = run.path / "r.jsonl"
+    for second in range(3):
+        metrics.append_line(path, {"time": f"10:00:0{second}", "memory_peak_mb": 400.0})
+    assert len(resources.read(path)) == 3 and not caplog.messages
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: kept or 0]))
+    if kept is None:
+        path.unlink()
+    assert len(resources.read(path)) == (kept or 0) and f"is damaged: {3 - (kept or 0)} of its lines are missing" in caplog.text
+    path.write_text("".join(lines[:2]) + "\0" * len(lines[2]))
+    caplog.clear()
+    assert len(resources.read(path)) == 2 and "is damaged: 1 of its lines are missing" in caplog.text
+
+
 @pytest.mark.parametrize(("kept", "words"), [(0, "4 of the 4 .* first is 1"), (3, "1 of the 4 .* first is 4")])
 def test_metrics_shorter_than_the_checkpoint_are_said(run, caplog, kept, words):
     """Also a file that was deleted."""
