@@ -349,3 +349,61 @@ def test_negative_counts(tmp_path, name):
 def _with_missing(path, name, padded):
     np.savez(path, **{name: np.where(padded < 0, np.nan, padded)})
     return path
+
+
+# Parquet
+
+
+def parquet(path, **columns):
+    """A Parquet file with the columns, which may be arrays of pyarrow."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_missing_categories(tmp_path):
+    """A category, as pandas has them, that is missing is no other category."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stim = pyarrow.array([None if k % 4 == 3 else "ab"[k % 2] for k in range(N_TRIALS)]).dictionary_encode()
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, stim=stim)
+    path = write(tmp_path / "s.csv", time=TIMES, unit=LABELS)
+    root, _ = imported(path, tmp_path, "conditions.b=stim == 'b'", "kernel=none", "min_trials=0")
+    np.testing.assert_allclose(root["rate"][0], COUNTS[1::4].mean(axis=0) / 0.02, atol=1e-4)
+    units = pyarrow.array([f"n{each}" if each != 1 else None for each in LABELS]).dictionary_encode()
+    row = np.flatnonzero(LABELS == 1)[0] + 1
+    refused(parquet(tmp_path / "s.parquet", time=TIMES, unit=units), tmp_path, f"unit is empty in row {row}; expected the unit")
+
+
+def test_columns_of_lists(tmp_path):
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, licks=[[0.5]] * N_TRIALS)
+    trains = [train.tolist() for train in ([train[:20] for train in (TIMES, TIMES)])]
+    pattern = r"column {} has lists; expected .*table.explode\('{}'\) of pandas makes, with a column unit"
+    path = tmp_path / "s.parquet"
+    refused(parquet(path, unit=[0, 1], spike_times=trains), tmp_path, pattern.format("spike_times", "spike_times"))
+    refused(parquet(path, time=[1.0, 2.0], n0=trains), tmp_path, pattern.format("n0", "n0"))
+    check(parquet(path, time=TIMES, unit=LABELS, waveform=[[1, 2]] * len(TIMES)), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8"])
+def test_whole_numbers_without_a_sign(tmp_path, kind):
+    values, others = (np.arange(140)[::-1] % 7).astype(kind), np.arange(140) % 5
+    path = parquet(tmp_path / "r.parquet", time=0.02 * np.arange(140), n0=values, n1=others)
+    root, _ = imported(path, tmp_path, "counts=false")
+    np.testing.assert_array_equal(root["rate"][0], np.column_stack([values, others]))
+    np.save(tmp_path / "r.npy", np.rec.fromarrays([0.02 * np.arange(140), values, others], names="time,n0,n1"))
+    assert (imported(tmp_path / "r.npy", tmp_path, "counts=false")[0]["rate"][0] == root["rate"][0]).all()
+
+
+def test_durations_and_dates(tmp_path):
+    path = write(tmp_path / "s.csv", time=TIMES, unit=LABELS)
+    since = np.datetime64("2020-01-01", "ms") + np.rint(1e3 * EVENTS).astype("timedelta64[ms]")
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, cue=np.rint(1e3 * EVENTS).astype("timedelta64[ms]"), date=since)
+    check(path, tmp_path, "align=cue")
+    refused(path, tmp_path, "trials.parquet: date has dates; expected numbers", "align=date")
+    dates = np.datetime64("2020-01-01", "ms") + 20 * np.arange(150).astype("timedelta64[ms]")
+    path = parquet(tmp_path / "r.parquet", time=dates, n0=RATES[:, 0] + 0.5, n1=RATES[:, 1])
+    refused(path, tmp_path, "time has dates; expected numbers")
+    path = parquet(path, time=dates - dates[0], n0=RATES[:, 0] + 0.5, n1=RATES[:, 1])
+    np.testing.assert_allclose(imported(path, tmp_path)[0]["time"][...], 0.02 * np.arange(150), atol=1e-9)

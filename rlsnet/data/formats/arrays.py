@@ -79,7 +79,8 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
     if suffix == ".npy":
         values = table_files.load_npy(path)
         if values.dtype.names:
-            return read_columns(path, {name: np.asarray(values[name]).reshape(-1) for name in values.dtype.names}, options)
+            columns = {name: table_files.plain_numbers(np.asarray(values[name]).reshape(-1)) for name in values.dtype.names}
+            return read_columns(path, columns, options)
         return read_arrays(
             path, {"rate": array_names.in_memory(values)} if values.ndim > 1 else {path.stem: array_names.in_memory(values)}, options
         )
@@ -124,6 +125,7 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
     """Session from a table with columns of times and units, else precomputed rates with one column for each unit."""
     variables = options.variables or {}
     rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
+    columns = _without_lists(path, columns, variables)
     times = _column(path, columns, variables, "spike_times", TIME_COLUMNS)
     labels, trial = (
         _labels(path, columns, variables, *each) for each in (("spike_clusters", UNIT_COLUMNS), ("spike_trials", TRIAL_COLUMNS))
@@ -163,6 +165,20 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
         trials_path=table_files.trials_path(path, options.trials_table),
         warnings=() if placed is None else placed.warnings,
     )
+
+
+def _without_lists(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Columns without those of lists, such as waveforms of spikes; raises UserError if the others are no times and units of spikes."""
+    lists = [name for name, values in columns.items() if table_files.has_lists(values)]
+    others = {name: values for name, values in columns.items() if name not in lists}
+    named = [each for each in lists if each in variables.values()]
+    if lists and (named or not all(_column(path, others, {}, "", usual) for usual in (TIME_COLUMNS, UNIT_COLUMNS))):
+        shown = (named or lists)[0]
+        raise UserError(
+            f"{path}: column {shown} has lists; expected a number in each cell: one row for each spike, as table.explode('{shown}') of"
+            " pandas makes, with a column unit, or one row for each bin."
+        )
+    return others
 
 
 def _placed(
@@ -216,7 +232,7 @@ def _tidy_table(
 def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Column of numbers, of any type of them; raises UserError for a text that is not a number."""
     column = columns[name]
-    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind == "O" else column
+    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind in "OM" else column
 
 
 def _labels(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> Labels | None:
@@ -264,7 +280,10 @@ def _rates_of_table(
         raise UserError(f"{path}: is a table of trials; expected a source of spikes with trials_table={path}.")
     if tidy is not None:
         kind = tidy[0]
-    units = {name: table_files.as_numbers(values) for name, values in columns.items()}
+    units = {
+        name: _numbers(path, columns, name) if values.dtype.kind == "M" else table_files.as_numbers(values)
+        for name, values in columns.items()
+    }
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # row numbers that pandas writes
     given = {what: _given_column(path, columns, variables, what) for what in ("time", "time_ms")}
