@@ -267,6 +267,59 @@ def test_tidy_tables(tmp_path):
     check(path, tmp_path)
 
 
+@pytest.mark.parametrize("clock", [False, True])
+@pytest.mark.parametrize("kept", ["ragged", "nonzero", "one unit less"])
+def test_values_in_a_part_of_the_bins(tmp_path, clock, kept):
+    """Rows of values under any name are not taken for spikes, though rows for some bins are missing."""
+    columns = tidy(COUNTS, trial=np.arange(N_TRIALS))
+    ragged = (columns["time"] < 0.5) | (columns["trial"] % 2 == 0)
+    rows = {"ragged": ragged, "nonzero": columns["value"] > 0, "one unit less": (columns["unit"] != 3) | (columns["trial"] < 12)}[kept]
+    columns = {name: each[rows] for name, each in columns.items()}
+    if clock:  # the trials begin at times that are no multiples of a bin
+        write(tmp_path / "trials.csv", start_time=EVENTS)
+        columns["time"] = np.round(columns["time"] + (EVENTS + 0.0137 * np.arange(N_TRIALS) ** 2)[columns.pop("trial")], 4)
+    path = tmp_path / "s.csv"
+    named = "expected variables.counts=activity or variables.rate=activity, or variables.spike_times=time if each row is a spike"
+    refused(write(path, **renamed(columns, value="activity")), tmp_path, named)
+    write(path, **renamed(columns, value="spikes"))
+    if kept == "nonzero":
+        refused(path, tmp_path, "none with spikes 0; expected rows for bins without spikes too")
+    elif clock:
+        refused(path, tmp_path, "expected centres of bins in s, ascending in equal steps")
+    else:
+        root, _ = imported(path, tmp_path, "kernel=none", "window=[-2,0.5]")
+        expected = COUNTS[:, :125].mean(axis=0) / 0.02
+        some = COUNTS[:12, :125].mean(axis=0) / 0.02
+        np.testing.assert_allclose(root["rate"][0], np.where((np.arange(4) == 3) & (kept != "ragged"), some, expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 1 / 30000, 1e-3, 1e-2])
+@pytest.mark.parametrize("relative", [False, True])
+def test_spikes_with_further_columns(tmp_path, step, relative):
+    """Amplitudes and running numbers of spikes do not make them values in bins, even if times are rounded."""
+    columns = relative_spikes(1) if relative else {"unit": LABELS, "time": TIMES}
+    times = np.round(columns["time"] / step) * step if step else columns["time"]
+    size = len(times)
+    more = {"amplitude": np.random.default_rng(0).normal(100, 10, size).round(2), "n": np.arange(size), "depth": 10.5 * columns["unit"]}
+    path = write(tmp_path / "s.csv", **columns | {"time": times} | more)
+    write(tmp_path / "trials.csv", trial=1 + np.arange(N_TRIALS), start_time=EVENTS)
+    root, _ = imported(path, tmp_path, *WINDOW)
+    np.testing.assert_allclose(root["rate"][0].mean(axis=0), RATES[110:140].mean(axis=0), rtol=0.05)
+
+
+def test_rates_without_the_rows_of_rate_0(tmp_path):
+    columns = renamed(tidy(COUNTS / 0.02 + 0.5 * (COUNTS > 0), trial=np.arange(N_TRIALS)), value="rate")
+    some = columns["rate"] > 0
+    path = write(tmp_path / "s.csv", **{name: each[some] for name, each in columns.items()})
+    refused(path, tmp_path, "times of the same trial, and none with rate 0; expected rows for bins with rate 0 too, or nan")
+    some = ((columns["time"] < 0.5) | (columns["trial"] % 2 == 0)) & ((columns["unit"] > 0) | (columns["trial"] < 9))
+    columns["rate"] = columns["rate"] + 1  # smoothed rates, of trials that end earlier and a unit that is lost
+    root, _ = imported(write(path, **{name: each[some] for name, each in columns.items()}), tmp_path)
+    expected = np.concatenate([COUNTS[:, :125].mean(axis=0), COUNTS[::2, 125:].mean(axis=0)])
+    more = np.concatenate([(COUNTS[:, :125] > 0).mean(axis=0), (COUNTS[::2, 125:] > 0).mean(axis=0)])
+    np.testing.assert_allclose(root["rate"][0, :, 1:], (expected / 0.02 + 0.5 * more + 1)[:, 1:], rtol=1e-5)
+
+
 def test_rows_of_conditions_in_any_order(tmp_path):
     two = np.stack([RATES, RATES + 1]) + 0.25
     names, units = np.repeat(["a", "b"], 150), {f"n{u}": np.concatenate([two[0, :, u], two[1, ::-1, u]]) for u in range(N_UNITS)}

@@ -8,6 +8,7 @@ time_ms) and condition.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
     labels, trial = (
         _labels(path, columns, variables, *each) for each in (("spike_clusters", UNIT_COLUMNS), ("spike_trials", TRIAL_COLUMNS))
     )
-    if labels and "spike_times" not in variables and (tidy := _tidy_table(path, columns, labels, trial, options)) is not None:
+    if labels and "spike_times" not in variables and (tidy := _tidy_table(path, columns, labels, trial, options, rate)) is not None:
         return tidy
     if times is None or not labels or ({"rate", "current", "counts", "time", "time_ms"} & set(variables)):
         if {"spike_times", "spike_clusters"} & set(variables):
@@ -208,7 +209,7 @@ def _placed(
 
 
 def _tidy_table(
-    path: Path, columns: Mapping[str, np.ndarray], labels: Labels, trial: Labels | None, options: Options
+    path: Path, columns: Mapping[str, np.ndarray], labels: Labels, trial: Labels | None, options: Options, sample_rate: float | None
 ) -> Session | PrecomputedRates | None:
     """Contents of a table with one row for each trial or condition, bin and unit; None if its rows are spikes."""
     variables = options.variables or {}
@@ -218,7 +219,7 @@ def _tidy_table(
         return None
     lead = [] if trial is None else list(trial)
     lead += [condition] if condition is not None and condition not in lead else []
-    value = value_tables.find_values(path, columns, variables, labels, (*lead, time))
+    value = value_tables.find_values(path, columns, variables, labels, (*lead, time), _second(columns, time, options, sample_rate))
     if value is None:
         return None
     table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
@@ -227,6 +228,16 @@ def _tidy_table(
         lead += table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in variables, numbers)[0]
     keys = (*dict.fromkeys(lead), time)
     return _rates_of_table(path, value_tables.widened(path, {**columns, **numbers}, keys, labels, value), options, (value.kind, time))
+
+
+def _second(columns: Mapping[str, np.ndarray], time: str, options: Options, sample_rate: float | None) -> float:
+    """Unit of a column of times in s, as far as the user or its name says it; whole numbers are likely ms. Infinite: numbers of bins."""
+    if time.lower() in BIN_COLUMNS:
+        return math.inf
+    unit = time_units.unit_of_spikes(options) or time_units.chosen_unit(options, "bins") or time_units.split_name(time)[1]
+    if unit == "samples":
+        return 1 / sample_rate if sample_rate else 0.0
+    return time_units.SECONDS[unit or ("ms" if columns[time].dtype.kind == "i" else "s")]
 
 
 def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
