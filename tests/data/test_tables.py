@@ -28,6 +28,11 @@ def relative_spikes(first=1):
 # Texts
 
 
+def test_another_encoding(tmp_path):
+    (tmp_path / "s.csv").write_bytes("time (\u00b5s);unit\n1;2\n".encode("cp1252"))
+    refused(tmp_path / "s.csv", tmp_path, "s.csv: is not in UTF-8, from byte 7 on; expected UTF-8, as iconv")
+
+
 @pytest.mark.parametrize(
     ("column", "kept"),
     [
@@ -116,6 +121,27 @@ def test_several_sessions_in_a_table(tmp_path):
     check(path, tmp_path, "variables.spike_clusters=unit")
 
 
+@pytest.mark.parametrize("name", ["patient", "fly", "rec", "Participant ID", "cohort", "cell_type", "region"])
+def test_units_that_are_recorded_in_different_trials(tmp_path, name):
+    """Units of several sessions in a table are no session; those of two kinds, in the same trials, are."""
+    spikes = relative_spikes(1)
+    named = {name: np.where(spikes["unit"] < 2, "a", "b")}
+    path, pattern = tmp_path / "s.csv", "expected one table for each|or variables.spike_clusters=unit if all units and trials are recorded"
+    write(path, **spikes, **named)
+    known = name in ("patient", "fly", "rec", "Participant ID")
+    refused(path, tmp_path, f"has 2 values of {name} .a, b, .*{pattern}") if known else check(path, tmp_path)
+    some = (spikes["unit"] < 2) | (spikes["trial"] <= 12)
+    write(path, **{key: each[some] for key, each in (spikes | named).items()})
+    if name != "region":
+        refused(path, tmp_path, "has 2 values" if known else f"units of {name} b have no spikes in 8 of 20 trials.*{pattern}")
+    root, _ = imported(path, tmp_path, "variables.spike_clusters=unit", "kernel=none")
+    assert root["unit/n_trials"][:, 0].tolist() == [20] * 4
+    spikes["unit"] = spikes["unit"] + 4 * (spikes["trial"] % 7 == 0)  # a unit with few spikes, of a kind of its own
+    write(path, **spikes, **{name: spikes["unit"] // 2})
+    if not known:
+        imported(path, tmp_path)
+
+
 # Trials of spikes
 
 
@@ -146,6 +172,16 @@ def test_trials_numbered_in_each_block(tmp_path, name, table):
         refused(path, tmp_path, "the column trial of the 20 trials has 9 in several rows; expected a different label")
 
 
+def test_spikes_of_trials_that_the_table_does_not_have(tmp_path):
+    spikes = relative_spikes(1)
+    path = write(tmp_path / "s.csv", **{name: [*each, {"unit": 0, "trial": 0, "time": 0.5}[name]] for name, each in spikes.items()})
+    write(tmp_path / "trials.csv", trial=1 + np.arange(N_TRIALS))
+    refused(path, tmp_path, f"1 of {len(spikes['unit']) + 1:,} spikes have trials that the column trial of the 20 trials does not have: 0;")
+    write(path, **spikes)
+    write(tmp_path / "trials.csv", trial=np.arange(3, N_TRIALS + 1))
+    refused(path, tmp_path, "of the 18 trials does not have: 1, nor 1 other labels; expected all trials")
+
+
 def test_a_table_of_trials_that_disagrees(tmp_path):
     spikes = relative_spikes(1)
     path = write(tmp_path / "s.csv", **spikes, block=(spikes["trial"] > 10) + 1)
@@ -156,7 +192,7 @@ def test_a_table_of_trials_that_disagrees(tmp_path):
     write(tmp_path / "trials.csv", trial=[f"{k + 1:03}" for k in range(N_TRIALS)], block=1 + np.arange(N_TRIALS) // 10)
     check(path, tmp_path)
     write(tmp_path / "trials.csv", trial=5 + 2 * np.arange(N_TRIALS))
-    refused(path, tmp_path, "do not say their row of the 20 trials; expected labels that are in its column trial")
+    refused(path, tmp_path, "trials that the column trial of the 20 trials does not have: 1, nor 11 other labels")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])
@@ -357,6 +393,64 @@ def test_rows_of_trials(tmp_path, names):
     some = (time < 0.5) | (trial % 2 == 0)
     root, _ = imported(wide(counts[some], some), tmp_path, "kernel=none", "window=[-2,1]")
     np.testing.assert_allclose(root["rate"][0, 125:], COUNTS[::2, 125:].mean(axis=0) / 0.02, atol=1e-4)
+
+
+def wide(path, values, **more):
+    """A table of values [trial, time, unit] with a column for each unit, between further columns."""
+    return write(path, **more, **{f"n{u}": values[..., u].ravel() for u in range(N_UNITS)})
+
+
+TRIAL = np.repeat(np.arange(N_TRIALS), len(CENTRES))
+OF_BIN = np.tile(CENTRES, N_TRIALS)
+
+
+@pytest.mark.parametrize("name", ["bin_center", "timestamp", "ts", "bin", "frame", "Time (ms)", "time_from_cue", "t_rel"])
+@pytest.mark.parametrize("later", [0, 100])
+def test_columns_of_times_are_no_units(tmp_path, name, later):
+    """Times of bins under other names than time, also on a clock of the session."""
+    times = np.tile(np.arange(150), N_TRIALS) if name in ("bin", "frame") else OF_BIN * (1000 if "ms" in name else 1)
+    later *= 1000 if "ms" in name else 1
+    path = wide(tmp_path / "x.csv", COUNTS, trial=TRIAL, **{name: times + later * TRIAL})
+    arguments = ["bin=20", "window=[-2,1]"]
+    if name in ("time_from_cue", "t_rel"):
+        refused(path, tmp_path, f"{name} ascends in each trial or condition, as times do.*expected variables.time={name} for", *arguments)
+        arguments.append(f"variables.time={name}")
+    if later:
+        refused(path, tmp_path, "trials have no common times; expected times relative to each trial", *arguments)
+    else:
+        check(path, tmp_path, *arguments)
+    path = wide(tmp_path / "x.csv", COUNTS, trial=TRIAL, time=OF_BIN, **{name: times + later * TRIAL})
+    if name in ("time_from_cue", "t_rel"):
+        refused(path, tmp_path, f"{name} ascends in each trial")
+    else:
+        lines = check(path, tmp_path, *arguments)
+        assert f"no units: {name}" in lines[0]
+
+
+def test_columns_of_trials_are_no_units(tmp_path):
+    """A stimulus of each trial is a column of the trials, a number of trials is left out, and a silent unit is a unit."""
+    silent = COUNTS * (np.arange(N_UNITS) != 2)
+    stimulus, side = TRIAL % 2, np.where(TRIAL % 2, "left", "right")
+    path = wide(tmp_path / "x.csv", silent, trial=TRIAL, time=OF_BIN, stimulus=stimulus, side=side)
+    filters = ["conditions.a=stimulus == 0", "conditions.b=side == 'left'", "kernel=none"]
+    root, lines = imported(path, tmp_path, *filters)
+    assert "no units: stimulus, side" in lines[0] and "3 of 4 units" in lines[0]
+    np.testing.assert_allclose(root["rate"][...], [silent[half::2][:, :, [0, 1, 3]].mean(axis=0) / 0.02 for half in (0, 1)], atol=1e-4)
+    two, rows = np.stack([RATES, RATES + 1]) + 0.25, {"condition": np.repeat(["a", "b"], 150), "time": np.tile(CENTRES, 2)}
+    root, lines = imported(wide(path, two, **rows, n_trials=np.repeat([9, 11], 150)), tmp_path)
+    np.testing.assert_allclose(root["rate"][...], two, rtol=1e-5)
+    assert "no units: n_trials" in lines[0]
+    refused(wide(path, two, **rows, contrast=np.repeat([9.5, 0], 150)), tmp_path, "contrast is the same in all bins of a condition")
+    root, _ = imported(path, tmp_path, "axes=[time,unit]")
+    assert root["unit/id"].shape == (N_UNITS + 1,)
+    for more in ({"bin": np.tile(np.arange(150), 2)}, {"time": rows["time"], "time_ms": 1000 * rows["time"]}):
+        root, _ = imported(wide(path, two, condition=rows["condition"], **more), tmp_path, "bin=20", "window=[-2,1]")
+        np.testing.assert_allclose(root["rate"][...], two, rtol=1e-5)
+
+
+def test_numbers_of_bins_called_time(tmp_path):
+    path = write(tmp_path / "s.csv", **renamed(tidy(RATES[None] + 0.5), value="rate") | {"time": np.repeat(np.arange(150), N_UNITS)})
+    refused(path, tmp_path, "steps of 1 would be bins of 1,000 ms.*or the name bin of a column of their numbers", "bin=20")
 
 
 def test_rows_that_belong_to_no_column(tmp_path):

@@ -177,8 +177,13 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
     memory.check_fits(BYTES_PER_CHARACTER * path.stat().st_size, path)
     with path.open("rb") as binary:
         encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with path.open(newline="", encoding=encoding) as file:
-        text = file.read()
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not in UTF-8, from byte {error.start + 1} on; expected UTF-8, as iconv -f WINDOWS-1252 -t UTF-8 makes."
+        ) from error
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     declared = SEPARATOR_LINE.fullmatch(lines[0])
     lines[0] = "" if declared else lines[0]
