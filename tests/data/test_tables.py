@@ -343,6 +343,14 @@ def test_spikes_with_further_columns(tmp_path, step, relative):
     np.testing.assert_allclose(root["rate"][0].mean(axis=0), RATES[110:140].mean(axis=0), rtol=0.05)
 
 
+def test_counts_of_bins_as_short_as_spike_times(tmp_path):
+    spikes = relative_spikes(1)
+    path = write(tmp_path / "s.csv", **spikes | {"time": np.round(spikes["time"], 3), "spikes": 1 + (spikes["time"] > 0.8)})
+    refused(path, tmp_path, "spikes may be the number of spikes in a bin; expected variables.counts=spikes, or variables.spike_times=time")
+    root, _ = imported(path, tmp_path, "variables.spike_times=time", *WINDOW)
+    np.testing.assert_allclose(root["rate"][0].mean(axis=0), RATES[110:140].mean(axis=0), rtol=0.05)
+
+
 def test_rates_without_the_rows_of_rate_0(tmp_path):
     columns = renamed(tidy(COUNTS / 0.02 + 0.5 * (COUNTS > 0), trial=np.arange(N_TRIALS)), value="rate")
     some = columns["rate"] > 0
@@ -419,7 +427,9 @@ def test_columns_of_times_are_no_units(tmp_path, name, later):
         refused(path, tmp_path, "trials have no common times; expected times relative to each trial", *arguments)
     else:
         check(path, tmp_path, *arguments)
-    path = wide(tmp_path / "x.csv", COUNTS, trial=TRIAL, time=OF_BIN, **{name: times + later * TRIAL})
+    order = np.arange(len(TRIAL)).reshape(N_TRIALS, -1)[:, ::-1].ravel() if name == "bin" else slice(None)
+    columns = {"trial": TRIAL[order], "time": OF_BIN[order], name: (times + later * TRIAL)[order]}
+    path = wide(tmp_path / "x.csv", COUNTS.reshape(-1, N_UNITS)[order], **columns)
     if name in ("time_from_cue", "t_rel"):
         refused(path, tmp_path, f"{name} ascends in each trial")
     else:
@@ -504,9 +514,7 @@ def _with_missing(path, name, padded):
 def parquet(path, **columns):
     """A Parquet file with the columns, which may be arrays of pyarrow."""
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), path)
     return path
 
 

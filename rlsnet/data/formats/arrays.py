@@ -33,11 +33,11 @@ from rlsnet.data.formats.single_trials import (
     PlacedTrials,
     averaged_trials,
     codes,
+    comparable,
     counted_trials,
     precomputed,
     trial_numbers,
     trials_of_spikes,
-    varies_within,
 )
 from rlsnet.data.formats.table_labels import Labels
 from rlsnet.data.import_options import Options
@@ -203,7 +203,9 @@ def _placed(
     """
     found = table_files.trials_table(path, options.trials_table)
     more = {name: each for name, each in columns.items() if name not in (times, *labels)}
-    names, notes = table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in (options.variables or {}), (times,))
+    names, notes = table_labels.trial_columns(
+        path, columns, labels, trial, "spike_trials" in (options.variables or {}), (times, *value_tables.named_values(columns))
+    )
     if "spike_clusters" not in (options.variables or {}):
         table_labels.check_sessions(path, columns, labels, names, (times,))
     where = f"{path}: {names.shown}"
@@ -246,7 +248,7 @@ def _second(columns: Mapping[str, np.ndarray], time: str, options: Options, samp
     unit = time_units.unit_of_spikes(options) or time_units.chosen_unit(options, "bins") or time_units.split_name(time)[1]
     if unit == "samples":
         return 1 / sample_rate if sample_rate else 0.0
-    return time_units.SECONDS[unit or ("ms" if columns[time].dtype.kind == "i" else "s")]
+    return time_units.SECONDS[unit or ("ms" if table_files.integers_if_whole(columns[time]).dtype.kind == "i" else "s")]
 
 
 def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -324,13 +326,13 @@ def _rates_of_table(
     own = table_labels.joined(labels, trial or Labels(labels)) if labels else np.zeros(len(next(iter(columns.values()))), np.int64)
     notes: tuple[str, ...] = ()
     if not tidy:
-        no_units = _no_units(path, units, codes(own), what, time, options)
-        labels |= {name: columns[name] for name in no_units if trial is not None}
+        no_units = _no_units(path, units, codes(own), what, of_bins, options)
+        labels |= {name: columns[name] for name in no_units if trial is not None and _is_constant_in_each(columns[name], codes(own))}
         units = {name: values for name, values in units.items() if name not in no_units}
         notes = (f"no units: {', '.join(no_units)}",) if no_units else ()
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
     if not options.axes and not tidy and not {"rate", "current", "counts"} & set(variables):
-        _check_not_spikes(path, units if time is None else {time: of_bins, **units}, time, codes(own))
+        _check_not_spikes(path, units if time is None or of_bins is None else {time: of_bins, **units}, time, codes(own))
     if texts or not units:
         problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")
@@ -401,7 +403,9 @@ def _doubtful_header(path: Path, units: Mapping[str, np.ndarray], rates: np.ndar
     return (f"{what}; a first line with other names, such as n1, says so",)
 
 
-def _no_units(path: Path, columns: Mapping[str, np.ndarray], group: np.ndarray, what: str, time: str | None, options: Options) -> list[str]:
+def _no_units(
+    path: Path, columns: Mapping[str, np.ndarray], group: np.ndarray, what: str, time: np.ndarray | None, options: Options
+) -> list[str]:
     """Columns of a table with a column for each unit that are no units: of trials, numbers of trials, and times beside those of bins.
 
     Args:
@@ -409,7 +413,7 @@ def _no_units(path: Path, columns: Mapping[str, np.ndarray], group: np.ndarray, 
       columns: that may be units.
       group: [rows] number of the trial or condition of a row.
       what: trial, condition or table.
-      time: column that is taken as times of bins, or None.
+      time: [rows] times of bins, or None.
       options: settings of the import; with `axes`, all columns of numbers are units.
 
     Raises:
@@ -420,12 +424,15 @@ def _no_units(path: Path, columns: Mapping[str, np.ndarray], group: np.ndarray, 
         name
         for name, values in columns.items()
         if len(group) - int(group.max(initial=0)) > LONG_COLUMN
-        and not varies_within(values, group).any()
+        and _is_constant_in_each(values, group)
         and (name not in numbers or (np.nan_to_num(values) != 0).any())
     ]
     if options.axes:
         return [name for name in steady if name not in numbers and what == "trial"]
-    found = [name for name in numbers if time is not None and _is_name_of_times(name) and _ascends_in_each(numbers[name], group)]
+    found: list[str] = []
+    if time is not None and time.dtype.kind in "fiu":
+        order = np.lexsort((time, group))
+        found = [name for name in numbers if _is_name_of_times(name) and _ascends_in_each(numbers[name][order], group[order])]
     found += [name for name in numbers if name.lower() in NUMBERS_OF_TRIALS or (name.lower() == "n" and name in steady)]
     if what == "trial":
         found += [name for name in steady if name not in found]
@@ -445,10 +452,24 @@ def _is_name_of_times(name: str) -> bool:
     return name.lower() in BIN_TIME_COLUMNS or (unit is not None and stem.lower() in BIN_TIME_COLUMNS)
 
 
+def _steps_in_each(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Steps of a column from row to row of each trial or condition; `group` [rows] is its number."""
+    change = np.diff(group)
+    if (change < 0).any():
+        order = np.argsort(group, kind="stable")
+        values, change = values[order], np.diff(group[order])
+    return np.diff(values)[change == 0]
+
+
+def _is_constant_in_each(values: np.ndarray, group: np.ndarray) -> bool:
+    """Whether a column is the same in all rows of each trial or condition."""
+    _, first = np.unique(group, return_index=True)
+    return np.array_equal(own := comparable(values), own[first][group], equal_nan=own.dtype.kind == "f")
+
+
 def _ascends_in_each(values: np.ndarray, group: np.ndarray) -> bool:
     """Whether a column ascends with the rows of each trial or condition, of at least LONG_COLUMN rows together."""
-    order = np.argsort(group, kind="stable")
-    steps = np.diff(values[order])[np.diff(group[order]) == 0]
+    steps = _steps_in_each(values, group)
     return len(steps) >= LONG_COLUMN - 1 and bool((steps > 0).all())
 
 
@@ -477,8 +498,9 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
     for name, values in columns.items():
         if values.dtype.kind not in "fiu":
             continue
-        alike = (np.diff(values) > 0).all() or len(np.unique(values)) <= np.bincount(group).max() or _in_equal_steps(values, group)
-        if name != time and alike and _ascends_in_each(values, group):
+        if name == time or not _ascends_in_each(values, group):
+            continue
+        if (np.diff(values) > 0).all() or name in regular or len(np.unique(values)) <= np.bincount(group).max():
             rows = "each trial or condition" if group.any() else f"all {len(values):,} rows"
             raise UserError(
                 f"{path}: {name} ascends in {rows}, as times do and rates do not; expected variables.time={name} for"
@@ -488,8 +510,7 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
 
 def _in_equal_steps(values: np.ndarray, group: np.ndarray) -> bool:
     """Whether a column changes by the same with each row of each trial or condition."""
-    order = np.argsort(group, kind="stable")
-    steps = np.diff(values[order])[np.diff(group[order]) == 0]
+    steps = _steps_in_each(values, group)
     return len(steps) > 0 and bool(np.abs(steps - steps.mean()).max() <= 0.01 * np.abs(steps.mean()))
 
 

@@ -17,8 +17,10 @@ PLACES = (  # within which programs number units from 1
     *("channel", "chan", "ch", "electrode", "elec", "tetrode", "tet", "tt", "stereotrode", "shank", "probe", "array", "headstage", "port"),
     *("site", "implant", "hemisphere", "region", "area", "brainregion", "brainarea", "location", "imec"),
 )
-SESSIONS = ("session", "sess", "recording", "day", "date", "animal", "subject", "mouse", "rat", "monkey", "experiment", "file", "filename")
-SESSIONS += ("patient", "participant", "subj", "individual", "fly", "larva", "worm", "penetration", "expt", "exp", "rec", "ses", "slice")
+SESSIONS = (
+    *("session", "sess", "ses", "recording", "rec", "day", "date", "animal", "subject", "subj", "mouse", "rat", "monkey", "fly", "larva"),
+    *("worm", "patient", "participant", "individual", "penetration", "slice", "experiment", "expt", "exp", "file", "filename"),
+)
 BLOCKS = ("condition", "cond", "block", "run")  # within which trials may be numbered from 1
 SUFFIX = re.compile(r"(s|id|ids|no|nr|num|number|index|idx|name|label)$")
 BY_CHANCE = 1e-6  # trials without spikes that have a smaller probability are not recorded

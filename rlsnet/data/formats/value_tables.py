@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ VALUE_NAMES = {  # kind of values, and names of a column of them in lower case, 
     "rate": ("rate", "rates", "ratehz", "firingrate", "firingrates", "firingratehz", "spikerate", "fr", "hz", "psth"),
     "current": ("current", "currents"),
 }
-SHORT_COUNT_NAMES = ("spikes", "spks", "nspk", "nspks", "n")  # of whole numbers, where rows are bins
+SHORT_COUNT_NAMES = ("spikes", "spks", "nspk", "nspks")  # of whole numbers, where rows are bins
 FEWEST_STEPS = 10  # between times, which show whether they lie on a grid
 SPIKE_PRECISION_S = 5e-3  # steps of the grid from which on times are those of bins
 ON_GRID = 0.9  # share of the steps that are multiples of one
@@ -70,16 +70,30 @@ def find_values(
     complete = min(sizes) > 1 and np.prod(sizes, dtype=float) == len(owner)
     if not complete and len(keys) > 1:
         others = [name for name in others if varies_within(columns[name], group).any()]  # else it describes the trials
+    others = sorted(others, key=lambda name: re.sub("[^a-z]", "", name.lower()) not in SHORT_COUNT_NAMES)
+    counts = (
+        bool(others) and re.sub("[^a-z]", "", others[0].lower()) in SHORT_COUNT_NAMES and _are_whole(query.as_numbers(columns[others[0]]))
+    )
     if not others or not (complete or _are_bins(query.as_numbers(columns[keys[-1]]), group, owner, second)):
+        if counts:
+            raise UserError(
+                f"{path}: {others[0]} may be the number of spikes in a bin; expected variables.counts={others[0]}, or"
+                f" variables.spike_times={keys[-1]} if each row is a spike."
+            )
         return None
-    for name in others:
-        if re.sub("[^a-z]", "", name.lower()) in SHORT_COUNT_NAMES and _are_whole(query.as_numbers(columns[name])):
-            return ValueColumn(name, "counts")
+    if counts:
+        return ValueColumn(others[0], "counts")
     what = f"a row for each {', '.join(keys)}" if complete else f"rows on a grid of {keys[-1]}, at most one for each {', '.join(keys)}"
     raise UserError(
         f"{path}: has {what} and {units.shown}, as values in bins have and spikes do not; expected variables.counts={others[0]} or"
         f" variables.rate={others[0]}, or variables.spike_times={keys[-1]} if each row is a spike."
     )
+
+
+def named_values(columns: Iterable[str]) -> list[str]:
+    """Columns with a usual name of values in bins, which are no labels."""
+    usual = {*SHORT_COUNT_NAMES, *(each for names in VALUE_NAMES.values() for each in names)}
+    return [name for name in columns if re.sub("[^a-z]", "", name.lower()) in usual]
 
 
 def _are_whole(values: np.ndarray) -> bool:
