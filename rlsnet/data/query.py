@@ -228,7 +228,10 @@ def as_numbers(column: Any) -> np.ndarray:
 
 def require_numbers(column: Any, where: str) -> np.ndarray:
     """Column as float64, NaN where a value is missing; raises UserError for a text that is not a number (`where`: the file and column)."""
-    values, column = as_numbers(column), np.asarray(column)
+    column = np.asarray(column)
+    if column.dtype.kind == "M":
+        raise UserError(f"{where} has dates; expected numbers such as 1022.5, of s from the start of the recording or of the trial.")
+    values = as_numbers(column)
     if column.dtype.kind in "OUST":
         for row in np.flatnonzero(np.isnan(values)):
             if (text := str(as_texts(column[row : row + 1])[0])).lower() not in MISSING_CELLS:

@@ -28,6 +28,11 @@ def relative_spikes(first=1):
 # Texts
 
 
+def test_another_encoding(tmp_path):
+    (tmp_path / "s.csv").write_bytes("time (\u00b5s);unit\n1;2\n".encode("cp1252"))
+    refused(tmp_path / "s.csv", tmp_path, "s.csv: is not in UTF-8, from byte 7 on; expected UTF-8, as iconv")
+
+
 @pytest.mark.parametrize(
     ("column", "kept"),
     [
@@ -116,6 +121,27 @@ def test_several_sessions_in_a_table(tmp_path):
     check(path, tmp_path, "variables.spike_clusters=unit")
 
 
+@pytest.mark.parametrize("name", ["patient", "fly", "rec", "Participant ID", "cohort", "cell_type", "region"])
+def test_units_that_are_recorded_in_different_trials(tmp_path, name):
+    """Units of several sessions in a table are no session; those of two kinds, in the same trials, are."""
+    spikes = relative_spikes(1)
+    named = {name: np.where(spikes["unit"] < 2, "a", "b")}
+    path, pattern = tmp_path / "s.csv", "expected one table for each|or variables.spike_clusters=unit if all units and trials are recorded"
+    write(path, **spikes, **named)
+    known = name in ("patient", "fly", "rec", "Participant ID")
+    refused(path, tmp_path, f"has 2 values of {name} .a, b, .*{pattern}") if known else check(path, tmp_path)
+    some = (spikes["unit"] < 2) | (spikes["trial"] <= 12)
+    write(path, **{key: each[some] for key, each in (spikes | named).items()})
+    if name != "region":
+        refused(path, tmp_path, "has 2 values" if known else f"units of {name} b have no spikes in 8 of 20 trials.*{pattern}")
+    root, _ = imported(path, tmp_path, "variables.spike_clusters=unit", "kernel=none")
+    assert root["unit/n_trials"][:, 0].tolist() == [20] * 4
+    spikes["unit"] = spikes["unit"] + 4 * (spikes["trial"] % 7 == 0)  # a unit with few spikes, of a kind of its own
+    write(path, **spikes, **{name: spikes["unit"] // 2})
+    if not known:
+        imported(path, tmp_path)
+
+
 # Trials of spikes
 
 
@@ -146,6 +172,16 @@ def test_trials_numbered_in_each_block(tmp_path, name, table):
         refused(path, tmp_path, "the column trial of the 20 trials has 9 in several rows; expected a different label")
 
 
+def test_spikes_of_trials_that_the_table_does_not_have(tmp_path):
+    spikes = relative_spikes(1)
+    path = write(tmp_path / "s.csv", **{name: [*each, {"unit": 0, "trial": 0, "time": 0.5}[name]] for name, each in spikes.items()})
+    write(tmp_path / "trials.csv", trial=1 + np.arange(N_TRIALS))
+    refused(path, tmp_path, f"1 of {len(spikes['unit']) + 1:,} spikes have trials that the column trial of the 20 trials does not have: 0;")
+    write(path, **spikes)
+    write(tmp_path / "trials.csv", trial=np.arange(3, N_TRIALS + 1))
+    refused(path, tmp_path, "of the 18 trials does not have: 1, nor 1 other labels; expected all trials")
+
+
 def test_a_table_of_trials_that_disagrees(tmp_path):
     spikes = relative_spikes(1)
     path = write(tmp_path / "s.csv", **spikes, block=(spikes["trial"] > 10) + 1)
@@ -156,7 +192,7 @@ def test_a_table_of_trials_that_disagrees(tmp_path):
     write(tmp_path / "trials.csv", trial=[f"{k + 1:03}" for k in range(N_TRIALS)], block=1 + np.arange(N_TRIALS) // 10)
     check(path, tmp_path)
     write(tmp_path / "trials.csv", trial=5 + 2 * np.arange(N_TRIALS))
-    refused(path, tmp_path, "do not say their row of the 20 trials; expected labels that are in its column trial")
+    refused(path, tmp_path, "trials that the column trial of the 20 trials does not have: 1, nor 11 other labels")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])
@@ -267,6 +303,67 @@ def test_tidy_tables(tmp_path):
     check(path, tmp_path)
 
 
+@pytest.mark.parametrize("clock", [False, True])
+@pytest.mark.parametrize("kept", ["ragged", "nonzero", "one unit less"])
+def test_values_in_a_part_of_the_bins(tmp_path, clock, kept):
+    """Rows of values under any name are not taken for spikes, though rows for some bins are missing."""
+    columns = tidy(COUNTS, trial=np.arange(N_TRIALS))
+    ragged = (columns["time"] < 0.5) | (columns["trial"] % 2 == 0)
+    rows = {"ragged": ragged, "nonzero": columns["value"] > 0, "one unit less": (columns["unit"] != 3) | (columns["trial"] < 12)}[kept]
+    columns = {name: each[rows] for name, each in columns.items()}
+    if clock:  # the trials begin at times that are no multiples of a bin
+        write(tmp_path / "trials.csv", start_time=EVENTS)
+        columns["time"] = np.round(columns["time"] + (EVENTS + 0.0137 * np.arange(N_TRIALS) ** 2)[columns.pop("trial")], 4)
+    path = tmp_path / "s.csv"
+    named = "expected variables.counts=activity or variables.rate=activity, or variables.spike_times=time if each row is a spike"
+    refused(write(path, **renamed(columns, value="activity")), tmp_path, named)
+    write(path, **renamed(columns, value="spikes"))
+    if kept == "nonzero":
+        refused(path, tmp_path, "none with spikes 0; expected rows for bins without spikes too")
+    elif clock:
+        refused(path, tmp_path, "expected centres of bins in s, ascending in equal steps")
+    else:
+        root, _ = imported(path, tmp_path, "kernel=none", "window=[-2,0.5]")
+        expected = COUNTS[:, :125].mean(axis=0) / 0.02
+        some = COUNTS[:12, :125].mean(axis=0) / 0.02
+        np.testing.assert_allclose(root["rate"][0], np.where((np.arange(4) == 3) & (kept != "ragged"), some, expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 1 / 30000, 1e-3, 1e-2])
+@pytest.mark.parametrize("relative", [False, True])
+def test_spikes_with_further_columns(tmp_path, step, relative):
+    """Amplitudes and running numbers of spikes do not make them values in bins, even if times are rounded."""
+    columns = relative_spikes(1) if relative else {"unit": LABELS, "time": TIMES}
+    times = np.round(columns["time"] / step) * step if step else columns["time"]
+    size = len(times)
+    more = {"amplitude": np.random.default_rng(0).normal(100, 10, size).round(2), "n": np.arange(size), "depth": 10.5 * columns["unit"]}
+    path = write(tmp_path / "s.csv", **columns | {"time": times} | more)
+    write(tmp_path / "trials.csv", trial=1 + np.arange(N_TRIALS), start_time=EVENTS)
+    root, _ = imported(path, tmp_path, *WINDOW)
+    np.testing.assert_allclose(root["rate"][0].mean(axis=0), RATES[110:140].mean(axis=0), rtol=0.05)
+
+
+def test_counts_of_bins_as_short_as_spike_times(tmp_path):
+    spikes = relative_spikes(1)
+    path = write(tmp_path / "s.csv", **spikes | {"time": np.round(spikes["time"], 3), "spikes": 1 + (spikes["time"] > 0.8)})
+    refused(path, tmp_path, "spikes may be the number of spikes in a bin; expected variables.counts=spikes, or variables.spike_times=time")
+    root, _ = imported(path, tmp_path, "variables.spike_times=time", *WINDOW)
+    np.testing.assert_allclose(root["rate"][0].mean(axis=0), RATES[110:140].mean(axis=0), rtol=0.05)
+
+
+def test_rates_without_the_rows_of_rate_0(tmp_path):
+    columns = renamed(tidy(COUNTS / 0.02 + 0.5 * (COUNTS > 0), trial=np.arange(N_TRIALS)), value="rate")
+    some = columns["rate"] > 0
+    path = write(tmp_path / "s.csv", **{name: each[some] for name, each in columns.items()})
+    refused(path, tmp_path, "times of the same trial, and none with rate 0; expected rows for bins with rate 0 too, or nan")
+    some = ((columns["time"] < 0.5) | (columns["trial"] % 2 == 0)) & ((columns["unit"] > 0) | (columns["trial"] < 9))
+    columns["rate"] = columns["rate"] + 1  # smoothed rates, of trials that end earlier and a unit that is lost
+    root, _ = imported(write(path, **{name: each[some] for name, each in columns.items()}), tmp_path)
+    expected = np.concatenate([COUNTS[:, :125].mean(axis=0), COUNTS[::2, 125:].mean(axis=0)])
+    more = np.concatenate([(COUNTS[:, :125] > 0).mean(axis=0), (COUNTS[::2, 125:] > 0).mean(axis=0)])
+    np.testing.assert_allclose(root["rate"][0, :, 1:], (expected / 0.02 + 0.5 * more + 1)[:, 1:], rtol=1e-5)
+
+
 def test_rows_of_conditions_in_any_order(tmp_path):
     two = np.stack([RATES, RATES + 1]) + 0.25
     names, units = np.repeat(["a", "b"], 150), {f"n{u}": np.concatenate([two[0, :, u], two[1, ::-1, u]]) for u in range(N_UNITS)}
@@ -304,6 +401,66 @@ def test_rows_of_trials(tmp_path, names):
     some = (time < 0.5) | (trial % 2 == 0)
     root, _ = imported(wide(counts[some], some), tmp_path, "kernel=none", "window=[-2,1]")
     np.testing.assert_allclose(root["rate"][0, 125:], COUNTS[::2, 125:].mean(axis=0) / 0.02, atol=1e-4)
+
+
+def wide(path, values, **more):
+    """A table of values [trial, time, unit] with a column for each unit, between further columns."""
+    return write(path, **more, **{f"n{u}": values[..., u].ravel() for u in range(N_UNITS)})
+
+
+TRIAL = np.repeat(np.arange(N_TRIALS), len(CENTRES))
+OF_BIN = np.tile(CENTRES, N_TRIALS)
+
+
+@pytest.mark.parametrize("name", ["bin_center", "timestamp", "ts", "bin", "frame", "Time (ms)", "time_from_cue", "t_rel"])
+@pytest.mark.parametrize("later", [0, 100])
+def test_columns_of_times_are_no_units(tmp_path, name, later):
+    """Times of bins under other names than time, also on a clock of the session."""
+    times = np.tile(np.arange(150), N_TRIALS) if name in ("bin", "frame") else OF_BIN * (1000 if "ms" in name else 1)
+    later *= 1000 if "ms" in name else 1
+    path = wide(tmp_path / "x.csv", COUNTS, trial=TRIAL, **{name: times + later * TRIAL})
+    arguments = ["bin=20", "window=[-2,1]"]
+    if name in ("time_from_cue", "t_rel"):
+        refused(path, tmp_path, f"{name} ascends in each trial or condition, as times do.*expected variables.time={name} for", *arguments)
+        arguments.append(f"variables.time={name}")
+    if later:
+        refused(path, tmp_path, "trials have no common times; expected times relative to each trial", *arguments)
+    else:
+        check(path, tmp_path, *arguments)
+    order = np.arange(len(TRIAL)).reshape(N_TRIALS, -1)[:, ::-1].ravel() if name == "bin" else slice(None)
+    columns = {"trial": TRIAL[order], "time": OF_BIN[order], name: (times + later * TRIAL)[order]}
+    path = wide(tmp_path / "x.csv", COUNTS.reshape(-1, N_UNITS)[order], **columns)
+    if name in ("time_from_cue", "t_rel"):
+        refused(path, tmp_path, f"{name} ascends in each trial")
+    else:
+        lines = check(path, tmp_path, *arguments)
+        assert f"no units: {name}" in lines[0]
+
+
+def test_columns_of_trials_are_no_units(tmp_path):
+    """A stimulus of each trial is a column of the trials, a number of trials is left out, and a silent unit is a unit."""
+    silent = COUNTS * (np.arange(N_UNITS) != 2)
+    stimulus, side = TRIAL % 2, np.where(TRIAL % 2, "left", "right")
+    path = wide(tmp_path / "x.csv", silent, trial=TRIAL, time=OF_BIN, stimulus=stimulus, side=side)
+    filters = ["conditions.a=stimulus == 0", "conditions.b=side == 'left'", "kernel=none"]
+    root, lines = imported(path, tmp_path, *filters)
+    assert "no units: stimulus, side" in lines[0] and "3 of 4 units" in lines[0]
+    np.testing.assert_allclose(root["rate"][...], [silent[half::2][:, :, [0, 1, 3]].mean(axis=0) / 0.02 for half in (0, 1)], atol=1e-4)
+    two, rows = np.stack([RATES, RATES + 1]) + 0.25, {"condition": np.repeat(["a", "b"], 150), "time": np.tile(CENTRES, 2)}
+    root, lines = imported(wide(path, two, **rows, n_trials=np.repeat([9, 11], 150)), tmp_path)
+    np.testing.assert_allclose(root["rate"][...], two, rtol=1e-5)
+    assert "no units: n_trials" in lines[0]
+    refused(wide(path, two, **rows, contrast=np.repeat([9.5, 0], 150)), tmp_path, "contrast is the same in all bins of a condition")
+    root, _ = imported(path, tmp_path, "axes=[time,unit]")
+    assert root["unit/id"].shape == (N_UNITS + 1,)
+    for more in ({"bin": np.tile(np.arange(150), 2)}, {"time": rows["time"], "time_ms": 1000 * rows["time"]}):
+        root, _ = imported(wide(path, two, condition=rows["condition"], **more), tmp_path, "bin=20", "window=[-2,1]")
+        np.testing.assert_allclose(root["rate"][...], two, rtol=1e-5)
+
+
+def test_numbers_of_bins_called_time(tmp_path):
+    path = write(tmp_path / "s.csv", **renamed(tidy(RATES[None] + 0.5), value="rate") | {"time": np.repeat(np.arange(150), N_UNITS)})
+    refused(path, tmp_path, "steps of 1 would be bins of 1,000 ms.*or the name bin of a column of their numbers", "bin=20")
 
 
 def test_rows_that_belong_to_no_column(tmp_path):
@@ -349,3 +506,59 @@ def test_negative_counts(tmp_path, name):
 def _with_missing(path, name, padded):
     np.savez(path, **{name: np.where(padded < 0, np.nan, padded)})
     return path
+
+
+# Parquet
+
+
+def parquet(path, **columns):
+    """A Parquet file with the columns, which may be arrays of pyarrow."""
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), path)
+    return path
+
+
+def test_missing_categories(tmp_path):
+    """A category, as pandas has them, that is missing is no other category."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stim = pyarrow.array([None if k % 4 == 3 else "ab"[k % 2] for k in range(N_TRIALS)]).dictionary_encode()
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, stim=stim)
+    path = write(tmp_path / "s.csv", time=TIMES, unit=LABELS)
+    root, _ = imported(path, tmp_path, "conditions.b=stim == 'b'", "kernel=none", "min_trials=0")
+    np.testing.assert_allclose(root["rate"][0], COUNTS[1::4].mean(axis=0) / 0.02, atol=1e-4)
+    units = pyarrow.array([f"n{each}" if each != 1 else None for each in LABELS]).dictionary_encode()
+    row = np.flatnonzero(LABELS == 1)[0] + 1
+    refused(parquet(tmp_path / "s.parquet", time=TIMES, unit=units), tmp_path, f"unit is empty in row {row}; expected the unit")
+
+
+def test_columns_of_lists(tmp_path):
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, licks=[[0.5]] * N_TRIALS)
+    trains = [train.tolist() for train in ([train[:20] for train in (TIMES, TIMES)])]
+    pattern = r"column {} has lists; expected .*table.explode\('{}'\) of pandas makes, with a column unit"
+    path = tmp_path / "s.parquet"
+    refused(parquet(path, unit=[0, 1], spike_times=trains), tmp_path, pattern.format("spike_times", "spike_times"))
+    refused(parquet(path, time=[1.0, 2.0], n0=trains), tmp_path, pattern.format("n0", "n0"))
+    check(parquet(path, time=TIMES, unit=LABELS, waveform=[[1, 2]] * len(TIMES)), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint64", "int8"])
+def test_whole_numbers_without_a_sign(tmp_path, kind):
+    values, others = (np.arange(140)[::-1] % 7).astype(kind), np.arange(140) % 5
+    path = parquet(tmp_path / "r.parquet", time=0.02 * np.arange(140), n0=values, n1=others)
+    root, _ = imported(path, tmp_path, "counts=false")
+    np.testing.assert_array_equal(root["rate"][0], np.column_stack([values, others]))
+    np.save(tmp_path / "r.npy", np.rec.fromarrays([0.02 * np.arange(140), values, others], names="time,n0,n1"))
+    assert (imported(tmp_path / "r.npy", tmp_path, "counts=false")[0]["rate"][0] == root["rate"][0]).all()
+
+
+def test_durations_and_dates(tmp_path):
+    path = write(tmp_path / "s.csv", time=TIMES, unit=LABELS)
+    since = np.datetime64("2020-01-01", "ms") + np.rint(1e3 * EVENTS).astype("timedelta64[ms]")
+    parquet(tmp_path / "trials.parquet", start_time=EVENTS, cue=np.rint(1e3 * EVENTS).astype("timedelta64[ms]"), date=since)
+    check(path, tmp_path, "align=cue")
+    refused(path, tmp_path, "trials.parquet: date has dates; expected numbers", "align=date")
+    dates = np.datetime64("2020-01-01", "ms") + 20 * np.arange(150).astype("timedelta64[ms]")
+    path = parquet(tmp_path / "r.parquet", time=dates, n0=RATES[:, 0] + 0.5, n1=RATES[:, 1])
+    refused(path, tmp_path, "time has dates; expected numbers")
+    path = parquet(path, time=dates - dates[0], n0=RATES[:, 0] + 0.5, n1=RATES[:, 1])
+    np.testing.assert_allclose(imported(path, tmp_path)[0]["time"][...], 0.02 * np.arange(150), atol=1e-9)

@@ -8,6 +8,7 @@ time_ms) and condition.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from rlsnet.data.formats.single_trials import (
     BinnedValues,
     PlacedTrials,
     averaged_trials,
+    codes,
+    comparable,
     counted_trials,
     precomputed,
     trial_numbers,
@@ -49,6 +52,9 @@ UNIT_COLUMNS = (
     *("neuron_id", "neuron_ids", "cell", "cells", "cell_id", "node_id", "node_ids", "sender", "senders", "id", "ids"),
 )
 BIN_COLUMNS = ("bin", "bins", "bin_index", "bin_number", "time_bin", "timebin", "frame")
+CENTRE_COLUMNS = ("bin_center", "bin_centers", "bin_centre", "bin_centres")
+BIN_TIME_COLUMNS = (*(name for name in TIME_COLUMNS if not name.startswith("spike")), "", *CENTRE_COLUMNS, *BIN_COLUMNS)
+NUMBERS_OF_TRIALS = ("n_trials", "n_trial", "ntrials", "num_trials", "trial_count")
 CONDITION_COLUMNS = ("condition", "conditions")
 LONG_COLUMN = 10  # rows from which on a column that ascends contains times
 TRIAL_COLUMNS = ("trial", "trials", "trial_id", "trial_number", "trial_index", "spike_trials")
@@ -79,7 +85,8 @@ def read(path: Path, options: Options) -> Session | PrecomputedRates:
     if suffix == ".npy":
         values = table_files.load_npy(path)
         if values.dtype.names:
-            return read_columns(path, {name: np.asarray(values[name]).reshape(-1) for name in values.dtype.names}, options)
+            columns = {name: table_files.plain_numbers(np.asarray(values[name]).reshape(-1)) for name in values.dtype.names}
+            return read_columns(path, columns, options)
         return read_arrays(
             path, {"rate": array_names.in_memory(values)} if values.ndim > 1 else {path.stem: array_names.in_memory(values)}, options
         )
@@ -125,11 +132,12 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
     """Session from a table with columns of times and units, else precomputed rates with one column for each unit."""
     variables = options.variables or {}
     rate = ArrayNames(path, {}, variables).positive_number("sample_rate")
+    columns = _without_lists(path, columns, variables)
     times = _column(path, columns, variables, "spike_times", TIME_COLUMNS)
     labels, trial = (
         _labels(path, columns, variables, *each) for each in (("spike_clusters", UNIT_COLUMNS), ("spike_trials", TRIAL_COLUMNS))
     )
-    if labels and "spike_times" not in variables and (tidy := _tidy_table(path, columns, labels, trial, options)) is not None:
+    if labels and "spike_times" not in variables and (tidy := _tidy_table(path, columns, labels, trial, options, rate)) is not None:
         return tidy
     if times is None or not labels or ({"rate", "current", "counts", "time", "time_ms"} & set(variables)):
         if {"spike_times", "spike_clusters"} & set(variables):
@@ -166,6 +174,20 @@ def read_columns(path: Path, columns: Mapping[str, np.ndarray], options: Options
     )
 
 
+def _without_lists(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Columns without those of lists, such as waveforms of spikes; raises UserError if the others are no times and units of spikes."""
+    lists = [name for name, values in columns.items() if table_files.has_lists(values)]
+    others = {name: values for name, values in columns.items() if name not in lists}
+    named = [each for each in lists if each in variables.values()]
+    if lists and (named or not all(_column(path, others, {}, "", usual) for usual in (TIME_COLUMNS, UNIT_COLUMNS))):
+        shown = (named or lists)[0]
+        raise UserError(
+            f"{path}: column {shown} has lists; expected a number in each cell: one row for each spike, as table.explode('{shown}') of"
+            " pandas makes, with a column unit, or one row for each bin."
+        )
+    return others
+
+
 def _placed(
     path: Path, columns: Mapping[str, np.ndarray], values: np.ndarray, times: str, labels: Labels, trial: Labels, options: Options
 ) -> tuple[PlacedTrials, tuple[str, ...]]:
@@ -182,7 +204,11 @@ def _placed(
     """
     found = table_files.trials_table(path, options.trials_table)
     more = {name: each for name, each in columns.items() if name not in (times, *labels)}
-    names, notes = table_labels.trial_columns(path, columns, labels, trial, "spike_trials" in (options.variables or {}), (times,))
+    names, notes = table_labels.trial_columns(
+        path, columns, labels, trial, "spike_trials" in (options.variables or {}), (times, *value_tables.named_values(columns))
+    )
+    if "spike_clusters" not in (options.variables or {}):
+        table_labels.check_sessions(path, columns, labels, names, (times,))
     where = f"{path}: {names.shown}"
     if found is None:
         return trials_of_spikes(where, values, table_labels.joined(columns, names), None, more), notes
@@ -193,17 +219,19 @@ def _placed(
 
 
 def _tidy_table(
-    path: Path, columns: Mapping[str, np.ndarray], labels: Labels, trial: Labels | None, options: Options
+    path: Path, columns: Mapping[str, np.ndarray], labels: Labels, trial: Labels | None, options: Options, sample_rate: float | None
 ) -> Session | PrecomputedRates | None:
     """Contents of a table with one row for each trial or condition, bin and unit; None if its rows are spikes."""
     variables = options.variables or {}
-    time = _column(path, columns, variables, "time", TIME_COLUMNS) or _column(path, columns, variables, "time_ms", BIN_COLUMNS)
+    time = _column(path, columns, variables, "time", (*TIME_COLUMNS, *CENTRE_COLUMNS)) or _column(
+        path, columns, variables, "time_ms", BIN_COLUMNS
+    )
     condition = _column(path, columns, variables, "condition", CONDITION_COLUMNS)
     if time is None:
         return None
     lead = [] if trial is None else list(trial)
     lead += [condition] if condition is not None and condition not in lead else []
-    value = value_tables.find_values(path, columns, variables, labels, (*lead, time))
+    value = value_tables.find_values(path, columns, variables, labels, (*lead, time), _second(columns, time, options, sample_rate))
     if value is None:
         return None
     table_labels.check_units(path, columns, labels, "spike_clusters" in variables)
@@ -214,10 +242,20 @@ def _tidy_table(
     return _rates_of_table(path, value_tables.widened(path, {**columns, **numbers}, keys, labels, value), options, (value.kind, time))
 
 
+def _second(columns: Mapping[str, np.ndarray], time: str, options: Options, sample_rate: float | None) -> float:
+    """Unit of a column of times in s, as far as the user or its name says it; whole numbers are likely ms. Infinite: numbers of bins."""
+    if time.lower() in BIN_COLUMNS:
+        return math.inf
+    unit = time_units.unit_of_spikes(options) or time_units.chosen_unit(options, "bins") or time_units.split_name(time)[1]
+    if unit == "samples":
+        return 1 / sample_rate if sample_rate else 0.0
+    return time_units.SECONDS[unit or ("ms" if table_files.integers_if_whole(columns[time]).dtype.kind == "i" else "s")]
+
+
 def _numbers(path: Path, columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """Column of numbers, of any type of them; raises UserError for a text that is not a number."""
     column = columns[name]
-    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind == "O" else column
+    return query.require_numbers(column, f"{path}: {name}") if column.dtype.kind in "OM" else column
 
 
 def _labels(path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], what: str, usual: Sequence[str]) -> Labels | None:
@@ -265,11 +303,14 @@ def _rates_of_table(
         raise UserError(f"{path}: is a table of trials; expected a source of spikes with trials_table={path}.")
     if tidy is not None:
         kind = tidy[0]
-    units = {name: table_files.as_numbers(values) for name, values in columns.items()}
+    units = {
+        name: _numbers(path, columns, name) if values.dtype.kind == "M" else table_files.as_numbers(values)
+        for name, values in columns.items()
+    }
     if "" in units and np.array_equal(units[""], np.arange(len(units[""]))):
         units.pop("")  # row numbers that pandas writes
     given = {what: _given_column(path, columns, variables, what) for what in ("time", "time_ms")}
-    time = tidy[1] if tidy else given["time"] or given["time_ms"] or _column(path, units, {}, "time", ("time", "times", "t", ""))
+    time = tidy[1] if tidy else given["time"] or given["time_ms"] or _column(path, units, {}, "time", BIN_TIME_COLUMNS)
     condition = _column(path, columns, variables, "condition", CONDITION_COLUMNS)
     where, of_bins = f"{path}: {time or 'the column without a name'}", None if time is None else units.pop(time)
     trial = _labels(path, columns, variables, "spike_trials", TRIAL_COLUMNS)
@@ -282,17 +323,23 @@ def _rates_of_table(
         raise UserError(
             f"{path}: {no_units[0]} is no unit; expected variables.condition={no_units[0]}, or a column trial for single trials."
         )
+    what = "trial" if trial else "condition" if condition else "table"
+    own = table_labels.joined(labels, trial or Labels(labels)) if labels else np.zeros(len(next(iter(columns.values()))), np.int64)
+    notes: tuple[str, ...] = ()
+    if not tidy:
+        no_units = _no_units(path, units, codes(own), what, of_bins, options)
+        labels |= {name: columns[name] for name in no_units if trial is not None and _is_constant_in_each(columns[name], codes(own))}
+        units = {name: values for name, values in units.items() if name not in no_units}
+        notes = (f"no units: {', '.join(no_units)}",) if no_units else ()
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
     if not options.axes and not tidy and not {"rate", "current", "counts"} & set(variables):
-        _check_not_spikes(path, units if time is None else {time: columns[time], **units}, time)
+        _check_not_spikes(path, units if time is None or of_bins is None else {time: of_bins, **units}, time, codes(own))
     if texts or not units:
         problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")
     matrix = np.column_stack(list(units.values())) if len(next(iter(units.values()))) else np.zeros((0, len(units)))
-    what = "trial" if trial else "condition" if condition else "table"
-    own = table_labels.joined(labels, trial or Labels(labels)) if labels else np.zeros(len(matrix), np.int64)
     values, first, rows = value_tables.split_rows(path, matrix, own, of_bins, what)
-    if time is not None and time.lower() in BIN_COLUMNS and first is not None and np.all(first == np.floor(first)):
+    if time is not None and time.lower() in BIN_COLUMNS and first is not None and np.all(np.diff(first) == 1):
         first = None  # numbers of bins
     axes, note = _table_axes(path, values if labels else values[0], options, what)
     if time is None and not options.axes and all(name.isdigit() for name in units):
@@ -312,7 +359,7 @@ def _rates_of_table(
         if bins.time is None:
             raise UserError(f"{where}: expected centres of bins in s, ascending in equal steps.")
     ids = {"id": np.array(list(units), object)} if axes[-1] == "unit" else {}
-    binned = BinnedValues(path, rates, kind, bins.time, bin_ms or bins.length, ids, (note,))
+    binned = BinnedValues(path, rates, kind, bins.time, bin_ms or bins.length, ids, (note, *notes))
     if trial is not None:
         trials = _trials_of_rows(path, {name: values[rows] for name, values in labels.items()}, trial, condition, options)
         return bins.warn(counted_trials(binned, trials, options)) if counts else bins.warn(averaged_trials(binned, trials))
@@ -357,15 +404,87 @@ def _doubtful_header(path: Path, units: Mapping[str, np.ndarray], rates: np.ndar
     return (f"{what}; a first line with other names, such as n1, says so",)
 
 
-def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str | None) -> None:
+def _no_units(
+    path: Path, columns: Mapping[str, np.ndarray], group: np.ndarray, what: str, time: np.ndarray | None, options: Options
+) -> list[str]:
+    """Columns of a table with a column for each unit that are no units: of trials, numbers of trials, and times beside those of bins.
+
+    Args:
+      path: of the table.
+      columns: that may be units.
+      group: [rows] number of the trial or condition of a row.
+      what: trial, condition or table.
+      time: [rows] times of bins, or None.
+      options: settings of the import; with `axes`, all columns of numbers are units.
+
+    Raises:
+      UserError: a column other than 0 that is constant in each condition.
+    """
+    numbers = {name: values for name, values in columns.items() if values.dtype.kind in "fiu"}
+    steady = [
+        name
+        for name, values in columns.items()
+        if len(group) - int(group.max(initial=0)) > LONG_COLUMN
+        and _is_constant_in_each(values, group)
+        and (name not in numbers or (np.nan_to_num(values) != 0).any())
+    ]
+    if options.axes:
+        return [name for name in steady if name not in numbers and what == "trial"]
+    found: list[str] = []
+    if time is not None and time.dtype.kind in "fiu":
+        order = np.lexsort((time, group))
+        found = [name for name in numbers if _is_name_of_times(name) and _ascends_in_each(numbers[name][order], group[order])]
+    found += [name for name in numbers if name.lower() in NUMBERS_OF_TRIALS or (name.lower() == "n" and name in steady)]
+    if what == "trial":
+        found += [name for name in steady if name not in found]
+    elif what == "condition" and numbers.keys() - {*steady, *found}:
+        for name in steady:
+            if name in numbers and name not in found:
+                raise UserError(
+                    f"{path}: {name} is the same in all bins of a condition, as rates are not; expected the table without it, or"
+                    " axes=[time,unit] if it is a rate."
+                )
+    return found
+
+
+def _is_name_of_times(name: str) -> bool:
+    """Whether a column has a usual name of times of bins, perhaps followed by a unit of time."""
+    stem, unit = time_units.split_name(name)
+    return name.lower() in BIN_TIME_COLUMNS or (unit is not None and stem.lower() in BIN_TIME_COLUMNS)
+
+
+def _steps_in_each(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Steps of a column from row to row of each trial or condition; `group` [rows] is its number."""
+    change = np.diff(group)
+    if (change < 0).any():
+        order = np.argsort(group, kind="stable")
+        values, change = values[order], np.diff(group[order])
+    return np.diff(values)[change == 0]
+
+
+def _is_constant_in_each(values: np.ndarray, group: np.ndarray) -> bool:
+    """Whether a column is the same in all rows of each trial or condition."""
+    _, first = np.unique(group, return_index=True)
+    return np.array_equal(own := comparable(values), own[first][group], equal_nan=own.dtype.kind == "f")
+
+
+def _ascends_in_each(values: np.ndarray, group: np.ndarray) -> bool:
+    """Whether a column ascends with the rows of each trial or condition, of at least LONG_COLUMN rows together."""
+    steps = _steps_in_each(values, group)
+    return len(steps) >= LONG_COLUMN - 1 and bool((steps > 0).all())
+
+
+def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str | None, group: np.ndarray) -> None:
     """Raises UserError if a table of rates without recognized names looks like times of spikes and their units, or has times of bins.
 
     Args:
       path: of the table.
       columns: of the table without its conditions.
       time: column that is taken as times of bins, or None.
+      group: [rows] number of the trial or condition of a row.
     """
-    found = spike_grouping.find_spikes(columns)
+    regular = [name for name, values in columns.items() if values.dtype.kind in "fiu" and _in_equal_steps(values, group)]
+    found = spike_grouping.find_spikes(columns, () if time is None else (time,), regular)
     if found is not None:
         raise UserError(
             f"{path}: {found[0]} and {found[1]} look like times and units of spikes; expected variables.spike_times={found[0]}"
@@ -380,11 +499,20 @@ def _check_not_spikes(path: Path, columns: Mapping[str, np.ndarray], time: str |
     for name, values in columns.items():
         if values.dtype.kind not in "fiu":
             continue
-        if name != time and len(values) >= LONG_COLUMN and (np.diff(values) > 0).all():
+        if name == time or not _ascends_in_each(values, group):
+            continue
+        if (np.diff(values) > 0).all() or name in regular or len(np.unique(values)) <= np.bincount(group).max():
+            rows = "each trial or condition" if group.any() else f"all {len(values):,} rows"
             raise UserError(
-                f"{path}: {name} ascends in all {len(values):,} rows, as times do and rates do not; expected variables.time={name} for"
+                f"{path}: {name} ascends in {rows}, as times do and rates do not; expected variables.time={name} for"
                 " times of bins, or axes=[time,unit] if it is a rate."
             )
+
+
+def _in_equal_steps(values: np.ndarray, group: np.ndarray) -> bool:
+    """Whether a column changes by the same with each row of each trial or condition."""
+    steps = _steps_in_each(values, group)
+    return len(steps) > 0 and bool(np.abs(steps - steps.mean()).max() <= 0.01 * np.abs(steps.mean()))
 
 
 def _table_axes(path: Path, values: np.ndarray, options: Options, leading: str) -> tuple[tuple[str, ...], str]:

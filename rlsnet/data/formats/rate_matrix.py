@@ -293,9 +293,10 @@ def bin_times(
             f"{where}: bins are {length:g} ms apart, and bin_ms is {bin_ms:g}; expected equal lengths, or variables.bin_ms={length:g}."
         )
     if length >= LONGEST_BIN_MS and unit is None:
+        numbered = ", or the name bin of a column of their numbers" if options.bin is not None and np.all(steps == 1) else ""
         raise UserError(
             f"{where}: steps of {steps.mean():g} would be bins of {length:,g} ms, if they were in s; expected"
-            " time_unit.bins=ms, or time_unit.bins=s if that is so."
+            f" time_unit.bins=ms, or time_unit.bins=s if that is so{numbered}."
         )
     if unit is None and length >= LONG_BIN_MS and length * len(time) > LONG_TRIAL_S * 1000:
         lasts = f"{len(time):,} bins of {length:g} ms, {length * len(time) / 1000:g} s, if their times are in s"

@@ -224,11 +224,7 @@ def trials_of_spikes(
     Raises:
       UserError: no spikes in trials, labels that do not say their row of the table, or trials that may be missing.
     """
-    inside = ~query.missing_values(labels)
-    if labels.dtype.kind == "O":
-        inside &= ~np.isin(np.char.lower(query.as_texts(labels)), query.MISSING_CELLS)
-    if labels.dtype.kind in "if":
-        inside[inside] = labels[inside] >= 0
+    inside = lie_in_trials(labels)
     if not inside.any():
         raise UserError(f"{where}: no spike has a trial; expected the number of its trial for each spike.")
     row = np.full(len(labels), -1)
@@ -237,7 +233,7 @@ def trials_of_spikes(
         _check_shared(where, {name: values[inside] for name, values in (more or {}).items()}, trials, row[inside])
         return place_trials(where, times, row, n_trials, trials)
     known, first, own_row = np.unique(comparable(labels[inside]), return_index=True, return_inverse=True)
-    order = _in_natural_order(known)
+    order = in_natural_order(known)
     known, first, row[inside] = known[order], first[order], np.argsort(order)[own_row]
     placed = place_trials(where, times, row, len(known), None)
     if not known.dtype.kind == "U":
@@ -246,6 +242,16 @@ def trials_of_spikes(
     own = {name: values[inside] for name, values in (more or {}).items()}
     columns = {name: values[first] for name, values in own.items() if not varies_within(values, row[inside]).any()}
     return placed._replace(trials={"trial": known, **columns}, warnings=warnings)
+
+
+def lie_in_trials(labels: np.ndarray) -> np.ndarray:
+    """[spikes] bool, whether spikes with these labels lie in a trial: those without a label, or with a negative number, do not."""
+    inside = ~query.missing_values(labels)
+    if labels.dtype.kind == "O":
+        inside &= ~np.isin(np.char.lower(query.as_texts(labels)), query.MISSING_CELLS)
+    if labels.dtype.kind in "if":
+        inside[inside] = labels[inside] >= 0
+    return inside
 
 
 def _check_shared(where: str, columns: Table, table: Table, rows: np.ndarray) -> None:
@@ -261,7 +267,7 @@ def _check_shared(where: str, columns: Table, table: Table, rows: np.ndarray) ->
                 )
 
 
-def _in_natural_order(labels: np.ndarray) -> list[int]:
+def in_natural_order(labels: np.ndarray) -> list[int]:
     """Numbers of labels in their order, in which t2 comes before t10."""
     if labels.dtype.kind != "U":
         return list(range(len(labels)))
@@ -471,6 +477,17 @@ def trial_numbers(where: str, labels: np.ndarray, trials: Table) -> tuple[np.nda
         )
     if named is not None and not np.array_equal(query.as_numbers(trials[named]) - query.as_numbers(trials[named])[0], np.arange(size)):
         first = []
+    if not first and named is not None:
+        mine, own = _alike(known, np.asarray(trials[named]))
+        lacking = [number for number, label in enumerate(mine) if label not in set(own)]
+        if 0 < len(lacking) < len(known):
+            n_spikes = int(np.isin(row, lacking).sum())
+            others = f", nor {len(lacking) - 1:,} other labels" if len(lacking) > 1 else ""
+            raise UserError(
+                f"{where}: {n_spikes:,} of {len(row):,} spikes have trials that the column {named} of the {size} trials does not have:"
+                f" {known[lacking[0]]}{others}; expected all trials of the spikes in the table, or no label (or -1) for spikes that lie"
+                " in none of them."
+            )
     if not first:
         expected = "a column trial in the table of trials" if named is None else f"labels that are in its column {named}"
         raise UserError(f"{where}: trials of spikes do not say their row of the {size} trials; expected {expected}.")

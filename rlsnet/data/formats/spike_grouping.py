@@ -138,12 +138,12 @@ def rows_of_units(columns: Table, key: np.ndarray, ids: np.ndarray) -> dict[str,
     return out
 
 
-def find_spikes(columns: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
+def find_spikes(columns: Mapping[str, np.ndarray], no_units: Sequence[str] = (), no_times: Sequence[str] = ()) -> tuple[str, str] | None:
     """Names of two columns [rows] that look like times of spikes and their units, or None; times in equal steps are those of bins."""
-    labels = {name: values for name, values in columns.items() if _may_be_labels(values)}
+    labels = {name: values for name, values in columns.items() if name not in no_units and _may_be_labels(values)}
     for name, values in columns.items():
         other = next((other for other in labels if other != name), None)
-        if other is None or values.dtype.kind not in "fiu" or len(values) < 2:
+        if other is None or name in no_times or values.dtype.kind not in "fiu" or len(values) < 2:
             continue
         numbers = values.astype(np.float64)
         if _ascends(numbers, labels[other]) and not is_regular(numbers):

@@ -115,8 +115,28 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
         memory.check_fits(COPIES * about.num_rows * about.num_columns * 8, path)
         table = parquet.read_table(path)
         _check_unique(path, table.column_names)
-        columns = {str(name): np.asarray(table[name].to_numpy()) for name in table.column_names}
+        columns = {str(name): _parquet_column(table[name]) for name in table.column_names}
     return {name: column for name, column in columns.items() if not name.startswith("__index_level_")}
+
+
+def _parquet_column(stored: Any) -> np.ndarray:
+    """Column of a Parquet file: categories as their values, as the numbers of missing ones are any; durations in s."""
+    if hasattr(stored.type, "value_type") and hasattr(stored.type, "index_type"):
+        stored = stored.cast(stored.type.value_type)
+    return plain_numbers(np.asarray(stored.to_numpy()))
+
+
+def plain_numbers(column: np.ndarray) -> np.ndarray:
+    """Whole numbers of any length as int64, as differences of unsigned ones wrap around; durations in s; other columns unchanged."""
+    if column.dtype.kind == "m":
+        return column / np.timedelta64(1, "s")
+    fits = column.dtype.kind == "i" or (column.dtype.kind == "u" and int(column.max(initial=0)) <= np.iinfo(np.int64).max)
+    return column.astype(np.int64) if fits else column
+
+
+def has_lists(column: np.ndarray) -> bool:
+    """Whether cells of a column are lists or structures, as in Parquet files."""
+    return column.ndim > 1 or (column.dtype.kind == "O" and any(isinstance(each, np.ndarray | list | dict) for each in column))
 
 
 def _cells_of(line: str, delimiter: str | None) -> list[str]:
@@ -157,8 +177,13 @@ def _read_text(path: Path) -> dict[str, np.ndarray]:
     memory.check_fits(BYTES_PER_CHARACTER * path.stat().st_size, path)
     with path.open("rb") as binary:
         encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with path.open(newline="", encoding=encoding) as file:
-        text = file.read()
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: is not in UTF-8, from byte {error.start + 1} on; expected UTF-8, as iconv -f WINDOWS-1252 -t UTF-8 makes."
+        ) from error
     lines = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     declared = SEPARATOR_LINE.fullmatch(lines[0])
     lines[0] = "" if declared else lines[0]

@@ -10,16 +10,20 @@ import numpy as np
 
 from rlsnet.data import query
 from rlsnet.data.formats import table_files
-from rlsnet.data.formats.single_trials import TRIAL_NAMES, codes, comparable, varies_within
+from rlsnet.data.formats.single_trials import TRIAL_NAMES, codes, comparable, in_natural_order, lie_in_trials, varies_within
 from rlsnet.errors import UserError
 
 PLACES = (  # within which programs number units from 1
     *("channel", "chan", "ch", "electrode", "elec", "tetrode", "tet", "tt", "stereotrode", "shank", "probe", "array", "headstage", "port"),
     *("site", "implant", "hemisphere", "region", "area", "brainregion", "brainarea", "location", "imec"),
 )
-SESSIONS = ("session", "sess", "recording", "day", "date", "animal", "subject", "mouse", "rat", "monkey", "experiment", "file", "filename")
+SESSIONS = (
+    *("session", "sess", "ses", "recording", "rec", "day", "date", "animal", "subject", "subj", "mouse", "rat", "monkey", "fly", "larva"),
+    *("worm", "patient", "participant", "individual", "penetration", "slice", "experiment", "expt", "exp", "file", "filename"),
+)
 BLOCKS = ("condition", "cond", "block", "run")  # within which trials may be numbered from 1
 SUFFIX = re.compile(r"(s|id|ids|no|nr|num|number|index|idx|name|label)$")
+BY_CHANCE = 1e-6  # trials without spikes that have a smaller probability are not recorded
 MOST_LABELS = 100  # values of a column that may tell trials apart
 
 
@@ -83,6 +87,44 @@ def check_units(path: Path, columns: Mapping[str, np.ndarray], names: Labels, gi
                 f"{', ...' if len(found) > 2 else ''}); expected variables.spike_clusters={name},{names.shown} if units are numbered in"
                 f" each {name}, or variables.spike_clusters={names.shown} if this is one unit."
             )
+
+
+def check_sessions(path: Path, columns: Mapping[str, np.ndarray], units: Labels, trial: Labels, skipped: Iterable[str]) -> None:
+    """Raises UserError if a column splits the units of a table of spikes into groups that seem to be recorded in different trials.
+
+    That is so if a group has no spikes in the first or last trials, and has them in nearly all others.
+
+    Args:
+      path: of the table.
+      columns: of the table.
+      units: columns with the label of the unit.
+      trial: columns with the label of the trial.
+      skipped: columns that are no labels.
+    """
+    labels = joined(columns, trial)
+    inside = lie_in_trials(labels)
+    known, code = np.unique(comparable(labels[inside]), return_inverse=True)
+    order, of_unit = np.argsort(in_natural_order(known))[code], codes(joined(columns, units))[inside]
+    n_trials, n_units = int(order.max(initial=-1)) + 1, len(np.unique(of_unit))
+    for name, values in columns.items():
+        found = np.asarray(values)[inside]
+        if name in (*units, *trial, *skipped) or is_one_of(name, PLACES) or not _may_be_label(found):
+            continue
+        group = codes(found)
+        if 2 * (int(group.max(initial=0)) + 1) > n_units or varies_within(found, of_unit).any():
+            continue
+        for number in np.unique(group):
+            own = np.unique(order[group == number])
+            first, last = int(own[0]), int(own[-1])
+            within = last - first + 1
+            silent, without = (within - len(own) + 1) / (within + 2), n_trials - within
+            units_of = len(np.unique(of_unit[group == number]))
+            if units_of > 1 and without and silent**without < BY_CHANCE:
+                raise UserError(
+                    f"{path}: units of {name} {found[group == number][0]} have no spikes in {without} of {n_trials} trials, the first or"
+                    f" last ones, and others have; expected one table for each {name}, or variables.spike_clusters={units.shown} if all"
+                    " units and trials are recorded together."
+                )
 
 
 def trial_columns(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,11 @@ VALUE_NAMES = {  # kind of values, and names of a column of them in lower case, 
     "rate": ("rate", "rates", "ratehz", "firingrate", "firingrates", "firingratehz", "spikerate", "fr", "hz", "psth"),
     "current": ("current", "currents"),
 }
+SHORT_COUNT_NAMES = ("spikes", "spks", "nspk", "nspks")  # of whole numbers, where rows are bins
+FEWEST_STEPS = 10  # between times, which show whether they lie on a grid
+SPIKE_PRECISION_S = 5e-3  # steps of the grid from which on times are those of bins
+ON_GRID = 0.9  # share of the steps that are multiples of one
+FILLED = 0.5  # share of a grid that has rows, if its steps are smaller and it is one of bins
 SAME_TIME = 1e-3  # of a step; times that differ by less are one bin
 SHARED = 0.5  # of the trials that have a common time, if their times are relative to the trial
 
@@ -35,7 +40,7 @@ class ValueColumn(NamedTuple):
 
 
 def find_values(
-    path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], units: Labels, keys: Sequence[str]
+    path: Path, columns: Mapping[str, np.ndarray], variables: Mapping[str, str], units: Labels, keys: Sequence[str], second: float
 ) -> ValueColumn | None:
     """Column of values in bins of a table with a column of units, or None if each row is a spike.
 
@@ -45,9 +50,10 @@ def find_values(
       variables: names that the user gives.
       units: columns with the label of the unit.
       keys: columns with the trial, condition and time of a row.
+      second: in which times are given, s; infinite: they are numbers of bins.
 
     Raises:
-      UserError: a complete grid of rows with a column of values of an unknown kind.
+      UserError: rows on a grid of times with a column of values of an unknown kind.
     """
     for kind in VALUE_NAMES:
         if variables.get(kind) in columns:
@@ -59,13 +65,87 @@ def find_values(
         for kind, names in VALUE_NAMES.items():
             if re.sub("[^a-z]", "", name.lower()) in names:
                 return ValueColumn(name, kind)
+    group = _place(columns, keys[:-1], len(owner))
     sizes = [len(np.unique(comparable(columns[name]))) for name in keys] + [owner.max(initial=-1) + 1]
-    if others and min(sizes) > 1 and np.prod(sizes, dtype=float) == len(owner):
-        raise UserError(
-            f"{path}: has a row for each {', '.join(keys)} and {units.shown}, as values in bins have and spikes do not; expected"
-            f" variables.counts={others[0]} or variables.rate={others[0]}, or variables.spike_times={keys[-1]} if each row is a spike."
-        )
-    return None
+    complete = min(sizes) > 1 and np.prod(sizes, dtype=float) == len(owner)
+    if not complete and len(keys) > 1:
+        others = [name for name in others if varies_within(columns[name], group).any()]  # else it describes the trials
+    others = sorted(others, key=lambda name: re.sub("[^a-z]", "", name.lower()) not in SHORT_COUNT_NAMES)
+    counts = (
+        bool(others) and re.sub("[^a-z]", "", others[0].lower()) in SHORT_COUNT_NAMES and _are_whole(query.as_numbers(columns[others[0]]))
+    )
+    if not others or not (complete or _are_bins(query.as_numbers(columns[keys[-1]]), group, owner, second)):
+        if counts:
+            raise UserError(
+                f"{path}: {others[0]} may be the number of spikes in a bin; expected variables.counts={others[0]}, or"
+                f" variables.spike_times={keys[-1]} if each row is a spike."
+            )
+        return None
+    if counts:
+        return ValueColumn(others[0], "counts")
+    what = f"a row for each {', '.join(keys)}" if complete else f"rows on a grid of {keys[-1]}, at most one for each {', '.join(keys)}"
+    raise UserError(
+        f"{path}: has {what} and {units.shown}, as values in bins have and spikes do not; expected variables.counts={others[0]} or"
+        f" variables.rate={others[0]}, or variables.spike_times={keys[-1]} if each row is a spike."
+    )
+
+
+def named_values(columns: Iterable[str]) -> list[str]:
+    """Columns with a usual name of values in bins, which are no labels."""
+    usual = {*SHORT_COUNT_NAMES, *(each for names in VALUE_NAMES.values() for each in names)}
+    return [name for name in columns if re.sub("[^a-z]", "", name.lower()) in usual]
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    """Whether values may be spike counts: whole numbers from 0 on."""
+    known = values[np.isfinite(values)]
+    return bool((known >= 0).all() and (known == np.floor(known)).all())
+
+
+def _place(columns: Mapping[str, np.ndarray], keys: Sequence[str], size: int) -> np.ndarray:
+    """[rows] number of what the rows belong to together, such as the trial of a block."""
+    place = np.zeros(size, np.int64)
+    for name in keys:
+        code = codes(columns[name])
+        place = codes(place * (int(code.max(initial=0)) + 1) + code)
+    return place
+
+
+def _are_bins(time: np.ndarray, group: np.ndarray, owner: np.ndarray, second: float) -> bool:
+    """Whether rows are bins and no spikes: on a grid that is coarse or mostly filled, at most one for each time of a trial and unit.
+
+    Args:
+      time: [rows] as stored.
+      group: [rows] number of the trial or condition.
+      owner: [rows] number of the unit.
+      second: in which times are given, s.
+    """
+    known = np.isfinite(time)
+    time, group, owner = time[known], group[known], owner[known]
+    order = np.lexsort((time, group))
+    steps = np.diff(time[order])[np.diff(group[order]) == 0]
+    steps = steps[steps * second > 1e-6]
+    if len(steps) < FEWEST_STEPS:
+        return False
+    step = float(np.quantile(steps, 0.05, method="lower"))  # between trials on one clock, some are smaller
+    step = float(steps[np.abs(steps / step - 1) < 0.5].mean())
+    near = steps[steps < 5.5 * step] / step
+    if np.mean(np.abs(near - np.maximum(np.rint(near), 1)) < 0.1) < ON_GRID:
+        return False
+    bin_ = codes(np.rint(time / (0.01 * step)))
+    row = codes(group * (int(bin_.max()) + 1) + bin_)
+    n_units = int(owner.max()) + 1
+    if len(np.unique(row * n_units + owner)) < len(row):  # several spikes at one time
+        return False
+    if step * second > SPIKE_PRECISION_S * (1 - SAME_TIME):
+        return True
+    _, first = np.unique(row, return_index=True)
+    n_times = np.bincount(group[first])
+    _, first = np.unique(group * n_units + owner, return_index=True)
+    spans = [float(np.ptp(each)) for each in np.split(time[order], np.flatnonzero(np.diff(group[order])) + 1)]
+    return bool(
+        len(row) > FILLED * (n_times * np.bincount(group[first])).sum() and n_times.sum() > FILLED * (np.array(spans) / step + 1).sum()
+    )
 
 
 def widened(path: Path, columns: Mapping[str, np.ndarray], keys: Sequence[str], units: Labels, value: ValueColumn) -> dict[str, np.ndarray]:
@@ -79,12 +159,9 @@ def widened(path: Path, columns: Mapping[str, np.ndarray], keys: Sequence[str], 
       value: column of values.
 
     Raises:
-      UserError: two rows for the same bin and unit, or counts without the rows that are 0.
+      UserError: two rows for the same bin and unit, or counts or rates without the rows that are 0.
     """
-    place = np.zeros(len(columns[value.name]), np.int64)
-    for name in keys:
-        code = codes(columns[name])
-        place = codes(place * (int(code.max(initial=0)) + 1) + code)
+    place = _place(columns, keys, len(columns[value.name]))
     _, first, row = np.unique(place, return_index=True, return_inverse=True)
     ids, owner = np.unique(comparable(joined(columns, units)), return_inverse=True)
     cell = row * len(ids) + owner
@@ -103,6 +180,17 @@ def widened(path: Path, columns: Mapping[str, np.ndarray], keys: Sequence[str], 
         )
     matrix = np.full((len(first), len(ids)), np.nan)
     matrix[row, owner] = values
+    if value.kind == "rate" and len(cells) < matrix.size and not (values == 0).any():
+        group = _place({name: columns[name][first] for name in keys}, keys[:-1], len(first))
+        there = np.zeros((len(first), len(ids)), bool)
+        there[row, owner] = True
+        recorded = np.zeros((int(group.max()) + 1, len(ids)), bool)
+        np.logical_or.at(recorded, group, there)
+        if gaps := int((recorded[group] & ~there).sum()):
+            raise UserError(
+                f"{path}: has no rows for {gaps:,} bins of units with rows at other times of the same {keys[0]}, and none with"
+                f" {value.name} 0; expected rows for bins with {value.name} 0 too, or nan where it is unknown."
+            )
     return {name: columns[name][first] for name in keys} | {str(each): matrix[:, u] for u, each in enumerate(ids)}
 
 
