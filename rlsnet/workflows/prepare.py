@@ -29,6 +29,7 @@ from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
+from rlsnet.workflows import interrupts
 
 log = logging.getLogger(__name__)
 
@@ -227,9 +228,9 @@ def is_other(recording: Recording, run: Run) -> bool:
 
 @contextlib.contextmanager
 def start(config: Config, run: Run, command: str) -> Iterator[Progress]:
-    """Context of a command: JAX configured, use of resources sampled. Yields the display of progress."""
+    """Context of a command: JAX configured, use of resources sampled, Ctrl-C remembered. Yields the display of progress."""
     show = Progress(config.progress)
-    with configured(config.engine) as device:
+    with interrupts.remembered(), configured(config.engine) as device:
         log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
         with Sampler(run.resources, config.resources_every, command, lambda: show.iteration):
             yield show

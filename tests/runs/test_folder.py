@@ -10,9 +10,10 @@ import zarr
 from conftest import compose
 
 import rlsnet
+from rlsnet.analysis.test_results import of_one_test
 from rlsnet.cli.hydra_app import folder_overrides
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, os_error
 from rlsnet.io import atomic
 from rlsnet.runs import folder, metrics
 from rlsnet.runs.folder import FORMAT, Run
@@ -166,3 +167,30 @@ def test_spikes_of_more_conditions_than_their_type_has_are_refused(tmp_path):
     with pytest.raises(UserError, match="test.spikes=true: expected at most 65,536 conditions, there are 65,537"):
         test_store.create_test(tmp_path / "test.zarr", config, None, None, None, 65537, np.arange(3), None, {})
     assert not (tmp_path / "test.zarr").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_test_that_is_replaced_while_it_is_read_is_read_again(run, fails):
+    calls = []
+
+    def read():
+        calls.append(run.test.exists())
+        if len(calls) == 1:
+            with atomic.replacing(run.test) as temporary:
+                temporary.mkdir()
+            if fails:
+                raise UserError("damaged")
+        return len(calls)
+
+    run.test.mkdir()
+    assert of_one_test(run, read) == 2 and of_one_test(run, read) == 3
+
+
+def test_a_working_folder_that_was_removed_is_said(tmp_path, monkeypatch):
+    missing = FileNotFoundError(2, "No such file or directory")
+    assert os_error(missing) == "file system: No such file or directory."
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert os_error(missing) == "the current folder no longer exists; change to one that does."
+    assert os_error(FileNotFoundError(2, "No such file or directory", "a")) == "a: No such file or directory."
