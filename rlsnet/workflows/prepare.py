@@ -201,12 +201,13 @@ def find_recording(config: Config, run: Run, named: bool = False) -> Recording |
     if given is not None and (named or given != run.saved_config().get("recording", {}).get("path")):
         recording = recordings.open_recording(given, kind).with_half(half)
         recordings.check_bins(recording, config.trial)
-        if is_other(recording, run) and half is not None:
+        other = is_other(recording, run)
+        if other and half is not None:
             raise UserError(
                 f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as the {half}"
                 " trials of another recording may be different trials."
             )
-        if is_other(recording, run):
+        if other:
             log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
         return recording
     found = [path for path in dict.fromkeys((str(made_from), given)) if path is not None and Path(path).exists()]
