@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike, fspath
@@ -59,7 +60,7 @@ def compose(*overrides: str, config_dir: Folder | None = None) -> Config:
     from rlsnet.config import compose as composition
     from rlsnet.config.load import from_dict
 
-    return from_dict(composition.compose(overrides, config_dir), overrides)
+    return from_dict(composition.compose(overrides, None if config_dir is None else _path(config_dir)), overrides)
 
 
 def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **settings: Any) -> zarr.Group:
@@ -88,8 +89,8 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
     from rlsnet.io import zarr_store
 
     several = [sources] if isinstance(sources, str | PathLike) else sources
-    import_sources([fspath(each) for each in several], fspath(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
-    return zarr_store.open_group(fspath(out), "import", recordings.FORMAT)
+    import_sources([fspath(each) for each in several], _path(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
+    return zarr_store.open_group(_path(out), "import", recordings.FORMAT)
 
 
 def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
@@ -235,15 +236,22 @@ def open_run(run: Run | Folder) -> Run:
     """The run in a folder; raises UserError if the folder contains none."""
     from rlsnet.runs.folder import Run
 
-    return run if isinstance(run, Run) else Run.open(fspath(run), "run")
+    return run if isinstance(run, Run) else Run.open(_path(run), "run")
+
+
+def _path(path: Folder) -> str:
+    """A path as text, with ~ expanded."""
+    return os.path.expanduser(fspath(path))
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as plain values: paths as texts; numbers and arrays of NumPy, ranges and tuples as numbers and lists of Python."""
 
     def of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _plain(value)
         value = value.tolist() if hasattr(value, "tolist") else fspath(value) if isinstance(value, PathLike) else value
-        return list(value) if isinstance(value, range | tuple) else value
+        return [of(each) for each in value] if isinstance(value, range | tuple | list) else value
 
     return {name: of(value) for name, value in settings.items()}
 
@@ -251,14 +259,14 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _new(folder: Folder) -> Run:
     from rlsnet.runs.folder import Run
 
-    return Run(fspath(folder))
+    return Run(_path(folder))
 
 
 def _checked(config: Config) -> Config:
     """The configuration after a check of types and ranges, which `dataclasses.replace` leaves out; without settings of a command line."""
     from rlsnet.config.load import from_dict, to_dict
 
-    return dataclasses.replace(from_dict(to_dict(config)), resume=None, run=None, sweep=None)
+    return dataclasses.replace(from_dict(_plain(to_dict(config))), resume=None, run=None, sweep=None)
 
 
 class _ToRoot(logging.Handler):

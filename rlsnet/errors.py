@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -12,6 +14,11 @@ class UserError(Exception):
 
 def os_error(error: OSError) -> str:
     """An error of the operating system as one line."""
+    if error.filename is None and error.errno == errno.ENOENT:
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return "the current folder no longer exists; change to one that does."
     return f"{error.filename or 'file system'}: {str(error.strerror or error).rstrip('.')}."
 
 

@@ -1,5 +1,6 @@
 """Python interface: `import rlsnet`, as in a script or a notebook."""
 
+import contextlib
 import dataclasses
 import doctest
 import json
@@ -19,6 +20,7 @@ import zarr
 
 import rlsnet
 from rlsnet import api
+from rlsnet.runs.folder import Run
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.duration=200", "train.iterations=2"]
 
@@ -30,6 +32,38 @@ def place(tmp_path_factory):
     run = rlsnet.train(rlsnet.compose(*SMALL), place / "a")
     rlsnet.test(run, trials=1)
     return place
+
+
+def test_home_and_numbers_of_numpy(place, monkeypatch):
+    """~ in every path, and NumPy's numbers in a configuration that dataclasses.replace has changed."""
+    monkeypatch.setenv("HOME", str(place))
+    assert rlsnet.open_run("~/a").path == place / "a" and api._new("~/new").path == place / "new" and "psth" in rlsnet.load("~/a")
+    config = rlsnet.compose(*SMALL)
+    changed = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=np.int64(2), stop_when=None))
+    changed = dataclasses.replace(changed, rls=dataclasses.replace(config.rls, penlambda=np.float32(0.5)), seed=np.array(3))
+    checked = api._checked(changed)
+    assert (checked.train.iterations, checked.rls.penlambda, checked.seed) == (2, 0.5, 3) and type(checked.train.iterations) is int
+
+
+@pytest.mark.parametrize("command", [rlsnet.train, rlsnet.simulate])
+def test_an_interrupt_that_a_library_swallows_is_not_lost(tmp_path, monkeypatch, command):
+    """As in a callback, during the preparation."""
+
+    def swallowed(*arguments):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return save(*arguments)
+
+    save, before = Run.save_config, signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(Run, "save_config", swallowed)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command(rlsnet.compose(*SMALL), tmp_path / "run")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    run = Run(tmp_path / "run")
+    assert (run.path / "config.yaml").exists() and not run.iterations() and not run.test.exists()
 
 
 def test_importing_it_is_light():

@@ -88,7 +88,7 @@ def run_folders(path: Path) -> Iterator[Path]:
 
 def _by_number(name: str) -> tuple[int, int, str]:
     """A key that sorts numbers by value and before other names."""
-    return (0, int(name), "") if name.isdigit() else (1, 0, name)
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
 def read(paths: Sequence[Path]) -> Comparison:
@@ -153,7 +153,9 @@ def columns(comparison: Comparison) -> list[Column]:
         known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
         result.append(Column(name, [UNDEFINED if value is None else text(value) for value in known], known, rank))
 
-    result.append(Column("state", [run.state for run in runs], [None] * len(runs)))
+    other = ["other_recording" in run.test_attributes for run in runs]
+    states = [run.state + ", tested with another recording" * each for run, each in zip(runs, other, strict=True)]
+    result.append(Column("state", states, [None] * len(runs)))
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
     add("last correlation", [run.last_correlation for run in runs], "{:.3f}".format)
     add("best validation", [run.best_validation for run in runs], partial(percent, digits=1))

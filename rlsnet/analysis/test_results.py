@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
@@ -18,6 +18,8 @@ from rlsnet.io import zarr_store
 from rlsnet.learning import scores
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
+
+Result = TypeVar("Result")
 
 
 class Compared(NamedTuple):
@@ -121,6 +123,22 @@ class RunResults:
         trial = self.config.trial
         weights = scores.smoothing_weights(kernel, trial.n_points) if kernel else scores.window_weights(trial)
         return scores.windowed_known(weights, values, np.isfinite(values))
+
+
+def of_one_test(run: Run, read: Callable[[], Result]) -> Result:
+    """The result of a function that reads the test of a run, called once more if a process has replaced the test meanwhile."""
+
+    def folder() -> int | None:
+        return run.test.stat().st_ino if run.test.exists() else None
+
+    before = folder()
+    try:
+        result = read()
+    except UserError:
+        if folder() == before:
+            raise
+        return read()
+    return result if folder() == before else read()
 
 
 def open_results(run: Run, plugins: Sequence[str] | None = None, trust: bool = False) -> RunResults:

@@ -35,7 +35,8 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
         config = from_dict({**values, **resume.COMMAND_ONLY}, overrides)
     if config.engine.platform == "cpu":
         device.restrict_to_cpu()
+    named = any(text.lstrip("+").startswith("recording.path=") for text in overrides)
     if command == "train":
-        return training.run_training(config, run, resumed)
-    test_log.log_results(run, (testing.run_simulation if command == "simulate" else testing.run_test)(config, run))
+        return training.run_training(config, run, resumed, named)
+    test_log.log_results(run, testing.run_simulation(config, run) if command == "simulate" else testing.run_test(config, run, named))
     return 0

@@ -65,7 +65,8 @@ class Task:
         message = self._attempt(values, list(hydra_config.overrides.task), folder)
         if message is not None:
             where = f"Job {folder.name}: " if self.many and os.getpid() == self.process else ""
-            logging.getLogger("rlsnet" if self.many else "rlsnet_file").error("%s%s", where, message)
+            with contextlib.suppress(OSError):  # the log cannot be written
+                logging.getLogger("rlsnet" if self.many else "rlsnet_file").error("%s%s", where, message)
             self.failed.append(message)
         if self.many:
             _free()
@@ -228,9 +229,12 @@ class Jobs(Launcher):  # type: ignore[misc]
         return [folder_name(each, swept) for each in job_overrides]
 
     def _to_do(self, job_overrides: Sequence[Sequence[str]], names: Sequence[str]) -> list[int]:
-        """Indices of the jobs that are new or unfinished."""
+        """Indices of the jobs that are new or unfinished, each folder once."""
         todo = []
         for k, (each, name) in enumerate(zip(job_overrides, names, strict=True)):
+            if name in names[:k]:
+                self.result.add(name, "again", None)
+                continue
             run = Run(Path(str(self.result.folder)) / name)
             if not run.path.exists():
                 todo.append(k)
@@ -271,7 +275,7 @@ class Result:
 
         Args:
           name: name of its folder.
-          state: done, before (done before), busy or failed.
+          state: done, before (done before), again (the same values as another job), busy or failed.
           message: error message, or None.
         """
         self.jobs.append((name, state, message))
@@ -280,9 +284,9 @@ class Result:
         """Prints the numbers of jobs by state; raises UserError if a job failed or is in use by another process."""
         if not self.jobs:
             return
-        counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "busy", "failed")}
+        counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "again", "busy", "failed")}
         sweep = self.title()
-        words = {"done": "done", "before": "done before", "busy": "in use by another process", "failed": "failed"}
+        words = {"done": "done", "before": "done before", "again": "given twice", "busy": "in use by another process", "failed": "failed"}
         print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
         if failed := counted["failed"]:
             messages = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])

@@ -59,12 +59,13 @@ class TrainedNetwork:
           UserError: no such checkpoint, or the run folder is damaged.
         """
         untrained = which in ("auto", "last") and run.is_simulation()
-        path = run.network if untrained else run.checkpoint(which, "checkpoint")
-        prepared = prepare.reopen(config, run)
-        net, weight, iteration = prepared.network, prepared.weight, 0
         if not untrained:
-            stored = run.open_checkpoint(path)
-            groups, iteration = checkpoint.load_weights(stored, path, net), int(stored.attrs.get("iteration", 0))
+            run.checkpoint(which, "checkpoint")  # must exist
+        prepared = prepare.reopen(config, run)
+        net, weight, iteration, own = prepared.network, prepared.weight, 0, True
+        if not untrained:
+            path, stored, groups = checkpoint.chosen_weights(run, which, "checkpoint", net)
+            iteration, own = int(stored.attrs.get("iteration", 0)), path.parent == run.checkpoints
             weight = connectivity.from_groups(np.asarray(groups), net.n_neurons)
         else:
             groups = jnp.asarray(connectivity.to_groups(weight, net.group_size))
@@ -73,7 +74,6 @@ class TrainedNetwork:
             found = test_store.open_test(run, run.test, "export")
             if "condition" in found:
                 conditions = tuple(map(str, zarr_store.read(found["condition"])))
-            own = untrained or path.parent == run.checkpoints
             same = found.attrs.get("weights", (known := test_store.fingerprint(groups))) == known
             test = found if own and same and found.attrs.get("iteration") == iteration else None
         return TrainedNetwork(run, config, net, weight, iteration, conditions, test)

@@ -33,6 +33,7 @@ from rlsnet.runs.memory_plan import free_memory
 log = logging.getLogger(__name__)
 
 
+CHOICES = 10  # times that a checkpoint is chosen while another process removes those that were chosen
 P_BLOCK_BYTES = 64 * 2**20  # bytes of a block of full P that is moved between device and disk
 
 
@@ -191,7 +192,7 @@ def save_best(
         with atomic.replacing(path) as temporary:
             _create(run, temporary, iteration, weight, network, config, validation=validation)
             zarr_store.seal(temporary)
-        for old in run.checkpoints.glob("*.best.zarr"):
+        for old in run.bests().values():
             if old != path:
                 atomic.discard(old)
 
@@ -206,6 +207,23 @@ def load_weights(group: zarr.Group, path: Path, network: Network) -> Array:
         if weight[:, columns].size:
             weight[:, columns] = _read(group, name, weight[:, columns].shape, "f", path)
     return jnp.asarray(to_groups(weight, network.group_size))
+
+
+def chosen_weights(run: Run, which: str, key: str, network: Network) -> tuple[Path, zarr.Group, Array]:
+    """(path, the open checkpoint, its weights) of a checkpoint; arguments as of `Run.checkpoint`.
+
+    A process that trains the run removes older checkpoints. If that happens meanwhile to one that the run has chosen, as by `last`,
+    the choice is made anew.
+    """
+    for attempts_left in reversed(range(CHOICES)):
+        path = run.checkpoint(which, key)
+        try:
+            group = run.open_checkpoint(path)
+            return path, group, load_weights(group, path, network)
+        except (UserError, OSError):
+            if path.exists() or which not in ("auto", "best", "last") or not attempts_left:
+                raise
+    raise AssertionError
 
 
 def load_learner(run: Run, iteration: int, network: Network, config: Config) -> Learner:

@@ -139,7 +139,7 @@ class Run:
         if not self._was_made():
             return
         figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, (outputs.FIGURE,))]
-        for stale in [*self.checkpoints.glob("*.best.zarr"), self.test, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
+        for stale in [*self.bests().values(), self.test, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
             atomic.remove(stale)
         atomic.remove(metrics.checksums(self.resources))
         self.cut_metrics(0)
@@ -255,13 +255,18 @@ class Run:
 
     def iterations(self) -> list[int]:
         """Iterations with a complete checkpoint, ascending."""
-        found = [re.fullmatch(r"(\d{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
+        found = [re.fullmatch(r"([0-9]{6,})\.zarr", p.name) for p in self.checkpoints.glob("*.zarr")]
         return sorted(int(match[1]) for match in found if match)
 
     def best(self) -> Path | None:
         """Path of the checkpoint with the best weights, or None."""
-        found = {int(path.name.split(".")[0]): path for path in self.checkpoints.glob("*.best.zarr") if path.name.split(".")[0].isdecimal()}
+        found = self.bests()
         return found[max(found)] if found else None
+
+    def bests(self) -> dict[int, Path]:
+        """Paths of the checkpoints of best weights, by iteration: the newest, and one that it replaces; not those that a user has named."""
+        found = [(re.fullmatch(r"([0-9]{6,})\.best\.zarr", path.name), path) for path in self.checkpoints.glob("*.best.zarr")]
+        return {int(match[1]): path for match, path in found if match}
 
     def best_validation(self) -> float | None:
         """Score of validation of the best weights that were saved; None without, or if an earlier version chose them otherwise."""
@@ -285,7 +290,7 @@ class Run:
         return self.checkpoints / f"{iteration:06d}.zarr"
 
     def checkpoint(self, which: str, key: str = "test.checkpoint") -> Path:
-        """Path of a checkpoint.
+        """Path of a checkpoint; that of one in this folder begins with `checkpoints`, however it is given.
 
         Args:
           which: best; last; auto, the best if there is one, else the last; the number of an iteration; or a path.
@@ -302,10 +307,12 @@ class Run:
             raise UserError(f"{key}={which}: {text}; restore them from a copy, or take the last ones: {key}=last.")
         if which in ("last", "auto") and have:
             return self.checkpoint_of(have[-1])
-        if which.isdigit() and int(which) in have:
+        if which.isdecimal() and int(which) in have:
             return self.checkpoint_of(int(which))
-        if which not in ("last", "best", "auto") and not which.isdigit():
+        if which not in ("last", "best", "auto") and not which.isdecimal():
             zarr_store.open_group(which, key, FORMAT)
-            return Path(which)
+            real = self.checkpoints.resolve()
+            own = [path.name for path in (Path(which), Path(which).resolve()) if path.parent.resolve() == real]
+            return self.checkpoints / own[0] if own else Path(which)
         listed = ", ".join(map(str, have)) or "none"
         raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has checkpoints of iterations {listed}.")

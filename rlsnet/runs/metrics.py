@@ -75,8 +75,15 @@ def _checksum(text: str) -> str:
 
 
 def append_line(path: Path, line: Mapping[str, Any]) -> None:
-    """Adds a line to a file of JSON lines, after its checksum was added to the file of checksums."""
+    """Adds a line to a file of JSON lines, after its checksum was added to the file of checksums.
+
+    If lines of an earlier version have no file of checksums, one of theirs is made before, complete or not at all.
+    """
     text = json.dumps(line)
+    if not checksums(path).exists() and path.exists() and path.stat().st_size:
+        before = path.read_text(errors="replace").split("\n")
+        with atomic.replacing(checksums(path)) as temporary:
+            temporary.write_text("".join(f"{_checksum(each)}\n" for each in before if each))
     for file, added in ((checksums(path), _checksum(text)), (path, text)):
         with atomic.naming(file), file.open("ab+") as stream:
             size = stream.seek(0, os.SEEK_END)

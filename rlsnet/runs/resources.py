@@ -75,7 +75,7 @@ class _Gpus:
             names = map(str, range(nvml.nvmlDeviceGetCount())) if visible is None else visible.split(",")
             for name in map(str.strip, names):
                 with contextlib.suppress(nvml.NVMLError):  # -1, "", an abbreviation: not a device of that name
-                    by_index = name.isdigit()
+                    by_index = name.isdecimal()
                     self.handles.append(nvml.nvmlDeviceGetHandleByIndex(int(name)) if by_index else nvml.nvmlDeviceGetHandleByUUID(name))
 
     def sample(self) -> dict[str, list[float]]:

@@ -25,6 +25,7 @@ from rlsnet.runs.progress import Progress
 from rlsnet.simulation.perturbation import from_config
 from rlsnet.simulation.state import TESTING, Dynamics, SimState, TrialKeys
 from rlsnet.simulation.trial import Program, advance, before_learning
+from rlsnet.workflows import interrupts
 from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test, regions
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def evaluate(
             """The average of some trials, whose spikes are stored."""
             average = out.new_average(number)
             for trial in range(number):
+                interrupts.check()
                 result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
                 store(result.words)

@@ -28,6 +28,7 @@ from rlsnet.runs.folder import Run, resuming
 from rlsnet.runs.metrics import no_longer_better
 from rlsnet.runs.progress import Progress, memory_used
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
+from rlsnet.workflows import interrupts
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def train(
     size = memory_plan.compiled_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_validation()
+    interrupts.check()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()

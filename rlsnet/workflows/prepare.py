@@ -29,6 +29,7 @@ from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
+from rlsnet.workflows import interrupts
 
 log = logging.getLogger(__name__)
 
@@ -184,40 +185,53 @@ def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
     network_store.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about)
 
 
-def find_recording(config: Config, run: Run) -> Recording | None:
-    """The recording that the targets of a run were made from; None if there was none, or if it is no longer at its path.
+def find_recording(config: Config, run: Run, named: bool = False) -> Recording | None:
+    """The recording that the targets of a run were made from; None if there was none, or if it is at none of the paths known for it.
+
+    Another recording is taken only if the user names it for this command: with `named`, or by a recording.path that is not the saved one.
 
     Raises:
-      UserError: no recording at recording.path, or a different one although the run holds out half of the trials.
+      UserError: no recording at the path that the user names, or a different one although the run holds out half of the trials.
     """
     about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs
-    made_from, half = about.get("recording"), about.get("recording_half")
+    made_from, half, given = about.get("recording"), about.get("recording_half"), config.recording.path
     if made_from is None:
         return None
-    given = config.recording.path if config.recording.path != run.saved_config().get("recording", {}).get("path") else None
-    candidates = [path for path in (config.recording.path, str(made_from)) if path is not None and Path(path).exists()]
-    if given is not None:
-        candidates = [given]  # a path that the user gives must exist
-    if not candidates:
-        log.warning("The recording %s does not exist; nothing is compared with its rates. Its new path: recording.path=PATH.", made_from)
-        return None
-    recording = recordings.open_recording(candidates[0], config.target.recorded or "rate").with_half(half)
-    recordings.check_bins(recording, config.trial)
-    if recording.fingerprint != about.get("recording_fingerprint", recording.fingerprint):
-        if half is not None:
+    kind = config.target.recorded or "rate"
+    if given is not None and (named or given != run.saved_config().get("recording", {}).get("path")):
+        recording = recordings.open_recording(given, kind).with_half(half)
+        recordings.check_bins(recording, config.trial)
+        other = is_other(recording, run)
+        if other and half is not None:
             raise UserError(
                 f"recording.path={recording.path}: is not the recording that {run.path} was trained on; expected that one, as the {half}"
                 " trials of another recording may be different trials."
             )
-        log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
-    return recording
+        if other:
+            log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
+        return recording
+    found = [path for path in dict.fromkeys((str(made_from), given)) if path is not None and Path(path).exists()]
+    for path in found:
+        recording = recordings.open_recording(path, kind)
+        if not is_other(recording, run):
+            recordings.check_bins(recording, config.trial)
+            return recording.with_half(half)
+    state = f"{found[0]} is not the one that {run.path} was trained on" if found else f"{made_from} does not exist"
+    log.warning("The recording %s; nothing is compared with its rates. Its new path, or that of another: recording.path=PATH.", state)
+    return None
+
+
+def is_other(recording: Recording, run: Run) -> bool:
+    """Whether a recording is not the one that a run was trained on, by its fingerprint; runs of early versions have stored none."""
+    stored = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs.get("recording_fingerprint")
+    return stored is not None and stored != recording.fingerprint
 
 
 @contextlib.contextmanager
 def start(config: Config, run: Run, command: str) -> Iterator[Progress]:
-    """Context of a command: JAX configured, use of resources sampled. Yields the display of progress."""
+    """Context of a command: JAX configured, use of resources sampled, Ctrl-C remembered. Yields the display of progress."""
     show = Progress(config.progress)
-    with configured(config.engine) as device:
+    with interrupts.remembered(), configured(config.engine) as device:
         log.info("Run folder %s, on %s in %s.", run.path, device, config.engine.precision)
         with Sampler(run.resources, config.resources_every, command, lambda: show.iteration):
             yield show

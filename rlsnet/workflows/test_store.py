@@ -20,6 +20,7 @@ from rlsnet.data import trial_clock, trial_counts
 from rlsnet.data.recordings import HALVES, Recording
 from rlsnet.data.statistics import mean_known
 from rlsnet.data.trial_clock import TrialClock
+from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
 from rlsnet.learning.linear_baseline import LinearBaseline
@@ -164,7 +165,10 @@ def create_test(
     clock: TrialClock,
     about: dict[str, object],
 ) -> TestWriter:
-    """A new test.zarr with its attributes, for the results of some neurons."""
+    """A new test.zarr with its attributes, for the results of some neurons; raises UserError if spikes cannot number the conditions."""
+    most = np.iinfo(SPIKES["condition"][0]).max + 1
+    if config.test.spikes and conditions > most:
+        raise UserError(f"test.spikes=true: expected at most {most:,} conditions, there are {conditions:,}; test.spikes=false stores none.")
     attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
     root = zarr.create_group(str(path), attributes=attributes)
     root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)

@@ -22,7 +22,7 @@ from rlsnet.runs import checkpoint, folder, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.runs.progress import Progress
 from rlsnet.workflows import evaluation, test_store
-from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, save_network, start
+from rlsnet.workflows.prepare import Prepared, find_recording, is_other, prepare, reopen, save_network, start
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,9 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
     Raises:
       UserError: the folder contains a training run, or settings do not agree.
     """
-    if run.iterations():
-        raise UserError(
-            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', settings={'run': run.path})}."
-        )
+    _refuse_training(run)
     with run.claimed(), start(config, run, "simulate") as show:
+        _refuse_training(run)  # which another process may have done until now
         prepared = prepare(config, show, learning=False)
         save_network(run, prepared, learning=False)
         run.save_config(config)
@@ -48,18 +46,26 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
     return results
 
 
-def run_test(config: Config, run: Run) -> list[Path]:
-    """Simulates a trained network with frozen weights; returns the paths of the results.
+def _refuse_training(run: Run) -> None:
+    """Raises UserError if the folder contains a training run."""
+    if run.iterations():
+        raise UserError(
+            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', settings={'run': run.path})}."
+        )
+
+
+def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
+    """Simulates a trained network with frozen weights; returns the paths of the results. `named` as for `find_recording`.
 
     Raises:
       UserError: no such checkpoint or recording, or settings do not agree.
     """
     trackers.require(config.tracking)
-    path = run.checkpoint(config.test.checkpoint)
+    run.checkpoint(config.test.checkpoint)  # must exist
     with start(config, run, "test") as show:
-        prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run))
-        stored = run.open_checkpoint(path)
-        w, about = checkpoint.load_weights(stored, path, prepared.network), stored.attrs
+        prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run, named))
+        path, stored, w = checkpoint.chosen_weights(run, config.test.checkpoint, "test.checkpoint", prepared.network)
+        about = stored.attrs
         if path.parent != run.checkpoints:
             _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
@@ -102,6 +108,8 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
     about = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
+    if trained and recording is not None and is_other(recording, run):
+        about["other_recording"] = str(recording.path.resolve())
     evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path

@@ -59,35 +59,49 @@ def _saying_what_is_safe(run: Run) -> Iterator[None]:
         raise OSError(error.errno, f"{error.strerror or error}. {safe}", error.filename or str(run.path)) from error
 
 
-def run_training(config: Config, run: Run, resumed: bool) -> int:
+def _done(config: Config, run: Run, resumed: bool) -> int:
+    """Number of iterations that a run has; raises UserError unless it can be resumed or, if it is not `resumed`, started in its folder."""
+    have = run.iterations()
+    if not resumed:
+        if have:
+            continued = shlex.quote(typed_setting("resume", run.path))
+            raise UserError(f"{run.path}: contains a run; continue it with {continued} or choose another hydra.run.dir.")
+        if run.is_simulation():
+            raise UserError(f"{run.path}: contains a simulation, whose results training would remove; choose another hydra.run.dir.")
+        return 0
+    if not have:
+        raise UserError(f"{run.path}: no complete checkpoint there; expected a run that can be resumed.")
+    if config.train.iterations < have[-1]:
+        raise UserError(f"train.iterations={config.train.iterations}: expected more than the {have[-1]} iterations that {run.path} has.")
+    return have[-1]
+
+
+def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -> int:
     """Trains a network from its initial weights, or from the newest checkpoint.
 
     Args:
       config: the experiment.
       run: the run folder.
       resumed: whether to continue the run in the folder.
+      named: as for `find_recording`.
 
     Returns:
       0, or the number of the signal that stopped the training.
 
     Raises:
-      UserError: settings do not agree, or the folder contains a run and `resumed` is false.
+      UserError: settings do not agree, or the folder contains a run or a simulation and `resumed` is false.
     """
     if isinstance(config.perturb, WindowConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
-    done = run.iterations()[-1] if resumed else 0
-    if resumed and config.train.iterations < done:
-        raise UserError(f"train.iterations={config.train.iterations}: expected more than the {done} iterations that {run.path} has.")
+    done = _done(config, run, resumed)
     if resumed and config.train.iterations == done:
         log.info("%s: all %d iterations are done; a larger train.iterations continues the run.", run.path, done)
         return 0
     trackers.require(config.tracking)
-    if not resumed and run.iterations():
-        continued = shlex.quote(typed_setting("resume", run.path))
-        raise UserError(f"{run.path}: contains a run; continue it with {continued} or choose another hydra.run.dir.")
     with run.claimed(), start(config, run, "train") as show:
+        done = _done(config, run, resumed)  # another process may have had the folder until now
         if resumed:
-            prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run))
+            prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run, named))
             learner = checkpoint.load_learner(run, done, prepared.network, config)
             run.cut_metrics(done)
             log.info("Resuming after iteration %d.", done)

@@ -298,7 +298,8 @@ def test_a_recording_may_move_after_training(tmp_path):
     root["rate"] = np.random.default_rng(0).gamma(2, 3, (2, 100, 400)).astype("float32")
     rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=tmp_path)
     rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path)
-    assert "rate_correlation" in zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
+    test = zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
+    assert "rate_correlation" in test and "other_recording" not in test.attrs
     (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
     rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
     assert "nothing is compared with its rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
@@ -307,6 +308,36 @@ def test_a_recording_may_move_after_training(tmp_path):
     given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
     rlsnet("train", *SMALL, *given, cwd=tmp_path)
     assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
+
+
+def test_another_recording_of_the_same_name_is_not_taken_for_that_of_a_run(tmp_path):
+    """A relative recording.path, where the command is given in another project; one that the user names is taken, and this is shown."""
+    place, elsewhere = tmp_path / "one", tmp_path / "other"
+    for seed, folder in enumerate((place, elsewhere)):
+        root = zarr.create_group(str(folder / "r.zarr"), attributes={"bin_ms": 10.0})
+        root["rate"] = np.random.default_rng(seed).gamma(2, 3, (2, 100, 300)).astype("float32")
+
+    def tested(*arguments):
+        shown = rlsnet("test", f"run={place}/run", "test.trials=1", *arguments, cwd=elsewhere).stdout
+        return shown, zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
+
+    def rates(folder):
+        return zarr.open_group(str(folder / "r.zarr"), mode="r")["rate"][...]
+
+    rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=place)
+    shown, test = tested()
+    assert np.array_equal(test["rate_target"], rates(place)) and "WARNING" not in shown
+    (place / "r.zarr").rename(place / "kept.zarr")
+    shown, test = tested()
+    assert "r.zarr is not the one that" in shown and "nothing is compared with its rates" in shown and "rate_target" not in test
+    assert "no validation" in rlsnet("train", f"resume={place}/run", "train.iterations=5", "train.validate_every=5", cwd=elsewhere).stdout
+    shown, test = tested("recording.path=r.zarr")
+    assert "its rates differ" in shown and np.array_equal(test["rate_target"], rates(elsewhere))
+    assert test.attrs["other_recording"] == str(elsewhere / "r.zarr")
+    rlsnet("report", f"{place}/run", "out=page.html", cwd=elsewhere)
+    page = (elsewhere / "page.html").read_text()
+    assert "which is not the recording that the run was trained on" in page and "was not found, or is another one now" in page
+    assert "with another recording" in " ".join(rlsnet("compare", f"{place}/run", cwd=elsewhere).stdout.split())
 
 
 def test_plain_numbers_do_not_load_the_units():

@@ -87,6 +87,8 @@ def test_a_killed_sweep_goes_on_with_the_same_command(place):
 def test_a_finished_sweep_is_left_alone_and_more_iterations_go_on(place):
     output = train("sweep=whole", "rls.penlambda=.4,.8,2", "train.iterations=3", cwd=place)
     assert "Sweep whole: 3 jobs, 0 to do. Sweep whole: 3 jobs: 3 done before." in output
+    output = train("sweep=whole", "rls.penlambda=.4,0.40,2,.8", cwd=place)
+    assert "Sweep whole: 4 jobs, 0 to do. Sweep whole: 4 jobs: 3 done before, 1 given twice." in output
     refused = train("sweep=whole", "rls.penlambda=.4,.8", "seed=2", cwd=place, status=1)
     assert "seed=2: whole/rls.penlambda=0.4 was made with 1; this cannot change" in refused and "Run folder" not in refused
     with (job(place, "whole", "0.8") / ".lock").open() as lock:

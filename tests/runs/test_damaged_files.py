@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from rlsnet.api import compose
 from rlsnet.config.load import to_dict
 from rlsnet.errors import UserError
 from rlsnet.export import writer
+from rlsnet.export.trained_network import TrainedNetwork
 from rlsnet.io import zarr_store
-from rlsnet.runs import metrics, resources
+from rlsnet.runs import checkpoint, metrics, resources
 from rlsnet.runs.folder import FORMAT, Run
+from rlsnet.workflows import prepare
 from rlsnet.workflows.resume import resumed_config
 
 LINE = {"task": 0, "seconds": 0.1, "rate_hz": 3.0, "rate_exc_hz": 2.0, "rate_inh_hz": None, "correlation": 0.5, "n_undefined": 0}
@@ -191,6 +194,11 @@ def test_damaged_readings_of_resources_are_left_out_with_a_warning(run, caplog):
     path.write_text(path.read_text().replace("400.0", "900.0", 1))
     assert resources.read(path) == [line] * 3 and "2 damaged lines are left out, the first is line 1" in caplog.text
     metrics.checksums(path).unlink()
+    metrics.append_line(path, line)  # after lines of a version without checksums
+    assert [each["memory_peak_mb"] for each in resources.read(path)] == [900, 400, 400, 400, 400]
+    path.write_text(path.read_text().replace("900.0", "800.0"))
+    assert len(resources.read(path)) == 4
+    metrics.checksums(path).unlink()
     path.write_text(json.dumps({**line, "memory_peak_mb": "much"}) + "\n")
     assert resources.read(path) == []
 
@@ -275,6 +283,53 @@ def test_a_copy_of_a_checkpoint_under_a_name_of_its_own_is_tested(whole, tmp_pat
     shutil.copytree(run.checkpoints / "000002.zarr", run.checkpoints / "liked.zarr")
     settings = {"checkpoint": str(run.checkpoints / "liked.zarr")}
     assert rlsnet.test(run, **settings).attrs["iteration"] == 2
+
+
+def test_a_copy_of_the_best_weights_stays(whole, tmp_path, monkeypatch):
+    """When better ones are found, and when the run starts anew."""
+    run = Run(shutil.copytree(whole / "1", tmp_path / "run"))
+    best, copy = run.best(), run.checkpoints / "paper.best.zarr"
+    shutil.copytree(best, copy)
+    monkeypatch.setattr(Run, "best_validation", lambda self: None)  # any weights are better
+    rlsnet.train(compose(*SMALL, "seed=1", "train.iterations=4"), run.path, resume=True)
+    assert copy.exists() and not best.exists() and run.best().name == "000004.best.zarr"
+    run.clear()
+    assert copy.exists() and run.best() is None
+
+
+def test_a_checkpoint_of_the_run_is_its_own_by_every_path(whole, tmp_path, monkeypatch):
+    """By the absolute path, and through a symbolic link to the run folder: its test is that of the weights, and it is checked."""
+    place = Path(shutil.copytree(whole / "1", tmp_path / "run"))
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(tmp_path)
+    run = Run("run")
+    best = run.best().name
+    for folder in (place, "link", "run/../run"):
+        path = f"{folder}/checkpoints/{best}"
+        assert run.checkpoint(path) == run.best()
+        assert TrainedNetwork.load(run, path, run.config()).test is not None
+    assert Run("link").checkpoint(str(place / "checkpoints" / best)) == Run("link").best()
+    moved(run.checkpoints / "000001.zarr", run.checkpoints / "000003.zarr")
+    with pytest.raises(UserError, match="000003.zarr: contains iteration 1, and not that of its name"):
+        rlsnet.test(run, checkpoint=str(place / "checkpoints" / "000003.zarr"))
+    assert Run("run").checkpoint(str(whole / "2" / "checkpoints" / best.replace(".best", ""))).is_absolute()
+
+
+def test_a_checkpoint_that_training_removes_meanwhile_is_chosen_anew(whole, tmp_path, monkeypatch):
+    """Unless the user has named it."""
+    run = Run(shutil.copytree(whole / "1", tmp_path / "run"))
+    network, read = prepare.reopen(run.config(), run).network, checkpoint.load_weights
+
+    def removed(group, path, network):
+        monkeypatch.setattr(checkpoint, "load_weights", read)
+        shutil.rmtree(path)
+        return read(group, path, network)
+
+    monkeypatch.setattr(checkpoint, "load_weights", removed)
+    assert checkpoint.chosen_weights(run, "last", "checkpoint", network)[0].name == "000002.zarr"
+    monkeypatch.setattr(checkpoint, "load_weights", removed)
+    with pytest.raises(UserError, match="000002.zarr"):
+        checkpoint.chosen_weights(run, "2", "checkpoint", network)
 
 
 def test_two_conditions_of_a_test_that_were_exchanged_are_found(tmp_path):

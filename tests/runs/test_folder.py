@@ -10,12 +10,14 @@ import zarr
 from conftest import compose
 
 import rlsnet
+from rlsnet.analysis.test_results import of_one_test
 from rlsnet.cli.hydra_app import folder_overrides
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, os_error
 from rlsnet.io import atomic
 from rlsnet.runs import folder, metrics
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import FORMAT, Run
+from rlsnet.workflows import test_store, testing, training
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",
          "trial.duration=50", "train.iterations=1", "test.trials=1", "progress=off"]  # fmt: skip
@@ -128,3 +130,67 @@ def test_a_start_anew_removes_results_alone(run):
     zarr.create_group(str(run.test))
     run.clear()
     assert all(each.exists() for each in notes) and not run.test.exists() and not run.perturbed_results()
+
+
+def test_training_does_not_remove_a_simulation(run):
+    """Its results are those of a command of its own."""
+    zarr.create_group(str(run.test), attributes={"format": "rlsnet-test", "iteration": 0})
+    zarr.create_group(str(run.perturbed_result("silence")))
+    with pytest.raises(UserError, match="run: contains a simulation, whose results training would remove; choose another hydra.run.dir"):
+        rlsnet.train(compose(*SMALL), run.path)
+    assert run.test.exists() and run.perturbed_results()
+
+
+@pytest.mark.parametrize("command", ["train", "simulate"])
+def test_what_another_process_has_trained_until_the_lock_is_free_stays(run, monkeypatch, command):
+    claimed = Run.claimed
+
+    def later(self):
+        zarr.create_group(str(self.checkpoints / "000001.zarr"), attributes={"format": FORMAT, "iteration": 1})
+        return claimed(self)
+
+    monkeypatch.setattr(Run, "claimed", later)
+    with pytest.raises(UserError, match="run: contains a (training )?run"):
+        training.run_training(compose(*SMALL), run, False) if command == "train" else testing.run_simulation(compose(*SMALL), run)
+    assert run.iterations() == [1] and not run.network.exists()
+
+
+@pytest.mark.parametrize("name", ["²", "١", "¹²"])
+def test_a_checkpoint_is_a_number_or_a_path(run, name):
+    """Other digits than 0-9 are no number that int reads, or one without a checkpoint."""
+    with pytest.raises(UserError, match=f"checkpoint={name}: (no such folder|.* has no such checkpoint)"):
+        run.checkpoint(name, "checkpoint")
+
+
+def test_spikes_of_more_conditions_than_their_type_has_are_refused(tmp_path):
+    config = compose(*SMALL, "test.spikes=true")
+    with pytest.raises(UserError, match="test.spikes=true: expected at most 65,536 conditions, there are 65,537"):
+        test_store.create_test(tmp_path / "test.zarr", config, None, None, None, 65537, np.arange(3), None, {})
+    assert not (tmp_path / "test.zarr").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_test_that_is_replaced_while_it_is_read_is_read_again(run, fails):
+    calls = []
+
+    def read():
+        calls.append(run.test.exists())
+        if len(calls) == 1:
+            with atomic.replacing(run.test) as temporary:
+                temporary.mkdir()
+            if fails:
+                raise UserError("damaged")
+        return len(calls)
+
+    run.test.mkdir()
+    assert of_one_test(run, read) == 2 and of_one_test(run, read) == 3
+
+
+def test_a_working_folder_that_was_removed_is_said(tmp_path, monkeypatch):
+    missing = FileNotFoundError(2, "No such file or directory")
+    assert os_error(missing) == "file system: No such file or directory."
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert os_error(missing) == "the current folder no longer exists; change to one that does."
+    assert os_error(FileNotFoundError(2, "No such file or directory", "a")) == "a: No such file or directory."

@@ -26,15 +26,17 @@ MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
 
 
 def source(results: RunResults) -> tuple[Path | None, Any]:
-    """(path, group) of the recording that the targets were made from; None for what is unknown or not found."""
-    run, config = results.run, results.config
-    configured = None if config.recording.path is None else Path(config.recording.path)
-    stored = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs.get("recording") if run.network.exists() else None
-    made_from = None if stored is None else Path(str(stored))
-    for path in (configured, made_from):
-        if path is not None and path.exists():
-            return path, zarr_store.open_group(path, "recording.path", recordings.FORMAT)
-    return made_from, None
+    """(path, group) of the recording that the targets were made from; None for what is unknown, not found or another recording."""
+    run, given = results.run, results.config.recording.path
+    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs if run.network.exists() else {}
+    made_from, fingerprint = about.get("recording"), about.get("recording_fingerprint")
+    paths = [Path(str(path)) for path in (made_from, given) if path is not None]
+    for path in filter(Path.exists, paths):
+        group = zarr_store.open_group(path, "recording.path", recordings.FORMAT)
+        kinds = [kind for kind in recordings.TARGETS if kind in group]
+        if fingerprint is None or fingerprint in [recordings.open_recording(path, kind).fingerprint for kind in kinds]:
+            return path, group
+    return (paths[0] if made_from is not None else None), None
 
 
 def settings(run: RunSummary) -> Iterator[Block]:
@@ -56,7 +58,7 @@ def recording(results: RunResults) -> Iterator[Block]:
     if path is None:
         return
     if group is None:
-        yield key_values("Recording", [("path", path), ("state", "not found")])
+        yield key_values("Recording", [("path", path), ("state", "not found, or another recording")])
         return
     recording = recording_summary.open_rates_or_currents(str(path))
     conditions, bins, units = recording.values.shape

@@ -134,7 +134,7 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     if group is not None and "synthetic" in str(group.attrs.get("source", "")).lower():
         yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
     if path is not None and group is None:
-        yield f"The recording {path} was not found; this report has only what the run itself stores of it."
+        yield f"The recording {path} was not found, or is another one now; this report has only what the run itself stores of it."
     if summary.metrics and done < planned and not summary.ended_early:
         yield f"Training is not done: {done} of {planned} iterations. {resuming(results.run.path)} continues it."
     if not summary.metrics and not summary.scores:
@@ -156,6 +156,8 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield f"Not tested yet: PSTHs, scores and spikes come with {typed_command('test', settings={'run': results.run.path})}."
         return
     yield from verdict.warnings(summary.population)
+    if (other := summary.test_attributes.get("other_recording")) is not None:
+        yield f"The test is compared with {other}, which is not the recording that the run was trained on."
     tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()
     if done and tested != done[-1]:
         yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."

@@ -34,12 +34,13 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError(f"report {path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
     out = html_file(options.out, path / "report.html", options.overwrite)
     from rlsnet.analysis.report import run_report
-    from rlsnet.analysis.test_results import open_results
+    from rlsnet.analysis.test_results import of_one_test, open_results
     from rlsnet.io import atomic
     from rlsnet.io.formatting import readable
     from rlsnet.runs.folder import Run
 
-    page = run_report.page(open_results(Run(path), options.plugins, options.trust))
+    run = Run(path)
+    page = of_one_test(run, lambda: run_report.page(open_results(run, options.plugins, options.trust)))
     with atomic.replacing(out) as temporary:
         temporary.write_text(readable(page), encoding="utf-8")
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

@@ -342,7 +342,7 @@ def _rates_of_table(
     if time is not None and time.lower() in BIN_COLUMNS and first is not None and np.all(np.diff(first) == 1):
         first = None  # numbers of bins
     axes, note = _table_axes(path, values if labels else values[0], options, what)
-    if time is None and not options.axes and all(name.isdigit() for name in units):
+    if time is None and not options.axes and all(name.isdecimal() for name in units):
         check_more_bins_than_units(f"{path}: the table", values.shape[1:], axes[-2:], True)
     rates = to_standard_axes(values if labels else values[0], axes)
     check_values(path, "the table", kind, rates)
@@ -392,7 +392,7 @@ def _trials_of_rows(
 
 def _doubtful_header(path: Path, units: Mapping[str, np.ndarray], rates: np.ndarray) -> tuple[str, ...]:
     """Warning about a text file of whole numbers whose header may be a row of them; raises UserError if that is likely."""
-    if path.suffix.lower() not in (".csv", ".tsv") or not all(name.isdigit() for name in units):
+    if path.suffix.lower() not in (".csv", ".tsv") or not all(name.isdecimal() for name in units):
         return ()
     header = [int(name) for name in units]
     if np.any(rates != np.floor(rates)) or max(header) > 2 * np.nanmax(rates) + 1:

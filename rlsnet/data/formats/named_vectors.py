@@ -94,7 +94,7 @@ def _matching(arrays: StoredArrays, chosen: str) -> dict[str, str]:
 
 def _natural_order(name: str) -> tuple[int | str, ...]:
     """Key by which unit_2 comes before unit_10."""
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name))
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name))
 
 
 def _ascending(stored: StoredArray) -> bool:
