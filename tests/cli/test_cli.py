@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -292,26 +293,8 @@ def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_pa
     assert "iteration 5" in rlsnet("info", "it's a,b=c", cwd=tmp_path).stdout
 
 
-def test_a_recording_may_move_after_training(tmp_path):
-    """Resume needs targets only, which the run has; test continues without rates, or uses recording.path."""
-    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 10.0})
-    root["rate"] = np.random.default_rng(0).gamma(2, 3, (2, 100, 400)).astype("float32")
-    rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=tmp_path)
-    rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path)
-    test = zarr.open_group(str(tmp_path / "run" / "test.zarr"), mode="r")
-    assert "rate_correlation" in test and "other_recording" not in test.attrs
-    (tmp_path / "r.zarr").rename(tmp_path / "moved.zarr")
-    rlsnet("train", "resume=run", "train.iterations=5", cwd=tmp_path)
-    assert "nothing is compared with its rates" in rlsnet("test", "run=run", "test.trials=1", cwd=tmp_path).stdout
-    assert "Rate correlation" in rlsnet("test", "run=run", "test.trials=1", "recording.path=moved.zarr", cwd=tmp_path).stdout
-    rlsnet("plot", "run=run", cwd=tmp_path)
-    given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
-    rlsnet("train", *SMALL, *given, cwd=tmp_path)
-    assert "rate_correlation" not in rlsnet("test", "run=given", cwd=tmp_path).stdout
-
-
-def test_another_recording_of_the_same_name_is_not_taken_for_that_of_a_run(tmp_path):
-    """A relative recording.path, where the command is given in another project; one that the user names is taken, and this is shown."""
+def test_a_recording_may_move_and_another_of_its_name_is_not_taken_for_it(tmp_path):
+    """A relative recording.path, where commands are given in another project; one that the user names is taken, and this is shown."""
     place, elsewhere = tmp_path / "one", tmp_path / "other"
     for seed, folder in enumerate((place, elsewhere)):
         root = zarr.create_group(str(folder / "r.zarr"), attributes={"bin_ms": 10.0})
@@ -326,8 +309,8 @@ def test_another_recording_of_the_same_name_is_not_taken_for_that_of_a_run(tmp_p
 
     rlsnet("train", *SMALL, "target=recording", "recording.path=r.zarr", "hydra.run.dir=run", cwd=place)
     shown, test = tested()
-    assert np.array_equal(test["rate_target"], rates(place)) and "WARNING" not in shown
-    (place / "r.zarr").rename(place / "kept.zarr")
+    assert np.array_equal(test["rate_target"], rates(place)) and "rate_correlation" in test and "WARNING" not in shown
+    (place / "r.zarr").rename(tmp_path / "moved.zarr")
     shown, test = tested()
     assert "r.zarr is not the one that" in shown and "nothing is compared with its rates" in shown and "rate_target" not in test
     assert "no validation" in rlsnet("train", f"resume={place}/run", "train.iterations=5", "train.validate_every=5", cwd=elsewhere).stdout
@@ -338,6 +321,14 @@ def test_another_recording_of_the_same_name_is_not_taken_for_that_of_a_run(tmp_p
     page = (elsewhere / "page.html").read_text()
     assert "which is not the recording that the run was trained on" in page and "was not found, or is another one now" in page
     assert "with another recording" in " ".join(rlsnet("compare", f"{place}/run", cwd=elsewhere).stdout.split())
+    shutil.rmtree(elsewhere / "r.zarr")
+    assert "does not exist; nothing is compared with its rates" in tested()[0]
+    shown, test = tested("recording.path=../moved.zarr")
+    assert "Rate correlation" in shown and "other_recording" not in test.attrs
+    rlsnet("plot", "run=run", cwd=place)
+    given = ["target=recording", "network.load=run/network.zarr", "hydra.run.dir=given", "test.trials=1"]
+    rlsnet("train", *SMALL, *given, cwd=place)
+    assert "rate_correlation" not in rlsnet("test", "run=given", cwd=place).stdout
 
 
 def test_plain_numbers_do_not_load_the_units():

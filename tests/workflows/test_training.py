@@ -66,8 +66,7 @@ COMBINED = [
             size,
             trials,
             id=f"{form_name(form)}-{gain}-{size}-{trials}",
-            marks=[pytest.mark.slow]
-            * ((form in COMBINED and size == 1) or (form.delivery in ("xla", "fixed_shape") and form.update == "dense" and trials > 1)),
+            marks=[pytest.mark.slow] * ((form in COMBINED and size == 1) or (form.delivery in ("xla", "fixed_shape") and trials > 1)),
         )
         for form in FORMS
         for gain, size, trials in (("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3))
