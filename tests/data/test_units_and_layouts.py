@@ -146,6 +146,22 @@ def test_nwb_in_samples_takes_a_sample_rate(tmp_path):
     assert np.abs(root["rate"][0].mean(axis=0) - RATES.mean(axis=0)).max() < 0.2
 
 
+@pytest.mark.parametrize("suffix", [".nwb", ".h5"])
+def test_damaged_hdf5_is_one_line(tmp_path, suffix):
+    """Blocks of zeros, also in the tables by which HDF5 finds its parts, for which h5py raises errors of several kinds."""
+    path, n_refused = tmp_path / f"x{suffix}", 0
+    write(tmp_path / "whole.nwb", TIMES, EVENTS)
+    whole = (tmp_path / "whole.nwb").read_bytes()
+    for start in range(0, 2560, 128):
+        path.write_bytes(whole[:start] + bytes(128) + whole[start + 128 :])
+        try:
+            imported(path, tmp_path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            n_refused += 1
+    assert 5 < n_refused < 20
+
+
 def test_doubts(tmp_path):
     """Spikes relative to trials without their trial, a session that ends before most trials, and some silent trials."""
     first = np.concatenate([np.concatenate(unit) for unit in RELATIVE])

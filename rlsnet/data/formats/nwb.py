@@ -64,7 +64,7 @@ def matches(path: Path) -> bool:
         return True
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    with contextlib.suppress(OSError), h5py.File(path, "r") as file:
+    with contextlib.suppress(OSError, RuntimeError, KeyError), h5py.File(path, "r") as file:  # which h5py raises for damaged files
         return "nwb_version" in file.attrs
     return False
 
@@ -97,8 +97,9 @@ class EventSeries(Mapping[str, np.ndarray]):
         self.path, self.series = path, series
 
     def __getitem__(self, name: str) -> np.ndarray:
+        where = self.series[name]
         with opened(self.path) as file:
-            times = read_dataset(file[self.series[name]], self.path).astype(np.float64)
+            times = read_dataset(file[where], self.path).astype(np.float64)
         return np.sort(times[np.isfinite(times)])
 
     def __iter__(self) -> Iterator[str]:

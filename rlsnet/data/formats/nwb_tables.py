@@ -32,7 +32,7 @@ def opened(path: Path) -> Iterator[Any]:
         else:
             reason = f"is not a readable HDF5 file ({str(error).splitlines()[0]})"
         raise UserError(f"{path}: {reason}.") from error
-    with file:
+    with file, table_files.one_line_errors(path):
         hdf5.check_links(file)
         yield file
 
