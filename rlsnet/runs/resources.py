@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from rlsnet.runs.memory_plan import free_memory
-from rlsnet.runs.metrics import append_line, n_lost_lines, read_lines
+from rlsnet.runs.metrics import append_line, n_written, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +169,6 @@ def read(path: Path) -> list[dict[str, Any]]:
             damaged.append(number)
     if damaged:
         log.warning("%s: %d damaged lines are left out, the first is line %d.", path, len(damaged), damaged[0])
-    if lost := n_lost_lines(path):
+    if (lost := n_written(path) - len(lines) - len(damaged)) > 0:
         log.warning("%s: is damaged: %d of its lines are missing.", path, lost)
     return lines

@@ -75,7 +75,7 @@ def _spike_trains(names: ArrayNames, path: str, options: Options) -> SpikeTrains
     stated = time_units.common_unit(each.unit for each in members.values()) if found is None else found.unit
     stated = stated or time_units.split_name(path)[1]
     if found is not None and found.kind == "O" and len(found.shape) == 2 and (min(found.shape) > 1 or options.axes is not None):
-        return _cells(names, where, found, options, rate, stated)
+        return _cells(names, path, found, options, rate, stated)
     if found is None or found.kind == "O":
         vectors = found.load() if found is not None else [each.load() for each in members.values()]
         flat, index = spike_grouping.concatenate_units(where, vectors)
@@ -115,9 +115,9 @@ def _padded_matrix(where: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return *spike_grouping.concatenate_units(where, trains), note
 
 
-def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, rate: float | None, stated: str | None) -> SpikeTrains:
+def _cells(names: ArrayNames, path: str, found: StoredArray, options: Options, rate: float | None, stated: str | None) -> SpikeTrains:
     """Spike trains from cells of units x trials, or of trials x units; arguments as of `spike_seconds`."""
-    trials, ids = optional_trials(names, options), names.column("unit")
+    where, trials, ids = f"{names.path}: {path}", optional_trials(names, options), names.column("unit")
     rows, columns = found.shape
     known = {"unit": None if ids is None else len(ids), "trial": None if trials is None else len(next(iter(trials.values())))}
     orders = [("unit", "trial"), ("trial", "unit")]
@@ -131,10 +131,9 @@ def _cells(names: ArrayNames, where: str, found: StoredArray, options: Options, 
             f"{where} has {rows} x {columns} cells{given}, and the file {has}; expected cells of units x trials, axes=[unit,trial]."
         )
     warnings: tuple[str, ...] = ()
-    member = where.rpartition(": ")[2]
-    if member.startswith(OF_TRIALS):
+    if path.startswith(OF_TRIALS):
         orders.reverse()
-    if len(orders) > 1 and not member.startswith(OF_UNITS):
+    if len(orders) > 1 and not path.startswith(OF_UNITS):
         warnings = (
             f"nothing says which cells are units: axes=[{','.join(orders[0])}] is taken, {rows:,} {orders[0][0]}s and {columns:,}"
             f" {orders[0][1]}s; axes=[{','.join(orders[1])}] gives the other order",

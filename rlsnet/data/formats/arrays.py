@@ -33,11 +33,11 @@ from rlsnet.data.formats.single_trials import (
     PlacedTrials,
     averaged_trials,
     codes,
-    comparable,
     counted_trials,
     precomputed,
     trial_numbers,
     trials_of_spikes,
+    varies_within,
 )
 from rlsnet.data.formats.table_labels import Labels
 from rlsnet.data.import_options import Options
@@ -326,14 +326,15 @@ def _rates_of_table(
     what = "trial" if trial else "condition" if condition else "table"
     own = table_labels.joined(labels, trial or Labels(labels)) if labels else np.zeros(len(next(iter(columns.values()))), np.int64)
     notes: tuple[str, ...] = ()
+    group = codes(own)
     if not tidy:
-        no_units = _no_units(path, units, codes(own), what, of_bins, options)
-        labels |= {name: columns[name] for name in no_units if trial is not None and _is_constant_in_each(columns[name], codes(own))}
+        no_units = _no_units(path, units, group, what, of_bins, options)
+        labels |= {name: columns[name] for name in no_units if trial is not None and not varies_within(columns[name], group).any()}
         units = {name: values for name, values in units.items() if name not in no_units}
         notes = (f"no units: {', '.join(no_units)}",) if no_units else ()
     texts = [name for name, values in units.items() if values.dtype.kind not in "fiu"]
     if not options.axes and not tidy and not {"rate", "current", "counts"} & set(variables):
-        _check_not_spikes(path, units if time is None or of_bins is None else {time: of_bins, **units}, time, codes(own))
+        _check_not_spikes(path, units if time is None or of_bins is None else {time: of_bins, **units}, time, group)
     if texts or not units:
         problem = f"column {texts[0]!r} contains texts ({units[texts[0]][0]!r})" if texts else "has no columns of units"
         raise UserError(f"{path}: {problem}; expected rates in Hz, one column for each unit, or spikes with columns time and unit.")
@@ -425,7 +426,7 @@ def _no_units(
         name
         for name, values in columns.items()
         if len(group) - int(group.max(initial=0)) > LONG_COLUMN
-        and _is_constant_in_each(values, group)
+        and not varies_within(values, group).any()
         and (name not in numbers or (np.nan_to_num(values) != 0).any())
     ]
     if options.axes:
@@ -460,12 +461,6 @@ def _steps_in_each(values: np.ndarray, group: np.ndarray) -> np.ndarray:
         order = np.argsort(group, kind="stable")
         values, change = values[order], np.diff(group[order])
     return np.diff(values)[change == 0]
-
-
-def _is_constant_in_each(values: np.ndarray, group: np.ndarray) -> bool:
-    """Whether a column is the same in all rows of each trial or condition."""
-    _, first = np.unique(group, return_index=True)
-    return np.array_equal(own := comparable(values), own[first][group], equal_nan=own.dtype.kind == "f")
 
 
 def _ascends_in_each(values: np.ndarray, group: np.ndarray) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,7 +15,7 @@ from rlsnet.data.formats.array_names import ArrayNames, group_columns
 from rlsnet.data.formats.named_vectors import stated_units
 from rlsnet.data.formats.single_trials import BinnedValues, averaged_trials, counted_trials, optional_trials, precomputed, trials_of_file
 from rlsnet.data.formats.spike_grouping import LOOKED_AT, find_spikes, is_regular, padded_trains
-from rlsnet.data.formats.table_labels import is_one_of
+from rlsnet.data.formats.table_labels import is_one_of, letters
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session
 from rlsnet.errors import UserError
@@ -137,7 +136,7 @@ def named_axes(where: str, dims: Sequence[str]) -> tuple[str, ...]:
     Raises:
       UserError: names that do not say which axis is which.
     """
-    stems = [re.sub("[^a-z]", "", time_units.split_name(each)[0].lower()) for each in dims]
+    stems = [letters(time_units.split_name(each)[0]) for each in dims]
     if all(each in UNNAMED for each in stems):
         return ()
     axes = tuple(next((axis for axis, names in NAMES_OF_AXES.items() if is_one_of(each, names)), each) for each in stems)

@@ -286,10 +286,11 @@ def codes(values: np.ndarray) -> np.ndarray:
 
 
 def varies_within(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """[n] bool, rows whose value differs from the first of their group; `groups` [n] are numbers from 0."""
-    code = codes(values)
+    """[n] bool, rows whose value differs from the first of their group, where NaN equals NaN; `groups` [n] are numbers from 0."""
+    own = comparable(values)
     _, first = np.unique(groups, return_index=True)
-    return code != code[first][groups]
+    of_group = own[first][groups]
+    return (own != of_group) & ~((own != own) & (of_group != of_group))
 
 
 def _missing_trials(where: str, known: np.ndarray, n_spikes: int) -> Iterator[str]:

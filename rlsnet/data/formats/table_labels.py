@@ -36,9 +36,14 @@ class Labels(tuple):
         return ",".join(self)
 
 
+def letters(name: str) -> str:
+    """The letters of a name in lower case: channelid of Channel_ID 2."""
+    return re.sub("[^a-z]", "", name.lower())
+
+
 def is_one_of(name: str, stems: Sequence[str]) -> bool:
     """Whether the name of a column, such as Channel_ID, is one of some words."""
-    plain = re.sub(r"[^a-z]", "", name.lower())
+    plain = letters(name)
     return plain in stems or SUFFIX.sub("", plain) in stems
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 
 from rlsnet.data import query
 from rlsnet.data.formats.single_trials import codes, comparable, varies_within
-from rlsnet.data.formats.table_labels import Labels, joined
+from rlsnet.data.formats.table_labels import Labels, joined, letters
 from rlsnet.errors import UserError
 
 VALUE_NAMES = {  # kind of values, and names of a column of them in lower case, letters only
@@ -63,17 +62,15 @@ def find_values(
     others = [name for name in others if varies_within(columns[name], owner).any()]  # else it describes the units
     for name in others:
         for kind, names in VALUE_NAMES.items():
-            if re.sub("[^a-z]", "", name.lower()) in names:
+            if letters(name) in names:
                 return ValueColumn(name, kind)
     group = _place(columns, keys[:-1], len(owner))
     sizes = [len(np.unique(comparable(columns[name]))) for name in keys] + [owner.max(initial=-1) + 1]
     complete = min(sizes) > 1 and np.prod(sizes, dtype=float) == len(owner)
     if not complete and len(keys) > 1:
         others = [name for name in others if varies_within(columns[name], group).any()]  # else it describes the trials
-    others = sorted(others, key=lambda name: re.sub("[^a-z]", "", name.lower()) not in SHORT_COUNT_NAMES)
-    counts = (
-        bool(others) and re.sub("[^a-z]", "", others[0].lower()) in SHORT_COUNT_NAMES and _are_whole(query.as_numbers(columns[others[0]]))
-    )
+    others = sorted(others, key=lambda name: letters(name) not in SHORT_COUNT_NAMES)
+    counts = bool(others) and letters(others[0]) in SHORT_COUNT_NAMES and _are_whole(query.as_numbers(columns[others[0]]))
     if not others or not (complete or _are_bins(query.as_numbers(columns[keys[-1]]), group, owner, second)):
         if counts:
             raise UserError(
@@ -93,7 +90,7 @@ def find_values(
 def named_values(columns: Iterable[str]) -> list[str]:
     """Columns with a usual name of values in bins, which are no labels."""
     usual = {*SHORT_COUNT_NAMES, *(each for names in VALUE_NAMES.values() for each in names)}
-    return [name for name in columns if re.sub("[^a-z]", "", name.lower()) in usual]
+    return [name for name in columns if letters(name) in usual]
 
 
 def _are_whole(values: np.ndarray) -> bool:
