@@ -1,4 +1,4 @@
-"""Build of the native kernels: kernels.cc compiled by the C++ compiler of the machine, stored in the cache, and registered in JAX."""
+"""Build of the native kernels: cpu/handlers.cc compiled by the C++ compiler of the machine, stored in the cache, and registered in JAX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from rlsnet.io import atomic
 log = logging.getLogger(__name__)
 
 
-SOURCE = Path(__file__).with_name("kernels.cc")
+FOLDER = Path(__file__).parent
+SOURCE = FOLDER / "cpu" / "handlers.cc"
 FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
 FAST = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros".split()
 TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
@@ -37,7 +38,7 @@ NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "f
 def build_error() -> str | None:
     """Builds and registers the native kernels, once in a process; returns None, or the reason why they cannot be built."""
     try:
-        _, library = load(SOURCE, FAST, TUNING, _processor())
+        _, library = load(SOURCE, FAST, TUNING, headers() + _processor())
         register(library, "rlsnet_", NAMES, "cpu")
     except (OSError, RuntimeError) as error:
         return str(error)
@@ -80,6 +81,11 @@ def load(source: Path, flags: Iterable[str], tuning: Iterable[str] = ("",), abou
         raise RuntimeError(f"{path} cannot be loaded ({error}); if that folder is mounted noexec, set RLSNET_CACHE to another") from error
     mark.unlink(missing_ok=True)
     return path, library
+
+
+def headers() -> str:
+    """Text of the headers of the native kernels."""
+    return "".join(path.read_text() for path in sorted([*FOLDER.glob("*.h"), *FOLDER.glob("cpu/*.h")]))
 
 
 def cached(about: str, suffix: str) -> Path:

@@ -3,7 +3,7 @@
 By itself, XLA on a CPU distributes each small loop over threads, copies P to read it row by row, and does not keep a tile of P in
 registers while several updates are applied to it; on a GPU it starts a dozen small kernels in each time step. The hot loops therefore
 exist three times: in JAX (`step`, `delivery`, `rng`, `rls`, `deferred`), which is the specification and runs on every device, in C++ for
-a CPU (`kernels.cc`), and in CUDA (`cuda/kernels.cu`). `form` is native or cuda.
+a CPU (`cpu/`), and in CUDA (`cuda/kernels.cu`). `form` is native or cuda.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from rlsnet.kernels.device import device_in_use
 log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
-SOURCES = ("arguments.h", "grid_barrier.h", "kernels.cu")
+SOURCES = ("../arguments.h", "grid_barrier.h", "kernels.cu")
 NAMES = tuple(f"{name}_{kind}" for name in ("steps", "deliver", "learn", "flush") for kind in ("f32", "f64"))
 NVRTC = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
@@ -56,7 +56,7 @@ def _register(driver: Path, kernels: Path, flags: list[str], platform: str, devi
     Raises:
       RuntimeError: they cannot be built, or the device (None: not asked) does not take the kernels.
     """
-    _, handlers = build.load(FOLDER / "handlers.cc", flags, about=_text("arguments.h"))
+    _, handlers = build.load(FOLDER / "handlers.cc", flags, about=_text("../arguments.h", "../ffi_arrays.h"))
     handlers.configure(str(driver).encode(), str(kernels).encode())
     handlers.refusal.restype = ctypes.c_char_p
     if device is not None and (refusal := handlers.refusal(device).decode()):

@@ -12,10 +12,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "arguments.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "../arguments.h"
+#include "../ffi_arrays.h"
 
 namespace {
 
@@ -178,41 +176,6 @@ class Driver {
   int (*words_)(int, const char**);
 };
 
-// The arguments, or the results, of a call, one after the other.
-template <typename Buffers>
-class Arrays {
- public:
-  explicit Arrays(Buffers buffers) : buffers_(buffers) {}
-
-  // The next array; null if it is empty.
-  template <typename E>
-  E* Next() {
-    const ffi::AnyBuffer buffer = NextBuffer();
-    if (ffi::ByteWidth(buffer.element_type()) != sizeof(E)) throw std::string("array " + std::to_string(next_) + " has another type");
-    dimensions_.assign(buffer.dimensions().begin(), buffer.dimensions().end());
-    bytes_ = buffer.size_bytes();
-    return buffer.element_count() ? static_cast<E*>(buffer.untyped_data()) : nullptr;
-  }
-  template <typename E>
-  PerNeuron<std::remove_const_t<E>> NextPerNeuron() {
-    const E* values = Next<E>();
-    return {values, dimensions_.back() > 1};
-  }
-  int64_t dimension(int which) const { return which < 0 ? dimensions_.at(dimensions_.size() + which) : dimensions_.at(which); }  // of the last one
-  size_t bytes() const { return bytes_; }
-
- private:
-  ffi::AnyBuffer NextBuffer() {
-    if constexpr (std::is_same_v<Buffers, ffi::RemainingArgs>) return *buffers_.template get<ffi::AnyBuffer>(next_++);
-    else return **buffers_.template get<ffi::AnyBuffer>(next_++);
-  }
-  Buffers buffers_;
-  size_t next_ = 0, bytes_ = 0;
-  std::vector<int64_t> dimensions_;
-};
-using Inputs = Arrays<ffi::RemainingArgs>;
-using Outputs = Arrays<ffi::RemainingRets>;
-
 // The answer of a handler that calls f(driver, inputs, outputs).
 template <typename F>
 ffi::Error Answer(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, const F& f) {
@@ -223,13 +186,6 @@ ffi::Error Answer(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRet
   });
 }
 
-template <typename E>
-E Attribute(const ffi::Dictionary& attributes, const std::string& name) {
-  auto value = attributes.get<E>(name);
-  if (value.has_error()) throw "no attribute " + name;
-  return *value;
-}
-
 template <typename T>
 std::string Named(const char* kernel) {
   return std::string(kernel) + (sizeof(T) == 4 ? "_f32" : "_f64");
@@ -237,37 +193,6 @@ std::string Named(const char* kernel) {
 
 unsigned Blocks(long long threads, unsigned block) { return static_cast<unsigned>((threads + block - 1) / block); }
 
-// What both handlers that deliver spikes read: connectivity and weights.
-template <typename T>
-Delivery<T> Connectivity(Inputs& in) {
-  Delivery<T> a = {};
-  a.excitatory = in.Next<const unsigned char>();
-  a.neurons = in.dimension(0);
-  a.indptr = in.Next<const int>();
-  a.sources = in.dimension(0) - 1;
-  a.stream = in.Next<const unsigned>();
-  a.post = in.Next<const int>();
-  a.weight = in.Next<const T>();
-  a.out_indptr = in.Next<const int>();
-  a.out_slot = in.Next<const int>();
-  a.channel = in.Next<const int>();
-  a.w = in.Next<const T>();
-  a.inputs = in.dimension(1), a.size = in.dimension(2);
-  if (a.stream) {  // the smallest nearly square grid with neurons - 1 points, as in rng.permute
-    while (static_cast<long long>(a.rows) * a.rows < a.neurons - 1) ++a.rows;
-    a.columns = (a.neurons - 1 + a.rows - 1) / a.rows;
-  }
-  return a;
-}
-
-// The filters and what else a delivery changes, and its list of spikes.
-template <typename T>
-void Changed(Delivery<T>& a, Outputs& out) {
-  a.filters = out.Next<T>();
-  a.channels = out.dimension(-2) - 2;
-  a.r = out.Next<T>();
-  a.n_delivered = out.Next<int>();
-}
 template <typename T>
 void Listed(Delivery<T>& a, Outputs& out) {
   a.list = out.Next<int>();
@@ -297,34 +222,11 @@ ffi::Error RunDeliver(Stream stream, ffi::RemainingArgs arguments, ffi::Remainin
 template <typename T>
 ffi::Error RunSteps(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) {
   return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
-    const auto integer = [&](const std::string& name, const char* more = "") { return static_cast<int>(Attribute<int64_t>(attributes, name + more)); };
-    const auto real = [&](const std::string& name, const char* more = "") { return static_cast<T>(Attribute<double>(attributes, name + more)); };
     Steps<T> a = {};
-    a.i = in.Next<const int>(), a.condition = in.Next<const int>();
-    a.noise_key = in.Next<const unsigned>(), a.spike_key = in.Next<const unsigned>();
-    a.rate = in.NextPerNeuron<const T>(), a.threshold = in.NextPerNeuron<const T>(), a.reset = in.NextPerNeuron<const T>();
-    a.noise_scale = in.NextPerNeuron<const T>(), a.refractory = in.NextPerNeuron<const int>();
-    a.bias = in.Next<const T>(), a.class_weight = in.Next<const T>(), a.factors = in.Next<const T>();
-    a.block = in.dimension(0);
-    a.rate_table = in.Next<const T>();
-    a.nodes = in.dimension(1);
-    a.table_start = in.Next<const T>(), a.table_step = in.Next<const T>(), a.kind = in.Next<const int>();
-    for (auto [process, given, name] : {std::tuple{&a.stimulus, &a.given_stimulus, "stimulus"}, {&a.rates, &a.given_rates, "rate"}}) {
-      process->key = in.Next<const unsigned>();
-      given->values = in.Next<const T>();
-      given->bins = in.dimension(1), given->steps = integer(name, "_bin");
-      process->mean = real(name, "_mean"), process->pull = real(name, "_pull"), process->noise = real(name, "_noise");
-    }
-    a.delivery = Connectivity<T>(in);
-    Changed(a.delivery, out);
-    a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
-    a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
-    a.words = out.Next<unsigned>();
+    TimeSteps(a, in, out, attributes);
     const size_t words = out.bytes();
     Listed(a.delivery, out);
     a.barrier = reinterpret_cast<unsigned*>(a.delivery.count) + BARRIER / sizeof(unsigned);
-    a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
-    a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");
     driver.Zero(a.delivery.count, COUNTERS, stream);
     driver.Zero(a.words, words, stream);
     const unsigned threads = driver.threads(512);
@@ -354,17 +256,10 @@ template <typename T>
 ffi::Error RunLearn(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
   return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     Learn<T> a = {};
-    a.flags = in.Next<const bool>(), a.forgetting = in.Next<const T>(), a.count = in.Next<const int>(), a.refresh = in.Next<const bool>();
-    a.decay = in.Next<const T>(), a.r = in.Next<const T>(), a.arrived = in.Next<const T>(), a.pre = in.Next<const int>();
-    a.residual = in.Next<const T>();
-    a.neurons = in.dimension(0);
+    Learning(a, in);
     a.P = out.Next<T>();
     out.Next<T>();  // no scale
-    a.w = out.Next<T>();
-    a.groups = out.dimension(0), a.inputs = out.dimension(1), a.size = out.dimension(2);
-    a.u = out.Next<T>();
-    a.most = out.dimension(1);
-    a.factor = out.Next<T>(), a.g = out.Next<T>();
+    Learned(a, out);
     for (const bool dense : {true, false}) {  // each looks whether it is its turn
       const unsigned threads = driver.threads(dense ? 256 : 128);
       const size_t shared = SharedBytes<T>(dense ? a.most : 0, a.inputs, a.most, threads);
@@ -378,9 +273,8 @@ template <typename T>
 ffi::Error RunFlush(Stream stream, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
   return Answer(stream, arguments, results, [&](Driver& driver, Inputs& in, Outputs& out) {
     Learn<T> a = {};
-    a.count = in.Next<const int>(), a.u = in.Next<T>();
-    a.groups = in.dimension(0), a.most = in.dimension(1), a.inputs = in.dimension(2);
-    a.factor = in.Next<T>(), a.P = out.Next<T>();
+    PendingUpdates(a, in);
+    a.P = out.Next<T>();
     const size_t shared = sizeof(T) * a.most * padded(a.inputs);
     driver.Launch(ForInputs<T>("flush", a.inputs), GroupBlocks(driver, a.groups), driver.threads(256), shared, false, stream, &a);
   });

@@ -2,7 +2,7 @@
 // emulation.cc compiles the same file for a CPU, where tests run it.
 //
 // The same is computed in JAX, in a simpler form, by simulation/step.py, simulation/delivery.py, model/rng.py and learning/deferred.py.
-#include "arguments.h"
+#include "../arguments.h"
 
 #ifndef CUDA_EMULATION
 #include "grid_barrier.h"
@@ -35,7 +35,7 @@ INLINE float uniform(unsigned bits, float) { return (static_cast<float>(bits >> 
 INLINE double uniform(unsigned bits, double) { return (bits + 0.5) * 2.3283064365386963e-10; }
 
 // The standard normal quantile: for float by the polynomials of M. Giles, "Approximating the erfinv function", GPU Computing Gems,
-// Jade edition (2012), as in kernels.cc.
+// Jade edition (2012), as in cpu/noise.h.
 INLINE double quantile(double u) { return normcdfinv(u); }
 INLINE float quantile(float u) {
   const float w = -logf(4 * u * (1 - u));

@@ -1,0 +1,117 @@
+// Native kernels, which XLA calls on a CPU: time steps, delivery of spikes, noise, and recursive least squares.
+//
+// The same is computed in JAX, in a simpler form, by simulation/step.py, simulation/delivery.py, model/rng.py and learning/deferred.py.
+// build.py compiles this file, calls.py calls it; the headers do not know XLA.
+// Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q pending updates.
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "../arguments.h"
+#include "../ffi_arrays.h"
+#include "learning.h"
+#include "noise.h"
+#include "spikes.h"
+#include "threads.h"
+
+namespace {
+
+Pool Threads(ffi::ThreadPool& pool) {
+  return {pool.num_threads(), [&pool](std::function<void()> work) { pool.Schedule(std::move(work)); }};
+}
+
+// The answer of a handler that calls f(pool, inputs, outputs).
+template <typename F>
+ffi::Error Answer(ffi::ThreadPool& threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, const F& f) {
+  try {
+    Inputs in(arguments);
+    Outputs out(results);
+    f(Threads(threads), in, out);
+    return ffi::Error::Success();
+  } catch (const std::string& error) {
+    return ffi::Error::Internal(error);
+  } catch (const std::exception& error) {  // XLA expects none
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+// Arguments and results as in calls.deliver.
+template <typename T>
+ffi::Error RunDeliver(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
+    unsigned char* spiked = in.Next<unsigned char>();
+    const int64_t all = in.count();
+    const T* gain = in.Next<const T>();
+    Delivery<T> a = Connectivity<T>(in);
+    a.spiked = spiked, a.gain = gain, a.trials = all / a.sources;
+    Changed(a, out);
+    Deliver(pool, a);
+  });
+}
+
+// Arguments and results as in calls.normal.
+ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
+    const uint32_t* key = in.Next<const uint32_t>();
+    float* to = out.Next<float>();
+    if (to == nullptr) return;
+    const int64_t n = out.dimension(-1);
+    Parallel(pool, out.count(), 16384, [=](int64_t begin, int64_t end) {
+      for (int64_t b = begin / n; b * n < end; ++b)
+        Normals(to + b * n, key[2 * b], key[2 * b + 1], std::max(begin - b * n, int64_t{0}), std::min(end - b * n, n));
+    });
+  });
+}
+
+// The next result: P of all groups, and its scale.
+template <typename T>
+StoredP<T> NextP(Outputs& out, int64_t inputs) {
+  const ffi::DataType type = out.next_type();
+  const NumberType numbers = type == ffi::BF16  ? NumberType::BFLOAT16
+                             : type == ffi::F16 ? NumberType::FLOAT16
+                             : type == ffi::S16 ? NumberType::INT16
+                                                : NumberType::ENGINE;
+  void* P = numbers == NumberType::ENGINE ? static_cast<void*>(out.Next<T>()) : out.Next<uint16_t>();
+  const bool packed = out.dimensions() == 2;
+  return {P, numbers, packed, out.Next<T>(), inputs};
+}
+
+// Arguments and results as in calls.learn.
+template <typename T>
+ffi::Error RunLearn(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
+    Learn<T> a = {};
+    Learning(a, in);
+    const StoredP<T> P = NextP<T>(out, a.inputs);
+    Learned(a, out);
+    Update(pool, a, P);
+  });
+}
+
+// Arguments and results as in calls.apply_pending.
+template <typename T>
+ffi::Error RunFlush(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
+    Learn<T> a = {};
+    PendingUpdates(a, in);
+    Flush(pool, a, NextP<T>(out, a.inputs));
+  });
+}
+
+}  // namespace
+
+template <>
+struct ffi::CtxBinding<ffi::ThreadPool> {
+  using Ctx = ffi::ThreadPool;
+};
+
+#define HANDLER(name, F) \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, F, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attrs())
+HANDLER(deliver_f32, RunDeliver<float>);
+HANDLER(deliver_f64, RunDeliver<double>);
+HANDLER(normal_f32, RunNormal);
+HANDLER(learn_f32, RunLearn<float>);
+HANDLER(learn_f64, RunLearn<double>);
+HANDLER(flush_f32, RunFlush<float>);
+HANDLER(flush_f64, RunFlush<double>);
