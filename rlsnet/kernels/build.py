@@ -31,7 +31,7 @@ FAST = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-ze
 TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
 COMPILE_SECONDS = 600  # a compilation takes about 20 s, on a busy machine several times that
 ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
-NAMES = ("deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
+NAMES = ("steps_f32", "steps_f64", "deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
 
 
 @functools.cache

@@ -82,11 +82,13 @@ def deliver(form: str, network: Network, w: Array | None, spiked: Array, gain: A
 
 
 def steps(
+    form: str,
     network: Network, w: Array | None, arguments: tuple[Array, ...], changed: tuple[Array, ...], record: bool, **attributes: int | float
 ) -> tuple[Array, ...]:
-    """Time steps of LIF neurons by the CUDA kernels; see `persistent`.
+    """Time steps of LIF neurons by the kernels of a form, native or cuda; see `persistent`.
 
     Args:
+      form: native or cuda.
       network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
       arguments: in the order of handlers.cc, RunSteps.
@@ -100,9 +102,11 @@ def steps(
     """
     filters, spiked = changed[0], changed[-1]
     words = (attributes["steps"] if record else 0), -(-network.n_neurons // 32)
-    made = jax.ShapeDtypeStruct((*filters.shape[:-2], *words), jnp.uint32), *_room_for_spikes(spiked)
+    made: tuple[jax.ShapeDtypeStruct, ...] = (jax.ShapeDtypeStruct((*filters.shape[:-2], *words), jnp.uint32),)
+    if form == "cuda":
+        made += _room_for_spikes(spiked)
     arguments = *arguments, *_connectivity(network, w, filters.dtype)
-    return _call("cuda", "steps", filters.dtype, changed, *arguments, made=made, **attributes)[: len(changed) + 1]
+    return _call(form, "steps", filters.dtype, changed, *arguments, made=made, **attributes)[: len(changed) + 1]
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:

@@ -115,6 +115,7 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
   Changed(a.delivery, out);
   a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
   a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
+  a.delivery.trials = out.count() / a.delivery.sources;
   a.words = out.Next<unsigned>();  a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
   a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");
 }

@@ -203,7 +203,7 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray)
     if edges.post.size and (edges.post.min() < 0 or edges.post.max() >= n):
         lowest, highest = edges.post.min(), edges.post.max()
         raise UserError(f"{where}: static/post reaches from {lowest} to {highest}; expected numbers from 0 to {n - 1}.")
-    return dataclasses.replace(edges, indptr=indptr)
+    return dataclasses.replace(edges, indptr=indptr).ascending()
 
 
 def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> np.ndarray:

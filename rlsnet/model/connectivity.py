@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from rlsnet.config.schema import (
     BalancedConfig,
@@ -33,7 +33,9 @@ from rlsnet.model.edge_files import read_edges
 
 @dataclasses.dataclass(frozen=True)
 class Edges:
-    """Static synapses, sorted by presynaptic neuron; the weights of two synapses of the same pair add up.
+    """Static synapses, sorted by presynaptic neuron, and in a network also by postsynaptic neuron (`ascending`).
+
+    The weights of two synapses of the same pair add up.
 
     indptr: [N+1] int, neuron j's outputs are edges indptr[j] to indptr[j+1].
     post: [nnz] int, postsynaptic neuron of each edge; empty with `stream`.
@@ -54,6 +56,22 @@ class Edges:
         order = np.argsort(pre, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
         return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order])
+
+
+    def ascending(self) -> Edges:
+        """The same edges, with the postsynaptic neurons of each presynaptic one in ascending order: threads deliver to ranges of them."""
+        from scipy.sparse import csr_array
+
+        if self.stream is not None:
+            return self
+        n = len(self.indptr) - 1
+        none = np.broadcast_to(np.int8(0), len(self.post)) if self.weight is None else self.weight  # no memory
+        edges = csr_array((none, np.asarray(self.post, np.int32), np.asarray(self.indptr, np.int32)), shape=(n, n))
+        if edges.has_sorted_indices:
+            return self
+        edges = edges.copy()
+        edges.sort_indices()
+        return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
 
 
 @singledispatch
@@ -152,19 +170,15 @@ def targets_of(stream: Array, neuron: Array, draw: Array, n: int) -> Array:
     return (neuron + offset) % n
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def draw_static(stream: Array, n: int, degree: int) -> Array:
-    """[n*degree] int32: `degree` distinct postsynaptic neurons of each of `n` neurons, never itself; equal to those of `targets_of`."""
-    block = max(1, min(n, 2**21 // max(1, degree)))
-    draws = jnp.arange(degree, dtype=jnp.uint32)
-
-    def fill(index: Array, post: Array) -> Array:
-        start = jnp.minimum(index * block, n - block)
-        neuron = start + jnp.arange(block, dtype=jnp.int32)
-        offset = 1 + rng.permute(rng.fold(stream, neuron)[:, None, :], draws[None, :], n - 1)
-        return lax.dynamic_update_slice(post, ((neuron[:, None] + offset) % n).reshape(-1), (start * degree,))
-
-    return lax.fori_loop(0, -(-n // block), fill, jnp.zeros(n * degree, jnp.int32))
+def draw_static(stream: Array, n: int, degree: int) -> np.ndarray:
+    """[n*degree] int32: `degree` distinct postsynaptic neurons of each of `n` neurons, ascending, never itself; those of `targets_of`."""
+    block, draws = max(1, 2**21 // max(1, degree)), jnp.arange(degree, dtype=jnp.int32)
+    post = np.empty((n, degree), np.int32)
+    for start in range(0, n, block):
+        neurons = jnp.minimum(start + jnp.arange(block, dtype=jnp.int32), n - 1)[:, None]
+        post[start : start + block] = np.asarray(targets_of(stream, neurons, draws[None, :], n))[: n - start]
+        post[start : start + block].sort(axis=1)
+    return post.reshape(-1)
 
 
 @singledispatch

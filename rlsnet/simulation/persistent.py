@@ -1,4 +1,4 @@
-"""Many time steps in one call of a CUDA kernel, which stays on the GPU from step to step (a persistent kernel).
+"""Many time steps in one call of a native or CUDA kernel, which stays on the processors from step to step (a persistent kernel).
 
 It computes what `step.block` does, for LIF neurons with a stimulus, feed-forward neurons, and noise of the voltage or a current. Steps with
 a perturbation, another neuron model, or a time constant of each synapse are computed by `step.block`, with the spikes delivered by a
@@ -36,10 +36,10 @@ NOISE = {"voltage": 1, "current": 2}
 STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
 
 
-def covers(dynamics: Dynamics, network: Network, keys: TrialKeys) -> bool:
-    """Whether the kernel computes the steps of a trial."""
+def covers(dynamics: Dynamics, network: Network) -> bool:
+    """Whether the kernel computes the steps of a trial, or of its part without a perturbation."""
     known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
-    return dynamics.backend.delivery == "cuda" and known and keys.perturbation is None
+    return dynamics.backend.delivery in calls.PREFIX and known
 
 
 def advance(
@@ -124,6 +124,7 @@ def _steps(
     in_turn = (jnp.stack([values] * 2) for values in (state.stimulus if moving else none, state.rates))
     changed = state.synapses, state.r, state.n_delivered, state.neuron.v, state.neuron.until, state.u_sum, expected, *in_turn, state.spiked
     *after, words = calls.steps(
+        dynamics.backend.delivery,
         network,
         w,
         arguments,

@@ -38,16 +38,19 @@ def advance(
     as without a perturbation, and is equal to the bit. If the state has `overflowed` afterwards, not all spikes were delivered, and
     the computation must be repeated with a larger capacity; see `with_capacity`.
     """
-    if persistent.covers(dynamics, network, keys):
-        return persistent.advance(dynamics, network, w, state, keys, n, stimulated, record)
     size, perturbation = dynamics.trial.block, keys.perturbation
+    without = persistent.advance if persistent.covers(dynamics, network) else block
     plain = dataclasses.replace(keys, perturbation=None)
+    if perturbation is None and without is persistent.advance:
+        return without(dynamics, network, w, state, keys, n, stimulated, record)
 
     def some(state: SimState, n: int) -> tuple[SimState, Array | None]:
-        def run(keys: TrialKeys) -> tuple[SimState, Array | None]:
-            return block(dynamics, network, w, state, keys, n, stimulated, record)
+        def run(function: Callable[..., Any], keys: TrialKeys) -> tuple[SimState, Array | None]:
+            return function(dynamics, network, w, state, keys, n, stimulated, record)
 
-        return run(plain) if perturbation is None else lax.cond(perturbation.touches(state.i, n), lambda: run(keys), lambda: run(plain))
+        if perturbation is None:
+            return run(without, plain)
+        return lax.cond(perturbation.touches(state.i, n), lambda: run(block, keys), lambda: run(without, plain))
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
         return some(state, size)
@@ -171,14 +174,14 @@ def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[C
 
     def body(carry: tuple[SimState, Array, Array], _: None) -> tuple[tuple[SimState, Array, Array], None]:
         state, total, squares = carry
-        state = block(dynamics, network, None, state, keys, size, False)[0]
+        state = advance(dynamics, network, None, state, keys, size)[0]
         difference = currents(network, state.synapses)[0] - pivot
         return (state, total + difference, squares + difference**2), None
 
     zeros = jnp.zeros_like(pivot)
     (state, total, squares), _ = lax.scan(body, (state, zeros, zeros), None, length=samples)
     if rest:
-        state, _ = block(dynamics, network, None, state, keys, rest, False)
+        state, _ = advance(dynamics, network, None, state, keys, rest)
     samples = max(samples, 1)  # a second half shorter than a block has a mean only
     offset = total / samples
     variance = jnp.maximum(squares / samples - offset**2, 0)

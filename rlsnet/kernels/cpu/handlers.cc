@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "../arguments.h"
@@ -13,6 +14,7 @@
 #include "learning.h"
 #include "noise.h"
 #include "spikes.h"
+#include "steps.h"
 #include "threads.h"
 
 namespace {
@@ -50,6 +52,17 @@ ffi::Error RunDeliver(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi
   });
 }
 
+// Arguments and results as in calls.steps.
+template <typename T>
+ffi::Error RunAllSteps(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) {
+  return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
+    Steps<T> a = {};
+    TimeSteps(a, in, out, attributes);
+    std::memset(a.words, 0, a.words ? out.bytes() : 0);
+    RunSteps(pool, a);
+  });
+}
+
 // Arguments and results as in calls.normal.
 ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
   return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
@@ -59,7 +72,10 @@ ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi:
     const int64_t n = out.dimension(-1);
     Parallel(pool, out.count(), 16384, [=](int64_t begin, int64_t end) {
       for (int64_t b = begin / n; b * n < end; ++b)
-        Normals(to + b * n, key[2 * b], key[2 * b + 1], std::max(begin - b * n, int64_t{0}), std::min(end - b * n, n));
+        {
+        const int64_t first = std::max(begin - b * n, int64_t{0});
+        Normals(to + b * n + first, Key{key[2 * b], key[2 * b + 1]}, first, std::min(end - b * n, n));
+      }
     });
   });
 }
@@ -108,6 +124,8 @@ struct ffi::CtxBinding<ffi::ThreadPool> {
 
 #define HANDLER(name, F) \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(name, F, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attrs())
+HANDLER(steps_f32, RunAllSteps<float>);
+HANDLER(steps_f64, RunAllSteps<double>);
 HANDLER(deliver_f32, RunDeliver<float>);
 HANDLER(deliver_f64, RunDeliver<double>);
 HANDLER(normal_f32, RunNormal);

@@ -1,6 +1,7 @@
 // Counter-based random numbers, as in model/rng.py.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +11,19 @@ inline uint32_t Mix(uint32_t x) {  // rng.mix
   x = (x ^ (x >> 15)) * 0x846CA68Bu;
   return x ^ (x >> 16);
 }
+
+struct Key {
+  uint32_t a, b;
+  static Key Fold(const uint32_t* stream, uint32_t counter) {  // rng.fold
+    const uint32_t a = Mix(stream[0] ^ Mix(counter + 0x9E3779B9u));
+    return {a, Mix(stream[1] + a * 0x85EBCA6Bu + 1u)};
+  }
+  uint32_t Bits(uint32_t counter) const { return Mix(Mix(counter ^ a) + b); }  // rng.bits
+};
+
+// Uniform in (0, 1): the middle of one of 2^23 or 2^32 cells.
+inline float Uniform(uint32_t bits, float) { return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f; }
+inline double Uniform(uint32_t bits, double) { return (bits + 0.5) * 0x1p-32; }
 
 // log(x) for normal x > 0, to 2e-7: the exponent, and a fitted polynomial where sqrt(1/2) <= x < sqrt(2).
 inline float Log(float x) {
@@ -27,21 +41,55 @@ inline float Log(float x) {
 }
 
 // The standard normal quantile of u in (0, 1): sqrt(2)*erfinv(2*u - 1), by the polynomials of M. Giles, "Approximating the
-// erfinv function", GPU Computing Gems, Jade edition (2012).
-inline float Quantile(float u) {
-  const float w = -Log(4 * u * (1 - u));
-  const bool inner = w < 5;
-  const float s = inner ? w - 2.5f : std::sqrt(w) - 3;
-  constexpr float in[] = {2.81022636e-08f, 3.43273939e-07f, -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f,
-                          -0.00125372503f, -0.00417768164f, 0.246640727f, 1.50140941f};
-  constexpr float out[] = {-0.000200214257f, 0.000100950558f, 0.00134934322f, -0.00367342844f, 0.00573950773f,
-                           -0.0076224613f, 0.00943887047f, 1.00167406f, 2.83297682f};
-  float p = inner ? in[0] : out[0];
-  for (int c = 1; c < 9; ++c) p = p * s + (inner ? in[c] : out[c]);
+// erfinv function", GPU Computing Gems, Jade edition (2012): one for the middle, where -log(4*u*(1 - u)) < 5, and one for the tails.
+constexpr float TAIL = 5;
+inline float QuantileOfMiddle(float u, float minus_log) {
+  const float s = minus_log - 2.5f;
+  float p = 2.81022636e-08f;
+  for (float c : {3.43273939e-07f, -3.5233877e-06f, -4.39150654e-06f, 0.00021858087f, -0.00125372503f, -0.00417768164f, 0.246640727f,
+                  1.50140941f})
+    p = p * s + c;
+  return p * (2 * u - 1) * 1.41421356237f;
+}
+inline float QuantileOfTail(float u, float minus_log) {
+  const float s = std::sqrt(minus_log) - 3;
+  float p = -0.000200214257f;
+  for (float c : {0.000100950558f, 0.00134934322f, -0.00367342844f, 0.00573950773f, -0.0076224613f, 0.00943887047f, 1.00167406f,
+                  2.83297682f})
+    p = p * s + c;
   return p * (2 * u - 1) * 1.41421356237f;
 }
 
-// A function of its own, so that it is compiled into vector instructions.
-__attribute__((noinline)) void Normals(float* to, uint32_t a, uint32_t b, uint32_t begin, uint32_t end) {
-  for (uint32_t i = begin; i < end; ++i) to[i] = Quantile((static_cast<float>(Mix(Mix(i ^ a) + b) >> 9) + 0.5f) * 0x1p-23f);
+// The same for double: from the value for float, by one step of Halley's method.
+inline double Quantile(double u) {
+  const double tail = u < 0.5 ? u : 1 - u;
+  const float single = std::max(static_cast<float>(tail), 1e-30f), minus_log = -Log(4 * single * (1 - single));
+  double z = minus_log < TAIL ? QuantileOfMiddle(single, minus_log) : QuantileOfTail(single, minus_log);
+  for (int again = 0; again < 2; ++again) {
+    const double error = (0.5 * std::erfc(-z * 0.70710678118654752440) - tail) * 2.50662827463100050242 * std::exp(0.5 * z * z);
+    z -= error / (1 + 0.5 * z * error);
+  }
+  return u < 0.5 ? z : -z;
+}
+
+// Normal numbers of the counters begin..end. Functions of their own, so that they are compiled into vector instructions.
+__attribute__((noinline)) inline void Normals(float* to, const Key key, uint32_t begin, uint32_t end) {
+  constexpr uint32_t BLOCK = 256;
+  float minus_log[BLOCK];
+  for (; begin < end; begin += BLOCK, to += BLOCK) {
+    const uint32_t n = end - begin < BLOCK ? end - begin : BLOCK;
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < n; ++i) {
+      const float u = Uniform(key.Bits(begin + i), 0.0f);
+      minus_log[i] = -Log(4 * u * (1 - u));
+      to[i] = QuantileOfMiddle(u, minus_log[i]);
+      any |= minus_log[i] >= TAIL;
+    }
+    if (any)
+      for (uint32_t i = 0; i < n; ++i)
+        if (minus_log[i] >= TAIL) to[i] = QuantileOfTail(Uniform(key.Bits(begin + i), 0.0f), minus_log[i]);
+  }
+}
+inline void Normals(double* to, const Key key, uint32_t begin, uint32_t end) {
+  for (uint32_t i = begin; i < end; ++i) to[i - begin] = Quantile(Uniform(key.Bits(i), 0.0));
 }

@@ -1,10 +1,12 @@
-// Delivery of spikes.
+// Delivery of spikes by ranges of targets: a thread adds what spikes bring to its own neurons, in the order of their sources. So results
+// do not depend on the number of threads, and the currents of a range stay in the cache of a processor.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "../arguments.h"
 #include "noise.h"
@@ -19,7 +21,7 @@ struct Divider {
 
 // Calls f(j) for each neuron that spiked, in order.
 template <typename F>
-void ForEachSpike(const bool* spiked, int64_t n, const F& f) {
+void ForEachSpike(const unsigned char* spiked, int64_t n, const F& f) {
   int64_t j = 0;
   for (; j + 64 <= n; j += 64) {
     uint64_t any[8];
@@ -35,94 +37,285 @@ void ForEachSpike(const bool* spiked, int64_t n, const F& f) {
 // Procedural synapses: postsynaptic neurons of a spike, drawn again at each spike as in connectivity.targets_of.
 class Draw {
  public:
-  Draw(int64_t n, const uint32_t* stream) : n_(n) {
-    if (stream == nullptr) return;
-    stream_[0] = stream[0], stream_[1] = stream[1];
-    a_ = static_cast<uint32_t>(std::sqrt(static_cast<double>(n - 2))) + 1;
-    b_ = (n - 1 + a_ - 1) / a_;
+  template <typename T>
+  explicit Draw(const Delivery<T>& a) : n_(a.neurons), a_(a.rows), b_(a.columns) {
+    if (a.stream) stream_[0] = a.stream[0], stream_[1] = a.stream[1];
   }
+  // Targets number begin..end of neuron j.
+  void Targets(uint32_t j, uint32_t begin, uint32_t end, int* to) const {
+    const Key key = Key::Fold(stream_, j);
+    const uint32_t others = n_ - 1, a = a_, b = b_, n = n_;
+    for (uint32_t k = begin; k < end; ++k) {  // in vectors
+      const uint32_t x = Walk(k, key, a, b), i = j + 1 + x;
+      to[k - begin] = x < others ? static_cast<int>(i < n ? i : i - n) : -1 - static_cast<int>(x);
+    }
+    for (uint32_t k = begin; k < end; ++k)
+      if (to[k - begin] < 0) {  // rarely
+        uint32_t x = -1 - to[k - begin];
+        do x = Walk(x, key, a, b);
+        while (x >= others);
+        const uint32_t i = j + 1 + x;
+        to[k - begin] = i < n ? i : i - n;
+      }
+  }
+
+ private:
+  static uint32_t Walk(uint32_t x, const Key key, uint32_t a, uint32_t b) {  // one pass of rng.permute
+    uint32_t left = x / b, right = x - left * b;
+    const auto draw = [&](uint32_t round, uint32_t side, uint32_t size) { return ((key.Bits(side + round * 0x9E3779B9u) >> 16) * size) >> 16; };
+    for (uint32_t round = 0; round < 4; ++round) {
+      left += draw(2 * round, right, a);
+      left -= left < a ? 0 : a;
+      right += draw(2 * round + 1, left, b);
+      right -= right < b ? 0 : b;
+    }
+    return left * b + right;
+  }
+  uint32_t n_, a_, b_, stream_[2] = {0, 0};
+};
+
+// A spike on its way: its source, and where the synapses of the source are.
+struct Spike {
+  int source, begin, end, out_begin, out_end;
+  template <typename T>
+  static Spike Of(const Delivery<T>& a, int j) {
+    const bool fixed = (a.post || a.stream) && j < a.neurons;
+    Spike spike = {j, 0, 0, 0, 0};
+    if (fixed) spike.begin = a.indptr[j], spike.end = a.indptr[j + 1];
+    if (a.w) spike.out_begin = a.out_indptr[j], spike.out_end = a.out_indptr[j + 1];
+    return spike;
+  }
+};
+
+// Spikes of one step and trial, in the order of their sources: those of each range of sources.
+struct SpikeList {
+  std::vector<std::vector<Spike>> of_range;
   template <typename F>
-  void ForEachTarget(int64_t j, int64_t degree, const F& f) const {
-    const uint32_t s0 = Mix(stream_[0] ^ Mix(static_cast<uint32_t>(j) + 0x9E3779B9u));  // rng.fold
-    const uint32_t s1 = Mix(stream_[1] + s0 * 0x85EBCA6Bu + 1u);
-    for (int64_t k = 0; k < degree; ++k) {
-      uint32_t x = k;
-      do x = Walk(x, s0, s1);
-      while (x >= n_ - 1);
-      const int64_t i = j + 1 + x;
-      f(i < n_ ? i : i - n_);
+  void ForEach(const F& f) const {
+    for (const std::vector<Spike>& spikes : of_range)
+      for (const Spike& spike : spikes) f(spike);
+  }
+};
+
+// First position in begin..end of ascending values with a value of at least `limit`, looked for around a guess.
+inline int64_t FirstAtLeast(const int* values, int64_t begin, int64_t end, int64_t limit, int64_t guess) {
+  int64_t low = begin, high = end;  // values before low are smaller, those from high on are not
+  int64_t at = std::min(std::max(guess, begin), end - 1), reach = 8;
+  if (begin == end) return end;
+  if (values[at] < limit) {
+    for (low = at + 1; low < end && (at = std::min(low + reach, end) - 1, values[at] < limit); reach *= 4) low = at + 1;
+    high = low < end ? at : end;
+  } else {
+    for (high = at; high > begin && (at = std::max(high - reach, begin), values[at] >= limit); reach *= 4) high = at;
+    low = high > begin ? at + 1 : begin;
+  }
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (values[middle] < limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+constexpr int64_t AHEAD = 32;                // weights to prefetch, as they are far apart in memory
+constexpr int64_t SPIKES_AHEAD = 4;          // spikes whose synapses are prefetched
+constexpr int64_t WORTH_A_THREAD = 12000;    // targets of spikes in a step from which on several threads are faster than one
+constexpr int64_t MOST_IN_RANGE = 1 << 17;   // neurons whose currents stay in the second-level cache
+constexpr int64_t FEWEST_IN_RANGE = 1024;    // neurons that are worth a thread
+
+// The ranges into which neurons are divided.
+struct Ranges {
+  int64_t neurons, count, size;
+  Ranges(int64_t neurons, int64_t threads) : neurons(neurons) {
+    const int64_t for_cache = (neurons + MOST_IN_RANGE - 1) / MOST_IN_RANGE;
+    const int64_t for_threads = std::min(threads, std::max<int64_t>(1, neurons / FEWEST_IN_RANGE));
+    count = (std::max(for_cache, for_threads) + for_threads - 1) / for_threads * for_threads;  // each thread has as many
+    size = ((neurons + count - 1) / count + 63) / 64 * 64;
+  }
+  int64_t Begin(int64_t range) const { return std::min(range * size, neurons); }
+  int64_t End(int64_t range) const { return Begin(range + 1); }
+};
+
+// Delivery to the neurons begin..end.
+template <typename T>
+class Deliverer {
+ public:
+  Deliverer(const Delivery<T>& a, int64_t begin, int64_t end)
+      : a_(a),
+        begin_(begin),
+        end_(end),
+        first_slot_(begin / a.size * a.inputs),
+        last_slot_((end + a.size - 1) / a.size * a.inputs),
+        groups_((a.neurons + a.size - 1) / a.size),
+        by_inputs_(std::max(a.inputs, 1)) {}
+
+  // Adds the spikes of a list to the filters [2+T, N] of their trial. Not the procedural synapses: see Add.
+  void operator()(const SpikeList& list, const T* gain, T* filters) {
+    runs_.clear();
+    const Spike* late[SPIKES_AHEAD] = {};
+    int64_t n = 0;
+    list.ForEach([&](const Spike& spike) {
+      Fetch(spike);
+      if (const Spike* due = late[n % SPIKES_AHEAD]) Static(*due, gain, filters), Find(*due);
+      late[n++ % SPIKES_AHEAD] = &spike;
+    });
+    for (int64_t i = n; i < n + SPIKES_AHEAD; ++i)
+      if (const Spike* due = late[i % SPIKES_AHEAD]) Static(*due, gain, filters), Find(*due);
+    if (a_.size == 1) Plastic(gain, filters);
+    else PlasticOfGroups(gain, filters);
+  }
+
+ private:
+  struct Run {  // plastic synapses of a spike in this range
+    const int *slot, *end;
+    int filter;
+  };
+
+  int64_t Guess(int64_t begin, int64_t end, int64_t limit, int64_t all) const { return begin + (end - begin) * limit / all; }
+
+  void Fetch(const Spike& spike) const {
+    const auto fetch = [](const int* values, int64_t begin, int64_t end) {
+      for (int64_t at = begin; at < end; at += 16) __builtin_prefetch(values + at);
+    };
+    if (a_.post && spike.begin < spike.end)
+      fetch(a_.post, Guess(spike.begin, spike.end, begin_, a_.neurons), Guess(spike.begin, spike.end, end_, a_.neurons));
+    if (spike.out_begin < spike.out_end)
+      fetch(a_.out_slot, Guess(spike.out_begin, spike.out_end, begin_, a_.neurons), Guess(spike.out_begin, spike.out_end, end_, a_.neurons));
+  }
+
+  void Static(const Spike& spike, const T* gain, T* filters) const {
+    if (!a_.post || spike.begin == spike.end) return;
+    const int channel = a_.excitatory[spike.source] ? 0 : 1;
+    T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
+    const T one = gain[channel];
+    int64_t first = spike.begin, last = spike.end;
+    if (begin_ > 0) first = FirstAtLeast(a_.post, first, last, begin_, Guess(first, last, begin_, a_.neurons));
+    if (end_ < a_.neurons) last = FirstAtLeast(a_.post, first, last, end_, Guess(spike.begin, spike.end, end_, a_.neurons));
+    if (a_.weight)
+      for (int64_t e = first; e < last; ++e) into[a_.post[e]] += one * a_.weight[e];
+    else
+      for (int64_t e = first; e < last; ++e) into[a_.post[e]] += one;
+  }
+
+  void Find(const Spike& spike) {
+    if (spike.out_begin == spike.out_end) return;
+    const int64_t all = groups_ * a_.inputs;
+    int64_t first = spike.out_begin, last = spike.out_end;
+    if (begin_ > 0) first = FirstAtLeast(a_.out_slot, first, last, first_slot_, Guess(first, last, first_slot_, all));
+    if (end_ < a_.neurons) last = FirstAtLeast(a_.out_slot, first, last, last_slot_, Guess(spike.out_begin, spike.out_end, last_slot_, all));
+    if (first < last) runs_.push_back({a_.out_slot + first, a_.out_slot + last, 2 + (a_.channel ? a_.channel[spike.source] : 0)});
+  }
+
+  // Weights of neurons with inputs of their own. A second walk through the runs is ahead, and prefetches.
+  void Plastic(const T* gain, T* filters) const {
+    if (runs_.empty()) return;
+    const Run *ahead = runs_.data(), *end = ahead + runs_.size();
+    const int* next = ahead->slot;
+    const auto fetch = [&] {
+      if (ahead == end) return;
+      __builtin_prefetch(a_.w + *next);
+      if (++next == ahead->end && ++ahead != end) next = ahead->slot;
+    };
+    for (int64_t i = 0; i < AHEAD; ++i) fetch();
+    for (const Run& run : runs_) {
+      T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
+      const T unit = gain[run.filter];
+      for (const int* slot = run.slot; slot < run.end; ++slot) {
+        fetch();
+        into[by_inputs_(*slot)] += unit * a_.w[*slot];
+      }
+    }
+  }
+
+  void PlasticOfGroups(const T* gain, T* filters) const {
+    for (const Run& run : runs_) {
+      T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
+      const T unit = gain[run.filter];
+      for (const int* slot = run.slot; slot < run.end; ++slot) {
+        const int64_t start = by_inputs_(*slot) * a_.size, first = std::max(start, begin_), last = std::min(start + a_.size, end_);
+        const T* from = a_.w + int64_t{*slot} * a_.size - start;
+        for (int64_t i = first; i < last; ++i) into[i] += unit * from[i];
+      }
+    }
+  }
+
+  const Delivery<T>& a_;
+  int64_t begin_, end_, first_slot_, last_slot_, groups_;
+  Divider by_inputs_;
+  std::vector<Run> runs_;
+};
+
+// Procedural synapses of the spikes of a step, drawn by all threads: a thread draws a share of them, and puts the targets in each range
+// aside; after that, the thread of a range adds them. All additions to a filter in a step are of one number, so that their order does not
+// matter.
+template <typename T>
+class DrawnTargets {
+ public:
+  DrawnTargets(const Delivery<T>& a, const Ranges& ranges)
+      : a_(a), draw_(a), ranges_(ranges.count), by_size_(ranges.size), aside_(2 * ranges.count * ranges.count) {}
+
+  // Draws share number `share` of as many as there are ranges: every so many-th spike.
+  void Collect(const SpikeList& list, int64_t share) {
+    for (int64_t at = 0; at < 2 * ranges_; ++at) Aside(share, at).clear();
+    std::vector<int> drawn;
+    int64_t n = 0;
+    list.ForEach([&](const Spike& spike) {
+      if (n++ % ranges_ != share || spike.begin == spike.end) return;
+      drawn.resize(spike.end - spike.begin);
+      draw_.Targets(spike.source, 0, drawn.size(), drawn.data());
+      const int64_t first = a_.excitatory[spike.source] ? 0 : ranges_;
+      for (const int target : drawn) Aside(share, first + by_size_(target)).push_back(target);
+    });
+  }
+
+  void Add(int64_t range, const T* gain, T* filters) {
+    for (int channel = 0; channel < 2; ++channel) {
+      T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
+      for (int64_t share = 0; share < ranges_; ++share)
+        for (const int target : Aside(share, channel * ranges_ + range)) into[target] += gain[channel];
     }
   }
 
  private:
-  uint32_t Walk(uint32_t x, uint32_t s0, uint32_t s1) const {  // one pass of rng.permute
-    uint32_t left = x / b_, right = x % b_;
-    auto draw = [&](uint32_t round, uint32_t side, uint32_t size) {
-      return ((Mix(Mix((side + round * 0x9E3779B9u) ^ s0) + s1) >> 16) * size) >> 16;
-    };
-    for (uint32_t round = 0; round < 4; ++round) {
-      left += draw(2 * round, right, a_);
-      left -= left < a_ ? 0 : a_;
-      right += draw(2 * round + 1, left, b_);
-      right -= right < b_ ? 0 : b_;
-    }
-    return left * b_ + right;
-  }
-  int64_t n_;
-  uint32_t stream_[2] = {0, 0}, a_ = 1, b_ = 1;
+  std::vector<int>& Aside(int64_t share, int64_t at) { return aside_[share * 2 * ranges_ + at]; }
+  const Delivery<T>& a_;
+  Draw draw_;
+  int64_t ranges_;
+  Divider by_size_;
+  std::vector<std::vector<int>> aside_;
 };
 
-constexpr int64_t AHEAD = 32;  // weights to prefetch, as they are far apart in memory
-constexpr int64_t WORTH_A_THREAD = 12000;  // targets of spikes in a step from which on several threads are faster than one
+// A spike of source j of a trial, counted at the source and put on a list.
+template <typename T>
+void Enlist(const Delivery<T>& a, int64_t trial, int j, const T* gain, std::vector<Spike>& list) {
+  const int64_t flat = trial * a.sources + j;
+  a.r[flat] += gain[2 + (a.channel ? a.channel[j] : 0)];
+  a.n_delivered[flat] += 1;
+  list.push_back(Spike::Of(a, j));
+}
 
-
-// Delivery of the spikes of a step in place, one neuron after the other; trials side by side by several threads.
+// Delivery of the spikes of a step in place.
 template <typename T>
 void Deliver(const Pool& pool, const Delivery<T>& a) {
-  const int64_t n = a.neurons;
-  const bool any_static = a.stream || a.post;
-  const Draw draw(n, a.stream);
-  const Divider by_inputs(std::max(a.inputs, 1));
-  const auto trial = [&](int64_t b) {
-    T *filters = a.filters + b * (2 + a.channels) * n, *r = a.r + b * a.sources;
-    int* counts = a.n_delivered + b * a.sources;
-    ForEachSpike(reinterpret_cast<const bool*>(a.spiked) + b * a.sources, a.sources, [&](int64_t j) {
-      const int64_t filter = 2 + (a.channel ? a.channel[j] : 0);
-      const T unit = a.gain[filter];
-      r[j] += unit;
-      counts[j] += 1;
-      if (any_static && j < n) {
-        const int channel = a.excitatory[j] ? 0 : 1;
-        T* into = filters + channel * n;
-        const T one = a.gain[channel];
-        if (a.stream)
-          draw.ForEachTarget(j, a.indptr[j + 1] - a.indptr[j], [&](int64_t i) { into[i] += one; });
-        else if (a.weight)
-          for (int64_t e = a.indptr[j]; e < a.indptr[j + 1]; ++e) into[a.post[e]] += one * a.weight[e];
-        else
-          for (int64_t e = a.indptr[j]; e < a.indptr[j + 1]; ++e) into[a.post[e]] += one;
-      }
-      if (a.w) {
-        T* into = filters + filter * n;
-        const int *slot = a.out_slot, first_out = a.out_indptr[j], last = a.out_indptr[j + 1];
-        if (a.size == 1) {
-          for (int64_t o = first_out; o < last; ++o) {
-            __builtin_prefetch(a.w + slot[std::min<int64_t>(o + AHEAD, last - 1)]);
-            into[by_inputs(slot[o])] += unit * a.w[slot[o]];
-          }
-        } else {
-          for (int64_t o = first_out; o < last; ++o) {
-            const int64_t first = by_inputs(slot[o]) * a.size, end = std::min<int64_t>(a.size, n - first);
-            const T* from = a.w + int64_t{slot[o]} * a.size;
-            for (int64_t s = 0; s < end; ++s) into[first + s] += unit * from[s];
-          }
-        }
-      }
+  const int64_t static_targets = a.post || a.stream ? a.indptr[a.sources] : 0, plastic_targets = a.w ? int64_t{a.out_indptr[a.sources]} * a.size : 0;
+  const bool many = (static_targets + plastic_targets) / 2000 * a.trials >= WORTH_A_THREAD;  // of a step of 0.1 ms at 5 Hz
+  const Ranges ranges(a.neurons, many ? pool.threads : 1);
+  std::vector<SpikeList> lists(a.trials, SpikeList{std::vector<std::vector<Spike>>(1)});
+  std::vector<DrawnTargets<T>> drawn(a.stream ? a.trials : 0, DrawnTargets<T>(a, ranges));
+  const Pool team = {many ? pool.threads : 1, pool.schedule};
+  Parallel(team, a.trials, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t trial = begin; trial < end; ++trial)
+      ForEachSpike(a.spiked + trial * a.sources, a.sources, [&](int64_t j) { Enlist(a, trial, j, a.gain, lists[trial].of_range[0]); });
+  });
+  const auto each = [&](const auto& f) {
+    Parallel(team, a.trials * ranges.count, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) f(task % a.trials, task / a.trials);
     });
   };
-  const int64_t static_targets = any_static ? a.indptr[a.sources] : 0, plastic_targets = a.w ? int64_t{a.out_indptr[a.sources]} * a.size : 0;
-  const int64_t targets = a.trials * (static_targets + plastic_targets) / 2000;  // of a step of 0.1 ms at 5 Hz
-  Parallel(pool, a.trials, targets < WORTH_A_THREAD ? a.trials : 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) trial(b);
+  if (a.stream) each([&](int64_t trial, int64_t range) { drawn[trial].Collect(lists[trial], range); });
+  each([&](int64_t trial, int64_t range) {
+    T* filters = a.filters + trial * (2 + a.channels) * a.neurons;
+    if (a.stream) drawn[trial].Add(range, a.gain, filters);
+    Deliverer<T>(a, ranges.Begin(range), ranges.End(range))(lists[trial], a.gain, filters);
   });
 }
