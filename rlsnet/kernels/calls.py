@@ -83,12 +83,7 @@ def deliver(form: str, network: Network, w: Array | None, spiked: Array, gain: A
 
 def steps(
     form: str,
-    network: Network,
-    w: Array | None,
-    arguments: tuple[Array, ...],
-    changed: tuple[Array, ...],
-    record: bool,
-    **attributes: int | float,
+    network: Network, w: Array | None, arguments: tuple[Array, ...], changed: tuple[Array, ...], record: bool, **attributes: int | float
 ) -> tuple[Array, ...]:
     """Time steps of LIF neurons by the kernels of a form, native or cuda; see `persistent`.
 
@@ -133,7 +128,6 @@ def learn(
     arrived: Array,
     pre: Array,
     residual_input: Array,
-    after: tuple[Array, ...],
     *changed: Array,
 ) -> tuple[Array, ...]:
     """Update of all groups: P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] afterwards; see `deferred.Pending`.
@@ -149,7 +143,6 @@ def learn(
       arrived: [N+X] increase of r by spikes since the last update, exactly 0 for neurons without spikes.
       pre: [G, L] int32, presynaptic neurons of the inputs; -1 pads.
       residual_input: [N] u_bal - target, threshold units; NaN: not trained at this learning point.
-      after: results that have to be computed before, because they need the present w, which would otherwise be copied for them.
       *changed: the six arrays before the update; the scale is [0, 1] where P has none.
 
     Raises:
@@ -162,7 +155,7 @@ def learn(
             "Use rls.method=dense, or engine.kernels=fixed_shape."
         )
     numbers = jnp.asarray(forgetting, dtype), count, refresh, jnp.asarray(decay, dtype)
-    return _call(form, "learn", dtype, changed, flags, *numbers, r, arrived, pre, residual_input, *after)
+    return _call(form, "learn", dtype, changed, flags, *numbers, r, arrived, pre, residual_input)
 
 
 def apply_pending(form: str, count: Array, u: Array, factor: Array, *changed: Array) -> tuple[Array, ...]:

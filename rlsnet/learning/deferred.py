@@ -137,7 +137,6 @@ def learn_in_place(
     r: Array,
     n_spikes: Array,
     residual_input: Array,
-    after: tuple[Array, ...],
 ) -> tuple[FullCovariance, Array, Pending]:
     """The deferred update by native or CUDA kernels, which read fewer bytes of P and change it in place.
 
@@ -160,7 +159,6 @@ def learn_in_place(
       r: [N+X] filtered spikes, 1/ms.
       n_spikes: [N+X] int32, spikes of the trial that are in r.
       residual_input: [N] threshold units, see `rls.errors`.
-      after: see `calls.learn`.
 
     Returns:
       P, w and the pending updates after this one.
@@ -168,7 +166,7 @@ def learn_in_place(
     refresh = pending.count % pending.u.shape[1] == 0
     arrived = r if decay is None else jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
     flags = jnp.array([rls.gain == "textbook", rls.apply])
-    point = pending.count, refresh, 0.0 if decay is None else decay, r, arrived, network.pre, residual_input, after
+    point = pending.count, refresh, 0.0 if decay is None else decay, r, arrived, network.pre, residual_input
     changed = *P.in_place(), w, pending.u, pending.factor, pending.g
     numbers, scale, w, u, factor, g = calls.learn(form, flags, rls.forgetting, *point, *changed)
     return P.after_kernel(numbers, scale), w, Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)

@@ -152,20 +152,16 @@ def _learn_from(
 
         return over_trials(interval, keys, state, out_axes=(axes, axes))
 
-    def learn(
-        state: SimState, after: SimState, target_m: Array, learner: Learner, pending: Pending | None
-    ) -> tuple[Learner, Pending | None]:
+    def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
         u_bal = over_trials(lambda keys, state: static_current(dynamics, network, state, keys), keys, state, out_axes=0)
         n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0, dtype=jnp.int32)
         x = _mean(state.regressors)
-        return updates.learn(
-            rls, dynamics.backend, network, learner, pending, decay, x, n_spikes, _mean(u_bal) - target_m, (after.n_delivered,)
-        )
+        return updates.learn(rls, dynamics.backend, network, learner, pending, decay, x, n_spikes, _mean(u_bal) - target_m)
 
     def update(state: SimState, point: Array, carry: Carry) -> Carry:
         """The carry (state after the early delivery, learner, pending) after the update at a learning point."""
         after, learner, pending = carry
-        learner, pending = learn(state, after, wanted[point], learner, pending)
+        learner, pending = learn(state, wanted[point], learner, pending)
         if rls.correct_current:
             after = over_trials(lambda _, state: with_current_of(network, learner.w, state), keys, after, out_axes=axes)
         return after, learner, pending

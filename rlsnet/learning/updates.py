@@ -34,7 +34,6 @@ def learn(
     r: Array,
     n_spikes: Array,
     residual_input: Array,
-    after: tuple[Array, ...] = (),
 ) -> tuple[Learner, Pending | None]:
     """The update of all neurons at one learning point.
 
@@ -48,7 +47,6 @@ def learn(
       r: [N+X] filtered spikes, 1/ms.
       n_spikes: [N+X] int32, spikes of the trial that are in r.
       residual_input: [N] u_bal - target, threshold units; NaN: not trained at this learning point.
-      after: results that need the weights before the update; see `calls.learn`.
 
     Returns:
       Learner and pending updates after the update.
@@ -56,9 +54,7 @@ def learn(
     w, P = learner.w, learner.P
     if pending is not None and backend.update in PREFIX:
         stored = cast(FullCovariance, P)
-        P, w, pending = deferred.learn_in_place(
-            backend.update, settings, network, stored, w, pending, decay, r, n_spikes, residual_input, after
-        )
+        P, w, pending = deferred.learn_in_place(backend.update, settings, network, stored, w, pending, decay, r, n_spikes, residual_input)
     else:
         x = gather_inputs(network, r)
         # for rls.apply=false, which is for timing: the barrier prevents the compiler from removing the computation
