@@ -18,11 +18,12 @@ from rlsnet.kernels import calls
 from rlsnet.learning import rls
 from rlsnet.model import build, connectivity, neurons
 from rlsnet.model.network import gather_inputs
-from rlsnet.simulation import delivery
+from rlsnet.simulation import delivery, persistent
 from rlsnet.simulation.state import TESTING, TRAINING, Dynamics, SimState, TrialKeys, initial_state
 from rlsnet.simulation.step import currents, deliver, deliver_early, static_current
 from rlsnet.simulation.trial import advance, before_learning, calibrate, over_trials, with_capacity
 from rlsnet.workflows import test_store
+from rlsnet.workflows.training import with_rate_table
 
 QUICK = ["-O0"]  # half the time, where the numbers do not matter
 
@@ -183,6 +184,50 @@ def test_trials_side_by_side_are_those_trials(record_check, kernels):
     np.testing.assert_array_equal(together.n_spikes, spikes)
     assert error < (1e-12 if kernels == "native" else 1e-4) and not together.overflowed
     assert not np.array_equal(spikes[0], spikes[1]) and together.stimulus.shape == (200,)
+
+
+@pytest.mark.parametrize("kernels", NATIVE)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("plastic.group_size=7", "static.out_degree=0", "feedforward=ou", "feedforward.before=true", "rls.regressors=rates", "noise.sigma=0.6"),
+        pytest.param(("static.storage=procedural", "static.out_degree=40", "synapse.tau_plas=[100,150]", "noise.kind=current",
+                      "neuron.tau_m=[10,20]", "stimulus=none"), marks=pytest.mark.slow),
+        ("static=erdos_renyi", "feedforward=ou", "neuron.refractory=0.3"),
+    ],
+    ids=lambda extra: extra[0],
+)  # fmt: skip
+def test_native_steps_are_those_of_xla(x64, record_check, kernels, extra):
+    """150 steps of two trials of 2,100 neurons, which are two ranges on two threads: state and packed spikes."""
+    results = []
+    for form in ("xla", kernels):
+        config = compose("config=tiny", "network.n_neurons=2100", "plastic.n_inputs=8", "trial.stim_on=3",
+                         "trial.stim_off=9", "network.bias=[1.3,1.1]", "noise.sigma=0.2", "engine.precision=float64", *extra,
+                         f"engine.kernels={form}")  # fmt: skip
+        net, weight, _ = build.build(config)
+        net, dynamics = with_rate_table(config, net), Dynamics.from_config(config)
+        w = jnp.asarray(connectivity.to_groups(weight, net.group_size))
+
+        @jax.jit
+        def run(net, w, dynamics=dynamics):
+            keys = TrialKeys.create(1, TRAINING).trial(jnp.arange(2, dtype=jnp.int32), jnp.int32(0))
+            steps = partial(advance, dynamics, net, w)
+
+            def one(keys):
+                state, _ = steps(initial_state(dynamics, net, keys), keys, 33)
+                state, _ = steps(state, keys, 60, stimulated=True)
+                return steps(state, keys, 57, record=True)
+
+            return over_trials(one, keys, out_axes=(SimState.trial_axes(), 0))
+
+        results.append(run(net, w))
+    assert persistent.covers(dynamics, net)
+    (one, spikes), (other, spikes_) = results
+    error = max(difference(a, b) for a, b in zip(*(jax.tree.leaves(state) for state in (one, other)), strict=True) if a.size)
+    seen = f"{int(np.sum(one.n_spikes))} spikes, states differ by up to {error:.1e}"
+    record_check(f"native steps, {extra[0]}", "150 steps of 2 trials, float64: state", "that of XLA to 1e-9, the same spikes", seen)
+    np.testing.assert_array_equal(spikes, spikes_)
+    assert error < 1e-9 and np.all(np.sum(one.n_spikes, axis=1) > 300) and np.any(one.u_sum != 0)
 
 
 def test_native_delivery_by_several_threads_is_that_of_each_trial():
