@@ -35,7 +35,7 @@ class Sizes:
     conditions: int  # conditions C
     points: int  # learning points of a trial M
     every: int  # time steps between two learning points
-    vectors: int  # vectors [L] of a group that the update of P needs
+    update: int  # numbers of a group that the update of P needs
     item: int  # bytes of a floating-point number
     P: int  # bytes of P as it is stored
     by_synapse: bool  # whether each plastic synapse has a current of its own
@@ -74,19 +74,19 @@ class Sizes:
         inputs += config.feedforward.n_inputs(config.trial, feedforward)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
-        update, pending = backend.from_config(config).update, _pending(points // config.rls.every)
-        vectors = {"dense": 2, "deferred": 2 * pending + 3}.get(update, pending + 1)  # XLA keeps the pending updates twice
+        form, pending = backend.from_config(config).update, _pending(points // config.rls.every, deferred.MAX_PENDING)
+        update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1) * inputs  # XLA keeps the pending updates twice
         every, item = config.trial.every, dtype.itemsize
         trials, validated = config.train.trials_per_update, rates and config.train.validates
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        return Sizes(*shapes, vectors, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
+        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
 
 
-def _pending(updates: int) -> int:
-    """Vectors [L] of the pending updates of a group in a trial with this number of updates; see `deferred.begin`."""
-    return -(-updates // -(-updates // deferred.MAX_PENDING)) if updates else 0
+def _pending(updates: int, most: int) -> int:
+    """Vectors [L] of the pending updates of a group in a trial with this number of updates: equal shares of at most `most`."""
+    return -(-updates // -(-updates // most)) if updates else 0
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
@@ -96,7 +96,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     slots = groups * sizes.inputs
     weights = slots * sizes.group_size * item
     recorded = sizes.validated if learning else TESTED_RATES * sizes.rates
-    updates = sizes.vectors * slots * item if learning else 0
+    updates = sizes.update * groups * item if learning else 0
     compared = 2 * min(n, NEURONS_PER_BLOCK) * sizes.points * item  # currents and targets, after the memory of the updates is free
     parts = {
         "P": sizes.P if learning else 0,
