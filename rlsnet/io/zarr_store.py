@@ -28,6 +28,7 @@ from rlsnet.io.formatting import readable
 from rlsnet.io.precision import LARGEST
 
 CHUNK_BYTES = 32 * 2**20
+CHUNKS_AT_ONCE = 4  # chunks that are written at the same time; Zarr keeps all that one call writes in memory
 SEAL = "metadata_crc32"  # attribute of the root: checksum of the metadata of each group and array, by path; "" is the root itself
 CHUNKS = "chunk_crc32c"  # attribute of the root: the last 4 bytes of each chunk, its checksum, by path of the array and of the chunk in it
 CRC_BYTES = 4
@@ -336,12 +337,15 @@ def write(group: zarr.Group, name: str, values: Any, dims: Sequence[str], **opti
     values = np.asarray(values)
     if values.dtype.kind == "U":  # as names of files
         values = np.array([readable(each) for each in values.flat], str).reshape(values.shape)
-    dtype = str if values.dtype.kind == "U" else values.dtype
-    create(group, name, values.shape, dtype, dims, **options)[...] = values
+    dtype, along = str if values.dtype.kind == "U" else values.dtype, options.get("along", 0)
+    stored = create(group, name, values.shape, dtype, dims, **options)
+    for part in chunks(stored, along, CHUNKS_AT_ONCE):
+        index = (*[slice(None)] * along, part)
+        stored[index] = values[index]
 
 
-def chunks(stored: zarr.Array, along: int = 0) -> Iterator[slice]:
-    """Slices of axis `along` that the chunks of an array cover, in order."""
-    size, step = stored.shape[along], stored.chunks[along]
+def chunks(stored: zarr.Array, along: int = 0, together: int = 1) -> Iterator[slice]:
+    """Slices of axis `along` that the chunks of an array cover, `together` in each slice, in order."""
+    size, step = stored.shape[along], stored.chunks[along] * together
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))

@@ -100,10 +100,8 @@ def iterate(
     """
     keys = keys.trial(number, condition)
     state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
-    wanted = target[condition]
-    start = Unfinished(state, jnp.int32(0), jnp.zeros_like(wanted), _mean(state.n_spikes.astype(wanted.dtype)))
-    known = None if recorded is None else recorded[condition]
-    return _learn_from(dynamics, rls, network, learner, wanted, keys, start, known)
+    start = Unfinished(state, jnp.int32(0), jnp.zeros(target.shape[1:], target.dtype), _mean(state.n_spikes.astype(target.dtype)))
+    return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
 
 
 @partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
@@ -121,8 +119,8 @@ def resume(
 ) -> tuple[Learner, Outcome, Unfinished | None]:
     """Continuation of `iterate` from the learning point at which the trials stopped."""
     state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
-    start, known = dataclasses.replace(unfinished, state=state), None if recorded is None else recorded[condition]
-    return _learn_from(dynamics, rls, network, learner, target[condition], keys.trial(number, condition), start, known)
+    start = dataclasses.replace(unfinished, state=state)
+    return _learn_from(dynamics, rls, network, learner, target, keys.trial(number, condition), start, recorded)
 
 
 def _mean(values: Array) -> Array:
@@ -130,17 +128,27 @@ def _mean(values: Array) -> Array:
     return values if values.ndim == 1 else jnp.mean(values, axis=0)
 
 
+def _zero(after: SimState) -> Array:
+    """0, computed from numbers of spikes after a delivery.
+
+    What depends on it waits for the delivery. Without that, XLA copies the weights before an update, because the delivery reads them and
+    might be later.
+    """
+    return (after.n_delivered.reshape(-1)[0] < 0).astype(jnp.int32)
+
+
 def _learn_from(
     dynamics: Dynamics,
     rls: RLSConfig,
     network: Network,
     learner: Learner,
-    wanted: Array,
+    target: Array,
     keys: TrialKeys,
     start: Unfinished,
     recorded: Array | None,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
-    """The rest of the trials after `done` learning points; wanted: [M, N] target currents, recorded: [N] Hz or None."""
+    """The rest of the trials after `done` learning points; keys: of the trials, of which the condition is one; others as of `iterate`."""
+    points, condition = target.shape[1], keys.condition
     every, decay, axes = dynamics.trial.every, dynamics.decay_between_updates(network, rls.every), SimState.trial_axes()
 
     def simulate(state: SimState, w: Array) -> tuple[SimState, SimState]:
@@ -161,7 +169,7 @@ def _learn_from(
     def update(state: SimState, point: Array, carry: Carry) -> Carry:
         """The carry (state after the early delivery, learner, pending) after the update at a learning point."""
         after, learner, pending = carry
-        learner, pending = learn(state, wanted[point], learner, pending)
+        learner, pending = learn(state, target[condition, point + _zero(after)], learner, pending)
         if rls.correct_current:
             after = over_trials(lambda _, state: with_current_of(network, learner.w, state), keys, after, out_axes=axes)
         return after, learner, pending
@@ -194,31 +202,32 @@ def _learn_from(
         state = jax.tree.map(partial(jnp.where, fits), after, before)
         return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
 
-    pending = updates.begin(rls, dynamics.backend, network, learner, len(wanted) // rls.every)
+    pending = updates.begin(rls, dynamics.backend, network, learner, points // rls.every)
     unfinished, currents = None, start.currents
     if dynamics.backend.delivery == "fixed_shape":
 
         def going_on(carry: tuple[Unfinished, Learner, Pending | None]) -> Array:
-            return (carry[0].done < len(wanted)) & ~carry[0].state.overflowed
+            return (carry[0].done < points) & ~carry[0].state.overflowed
 
         unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
         state, currents = unfinished.state, unfinished.currents
     else:
-        learned = jnp.arange(rls.every - 1, len(wanted), rls.every, dtype=jnp.int32)
+        learned = jnp.arange(rls.every - 1, points, rls.every, dtype=jnp.int32)
         (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), learned)
-        (_, state), rest = intervals(state, learner.w, len(wanted) % rls.every)
-        currents = jnp.concatenate([currents.reshape(-1, wanted.shape[1]), rest])
+        (_, state), rest = intervals(state, learner.w, points % rls.every)
+        currents = jnp.concatenate([currents.reshape(-1, target.shape[2]), rest])
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
-    n_spikes = _mean(state.n_spikes.astype(wanted.dtype))
-    return learner, outcome(dynamics, network, learner, wanted, currents, n_spikes, start.n_before, recorded), unfinished
+    n_spikes = _mean(state.n_spikes.astype(target.dtype))
+    return learner, outcome(dynamics, network, learner, target, condition, currents, n_spikes, start.n_before, recorded), unfinished
 
 
 def outcome(
     dynamics: Dynamics,
     network: Network,
     learner: Learner,
-    wanted: Array,
+    target: Array,
+    condition: Array,
     currents: Array,
     n_spikes: Array,
     n_before: Array,
@@ -230,21 +239,22 @@ def outcome(
       dynamics: equations with the times of a trial.
       network: network with the classes of the neurons.
       learner: learner after the trials.
-      wanted: [M, N] target currents, threshold units; NaN: not trained.
+      target: [C, M, N] target currents, threshold units; NaN: not trained.
+      condition: int32, index of the condition.
       currents: [M, N] mean current of each learning interval, mean over the trials, threshold units.
       n_spikes: [N] spikes of the whole trial, mean over the trials.
       n_before: [N] spikes before stim_off, mean over the trials.
-      recorded: [N] Hz, mean recorded rates, NaN where unknown; or None.
+      recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
     """
     trial = dynamics.trial
-    moments = scores.moments(wanted, scores.windowed(trial, currents))
+    moments = scores.windowed_moments(trial, target, condition, currents)
     correlation = scores.correlation(moments)
     defined = jnp.isfinite(correlation)
     rate = n_spikes * (1000 / (trial.n_steps * trial.dt))
     rate_error = None
     if recorded is not None:
         learned = (n_spikes - n_before) * (1000 / (trial.duration + trial.dt))
-        error = learned - recorded
+        error = learned - recorded[condition]
         rate_error = jnp.mean(error, where=jnp.isfinite(error))
     return Outcome(
         correlation=jnp.mean(correlation, where=defined),

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -14,6 +15,7 @@ from rlsnet.config.schema import TrialConfig
 from rlsnet.data.statistics import correlation_known, covariance, mean_known, ratio, variance
 
 WINDOW = 100.0  # ms, the width over which currents are averaged before they are compared (2*wid in TrainSpikingNet.jl)
+NEURONS_PER_BLOCK = 2**17  # neurons whose currents are compared with their targets at once: 50 MB for 100 learning points
 
 
 def window_weights(trial: TrialConfig) -> np.ndarray:
@@ -90,6 +92,32 @@ def moments(x: Array, y: Array) -> Moments:
     tiny = points * (8 * jnp.finfo(x.dtype).eps) ** 2
     varies = (xx > tiny * most_x**2) & (yy > tiny * jnp.maximum(most_x, most_y) ** 2)
     return Moments(count, mean_x, mean_y, xx, yy, xy, varies)
+
+
+def windowed_moments(trial: TrialConfig, target: Array, condition: Array, currents: Array) -> Moments:
+    """Moments of the target and of the windowed currents in a condition, in blocks of neurons, so that no other array [M, N] is made.
+
+    Args:
+      trial: durations, for the window.
+      target: [C, M, N] target currents; NaN: not trained.
+      condition: int32, index of the condition.
+      currents: [M, N] means over learning bins.
+    """
+    points, n = currents.shape
+    size = min(n, NEURONS_PER_BLOCK)
+
+    def of_block(start: Array) -> Moments:
+        wanted = lax.dynamic_slice(target, (condition, 0, start), (1, points, size))[0]
+        return moments(wanted, windowed(trial, lax.dynamic_slice_in_dim(currents, start, size, 1)))
+
+    def one(index: Array, found: Moments) -> Moments:
+        start = jnp.minimum(index * size, n - size)  # the last block overlaps the one before
+        return jax.tree.map(lambda whole, block: lax.dynamic_update_slice_in_dim(whole, block, start, 0), found, of_block(start))
+
+    if size == n:
+        return of_block(jnp.int32(0))
+    empty = jax.tree.map(lambda part: jnp.zeros(n, part.dtype), jax.eval_shape(of_block, jnp.int32(0)))
+    return lax.fori_loop(0, -(-n // size), one, empty)
 
 
 def correlation(m: Moments) -> Array:

@@ -123,8 +123,8 @@ def sinusoids(
     out = np.empty((target.n_conditions, trial.n_points, network.n_neurons), dtype)
     for condition in range(target.n_conditions):
         turn = np.asarray(rng.uniform(rng.fold(stream, condition), network.n_neurons, dtype), np.float64)
-        wave = target.amplitude * np.sin(2 * np.pi * (t[:, None] / target.period - turn))
-        out[condition] = mean + wave + common_bias(target, config, condition)[:, None]
+        for row, turns, bias in zip(out[condition], t / target.period, common_bias(target, config, condition), strict=True):
+            row[:] = mean + target.amplitude * np.sin(2 * np.pi * (turns - turn)) + bias
     return out
 
 

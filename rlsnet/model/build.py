@@ -69,11 +69,11 @@ def build(
         rates=None if rates is None else jnp.asarray(rates, dtype),
     )
     pre = _plastic_inputs(config, stored, network, activity)
-    weight = stored.read("plastic/weight", [n, pre.shape[1]], "f")
-    if weight is None:
-        weight = np.repeat(connectivity.initial_weights(config.plastic, pre, excitatory), network.group_size, axis=0)[:n]
-    target = read_target(stored, config.trial.n_points, n)
-    return BuiltNetwork(_with_plastic_inputs(network, pre), np.concatenate([feedforward_weight, weight], axis=1).astype(dtype), target)
+    plastic_weight = stored.read("plastic/weight", [n, pre.shape[1]], "f")
+    if plastic_weight is None:
+        plastic_weight = np.repeat(connectivity.initial_weights(config.plastic, pre, excitatory, dtype), network.group_size, axis=0)[:n]
+    weight = np.concatenate([feedforward_weight, plastic_weight], axis=1, dtype=dtype, casting="same_kind")
+    return BuiltNetwork(_with_plastic_inputs(network, pre), weight, read_target(stored, config.trial.n_points, n))
 
 
 def check_conditions(network: Network, n_conditions: int) -> None:

@@ -249,11 +249,13 @@ def _draw_rows(stream: Array, rows: int, size: int, n: int) -> Array:
     return rng.permute(streams[:, None, :], jnp.arange(size, dtype=jnp.uint32)[None, :], n)
 
 
-def initial_weights(plastic: PlasticConfig, pre: np.ndarray, excitatory: np.ndarray) -> np.ndarray:
+def initial_weights(plastic: PlasticConfig, pre: np.ndarray, excitatory: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     """[G, L] initial plastic weights (threshold*ms): +-strength/(2*sqrt(inputs/2)) by the class of the input, 0 where pre pads."""
     number = np.maximum(np.sum(pre >= 0, axis=1, keepdims=True), 1)
-    size = plastic.strength / (2 * np.sqrt(number / 2))
-    return np.where(pre < 0, 0.0, np.where(excitatory[pre], size, -size))
+    size = (plastic.strength / (2 * np.sqrt(number / 2))).astype(dtype)
+    weight = np.where(excitatory[pre], size, -size)
+    weight[pre < 0] = 0
+    return weight
 
 
 def outputs_of(pre: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -200,7 +200,7 @@ def save(
         _write_neurons(root, network)
         _write_static(root, network)
         root.create_group("plastic", attributes={"group_size": network.group_size})
-        zarr_store.write(root, "plastic/pre", network.pre[:, x:], ["group", "input"])
+        zarr_store.write(root, "plastic/pre", np.asarray(network.pre)[:, x:], ["group", "input"])
         zarr_store.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], units="threshold*ms")
         if x:
             zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], units="threshold*ms")
@@ -228,10 +228,10 @@ def _write_static(root: zarr.Group, network: Network) -> None:
     """Writes the arrays static/*."""
     zarr_store.write(root, "static/indptr", network.indptr[: network.n_neurons + 1], ["neuron_end"])
     if network.stream is None:
-        zarr_store.write(root, "static/post", network.post[: network.n_edges], ["edge"], compress=False)
+        zarr_store.write(root, "static/post", np.asarray(network.post)[: network.n_edges], ["edge"], compress=False)
     else:
         zarr_store.write(root, "static/stream", network.stream, ["word"], long_name="key from which targets are drawn")
     if network.weight is not None:
-        zarr_store.write(root, "static/weight", network.weight[: network.n_edges], ["edge"], units="threshold*ms")
+        zarr_store.write(root, "static/weight", np.asarray(network.weight)[: network.n_edges], ["edge"], units="threshold*ms")
     if network.class_weight is not None:
         zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")

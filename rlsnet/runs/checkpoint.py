@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -21,6 +22,7 @@ from rlsnet.config.load import to_dict
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
+from rlsnet.io.formatting import byte_size
 from rlsnet.learning import rls
 from rlsnet.learning.covariance_forms import triangle
 from rlsnet.learning.rls import Learner
@@ -133,11 +135,13 @@ class PackedP(NamedTuple):
             stored[part] = block
 
 
-def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config) -> None:
+def save_checkpoint(
+    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, working: int = 0
+) -> None:
     """Writes weights and P; the checkpoint appears under its name when it is complete on the disk, and then older ones are removed.
 
     The learner may change after this function has returned: `writer` writes a copy of it, and there is at most one copy. If the
-    memory is too small for a copy, P is written in blocks before the function returns.
+    memory is too small for a copy, P is written in blocks before the function returns; the log says so.
 
     Args:
       run: the run.
@@ -146,13 +150,15 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
       network: neurons and connectivity.
       learner: weights and P.
       config: the settings, for the attributes.
+      working: bytes that training needs, in addition to those in use now, while it goes on.
     """
+    began = time.perf_counter()
     writer.wait()
     path, weight = run.checkpoint_of(iteration), from_groups(np.array(learner.w), network.n_neurons)
     extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()}
     numbers = learner.P.numbers
     P = None if numbers is None else PackedP.of(numbers, network.n_inputs)
-    copied = P is None or P.n_bytes < free_memory() / 2
+    copied = P is None or 2 * P.n_bytes < free_memory() - working
     if P is not None and copied:
         P = P._replace(blocks=list(P.blocks))
     double_precision = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # JAX keeps it by thread; blocks of P may be computed in the other one
@@ -168,8 +174,10 @@ def save_checkpoint(run: Run, writer: CheckpointWriter, iteration: int, network:
         _remove_older(run, config.train.keep_checkpoints)
 
     writer.submit(write)
-    if not copied:
+    if P is not None and not copied:
         writer.wait()
+        size, seconds = byte_size(P.n_bytes), time.perf_counter() - began
+        log.info("Checkpoint %d: training waited %.1f s for it, as the memory is too small for a copy of P (%s).", iteration, seconds, size)
 
 
 def _remove_older(run: Run, keep: int | None) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, FixedDegreeConfig
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
 from rlsnet.io.memory import free_memory as free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
+from rlsnet.learning.scores import NEURONS_PER_BLOCK
 from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import StoredNetwork, group_size_of
 
@@ -34,7 +35,7 @@ class Sizes:
     conditions: int  # conditions C
     points: int  # learning points of a trial M
     every: int  # time steps between two learning points
-    pending: int  # vectors [L] of the pending updates of a group; XLA keeps them twice
+    update: int  # numbers of a group that the update of P needs
     item: int  # bytes of a floating-point number
     P: int  # bytes of P as it is stored
     by_synapse: bool  # whether each plastic synapse has a current of its own
@@ -73,35 +74,43 @@ class Sizes:
         inputs += config.feedforward.n_inputs(config.trial, feedforward)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
-        pending = {"dense": 0, "native": 1, "cuda": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
+        form, pending = backend.from_config(config).update, _pending(points // config.rls.every, deferred.MAX_PENDING)
+        update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1) * inputs  # XLA keeps the pending updates twice
         every, item = config.trial.every, dtype.itemsize
         trials, validated = config.train.trials_per_update, rates and config.train.validates
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        return Sizes(*shapes, pending, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
+        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
+
+
+def _pending(updates: int, most: int) -> int:
+    """Vectors [L] of the pending updates of a group in a trial with this number of updates: equal shares of at most `most`."""
+    return -(-updates // -(-updates // most)) if updates else 0
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
-    """Bytes by purpose; with `learning`, they include P and the memory of its update."""
+    """Bytes by purpose at the peak, during an iteration or a trial; with `learning`, they include P and the memory of its update."""
     n, item, trials = sizes.n, sizes.item, sizes.trials if learning else 1
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
     weights = slots * sizes.group_size * item
     recorded = sizes.validated if learning else TESTED_RATES * sizes.rates
+    updates = sizes.update * groups * item if learning else 0
+    compared = 2 * min(n, NEURONS_PER_BLOCK) * sizes.points * item  # currents and targets, after the memory of the updates is free
     parts = {
         "P": sizes.P if learning else 0,
-        "pending updates of P": sizes.pending * slots * item if learning else 0,
-        "plastic weights and inputs": weights + 3 * slots * 4 + (weights + 3 * slots * item if learning else 0),
+        "updates of P": updates,
+        "plastic weights and inputs": weights + 2 * slots * 4,
         "plastic currents of synapses": 2 * trials * weights if sizes.by_synapse else 0,
         "given stimulus": sizes.stimulus * item,
         "static synapses": sizes.edges * (4 + item * sizes.weighted),
         "spikes of a trial": 0 if learning else sizes.points * sizes.every * (n // 8),
         "targets": sizes.conditions * sizes.points * n * item,
         "recorded rates": 4 * recorded * sizes.conditions * sizes.points * n,
-        "currents of a trial": 3 * sizes.points * n * item,
+        "currents of a trial": sizes.points * n * item + max(0, compared - updates) if learning else 3 * sizes.points * n * item,
         "averages over trials": 0 if learning else sizes.averaged * sizes.points * n,
-        "state": 20 * trials * n * item,
+        "state": (24 + 14 * trials) * n * item,
     }
     return {name: size for name, size in parts.items() if size}
 
@@ -116,48 +125,80 @@ def available() -> tuple[int, str]:
     return free_memory(), "machine"
 
 
-def check(sizes: Sizes, parts: dict[str, int], drawn: bool = False) -> str:
+def check(config: Config, sizes_of: Callable[[Config], Sizes], learning: bool, drawn: bool = False) -> str:
     """Memory plan as one line of text.
 
     Args:
-      sizes: sizes of the experiment.
-      parts: bytes by purpose, from `plan`.
+      config: the experiment.
+      sizes_of: sizes of an experiment, from its configuration; called also with other settings, for the advice.
+      learning: whether the network is trained.
       drawn: whether the network exists already, so that its size is given.
 
     Raises:
-      UserError: the plan exceeds the free memory; the message advises which settings to change.
+      UserError: the plan exceeds the free memory; the message names the settings that fit.
     """
+    parts = plan(sizes_of(config), learning)
     total = sum(parts.values())
     words = ", ".join(f"{name} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
         if not drawn:
-            advice = ", ".join(_smaller_networks(sizes, parts, free))
+            advice = ", ".join(_that_fit(config, sizes_of, learning, free)) or "a smaller network.n_neurons"
         else:
             advice = "a smaller test.trials" if "averages over trials" in parts else "a machine with more memory"
         raise UserError(f"memory: the run needs {byte_size(total)} ({words}) and this {where} has {byte_size(free)} free. Try {advice}.")
     return f"Memory plan: {byte_size(total)} of {byte_size(free)} free: {words}."
 
 
-def _smaller_networks(sizes: Sizes, parts: dict[str, int], free: int) -> Iterator[str]:
-    """Settings of a network that needs less memory; arguments as of `check`, and the free bytes."""
-    total, P = sum(parts.values()), parts.get("P", 0)
-    if P > total / 3:
-        fits = next((s for s in (8, 16, 32, 64, 128) if s > sizes.group_size and P * sizes.group_size / s < free / 2), 128)
-        yield f"plastic.group_size={fits} (P shrinks by that factor)"
-        yield "rls.storage=packed or rls.precision=bfloat16 (each halves P)"
-        yield "a smaller plastic.n_inputs (P grows with its square)"
-    if parts.get("static synapses", 0) > total / 3:
-        yield "a smaller static.out_degree"
-    if sizes.trials > 1 and parts["state"] + parts.get("plastic currents of synapses", 0) > total / 3:
-        yield "a smaller train.trials_per_update"
-    yield "a smaller network.n_neurons"
+def _that_fit(config: Config, sizes_of: Callable[[Config], Sizes], learning: bool, free: int) -> Iterator[str]:
+    """Settings whose plan is at most `free` bytes, each with its size; of those that extend others that fit, only the others."""
+    found: list[set[str]] = []
+    for settings in _smaller(config, sizes_of(config).n):
+        try:
+            size = sum(plan(sizes_of(_changed(config, settings)), learning).values())
+        except UserError:  # settings that cannot be combined
+            continue
+        if size <= free and not any(keys <= settings.keys() for keys in found):
+            found.append(set(settings))
+            yield f"{' '.join(f'{key}={value}' for key, value in settings.items())} (fits in {byte_size(size)})"
+
+
+def _smaller(config: Config, n: int) -> Iterator[dict[str, Any]]:
+    """Settings that make a network of n neurons smaller, those first that change the results least, and fewer neurons last."""
+    stored = isinstance(config.static, FixedDegreeConfig) and config.static.storage == "stored"
+    without: dict[str, Any] = {"static.storage": "procedural"} if stored else {}
+    one_trial: dict[str, Any] = {"train.trials_per_update": 1} if config.train.trials_per_update > 1 else {}
+    packed: dict[str, Any] = {"rls.storage": "packed"} if config.rls.storage == "full" else {}
+    few_bits: dict[str, Any] = packed | ({"rls.precision": "int16"} if packed or config.rls.precision == "auto" else {})
+    shared: list[dict[str, Any]] = [{"plastic.group_size": size} for size in (8, 16, 32, 64, 128) if size > config.plastic.group_size]
+    fewer = [{"network.n_neurons": n // part} for part in (2, 5, 10, 20, 50, 100, 1000) if n // part > 1]
+    for settings in (without, one_trial, packed, packed | without, few_bits, few_bits | without, *shared):
+        if settings:
+            yield settings
+    yield from (few_bits | without | each for each in shared)
+    yield from fewer
+
+
+def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The configuration with other values of settings SECTION.NAME; raises UserError if the section does not allow them."""
+    for key, value in settings.items():
+        section, name = key.split(".")
+        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{name: value})})
+    return config
 
 
 def compiled_bytes(program: Any) -> int | None:
     """Bytes of a compiled program by XLA's own analysis, with arguments and results; None if XLA has no such analysis."""
     try:
         found = program.memory_analysis()
-        return int(found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes)
+        return int(found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes) + temporary_bytes(program)
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
+
+
+def temporary_bytes(program: Any) -> int:
+    """Bytes that a compiled program allocates while it runs, by XLA's own analysis; 0 if XLA has no such analysis."""
+    try:
+        return int(program.memory_analysis().temp_size_in_bytes)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return 0

@@ -88,7 +88,7 @@ def train(
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
     iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
-    size = memory_plan.compiled_bytes(iteration_of.executable)
+    size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_validation()
     interrupts.check()
@@ -118,7 +118,7 @@ def train(
             ended = no_longer_better(metrics, config.train.stop_when)
             stopped = stop.signal
             if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
-                checkpoint.save_checkpoint(run, writer, iteration, network, learner, config)
+                checkpoint.save_checkpoint(run, writer, iteration, network, learner, config, working)
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
     recording = _open_recording(config, stored, show)
     conditions = recording.n_conditions if recording else config.target.n_conditions
     n_units = recording.n_units if recording else None
-    sizes = Sizes.of(config, n_units, conditions, stored)
-    planned = plan(sizes, learning)
-    log.info(check(sizes, planned))
+    sizes_of = partial(Sizes.of, n_units=n_units, conditions=conditions, stored=stored)
+    log.info(check(config, sizes_of, learning))
+    sizes = sizes_of(config)
     if run is not None:
         log.info(disk_plan.check(config, sizes, run.path))
     start = time.perf_counter()
@@ -100,7 +101,7 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
     seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, planned, cell_class)
+    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan(sizes, learning), cell_class)
 
 
 def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | None:
@@ -164,10 +165,10 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     zarr_store.check_all_complete(group)  # also one of an earlier version, without checksums
     own = dataclasses.replace(config, network=dataclasses.replace(config.network, load=str(run.network), n_neurons=None))
     if learning is not None:
-        sizes = Sizes.of(own, None, own.target.n_conditions, stored)
-        check(sizes, plan(sizes, learning), drawn=True)
+        sizes_of = partial(Sizes.of, n_units=None, conditions=own.target.n_conditions, stored=stored)
+        check(own, sizes_of, learning, drawn=True)
         if learning:
-            disk_plan.check(config, sizes, run.path)
+            disk_plan.check(config, sizes_of(own), run.path)
     net, weight, target = build.build(own, stored=stored)
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")

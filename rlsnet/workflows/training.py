@@ -9,15 +9,18 @@ import shlex
 from collections.abc import Iterator
 
 import jax.numpy as jnp
+from jax import Array
 
 from rlsnet.config.quoting import typed_command, typed_setting
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
 from rlsnet.learning import rls, targets
-from rlsnet.model import connectivity
+from rlsnet.learning.rls import Learner
+from rlsnet.model.connectivity import to_groups
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, trackers
 from rlsnet.runs.folder import Run, resuming
+from rlsnet.runs.progress import Progress
 from rlsnet.workflows import loop
 from rlsnet.workflows.prepare import Prepared, find_recording, prepare, reopen, save_network, start
 from rlsnet.workflows.validation import Validation
@@ -76,6 +79,36 @@ def _done(config: Config, run: Run, resumed: bool) -> int:
     return have[-1]
 
 
+def _starting_point(
+    config: Config, run: Run, done: int | None, named: bool, show: Progress
+) -> tuple[Network, Learner, Array, Array | None, Validation | None]:
+    """What `loop.train` starts from: network, learner, targets, recorded rates and validation, and nothing else that takes memory.
+
+    Args:
+      config: the experiment.
+      run: the run folder, whose network is written or read.
+      done: iterations of the checkpoint to start from; None: the initial weights.
+      named: as for `find_recording`.
+      show: display of progress.
+    """
+    if done is not None:
+        prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run, named))
+        learner = checkpoint.load_learner(run, done, prepared.network, config)
+        run.cut_metrics(done)
+        log.info("Resuming after iteration %d.", done)
+    else:
+        run.clear()
+        prepared = prepare(config, show, learning=True, run=run)
+        if not prepared.network.n_inputs:
+            raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
+        save_network(run, prepared, learning=True)
+        learner = rls.init(config.rls, prepared.network, jnp.asarray(to_groups(prepared.weight, prepared.network.group_size)))
+    network = with_rate_table(config, prepared.network)
+    run.save_config(config)
+    recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, network.bias.dtype)
+    return network, learner, jnp.asarray(prepared.target), recorded, _validation(config, prepared)
+
+
 def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -> int:
     """Trains a network from its initial weights, or from the newest checkpoint.
 
@@ -100,27 +133,9 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
     trackers.require(config.tracking)
     with run.claimed(), start(config, run, "train") as show:
         done = _done(config, run, resumed)  # another process may have had the folder until now
-        if resumed:
-            prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run, named))
-            learner = checkpoint.load_learner(run, done, prepared.network, config)
-            run.cut_metrics(done)
-            log.info("Resuming after iteration %d.", done)
-        else:
-            run.clear()
-            prepared = prepare(config, show, learning=True, run=run)
-            if not prepared.network.n_inputs:
-                raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
-            save_network(run, prepared, learning=True)
-            w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
-            learner = rls.init(config.rls, prepared.network, w)
-        network = with_rate_table(config, prepared.network)
-        run.save_config(config)
-        recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
-        with trackers.tracked(config, run, done) as track:
-            target = jnp.asarray(prepared.target)
-            validation = _validation(config, prepared)
-            with _saying_what_is_safe(run):
-                stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
+        network, learner, target, recorded, validation = _starting_point(config, run, done if resumed else None, named, show)
+        with trackers.tracked(config, run, done) as track, _saying_what_is_safe(run):
+            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
     if not stopped:
         log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", settings={"run": run.path}))
     return stopped

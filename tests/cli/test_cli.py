@@ -41,7 +41,7 @@ def test_help_needs_neither_jax_nor_hydra():
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
     assert re.search(r"trial\.learn_every +10\.0 +time between RLS updates.*\[ms\]", listing)
-    assert "config=demo|million|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
+    assert "config=demo|million|million_small_memory|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
 
 
 def test_a_run_folder_holds_what_it_should(place):
@@ -388,7 +388,8 @@ WRONG = [
     (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (
         ["train", "config=mouse"],
-        "config=mouse: no such configuration; expected demo, million, mouse_decision, mouse_decision_published, sinusoid, tiny.",
+        "config=mouse: no such configuration; expected demo, million, million_small_memory, mouse_decision, mouse_decision_published, "
+        "sinusoid, tiny.",
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
@@ -398,7 +399,7 @@ WRONG = [
     (["train", "config=tiny", "plastic.n_inputs=1000"], "plastic.n_inputs=1000: expected at most 512"),
     (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
     (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),
-    (["train", "config=million"], "Try plastic.group_size="),
+    (["train", "config=million", "network.n_neurons=100000000"], " (fits in "),
     (["train", "resume=nowhere"], "resume=nowhere: not a run folder"),
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),

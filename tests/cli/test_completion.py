@@ -70,7 +70,8 @@ def test_candidates(tmp_path, monkeypatch):
     (tmp_path / "mine" / "config" / "own.yaml").write_text("")
     assert candidates("rlsnet ")[:3] == ["train", "simulate", "test"]
     assert candidates("rlsnet train config=") == [
-        f"config={name}" for name in ("demo", "million", "mouse_decision", "mouse_decision_published", "sinusoid", "tiny")
+        f"config={name}"
+        for name in ("demo", "million", "million_small_memory", "mouse_decision", "mouse_decision_published", "sinusoid", "tiny")
     ]
     assert "config=own" in candidates("rlsnet train --config-dir mine config=") and "config=own" in candidates(
         "rlsnet train --config-dir=mine config=o"

@@ -26,7 +26,7 @@ SHIPPED = sorted(p.stem for p in (configs_dir() / "config").glob("*.yaml"))
 
 
 def test_the_promised_configurations_are_shipped():
-    assert {"sinusoid", "mouse_decision", "million", "tiny"} <= set(SHIPPED)
+    assert {"sinusoid", "mouse_decision", "million", "million_small_memory", "tiny"} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -67,6 +67,8 @@ def test_published_parameters():
     assert (mouse.feedforward.name, mouse.rls.regressors, mouse.rls.every, mouse.rls.correct_current) == ("none", "spikes", 1, False)
     assert mouse.train.trials_per_update == 1 and not mouse.target.euler_correction
     assert (million.network.n_neurons, million.static.out_degree, million.plastic.n_inputs) == (1_000_000, 1000, 100)
+    small_memory = dataclasses.replace(million, rls=dataclasses.replace(million.rls, storage="packed", precision="int16"))
+    assert compose("config=million_small_memory") == small_memory
 
 
 def test_round_trip():
@@ -346,7 +348,7 @@ def test_a_comma_in_a_path_is_part_of_it_where_there_is_such_a_path(tmp_path):
             "no such folder; expected a Zarr store of format rlsnet-recording",
         ),
         (["network.n_neurons=4000000", "plastic.n_inputs=1000"], "memory: the run needs 16"),
-        (["config=million"], "Try plastic.group_size="),
+        (["config=million", "network.n_neurons=100000000"], " (fits in "),
     ],
 )
 def test_mistakes_that_show_only_later_are_named(tmp_path, overrides, message):

@@ -155,3 +155,12 @@ def test_chunks_without_extent_are_refused(tmp_path):
     (tmp_path / "s.zarr/rate/.zarray").write_text(json.dumps(array))
     with pytest.raises(UserError, match="rate"):
         zarr_store.array(zarr_store.open_store(tmp_path / "s.zarr"), "rate", ["N"], "f", "s.zarr")
+
+
+def test_many_chunks_are_written_a_few_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(zarr_store, "CHUNK_BYTES", 16)
+    root, values = zarr.create_group(str(tmp_path / "s.zarr")), np.arange(2 * 3 * 53, dtype=np.float32).reshape(2, 3, 53)
+    zarr_store.write(root, "target", values, ["condition", "time", "neuron"], along=2)
+    zarr_store.seal(tmp_path / "s.zarr")
+    assert root["target"].nchunks == 2 * 53
+    np.testing.assert_array_equal(zarr_store.open_group(tmp_path / "s.zarr", "run", "ours")["target"][...], values)

@@ -416,3 +416,17 @@ def test_a_current_of_rounding_errors_has_no_correlation(size, defined):
     r = scores.pearson(target, jnp.float32(size) * target)
     assert bool(jnp.isfinite(r[0])) == defined
     assert not defined or r[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [20, 23])
+def test_currents_are_compared_with_targets_in_blocks_of_neurons(monkeypatch, n):
+    """As all at once, also where the last block overlaps the one before; bins without a target do not count."""
+    random, shape = np.random.default_rng(0), (2, TRIAL.n_points, n)
+    target = jnp.asarray(np.where(random.random(shape) < 0.2, np.nan, random.normal(size=shape)), jnp.float32)
+    currents = jnp.asarray(random.normal(size=shape[1:]), jnp.float32)
+    whole = scores.windowed_moments(TRIAL, target, jnp.int32(1), currents)
+    monkeypatch.setattr(scores, "NEURONS_PER_BLOCK", 5)
+    for one, other in zip(scores.windowed_moments(TRIAL, target, jnp.int32(1), currents), whole, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(whole.mean_y, np.nanmean(np.where(np.isnan(target[1]), np.nan, W @ currents), axis=0), atol=1e-6)

@@ -609,8 +609,8 @@ def test_a_full_disk_names_the_file_the_safe_iteration_and_the_line_that_goes_on
     assert os_error(caught.value) == f"{run.metrics}: No space left on device. Iteration 2 is safe; after that, {line} goes on."
 
 
-def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monkeypatch):
-    """Written from a copy or, where there is no memory for one, before training goes on: the same."""
+def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monkeypatch, caplog):
+    """Written from a copy or, where there is no memory for one, before training goes on: the same, but the log says so."""
     slowly, held = zarr_store.write, []
 
     def write(group, name, *arguments, **options):
@@ -622,7 +622,9 @@ def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monk
     config = compose("config=tiny", "train.iterations=5", "train.checkpoint_every=1", "train.keep_checkpoints=null", "progress=off")
     for memory in (10**12, 0):
         monkeypatch.setattr(checkpoint_module, "free_memory", lambda memory=memory: memory)
-        training.run_training(config, Run(tmp_path / str(memory)), resumed=False)
+        with caplog.at_level("INFO"):
+            training.run_training(config, Run(tmp_path / str(memory)), resumed=False)
+        assert caplog.text.count("as the memory is too small for a copy of P (") == (0 if memory else 5)
         held.append([checkpoint(tmp_path / str(memory), i) for i in range(1, 6)])
     for one, other in zip(*held, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
