@@ -83,7 +83,12 @@ def deliver(form: str, network: Network, w: Array | None, spiked: Array, gain: A
 
 def steps(
     form: str,
-    network: Network, w: Array | None, arguments: tuple[Array, ...], changed: tuple[Array, ...], record: bool, **attributes: int | float
+    network: Network,
+    w: Array | None,
+    arguments: tuple[Array, ...],
+    changed: tuple[Array, ...],
+    record: bool,
+    **attributes: int | float,
 ) -> tuple[Array, ...]:
     """Time steps of LIF neurons by the kernels of a form, native or cuda; see `persistent`.
 

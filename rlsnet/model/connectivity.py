@@ -57,7 +57,6 @@ class Edges:
         indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
         return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order])
 
-
     def ascending(self) -> Edges:
         """The same edges, with the postsynaptic neurons of each presynaptic one in ascending order: threads deliver to ranges of them."""
         from scipy.sparse import csr_array

@@ -190,7 +190,8 @@ def test_trials_side_by_side_are_those_trials(record_check, kernels):
 @pytest.mark.parametrize(
     "extra",
     [
-        ("plastic.group_size=7", "static.out_degree=0", "feedforward=ou", "feedforward.before=true", "rls.regressors=rates", "noise.sigma=0.6"),
+        ("plastic.group_size=7", "static.out_degree=0", "feedforward=ou", "feedforward.before=true", "rls.regressors=rates",
+         "noise.sigma=0.6"),
         pytest.param(("static.storage=procedural", "static.out_degree=40", "synapse.tau_plas=[100,150]", "noise.kind=current",
                       "neuron.tau_m=[10,20]", "stimulus=none"), marks=pytest.mark.slow),
         ("static=erdos_renyi", "feedforward=ou", "neuron.refractory=0.3"),

@@ -299,7 +299,7 @@ def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, record_check, k
     ],
 )
 def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels, extra):
-    """XLA takes NPROC for the number of threads, of which the native kernels use all: so many ranges of the neurons, at least 1,024 each."""
+    """XLA takes NPROC for the number of threads, of which the native kernels use all; a thread has at least 1,024 neurons."""
     saved = []
     command = [*RUNNER, "train", "config=tiny", "network.n_neurons=3300", "train.iterations=3", "noise.sigma=0.2", *extra,
                f"engine.kernels={kernels}", "trial.stim_off=200", "trial.duration=500"]  # fmt: skip
@@ -310,7 +310,9 @@ def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels, 
         saved.append(checkpoint(tmp_path / threads, 3))
     differ = [sum(int(np.sum(a != b)) for a, b in zip(saved[0], other, strict=True)) for other in saved[1:]]
     seen = f"{differ[0]} and {differ[1]} of {sum(a.size for a in saved[0]):,} numbers differ from those of one thread"
-    record_check(f"threads, {kernels} kernels, {extra[0]}", "w and P of 3,300 neurons after 3 iterations, on 1, 2 and 3 threads", "the same bits", seen)
+    record_check(
+        f"threads, {kernels}, {extra[0]}", "w and P of 3,300 neurons after 3 iterations, on 1, 2 and 3 threads", "the same bits", seen
+    )
     assert differ == [0, 0]
 
 
