@@ -61,8 +61,10 @@ class TrialResult:
 
 def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(step, neuron) of every spike in words [steps, W] of `delivery.pack`, in order of time."""
-    step, place = np.nonzero(np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little"))
-    return step, place % 32 * words.shape[1] + place // 32
+    place = np.flatnonzero(words)  # few words have any spike
+    spike, bit = np.nonzero(np.unpackbits(words.reshape(-1)[place].astype("<u4").view(np.uint8).reshape(-1, 4), axis=1, bitorder="little"))
+    step, word = np.divmod(place[spike], words.shape[1])
+    return step, bit * words.shape[1] + word
 
 
 class TrialAverage:
