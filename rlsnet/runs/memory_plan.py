@@ -72,8 +72,9 @@ class Sizes:
         points, stimulus = config.trial.n_points, config.stimulus.n_values(n, currents)
         inputs += config.feedforward.n_inputs(config.trial, feedforward)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
-        P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
-        pending = {"dense": 0, "native": 1, "cuda": 1, "deferred": 2}[backend.from_config(config).update] * deferred.MAX_PENDING
+        update = backend.from_config(config).update
+        P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype, update)
+        pending = {"dense": 0, "native": 1, "cuda": 1, "deferred": 2}[update] * deferred.max_pending(config.rls, inputs, dtype)
         every, item = config.trial.every, dtype.itemsize
         trials, validated = config.train.trials_per_update, rates and config.train.validates
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from rlsnet.config.quoting import typed_command, typed_setting
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
+from rlsnet.kernels import backend
 from rlsnet.learning import rls, targets
 from rlsnet.model import connectivity
 from rlsnet.model.network import Network
@@ -112,7 +113,7 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
                 raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
             save_network(run, prepared, learning=True)
             w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
-            learner = rls.init(config.rls, prepared.network, w)
+            learner = rls.init(config.rls, prepared.network, w, backend.from_config(config).update)
         network = with_rate_table(config, prepared.network)
         run.save_config(config)
         recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, prepared.network.bias.dtype)
