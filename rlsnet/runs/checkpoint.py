@@ -284,6 +284,6 @@ def _triangles(numbers: Array, start: Array, size: int) -> Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _with_triangles(numbers: Array, triangles: Array, start: Array) -> Array:
-    """P [G, L, L], with rows of any length, or [G, L*(L+1)/2] with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
+    """P, as of `_triangles`, with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
     block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-2])]
     return lax.dynamic_update_slice(numbers, block, (start, *[0] * (numbers.ndim - 1)))

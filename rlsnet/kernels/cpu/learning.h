@@ -44,11 +44,11 @@ struct Scratch {
   std::vector<int32_t> rows_;
 };
 
-// Groups that a thread takes at a time: some 2^15 numbers, but for each thread several times.
+// Groups that a thread takes at a time: some 2^17 numbers, but for each thread several times.
 template <typename T>
 int64_t Grain(const Pool& pool, const Learn<T>& a) {
   const int64_t numbers = int64_t{a.inputs} * (a.inputs / 8 + a.most / 2 + 2 * a.size + 8);
-  return std::clamp<int64_t>(a.groups / (4 * pool.threads), 1, std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(1, numbers)));
+  return std::clamp<int64_t>(a.groups / (4 * pool.threads), 1, std::max<int64_t>(1, (1 << 17) / std::max<int64_t>(1, numbers)));
 }
 
 // One update of all groups, in place: each group by one thread, in a fixed order, so that the result does not depend on threads.
