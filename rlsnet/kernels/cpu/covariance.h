@@ -70,7 +70,9 @@ struct Stored<Float16> {
     return Get(rounded);
   }
 #if defined(__AVX512F__)
-  static Floats Get(const Float16* p) { return (Floats)_mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Floats Get(const Float16* p) {
+    return (Floats)_mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static void Put(Float16* p, Floats v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xFFFF, (__m512)v, 0)); }
 #elif defined(__F16C__)
   static Floats Get(const Float16* p) { return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }

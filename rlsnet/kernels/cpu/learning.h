@@ -56,7 +56,13 @@ template <typename T>
 class GroupUpdate {
  public:
   GroupUpdate(const Learn<T>& a, const StoredP<T>& all)
-      : a_(a), all_(all), n_u_(*a.count), row_(Padded<T>(a.inputs)), dense_(*a.refresh), now_(dense_ ? 0 : n_u_), room_(a.inputs, a.most, a.size, all.room()) {}
+      : a_(a),
+        all_(all),
+        n_u_(*a.count),
+        row_(Padded<T>(a.inputs)),
+        dense_(*a.refresh),
+        now_(dense_ ? 0 : n_u_),
+        room_(a.inputs, a.most, a.size, all.room()) {}
 
   void Range(int64_t begin, int64_t end) {
     Gather(begin);
