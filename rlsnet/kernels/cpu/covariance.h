@@ -219,13 +219,13 @@ class StoredP {
       using S = std::remove_pointer_t<decltype(p)>;
       const T unit = changed ? Unit(group) : 1;
       EachRow([&](int64_t l, int64_t first, int64_t place) { GetRow(p + place, inputs_ - first, unit, buffer + l * row + first); });
+      if (packed_) CompleteBlocks(buffer);
       T inverse = 1;
       if (changed) {
-        if (packed_) CompleteBlocks(buffer);
         Downdate(buffer, u, n_u, factor, inputs_, packed_, x, k);
         if constexpr (std::is_same_v<S, int16_t>) inverse = Rescale(group, reinterpret_cast<const float*>(buffer));
-        std::fill(k, k + row, T(0));
-      } else if (packed_) CompleteBlocks(buffer);
+        std::fill(k, k + row, T(0));  // the product is that with the rounded numbers
+      }
       RoundAndMultiply<S>(buffer, inverse, Unit(group), x, k);
       if (changed) EachRow([&](int64_t l, int64_t first, int64_t place) { PutRow(p + place, inputs_ - first, buffer + l * row + first); });
     });
