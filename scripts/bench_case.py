@@ -44,7 +44,8 @@ class Case:
         self.net, self.target = training.with_rate_table(self.config, prepared.network), jnp.asarray(prepared.target)
         self.weight = prepared.weight
         self.dynamics = Dynamics.from_config(self.config)
-        self.learner = rls.init(self.config.rls, self.net, jnp.asarray(connectivity.to_groups(self.weight, self.net.group_size)))
+        w = jnp.asarray(connectivity.to_groups(self.weight, self.net.group_size))
+        self.learner = rls.init(self.config.rls, self.net, w, self.dynamics.backend.update)
         self.keys = TrialKeys.create(self.config.seed, TRAINING)
 
     def compiled_iteration(self) -> tuple[Callable[[int], Any], float]:
@@ -165,7 +166,7 @@ class Case:
 
     def floor(self, share: float, bandwidth: float) -> float | None:
         """Seconds that the bytes of an iteration's updates take at the bandwidth of a copy; None for the dense update."""
-        from rlsnet.learning.deferred import MAX_PENDING
+        from rlsnet.learning.deferred import max_pending
 
         if self.dynamics.backend.update == "dense":
             return None
@@ -173,7 +174,7 @@ class Case:
         row, points = inputs * self.learner.w.dtype.itemsize, self.dynamics.trial.n_points // self.config.rls.every
         sparse = self.dynamics.backend.update in ("native", "cuda") and self.net.rate_table is None
         share = share if sparse else 1.0  # otherwise all of P is read
-        rounds = -(-points // MAX_PENDING)
+        rounds = -(-points // max_pending(self.config.rls, inputs, self.learner.w.dtype))
         most = points / rounds
         rows = (points - rounds) * share * inputs * row  # rows of P whose input spiked
         pending = points * (most / 2 + 1) * row  # pending vectors, read; and one written

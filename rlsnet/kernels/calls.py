@@ -137,6 +137,8 @@ def learn(
 ) -> tuple[Array, ...]:
     """Update of all groups: P and its scale, w [G, L, S], u [G, Q, L], factor [G] and g [G, L] afterwards; see `deferred.Pending`.
 
+    Rows [L] of full P, u and g have the length `covariance_forms.row_length`.
+
     Args:
       form: native or cuda.
       flags: [2] bool, whether rls.gain is textbook, and whether the update changes anything (rls.apply).

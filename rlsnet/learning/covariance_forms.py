@@ -19,6 +19,7 @@ from rlsnet.learning.covariance_prior import initial_P, starting_sign
 from rlsnet.learning.window_covariance import WindowCovariance
 from rlsnet.model.network import Network
 
+CACHE_LINE_BYTES = 64
 MAX_ELEMENTS_UNBLOCKED = 2**25  # elements of P up to which all groups are updated at once
 
 
@@ -44,7 +45,7 @@ class GroupMatrix:
 class FullCovariance:
     """Full P in engine precision.
 
-    numbers: [G, L, L].
+    numbers: [G, L, L], or with padded rows, see `row_length`, [G, L, row]; the padding is zero.
     """
 
     numbers: Array
@@ -62,7 +63,14 @@ class FullCovariance:
     @property
     def n_inputs(self) -> int:
         """L."""
-        return self.numbers.shape[-1]
+        return self.numbers.shape[-2]
+
+    def with_rows(self, length: int) -> Self:
+        """The same P with rows of this length, at least L."""
+        numbers, inputs = self.numbers, self.n_inputs
+        if length < numbers.shape[-1]:
+            numbers = numbers[..., :inputs]
+        return dataclasses.replace(self, numbers=jnp.pad(numbers, ((0, 0), (0, 0), (0, length - numbers.shape[-1]))))
 
     @property
     def unblocked(self) -> bool:
@@ -71,11 +79,11 @@ class FullCovariance:
 
     def decode(self) -> Array:
         """P [G, L, L] in engine precision."""
-        return self.numbers
+        return self.numbers[..., : self.n_inputs]
 
     def encoded(self, P: Array) -> Self:
         """P [G, L, L] kept in the same way."""
-        return dataclasses.replace(self, numbers=P)
+        return FullCovariance(P).with_rows(self.numbers.shape[-1])  # type: ignore[return-value]
 
     def update(self, rule: Rule, network: Network, r: Array, w: Array, x: Array, e: Array, trained: Array) -> tuple[Self, Array]:
         """See `Covariance.update`."""
@@ -101,13 +109,16 @@ class FullCovariance:
 
         return by_blocks(self.n_inputs, block, self, given, now)
 
-    def in_place(self) -> tuple[Array, Array]:
-        """(numbers, scale) for a native kernel, which changes them in place; the scale is [0, 1] where there is none."""
-        return self.numbers, jnp.zeros((0, 1), self.numbers.dtype)
+    def in_place(self, row: int) -> tuple[Array, Array]:
+        """(numbers, scale) for a kernel, which changes them in place; the scale is [0, 1] where there is none.
+
+        `row` is the length of the rows that the kernel expects; if they have another, they are copied.
+        """
+        return self.with_rows(row).numbers, jnp.zeros((0, 1), self.numbers.dtype)
 
     def after_kernel(self, numbers: Array, scale: Array) -> Self:
-        """P with what a native kernel has made of `in_place`."""
-        return dataclasses.replace(self, numbers=numbers)
+        """P with what a kernel has made of `in_place`."""
+        return dataclasses.replace(self, numbers=numbers).with_rows(self.numbers.shape[-1])
 
     def extra(self) -> Extra:
         """None."""
@@ -189,12 +200,12 @@ class EncodedCovariance(FullCovariance):
         """Applies function(changed, P, *given), which only reads P, in blocks of groups."""
         return by_blocks(self.inputs, lambda changed, P, *given: function(changed, P.decode(), *given), changed, (self, *given))
 
-    def in_place(self) -> tuple[Array, Array]:
-        """(numbers, scale) for a native kernel, which changes them in place; the scale is [0, 1] where there is none."""
+    def in_place(self, row: int) -> tuple[Array, Array]:
+        """(numbers, scale) for a kernel, which changes them in place; the scale is [0, 1] where there is none. Rows are not padded."""
         return self.numbers, jnp.zeros((0, 1), self.dtype) if self.scale is None else self.scale
 
     def after_kernel(self, numbers: Array, scale: Array) -> EncodedCovariance:
-        """P with what a native kernel has made of `in_place`."""
+        """P with what a kernel has made of `in_place`."""
         return dataclasses.replace(self, numbers=numbers, scale=None if self.scale is None else scale)
 
     def extra(self) -> Extra:
@@ -209,15 +220,31 @@ class EncodedCovariance(FullCovariance):
 KINDS: dict[str, Any] = {"full": FullCovariance, "encoded": EncodedCovariance, "window": WindowCovariance}
 
 
-def initial(rls: RLSConfig, network: Network, w: Array) -> Covariance:
-    """P before the first update, in the form of rls.storage and rls.precision; w [G, L, S] are the initial weights."""
+def initial(rls: RLSConfig, network: Network, w: Array, update: str) -> Covariance:
+    """P before the first update, in the form of rls.storage and rls.precision, for a form of the update.
+
+    Args:
+      rls: settings.
+      network: neurons and connectivity.
+      w: [G, L, S] initial weights.
+      update: form of the update, see `kernels.backend`.
+    """
     kind = KINDS[covariance_kind(rls, w.dtype.name)]
-    return kind.initial(rls, network, starting_sign(w, network), w.dtype)
+    P = kind.initial(rls, network, starting_sign(w, network), w.dtype)
+    return P.with_rows(row_length(update, P.n_inputs, w.dtype)) if kind is FullCovariance else P
 
 
-def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
-    """Bytes of P of G groups with L inputs each, out of N+X presynaptic neurons, with numbers of the engine's type."""
-    return KINDS[covariance_kind(rls, engine.name)].n_bytes(rls, groups, inputs, sources, engine)
+def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype, update: str) -> int:
+    """Bytes of P of G groups with L inputs each, out of N+X presynaptic neurons, with numbers of the engine's type, see `initial`."""
+    kind = KINDS[covariance_kind(rls, engine.name)]
+    size = kind.n_bytes(rls, groups, inputs, sources, engine)
+    return size // inputs * row_length(update, inputs, engine) if kind is FullCovariance and inputs else size
+
+
+def row_length(update: str, inputs: int, dtype: jnp.dtype) -> int:
+    """Length of the rows of full P and of the vectors [L] of pending updates: for native kernels, L padded to lines of the cache."""
+    line = CACHE_LINE_BYTES // dtype.itemsize
+    return -(-inputs // line) * line if update == "native" else inputs
 
 
 def number_type(rls: RLSConfig, engine: jnp.dtype) -> jnp.dtype:

@@ -21,11 +21,13 @@ from jax import Array, lax
 from rlsnet.config.schema import RLSConfig
 from rlsnet.kernels import calls
 from rlsnet.learning.covariance import EXACT
-from rlsnet.learning.covariance_forms import FullCovariance
+from rlsnet.learning.covariance_forms import EncodedCovariance, FullCovariance, number_type, row_length
 from rlsnet.learning.rls import Learner, weight_gain
 from rlsnet.model.network import Network
 
 MAX_PENDING = 16  # updates that are applied to P together
+MIN_PENDING = 4  # the same, if only their memory is to be small
+MAX_SHARE = 0.2  # largest share of the bytes of P, stored in few bits, that the vectors of pending updates take
 MAX_RESCALE = 1.2  # largest factor by which forgetting may raise P before pending updates are applied
 
 
@@ -35,7 +37,8 @@ class Pending:
     """Pending updates of a trial, which are not yet applied to P, and values of the last update.
 
     count: int32, number of updates in u.
-    u: [G, Q, L] vectors sqrt(den/factor)*k of the updates; beyond count they are zero, or not read.
+    u: [G, Q, L] vectors sqrt(den/factor)*k of the updates; beyond count they are zero, or not read. Like g, padded with zeros to
+      `covariance_forms.row_length`.
     factor: [G] inverse of the product of the forgetting factors since pending updates were last applied.
     g: [G, L] P_now x with the x of the last update.
     r: [N+X] filtered spikes at the last update, 1/ms.
@@ -50,17 +53,36 @@ class Pending:
     n_spikes: Array
 
 
-def begin(rls: RLSConfig, network: Network, learner: Learner, points: int) -> Pending:
-    """No pending updates, at the start of a trial with this number of learning points."""
-    groups, inputs, _ = learner.w.shape
+def max_pending(rls: RLSConfig, inputs: int, engine: jnp.dtype) -> int:
+    """Q, the number of updates that are applied to P together, at most.
+
+    It is MAX_PENDING, but with forgetting few enough that P_now = factor*(P - pending) costs no digits. If P is stored in numbers of
+    fewer bits than the engine's, the vectors u take at most MAX_SHARE of the bytes of P, as long as Q is at least MIN_PENDING.
+
+    Args:
+      rls: settings.
+      inputs: number of inputs L.
+      engine: type of the engine's numbers.
+    """
     most = MAX_PENDING
-    if rls.forgetting < 1:  # P_now = factor*(P - pending): a large factor would cost digits
-        most = max(1, min(MAX_PENDING, int(math.log(MAX_RESCALE) / -math.log(rls.forgetting))))
+    if number_type(rls, engine).itemsize < engine.itemsize:
+        share = MAX_SHARE * EncodedCovariance.n_bytes(rls, 1, inputs, 0, engine)
+        most = min(most, max(MIN_PENDING, int(share / (row_length("native", inputs, engine) * engine.itemsize))))
+    if rls.forgetting < 1:
+        most = max(1, min(most, int(math.log(MAX_RESCALE) / -math.log(rls.forgetting))))
+    return most
+
+
+def begin(rls: RLSConfig, network: Network, learner: Learner, points: int, form: str) -> Pending:
+    """No pending updates, at the start of a trial with this number of learning points, for a form of the update."""
+    (groups, inputs, _), dtype = learner.w.shape, learner.w.dtype
+    most = max_pending(rls, inputs, dtype)
     most = -(-points // -(-points // most))  # equal shares of at most that
-    zeros = partial(jnp.zeros, dtype=learner.w.dtype)
+    zeros, row = partial(jnp.zeros, dtype=dtype), row_length(form, inputs, dtype)
     n = network.n_neurons + network.n_feedforward
-    ones = jnp.ones(groups, learner.w.dtype)
-    return Pending(jnp.int32(0), zeros((groups, most, inputs)), ones, zeros((groups, inputs)), zeros(n), jnp.zeros(n, jnp.int32))
+    return Pending(
+        jnp.int32(0), zeros((groups, most, row)), jnp.ones(groups, dtype), zeros((groups, row)), zeros(n), jnp.zeros(n, jnp.int32)
+    )
 
 
 def update_deferred(
@@ -167,11 +189,11 @@ def learn_in_place(
     arrived = r if decay is None else jnp.where(n_spikes == pending.n_spikes, 0, r - decay * pending.r)
     flags = jnp.array([rls.gain == "textbook", rls.apply])
     point = pending.count, refresh, 0.0 if decay is None else decay, r, arrived, network.pre, residual_input
-    changed = *P.in_place(), w, pending.u, pending.factor, pending.g
+    changed = *P.in_place(pending.g.shape[1]), w, pending.u, pending.factor, pending.g
     numbers, scale, w, u, factor, g = calls.learn(form, flags, rls.forgetting, *point, *changed)
     return P.after_kernel(numbers, scale), w, Pending(jnp.where(refresh, 1, pending.count + 1), u, factor, g, r, n_spikes)
 
 
 def apply_in_place(form: str, P: FullCovariance, pending: Pending) -> FullCovariance:
     """P after all pending updates have been applied to it, by native or CUDA kernels."""
-    return P.after_kernel(*calls.apply_pending(form, pending.count, pending.u, pending.factor, *P.in_place()))
+    return P.after_kernel(*calls.apply_pending(form, pending.count, pending.u, pending.factor, *P.in_place(pending.g.shape[1])))

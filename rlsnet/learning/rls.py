@@ -33,10 +33,10 @@ class Learner:
     P: Covariance
 
 
-@partial(jax.jit, static_argnames="rls")
-def init(rls: RLSConfig, network: Network, w: Array) -> Learner:
-    """Learner before the first update, with weights w [G, L, S]."""
-    return Learner(w, covariance_forms.initial(rls, network, w))
+@partial(jax.jit, static_argnames=("rls", "update"))
+def init(rls: RLSConfig, network: Network, w: Array, update: str = "dense") -> Learner:
+    """Learner before the first update, with weights w [G, L, S]; P has the layout that is fastest for a form of the update."""
+    return Learner(w, covariance_forms.initial(rls, network, w, update))
 
 
 def update(rls: RLSConfig, P: Any, w: Array, x: Array, e: Array, trained: Array) -> tuple[Any, Array]:

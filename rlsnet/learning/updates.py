@@ -21,7 +21,7 @@ from rlsnet.model.network import Network, gather_inputs
 
 def begin(settings: RLSConfig, backend: Backend, network: Network, learner: Learner, points: int) -> Pending | None:
     """No pending updates, at the start of a trial with this number of learning points; None for the dense update, which has none."""
-    return None if backend.update == "dense" else deferred.begin(settings, network, learner, points)
+    return None if backend.update == "dense" else deferred.begin(settings, network, learner, points, backend.update)
 
 
 def learn(

@@ -23,6 +23,7 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.formatting import byte_size
+from rlsnet.kernels import backend
 from rlsnet.learning import rls
 from rlsnet.learning.covariance_forms import triangle
 from rlsnet.learning.rls import Learner
@@ -243,7 +244,7 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     path = run.checkpoint_of(iteration)
     group = run.open_checkpoint(path)
     w = load_weights(group, path, network)
-    like = jax.eval_shape(partial(rls.init, config.rls), network, w).P
+    like = jax.eval_shape(partial(rls.init, config.rls, update=backend.from_config(config).update), network, w).P
     extra = {
         name: jnp.asarray(_read(group, name, expected.shape, "fiub", path).astype(expected.dtype))
         for name, (expected, _) in like.extra().items()
@@ -284,13 +285,13 @@ def _read(group: zarr.Group, name: str, shape: Sequence[int], kind: str, path: P
 
 @partial(jax.jit, static_argnums=2)
 def _triangles(numbers: Array, start: Array, size: int) -> Array:
-    """[size, L*(L+1)/2] upper triangles of the groups from `start` on, of P [G, L, L] or [G, L*(L+1)/2]."""
+    """[size, L*(L+1)/2] upper triangles of the groups from `start` on, of P [G, L, L], with rows of any length, or [G, L*(L+1)/2]."""
     block = lax.dynamic_slice_in_dim(numbers, start, size)
-    return block if numbers.ndim == 2 else block[(slice(None), *np.triu_indices(numbers.shape[-1]))]
+    return block if numbers.ndim == 2 else block[(slice(None), *np.triu_indices(numbers.shape[-2]))]
 
 
 @partial(jax.jit, donate_argnums=0)
 def _with_triangles(numbers: Array, triangles: Array, start: Array) -> Array:
-    """P [G, L, L] or [G, L*(L+1)/2] with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
-    block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-1])]
-    return lax.dynamic_update_slice_in_dim(numbers, block, start, 0)
+    """P, as of `_triangles`, with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
+    block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-2])]
+    return lax.dynamic_update_slice(numbers, block, (start, *[0] * (numbers.ndim - 1)))

@@ -73,9 +73,11 @@ class Sizes:
         points, stimulus = config.trial.n_points, config.stimulus.n_values(n, currents)
         inputs += config.feedforward.n_inputs(config.trial, feedforward)
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
-        P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype)
-        form, pending = backend.from_config(config).update, _pending(points // config.rls.every, deferred.MAX_PENDING)
-        update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1) * inputs  # XLA keeps the pending updates twice
+        form = backend.from_config(config).update
+        P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype, form)
+        pending = _pending(points // config.rls.every, deferred.max_pending(config.rls, inputs, dtype))
+        update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1)  # XLA keeps the pending updates twice
+        update *= covariance_forms.row_length(form, inputs, dtype)
         every, item = config.trial.every, dtype.itemsize
         trials, validated = config.train.trials_per_update, rates and config.train.validates
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)

@@ -14,6 +14,7 @@ from jax import Array
 from rlsnet.config.quoting import typed_command, typed_setting
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
+from rlsnet.kernels import backend
 from rlsnet.learning import rls, targets
 from rlsnet.learning.rls import Learner
 from rlsnet.model.connectivity import to_groups
@@ -102,7 +103,8 @@ def _starting_point(
         if not prepared.network.n_inputs:
             raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
         save_network(run, prepared, learning=True)
-        learner = rls.init(config.rls, prepared.network, jnp.asarray(to_groups(prepared.weight, prepared.network.group_size)))
+        w = jnp.asarray(to_groups(prepared.weight, prepared.network.group_size))
+        learner = rls.init(config.rls, prepared.network, w, backend.from_config(config).update)
     network = with_rate_table(config, prepared.network)
     run.save_config(config)
     recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, network.bias.dtype)

@@ -13,7 +13,7 @@ from rlsnet.errors import UserError
 from rlsnet.kernels import calls
 from rlsnet.kernels.backend import COVARIANCES, Backend
 from rlsnet.learning import rls, updates
-from rlsnet.learning.covariance_forms import EncodedCovariance, FullCovariance, number_type
+from rlsnet.learning.covariance_forms import EncodedCovariance, FullCovariance, number_type, row_length
 from rlsnet.model import build, connectivity
 from rlsnet.runs import checkpoint
 from rlsnet.runs.folder import Run
@@ -142,9 +142,11 @@ def test_native_kernels_keep_the_same_bits(storage, precision, inputs):
     P = jnp.asarray(P + P.transpose(0, 2, 1), jnp.float32)
     encoded = EncodedCovariance.encode(P, number_type(config, P.dtype), storage == "packed")
     before = FullCovariance(P) if (storage, precision) == ("full", "float32") else encoded
-    u, factor = jnp.zeros((20, 4, inputs), jnp.float32), jnp.full(20, 0.3, jnp.float32)
-    numbers, scale = calls.apply_pending("native", jnp.int32(0), u, factor, *before.in_place())
+    row = row_length("native", inputs, P.dtype)
+    u, factor = jnp.zeros((20, 4, row), jnp.float32), jnp.full(20, 0.3, jnp.float32)
+    changed = before.after_kernel(*calls.apply_pending("native", jnp.int32(0), u, factor, *before.in_place(row)))
     after = before.encoded(factor[:, None, None] * before.decode())
+    numbers, scale = changed.numbers, changed.extra().get("P_scale", (None,))[0]
     assert numbers.dtype == after.numbers.dtype and numbers.shape == after.numbers.shape
     if precision == "int16":  # its scale may differ in its last digit
         np.testing.assert_allclose(scale, after.scale, rtol=2e-7)

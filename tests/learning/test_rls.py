@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import UPDATES, compose, difference
+from conftest import COMPILER, UPDATES, compose, difference
 
 from rlsnet.kernels.backend import Backend
 from rlsnet.learning import blocks, covariance_forms, rls, updates
@@ -162,6 +162,64 @@ def test_native_updates_are_those_of_xla_for_any_number_of_inputs(x64, record_ch
         np.testing.assert_allclose(learner.P.numbers, results[0].P.numbers, rtol=0, atol=1e-13)
         np.testing.assert_allclose(learner.w, results[0].w, rtol=0, atol=1e-12)
     assert np.abs(np.asarray(results[0].w - start.w)).max() > 0.01
+
+
+STORAGES = {
+    ("full", "auto"): 1e-5,
+    ("packed", "auto"): 1e-5,
+    ("packed", "int16"): 0.01,
+    ("full", "bfloat16"): 0.1,
+    ("packed", "float16"): 0.01,
+}
+QUICK = [(3, 64, "full", "auto"), (17, 3, "packed", "int16"), (58, 1, "full", "auto"), (58, 1, "full", "bfloat16")]
+SHAPES = [(1, 1), (3, 64), (15, 3), (16, 64), (17, 3), (58, 1), (100, 3), (130, 64)]
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+@pytest.mark.parametrize(
+    ("inputs", "size", "storage", "precision"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case not in QUICK))
+        for case in ((*shape, *kind) for shape in SHAPES for kind in STORAGES)
+    ],
+)
+def test_native_updates_are_the_plain_ones(record_check, inputs, size, storage, precision):
+    """`rls.update` in float32, with missing inputs, neurons that are not trained, and forgetting; what pads rows stays zero."""
+    n, random = 150, np.random.default_rng(inputs)
+    config = compose(f"network.n_neurons={n}", "static.out_degree=0", "plastic.n_inputs=2", f"plastic.group_size={size}",
+                     "rls.forgetting=0.995", f"rls.storage={storage}", f"rls.precision={precision}")  # fmt: skip
+    net, _, _ = build.build(config)
+    pre = random.integers(-1 if inputs > 1 else 0, n, (len(net.pre), inputs))
+    pre[0] = -1  # a group without inputs
+    net = dataclasses.replace(net, pre=jnp.asarray(pre, jnp.int32))
+    w = jnp.asarray(random.normal(size=(*pre.shape, size)) * (pre >= 0)[:, :, None], jnp.float32)
+    plain = dataclasses.replace(config.rls, storage="full", precision="auto")
+    results, start = [], [(plain, DENSE), (config.rls, Backend("native", "native", "native"))]
+    for settings, form in start:
+        learner = rls.init(settings, net, w, form.update)
+        pending, learn = updates.begin(settings, form, net, learner, 20), jax.jit(partial(updates.learn, settings, form, net))
+        random, r, n_spikes = np.random.default_rng(0), np.zeros(n), np.zeros(n, np.int32)
+        for point in range(20):
+            spiked = random.random(n) < (0.2 if point else 1)
+            r, n_spikes = DECAY * r + spiked * random.gamma(0.5, 0.05, n), n_spikes + spiked.astype(np.int32)
+            residual = np.where(random.random(n) < 0.2, np.nan, random.normal(size=n))
+            point_values = jnp.asarray(r, jnp.float32), jnp.asarray(n_spikes), jnp.asarray(residual, jnp.float32)
+            learner, pending = learn(learner, pending, DECAY, *point_values)
+        results.append((updates.finish(settings, form, learner, pending), pending))
+    (expected, _), (learner, pending) = results
+    P, P_expected = np.asarray(learner.P.decode()), np.asarray(expected.P.decode())
+    off = [difference(a, b) / np.abs(b).max() for a, b in ((learner.w, expected.w), (P, P_expected))]
+    what = f"20 updates with forgetting, L = {inputs}, S = {size}, missing inputs and targets, float32"
+    tolerance = STORAGES[storage, precision]
+    record_check(f"native = plain, {storage} {precision}", what, f"{tolerance:g} of the largest", f"w {off[0]:.1e}, P {off[1]:.1e}")
+    assert max(off) < tolerance and np.abs(np.asarray(expected.w - w)).max() > 0.01
+    np.testing.assert_array_equal(P, P.transpose(0, 2, 1))
+    assert pending.u.shape[-1] == pending.g.shape[-1] == covariance_forms.row_length("native", inputs, w.dtype)
+    padding = [rows[..., inputs:] for rows in (pending.u, pending.g)]
+    if (storage, precision) == ("full", "auto"):
+        assert learner.P.numbers.shape[-1] == pending.u.shape[-1]
+        padding.append(learner.P.numbers[..., inputs:])
+    assert not any(np.any(np.asarray(rows)) for rows in padding)
 
 
 @pytest.mark.parametrize("form", UPDATES, ids=lambda form: form.update)

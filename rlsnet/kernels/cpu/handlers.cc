@@ -82,7 +82,7 @@ ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi:
 
 // The next result: P of all groups, and its scale.
 template <typename T>
-StoredP<T> NextP(Outputs& out, int64_t inputs) {
+StoredP<T> NextP(Outputs& out) {
   const ffi::DataType type = out.next_type();
   const NumberType numbers = type == ffi::BF16  ? NumberType::BFLOAT16
                              : type == ffi::F16 ? NumberType::FLOAT16
@@ -90,7 +90,8 @@ StoredP<T> NextP(Outputs& out, int64_t inputs) {
                                                 : NumberType::ENGINE;
   void* P = numbers == NumberType::ENGINE ? static_cast<void*>(out.Next<T>()) : out.Next<uint16_t>();
   const bool packed = out.dimensions() == 2;
-  return {P, numbers, packed, out.Next<T>(), inputs};
+  const int64_t row = out.dimension(-1), inputs = packed ? InputsOf(row) : out.dimension(-2);
+  return {P, numbers, packed, out.Next<T>(), inputs, row};
 }
 
 // Arguments and results as in calls.learn.
@@ -99,8 +100,9 @@ ffi::Error RunLearn(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::
   return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
     Learn<T> a = {};
     Learning(a, in);
-    const StoredP<T> P = NextP<T>(out, a.inputs);
+    const StoredP<T> P = NextP<T>(out);
     Learned(a, out);
+    if (out.dimension(-1) != Padded<T>(a.inputs)) throw std::string("the rows of g are not padded");
     Update(pool, a, P);
   });
 }
@@ -111,7 +113,10 @@ ffi::Error RunFlush(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::
   return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
     Learn<T> a = {};
     PendingUpdates(a, in);
-    Flush(pool, a, NextP<T>(out, a.inputs));
+    const StoredP<T> P = NextP<T>(out);
+    if (a.inputs != Padded<T>(P.inputs())) throw std::string("the rows of u are not padded");
+    a.inputs = P.inputs();
+    Flush(pool, a, P);
   });
 }
 
