@@ -1,6 +1,6 @@
 """C programs beside which rlsnet is timed: the peer and the floor, in benchmarks/, built here for the processor of this machine.
 
-    python scripts/bench_programs.py peer      # builds benchmarks/peer/peer.c and prints the path of the program
+`python scripts/bench_programs.py peer` builds benchmarks/peer/peer.c and prints the path of the program.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def peer(program: Path | None, arguments: list[str]) -> list[float]:
 
 
 def floor(probes: Iterable[str]) -> dict[str, dict[str, float]]:
-    """ns a unit, on one core ("one") and on all ("all"), for each probe of benchmarks/floor/floor.c."""
+    """Time of a unit in ns, on one core ("one") and on all ("all"), for each probe of benchmarks/floor/floor.c."""
     measured = json.loads(output([str(built("floor")), *sorted(set(probes))]))
     del measured["threads"]
     return measured
