@@ -7,6 +7,7 @@
     python scripts/bench.py sinusoid --against peer                  # the C program benchmarks/peer, before and after ours
     python scripts/bench.py sinusoid --against numpy                 # the plain NumPy program of the tests, on a short trial
     python scripts/bench.py --study trials threads kernels           # trials an update; number of cores; instruction sets
+    python scripts/bench.py sinusoid --study threads                 # one of them for one case
     python scripts/bench.py --scaling scaling.png                    # seconds against N, K, L, trials and cores
     python scripts/bench.py --table benchmarks/cpu.json              # the tables of a file of results
     python scripts/bench.py sinusoid --device gpu                    # the same on a GPU
@@ -75,14 +76,14 @@ SCALING = {
     "train.trials_per_update": [1, 2, 4, 8],
     "cores": [],  # 1, 2, 4 and so on, and all
 }
-TRIALS = "mouse_decision_published", (1, 2, 4, 8)
+TRIALS = {"mouse_decision_published": (1, 2, 4, 8)}
 SHORT = ["trial.stim_on=80", "trial.stim_off=100", "trial.duration=100"]
 THREADS = {  # overrides and parts of the case for each number of cores
     "sinusoid": ([], ["iteration", "simulation"]),
     "mouse_decision_published_64": ([], ["iteration", "simulation"]),
     "million_128": (SHORT, ["simulation"]),  # a trial of 0.2 s
 }
-KERNELS = {"sinusoid": ("", "v3"), "mouse_decision_published_64": ("", "v3")}  # instruction sets; "": those of the processor
+KERNELS = {"sinusoid": ("default", "v3"), "mouse_decision_published_64": ("default", "v3")}  # values of RLSNET_KERNELS
 LEVELS = {  # flags of /proc/cpuinfo of x86-64 levels, beside those of the level before
     "x86-64-v2": "ssse3 sse4_1 sse4_2 popcnt cx16",
     "x86-64-v3": "avx2 bmi1 bmi2 f16c fma movbe abm",
@@ -267,7 +268,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kernels", default="", help="engine.kernels of all cases; default: that of the case")
     parser.add_argument("--against", choices=("peer", "numpy"), help="a program to time beside ours")
     parser.add_argument("--peer", type=Path, help="another program with the arguments of benchmarks/peer/run.sh, for --against peer")
-    parser.add_argument("--study", nargs="+", choices=STUDIES, default=[], help="what else to vary, instead of the cases if none is named")
+    parser.add_argument("--study", nargs="+", choices=STUDIES, default=[], help="what to vary in the named cases, or in the usual ones")
     parser.add_argument("--scaling", type=Path, help="time the default network at other sizes and draw this picture")
     parser.add_argument("--json", type=Path, help="file for the results, added to those of other cases in it")
     parser.add_argument("--table", type=Path, help="print the tables of such a file, and do nothing else")
@@ -281,7 +282,7 @@ def arguments() -> argparse.Namespace:
             parser.error("--all: expected no case, --study, --scaling or --against with it")
         options.study, options.against, options.scaling = list(STUDIES), "peer", PICTURE
         options.json = options.json or STORED
-    if options.all or not (options.case or options.study or options.scaling):
+    if not (options.case or options.study or options.scaling) or options.all:
         options.case = [case for case in CASES if case not in ONLY_BY_NAME]
     if options.against == "peer" and "iteration" not in options.only:
         parser.error(f"--only {' '.join(options.only)}: expected iteration among them with --against peer")
@@ -309,31 +310,42 @@ def measure_cases(options: argparse.Namespace, save: Callable[[str, Any], None])
         save(f"{case} against numpy" if "numpy" in result else case, result)
 
 
+def chosen(usual: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """What is varied in each case of a study; in a named case that is not among the usual ones, what is varied in the first of these."""
+    if options.all or not options.case:
+        return usual
+    return {case: usual.get(case, next(iter(usual.values()))) for case in options.case}
+
+
 def study_trials(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Iterations with several trials an update."""
-    case, numbers = TRIALS
-    tasks = [Task(case, [f"train.trials_per_update={b}"], ["iteration"], options.iterations, options.device) for b in numbers]
-    return [{**result, "trials": b} for b, task in zip(numbers, tasks, strict=True) if (result := in_own_process(task))]
+    results = []
+    for case, numbers in chosen(TRIALS, options).items():
+        for number in numbers:
+            task = Task(case, [f"train.trials_per_update={number}"], ["iteration"], options.iterations, options.device)
+            if result := in_own_process(task):
+                results.append({**result, "trials": number})
+    return results
 
 
 def study_threads(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Cases on some of the cores."""
-    tasks = [
-        Task(case, overrides, parts, options.iterations, options.device, count)
-        for case, (overrides, parts) in THREADS.items()
-        for count in cores()
-    ]
-    return [{**result, "cores": task.cores} for task in tasks if (result := in_own_process(task))]
+    results = []
+    for case, (overrides, parts) in chosen(THREADS, options).items():
+        for count in cores():
+            if result := in_own_process(Task(case, overrides, parts, options.iterations, options.device, count)):
+                results.append({**result, "cores": count})
+    return results
 
 
 def study_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Cases with native kernels for older processors."""
     results = []
-    for case, levels in KERNELS.items():
+    for case, levels in chosen(KERNELS, options).items():
         for level in levels:
             task = Task(case, [], ["iteration", "simulation", "learning"], options.iterations)
-            if result := in_own_process(task, {"RLSNET_KERNELS": level} if level else {}):
-                results.append({**result, "level": level or "default"})
+            if result := in_own_process(task, {"RLSNET_KERNELS": level} if level != "default" else {}):
+                results.append({**result, "level": level})
     return results
 
 
@@ -384,7 +396,8 @@ def main() -> None:
         done.append(name)
         save_results(options.json, about, name, bench_report.rounded(result))
 
-    measure_cases(options, save)
+    if options.all or not (options.study or options.scaling):
+        measure_cases(options, save)
     if options.all and (result := in_own_process(Task("sinusoid", numpy=True))):
         print(bench_report.summary(result), flush=True)
         save("sinusoid against numpy", result)

@@ -192,10 +192,10 @@ class Case:
         whole = trial.n_steps / steps
 
         def sent(w: Any) -> float:
-            return statistics.median(seconds(lambda _: send(net, w, state, spiked), 3)) * whole
+            return statistics.median(seconds(lambda _: send(net, w, state, spiked), 15)) * whole
 
         static = sent(None) if net.n_edges else 0.0
-        return self._parts_of_delivery(static, sent(w) - static, spiked.sum(0) * whole)
+        return self._parts_of_delivery(static, max(0.0, sent(w) - static), spiked.sum(0) * whole)
 
     def _parts_of_delivery(self, static: float, plastic: float, spikes: Any) -> dict[str, Part]:
         """Parts of delivery from their seconds and the spikes [N+X] of a trial."""

@@ -56,10 +56,15 @@ def markdown(columns: str, rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [names, ["---"] * len(names), *rows])
 
 
+def times_ours(result: Results) -> str:
+    """The peer's least seconds over ours, which depend least on other programs; empty without a peer."""
+    return ratio(min(result["peer"]), min(result["iteration"])) if "peer" in result else ""
+
+
 def compared(result: Results) -> list[str]:
     """The peer's seconds, their ratio to ours, and the peak of memory."""
     peak = result.get("peak_gb")
-    return [figure(result.get("peer")), ratio(result.get("peer"), result.get("iteration")), "" if peak is None else f"{peak:.2g} GB"]
+    return [figure(result.get("peer")), times_ours(result), "" if peak is None else f"{peak:.2g} GB"]
 
 
 def cases(results: Results) -> Results:
@@ -186,6 +191,7 @@ def numpy(result: Results) -> str:
     )
 
 
+CASE_TABLES = {"speed": speed, "cases": table, "floor": floor, "parts": parts, "preparation": preparation}
 STUDIES: dict[str, Callable[[Any], str]] = {"trials": trials, "threads": threads, "kernels": kernels, "scaling": scaling}
 
 
@@ -198,8 +204,7 @@ def caption(data: Results) -> str:
 def tables(data: Results) -> dict[str, str]:
     """All tables of a file of --json, by name, each with its caption; those without results are left out."""
     results = data["results"]
-    made = {"speed": speed, "cases": table, "floor": floor, "parts": parts, "preparation": preparation}
-    found = {name: function(results) for name, function in made.items() if cases(results)}
+    found = {name: function(results) for name, function in CASE_TABLES.items() if cases(results)}
     found |= {name: function(results[name]) for name, function in STUDIES.items() if name in results}
     if "sinusoid against numpy" in results:
         found["numpy"] = numpy(results["sinusoid against numpy"])
@@ -245,7 +250,7 @@ def summary(result: Results) -> str:
         beside = f", floor {least:.3g} s, {ratio(part['seconds'], least)} times it" if least else ""
         lines.append(f"{name}: {part['seconds']:.3g} s{beside}")
     if result.get("peer"):
-        lines.append(f"peer {spread(result['peer'])}: {ratio(result['peer'], result['iteration'])} times ours")
+        lines.append(f"peer {spread(result['peer'])}: {times_ours(result)} times ours")
     return "\n    ".join(lines)
 
 
