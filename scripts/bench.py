@@ -429,11 +429,12 @@ def in_own_process(task: Task, variables: dict[str, str] | None = None) -> dict[
     environment = {**os.environ, **(variables or {}), "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
     if task.numpy:
         environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{task.case:<18} {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", flush=True)
         return None
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1]) | {"process": round(time.perf_counter() - start, 1)}
     return with_floor(result) if result.get("parts") else result
 
 

@@ -242,7 +242,7 @@ def summary(result: Results) -> str:
         if result.get(name) is not None:
             measured.append(f"{name.replace('_', ' ')} {result[name]:.3g} s")
     lines = [f"{result['case']:<18} {result['device']}, {result['kernels']} kernels", "; ".join(measured)]
-    lines.append(f"network drawn in {result['draw']} s, targets made in {result['targets']} s")
+    lines.append(f"measured in {result['process']} s; network drawn in {result['draw']} s, targets made in {result['targets']} s")
     if "compile" in result:
         lines[-1] += f", compiled in {result['compile']} s; peak memory {result['peak_gb']} GB"
     for name, part in result["parts"].items():
