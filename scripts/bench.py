@@ -1,23 +1,28 @@
-"""Seconds of an iteration and of its parts, and peak memory; if wanted, beside another program timed in turn.
+"""Seconds of an iteration and of its parts, peak memory, and the least time of each part; if wanted, beside another program.
 
-    python scripts/bench.py                                          # every case but tiny and million
-    python scripts/bench.py sinusoid mouse_decision_published --json benchmarks/cpu.json
+    python scripts/bench.py --all                                    # all tables of README.md and docs/performance.md, and the picture
+    python scripts/bench.py --write-docs                             # writes these tables into both from benchmarks/cpu.json
+    python scripts/bench.py sinusoid mouse_decision_published --json results.json
     python scripts/bench.py sinusoid --only iteration                # one part of a result, in less time
-    python scripts/bench.py sinusoid --against peer                  # the C program of scripts/peer, before and after ours
+    python scripts/bench.py sinusoid --against peer                  # the C program benchmarks/peer, before and after ours
     python scripts/bench.py sinusoid --against numpy                 # the plain NumPy program of the tests, on a short trial
-    python scripts/bench.py --scaling benchmarks/scaling.png         # seconds against N, K and L
-    python scripts/bench.py --table benchmarks/cpu.json              # the results in a file, as the table in docs/performance.md
-    python scripts/bench.py --device gpu                             # the same on a GPU
+    python scripts/bench.py --study trials threads kernels           # trials an update; number of cores; instruction sets
+    python scripts/bench.py sinusoid --study threads                 # one of them for one case
+    python scripts/bench.py --scaling scaling.png                    # seconds against N, K, L, trials and cores
+    python scripts/bench.py --table benchmarks/cpu.json              # the tables of a file of results
+    python scripts/bench.py sinusoid --device gpu                    # the same on a GPU
 
-Each case runs in a process of its own. Seconds are medians (least to most), compilation apart. Parts of an iteration:
-"simulation" is one trial with frozen weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are
-sent again, and nothing else is computed); "learning" is the updates alone (from the filtered spikes of a trial); "correlation" is the
-score at the end. The floor of learning is its bytes over the bandwidth of a pass over 400 MB in the same process.
+Each case runs in a process of its own. Seconds are medians (least to most), compilation apart; after 20 s no further repetition starts
+(and none of the peer), and the first one is left out if there are others. Parts of an iteration: "simulation" is one trial with frozen
+weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are sent again, and nothing else is
+computed); "learning" is the updates alone (from the filtered spikes of a trial); "correlation" is the score at the end. The least time
+of a part is that of its memory accesses by benchmarks/floor on all cores, and that of its random numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -27,14 +32,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bench_case
+import bench_programs
 import bench_report
 from bench_case import Case
 
-PEER = Path(__file__).parent / "peer" / "run.sh"
+ROOT = Path(__file__).resolve().parents[1]
+STORED = ROOT / "benchmarks" / "cpu.json"
+PICTURE = ROOT / "benchmarks" / "scaling.png"
 CASES = {
     "tiny": ["config=tiny"],
     "sinusoid": ["config=sinusoid"],
@@ -55,30 +64,35 @@ CASES = {
     "mouse_decision_published_8_trials": ["config=mouse_decision_published", "train.trials_per_update=8"],
     "million_128": ["config=million", "plastic.group_size=128"],
     "million": ["config=million"],
+    "million_small_memory": ["config=million_small_memory"],
 }
+ONLY_BY_NAME = ("tiny", "sinusoid_8_trials", "mouse_decision_published_8_trials", "million", "million_small_memory")
+WITH_PEER = ("sinusoid", "sinusoid_64", "sinusoid_xla", "ten_thousand", "ten_thousand_64", "mouse_decision_published",
+             "mouse_decision_published_64")  # fmt: skip
 SCALING = {
-    "network.n_neurons": [1024, 2048, 4096, 8192, 16384, 32768],
-    "static.out_degree": [64, 128, 256, 512, 1024, 2048],
-    "plastic.n_inputs": [16, 32, 64, 128, 256],
+    "network.n_neurons": [1024, 4096, 16384, 32768],
+    "static.out_degree": [64, 256, 1024, 2048],
+    "plastic.n_inputs": [16, 64, 128, 256],
+    "train.trials_per_update": [1, 2, 4, 8],
+    "cores": [],  # 1, 2, 4 and so on, and all
+}
+TRIALS = {"mouse_decision_published": (1, 2, 4, 8)}
+SHORT = ["trial.stim_on=80", "trial.stim_off=100", "trial.duration=100"]
+THREADS = {  # overrides and parts of the case for each number of cores
+    "sinusoid": ([], ["iteration", "simulation"]),
+    "mouse_decision_published_64": ([], ["iteration", "simulation"]),
+    "million_128": (SHORT, ["simulation"]),  # a trial of 0.2 s
+}
+KERNELS = {"sinusoid": ("default", "v3"), "mouse_decision_published_64": ("default", "v3")}  # values of RLSNET_KERNELS
+LEVELS = {  # flags of /proc/cpuinfo of x86-64 levels, beside those of the level before
+    "x86-64-v2": "ssse3 sse4_1 sse4_2 popcnt cx16",
+    "x86-64-v3": "avx2 bmi1 bmi2 f16c fma movbe abm",
+    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
 }
 PARTS = ("iteration", "simulation", "delivery", "learning", "correlation")
-SHORT = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # minutes in NumPy
+STUDIES = ("trials", "threads", "kernels")
+IN_NUMPY = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # a whole trial takes minutes
 REFERENCE_VALUES = {"neuron.tau_m": 10.0, "synapse.tau_exc": 3.0, "synapse.tau_inh": 3.0, "synapse.tau_plas": 150.0, "noise.sigma": 0.0}
-
-
-def bandwidth() -> float:
-    """Bytes a second, read and written, of a pass over 400 MB in place."""
-    import jax
-    import jax.numpy as jnp
-
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)
-    x = add(jnp.zeros(10**8, jnp.float32))
-    taken = []
-    for _ in range(6):
-        start = time.perf_counter()
-        x = jax.block_until_ready(add(x))
-        taken.append(time.perf_counter() - start)
-    return 2 * x.nbytes / min(taken)
 
 
 def peak_bytes(device: str) -> int:
@@ -92,37 +106,84 @@ def peak_bytes(device: str) -> int:
     return stats["peak_bytes_in_use"] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def measure(case: str, iterations: int, device: str, parts: Collection[str] = PARTS, kernels: str = "") -> dict[str, Any]:
-    """The result of one case, measured in this process; only the given parts of an iteration are timed; kernels: engine.kernels."""
-    timed = Case([*CASES[case], *[f"engine.kernels={kernels}"] * bool(kernels)], device)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a process of its own measures.
+
+    case: name in CASES.
+    overrides: further settings.
+    parts: of PARTS.
+    iterations: largest number of repetitions.
+    device: cpu or gpu.
+    cores: number of cores; 0: all.
+    numpy: whether to time the plain NumPy program instead, on a short trial.
+    """
+
+    case: str
+    overrides: list[str] = dataclasses.field(default_factory=list)
+    parts: list[str] = dataclasses.field(default_factory=lambda: list(PARTS))
+    iterations: int = 5
+    device: str = "cpu"
+    cores: int = 0
+    numpy: bool = False
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """The result of a task, measured in this process; least seconds are missing."""
+    timed, parts = Case([*CASES[task.case], *task.overrides], task.device), {}
     result: dict[str, Any] = {
-        "case": case,
+        "case": task.case,
         "n_neurons": timed.net.n_neurons,
         "static_synapses": timed.net.n_edges,
         "plastic_inputs": timed.net.n_inputs,
         "group_size": timed.net.group_size,
         "device": timed.device,
         "kernels": timed.dynamics.backend.delivery,
+        "threads": timed.threads(),
         "draw": timed.draw,
         "targets": timed.targets,
     }
-    if "iteration" in parts:
-        result["iteration"], compilation = timed.iterations(iterations)
+    if "iteration" in task.parts:
+        result["iteration"], compilation = timed.iterations(task.iterations)
         result["compile"] = round(compilation, 2)
-        result["peak_gb"] = round(peak_bytes(device) / 1e9, 2)
-    if "simulation" in parts:
-        result["simulation"] = timed.trials(max(2, iterations // 2))
-    if "learning" in parts:
-        learning, share = timed.learning()
-        floor = timed.floor(share, bandwidth())
-        result |= {"learning": round(learning, 4), "learning_floor": None if floor is None else round(floor, 4)}
-    if "delivery" in parts:
-        result["delivery"] = round(timed.delivery(), 4)
-    if "correlation" in parts:
-        result["correlation"] = round(timed.correlation(), 4)
-    if {"iteration", "simulation", "learning"} <= set(parts) and timed.config.train.trials_per_update == 1:  # the parts are of one trial
-        known = statistics.median(result["simulation"]) + result["learning"]
-        result["rest"] = round(statistics.median(result["iteration"]) - known, 4)
+        result["peak_gb"] = round(peak_bytes(task.device) / 1e9, 2)
+    if "simulation" in task.parts:
+        result["simulation"] = timed.trials(max(2, task.iterations // 2))
+    if "delivery" in task.parts:
+        delivery = timed.delivery()
+        result["delivery"] = sum(part.seconds for part in delivery.values())
+        parts |= delivery
+        if "simulation" in task.parts:
+            parts |= timed.neurons(statistics.median(result["simulation"]) - result["delivery"])
+    if "learning" in task.parts:
+        learning = timed.learning()
+        result["learning"] = sum(part.seconds for part in learning.values())
+        parts |= learning
+    if "correlation" in task.parts:
+        result["correlation"] = timed.correlation()
+    one_trial = timed.config.train.trials_per_update == 1  # as are simulation and learning
+    if one_trial and {"iteration", "simulation", "learning"} <= set(task.parts):
+        result["rest"] = statistics.median(result["iteration"]) - statistics.median(result["simulation"]) - result["learning"]
+    result["parts"] = {name: dataclasses.asdict(part) for name, part in parts.items()}
+    return result | {name: digits for name, digits in (("weights", timed.checksum), ("currents", timed.trial_checksum)) if digits}
+
+
+def with_floor(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with the least seconds of its parts, of which those of learning are added up, and the probes of benchmarks/floor."""
+    needs = {name: part.pop("needs") for name, part in result["parts"].items()}
+    probes = {probe for part in needs.values() for probe, _ in part if probe != "seconds"}
+    if not probes or not result["device"].startswith("cpu"):
+        return result
+    try:
+        result["probes"] = cost = bench_programs.floor(probes | {"pass=1073741824", "read=1073741824"})
+    except SystemExit as missing:  # a compiler: all else is measured
+        print(f"without floors: {missing}", flush=True)
+        return result
+    for name, part in result["parts"].items():
+        part["floor"] = sum(amount * (1 if probe == "seconds" else cost[probe]["all"] * 1e-9) for probe, amount in needs[name]) or None
+    learning = [part["floor"] for name, part in result["parts"].items() if name.startswith("learning")]
+    if learning and all(learning):
+        result["learning_floor"] = sum(learning)
     return result
 
 
@@ -130,7 +191,7 @@ def beside_numpy(case: str) -> dict[str, Any]:
     """Seconds of a short trial of the case, by rlsnet and by the plain NumPy program of the tests in one thread, in this process."""
     import numpy as np
 
-    timed = Case([*CASES[case], *SHORT], "cpu")
+    timed = Case([*CASES[case], *IN_NUMPY], "cpu")
     config, net = timed.config, timed.net
     for key, value in REFERENCE_VALUES.items():
         section, name = key.split(".")
@@ -162,29 +223,25 @@ def beside_numpy(case: str) -> dict[str, Any]:
     return {"case": case, "short_iteration": ours, "numpy": round(time.perf_counter() - start, 2)}
 
 
-def scaling(key: str, value: int, device: str) -> dict[str, Any]:
-    """Median seconds of the default network with one size changed, measured in this process."""
-    timed = Case(["config=sinusoid", f"{key}={value}"], device)
-    iterations, _ = timed.iterations(5)
-    return {"value": value, "iteration": statistics.median(iterations), "simulation": statistics.median(timed.trials(3))}
-
-
 def peer_arguments(case: str, iterations: int) -> list[str]:
-    """Arguments of the peer for the network of a case, see scripts/peer/run.sh; the peer has no groups of neurons."""
+    """Arguments of the peer for the network of a case, see benchmarks/peer/run.sh; the peer has no groups of neurons."""
     from rlsnet.api import compose
 
     config = compose(*CASES[case])
     n, scenario = (66002, "mouse") if case.startswith("mouse") else (config.network.n_neurons, "sinusoid")
     sizes = [n, config.static.out_degree // 2, config.plastic.n_inputs // 2, iterations, 0]
-    return [*map(str, sizes), scenario]
+    return [*map(str, sizes), scenario, f"{bench_case.LIMIT:g}"]
 
 
-def peer(program: Path, arguments: list[str]) -> list[float]:
-    """Seconds of each iteration of the peer, without its first, in which nothing is learned."""
-    done = subprocess.run([str(program), *arguments], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{program}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    return [float(s) for s in re.findall(r"^iteration [1-9]\d* seconds ([\d.]+)", done.stdout, re.MULTILINE)]
+def instructions() -> str:
+    """The highest level of x86-64 that the processor has, or the kind of processor."""
+    info, level = Path("/proc/cpuinfo"), platform.machine()
+    flags = re.search(r"flags\s*: (.*)", info.read_text()) if info.exists() else None
+    for name, needed in LEVELS.items():
+        if flags is None or not set(needed.split()) <= set(flags[1].split()):
+            break
+        level = name
+    return level
 
 
 def machine() -> dict[str, str]:
@@ -193,106 +250,197 @@ def machine() -> dict[str, str]:
 
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else [platform.processor()]
-    return {"cpu": f"{os.cpu_count()} x {names[0]}", "system": platform.system(), "date": str(datetime.date.today()), **versions()}
+    about = {"cpu": f"{os.cpu_count()} x {(names or [platform.processor()])[0]}", "instructions": instructions()}
+    return about | {"system": platform.system(), "date": str(datetime.date.today()), **versions()}
+
+
+def cores() -> list[int]:
+    """Numbers of cores to compare: 1, 2, 4 and so on, and all."""
+    available = bench_case.cores()
+    return sorted({*(2**power for power in range(available.bit_length()) if 2**power < available), available})
 
 
 def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="*", help=f"any of {', '.join(CASES)}; none: all but tiny and million, which needs 60 GB")
-    parser.add_argument("--iterations", type=int, default=5)
+    usual = f"all but {', '.join(ONLY_BY_NAME)}"
+    parser.add_argument("case", nargs="*", help=f"any of {', '.join(CASES)}; none: {usual} (million needs 60 GB)")
+    parser.add_argument("--all", action="store_true", help=f"{usual}, beside peer and NumPy, all studies and the picture, to --json anew")
+    parser.add_argument("--iterations", type=int, default=5, help="largest number of repetitions")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of an iteration to time; none: all")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--cores", type=int, default=0, help="number of cores of the cases; default: all")
     parser.add_argument("--kernels", default="", help="engine.kernels of all cases; default: that of the case")
     parser.add_argument("--against", choices=("peer", "numpy"), help="a program to time beside ours")
-    parser.add_argument("--peer", type=Path, default=PEER, help="the program of --against peer; default: that of scripts/peer")
+    parser.add_argument("--peer", type=Path, help="another program with the arguments of benchmarks/peer/run.sh, for --against peer")
+    parser.add_argument("--study", nargs="+", choices=STUDIES, default=[], help="what to vary in the named cases, or in the usual ones")
     parser.add_argument("--scaling", type=Path, help="time the default network at other sizes and draw this picture")
     parser.add_argument("--json", type=Path, help="file for the results, added to those of other cases in it")
-    parser.add_argument("--table", type=Path, help="print the table of such a file, and do nothing else")
+    parser.add_argument("--table", type=Path, help="print the tables of such a file, and do nothing else")
+    parser.add_argument("--write-docs", action="store_true", help=f"write the tables of {STORED.relative_to(ROOT)}, and do nothing else")
     parser.add_argument("--task", help=argparse.SUPPRESS)  # of a process of its own: its result goes to stdout as JSON
     options = parser.parse_args()
     if unknown := set(options.case) - set(CASES):
         parser.error(f"{', '.join(unknown)}: expected any of {', '.join(CASES)}")
+    if options.all:
+        if options.case or options.study or options.scaling or options.against:
+            parser.error("--all: expected no case, --study, --scaling or --against with it")
+        options.study, options.against, options.scaling = list(STUDIES), "peer", PICTURE
+        options.json = options.json or STORED
+    if not (options.case or options.study or options.scaling) or options.all:
+        options.case = [case for case in CASES if case not in ONLY_BY_NAME]
     if options.against == "peer" and "iteration" not in options.only:
         parser.error(f"--only {' '.join(options.only)}: expected iteration among them with --against peer")
     return options
 
 
-def measure_cases(options: argparse.Namespace) -> dict[str, Any]:
-    """Results of the cases of the command line, each printed as it comes."""
-    results: dict[str, Any] = {}
+def measure_cases(options: argparse.Namespace, save: Callable[[str, Any], None]) -> None:
+    """Times the cases of the command line; each result is printed and saved as it comes."""
     peers: dict[str, list[float]] = {}
-    every_case = [] if options.scaling else [case for case in CASES if case not in ("tiny", "million")]
-    for case in options.case or every_case:
-        network = peer_arguments(case, options.iterations) if options.against == "peer" and not case.startswith("million") else []
+    overrides = [f"engine.kernels={options.kernels}"] * bool(options.kernels)
+    for case in options.case:
+        task = Task(case, overrides, list(options.only), options.iterations, options.device, options.cores, options.against == "numpy")
+        network = peer_arguments(case, options.iterations) if options.against == "peer" and case in WITH_PEER else []
         first = network and str(network) not in peers  # cases that differ in groups alone share the peer's figures
         if first:
-            peers[str(network)] = peer(options.peer, network)  # before ours, and after
-        result = in_own_process("numpy" if options.against == "numpy" else "case", case, options)
-        if first:
-            peers[str(network)] += peer(options.peer, network)
+            peers[str(network)] = bench_programs.peer(options.peer, network)  # before ours
+        result = in_own_process(task)
+        if first and sum(peers[str(network)]) < bench_case.LIMIT:
+            peers[str(network)] += bench_programs.peer(options.peer, network)  # and after
         if result is None:
             continue
         if network:
             result["peer"] = peers[str(network)]
         print(bench_report.summary(result), flush=True)
-        results[f"{case} against numpy" if "numpy" in result else case] = result
+        save(f"{case} against numpy" if "numpy" in result else case, result)
+
+
+def chosen(usual: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """What is varied in each case of a study; in a named case that is not among the usual ones, what is varied in the first of these."""
+    if options.all or not options.case:
+        return usual
+    return {case: usual.get(case, next(iter(usual.values()))) for case in options.case}
+
+
+def study_trials(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Iterations with several trials an update."""
+    results = []
+    for case, numbers in chosen(TRIALS, options).items():
+        for number in numbers:
+            task = Task(case, [f"train.trials_per_update={number}"], ["iteration"], options.iterations, options.device)
+            if result := in_own_process(task):
+                results.append({**result, "trials": number})
     return results
 
 
-def write(path: Path, results: dict[str, Any], about: dict[str, str]) -> None:
-    """Adds results to a file of --json, each with the machine that it was measured on."""
+def study_threads(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Cases on some of the cores."""
+    results = []
+    for case, (overrides, parts) in chosen(THREADS, options).items():
+        for count in cores():
+            if result := in_own_process(Task(case, overrides, parts, options.iterations, options.device, count)):
+                results.append({**result, "cores": count})
+    return results
+
+
+def study_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Cases with native kernels for older processors."""
+    results = []
+    for case, levels in chosen(KERNELS, options).items():
+        for level in levels:
+            task = Task(case, [], ["iteration", "simulation", "learning"], options.iterations)
+            if result := in_own_process(task, {"RLSNET_KERNELS": level} if level != "default" else {}):
+                results.append({**result, "level": level})
+    return results
+
+
+def study_scaling(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Median seconds of the default network, with one quantity changed, for each value of it."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for key, values in {**SCALING, "cores": cores()}.items():
+        curves[key] = []
+        for value in values:
+            changed, count = ([], value) if key == "cores" else ([f"{key}={value}"], 0)
+            if result := in_own_process(Task("sinusoid", changed, ["iteration", "simulation"], 3, options.device, count)):
+                curves[key].append({"value": value, **{part: statistics.median(result[part]) for part in ("iteration", "simulation")}})
+    return curves
+
+
+def save_results(path: Path | None, about: dict[str, str], name: str, result: Any) -> None:
+    """Adds a result to a file of --json, whose results are all of one machine and the same versions."""
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(path.read_text())["results"] if path.exists() else {}
-    for result in results.values():
-        result["machine"] = about
-    path.write_text(json.dumps({"results": {**before, **results}}, indent=1) + "\n")
+    stored = json.loads(path.read_text()) if path.exists() else {"machine": about, "commands": [], "results": {}}
+    if {**stored["machine"], "date": about["date"]} != about:
+        sys.exit(f"{path} has results of another machine or other versions: choose another file")
+    command = " ".join(["bench.py", *sys.argv[1:]])
+    stored["commands"] += [command] * (command not in stored["commands"])
+    stored["results"][name] = result
+    path.write_text(json.dumps(stored, indent=1) + "\n")
 
 
 def main() -> None:
-    """Measures the cases of the command line, prints the results, and writes them as JSON with --json."""
+    """Measures what the command line asks for, prints the results, and writes them as JSON with --json."""
     options = arguments()
     if options.table:
-        print(bench_report.table(options.table))
+        print("\n\n".join(bench_report.tables(json.loads(options.table.read_text())).values()))
+        return
+    if options.write_docs:
+        bench_report.write_docs(STORED, ROOT)
         return
     if options.task:
-        print(json.dumps(run_task(*options.task.split(":"), options)))
+        print(json.dumps(run_task(Task(**json.loads(options.task)))))
         return
-    about = machine()
+    about, done = machine(), []
+    if options.all:
+        options.json.unlink(missing_ok=True)  # all results are of one run
     print(", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
-    results = measure_cases(options)
+
+    def save(name: str, result: Any) -> None:
+        done.append(name)
+        save_results(options.json, about, name, bench_report.rounded(result))
+
+    if options.all or not (options.study or options.scaling):
+        measure_cases(options, save)
+    if options.all and (result := in_own_process(Task("sinusoid", numpy=True))):
+        print(bench_report.summary(result), flush=True)
+        save("sinusoid against numpy", result)
+    for name, study in (("trials", study_trials), ("threads", study_threads), ("kernels", study_kernels)):
+        if name in options.study and (results := study(options)):
+            print(bench_report.STUDIES[name](results), flush=True)
+            save(name, results)
     if options.scaling:
-        curves = {key: [p for v in values if (p := in_own_process("scaling", f"{key}={v}", options))] for key, values in SCALING.items()}
+        curves = study_scaling(options)
         exponents = bench_report.draw_scaling(curves, options.scaling)
         print("\n".join(f"{name}: exponent {value:.2f}" for name, value in exponents.items()))
-        results["scaling"] = {"curves": curves, "exponents": exponents}
-    if options.json:
-        write(options.json, results, about)
-    sys.exit(not results)
+        save("scaling", {"curves": curves, "exponents": exponents})
+    sys.exit(not done)
 
 
-def run_task(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any]:
+def run_task(task: Task) -> dict[str, Any]:
     """The result of the one task of this process."""
-    if kind == "numpy":
-        return beside_numpy(name)
-    if kind == "scaling":
-        key, value = name.split("=")
-        return scaling(key, int(value), options.device)
-    return measure(name, options.iterations, options.device, options.only, options.kernels)
+    if task.cores:
+        bench_case.use_cores(task.cores)
+    return beside_numpy(task.case) if task.numpy else measure(task)
 
 
-def in_own_process(kind: str, name: str, options: argparse.Namespace) -> dict[str, Any] | None:
-    """The result of a task in a process of its own, or None after the message of what failed in it."""
-    command = [sys.executable, __file__, "--task", f"{kind}:{name}", "--iterations", str(options.iterations), "--device", options.device]
-    command += ["--only", *options.only, "--kernels", options.kernels]
-    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
-    if kind == "numpy":
+def in_own_process(task: Task, variables: dict[str, str] | None = None) -> dict[str, Any] | None:
+    """The result of a task in a process of its own, or None after the message of what failed in it; variables: of its environment."""
+    if variables and "RLSNET_KERNELS" in variables and not bench_case.kernels_can_be_chosen():
+        print(f"{task.case:<18} RLSNET_KERNELS={variables['RLSNET_KERNELS']}: this rlsnet does not know RLSNET_KERNELS", flush=True)
+        return None
+    command = [sys.executable, __file__, "--task", json.dumps(dataclasses.asdict(task))]
+    environment = {**os.environ, **(variables or {}), "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
+    if task.numpy:
         environment.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        print(f"{name:<18} {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", flush=True)
+        print(f"{task.case:<18} {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1]}", flush=True)
         return None
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1]) | {"process": round(time.perf_counter() - start, 1)}
+    return with_floor(result) if result.get("parts") else result
 
 
 if __name__ == "__main__":

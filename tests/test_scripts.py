@@ -1,16 +1,22 @@
 """The programs in scripts/: their arguments, and what they compute from files and traces."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
+import bench  # noqa: E402
 import bench_case  # noqa: E402
+import bench_programs  # noqa: E402
 import bench_report  # noqa: E402
 import robustness  # noqa: E402
 import robustness_cases  # noqa: E402
@@ -59,17 +65,85 @@ def test_the_rehearsal_of_a_gpu_check_passes(tmp_path):
     assert (tmp_path / "trace.json.gz").exists()
 
 
-def test_the_benchmark_times_the_delivery_of_spikes():
-    assert bench_case.Case(["config=tiny", "feedforward=ou"], "cpu").delivery() > 0
+STORED = json.loads((ROOT / "benchmarks" / "cpu.json").read_text())
 
 
-def test_the_table_of_performance_has_the_figures_of_the_benchmark():
-    document = (ROOT / "docs" / "performance.md").read_text().splitlines()
-    rows = bench_report.table(ROOT / "benchmarks" / "cpu.json").splitlines()[2:]
-    assert len(rows) > 5
-    for row in rows:
-        case, figures = row.removeprefix("| ").split(" | ", 1)
-        assert any(line.startswith(f"| {case}") and line.endswith(f"| {figures}") for line in document), row
+@pytest.mark.parametrize("name", bench_report.DOCUMENTS)
+def test_the_tables_of_the_documents_are_those_of_the_stored_benchmark(name):
+    text = (ROOT / name).read_text()
+    assert bench_report.with_tables(text, STORED) == text, f"run python scripts/bench.py --write-docs, which writes {name}"
+    sinusoid = next(line for line in text.splitlines() if line.startswith("| `sinusoid` |") and line.count("|") > 9)
+    assert bench_report.figure(STORED["results"]["sinusoid"]["iteration"]) in sinusoid
+
+
+def test_every_table_of_the_benchmark_is_in_a_document():
+    blocks = {name for document in bench_report.DOCUMENTS for _, name, _ in bench_report.BLOCK.findall((ROOT / document).read_text())}
+    assert blocks == {*bench_report.CASE_TABLES, *bench_report.STUDIES, "numpy"}
+    other = {
+        "machine": STORED["machine"],
+        "results": {"trials": [{"case": "x", "trials": b, "iteration": [b + 2.0], "peak_gb": 1} for b in (1, 4)]},
+    }
+    assert "| `x` | 4 | 6 s | 1 s | 1 GB |" in bench_report.tables(other)["trials"]
+
+
+def test_the_parts_of_an_iteration_and_their_counts():
+    """Bytes and accesses of a small network, counted by hand."""
+    case = bench_case.Case(["config=tiny", "feedforward=ou", "train.trials_per_update=1"], "cpu")
+    sources = 512 + case.net.n_feedforward
+    spikes = np.zeros(sources)
+    spikes[[0, 511]] = 3, 1
+    parts = case._parts_of_delivery(0.25, 0.5, spikes)
+    outputs = np.bincount(np.asarray(case.net.pre).ravel(), minlength=sources)
+    plastic = 3 * outputs[0] + outputs[511]
+    assert [part.accesses for part in parts.values()] == [400, 2 * plastic]
+    assert dict(parts["delivery plastic"].needs).popitem()[1] == plastic
+    updates, applied = case._parts_of_learning(1.0, 2.0, updates_=20, rounds=2, most=10, share=0.25).values()
+    inputs = case.net.n_inputs
+    row = bench_case.padded(4 * inputs)
+    assert applied.bytes == 2 * 2 * 512 * inputs * row and updates.accesses == 18 * 512 * inputs * 0.25
+    assert dict(updates.needs)[f"rows={row},{inputs},512,0.25"] == updates.accesses * row
+    assert sum(amount for _, amount in updates.needs) == updates.bytes
+    assert case.delivery()["delivery static"].seconds > 0
+
+
+def test_repetitions_stop_at_the_limit(monkeypatch):
+    first = []
+    monkeypatch.setattr(bench_case, "LIMIT", 0.05)
+    assert len(bench_case.seconds(lambda index: index, 3, first.append)) == 3 and first == [0]
+    assert len(bench_case.seconds(lambda index: time.sleep(0.06), 3)) == 1
+    assert len(bench_case.seconds(lambda index: time.sleep(0.03), 9)) == 1  # the second, without the first
+
+
+def test_the_floor_of_memory_accesses():
+    """Rates that a processor can have; bytes in sequence are faster than random additions."""
+    if shutil.which("gcc") is None:
+        with pytest.raises(SystemExit, match="Debian: gcc"):
+            bench_programs.floor(["pass=100000"])
+        return
+    probes = ["pass=100000", "rows=256,58,1000,.1", "adds=1000,10,1000", "weighted=100,20,4,2,1000"]
+    cost = bench_programs.floor(probes)
+    assert set(cost) == set(probes)
+    assert all(1e-4 < each < 1000 for values in cost.values() for each in values.values())
+    assert cost["pass=100000"]["one"] < cost["weighted=100,20,4,2,1000"]["one"]
+    with pytest.raises(SystemExit, match="expected pass, read"):
+        bench_programs.floor(["jump=1"])
+
+
+def test_the_floor_of_a_part_is_the_sum_of_its_accesses(monkeypatch):
+    monkeypatch.setattr(bench_programs, "floor", lambda probes: {probe: {"one": 4.0, "all": 2.0} for probe in probes})
+    part = bench_case.Part(1.0, needs=[("read=64", 1e9), ("seconds", 0.5)])
+    result = {"device": "cpu (cpu)", "parts": {"learning: updates": dataclasses.asdict(part)}}
+    assert bench.with_floor(result)["learning_floor"] == result["parts"]["learning: updates"]["floor"] == 2.5
+
+
+def test_what_is_missing_for_the_programs_in_c(monkeypatch, tmp_path):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\necho 'peer.c:14:10: fatal error: cblas.h: No such file or directory' >&2\nexit 1\n")
+    compiler.chmod(0o700)
+    for command, message in ((compiler, "libopenblas-dev"), (tmp_path / "none", "is not found")):
+        monkeypatch.setenv("CC", str(command))
+        with pytest.raises(SystemExit, match=message):
+            bench_programs.built.__wrapped__("peer")
 
 
 def test_own_times_leave_out_the_operations_inside():

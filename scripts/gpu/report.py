@@ -51,7 +51,7 @@ def document(results: dict[str, Any], work: Path) -> str:
         lines += [f"| {row['name']} | {row['quantity']} | {row['expected']} | {row['measured']} |" for row in results["tests"]]
     for name, title in (("bench", "Seconds"), ("bench_xla", "Seconds with XLA instead of the CUDA kernels")):
         if results[name]:
-            lines += ["", f"{title} (`scripts/bench.py`):", "", bench_report.table(work / f"{name}.json")]
+            lines += ["", f"{title} (`scripts/bench.py`):", "", bench_report.table(results[name])]
     for name in ("profile", "hardware"):
         if results[name]:
             lines += ["", f"{name.capitalize()}:", "", *(f"    {line}" for line in results[name])]

@@ -3,7 +3,7 @@
  * (ssymv and ssyr, or sspmv and sspr for packed storage). See run.sh for its arguments.
  *
  * Prints a line for each iteration: seconds, seconds in the updates, mean rates, correlation of current and target. Iteration 0
- * has no plastic input; it measures the mean currents that the targets of `sinusoid` are centred on.
+ * of `sinusoid` has no plastic input; it measures the mean currents that the targets are centred on.
  *
  * Names as in rlsnet: N neurons, half of them excitatory; K static inputs of each class; L plastic inputs, half of each class; P
  * covariance of the inputs; r filtered spikes; u currents; v voltages. Times in steps of 0.1 ms. */
@@ -240,7 +240,8 @@ static double correlation(void) {
   return sum / ((N + 15) / 16);
 }
 
-static void run_iteration(int iteration) {
+/* One trial; returns its seconds. */
+static double run_iteration(int iteration) {
   long exc = 0, inh = 0;
   double begin = omp_get_wtime(), learning = 0;
   if (iteration == 1) make_targets();
@@ -252,15 +253,16 @@ static void run_iteration(int iteration) {
     move(iteration, i, &exc, &inh);
     deliver(i, iteration > 0);
   }
-  double score = iteration ? correlation() : 0, trial = n_steps * 1e-4;
-  printf("iteration %d seconds %.3f rls %.3f rate_exc %.3f rate_inh %.3f correlation %.4f\n", iteration, omp_get_wtime() - begin, learning,
+  double score = iteration ? correlation() : 0, trial = n_steps * 1e-4, seconds = omp_get_wtime() - begin;
+  printf("iteration %d seconds %.3f rls %.3f rate_exc %.3f rate_inh %.3f correlation %.4f\n", iteration, seconds, learning,
          exc / (double)n_exc / trial, inh / (double)(N - n_exc) / trial, score);
   fflush(stdout);
+  return seconds;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 7 || atoi(argv[3]) < 1 || 2 * atoi(argv[3]) > STRIDE) {
-    fprintf(stderr, "expected N K L/2 ITERATIONS PACKED SCENARIO; see run.sh\n");
+  if (argc < 7 || argc > 8 || atoi(argv[3]) < 1 || 2 * atoi(argv[3]) > STRIDE) {
+    fprintf(stderr, "expected N K L/2 ITERATIONS PACKED SCENARIO [SECONDS]; see run.sh\n");
     return 2;
   }
   N = atoi(argv[1]), K = atoi(argv[2]), L = 2 * atoi(argv[3]), packed = atoi(argv[5]), mouse = !strcmp(argv[6], "mouse");
@@ -276,6 +278,10 @@ int main(int argc, char **argv) {
   init_P();
   draw_stimulus();
   allocate_state();
-  for (int iteration = 0; iteration <= atoi(argv[4]); iteration++) run_iteration(iteration);
+  double limit = argc > 7 ? atof(argv[7]) : INFINITY, taken = 0;
+  for (int iteration = mouse ? 1 : 0; iteration <= atoi(argv[4]) && taken < limit; iteration++) {
+    double seconds = run_iteration(iteration);
+    if (iteration) taken += seconds;
+  }
   return 0;
 }
