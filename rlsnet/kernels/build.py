@@ -61,7 +61,7 @@ def native(precision: str) -> Kernels:
     """
     try:
         wanted = os.environ.get("RLSNET_KERNELS", "")
-        kinds = _chosen(wanted)
+        kinds = choose(wanted)
         found = (origin for kind in kinds if (origin := _prebuilt(kind, precision)) is not None)
         origin = next(found, None) or _compiled(kinds[0] if wanted and kinds else None, precision)
     except (OSError, RuntimeError) as error:
@@ -70,7 +70,7 @@ def native(precision: str) -> Kernels:
     return Kernels(origin, None)
 
 
-def _chosen(wanted: str) -> list[processors.Processor]:
+def choose(wanted: str) -> list[processors.Processor]:
     """Processors whose kernels may be used here, the best first, for a value of RLSNET_KERNELS; raises RuntimeError if it chooses none."""
     family, features = processors.family(), processors.features()
     if wanted == "native":
