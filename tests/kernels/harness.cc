@@ -75,7 +75,8 @@ void Run(int threads, int inputs, int size) {
   Workers workers(threads);
   Flush(workers.pool, a, stored);
   Print("w", threads, inputs, size, w);
-  std::vector<T> last(P.end() - inputs * row, P.end());
+  std::vector<T> last;  // group
+  for (int l = 0; l < inputs; ++l) last.insert(last.end(), P.end() - (inputs - l) * row, P.end() - (inputs - l) * row + inputs);
   Print("P", threads, inputs, size, last);
 
   std::vector<int> indptr = {0}, post, out_indptr = {0}, out_slot;
