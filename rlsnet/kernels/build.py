@@ -37,6 +37,7 @@ FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
 X86_TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "")  # the first one that the compiler accepts is used
 TUNING = X86_TUNING if processors.family() == processors.X86 else ("-mcpu=native", "-march=native", "")
 COMPILE_SECONDS = 600  # a compilation takes about 5 s, on a busy machine several times that
+RETRY_SECONDS = 24 * 3600  # after which a compiler that has failed is tried again, where another one has made a library
 ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
 KERNELS = ("deliver", "learn", "flush")  # those that exist for each precision
 KINDS = {"float32": "f32", "float64": "f64"}
@@ -166,10 +167,11 @@ def _hash(text: str) -> str:
 def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
     """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError.
 
-    The name of the file has two parts: what is compiled, and by which compiler with which tuning. Each start prefers the first tuning
-    again. Where no compiler answers, as on some nodes of a cluster, the newest library of another compiler or tuning serves.
+    The name of the file has two parts: what is compiled, and by which compiler with which tuning. Each start prefers the first compiler
+    and tuning again. Where none of them can do it, the newest library of another compiler or tuning serves: on nodes of a cluster without
+    a compiler, and for a day after a compilation has failed.
     """
-    what = cached("".join([source.read_text(), *FLAGS, *flags, metadata.version("jaxlib"), about]), "")
+    what = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), "")
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
     for compiler in _compilers():
         try:
@@ -186,14 +188,26 @@ def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) 
                     continue
                 if (refusal := atomic.refusal(library.parent)) is not None:
                     raise RuntimeError(f"{library.parent} cannot be written to ({refusal}); RLSNET_CACHE=FOLDER names another cache")
-                _compile(compiler, options, source, library)
+                failed = library.with_suffix(".failed")
+                if failed.exists() and time.time() - failed.stat().st_mtime < RETRY_SECONDS and (other := _newest(what)):
+                    return other
+                try:
+                    _compile(compiler, options, source, library)
+                except RuntimeError:
+                    failed.touch()
+                    raise
                 return library
         except RuntimeError as error:
             reason = str(error)
-    others = [path for path in what.parent.glob(f"{what.name}-*.so") if atomic.is_private(path)]
-    if not others:
+    if (other := _newest(what)) is None:
         raise RuntimeError(reason)
-    return max(others, key=lambda path: path.stat().st_mtime)
+    return other
+
+
+def _newest(what: Path) -> Path | None:
+    """The newest library in the cache of any compiler and tuning."""
+    found = [path for path in what.parent.glob(f"{what.name}-*.so") if atomic.is_private(path)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _compilers() -> Iterator[list[str]]:

@@ -139,7 +139,19 @@ def test_a_new_version_of_the_compiler_and_better_flags_make_another_library(pla
     assert len(set(made)) == 3 == sum("source.cc" in line for line in calls(place))
     os.utime(made[1], (2e9, 2e9))
     only(place, monkeypatch)
-    assert load(place)[0] == made[1]
+    assert load(place, ("-O2", ""))[0] == made[1]
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_not_tried_at_each_start_where_another_one_works(place, monkeypatch):
+    program(place, "c++", 'case "$*" in *source.cc*) exit 1;; esac')
+    program(place, "g++", 'exec /usr/bin/g++ "$@"')
+    only(place, monkeypatch, "c++", "g++")
+    paths = {load(place)[0], load(place)[0]}
+    assert len(paths) == 1 and sum("source.cc" in line for line in calls(place)) == 2
+    (mark,) = (place / "cache").rglob("*.failed")
+    os.utime(mark, (0, 0))
+    assert load(place)[0] in paths and sum("source.cc" in line for line in calls(place)) == 3
 
 
 @pytest.mark.parametrize(
