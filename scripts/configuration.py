@@ -63,6 +63,7 @@ In Python the same settings are dataclasses: `rlsnet.Config()` is the experiment
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
 | `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh`, `fish` |
 | `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording; default `~/.cache/rlsnet` |
+| `RLSNET_KERNELS=v3` | native kernels: `v2`, `v3`, `v4` of x86-64, `armv8-a`, or `native`, compiled here; default: the best |
 """
 
 

@@ -53,13 +53,14 @@ def show(path: str | None, trust: bool = False) -> None:
 
 def _installation_rows() -> Rows:
     """Versions, devices, memory and kernels of this installation."""
-    from rlsnet.kernels import backend
+    from rlsnet.kernels import backend, build
 
-    form, _, missing = backend.automatic()
+    form, _, missing = backend.automatic("float32")
+    chosen = f"native ({build.native('float32').origin})" if form == "native" else form
     yield from folder.versions().items()
     yield "devices", ", ".join(f"{d.device_kind} ({d.platform})" for d in jax.devices())
     yield "memory free", byte_size(memory_plan.available()[0])
-    yield "kernels", f"{form}, which is slower: {missing}" if missing else form
+    yield "kernels", f"{form}, which is slower: {missing}" if missing else chosen
     yield "cache", atomic.cache_dir()
     if jax.default_backend() == "cpu" and Path("/proc/driver/nvidia/version").exists():
         yield "warning", "there is an NVIDIA GPU, but JAX has no CUDA support: pip install 'rlsnet[cuda13]'"

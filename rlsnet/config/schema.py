@@ -996,7 +996,7 @@ class EngineConfig(Section):
     platform: str = key("platform; auto: a GPU if JAX finds one", default="auto", choices=("auto", "cpu", "gpu"))
     precision: str = key("floating-point type of the simulation", default="float32", choices=("float32", "float64"))
     kernels: str = key(
-        "backend of the hot loops: native (CPU, built by its C++ compiler), cuda (NVIDIA GPU, built by NVRTC; on a CPU a slow emulation "
+        "backend of the hot loops: native (CPU, C++), cuda (NVIDIA GPU, built by NVRTC; on a CPU a slow emulation "
         "for tests), xla, fixed_shape (XLA for GPUs); auto: the fastest",
         default="auto",
         choices=("auto", "native", "cuda", "xla", "fixed_shape"),

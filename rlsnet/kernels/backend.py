@@ -95,18 +95,21 @@ def _kernels(engine: EngineConfig) -> str:
     if wanted in ("xla", "fixed_shape"):
         return wanted
     if wanted != "auto":
-        calls.require(wanted)
+        calls.require(wanted, engine.precision)
         return wanted
-    form, fastest, error = automatic()
+    form, fastest, error = automatic(engine.precision)
     if error is not None:
         _say_once(f"Training is slower, with XLA instead of {fastest} kernels: {error}.")
     return form
 
 
-def automatic() -> tuple[str, str, str | None]:
-    """(form of the delivery for engine.kernels=auto, the fastest form on this device, None or the reason why it cannot be had)."""
+def automatic(precision: str) -> tuple[str, str, str | None]:
+    """(form of the delivery for engine.kernels=auto, the fastest form on this device, None or the reason why it cannot be had).
+
+    precision: float32 or float64.
+    """
     fastest, xla = ("native", "xla") if platform_in_use() == "cpu" else ("cuda", "fixed_shape")
-    error = calls.unavailable(fastest)
+    error = calls.unavailable(fastest, precision)
     return fastest if error is None else xla, fastest, error
 
 

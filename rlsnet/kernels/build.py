@@ -1,4 +1,7 @@
-"""Build of the native kernels: cpu/handlers.cc compiled by the C++ compiler of the machine, stored in the cache, and registered in JAX."""
+"""The native kernels: the library in the package that suits the processor, or one that the C++ compiler of the machine builds; in JAX.
+
+What is compiled is cpu/handlers.cc, for one precision at a time, and stored in the cache.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,100 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from rlsnet.io import atomic
+from rlsnet.kernels import processors
 
 log = logging.getLogger(__name__)
 
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "cpu" / "handlers.cc"
+PREBUILT = FOLDER / "prebuilt"  # in a wheel: a library for each of the processors in processors.py
 FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
-FAST = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-signed-zeros".split()
-TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "-mcpu=native", "")  # the first one that the compiler accepts is used
-COMPILE_SECONDS = 600  # a compilation takes about 20 s, on a busy machine several times that
+X86_TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "")  # the first one that the compiler accepts is used
+TUNING = X86_TUNING if processors.family() == processors.X86 else ("-mcpu=native", "-march=native", "")
+COMPILE_SECONDS = 600  # a compilation takes about 5 s, on a busy machine several times that
+RETRY_SECONDS = 24 * 3600  # after which a compiler that has failed is tried again, where another one has made a library
 ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
-NAMES = ("steps_f32", "steps_f64", "deliver_f32", "deliver_f64", "learn_f32", "learn_f64", "flush_f32", "flush_f64", "normal_f32")
+KERNELS = ("steps", "deliver", "learn", "flush")  # those that exist for each precision
+KINDS = {"float32": "f32", "float64": "f64"}
+
+
+class Kernels(NamedTuple):
+    """Native kernels of a precision: which ones they are, in words, and why there are none, or None."""
+
+    origin: str
+    error: str | None
 
 
 @functools.cache
-def build_error() -> str | None:
-    """Builds and registers the native kernels, once in a process; returns None, or the reason why they cannot be built."""
+def native(precision: str) -> Kernels:
+    """Finds or builds the native kernels of a precision and registers them, once in a process.
+
+    Those in the package come first, those for the best processor first, and then what the compiler makes for this processor.
+    RLSNET_KERNELS=native leaves out those in the package; v2, v3, v4 or armv8-a choose a kind of processor.
+
+    Args:
+      precision: float32 or float64.
+    """
     try:
-        _, library = load(SOURCE, FAST, TUNING, headers() + _processor())
-        register(library, "rlsnet_", NAMES, "cpu")
+        wanted = os.environ.get("RLSNET_KERNELS", "")
+        kinds = choose(wanted)
+        found = (origin for kind in kinds if (origin := _prebuilt(kind, precision)) is not None)
+        origin = next(found, None) or _compiled(kinds[0] if wanted and kinds else None, precision)
     except (OSError, RuntimeError) as error:
-        return str(error)
-    return None
+        return Kernels("", str(error))
+    log.info("Native kernels in %s: %s.", precision, origin)
+    return Kernels(origin, None)
+
+
+def choose(wanted: str) -> list[processors.Processor]:
+    """Processors whose kernels may be used here, the best first, for a value of RLSNET_KERNELS; raises RuntimeError if it chooses none."""
+    family, features = processors.family(), processors.features()
+    if wanted == "native":
+        return []
+    if not wanted:
+        return [kind for kind in family if kind.features <= features]
+    chosen = [kind for kind in family if kind.name == wanted]
+    if not chosen:
+        raise RuntimeError(f"RLSNET_KERNELS={wanted}: expected {', '.join(kind.name for kind in family)} or native")
+    if missing := chosen[0].features - features:
+        raise RuntimeError(f"RLSNET_KERNELS={wanted}: this processor does not have {', '.join(sorted(missing))}")
+    return chosen
+
+
+def _prebuilt(kind: processors.Processor, precision: str) -> str | None:
+    """Registers the library in the package for a kind of processor; returns its description, or None if it is missing or unusable."""
+    path = PREBUILT / f"{kind.name}.so"
+    if not path.exists():
+        return None
+    try:
+        register(ctypes.CDLL(str(path)), "rlsnet_", names(precision), "cpu")
+    except (OSError, RuntimeError, AttributeError) as error:  # for example, this version of XLA does not take it
+        log.info("The native kernels in the package cannot be used: %s", str(error).partition("\n")[0])
+        return None
+    return f"{kind.march}, of the package"
+
+
+def _compiled(kind: processors.Processor | None, precision: str) -> str:
+    """Builds and registers the library for a kind of processor (None: this very one); returns its description."""
+    flags = [*processors.FAST, f"-DRLSNET_{KINDS[precision].upper()}"]
+    _, library = load(SOURCE, flags, TUNING if kind is None else (kind.flags,), headers() + _processor())
+    register(library, "rlsnet_", names(precision), "cpu")
+    return f"compiled here for {'this processor' if kind is None else kind.march}"
+
+
+def names(precision: str) -> list[str]:
+    """Names of the handlers of a precision, in the library and, with a prefix, in JAX; those of normal numbers exist in float32 only."""
+    return [f"{kernel}_{KINDS[precision]}" for kernel in (*KERNELS, *["normal"] * (precision == "float32"))]
 
 
 def register(library: ctypes.CDLL, prefix: str, names: Iterable[str], platform_: str) -> None:
@@ -90,37 +157,57 @@ def headers() -> str:
 
 def cached(about: str, suffix: str) -> Path:
     """Path in the cache of a file that depends on `about` alone."""
-    return atomic.cache_of_programs("kernels") / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}{suffix}"
+    return atomic.cache_of_programs("kernels") / f"{_hash(about)}{suffix}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
-    """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError."""
-    library = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), ".so")
-    if atomic.is_private(library):
-        return library
+    """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError.
+
+    The name of the file has two parts: what is compiled, and by which compiler with which tuning. Each start prefers the first compiler
+    and tuning again. Where none of them can do it, the newest library of another compiler or tuning serves: on nodes of a cluster without
+    a compiler, and for a day after a compilation has failed.
+    """
+    what = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), "")
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
-    if (refusal := atomic.refusal(library.parent)) is not None:
-        raise RuntimeError(f"{library.parent} cannot be written to ({refusal}); RLSNET_CACHE=FOLDER names another cache")
     for compiler in _compilers():
         try:
+            version = _version(compiler)
             for more in tuning:
-                accepted, refusal = more.split(), _refusal([*compiler, *FLAGS, *flags, *more.split()])
-                if refusal is None:
-                    break
-            else:
-                reason = f"{compiler[0]} does not accept the flags {' '.join([*FLAGS, *flags])}: {refusal}"
-                continue
-            log.info("Compiling %s with %s, once.", source.name, compiler[0])
-            with atomic.replacing(library) as made:
-                command = [*compiler, *FLAGS, *flags, *accepted, f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)]
-                status, messages = _run(command, COMPILE_SECONDS)
-                if status:
-                    raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {_error(status, messages)}")
-                made.chmod(0o700)
-            return library
+                library = what.with_name(f"{what.name}-{_hash(' '.join([*compiler, version, more]))}.so")
+                if atomic.is_private(library):
+                    return library
+                options = [*FLAGS, *flags, *more.split()]
+                try:
+                    _answer([*compiler, *options, "-fsyntax-only", "-x", "c++", os.devnull])
+                except Refused as error:
+                    reason = f"{compiler[0]} does not accept the flags {' '.join(options)}: {error}"
+                    continue
+                if (refusal := atomic.refusal(library.parent)) is not None:
+                    raise RuntimeError(f"{library.parent} cannot be written to ({refusal}); RLSNET_CACHE=FOLDER names another cache")
+                failed = library.with_suffix(".failed")
+                if failed.exists() and time.time() - failed.stat().st_mtime < RETRY_SECONDS and (other := _newest(what)):
+                    return other
+                try:
+                    _compile(compiler, options, source, library)
+                except RuntimeError:
+                    failed.touch()
+                    raise
+                return library
         except RuntimeError as error:
             reason = str(error)
-    raise RuntimeError(reason)
+    if (other := _newest(what)) is None:
+        raise RuntimeError(reason)
+    return other
+
+
+def _newest(what: Path) -> Path | None:
+    """The newest library in the cache of any compiler and tuning."""
+    found = [path for path in what.parent.glob(f"{what.name}-*.so") if atomic.is_private(path)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _compilers() -> Iterator[list[str]]:
@@ -138,10 +225,35 @@ def _compilers() -> Iterator[list[str]]:
             yield command
 
 
-def _refusal(command: list[str]) -> str | None:
-    """Why a compiler does not compile an empty file with its flags; None if it does. Raises RuntimeError if it does not answer."""
-    status, messages = _run([*command, "-fsyntax-only", "-x", "c++", os.devnull], ANSWER_SECONDS)
-    return _error(status, messages) if status else None
+class Refused(RuntimeError):
+    """A compiler has ended with an error."""
+
+
+def _version(compiler: list[str]) -> str:
+    """Version of a compiler in its own words; empty if it does not tell. Raises RuntimeError if it does not answer."""
+    with contextlib.suppress(Refused):
+        return _answer([*compiler, "--version"])
+    return ""
+
+
+def _answer(command: list[str]) -> str:
+    """What a compiler prints; raises Refused with its first error, and RuntimeError if it does not answer."""
+    status, printed, messages = _run(command, ANSWER_SECONDS)
+    if status:
+        raise Refused(_error(status, messages))
+    return printed
+
+
+def _compile(compiler: list[str], options: list[str], source: Path, library: Path) -> None:
+    """Compiles a source into a shared library in the cache; raises RuntimeError."""
+    log.info("Compiling %s with %s, once.", source.name, compiler[0])
+    began = time.monotonic()
+    with atomic.replacing(library) as made:
+        status, _, messages = _run([*compiler, *options, f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)], COMPILE_SECONDS)
+        if status:
+            raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {_error(status, messages)}")
+        made.chmod(0o700)
+    log.info("Compiled in %.1f s.", time.monotonic() - began)
 
 
 def _error(status: int, messages: str) -> str:
@@ -149,19 +261,19 @@ def _error(status: int, messages: str) -> str:
     return next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
 
 
-def _run(command: list[str], seconds: float) -> tuple[int, str]:
-    """(exit status, messages) of a compiler; raises RuntimeError if it takes longer, or cannot be started."""
+def _run(command: list[str], seconds: float) -> tuple[int, str, str]:
+    """(exit status, output, messages) of a compiler; raises RuntimeError if it takes longer, or cannot be started."""
     try:
         environment = {**os.environ, "LC_ALL": "C"}
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, start_new_session=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, start_new_session=True
         )
     except OSError as error:
         raise RuntimeError(f"{command[0]} cannot be started ({error.strerror})") from error
     with process:
         try:
-            messages = process.communicate(timeout=seconds)[1]
-            return process.returncode, messages
+            printed, messages = process.communicate(timeout=seconds)
+            return process.returncode, printed, messages
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)  # also the programs that the compiler has started
             if isinstance(error, subprocess.TimeoutExpired):

@@ -24,21 +24,26 @@ PREFIX = {"native": "rlsnet_", "cuda": "rlsnet_cuda_"}
 MOST_INPUTS_BYTES = 4096  # of one number for each input of a group: a block of the CUDA kernels keeps MAX_PENDING of them in shared memory
 
 
-def unavailable(form: str) -> str | None:
-    """Builds and registers the kernels of a form at the first call; returns None, or the reason why they cannot be used."""
+def unavailable(form: str, precision: str) -> str | None:
+    """Finds or builds the kernels of a form, at the first call; returns None, or the reason why they cannot be used.
+
+    Args:
+      form: native or cuda.
+      precision: float32 or float64.
+    """
     platform = platform_in_use()
     if form == "cuda":
         return cuda_build.build_error(platform)
-    return build.build_error() if platform == "cpu" else f"native kernels run on a CPU only, and this is a {platform}"
+    return build.native(precision).error if platform == "cpu" else f"native kernels run on a CPU only, and this is a {platform}"
 
 
-def require(form: str) -> None:
-    """Registers the kernels of a form at the first call.
+def require(form: str, precision: str) -> None:
+    """Registers the kernels of a form for a precision, float32 or float64, at the first call.
 
     Raises:
       UserError: they cannot be used.
     """
-    if (error := unavailable(form)) is not None:
+    if (error := unavailable(form, precision)) is not None:
         raise UserError(f"engine.kernels={form}: {error}. Use engine.kernels=auto.")
 
 
@@ -52,12 +57,16 @@ def _call(
     **attributes: int | float,
 ) -> tuple[Array, ...]:
     """Results of a kernel for numbers of type `dtype`: its last arguments, `changed` in place, and then the arrays `made`."""
-    require(form)
-    kind = {4: "f32", 8: "f64"}[jnp.dtype(dtype).itemsize]
+    precision = jnp.dtype(dtype).name
+    require(form, precision)
     shapes = *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed), *made
     aliases = {len(arguments) + index: index for index in range(len(changed))}
     typed = {key: np.float64(value) if isinstance(value, float) else np.int64(value) for key, value in attributes.items()}
-    return tuple(jax.ffi.ffi_call(f"{PREFIX[form]}{name}_{kind}", shapes, input_output_aliases=aliases)(*arguments, *changed, **typed))
+    return tuple(
+        jax.ffi.ffi_call(f"{PREFIX[form]}{name}_{build.KINDS[precision]}", shapes, input_output_aliases=aliases)(
+            *arguments, *changed, **typed
+        )
+    )
 
 
 def _connectivity(network: Network, w: Array | None, dtype: jnp.dtype) -> tuple[Array, ...]:
@@ -118,7 +127,7 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
-    require("native")
+    require("native", "float32")
     return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream)
 
 

@@ -56,7 +56,7 @@ def learning(inputs: int, size: int) -> str:
 
 
 def main() -> None:
-    calls.require("cuda")
+    calls.require("cuda", "float64")
     emulated_driver()[1].skip_barrier(int(sys.argv[1]))
     print("steps", steps(sys.argv[2]))
     for inputs, size in ((67, 1), (30, 20), (30, 100), (264, 1)):

@@ -25,7 +25,7 @@ from rlsnet.simulation.trial import advance, before_learning, calibrate, over_tr
 from rlsnet.workflows import test_store
 from rlsnet.workflows.training import with_rate_table
 
-QUICK = ["-O0"]  # half the time, where the numbers do not matter
+QUICK = ["-O0", "-DRLSNET_F32"]  # half the time, where the numbers do not matter
 
 
 @pytest.mark.parametrize("refractory", [0.0, 0.1, 2.0])
@@ -289,20 +289,20 @@ def test_without_a_working_compiler_there_are_slower_kernels(tmp_path, monkeypat
     if compiler is not None:
         (tmp_path / "c++").write_text(f"#!/bin/sh\n{compiler}\n")
         (tmp_path / "c++").chmod(0o755)
-    kernel_build.build_error.cache_clear()
+    kernel_build.native.cache_clear()
     try:
         assert Dynamics.from_config(compose()).backend.delivery == "xla"
         with pytest.raises(UserError, match=f"^engine.kernels=native: .*{re.escape(reason)}.*Use engine.kernels=auto"):
             Dynamics.from_config(compose("engine.kernels=native"))
         assert not list((tmp_path / "cache").rglob("*.so"))
     finally:
-        kernel_build.build_error.cache_clear()
+        kernel_build.native.cache_clear()
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_native_kernels_build_and_register_themselves(tmp_path):
     """Where there is a compiler they have to; and a program that uses them need not choose them first."""
-    assert kernel_build.build_error() is None
+    assert kernel_build.native("float32").error is None
     code = "import jax.numpy as jnp; from rlsnet.kernels import calls; print(calls.normal(jnp.zeros(2, jnp.uint32), 5, jnp.float32).shape)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "(5,)\n"
 

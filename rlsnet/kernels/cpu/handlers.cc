@@ -129,12 +129,18 @@ struct ffi::CtxBinding<ffi::ThreadPool> {
 
 #define HANDLER(name, F) \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(name, F, ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attrs())
+
+// RLSNET_F32 and RLSNET_F64 select the handlers, as a program needs those of one precision. build.py has the list of their names.
+#ifdef RLSNET_F32
 HANDLER(steps_f32, RunAllSteps<float>);
-HANDLER(steps_f64, RunAllSteps<double>);
 HANDLER(deliver_f32, RunDeliver<float>);
-HANDLER(deliver_f64, RunDeliver<double>);
 HANDLER(normal_f32, RunNormal);
 HANDLER(learn_f32, RunLearn<float>);
-HANDLER(learn_f64, RunLearn<double>);
 HANDLER(flush_f32, RunFlush<float>);
+#endif
+#ifdef RLSNET_F64
+HANDLER(steps_f64, RunAllSteps<double>);
+HANDLER(deliver_f64, RunDeliver<double>);
+HANDLER(learn_f64, RunLearn<double>);
 HANDLER(flush_f64, RunFlush<double>);
+#endif
