@@ -67,10 +67,9 @@ class FullCovariance:
 
     def with_rows(self, length: int) -> Self:
         """The same P with rows of this length, at least L."""
-        numbers, inputs = self.numbers, self.n_inputs
-        if length < numbers.shape[-1]:
-            numbers = numbers[..., :inputs]
-        return dataclasses.replace(self, numbers=jnp.pad(numbers, ((0, 0), (0, 0), (0, length - numbers.shape[-1]))))
+        if length == self.numbers.shape[-1]:
+            return self
+        return dataclasses.replace(self, numbers=jnp.pad(self.decode(), ((0, 0), (0, 0), (0, length - self.n_inputs))))
 
     @property
     def unblocked(self) -> bool:

@@ -700,7 +700,7 @@ def test_compiled_iteration_updates_P_in_place(form):
     """No second copy of P: beyond its arguments a compiled iteration needs little but, deferred, 15 vectors for each 100 x 100 of P."""
     config = compose("network.n_neurons=1000", "plastic.n_inputs=100", f"engine.kernels={form.delivery}")
     net, weight, _ = build.build(config)
-    learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
+    learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)), form.update)
     target = jnp.zeros((1, 100, 1000), jnp.float32)
     dynamics, zero = dataclasses.replace(Dynamics.from_config(config), backend=form), jnp.int32(0)
     executable, _ = compiled(iteration_module.iterate, dynamics, config.rls, net, learner, target, TrialKeys.create(1, 1), zero, zero)
