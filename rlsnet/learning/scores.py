@@ -107,11 +107,11 @@ def windowed_moments(trial: TrialConfig, target: Array, condition: Array, curren
     size = min(n, NEURONS_PER_BLOCK)
 
     def of_block(start: Array) -> Moments:
-        wanted = lax.dynamic_slice(target, (condition, 0, start), (1, points, size))[0]
+        wanted = lax.dynamic_slice(target, (condition, jnp.int32(0), start), (1, points, size))[0]
         return moments(wanted, windowed(trial, lax.dynamic_slice_in_dim(currents, start, size, 1)))
 
     def one(index: Array, found: Moments) -> Moments:
-        start = jnp.minimum(index * size, n - size)  # the last block overlaps the one before
+        start = jnp.minimum(index * size, n - size).astype(jnp.int32)  # the last block overlaps the one before
         return jax.tree.map(lambda whole, block: lax.dynamic_update_slice_in_dim(whole, block, start, 0), found, of_block(start))
 
     if size == n:

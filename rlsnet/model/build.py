@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -281,4 +282,4 @@ def _padded(values: Any, indptr: np.ndarray, width: int) -> Array:
     missing = int(np.max(indptr[:-1], initial=0)) + width - len(values)
     if missing > 0:
         values = np.concatenate([values, np.zeros(missing, values.dtype)])
-    return jnp.asarray(values)
+    return jax.block_until_ready(jnp.asarray(values))  # JAX copies in the background, and keeps `values` until then
