@@ -72,22 +72,25 @@ inline double Quantile(double u) {
   return u < 0.5 ? z : -z;
 }
 
-// Normal numbers of the counters begin..end. Functions of their own, so that they are compiled into vector instructions.
+// Normal numbers of the counters begin..end. A function of its own, so that it is compiled into vector instructions; the few numbers in the
+// tails are computed again.
 __attribute__((noinline)) inline void Normals(float* to, const Key key, uint32_t begin, uint32_t end) {
   constexpr uint32_t BLOCK = 256;
-  float minus_log[BLOCK];
+  float u[BLOCK], minus_log[BLOCK];
+  unsigned char tail[BLOCK] = {};
   for (; begin < end; begin += BLOCK, to += BLOCK) {
-    const uint32_t n = end - begin < BLOCK ? end - begin : BLOCK;
-    uint32_t any = 0;
-    for (uint32_t i = 0; i < n; ++i) {
-      const float u = Uniform(key.Bits(begin + i), 0.0f);
-      minus_log[i] = -Log(4 * u * (1 - u));
-      to[i] = QuantileOfMiddle(u, minus_log[i]);
-      any |= minus_log[i] >= TAIL;
+    const uint32_t n = std::min(end - begin, BLOCK);
+    for (uint32_t i = 0; i < n; ++i) u[i] = Uniform(key.Bits(begin + i), 0.0f);
+    for (uint32_t i = 0; i < n; ++i) minus_log[i] = -Log(4 * u[i] * (1 - u[i]));
+    for (uint32_t i = 0; i < n; ++i) to[i] = QuantileOfMiddle(u[i], minus_log[i]);
+    for (uint32_t i = 0; i < n; ++i) tail[i] = minus_log[i] >= TAIL;
+    for (uint32_t first = 0; first < n; first += 8) {
+      uint64_t any;
+      std::memcpy(&any, tail + first, 8);
+      if (any == 0) continue;
+      for (uint32_t i = first; i < std::min(first + 8, n); ++i)
+        if (tail[i]) to[i] = QuantileOfTail(u[i], minus_log[i]);
     }
-    if (any)
-      for (uint32_t i = 0; i < n; ++i)
-        if (minus_log[i] >= TAIL) to[i] = QuantileOfTail(Uniform(key.Bits(begin + i), 0.0f), minus_log[i]);
   }
 }
 inline void Normals(double* to, const Key key, uint32_t begin, uint32_t end) {

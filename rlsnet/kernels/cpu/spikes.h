@@ -117,7 +117,7 @@ inline int64_t FirstAtLeast(const int* values, int64_t begin, int64_t end, int64
   return low;
 }
 
-constexpr int64_t AHEAD = 32;                // weights to prefetch, as they are far apart in memory
+constexpr int64_t AHEAD = 32;                // lines of the cache with weights that are prefetched, as they are far apart in memory
 constexpr int64_t SPIKES_AHEAD = 4;          // spikes whose synapses are prefetched
 constexpr int64_t WORTH_A_THREAD = 12000;    // targets of spikes in a step from which on several threads are faster than one
 constexpr int64_t MOST_IN_RANGE = 1 << 17;   // neurons whose currents stay in the second-level cache
@@ -206,32 +206,49 @@ class Deliverer {
     if (first < last) runs_.push_back({a_.out_slot + first, a_.out_slot + last, 2 + (a_.channel ? a_.channel[spike.source] : 0)});
   }
 
-  // Weights of neurons with inputs of their own. A second walk through the runs is ahead, and prefetches.
+  // A walk through the runs that is some synapses ahead of the additions, and prefetches their weights.
+  class Prefetcher {
+   public:
+    Prefetcher(const Delivery<T>& a, const std::vector<Run>& runs)
+        : w_(a.w), size_(a.size), bytes_(std::min<int64_t>(a.size * sizeof(T), MOST_FETCHED)), run_(runs.data()), end_(run_ + runs.size()) {
+      if (run_ != end_) next_ = run_->slot;
+      for (int64_t i = 0; i < AHEAD * 64 / std::max<int64_t>(bytes_, 64); ++i) Next();
+    }
+    void Next() {
+      if (run_ == end_) return;
+      const char* from = reinterpret_cast<const char*>(w_ + *next_ * size_);
+      for (int64_t byte = 0; byte < bytes_; byte += 64) __builtin_prefetch(from + byte);
+      if (++next_ == run_->end && ++run_ != end_) next_ = run_->slot;
+    }
+
+   private:
+    static constexpr int64_t MOST_FETCHED = 512;  // the processor fetches what follows by itself
+    const T* w_;
+    int64_t size_, bytes_;
+    const Run *run_, *end_;
+    const int* next_ = nullptr;
+  };
+
+  // Weights of neurons with inputs of their own.
   void Plastic(const T* gain, T* filters) const {
-    if (runs_.empty()) return;
-    const Run *ahead = runs_.data(), *end = ahead + runs_.size();
-    const int* next = ahead->slot;
-    const auto fetch = [&] {
-      if (ahead == end) return;
-      __builtin_prefetch(a_.w + *next);
-      if (++next == ahead->end && ++ahead != end) next = ahead->slot;
-    };
-    for (int64_t i = 0; i < AHEAD; ++i) fetch();
+    Prefetcher ahead(a_, runs_);
     for (const Run& run : runs_) {
       T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
       const T unit = gain[run.filter];
       for (const int* slot = run.slot; slot < run.end; ++slot) {
-        fetch();
+        ahead.Next();
         into[by_inputs_(*slot)] += unit * a_.w[*slot];
       }
     }
   }
 
   void PlasticOfGroups(const T* gain, T* filters) const {
+    Prefetcher ahead(a_, runs_);
     for (const Run& run : runs_) {
       T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
       const T unit = gain[run.filter];
       for (const int* slot = run.slot; slot < run.end; ++slot) {
+        ahead.Next();
         const int64_t start = by_inputs_(*slot) * a_.size, first = std::max(start, begin_), last = std::min(start + a_.size, end_);
         const T* from = a_.w + int64_t{*slot} * a_.size - start;
         for (int64_t i = first; i < last; ++i) into[i] += unit * from[i];
