@@ -27,7 +27,8 @@ from rlsnet.model.network import Network
 
 MAX_PENDING = 16  # updates that are applied to P together
 MIN_PENDING = 4  # the same, if only their memory is to be small
-MAX_SHARE = 0.2  # largest share of the bytes of P, stored in few bits, that the vectors of pending updates take
+MAX_SHARE = 0.2  # largest share of the bytes of P, stored in few bits, that the vectors of pending updates take,
+SMALL_BYTES = 2**30  # unless they take less than that
 MAX_RESCALE = 1.2  # largest factor by which forgetting may raise P before pending updates are applied
 
 
@@ -53,21 +54,23 @@ class Pending:
     n_spikes: Array
 
 
-def max_pending(rls: RLSConfig, inputs: int, engine: jnp.dtype) -> int:
+def max_pending(rls: RLSConfig, groups: int, inputs: int, engine: jnp.dtype) -> int:
     """Q, the number of updates that are applied to P together, at most.
 
     It is MAX_PENDING, but with forgetting few enough that P_now = factor*(P - pending) costs no digits. If P is stored in numbers of
-    fewer bits than the engine's, the vectors u take at most MAX_SHARE of the bytes of P, as long as Q is at least MIN_PENDING.
+    fewer bits than the engine's, the vectors u take at most MAX_SHARE of the bytes of P, or SMALL_BYTES, as long as Q is at least
+    MIN_PENDING: P is rounded whenever they are applied.
 
     Args:
       rls: settings.
+      groups: number of groups G.
       inputs: number of inputs L.
       engine: type of the engine's numbers.
     """
     most = MAX_PENDING
     if number_type(rls, engine).itemsize < engine.itemsize:
-        share = MAX_SHARE * EncodedCovariance.n_bytes(rls, 1, inputs, 0, engine)
-        most = min(most, max(MIN_PENDING, int(share / (row_length("native", inputs, engine) * engine.itemsize))))
+        room = max(SMALL_BYTES, MAX_SHARE * EncodedCovariance.n_bytes(rls, groups, inputs, 0, engine))
+        most = min(most, max(MIN_PENDING, int(room / (groups * row_length("native", inputs, engine) * engine.itemsize))))
     if rls.forgetting < 1:
         most = max(1, min(most, int(math.log(MAX_RESCALE) / -math.log(rls.forgetting))))
     return most
@@ -76,7 +79,7 @@ def max_pending(rls: RLSConfig, inputs: int, engine: jnp.dtype) -> int:
 def begin(rls: RLSConfig, network: Network, learner: Learner, points: int, form: str) -> Pending:
     """No pending updates, at the start of a trial with this number of learning points, for a form of the update."""
     (groups, inputs, _), dtype = learner.w.shape, learner.w.dtype
-    most = max_pending(rls, inputs, dtype)
+    most = max_pending(rls, groups, inputs, dtype)
     most = -(-points // -(-points // most))  # equal shares of at most that
     zeros, row = partial(jnp.zeros, dtype=dtype), row_length(form, inputs, dtype)
     n = network.n_neurons + network.n_feedforward

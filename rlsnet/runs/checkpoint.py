@@ -294,4 +294,4 @@ def _triangles(numbers: Array, start: Array, size: int) -> Array:
 def _with_triangles(numbers: Array, triangles: Array, start: Array) -> Array:
     """P, as of `_triangles`, with the groups from `start` on replaced by those of upper triangles [n, L*(L+1)/2]."""
     block = triangles if numbers.ndim == 2 else triangles[:, triangle(numbers.shape[-2])]
-    return lax.dynamic_update_slice(numbers, block, (start, *[0] * (numbers.ndim - 1)))
+    return lax.dynamic_update_slice(numbers, block, (start, *[jnp.zeros_like(start)] * (numbers.ndim - 1)))

@@ -75,7 +75,7 @@ class Sizes:
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         form = backend.from_config(config).update
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype, form)
-        pending = _pending(points // config.rls.every, deferred.max_pending(config.rls, inputs, dtype))
+        pending = _pending(points // config.rls.every, deferred.max_pending(config.rls, groups, inputs, dtype))
         update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1)  # XLA keeps the pending updates twice
         update *= covariance_forms.row_length(form, inputs, dtype)
         every, item = config.trial.every, dtype.itemsize

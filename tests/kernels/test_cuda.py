@@ -133,7 +133,7 @@ def test_more_inputs_than_a_block_has_room_for_are_refused():
 
 def test_auto_takes_these_kernels_on_a_gpu_for_what_they_cover(monkeypatch):
     monkeypatch.setattr(backend, "platform_in_use", lambda: "gpu")
-    monkeypatch.setattr(calls, "unavailable", lambda form: None)
+    monkeypatch.setattr(calls, "unavailable", lambda form, precision: None)
     assert backend.from_config(compose()) == backend.Backend("cuda", "xla", "cuda")
     assert backend.from_config(compose("rls.precision=bfloat16")).update == "deferred"  # by XLA
     assert backend.from_config(compose("engine.kernels=fixed_shape")).delivery == "fixed_shape"

@@ -90,15 +90,14 @@ def test_each_trial_of_training_has_a_state():
         ("config=million_small_memory", 16e9, "Try static.storage=procedural (fits in "),
         ("config=million", 12e9, "Try plastic.group_size=8 (fits in "),
         ("config=million", 2e9, "Try rls.storage=packed rls.precision=int16 static.storage=procedural plastic.group_size=32 (fits in "),
-        ("config=million", 0.5e9, "Try network.n_neurons=10000 (fits in "),
-        ("config=sinusoid train.trials_per_update=64", 75e6, "Try train.trials_per_update=1 (fits in "),
+        ("config=million", 0.65e9, "Try network.n_neurons=10000 (fits in "),
+        ("config=sinusoid train.trials_per_update=64", 92e6, "Try train.trials_per_update=1 (fits in "),
     ],
 )
 def test_a_plan_that_does_not_fit_names_settings_that_fit(monkeypatch, settings, free, named):
     """Each of them is planned again: the size is the one that the message gives, and within what is free."""
     config = compose(*settings.split())
     sizes_of = partial(memory_plan.Sizes.of, n_units=None, conditions=1)
-    monkeypatch.setattr(memory_plan, "_pending", lambda *_: 4)
     monkeypatch.setattr(memory_plan, "available", lambda: (int(free), "machine"))
     with pytest.raises(UserError) as caught:
         memory_plan.check(config, sizes_of, learning=True)
