@@ -427,9 +427,6 @@ def run_task(task: Task) -> dict[str, Any]:
 
 def in_own_process(task: Task, variables: dict[str, str] | None = None) -> dict[str, Any] | None:
     """The result of a task in a process of its own, or None after the message of what failed in it; variables: of its environment."""
-    if variables and "RLSNET_KERNELS" in variables and not bench_case.kernels_can_be_chosen():
-        print(f"{task.case:<18} RLSNET_KERNELS={variables['RLSNET_KERNELS']}: this rlsnet does not know RLSNET_KERNELS", flush=True)
-        return None
     command = [sys.executable, __file__, "--task", json.dumps(dataclasses.asdict(task))]
     environment = {**os.environ, **(variables or {}), "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compilation is timed from scratch
     if task.numpy:

@@ -44,13 +44,6 @@ def use_cores(number: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
 
 
-def kernels_can_be_chosen() -> bool:
-    """Whether RLSNET_KERNELS chooses the instruction set of the native kernels."""
-    from rlsnet.kernels import build
-
-    return "RLSNET_KERNELS" in Path(build.__file__).read_text()
-
-
 def checksum(values: Any) -> str:
     """Twelve hexadecimal digits that depend on every bit of all arrays of a pytree."""
     import jax

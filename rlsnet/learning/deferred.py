@@ -54,15 +54,16 @@ class Pending:
     n_spikes: Array
 
 
-def max_pending(rls: RLSConfig, groups: int, inputs: int, engine: jnp.dtype) -> int:
-    """Q, the number of updates that are applied to P together, at most.
+def most_pending(rls: RLSConfig, updates: int, groups: int, inputs: int, engine: jnp.dtype) -> int:
+    """Q, the number of updates that are applied to P together, at most: equal shares of the updates of a trial; 0 if it has none.
 
-    It is MAX_PENDING, but with forgetting few enough that P_now = factor*(P - pending) costs no digits. If P is stored in numbers of
-    fewer bits than the engine's, the vectors u take at most MAX_SHARE of the bytes of P, or SMALL_BYTES, as long as Q is at least
+    It is at most MAX_PENDING, but with forgetting so few that P_now = factor*(P - pending) costs no digits. If P is stored in numbers
+    of fewer bits than the engine's, the vectors u take at most MAX_SHARE of the bytes of P, or SMALL_BYTES, as long as Q is at least
     MIN_PENDING: P is rounded whenever they are applied.
 
     Args:
       rls: settings.
+      updates: number of updates in a trial.
       groups: number of groups G.
       inputs: number of inputs L.
       engine: type of the engine's numbers.
@@ -73,14 +74,13 @@ def max_pending(rls: RLSConfig, groups: int, inputs: int, engine: jnp.dtype) -> 
         most = min(most, max(MIN_PENDING, int(room / (groups * row_length("native", inputs, engine) * engine.itemsize))))
     if rls.forgetting < 1:
         most = max(1, min(most, int(math.log(MAX_RESCALE) / -math.log(rls.forgetting))))
-    return most
+    return -(-updates // -(-updates // most)) if updates else 0
 
 
 def begin(rls: RLSConfig, network: Network, learner: Learner, points: int, form: str) -> Pending:
     """No pending updates, at the start of a trial with this number of learning points, for a form of the update."""
     (groups, inputs, _), dtype = learner.w.shape, learner.w.dtype
-    most = max_pending(rls, groups, inputs, dtype)
-    most = -(-points // -(-points // most))  # equal shares of at most that
+    most = most_pending(rls, points, groups, inputs, dtype)
     zeros, row = partial(jnp.zeros, dtype=dtype), row_length(form, inputs, dtype)
     n = network.n_neurons + network.n_feedforward
     return Pending(

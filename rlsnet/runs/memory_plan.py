@@ -75,7 +75,7 @@ class Sizes:
         groups, dtype = -(-n // size), np.dtype(config.engine.precision)
         form = backend.from_config(config).update
         P = covariance_forms.n_bytes(config.rls, groups, inputs, n, dtype, form)
-        pending = _pending(points // config.rls.every, deferred.max_pending(config.rls, groups, inputs, dtype))
+        pending = deferred.most_pending(config.rls, points // config.rls.every, groups, inputs, dtype)
         update = {"dense": 2, "deferred": 2 * pending + 3}.get(form, pending + 1)  # XLA keeps the pending updates twice
         update *= covariance_forms.row_length(form, inputs, dtype)
         every, item = config.trial.every, dtype.itemsize
@@ -84,11 +84,6 @@ class Sizes:
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
         return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
-
-
-def _pending(updates: int, most: int) -> int:
-    """Vectors [L] of the pending updates of a group in a trial with this number of updates: equal shares of at most `most`."""
-    return -(-updates // -(-updates // most)) if updates else 0
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:

@@ -39,18 +39,20 @@ def advance(
     the computation must be repeated with a larger capacity; see `with_capacity`.
     """
     size, perturbation = dynamics.trial.block, keys.perturbation
-    without = persistent.advance if persistent.covers(dynamics, network) else block
-    plain = dataclasses.replace(keys, perturbation=None)
-    if perturbation is None and without is persistent.advance:
-        return without(dynamics, network, w, state, keys, n, stimulated, record)
+    covered, plain = persistent.covers(dynamics, network), dataclasses.replace(keys, perturbation=None)
+
+    def unperturbed(state: SimState, n: int) -> tuple[SimState, Array | None]:
+        run = persistent.advance if covered else block
+        return run(dynamics, network, w, state, plain, n, stimulated, record)
 
     def some(state: SimState, n: int) -> tuple[SimState, Array | None]:
-        def run(function: Callable[..., Any], keys: TrialKeys) -> tuple[SimState, Array | None]:
-            return function(dynamics, network, w, state, keys, n, stimulated, record)
-
         if perturbation is None:
-            return run(without, plain)
-        return lax.cond(perturbation.touches(state.i, n), lambda: run(block, keys), lambda: run(without, plain))
+            return unperturbed(state, n)
+        perturbed = partial(block, dynamics, network, w, state, keys, n, stimulated, record)
+        return lax.cond(perturbation.touches(state.i, n), perturbed, partial(unperturbed, state, n))
+
+    if covered and perturbation is None:  # all steps in one call
+        return unperturbed(state, n)
 
     def body(state: SimState, _: None) -> tuple[SimState, Array | None]:
         return some(state, size)

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "../arguments.h"
@@ -41,21 +42,21 @@ class Draw {
   explicit Draw(const Delivery<T>& a) : n_(a.neurons), a_(a.rows), b_(a.columns) {
     if (a.stream) stream_[0] = a.stream[0], stream_[1] = a.stream[1];
   }
-  // Targets number begin..end of neuron j.
-  void Targets(uint32_t j, uint32_t begin, uint32_t end, int* to) const {
+  // The first `degree` targets of neuron j.
+  void Targets(uint32_t j, uint32_t degree, int* to) const {
     const Key key = Key::Fold(stream_, j);
     const uint32_t others = n_ - 1, a = a_, b = b_, n = n_;
-    for (uint32_t k = begin; k < end; ++k) {  // in vectors
+    for (uint32_t k = 0; k < degree; ++k) {  // in vectors
       const uint32_t x = Walk(k, key, a, b), i = j + 1 + x;
-      to[k - begin] = x < others ? static_cast<int>(i < n ? i : i - n) : -1 - static_cast<int>(x);
+      to[k] = x < others ? static_cast<int>(i < n ? i : i - n) : -1 - static_cast<int>(x);
     }
-    for (uint32_t k = begin; k < end; ++k)
-      if (to[k - begin] < 0) {  // rarely
-        uint32_t x = -1 - to[k - begin];
+    for (uint32_t k = 0; k < degree; ++k)
+      if (to[k] < 0) {  // rarely
+        uint32_t x = -1 - to[k];
         do x = Walk(x, key, a, b);
         while (x >= others);
         const uint32_t i = j + 1 + x;
-        to[k - begin] = i < n ? i : i - n;
+        to[k] = i < n ? i : i - n;
       }
   }
 
@@ -73,6 +74,12 @@ class Draw {
   }
   uint32_t n_, a_, b_, stream_[2] = {0, 0};
 };
+
+// The plastic filter of a source.
+template <typename T>
+int FilterOf(const Delivery<T>& a, int64_t j) {
+  return 2 + (a.channel ? a.channel[j] : 0);
+}
 
 // A spike on its way: its source, and where the synapses of the source are.
 struct Spike {
@@ -109,12 +116,7 @@ inline int64_t FirstAtLeast(const int* values, int64_t begin, int64_t end, int64
     for (high = at; high > begin && (at = std::max(high - reach, begin), values[at] >= limit); reach *= 4) high = at;
     low = high > begin ? at + 1 : begin;
   }
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (values[middle] < limit) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return std::lower_bound(values + low, values + high, limit) - values;
 }
 
 constexpr int64_t AHEAD = 32;                // lines of the cache with weights that are prefetched, as they are far apart in memory
@@ -152,17 +154,18 @@ class Deliverer {
   // Adds the spikes of a list to the filters [2+T, N] of their trial. Not the procedural synapses: see Add.
   void operator()(const SpikeList& list, const T* gain, T* filters) {
     runs_.clear();
-    const Spike* late[SPIKES_AHEAD] = {};
+    const Spike* late[SPIKES_AHEAD] = {};  // whose synapses are being fetched
     int64_t n = 0;
+    const auto next = [&](const Spike* spike) {
+      const Spike* due = std::exchange(late[n++ % SPIKES_AHEAD], spike);
+      if (due) Static(*due, gain, filters), Find(*due);
+    };
     list.ForEach([&](const Spike& spike) {
       Fetch(spike);
-      if (const Spike* due = late[n % SPIKES_AHEAD]) Static(*due, gain, filters), Find(*due);
-      late[n++ % SPIKES_AHEAD] = &spike;
+      next(&spike);
     });
-    for (int64_t i = n; i < n + SPIKES_AHEAD; ++i)
-      if (const Spike* due = late[i % SPIKES_AHEAD]) Static(*due, gain, filters), Find(*due);
-    if (a_.size == 1) Plastic(gain, filters);
-    else PlasticOfGroups(gain, filters);
+    for (int64_t i = 0; i < SPIKES_AHEAD; ++i) next(nullptr);
+    Plastic(gain, filters);
   }
 
  private:
@@ -203,7 +206,7 @@ class Deliverer {
     int64_t first = spike.out_begin, last = spike.out_end;
     if (begin_ > 0) first = FirstAtLeast(a_.out_slot, first, last, first_slot_, Guess(first, last, first_slot_, all));
     if (end_ < a_.neurons) last = FirstAtLeast(a_.out_slot, first, last, last_slot_, Guess(spike.out_begin, spike.out_end, last_slot_, all));
-    if (first < last) runs_.push_back({a_.out_slot + first, a_.out_slot + last, 2 + (a_.channel ? a_.channel[spike.source] : 0)});
+    if (first < last) runs_.push_back({a_.out_slot + first, a_.out_slot + last, FilterOf(a_, spike.source)});
   }
 
   // A walk through the runs that is some synapses ahead of the additions, and prefetches their weights.
@@ -229,29 +232,27 @@ class Deliverer {
     const int* next_ = nullptr;
   };
 
-  // Weights of neurons with inputs of their own.
+  // Weights of neurons with inputs of their own, or of groups.
   void Plastic(const T* gain, T* filters) const {
-    Prefetcher ahead(a_, runs_);
-    for (const Run& run : runs_) {
-      T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
-      const T unit = gain[run.filter];
-      for (const int* slot = run.slot; slot < run.end; ++slot) {
-        ahead.Next();
-        into[by_inputs_(*slot)] += unit * a_.w[*slot];
-      }
-    }
+    if (a_.size == 1)
+      return EachSynapse(gain, filters, [&](int slot, T unit, T* into) { into[by_inputs_(slot)] += unit * a_.w[slot]; });
+    EachSynapse(gain, filters, [&](int slot, T unit, T* into) {
+      const int64_t start = by_inputs_(slot) * a_.size, first = std::max(start, begin_), last = std::min(start + a_.size, end_);
+      const T* from = a_.w + int64_t{slot} * a_.size - start;
+      for (int64_t i = first; i < last; ++i) into[i] += unit * from[i];
+    });
   }
 
-  void PlasticOfGroups(const T* gain, T* filters) const {
+  // Calls add(slot, gain, filter [N]) for the plastic synapses of all runs.
+  template <typename F>
+  void EachSynapse(const T* gain, T* filters, const F& add) const {
     Prefetcher ahead(a_, runs_);
     for (const Run& run : runs_) {
       T* into = filters + static_cast<int64_t>(run.filter) * a_.neurons;
       const T unit = gain[run.filter];
       for (const int* slot = run.slot; slot < run.end; ++slot) {
         ahead.Next();
-        const int64_t start = by_inputs_(*slot) * a_.size, first = std::max(start, begin_), last = std::min(start + a_.size, end_);
-        const T* from = a_.w + int64_t{*slot} * a_.size - start;
-        for (int64_t i = first; i < last; ++i) into[i] += unit * from[i];
+        add(*slot, unit, into);
       }
     }
   }
@@ -279,7 +280,7 @@ class DrawnTargets {
     list.ForEach([&](const Spike& spike) {
       if (n++ % ranges_ != share || spike.begin == spike.end) return;
       drawn.resize(spike.end - spike.begin);
-      draw_.Targets(spike.source, 0, drawn.size(), drawn.data());
+      draw_.Targets(spike.source, drawn.size(), drawn.data());
       const int64_t first = a_.excitatory[spike.source] ? 0 : ranges_;
       for (const int target : drawn) Aside(share, first + by_size_(target)).push_back(target);
     });
@@ -306,7 +307,7 @@ class DrawnTargets {
 template <typename T>
 void Enlist(const Delivery<T>& a, int64_t trial, int j, const T* gain, std::vector<Spike>& list) {
   const int64_t flat = trial * a.sources + j;
-  a.r[flat] += gain[2 + (a.channel ? a.channel[j] : 0)];
+  a.r[flat] += gain[FilterOf(a, j)];
   a.n_delivered[flat] += 1;
   list.push_back(Spike::Of(a, j));
 }

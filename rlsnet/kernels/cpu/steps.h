@@ -194,14 +194,14 @@ class Task {
     T *r = d_.r + trial_ * d_.sources + n, *u_sum = a_.u_sum + at;
     const T weight = now.row + 1;
     if (d_.channel)
-      for (int64_t i = 0; i < count; ++i) r[i] *= now.decay[2 + d_.channel[n + i]];
+      for (int64_t i = 0; i < count; ++i) r[i] *= now.decay[FilterOf(d_, n + i)];
     else
       for (int64_t i = 0; i < count; ++i) r[i] *= now.decay[2];
     for (int64_t i = 0; i < count; ++i) u_sum[i] += weight * (u_bal[i] + u_plas[i]);
     if (!a_.expected) return;
     for (int64_t i = 0; i < count; ++i) after[i] += a_.bias[n + i] + (u_bal[i] + u_plas[i]);
     if (!d_.channel) return Expect(n, count, now.decay[2], after, a_.expected + at);
-    for (int64_t i = 0; i < count; ++i) Expect(n + i, 1, now.decay[2 + d_.channel[n + i]], after + i, a_.expected + at + i);
+    for (int64_t i = 0; i < count; ++i) Expect(n + i, 1, now.decay[FilterOf(d_, n + i)], after + i, a_.expected + at + i);
   }
 
   // One step of feed-forward neuron x.
@@ -222,7 +222,7 @@ class Task {
       rate = a_.given_rates.values[(int64_t{*a_.condition} * a_.given_rates.bins + bin) * count + x];
     }
     const bool fired = Uniform(Key::Fold(a_.spike_key + 2 * trial_, since).Bits(x), T()) < rate * a_.seconds && (since > 0 || a_.before);
-    if (now.renormalise) d_.r[flat] *= now.decay[2 + (d_.channel ? d_.channel[j] : 0)];
+    if (now.renormalise) d_.r[flat] *= now.decay[FilterOf(d_, j)];
     if (now.last) d_.spiked[flat] = fired;
     if (fired) Fire(now, j, own);
   }
