@@ -84,11 +84,6 @@ THREADS = {  # overrides and parts of the case for each number of cores
     "million_128": (SHORT, ["simulation"]),  # a trial of 0.2 s
 }
 KERNELS = {"sinusoid": ("default", "v3"), "mouse_decision_published_64": ("default", "v3")}  # values of RLSNET_KERNELS
-LEVELS = {  # flags of /proc/cpuinfo of x86-64 levels, beside those of the level before
-    "x86-64-v2": "ssse3 sse4_1 sse4_2 popcnt cx16",
-    "x86-64-v3": "avx2 bmi1 bmi2 f16c fma movbe abm",
-    "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
-}
 PARTS = ("iteration", "simulation", "delivery", "learning", "correlation")
 STUDIES = ("trials", "threads", "kernels")
 IN_NUMPY = ["stimulus=none", "trial.stim_on=10", "trial.stim_off=20", "trial.duration=100"]  # a whole trial takes minutes
@@ -234,14 +229,10 @@ def peer_arguments(case: str, iterations: int) -> list[str]:
 
 
 def instructions() -> str:
-    """The highest level of x86-64 that the processor has, or the kind of processor."""
-    info, level = Path("/proc/cpuinfo"), platform.machine()
-    flags = re.search(r"flags\s*: (.*)", info.read_text()) if info.exists() else None
-    for name, needed in LEVELS.items():
-        if flags is None or not set(needed.split()) <= set(flags[1].split()):
-            break
-        level = name
-    return level
+    """The best kind of processor that this one is, such as x86-64-v4, or its machine type."""
+    from rlsnet.kernels import processors
+
+    return next((kind.march for kind in processors.here()), platform.machine())
 
 
 def machine() -> dict[str, str]:

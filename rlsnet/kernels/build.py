@@ -73,15 +73,15 @@ def native(precision: str) -> Kernels:
 
 def choose(wanted: str) -> list[processors.Processor]:
     """Processors whose kernels may be used here, the best first, for a value of RLSNET_KERNELS; raises RuntimeError if it chooses none."""
-    family, features = processors.family(), processors.features()
+    family = processors.family()
     if wanted == "native":
         return []
     if not wanted:
-        return [kind for kind in family if kind.features <= features]
+        return processors.here()
     chosen = [kind for kind in family if kind.name == wanted]
     if not chosen:
         raise RuntimeError(f"RLSNET_KERNELS={wanted}: expected {', '.join(kind.name for kind in family)} or native")
-    if missing := chosen[0].features - features:
+    if missing := chosen[0].features - processors.features():
         raise RuntimeError(f"RLSNET_KERNELS={wanted}: this processor does not have {', '.join(sorted(missing))}")
     return chosen
 

@@ -61,6 +61,12 @@ def features() -> frozenset[str]:
         return frozenset()
 
 
+def here() -> list[Processor]:
+    """Kinds of processors whose kernels run on this one, the best first."""
+    known = features()
+    return [kind for kind in family() if kind.features <= known]
+
+
 def main() -> None:
     """Prints the folder of XLA's headers and, for each processor of the family of an argument, its name and the compiler's flags."""
     jaxlib = importlib.util.find_spec("jaxlib")

@@ -15,7 +15,6 @@ from rlsnet.kernels import processors
 HARNESS = Path(__file__).parent / "harness.cc"
 GROUPS, UPDATES, MOST, TRIALS = 40, 8, 3, 2
 ARM, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
-HERE = [kind for kind in processors.family() if kind.features <= processors.features()]
 
 
 def mix(x):
@@ -141,7 +140,7 @@ def built(tmp_path, compiler, kind):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
-@pytest.mark.parametrize("kind", HERE, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", processors.here(), ids=lambda kind: kind.name)
 def test_kernels_for_the_kinds_of_processors_that_run_here(tmp_path, kind):
     check(subprocess.run([built(tmp_path, "g++", kind)], check=True, capture_output=True, text=True).stdout)
 
