@@ -84,7 +84,7 @@ struct Steps {
 // One update of recursive least squares, or the application of pending updates to P.
 template <typename T>
 struct Learn {
-  int groups, inputs, size, neurons, most;  // most: Q
+  int groups, inputs, size, neurons, sources, most;  // sources: N+X; most: Q
   const bool *flags, *refresh;              // [2] textbook, apply; [1]
   const int* count;                         // [1] pending updates
   const T *decay, *forgetting;              // [1], [1]

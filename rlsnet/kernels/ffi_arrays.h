@@ -124,7 +124,9 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
 template <typename T>
 void Learning(Learn<T>& a, Inputs& in) {
   a.flags = in.Next<const bool>(), a.forgetting = in.Next<const T>(), a.count = in.Next<const int>(), a.refresh = in.Next<const bool>();
-  a.decay = in.Next<const T>(), a.r = in.Next<const T>(), a.arrived = in.Next<const T>(), a.pre = in.Next<const int>();
+  a.decay = in.Next<const T>(), a.r = in.Next<const T>();
+  a.sources = in.dimension(0);
+  a.arrived = in.Next<const T>(), a.pre = in.Next<const int>();
   a.groups = in.dimension(0), a.inputs = in.dimension(1);
   a.residual = in.Next<const T>();
   a.neurons = in.dimension(0);

@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#define RLSNET_MOST_IN_RANGE 1200  // so that the trials below have more ranges than one thread, and as many as four threads use
+
 #include "../../rlsnet/kernels/cpu/learning.h"
 #include "../../rlsnet/kernels/cpu/spikes.h"
 #include "../../rlsnet/kernels/cpu/steps.h"
@@ -59,7 +61,7 @@ void Run(int threads, int inputs, int size) {
   const T decay = 0.875, forgetting = 0.96875;
   bool refresh = true;
   int count = 0;
-  a.groups = GROUPS, a.inputs = inputs, a.size = size, a.neurons = n, a.most = MOST;
+  a.groups = GROUPS, a.inputs = inputs, a.size = size, a.neurons = a.sources = n, a.most = MOST;
   a.flags = flags, a.refresh = &refresh, a.count = &count, a.decay = &decay, a.forgetting = &forgetting, a.pre = pre.data();
   a.w = w.data(), a.u = u.data(), a.factor = factor.data(), a.g = g.data(), a.r = r.data();
   for (int m = 0; m < UPDATES; ++m) {
@@ -108,23 +110,26 @@ void Run(int threads, int inputs, int size) {
   Print("delivered", threads, inputs, size, std::vector<T>(delivered.begin(), delivered.end()));
 }
 
-// Time steps of two trials of 2,200 neurons, of which some are feed-forward ones: ranges of targets, noise, refractory neurons, packed spikes.
+// Time steps of two trials of 2,200 neurons and some feed-forward ones: ranges of targets, noise, refractory neurons, packed spikes. In
+// groups of more than one neuron, of which ranges cut some, static synapses have weights.
 template <typename T>
-void RunTrials(int threads) {
-  const int n = 2200, x = 3, all = n + x, degree = 12, inputs = 4, steps = 35, block = 10;
+void RunTrials(int threads, int size) {
+  const int n = 2200, x = 3, all = n + x, degree = 12, inputs = 4, steps = 35, block = 10, slots = (n + size - 1) / size * inputs;
   std::vector<int> indptr, post, out_indptr = {0}, out_slot;
   std::vector<unsigned char> excitatory(n), spiked(TRIALS * all);
-  std::vector<T> v(TRIALS * n), bias(n), w(n * inputs), filters(TRIALS * 3 * n), r(TRIALS * all), u_sum(TRIALS * n), rates(2 * x, 400), none(2 * n);
-  std::vector<int> pre(n * inputs), until(TRIALS * n), delivered(TRIALS * all);
+  std::vector<T> v(TRIALS * n), bias(n), w(slots * size), weight(n * degree), filters(TRIALS * 3 * n), r(TRIALS * all), u_sum(TRIALS * n), rates(2 * x, 400), none(2 * n);
+  std::vector<int> pre(slots), until(TRIALS * n), delivered(TRIALS * all);
   for (int j = 0; j <= all; ++j) indptr.push_back(std::min(j, n) * degree);
   for (int j = 0; j < n; ++j) {
     excitatory[j] = Hash(100, j) % 2, bias[j] = static_cast<T>(0.5 + Fraction(101, j));
     for (int k = 0; k < degree; ++k) post.push_back(Hash(102, degree * j + k) % n);
     std::sort(post.end() - degree, post.end());
-    for (int l = 0; l < inputs; ++l) pre[j * inputs + l] = Hash(103, j * inputs + l) % all, w[j * inputs + l] = static_cast<T>(4 * Fraction(104, j * inputs + l) - 2);
   }
+  for (int slot = 0; slot < slots; ++slot) pre[slot] = Hash(103, slot) % all;
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<T>(4 * Fraction(104, i) - 2);
+  for (size_t e = 0; e < weight.size(); ++e) weight[e] = static_cast<T>(0.5 + Fraction(107, e));
   for (int j = 0; j < all; ++j) {
-    for (int slot = 0; slot < n * inputs; ++slot)
+    for (int slot = 0; slot < slots; ++slot)
       if (pre[slot] == j) out_slot.push_back(slot);
     out_indptr.push_back(out_slot.size());
   }
@@ -142,8 +147,9 @@ void RunTrials(int threads) {
   std::vector<unsigned> words(TRIALS * steps * ((n + 31) / 32));
   Steps<T> a = {};
   Delivery<T>& d = a.delivery;
-  d.neurons = n, d.sources = all, d.trials = TRIALS, d.inputs = inputs, d.size = 1, d.channels = 1, d.excitatory = excitatory.data();
+  d.neurons = n, d.sources = all, d.trials = TRIALS, d.inputs = inputs, d.size = size, d.channels = 1, d.excitatory = excitatory.data();
   d.indptr = indptr.data(), d.post = post.data(), d.out_indptr = out_indptr.data(), d.out_slot = out_slot.data(), d.w = w.data();
+  d.weight = size > 1 ? weight.data() : nullptr;
   d.filters = filters.data(), d.r = r.data(), d.n_delivered = delivered.data(), d.spiked = spiked.data();
   a.steps = steps, a.block = block, a.i = &before, a.rate = {&rate, 0}, a.threshold = {&threshold, 0}, a.reset = {&reset, 0};
   a.noise_scale = {&noise, 0}, a.refractory = {&refractory, 0}, a.noise = 1, a.noise_key = noise_key, a.bias = bias.data();
@@ -152,17 +158,18 @@ void RunTrials(int threads) {
   a.words = words.data();
   Workers workers(threads);
   RunSteps(workers.pool, a);
-  Print("v", threads, inputs, 0, v);
-  Print("filters", threads, inputs, 0, filters);
-  Print("r", threads, inputs, 0, r);
-  Print("spikes", threads, inputs, 0, std::vector<T>(words.begin(), words.end()));
+  Print("v", threads, inputs, size, v);
+  Print("filters", threads, inputs, size, filters);
+  Print("r", threads, inputs, size, r);
+  Print("spikes", threads, inputs, size, std::vector<T>(words.begin(), words.end()));
 }
 
 int main() {
-  for (int threads : {1, 4}) {
-    RunTrials<float>(threads);
-    RunTrials<double>(threads);
-  }
+  for (int threads : {1, 4})
+    for (int size : {1, 7}) {
+      RunTrials<float>(threads, size);
+      RunTrials<double>(threads, size);
+    }
   for (int threads : {1, 4})
     for (int inputs : {5, 29, 64})
       for (int size : {1, 4}) {

@@ -68,15 +68,18 @@ def expected(inputs, size):
 
 
 @functools.cache
-def trials():
-    """The time steps of harness.cc: every trial by itself, a step after the other."""
+def trials(size):
+    """The time steps of harness.cc in groups of this size: every trial by itself, a step after the other."""
     n, x, degree, inputs, steps = 2200, 3, 12, 4, 35
-    j, slots = np.arange(n), np.arange(n * inputs)
+    groups = -(-n // size)
+    j, slots = np.arange(n), np.arange(groups * inputs)
     excitatory, bias, pre = hashed(100, j) % 2 > 0, made(101, n, 0.5, 1.5), hashed(103, slots) % (n + x)
-    post, w = (hashed(102, np.arange(n * degree)) % n).reshape(n, degree), made(104, n * inputs, -2, 2)
-    static, plastic = np.zeros((n, n)), np.zeros((n + x, n))
-    np.add.at(static, (np.repeat(j, degree), post.reshape(-1)), 1)
-    np.add.at(plastic, (pre, slots // inputs), w)
+    post, w = np.sort((hashed(102, np.arange(n * degree)) % n).reshape(n, degree)), made(104, groups * inputs * size, -2, 2)
+    static, plastic = np.zeros((n, n)), np.zeros((n + x, groups * size))
+    np.add.at(static, (np.repeat(j, degree), post.reshape(-1)), made(107, n * degree, 0.5, 1.5) if size > 1 else 1)
+    targets = slots[:, None] // inputs * size + np.arange(size)
+    np.add.at(plastic, (pre[:, None], targets), w.reshape(-1, size))
+    plastic = plastic[:, :n]
     decay, W = 1 - 0.1 / np.array([3, 3, 150]), -(-n // 32)
     v, filters, r = made(105, TRIALS * n, 0, 1).reshape(TRIALS, n), np.zeros((TRIALS, 3, n)), np.zeros((TRIALS, n + x))
     spiked, words = (hashed(106, np.arange(TRIALS * (n + x))) % 32 == 0).reshape(TRIALS, -1), np.zeros((TRIALS, steps, W), np.uint64)
@@ -121,9 +124,9 @@ def check(printed):
             one, several = (found.pop((name, precision, threads, str(inputs), str(size))) for threads in ("1", "4"))
             assert one == several
             np.testing.assert_allclose(np.array(one, float), np.ravel(values), rtol=0, atol=tolerance * np.abs(values).max(), err_msg=name)
-    for name, values in trials().items():  # in float32 the noise has other bits, and so the spikes differ
-        for precision in ("float32", "float64"):
-            one, several = (found.pop((name, precision, threads, "4", "0")) for threads in ("1", "4"))
+    for size, (name, values) in [(size, item) for size in (1, 7) for item in trials(size).items()]:
+        for precision in ("float32", "float64"):  # in float32 the noise has other bits, and so the spikes differ
+            one, several = (found.pop((name, precision, threads, "4", str(size))) for threads in ("1", "4"))
             assert one == several
         np.testing.assert_allclose(np.array(one, float), np.ravel(values), rtol=0, atol=1e-12, err_msg=name)
     cells = bits((np.uint32(7), np.uint32(11)), np.arange(1000)) >> np.uint32(9)

@@ -127,15 +127,22 @@ inline void DowndateRows(T* P, const T* u, int64_t n_u, T factor, int64_t row, i
       first);
 }
 
-// P = factor*(P - sum_q u_q u_q^T) and k += P^T x for a matrix [L, row]; with `upper`, only in the blocks on and above the diagonal.
-template <typename T>
-void Downdate(T* P, const T* u, int64_t n_u, T factor, int64_t inputs, bool upper, const T* x, T* k) {
-  const int64_t row = Padded<T>(inputs);
-  const auto first = [&](int64_t i) { return upper ? i / LINE<T> * LINE<T> : 0; };
+// Calls f(i, number of rows) for four rows of n at a time, then for one.
+template <typename F>
+void ForRows(int64_t n, const F& f) {
   int64_t i = 0;
-  for (; i + 4 <= inputs; i += 4) DowndateRows<T, 4>(P, u, n_u, factor, row, i, first(i), x, k);
-  for (; i + 2 <= inputs; i += 2) DowndateRows<T, 2>(P, u, n_u, factor, row, i, first(i), x, k);
-  for (; i < inputs; ++i) DowndateRows<T, 1>(P, u, n_u, factor, row, i, first(i), x, k);
+  for (; i + 4 <= n; i += 4) f(i, std::integral_constant<int, 4>());
+  for (; i < n; ++i) f(i, std::integral_constant<int, 1>());
+}
+
+// P = factor*(P - sum_q u_q u_q^T) and k += P^T x for a matrix [L, row]; with `upper`, only in the blocks on and above the diagonal.
+// Meanwhile, memory is fetched that is needed next.
+template <typename T>
+void Downdate(T* P, const T* u, int64_t n_u, T factor, int64_t inputs, bool upper, const T* x, T* k, const Ahead (&next)[2]) {
+  ForRows(inputs, [&](int64_t i, auto rows) {
+    DowndateRows<T, decltype(rows)::value>(P, u, n_u, factor, Padded<T>(inputs), i, upper ? i / LINE<T> * LINE<T> : 0, x, k);
+    for (const Ahead& ahead : next) ahead.Fetch(i, i + rows, inputs);
+  });
 }
 
 // L of a triangle with so many numbers.
@@ -170,7 +177,7 @@ class StoredP {
 
   // Fetches what the product with some inputs reads.
   void FetchRows(int64_t group, const int32_t* rows, int64_t n_rows) const {
-    const int64_t size = type_ == NumberType::ENGINE ? sizeof(T) : 2;
+    const int64_t size = number_bytes();
     const char* from = static_cast<const char*>(numbers_) + group * stride_ * size;
     if (packed_) return Fetch(from, stride_ * size);
     for (int64_t c = 0; c < n_rows; ++c) Fetch(from + rows[c] * row_ * size, row_ * size);
@@ -208,31 +215,39 @@ class StoredP {
     std::fill(sum + inputs_, sum + Padded<T>(inputs_) + LINE<T>, T(0));
   }
 
-  // P = factor*(P - sum_q u_q u_q^T), and k = P x, for one group; buffer has `room` numbers, zero beyond L.
-  void Apply(int64_t group, const T* u, int64_t n_u, T factor, const T* x, T* k, T* buffer) const {
-    const int64_t row = Padded<T>(inputs_);
+  // P = factor*(P - sum_q u_q u_q^T), and k = P x, for one group; buffer has `room` numbers. P and the vectors `next_u` of the next group
+  // are fetched meanwhile.
+  void Apply(int64_t group, const T* u, int64_t n_u, T factor, const T* x, T* k, T* buffer, const T* next_u) const {
+    const int64_t row = Padded<T>(inputs_), bytes = stride_ * number_bytes();
     const bool changed = n_u > 0 || factor != 1;
+    const char* const own = static_cast<const char*>(numbers_) + group * bytes;
+    const Ahead next[] = {{own + (plain() ? ROWS_AHEAD * row * number_bytes() : bytes), bytes}, {next_u, n_u * row * int64_t{sizeof(T)}}};
     std::fill(k, k + row, T(0));
-    if (plain()) return Downdate(At(group), u, n_u, factor, inputs_, false, x, k);
+    if (plain()) return Downdate(At(group), u, n_u, factor, inputs_, false, x, k, next);
     Visit([&](auto* all) {
-      auto* p = all + group * stride_;
+      auto* const p = all + group * stride_;
       using S = std::remove_pointer_t<decltype(p)>;
       const T unit = changed ? Unit(group) : 1;
-      EachRow([&](int64_t l, int64_t first, int64_t place) { GetRow(p + place, inputs_ - first, unit, buffer + l * row + first); });
-      if (packed_) CompleteBlocks(buffer);
+      EachRow([&](int64_t l, int64_t first, int64_t place) {
+        GetRow(p + place, inputs_ - first, unit, buffer + l * row + first);
+        for (int64_t j = First(l); j < first; ++j) buffer[l * row + j] = 0;
+      });
       T inverse = 1;
       if (changed) {
-        Downdate(buffer, u, n_u, factor, inputs_, packed_, x, k);
+        Downdate(buffer, u, n_u, factor, inputs_, packed_, x, k, next);
         if constexpr (std::is_same_v<S, int16_t>) inverse = Rescale(group, reinterpret_cast<const float*>(buffer));
         std::fill(k, k + row, T(0));  // the product is that with the rounded numbers
       }
       RoundAndMultiply<S>(buffer, inverse, Unit(group), x, k);
-      if (changed) EachRow([&](int64_t l, int64_t first, int64_t place) { PutRow(p + place, inputs_ - first, buffer + l * row + first); });
+      if (changed)
+        EachRow([&](int64_t l, int64_t first, int64_t place) { PutRow(p + place, p + stride_, inputs_ - first, buffer + l * row + first); });
     });
   }
 
  private:
-  static constexpr int64_t MOST_IN_COLUMN = 256;
+  static constexpr int64_t MOST_IN_COLUMN = 256, ROWS_AHEAD = 8;  // rows of full P that are fetched before they are needed
+
+  int64_t number_bytes() const { return type_ == NumberType::ENGINE ? sizeof(T) : 2; }
 
   int64_t Place(int64_t l) const { return l * inputs_ - l * (l - 1) / 2; }  // of P[l, l] in the upper triangle
   T Unit(int64_t group) const { return type_ == NumberType::INT16 ? scale_[group] : 1; }
@@ -243,71 +258,83 @@ class StoredP {
     for (int64_t l = 0, place = 0; l < inputs_; place += packed_ ? inputs_ - l : row_, ++l) f(l, packed_ ? l : 0, place);
   }
 
+  // n numbers of a row. If there are few, those before them are read too, and written before `to`.
   template <typename S>
-  static void GetRow(const S* from, int64_t n, T unit, T* to) {
+  void GetRow(const S* from, int64_t n, T unit, T* to) const {
     constexpr int64_t N = Simd<T>::N;
     int64_t j = 0;
     for (; j + N <= n; j += N) Store(to + j, Stored<S>::Get(from + j) * unit);
     if (j == n) return;
-    if (n >= N) return Store(to + n - N, Stored<S>::Get(from + n - N) * unit);
+    if (inputs_ >= N) return Store(to + n - N, Stored<S>::Get(from + n - N) * unit);
     S few[N] = {};
     T decoded[N];
     std::memcpy(static_cast<void*>(few), from, n * sizeof(S));
     Store(decoded, Stored<S>::Get(few) * unit);
     std::memcpy(to, decoded, n * sizeof(T));
   }
+  // The last vector may also write what follows, which is the next row; `end`: of the group.
   template <typename S>
-  static void PutRow(S* to, int64_t n, const T* from) {
+  static void PutRow(S* to, const S* end, int64_t n, const T* from) {
     constexpr int64_t N = Simd<T>::N;
-    int64_t j = 0;
-    for (; j + N <= n; j += N) Stored<S>::Put(to + j, Load(from + j));
-    if (j == n) return;
-    if (n >= N) return Stored<S>::Put(to + n - N, Load(from + n - N));
-    S few[N];
-    Stored<S>::Put(few, Load(from));
-    std::memcpy(static_cast<void*>(to), few, n * sizeof(S));
+    for (int64_t j = 0; j < n; j += N) {
+      if (to + j + N <= end) {
+        Stored<S>::Put(to + j, Load(from + j));
+      } else {
+        S few[N];
+        Stored<S>::Put(few, Load(from + j));
+        std::memcpy(static_cast<void*>(to + j), few, (n - j) * sizeof(S));
+      }
+    }
   }
 
   // Columns of the block on the diagonal that row l crosses, or all columns.
   int64_t First(int64_t l) const { return packed_ ? l / LINE<T> * LINE<T> : 0; }
 
-  // The blocks on the diagonal from their upper triangles.
-  void CompleteBlocks(T* P) const {
-    const int64_t row = Padded<T>(inputs_);
-    for (int64_t l = 0; l < inputs_; ++l)
-      for (int64_t j = l + 1; j < std::min(First(l) + LINE<T>, inputs_); ++j) P[j * row + l] = P[l * row + j];
+  // A vector of row l from column j, with zeros below the diagonal if P is packed, where it has no numbers.
+  V<T> Upper(int64_t l, int64_t j, V<T> v) const {
+    if (!packed_ || j >= l) return v;
+    return (V<T>)((Lanes<T>)v & (Counted<T>() >= static_cast<Lane<T>>(l - j)));
   }
 
   // The scale for P of a group in integers; returns its inverse.
   float Rescale(int64_t group, const float* P) const {
     const int64_t row = Padded<T>(inputs_);
-    Floats largest = {};
+    Words largest = {};  // floats without a sign are in the order of their bits
     for (int64_t l = 0; l < inputs_; ++l)
       for (int64_t j = First(l); j < row; j += Simd<T>::N) {
-        const Floats size = (Floats)((Words)Load(P + l * row + j) & 0x7FFFFFFF);
+        const Words size = (Words)Upper(l, j, Load(P + l * row + j)) & 0x7FFFFFFF;
         largest = size > largest ? size : largest;
       }
     float most = std::numeric_limits<float>::min();
-    for (int c = 0; c < Simd<T>::N; ++c) most = std::max<float>(most, largest[c]);
+    for (int c = 0; c < Simd<T>::N; ++c) most = std::max<float>(most, ((Floats)largest)[c]);
     scale_[group] = most / 32767;
     return std::min(32767 / most, std::numeric_limits<float>::max());
   }
 
-  // P = inverse*P rounded to stored numbers, in place, and k += unit*P x; of packed P the upper blocks alone are known.
+  // P = inverse*P rounded to stored numbers, in place, and k += unit*P x; of packed P the upper triangle alone is known.
   template <typename S>
   void RoundAndMultiply(T* P, T inverse, T unit, const T* x, T* k) const {
     const int64_t row = Padded<T>(inputs_);
-    for (int64_t l = 0; l < inputs_; ++l) {
-      V<T> sum = {};
-      for (int64_t j = First(l); j < row; j += Simd<T>::N) {
-        T* const at = P + l * row + j;
-        const V<T> rounded = Stored<S>::Rounded(Load(at) * inverse), value = rounded * unit;
-        Store(at, rounded);
-        Store(k + j, Load(k + j) + x[l] * value);
-        if (packed_ && j >= First(l) + LINE<T>) sum += value * Load(x + j);
-      }
-      if (packed_) k[l] += Sum<T>(sum);
-    }
+    const bool packed = packed_;
+    ForRows(inputs_, [&](int64_t i, auto rows) {
+      V<T> sum[rows] = {};
+      const auto columns = [&](int64_t j, const auto& known) {
+        V<T> product = Load(k + j);
+        for (int a = 0; a < rows; ++a) {
+          T* const at = P + (i + a) * row + j;
+          const V<T> rounded = Stored<S>::Rounded(Load(at) * inverse), value = known(i + a, rounded * unit);
+          Store(at, rounded);
+          product += x[i + a] * value;
+          if (packed) sum[a] += value * Load(x + j);
+        }
+        Store(k + j, product);
+      };
+      int64_t j = First(i);
+      for (const int64_t end = packed ? j + LINE<T> : 0; j < end; j += Simd<T>::N)
+        columns(j, [&](int64_t l, V<T> value) { return Upper(l, j, value); });
+      for (; j < row; j += Simd<T>::N) columns(j, [](int64_t, V<T> value) { return value; });
+      for (int a = 0; packed && a < rows; ++a) k[i + a] += Sum<T>(sum[a]) - x[i + a] * (P[(i + a) * row + i + a] * unit);
+    });
   }
 
   // Calls f with a typed pointer to the numbers.

@@ -94,9 +94,20 @@ struct Spike {
   }
 };
 
+// The filter of its static synapses.
+template <typename T>
+int ChannelOf(const Delivery<T>& a, const Spike& spike) {
+  return a.excitatory[spike.source] ? 0 : 1;
+}
+
 // Spikes of one step and trial, in the order of their sources: those of each range of sources.
 struct SpikeList {
   std::vector<std::vector<Spike>> of_range;
+  int64_t size() const {
+    int64_t n = 0;
+    for (const std::vector<Spike>& spikes : of_range) n += spikes.size();
+    return n;
+  }
   template <typename F>
   void ForEach(const F& f) const {
     for (const std::vector<Spike>& spikes : of_range)
@@ -120,93 +131,201 @@ inline int64_t FirstAtLeast(const int* values, int64_t begin, int64_t end, int64
 }
 
 constexpr int64_t AHEAD = 32;                // lines of the cache with weights that are prefetched, as they are far apart in memory
-constexpr int64_t SPIKES_AHEAD = 4;          // spikes whose synapses are prefetched
 constexpr int64_t WORTH_A_THREAD = 12000;    // targets of spikes in a step from which on several threads are faster than one
-constexpr int64_t MOST_IN_RANGE = 1 << 17;   // neurons whose currents stay in the second-level cache
+#ifndef RLSNET_MOST_IN_RANGE
+#define RLSNET_MOST_IN_RANGE (1 << 17)
+#endif
+constexpr int64_t MOST_IN_RANGE = RLSNET_MOST_IN_RANGE;  // neurons whose currents stay in the second-level cache
 constexpr int64_t FEWEST_IN_RANGE = 1024;    // neurons that are worth a thread
 
-// The ranges into which neurons are divided.
+// The ranges into which neurons are divided, and the plastic synapses of their groups: a group that is cut belongs to two ranges.
 struct Ranges {
   int64_t neurons, count, size;
+  bool many;  // more than threads, as their currents would not stay in the cache otherwise
   Ranges(int64_t neurons, int64_t threads) : neurons(neurons) {
     const int64_t for_cache = (neurons + MOST_IN_RANGE - 1) / MOST_IN_RANGE;
     const int64_t for_threads = std::min(threads, std::max<int64_t>(1, neurons / FEWEST_IN_RANGE));
+    many = for_cache > for_threads;
     count = (std::max(for_cache, for_threads) + for_threads - 1) / for_threads * for_threads;  // each thread has as many
     size = ((neurons + count - 1) / count + 63) / 64 * 64;
   }
   int64_t Begin(int64_t range) const { return std::min(range * size, neurons); }
   int64_t End(int64_t range) const { return Begin(range + 1); }
+  template <typename T>
+  int64_t FirstSlot(const Delivery<T>& a, int64_t range) const {
+    return Begin(range) / a.size * a.inputs;
+  }
+  template <typename T>
+  int64_t EndSlot(const Delivery<T>& a, int64_t range) const {
+    return (End(range) + a.size - 1) / a.size * a.inputs;
+  }
 };
 
-// Delivery to the neurons begin..end.
+// Position in begin..end of ascending values below `all` from which on they are at least `limit`; values are spread evenly.
+inline int64_t Find(const int* values, int64_t begin, int64_t end, int64_t limit, int64_t all, int64_t from) {
+  if (limit <= 0 || limit >= all) return limit <= 0 ? from : end;
+  return FirstAtLeast(values, from, end, limit, begin + (end - begin) * limit / all);
+}
+
+// Plastic synapses of a spike in a range.
+struct Run {
+  const int *slot, *end;
+  int filter;
+};
+
+// Synapses of the spikes of a step, sorted by the ranges of their targets. A thread reads, or draws, those of a share of the spikes, and
+// puts them aside for each range; after that, the thread of a range adds them, share by share, and so in the order of their sources.
+// So each row of a large connectivity is read once, and in sequence.
+template <typename T>
+class SortedSynapses {
+ public:
+  SortedSynapses(const Delivery<T>& a, const Ranges& ranges)
+      : a_(a), draw_(a), ranges_(ranges), by_size_(ranges.size), aside_(ranges.count * ranges.count) {}
+
+  static bool Used(const Delivery<T>& a, const Ranges& ranges) { return a.stream || ranges.many; }
+
+  // Share number `share` of as many as there are ranges.
+  void Collect(const SpikeList& list, int64_t share) {
+    const int64_t all = list.size(), begin = all * share / ranges_.count, end = all * (share + 1) / ranges_.count;
+    for (int64_t range = 0; range < ranges_.count; ++range) At(share, range).Clear();
+    int64_t n = 0;
+    list.ForEach([&](const Spike& spike) {
+      const bool own = n >= begin && n < end;
+      ++n;
+      if (!own) return;
+      if (spike.begin < spike.end) a_.stream ? Drawn(spike, share) : Stored(spike, share);
+      if (spike.out_begin < spike.out_end) Plastic(spike, share);
+    });
+  }
+
+  // Adds what a range receives through static synapses.
+  void AddStatic(int64_t range, const T* gain, T* filters) const {
+    for (int channel = 0; channel < 2; ++channel) {
+      T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
+      const T one = gain[channel];
+      for (int64_t share = 0; share < ranges_.count; ++share) {
+        const Aside& aside = At(share, range);
+        const std::vector<int>& targets = aside.targets[channel];
+        if (a_.weight)
+          for (size_t e = 0; e < targets.size(); ++e) into[targets[e]] += one * aside.weights[channel][e];
+        else
+          for (const int target : targets) into[target] += one;
+      }
+    }
+  }
+
+  // Plastic synapses of a range.
+  void Runs(int64_t range, std::vector<Run>& runs) const {
+    for (int64_t share = 0; share < ranges_.count; ++share) {
+      const Aside& aside = At(share, range);
+      const int* slot = aside.slots.data();
+      for (const auto& [count, filter] : aside.runs) runs.push_back({slot, slot + count, filter}), slot += count;
+    }
+  }
+
+ private:
+  struct Aside {
+    std::vector<int> targets[2], slots;  // targets of excitatory and of inhibitory spikes
+    std::vector<T> weights[2];
+    std::vector<std::pair<int64_t, int>> runs;  // number of slots, and filter, of each spike
+    void Clear() {
+      for (int channel = 0; channel < 2; ++channel) targets[channel].clear(), weights[channel].clear();
+      slots.clear(), runs.clear();
+    }
+  };
+
+  void Drawn(const Spike& spike, int64_t share) {
+    thread_local std::vector<int> drawn;
+    drawn.resize(spike.end - spike.begin);
+    draw_.Targets(spike.source, drawn.size(), drawn.data());
+    const int channel = ChannelOf(a_, spike);
+    for (const int target : drawn) At(share, by_size_(target)).targets[channel].push_back(target);
+  }
+
+  void Stored(const Spike& spike, int64_t share) {
+    const int channel = ChannelOf(a_, spike);
+    int64_t from = spike.begin;
+    for (int64_t range = 0; range < ranges_.count; ++range) {
+      const int64_t to = Find(a_.post, spike.begin, spike.end, ranges_.End(range), a_.neurons, from);
+      Aside& aside = At(share, range);
+      Append(aside.targets[channel], a_.post, from, to);
+      if (a_.weight) Append(aside.weights[channel], a_.weight, from, to);
+      from = to;
+    }
+  }
+
+  void Plastic(const Spike& spike, int64_t share) {
+    const int64_t all = (a_.neurons + a_.size - 1) / a_.size * int64_t{a_.inputs};
+    int64_t from = spike.out_begin;
+    for (int64_t range = 0; range < ranges_.count; ++range) {
+      from = Find(a_.out_slot, spike.out_begin, spike.out_end, ranges_.FirstSlot(a_, range), all, from);
+      const int64_t to = Find(a_.out_slot, spike.out_begin, spike.out_end, ranges_.EndSlot(a_, range), all, from);
+      Aside& aside = At(share, range);
+      if (from < to) Append(aside.slots, a_.out_slot, from, to), aside.runs.emplace_back(to - from, FilterOf(a_, spike.source));
+    }
+  }
+
+  template <typename V>
+  static void Append(std::vector<V>& to, const V* values, int64_t begin, int64_t end) {
+    to.insert(to.end(), values + begin, values + end);
+  }
+  Aside& At(int64_t share, int64_t range) { return aside_[share * ranges_.count + range]; }
+  const Aside& At(int64_t share, int64_t range) const { return aside_[share * ranges_.count + range]; }
+
+  const Delivery<T>& a_;
+  Draw draw_;
+  Ranges ranges_;
+  Divider by_size_;
+  std::vector<Aside> aside_;
+};
+
+// Delivery to the neurons of a range.
 template <typename T>
 class Deliverer {
  public:
-  Deliverer(const Delivery<T>& a, int64_t begin, int64_t end)
+  Deliverer(const Delivery<T>& a, const Ranges& ranges, int64_t range)
       : a_(a),
-        begin_(begin),
-        end_(end),
-        first_slot_(begin / a.size * a.inputs),
-        last_slot_((end + a.size - 1) / a.size * a.inputs),
-        groups_((a.neurons + a.size - 1) / a.size),
+        range_(range),
+        begin_(ranges.Begin(range)),
+        end_(ranges.End(range)),
+        first_slot_(ranges.FirstSlot(a, range)),
+        end_slot_(ranges.EndSlot(a, range)),
+        slots_((a.neurons + a.size - 1) / a.size * int64_t{a.inputs}),
         by_inputs_(std::max(a.inputs, 1)) {}
 
-  // Adds the spikes of a list to the filters [2+T, N] of their trial. Not the procedural synapses: see Add.
+  // Adds the spikes of a list to the filters [2+T, N] of their trial.
   void operator()(const SpikeList& list, const T* gain, T* filters) {
     runs_.clear();
-    const Spike* late[SPIKES_AHEAD] = {};  // whose synapses are being fetched
-    int64_t n = 0;
-    const auto next = [&](const Spike* spike) {
-      const Spike* due = std::exchange(late[n++ % SPIKES_AHEAD], spike);
-      if (due) Static(*due, gain, filters), Find(*due);
-    };
     list.ForEach([&](const Spike& spike) {
-      Fetch(spike);
-      next(&spike);
+      Static(spike, gain, filters);
+      const auto at = [&](int64_t slot, int64_t from) { return Find(a_.out_slot, spike.out_begin, spike.out_end, slot, slots_, from); };
+      if (spike.out_begin == spike.out_end) return;
+      const int64_t first = at(first_slot_, spike.out_begin), end = at(end_slot_, first);
+      if (first < end) runs_.push_back({a_.out_slot + first, a_.out_slot + end, FilterOf(a_, spike.source)});
     });
-    for (int64_t i = 0; i < SPIKES_AHEAD; ++i) next(nullptr);
+    Plastic(gain, filters);
+  }
+
+  // The same for synapses that are already sorted.
+  void operator()(const SortedSynapses<T>& sorted, const T* gain, T* filters) {
+    runs_.clear();
+    sorted.AddStatic(range_, gain, filters);
+    sorted.Runs(range_, runs_);
     Plastic(gain, filters);
   }
 
  private:
-  struct Run {  // plastic synapses of a spike in this range
-    const int *slot, *end;
-    int filter;
-  };
-
-  int64_t Guess(int64_t begin, int64_t end, int64_t limit, int64_t all) const { return begin + (end - begin) * limit / all; }
-
-  void Fetch(const Spike& spike) const {
-    const auto fetch = [](const int* values, int64_t begin, int64_t end) {
-      for (int64_t at = begin; at < end; at += 16) __builtin_prefetch(values + at);
-    };
-    if (a_.post && spike.begin < spike.end)
-      fetch(a_.post, Guess(spike.begin, spike.end, begin_, a_.neurons), Guess(spike.begin, spike.end, end_, a_.neurons));
-    if (spike.out_begin < spike.out_end)
-      fetch(a_.out_slot, Guess(spike.out_begin, spike.out_end, begin_, a_.neurons), Guess(spike.out_begin, spike.out_end, end_, a_.neurons));
-  }
-
   void Static(const Spike& spike, const T* gain, T* filters) const {
-    if (!a_.post || spike.begin == spike.end) return;
-    const int channel = a_.excitatory[spike.source] ? 0 : 1;
+    if (spike.begin == spike.end) return;
+    const int channel = ChannelOf(a_, spike);
     T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
     const T one = gain[channel];
-    int64_t first = spike.begin, last = spike.end;
-    if (begin_ > 0) first = FirstAtLeast(a_.post, first, last, begin_, Guess(first, last, begin_, a_.neurons));
-    if (end_ < a_.neurons) last = FirstAtLeast(a_.post, first, last, end_, Guess(spike.begin, spike.end, end_, a_.neurons));
+    const int64_t first = Find(a_.post, spike.begin, spike.end, begin_, a_.neurons, spike.begin);
+    const int64_t end = Find(a_.post, spike.begin, spike.end, end_, a_.neurons, first);
     if (a_.weight)
-      for (int64_t e = first; e < last; ++e) into[a_.post[e]] += one * a_.weight[e];
+      for (int64_t e = first; e < end; ++e) into[a_.post[e]] += one * a_.weight[e];
     else
-      for (int64_t e = first; e < last; ++e) into[a_.post[e]] += one;
-  }
-
-  void Find(const Spike& spike) {
-    if (spike.out_begin == spike.out_end) return;
-    const int64_t all = groups_ * a_.inputs;
-    int64_t first = spike.out_begin, last = spike.out_end;
-    if (begin_ > 0) first = FirstAtLeast(a_.out_slot, first, last, first_slot_, Guess(first, last, first_slot_, all));
-    if (end_ < a_.neurons) last = FirstAtLeast(a_.out_slot, first, last, last_slot_, Guess(spike.out_begin, spike.out_end, last_slot_, all));
-    if (first < last) runs_.push_back({a_.out_slot + first, a_.out_slot + last, FilterOf(a_, spike.source)});
+      for (int64_t e = first; e < end; ++e) into[a_.post[e]] += one;
   }
 
   // A walk through the runs that is some synapses ahead of the additions, and prefetches their weights.
@@ -258,49 +377,9 @@ class Deliverer {
   }
 
   const Delivery<T>& a_;
-  int64_t begin_, end_, first_slot_, last_slot_, groups_;
+  int64_t range_, begin_, end_, first_slot_, end_slot_, slots_;
   Divider by_inputs_;
   std::vector<Run> runs_;
-};
-
-// Procedural synapses of the spikes of a step, drawn by all threads: a thread draws a share of them, and puts the targets in each range
-// aside; after that, the thread of a range adds them. All additions to a filter in a step are of one number, so that their order does not
-// matter.
-template <typename T>
-class DrawnTargets {
- public:
-  DrawnTargets(const Delivery<T>& a, const Ranges& ranges)
-      : a_(a), draw_(a), ranges_(ranges.count), by_size_(ranges.size), aside_(2 * ranges.count * ranges.count) {}
-
-  // Draws share number `share` of as many as there are ranges: every so many-th spike.
-  void Collect(const SpikeList& list, int64_t share) {
-    for (int64_t at = 0; at < 2 * ranges_; ++at) Aside(share, at).clear();
-    std::vector<int> drawn;
-    int64_t n = 0;
-    list.ForEach([&](const Spike& spike) {
-      if (n++ % ranges_ != share || spike.begin == spike.end) return;
-      drawn.resize(spike.end - spike.begin);
-      draw_.Targets(spike.source, drawn.size(), drawn.data());
-      const int64_t first = a_.excitatory[spike.source] ? 0 : ranges_;
-      for (const int target : drawn) Aside(share, first + by_size_(target)).push_back(target);
-    });
-  }
-
-  void Add(int64_t range, const T* gain, T* filters) {
-    for (int channel = 0; channel < 2; ++channel) {
-      T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
-      for (int64_t share = 0; share < ranges_; ++share)
-        for (const int target : Aside(share, channel * ranges_ + range)) into[target] += gain[channel];
-    }
-  }
-
- private:
-  std::vector<int>& Aside(int64_t share, int64_t at) { return aside_[share * 2 * ranges_ + at]; }
-  const Delivery<T>& a_;
-  Draw draw_;
-  int64_t ranges_;
-  Divider by_size_;
-  std::vector<std::vector<int>> aside_;
 };
 
 // A spike of source j of a trial, counted at the source and put on a list.
@@ -319,7 +398,8 @@ void Deliver(const Pool& pool, const Delivery<T>& a) {
   const bool many = (static_targets + plastic_targets) / 2000 * a.trials >= WORTH_A_THREAD;  // of a step of 0.1 ms at 5 Hz
   const Ranges ranges(a.neurons, many ? pool.threads : 1);
   std::vector<SpikeList> lists(a.trials, SpikeList{std::vector<std::vector<Spike>>(1)});
-  std::vector<DrawnTargets<T>> drawn(a.stream ? a.trials : 0, DrawnTargets<T>(a, ranges));
+  const bool sort = SortedSynapses<T>::Used(a, ranges);
+  std::vector<SortedSynapses<T>> sorted(sort ? a.trials : 0, SortedSynapses<T>(a, ranges));
   const Pool team = {many ? pool.threads : 1, pool.schedule};
   Parallel(team, a.trials, 1, [&](int64_t begin, int64_t end) {
     for (int64_t trial = begin; trial < end; ++trial)
@@ -330,10 +410,10 @@ void Deliver(const Pool& pool, const Delivery<T>& a) {
       for (int64_t task = begin; task < end; ++task) f(task % a.trials, task / a.trials);
     });
   };
-  if (a.stream) each([&](int64_t trial, int64_t range) { drawn[trial].Collect(lists[trial], range); });
+  if (sort) each([&](int64_t trial, int64_t range) { sorted[trial].Collect(lists[trial], range); });
   each([&](int64_t trial, int64_t range) {
     T* filters = a.filters + trial * (2 + a.channels) * a.neurons;
-    if (a.stream) drawn[trial].Add(range, a.gain, filters);
-    Deliverer<T>(a, ranges.Begin(range), ranges.End(range))(lists[trial], a.gain, filters);
+    Deliverer<T> deliver(a, ranges, range);
+    sort ? deliver(sorted[trial], a.gain, filters) : deliver(lists[trial], a.gain, filters);
   });
 }

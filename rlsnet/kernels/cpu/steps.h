@@ -47,7 +47,7 @@ class Task {
         end_(ranges.End(range)),
         range_(range),
         feedforward_(range == ranges.count - 1),
-        deliverer_(a.delivery, begin_, end_),
+        deliverer_(a.delivery, ranges, range),
         rate_(a.rate),
         threshold_(a.threshold),
         reset_(a.reset),
@@ -66,7 +66,10 @@ class Task {
       ForEachSpike(spiked + d_.neurons, d_.sources - d_.neurons, [&](int64_t x) { Enlist(d_, trial_, d_.neurons + x, gain, own); });
   }
 
-  void Deliver(const SpikeList& list, const T* gain) { deliverer_(list, gain, filters()); }
+  template <typename Spikes>
+  void Deliver(const Spikes& spikes, const T* gain) {
+    deliverer_(spikes, gain, d_.filters + trial_ * (2 + d_.channels) * d_.neurons);
+  }
 
   // Moves the neurons by a step; spikes are put on the list.
   void Move(const Moment<T>& now, SpikeList& list) {
@@ -254,19 +257,19 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
     for (int64_t trial = 0; trial < d.trials; ++trial) tasks.emplace_back(a, trial, ranges, range);
   std::vector<SpikeList> lists[2];  // of the trials, in turn: of the step before, and of this one
   for (auto& list : lists) list.assign(d.trials, SpikeList{std::vector<std::vector<Spike>>(ranges.count)});
-  std::vector<DrawnTargets<T>> drawn(d.stream ? d.trials : 0, DrawnTargets<T>(d, ranges));
+  const bool sort = SortedSynapses<T>::Used(d, ranges);
+  std::vector<SortedSynapses<T>> sorted(sort ? d.trials : 0, SortedSynapses<T>(d, ranges));
   for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()]);
-  const int64_t phases = d.stream ? 2 : 1;
+  const int64_t phases = sort ? 2 : 1;
   InSteps(pool, a.steps * phases, tasks.size(), [&](int64_t turn, int64_t index) {
     const int64_t step = turn / phases, row = step % a.block;
     Task<T>& task = tasks[index];
     const SpikeList& arriving = lists[step & 1][task.trial()];
-    if (d.stream && turn % 2 == 0) return drawn[task.trial()].Collect(arriving, task.range());
+    if (sort && turn % 2 == 0) return sorted[task.trial()].Collect(arriving, task.range());
     const bool last = step == a.steps - 1, renormalise = last || row == a.block - 1;
     const int64_t next = renormalise ? 0 : row + 1;
     const T *decay = a.factors + row * 2 * filters, *gain = decay + filters;
-    if (d.stream) drawn[task.trial()].Add(task.range(), gain, task.filters());
-    task.Deliver(arriving, gain);
+    sort ? task.Deliver(sorted[task.trial()], gain) : task.Deliver(arriving, gain);
     task.Move({step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters}, lists[(step + 1) & 1][task.trial()]);
   });
 }
