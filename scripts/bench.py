@@ -12,11 +12,11 @@
     python scripts/bench.py --table benchmarks/cpu.json              # the tables of a file of results
     python scripts/bench.py sinusoid --device gpu                    # the same on a GPU
 
-Each case runs in a process of its own. Seconds are medians (least to most), compilation apart; after 20 s no further repetition starts
-(and none of the peer), and the first one is left out if there are others. Parts of an iteration: "simulation" is one trial with frozen
-weights; "delivery" is the part of it that sends spikes to their targets (the spikes of a trial are sent again, and nothing else is
-computed); "learning" is the updates alone (from the filtered spikes of a trial); "correlation" is the score at the end. The least time
-of a part is that of its memory accesses by benchmarks/floor on all cores, and that of its random numbers.
+Each case runs in a process of its own. Seconds are medians (least to most), compilation apart. The first repetition is left out; after
+20 s no further one starts, but for one (and none of the peer). Parts of an iteration: "simulation" is one trial with frozen weights;
+"delivery" is what its spikes cost: its difference to a trial in which no neuron fires; "learning" is the updates alone (from the
+filtered spikes of a trial); "correlation" is the score at the end. The least time of a part is that of its memory accesses by
+benchmarks/floor on all cores, and that of its random numbers.
 """
 
 from __future__ import annotations
@@ -145,11 +145,9 @@ def measure(task: Task) -> dict[str, Any]:
     if "simulation" in task.parts:
         result["simulation"] = timed.trials(max(2, task.iterations // 2))
     if "delivery" in task.parts:
-        delivery = timed.delivery()
-        result["delivery"] = sum(part.seconds for part in delivery.values())
-        parts |= delivery
-        if "simulation" in task.parts:
-            parts |= timed.neurons(statistics.median(result["simulation"]) - result["delivery"])
+        silent = statistics.median(timed.trials(max(2, task.iterations // 2), fire=False))
+        parts |= timed.delivery(statistics.median(result["simulation"]), silent) | timed.neurons(silent)
+        result["delivery"] = parts["delivery"].seconds
     if "learning" in task.parts:
         learning = timed.learning()
         result["learning"] = sum(part.seconds for part in learning.values())
@@ -280,6 +278,8 @@ def arguments() -> argparse.Namespace:
         options.json = options.json or STORED
     if not (options.case or options.study or options.scaling) or options.all:
         options.case = [case for case in CASES if case not in ONLY_BY_NAME]
+    if "delivery" in options.only and "simulation" not in options.only:
+        parser.error(f"--only {' '.join(options.only)}: expected simulation among them with delivery")
     if options.against == "peer" and "iteration" not in options.only:
         parser.error(f"--only {' '.join(options.only)}: expected iteration among them with --against peer")
     return options

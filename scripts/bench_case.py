@@ -16,20 +16,20 @@ LIMIT = 20.0  # s, see `seconds`
 
 
 def seconds(run: Callable[[int], Any], times: int, after_first: Callable[[Any], None] = lambda result: None) -> list[float]:
-    """Wall-clock seconds of calls run(index), until there are `times` of them, or they took LIMIT seconds.
+    """Wall-clock seconds of calls run(index), until there are `times` of them, or they took LIMIT seconds; at least of one.
 
-    The first call, which takes longer, is not among them, unless it alone took that long. after_first is called with its result.
+    The first call, which takes longer, is not among them. after_first is called with its result.
     """
     import jax
 
     taken: list[float] = []
-    while len(taken) <= times and sum(taken) < LIMIT:
+    while len(taken) < 2 or (len(taken) <= times and sum(taken) < LIMIT):
         start = time.perf_counter()
         result = jax.block_until_ready(run(len(taken)))
         taken.append(round(time.perf_counter() - start, 6))
         if len(taken) == 1:
             after_first(result)
-    return taken[1:] or taken
+    return taken[1:]
 
 
 def cores() -> int:
@@ -83,6 +83,7 @@ class Case:
     """An experiment in this process, prepared for timing."""
 
     checksum = trial_checksum = ""
+    spikes: Any = None  # [N] of the first trial that was timed
 
     def __init__(self, overrides: list[str], device: str):
         import jax.numpy as jnp
@@ -134,84 +135,48 @@ class Case:
 
         return seconds(learn, times, keep), compilation
 
-    def trials(self, times: int) -> list[float]:
-        """Seconds of each of several trials with frozen weights; `trial_checksum` is that of the rates and currents of the first."""
+    def trials(self, times: int, fire: bool = True) -> list[float]:
+        """Seconds of each of several trials with frozen weights; `trial_checksum` is that of the rates and currents of the first.
+
+        With fire=False, no neuron ever fires, since its drive is far below the threshold.
+        """
         import jax.numpy as jnp
+        import numpy as np
 
         from rlsnet.simulation.trial import Program
         from rlsnet.workflows import evaluation
 
-        zero = jnp.int32(0)
-        trial = Program(evaluation.run_trial, self.dynamics, (False,), self.net, self.learner.w, self.keys, zero, zero)
-        one = partial(trial, self.net, self.learner.w, self.keys)
+        zero, net = jnp.int32(0), self.net
+        if not fire:
+            net = dataclasses.replace(net, bias=jnp.full_like(net.bias, -1000), v0=jnp.zeros_like(net.bias))
+        trial = Program(evaluation.run_trial, self.dynamics, (False,), net, self.learner.w, self.keys, zero, zero)
+        one = partial(trial, net, self.learner.w, self.keys)
 
         def keep(result: Any) -> None:
-            self.trial_checksum = checksum(result)
+            if fire:
+                self.trial_checksum = checksum(result)
+                self.spikes = np.asarray(result.counts).sum(0)
 
         return seconds(lambda index: one(jnp.int32(index), zero), times, keep)
 
-    def delivery(self) -> dict[str, Part]:
-        """Parts of a trial that send spikes to their targets through static and through plastic synapses.
-
-        Timed with the spikes of ten learning intervals; the loop that passes them on is timed alone, and subtracted.
-        """
-        import jax
-        import jax.numpy as jnp
-        import numpy as np
-        from jax import lax
-
-        from rlsnet.simulation.step import deliver
-        from rlsnet.simulation.trial import advance, before_learning
-        from rlsnet.workflows.test_store import unpack
-
-        trial, net, w = self.dynamics.trial, self.net, self.learner.w
-        keys, steps = self.keys.trial(jnp.int32(0), jnp.int32(0)), 10 * trial.every
-
-        @jax.jit
-        def record(net: Any, w: Any) -> Any:
-            state = before_learning(self.dynamics, net, w, keys)
-            return advance(self.dynamics, net, w, state, keys, steps, record=True)
-
-        @partial(jax.jit, static_argnames="delivered")
-        def send(net: Any, w: Any, state: Any, spiked: Any, delivered: bool) -> Any:
-            def one(state: Any, spiked: Any) -> tuple[Any, None]:
-                state = dataclasses.replace(state, spiked=spiked)
-                if delivered:
-                    state = deliver(self.dynamics, net, w, state, jnp.ones(len(state.synapses), net.bias.dtype))
-                return state, None
-
-            return lax.scan(one, state, spiked)[0]
-
-        state, words = record(net, w)
-        spiked = np.zeros((len(words), net.n_neurons + net.n_feedforward), bool)  # without the spikes of feed-forward neurons
-        spiked[unpack(np.asarray(words))] = True
-        whole = trial.n_steps / steps
-
-        def sent(w: Any, delivered: bool = True) -> float:
-            return statistics.median(seconds(lambda _: send(net, w, state, spiked, delivered), 7)) * whole
-
-        given = sent(None, delivered=False)  # the spikes of each step are taken from an array, which a simulation does not do
-        static = max(0.0, sent(None) - given) if net.n_edges else 0.0
-        return self._parts_of_delivery(static, max(0.0, sent(w) - given - static), spiked.sum(0) * whole)
-
-    def _parts_of_delivery(self, static: float, plastic: float, spikes: Any) -> dict[str, Part]:
-        """Parts of delivery from their seconds and the spikes [N+X] of a trial."""
+    def delivery(self, simulation: float, silent: float) -> dict[str, Part]:
+        """What the spikes of a trial cost: the difference between its seconds and those of a trial in which no neuron fires."""
         import numpy as np
 
-        net = self.net
-        n, sources, parts = net.n_neurons, len(spikes), {}
-        if net.n_edges:
-            reached = float(spikes @ np.diff(np.asarray(net.indptr)))
-            probe = f"adds={n},{max(1, net.n_edges // n)},{n}"
-            parts["delivery static"] = Part(static, 12 * reached, reached, [(probe, reached)])  # index; filter read and written
+        net, n = self.net, self.net.n_neurons  # spikes of feed-forward neurons are not counted: there are few
         groups, inputs, size = self.learner.w.shape
-        reached = float(spikes @ np.diff(np.asarray(net.out_indptr)))
-        probe = f"weighted={groups},{inputs},{size},{max(1, groups * inputs // sources)},{sources}"
-        parts["delivery plastic"] = Part(plastic, (4 + 12 * size) * reached, 2 * reached, [(probe, reached * size)])
-        return parts
+        reached = float(self.spikes @ np.diff(np.asarray(net.out_indptr))[:n])
+        probe = f"weighted={groups},{inputs},{size},{max(1, groups * inputs // (n + net.n_feedforward))},{n + net.n_feedforward}"
+        # index; weight; filter read and written:
+        n_bytes, accesses, needs = (4 + 12 * size) * reached, 2 * reached, [(probe, reached * size)]
+        if net.n_edges:
+            reached = float(self.spikes @ np.diff(np.asarray(net.indptr))[:n])
+            n_bytes, accesses = n_bytes + 12 * reached, accesses + reached  # index; filter read and written
+            needs.append((f"adds={n},{max(1, net.n_edges // n)},{n}", reached))
+        return {"delivery": Part(max(0.0, simulation - silent), n_bytes, accesses, needs)}
 
-    def neurons(self, simulation: float) -> dict[str, Part]:
-        """All of a trial but delivery: passes over the state of all neurons, and normal numbers; seconds of the whole simulation."""
+    def neurons(self, silent: float) -> dict[str, Part]:
+        """All of a trial but delivery: passes over the state of all neurons, and normal numbers; seconds of a trial without spikes."""
         import jax
         import jax.numpy as jnp
 
@@ -243,7 +208,7 @@ class Case:
 
         each = min(seconds(lambda _: numbers(self.keys.noise), 5)) / (100 * many)
         needs = [(f"pass={int(step)}", step * trial.n_steps), ("seconds", normals * each)]
-        return {"neurons and noise": Part(simulation, step * trial.n_steps, 0.0, needs, normals)}
+        return {"neurons and noise": Part(silent, step * trial.n_steps, 0.0, needs, normals)}
 
     def learning(self) -> dict[str, Part]:
         """Parts of an iteration that update weights and P, from the filtered spikes of a trial: the updates, and the rewriting of P."""

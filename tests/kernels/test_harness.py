@@ -124,9 +124,9 @@ def check(printed):
             one, several = (found.pop((name, precision, threads, str(inputs), str(size))) for threads in ("1", "4"))
             assert one == several
             np.testing.assert_allclose(np.array(one, float), np.ravel(values), rtol=0, atol=tolerance * np.abs(values).max(), err_msg=name)
-    for size, (name, values) in [(size, item) for size in (1, 7) for item in trials(size).items()]:
+    for per_group, (name, values) in [(size, item) for size in (1, 7) for item in trials(size).items()]:
         for precision in ("float32", "float64"):  # in float32 the noise has other bits, and so the spikes differ
-            one, several = (found.pop((name, precision, threads, "4", str(size))) for threads in ("1", "4"))
+            one, several = (found.pop((name, precision, threads, "4", str(per_group))) for threads in ("1", "4"))
             assert one == several
         np.testing.assert_allclose(np.array(one, float), np.ravel(values), rtol=0, atol=1e-12, err_msg=name)
     cells = bits((np.uint32(7), np.uint32(11)), np.arange(1000)) >> np.uint32(9)
