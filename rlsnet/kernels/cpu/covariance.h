@@ -245,7 +245,7 @@ class StoredP {
   }
 
  private:
-  static constexpr int64_t MOST_IN_COLUMN = 256, ROWS_AHEAD = 8;  // rows of full P that are fetched before they are needed
+  static constexpr int64_t MOST_IN_COLUMN = 256, ROWS_AHEAD = 32;  // rows of full P that are fetched before they are needed
 
   int64_t number_bytes() const { return type_ == NumberType::ENGINE ? sizeof(T) : 2; }
 
