@@ -12,7 +12,8 @@ from typing import Any
 Results = dict[str, Any]
 
 COLUMNS = ("iteration", "simulation", "delivery", "learning", "learning_floor")
-IN_PARTS = ("sinusoid", "mouse_decision_published", "mouse_decision_published_64", "million_128")  # cases of the table of parts
+# Cases of the table of parts.
+IN_PARTS = ("sinusoid", "mouse_decision", "mouse_decision_published", "mouse_decision_published_64", "million_128")
 DOCUMENTS = ("README.md", "docs/performance.md")
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
