@@ -35,46 +35,6 @@ void ForEachSpike(const unsigned char* spiked, int64_t n, const F& f) {
     if (spiked[j]) f(j);
 }
 
-// Procedural synapses: postsynaptic neurons of a spike, drawn again at each spike as in connectivity.targets_of.
-class Draw {
- public:
-  template <typename T>
-  explicit Draw(const Delivery<T>& a) : n_(a.neurons), a_(a.rows), b_(a.columns) {
-    if (a.stream) stream_[0] = a.stream[0], stream_[1] = a.stream[1];
-  }
-  // The first `degree` targets of neuron j.
-  void Targets(uint32_t j, uint32_t degree, int* to) const {
-    const Key key = Key::Fold(stream_, j);
-    const uint32_t others = n_ - 1, a = a_, b = b_, n = n_;
-    for (uint32_t k = 0; k < degree; ++k) {  // in vectors
-      const uint32_t x = Walk(k, key, a, b), i = j + 1 + x;
-      to[k] = x < others ? static_cast<int>(i < n ? i : i - n) : -1 - static_cast<int>(x);
-    }
-    for (uint32_t k = 0; k < degree; ++k)
-      if (to[k] < 0) {  // rarely
-        uint32_t x = -1 - to[k];
-        do x = Walk(x, key, a, b);
-        while (x >= others);
-        const uint32_t i = j + 1 + x;
-        to[k] = i < n ? i : i - n;
-      }
-  }
-
- private:
-  static uint32_t Walk(uint32_t x, const Key key, uint32_t a, uint32_t b) {  // one pass of rng.permute
-    uint32_t left = x / b, right = x - left * b;
-    const auto draw = [&](uint32_t round, uint32_t side, uint32_t size) { return ((key.Bits(side + round * 0x9E3779B9u) >> 16) * size) >> 16; };
-    for (uint32_t round = 0; round < 4; ++round) {
-      left += draw(2 * round, right, a);
-      left -= left < a ? 0 : a;
-      right += draw(2 * round + 1, left, b);
-      right -= right < b ? 0 : b;
-    }
-    return left * b + right;
-  }
-  uint32_t n_, a_, b_, stream_[2] = {0, 0};
-};
-
 // The plastic filter of a source.
 template <typename T>
 int FilterOf(const Delivery<T>& a, int64_t j) {
@@ -92,6 +52,53 @@ struct Spike {
     if (a.w) spike.out_begin = a.out_indptr[j], spike.out_end = a.out_indptr[j + 1];
     return spike;
   }
+};
+
+// Procedural synapses: postsynaptic neurons of a spike, drawn again at each spike as in connectivity.targets_of.
+class Draw {
+ public:
+  template <typename T>
+  explicit Draw(const Delivery<T>& a) : n_(a.neurons), a_(a.rows), b_(a.columns) {
+    if (a.stream) stream_[0] = a.stream[0], stream_[1] = a.stream[1];
+  }
+  // The targets of a spike, in memory of this thread.
+  const std::vector<int>& Of(const Spike& spike) const {
+    thread_local std::vector<int> drawn;
+    drawn.resize(spike.end - spike.begin);
+    Targets(spike.source, drawn.size(), drawn.data());
+    return drawn;
+  }
+
+ private:
+  // The first `degree` targets of neuron j.
+  void Targets(uint32_t j, uint32_t degree, int* to) const {
+    const Key key = Key::Fold(stream_, j);
+    const uint32_t others = n_ - 1, a = a_, b = b_, n = n_;
+    for (uint32_t k = 0; k < degree; ++k) {  // in vectors
+      const uint32_t x = Walk(k, key, a, b), i = j + 1 + x;
+      to[k] = x < others ? static_cast<int>(i < n ? i : i - n) : -1 - static_cast<int>(x);
+    }
+    for (uint32_t k = 0; k < degree; ++k)
+      if (to[k] < 0) {  // rarely
+        uint32_t x = -1 - to[k];
+        do x = Walk(x, key, a, b);
+        while (x >= others);
+        const uint32_t i = j + 1 + x;
+        to[k] = i < n ? i : i - n;
+      }
+  }
+  static uint32_t Walk(uint32_t x, const Key key, uint32_t a, uint32_t b) {  // one pass of rng.permute
+    uint32_t left = x / b, right = x - left * b;
+    const auto draw = [&](uint32_t round, uint32_t side, uint32_t size) { return ((key.Bits(side + round * 0x9E3779B9u) >> 16) * size) >> 16; };
+    for (uint32_t round = 0; round < 4; ++round) {
+      left += draw(2 * round, right, a);
+      left -= left < a ? 0 : a;
+      right += draw(2 * round + 1, left, b);
+      right -= right < b ? 0 : b;
+    }
+    return left * b + right;
+  }
+  uint32_t n_, a_, b_, stream_[2] = {0, 0};
 };
 
 // The filter of its static synapses.
@@ -136,6 +143,7 @@ constexpr int64_t WORTH_A_THREAD = 12000;    // targets of spikes in a step from
 #define RLSNET_MOST_IN_RANGE (1 << 17)
 #endif
 constexpr int64_t MOST_IN_RANGE = RLSNET_MOST_IN_RANGE;  // neurons whose currents stay in the second-level cache
+constexpr double MOST_SORTED = 0.01;         // share of neurons that spike in a step, up to which their synapses are sorted
 constexpr int64_t FEWEST_IN_RANGE = 1024;    // neurons that are worth a thread
 
 // The ranges into which neurons are divided, and the plastic synapses of their groups: a group that is cut belongs to two ranges.
@@ -182,7 +190,10 @@ class SortedSynapses {
   SortedSynapses(const Delivery<T>& a, const Ranges& ranges)
       : a_(a), draw_(a), ranges_(ranges), by_size_(ranges.size), aside_(ranges.count * ranges.count) {}
 
-  static bool Used(const Delivery<T>& a, const Ranges& ranges) { return a.stream || ranges.many; }
+  static bool Helps(const Delivery<T>& a, const Ranges& ranges) { return a.stream || ranges.many; }
+
+  // Whether the spikes of a step are so few that their synapses take little memory: at the start of a trial, every sixth neuron may fire.
+  static bool Fits(const Delivery<T>& a, const SpikeList& list) { return list.size() <= MOST_SORTED * a.sources + 1; }
 
   // Share number `share` of as many as there are ranges.
   void Collect(const SpikeList& list, int64_t share) {
@@ -235,11 +246,8 @@ class SortedSynapses {
   };
 
   void Drawn(const Spike& spike, int64_t share) {
-    thread_local std::vector<int> drawn;
-    drawn.resize(spike.end - spike.begin);
-    draw_.Targets(spike.source, drawn.size(), drawn.data());
     const int channel = ChannelOf(a_, spike);
-    for (const int target : drawn) At(share, by_size_(target)).targets[channel].push_back(target);
+    for (const int target : draw_.Of(spike)) At(share, by_size_(target)).targets[channel].push_back(target);
   }
 
   void Stored(const Spike& spike, int64_t share) {
@@ -285,6 +293,7 @@ class Deliverer {
  public:
   Deliverer(const Delivery<T>& a, const Ranges& ranges, int64_t range)
       : a_(a),
+        draw_(a),
         range_(range),
         begin_(ranges.Begin(range)),
         end_(ranges.End(range)),
@@ -320,6 +329,11 @@ class Deliverer {
     const int channel = ChannelOf(a_, spike);
     T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
     const T one = gain[channel];
+    if (a_.stream) {
+      for (const int target : draw_.Of(spike))
+        if (target >= begin_ && target < end_) into[target] += one;
+      return;
+    }
     const int64_t first = Find(a_.post, spike.begin, spike.end, begin_, a_.neurons, spike.begin);
     const int64_t end = Find(a_.post, spike.begin, spike.end, end_, a_.neurons, first);
     if (a_.weight)
@@ -377,6 +391,7 @@ class Deliverer {
   }
 
   const Delivery<T>& a_;
+  Draw draw_;
   int64_t range_, begin_, end_, first_slot_, end_slot_, slots_;
   Divider by_inputs_;
   std::vector<Run> runs_;
@@ -398,8 +413,8 @@ void Deliver(const Pool& pool, const Delivery<T>& a) {
   const bool many = (static_targets + plastic_targets) / 2000 * a.trials >= WORTH_A_THREAD;  // of a step of 0.1 ms at 5 Hz
   const Ranges ranges(a.neurons, many ? pool.threads : 1);
   std::vector<SpikeList> lists(a.trials, SpikeList{std::vector<std::vector<Spike>>(1)});
-  const bool sort = SortedSynapses<T>::Used(a, ranges);
-  std::vector<SortedSynapses<T>> sorted(sort ? a.trials : 0, SortedSynapses<T>(a, ranges));
+  std::vector<SortedSynapses<T>> sorted(SortedSynapses<T>::Helps(a, ranges) ? a.trials : 0, SortedSynapses<T>(a, ranges));
+  const auto sort = [&](int64_t trial) { return !sorted.empty() && SortedSynapses<T>::Fits(a, lists[trial]); };
   const Pool team = {many ? pool.threads : 1, pool.schedule};
   Parallel(team, a.trials, 1, [&](int64_t begin, int64_t end) {
     for (int64_t trial = begin; trial < end; ++trial)
@@ -410,10 +425,13 @@ void Deliver(const Pool& pool, const Delivery<T>& a) {
       for (int64_t task = begin; task < end; ++task) f(task % a.trials, task / a.trials);
     });
   };
-  if (sort) each([&](int64_t trial, int64_t range) { sorted[trial].Collect(lists[trial], range); });
+  if (!sorted.empty())
+    each([&](int64_t trial, int64_t range) {
+      if (sort(trial)) sorted[trial].Collect(lists[trial], range);
+    });
   each([&](int64_t trial, int64_t range) {
     T* filters = a.filters + trial * (2 + a.channels) * a.neurons;
     Deliverer<T> deliver(a, ranges, range);
-    sort ? deliver(sorted[trial], a.gain, filters) : deliver(lists[trial], a.gain, filters);
+    sort(trial) ? deliver(sorted[trial], a.gain, filters) : deliver(lists[trial], a.gain, filters);
   });
 }

@@ -257,15 +257,18 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
     for (int64_t trial = 0; trial < d.trials; ++trial) tasks.emplace_back(a, trial, ranges, range);
   std::vector<SpikeList> lists[2];  // of the trials, in turn: of the step before, and of this one
   for (auto& list : lists) list.assign(d.trials, SpikeList{std::vector<std::vector<Spike>>(ranges.count)});
-  const bool sort = SortedSynapses<T>::Used(d, ranges);
-  std::vector<SortedSynapses<T>> sorted(sort ? d.trials : 0, SortedSynapses<T>(d, ranges));
+  std::vector<SortedSynapses<T>> sorted(SortedSynapses<T>::Helps(d, ranges) ? d.trials : 0, SortedSynapses<T>(d, ranges));
   for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()]);
-  const int64_t phases = sort ? 2 : 1;
+  const int64_t phases = sorted.empty() ? 1 : 2;
   InSteps(pool, a.steps * phases, tasks.size(), [&](int64_t turn, int64_t index) {
     const int64_t step = turn / phases, row = step % a.block;
     Task<T>& task = tasks[index];
     const SpikeList& arriving = lists[step & 1][task.trial()];
-    if (sort && turn % 2 == 0) return sorted[task.trial()].Collect(arriving, task.range());
+    const bool sort = !sorted.empty() && SortedSynapses<T>::Fits(d, arriving);
+    if (turn % phases < phases - 1) {
+      if (sort) sorted[task.trial()].Collect(arriving, task.range());
+      return;
+    }
     const bool last = step == a.steps - 1, renormalise = last || row == a.block - 1;
     const int64_t next = renormalise ? 0 : row + 1;
     const T *decay = a.factors + row * 2 * filters, *gain = decay + filters;
