@@ -138,12 +138,12 @@ def measure(task: Task) -> dict[str, Any]:
         "draw": timed.draw,
         "targets": timed.targets,
     }
+    if "simulation" in task.parts:  # before iterations, of which there are more on a faster machine: the weights are the initial ones
+        result["simulation"] = timed.trials(max(2, task.iterations // 2))
     if "iteration" in task.parts:
         result["iteration"], compilation = timed.iterations(task.iterations)
         result["compile"] = round(compilation, 2)
         result["peak_gb"] = round(peak_bytes(task.device) / 1e9, 2)
-    if "simulation" in task.parts:
-        result["simulation"] = timed.trials(max(2, task.iterations // 2))
     if "delivery" in task.parts:
         silent = statistics.median(timed.trials(max(2, task.iterations // 2), fire=False))
         parts |= timed.delivery(statistics.median(result["simulation"]), silent) | timed.neurons(silent)

@@ -156,8 +156,8 @@ def threads(results: list[Results]) -> str:
     rows = []
     for each in results:
         one = next(other for other in results if other["case"] == each["case"])
-        digits, of_one = (other.get("weights", other.get("currents", "")) for other in (each, one))  # after the same number of iterations
-        same = "yes" if digits == of_one else "**no**"
+        same = "yes" if all(each.get(key) == one.get(key) for key in ("weights", "currents")) else "**no**"
+        digits = each.get("weights", each.get("currents", ""))
         faster = ratio(one.get("iteration", one["simulation"]), each.get("iteration", each["simulation"]))
         times = [figure(each.get("iteration")), figure(each["simulation"]), faster]
         rows.append([f"`{each['case']}`", str(each["cores"]), str(each["threads"]), *times, f"`{digits}`", same])

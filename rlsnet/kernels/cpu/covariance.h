@@ -141,7 +141,7 @@ template <typename T>
 void Downdate(T* P, const T* u, int64_t n_u, T factor, int64_t inputs, bool upper, const T* x, T* k, const Ahead (&next)[2]) {
   ForRows(inputs, [&](int64_t i, auto rows) {
     DowndateRows<T, decltype(rows)::value>(P, u, n_u, factor, Padded<T>(inputs), i, upper ? i / LINE<T> * LINE<T> : 0, x, k);
-    for (const Ahead& ahead : next) ahead.Fetch(i, i + rows, inputs);
+    for (const Ahead& ahead : next) ahead.FetchPart(i, i + rows, inputs);
   });
 }
 
@@ -228,10 +228,7 @@ class StoredP {
       auto* const p = all + group * stride_;
       using S = std::remove_pointer_t<decltype(p)>;
       const T unit = changed ? Unit(group) : 1;
-      EachRow([&](int64_t l, int64_t first, int64_t place) {
-        GetRow(p + place, inputs_ - first, unit, buffer + l * row + first);
-        for (int64_t j = First(l); j < first; ++j) buffer[l * row + j] = 0;
-      });
+      EachRow([&](int64_t l, int64_t first, int64_t place) { GetRow(p + place, inputs_ - first, unit, buffer + l * row + first); });
       T inverse = 1;
       if (changed) {
         Downdate(buffer, u, n_u, factor, inputs_, packed_, x, k, next);
@@ -245,7 +242,8 @@ class StoredP {
   }
 
  private:
-  static constexpr int64_t MOST_IN_COLUMN = 256, ROWS_AHEAD = 32;  // rows of full P that are fetched before they are needed
+  static constexpr int64_t MOST_IN_COLUMN = 256;  // numbers of a column of packed P that are collected at a time
+  static constexpr int64_t ROWS_AHEAD = 32;       // rows of full P that are fetched before they are needed
 
   int64_t number_bytes() const { return type_ == NumberType::ENGINE ? sizeof(T) : 2; }
 
@@ -258,7 +256,7 @@ class StoredP {
     for (int64_t l = 0, place = 0; l < inputs_; place += packed_ ? inputs_ - l : row_, ++l) f(l, packed_ ? l : 0, place);
   }
 
-  // n numbers of a row. If there are few, those before them are read too, and written before `to`.
+  // n numbers of a row. If there are few, those before them are read too, and written before `to`, where nothing is that counts.
   template <typename S>
   void GetRow(const S* from, int64_t n, T unit, T* to) const {
     constexpr int64_t N = Simd<T>::N;

@@ -268,11 +268,13 @@ class Shared {
 
 template <typename T>
 void Update(const Pool& pool, const Learn<T>& a, const StoredP<T>& all) {
-  std::vector<Source<T>> sources(a.sources);
-  for (int64_t j = 0; j < a.sources; ++j) sources[j] = {a.r[j], a.arrived[j]};
+  const std::unique_ptr<Source<T>[]> sources(new Source<T>[a.sources]);
+  Parallel(pool, a.sources, 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) sources[j] = {a.r[j], a.arrived[j]};
+  });
   Shared<GroupUpdate<T>> updates;
   Parallel(pool, a.groups, Grain(pool, a), [&](int64_t begin, int64_t end) {
-    updates.With([&] { return std::make_unique<GroupUpdate<T>>(a, all, sources.data()); }, [&](GroupUpdate<T>& update) { update.Range(begin, end); });
+    updates.With([&] { return std::make_unique<GroupUpdate<T>>(a, all, sources.get()); }, [&](GroupUpdate<T>& update) { update.Range(begin, end); });
   });
 }
 

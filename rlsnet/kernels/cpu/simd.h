@@ -142,8 +142,8 @@ struct Ahead {
   const void* from;
   int64_t bytes;
   // The lines of the cache that begin in the part for steps begin..end of `steps`.
-  void Fetch(int64_t begin, int64_t end, int64_t steps) const {
-    for (int64_t byte = (bytes * begin / steps + 63) / 64 * 64; byte < bytes * end / steps; byte += 64)
-      __builtin_prefetch(static_cast<const char*>(from) + byte, 0, 2);
+  void FetchPart(int64_t begin, int64_t end, int64_t steps) const {
+    const int64_t first = (bytes * begin / steps + 63) / 64 * 64;
+    Fetch(static_cast<const char*>(from) + first, bytes * end / steps - first);
   }
 };

@@ -146,6 +146,12 @@ constexpr int64_t MOST_IN_RANGE = RLSNET_MOST_IN_RANGE;  // neurons whose curren
 constexpr double MOST_SORTED = 0.01;         // share of neurons that spike in a step, up to which their synapses are sorted
 constexpr int64_t FEWEST_IN_RANGE = 1024;    // neurons that are worth a thread
 
+// Number of places of plastic synapses.
+template <typename T>
+int64_t SlotsOf(const Delivery<T>& a) {
+  return (a.neurons + a.size - 1) / a.size * int64_t{a.inputs};
+}
+
 // The ranges into which neurons are divided, and the plastic synapses of their groups: a group that is cut belongs to two ranges.
 struct Ranges {
   int64_t neurons, count, size;
@@ -173,6 +179,21 @@ struct Ranges {
 inline int64_t Find(const int* values, int64_t begin, int64_t end, int64_t limit, int64_t all, int64_t from) {
   if (limit <= 0 || limit >= all) return limit <= 0 ? from : end;
   return FirstAtLeast(values, from, end, limit, begin + (end - begin) * limit / all);
+}
+
+// The part of begin..end, after `from`, with values of at least `low` and below `high`.
+inline std::pair<int64_t, int64_t> Between(const int* values, int64_t begin, int64_t end, int64_t low, int64_t high, int64_t all, int64_t from) {
+  const int64_t first = Find(values, begin, end, low, all, from);
+  return {first, Find(values, begin, end, high, all, first)};
+}
+
+// Adds to the currents of targets first..end: one number for each synapse, or that times its weight.
+template <typename T>
+void AddStatic(const int* targets, const T* weights, int64_t first, int64_t end, T one, T* into) {
+  if (weights)
+    for (int64_t e = first; e < end; ++e) into[targets[e]] += one * weights[e];
+  else
+    for (int64_t e = first; e < end; ++e) into[targets[e]] += one;
 }
 
 // Plastic synapses of a spike in a range.
@@ -210,19 +231,14 @@ class SortedSynapses {
   }
 
   // Adds what a range receives through static synapses.
-  void AddStatic(int64_t range, const T* gain, T* filters) const {
-    for (int channel = 0; channel < 2; ++channel) {
-      T* into = filters + static_cast<int64_t>(channel) * a_.neurons;
-      const T one = gain[channel];
+  void Static(int64_t range, const T* gain, T* filters) const {
+    for (int channel = 0; channel < 2; ++channel)
       for (int64_t share = 0; share < ranges_.count; ++share) {
         const Aside& aside = At(share, range);
         const std::vector<int>& targets = aside.targets[channel];
-        if (a_.weight)
-          for (size_t e = 0; e < targets.size(); ++e) into[targets[e]] += one * aside.weights[channel][e];
-        else
-          for (const int target : targets) into[target] += one;
+        const T* weights = a_.weight ? aside.weights[channel].data() : nullptr;
+        AddStatic(targets.data(), weights, 0, targets.size(), gain[channel], filters + static_cast<int64_t>(channel) * a_.neurons);
       }
-    }
   }
 
   // Plastic synapses of a range.
@@ -263,13 +279,13 @@ class SortedSynapses {
   }
 
   void Plastic(const Spike& spike, int64_t share) {
-    const int64_t all = (a_.neurons + a_.size - 1) / a_.size * int64_t{a_.inputs};
     int64_t from = spike.out_begin;
     for (int64_t range = 0; range < ranges_.count; ++range) {
-      from = Find(a_.out_slot, spike.out_begin, spike.out_end, ranges_.FirstSlot(a_, range), all, from);
-      const int64_t to = Find(a_.out_slot, spike.out_begin, spike.out_end, ranges_.EndSlot(a_, range), all, from);
+      const int64_t low = ranges_.FirstSlot(a_, range), high = ranges_.EndSlot(a_, range);
+      const auto [first, end] = Between(a_.out_slot, spike.out_begin, spike.out_end, low, high, SlotsOf(a_), from);
+      from = first;  // the next range may begin within the same group
       Aside& aside = At(share, range);
-      if (from < to) Append(aside.slots, a_.out_slot, from, to), aside.runs.emplace_back(to - from, FilterOf(a_, spike.source));
+      if (first < end) Append(aside.slots, a_.out_slot, first, end), aside.runs.emplace_back(end - first, FilterOf(a_, spike.source));
     }
   }
 
@@ -299,7 +315,7 @@ class Deliverer {
         end_(ranges.End(range)),
         first_slot_(ranges.FirstSlot(a, range)),
         end_slot_(ranges.EndSlot(a, range)),
-        slots_((a.neurons + a.size - 1) / a.size * int64_t{a.inputs}),
+        slots_(SlotsOf(a)),
         by_inputs_(std::max(a.inputs, 1)) {}
 
   // Adds the spikes of a list to the filters [2+T, N] of their trial.
@@ -307,9 +323,8 @@ class Deliverer {
     runs_.clear();
     list.ForEach([&](const Spike& spike) {
       Static(spike, gain, filters);
-      const auto at = [&](int64_t slot, int64_t from) { return Find(a_.out_slot, spike.out_begin, spike.out_end, slot, slots_, from); };
       if (spike.out_begin == spike.out_end) return;
-      const int64_t first = at(first_slot_, spike.out_begin), end = at(end_slot_, first);
+      const auto [first, end] = Between(a_.out_slot, spike.out_begin, spike.out_end, first_slot_, end_slot_, slots_, spike.out_begin);
       if (first < end) runs_.push_back({a_.out_slot + first, a_.out_slot + end, FilterOf(a_, spike.source)});
     });
     Plastic(gain, filters);
@@ -318,7 +333,7 @@ class Deliverer {
   // The same for synapses that are already sorted.
   void operator()(const SortedSynapses<T>& sorted, const T* gain, T* filters) {
     runs_.clear();
-    sorted.AddStatic(range_, gain, filters);
+    sorted.Static(range_, gain, filters);
     sorted.Runs(range_, runs_);
     Plastic(gain, filters);
   }
@@ -334,12 +349,8 @@ class Deliverer {
         if (target >= begin_ && target < end_) into[target] += one;
       return;
     }
-    const int64_t first = Find(a_.post, spike.begin, spike.end, begin_, a_.neurons, spike.begin);
-    const int64_t end = Find(a_.post, spike.begin, spike.end, end_, a_.neurons, first);
-    if (a_.weight)
-      for (int64_t e = first; e < end; ++e) into[a_.post[e]] += one * a_.weight[e];
-    else
-      for (int64_t e = first; e < end; ++e) into[a_.post[e]] += one;
+    const auto [first, end] = Between(a_.post, spike.begin, spike.end, begin_, end_, a_.neurons, spike.begin);
+    AddStatic(a_.post, a_.weight, first, end, one, into);
   }
 
   // A walk through the runs that is some synapses ahead of the additions, and prefetches their weights.

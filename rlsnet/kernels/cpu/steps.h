@@ -68,7 +68,7 @@ class Task {
 
   template <typename Spikes>
   void Deliver(const Spikes& spikes, const T* gain) {
-    deliverer_(spikes, gain, d_.filters + trial_ * (2 + d_.channels) * d_.neurons);
+    deliverer_(spikes, gain, filters());
   }
 
   // Moves the neurons by a step; spikes are put on the list.
@@ -80,9 +80,9 @@ class Task {
     for (int64_t x = 0; x < d_.sources - d_.neurons; ++x) MoveFeedforward(now, x, own);
   }
 
+ private:
   T* filters() const { return d_.filters + trial_ * (2 + d_.channels) * d_.neurons; }
 
- private:
   // Currents of a block of neurons through static and plastic synapses; renormalised filters are kept.
   void Currents(const Moment<T>& now, int64_t n, int64_t count, T* __restrict u_bal, T* __restrict u_plas) const {
     T *exc = filters() + n, *inh = exc + d_.neurons;
@@ -265,7 +265,7 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
     Task<T>& task = tasks[index];
     const SpikeList& arriving = lists[step & 1][task.trial()];
     const bool sort = !sorted.empty() && SortedSynapses<T>::Fits(d, arriving);
-    if (turn % phases < phases - 1) {
+    if (phases == 2 && turn % 2 == 0) {
       if (sort) sorted[task.trial()].Collect(arriving, task.range());
       return;
     }
