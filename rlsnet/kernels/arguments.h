@@ -1,4 +1,4 @@
-// Arguments of the CUDA kernels, each of which takes one of these structs. Included by kernels.cu, and by handlers.cc, which fills them.
+// Arguments of the kernels, native or CUDA: one of these structs for each kernel. ffi_arrays.h fills them.
 // Dimension letters as everywhere: N neurons, X feed-forward neurons, B trials side by side, G groups of S neurons with L inputs each,
 // T time constants of plastic inputs, Q pending updates. A pointer is null where the network has no such array.
 #pragma once

@@ -1,6 +1,6 @@
 """The native kernels: the library in the package that suits the processor, or one that the C++ compiler of the machine builds; in JAX.
 
-What is compiled is cpu/handlers.cc, for one precision at a time, and stored in the cache.
+The sources in cpu/ are compiled side by side, for one precision at a time, and stored in the cache.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -31,12 +32,12 @@ log = logging.getLogger(__name__)
 
 
 FOLDER = Path(__file__).parent
-SOURCE = FOLDER / "cpu" / "handlers.cc"
+SOURCES = [FOLDER / "cpu" / name for name in ("simulation.cc", "learning.cc", "handlers.cc")]
 PREBUILT = FOLDER / "prebuilt"  # in a wheel: a library for each of the processors in processors.py
-FLAGS = ["-std=c++17", "-shared", "-fPIC", "-w"]
+FLAGS = ["-std=c++17", "-fPIC", "-w"]
 X86_TUNING = ("-march=native -mprefer-vector-width=512", "-march=native", "")  # the first one that the compiler accepts is used
 TUNING = X86_TUNING if processors.family() == processors.X86 else ("-mcpu=native", "-march=native", "")
-COMPILE_SECONDS = 600  # a compilation takes about 5 s, on a busy machine several times that
+COMPILE_SECONDS = 600  # a compilation takes some 5 s, on a busy machine several times that
 RETRY_SECONDS = 24 * 3600  # after which a compiler that has failed is tried again, where another one has made a library
 ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
 KERNELS = ("steps", "deliver", "learn", "flush")  # those that exist for each precision
@@ -102,7 +103,7 @@ def _prebuilt(kind: processors.Processor, precision: str) -> str | None:
 def _compiled(kind: processors.Processor | None, precision: str) -> str:
     """Builds and registers the library for a kind of processor (None: this very one); returns its description."""
     flags = [*processors.FAST, f"-DRLSNET_{KINDS[precision].upper()}"]
-    _, library = load(SOURCE, flags, TUNING if kind is None else (kind.flags,), headers() + _processor())
+    _, library = load(SOURCES, flags, TUNING if kind is None else (kind.flags,), headers() + _processor())
     register(library, "rlsnet_", names(precision), "cpu")
     return f"compiled here for {'this processor' if kind is None else kind.march}"
 
@@ -119,14 +120,14 @@ def register(library: ctypes.CDLL, prefix: str, names: Iterable[str], platform_:
         jax.ffi.register_ffi_target(f"{prefix}{name}", jax.ffi.pycapsule(getattr(library, name)), platform=platform_)
 
 
-def load(source: Path, flags: Iterable[str], tuning: Iterable[str] = ("",), about: str = "") -> tuple[Path, ctypes.CDLL]:
-    """Shared library of a source from the cache, and its path; it is built if it is missing or damaged.
+def load(sources: Sequence[Path], flags: Iterable[str], tuning: Iterable[str] = ("",), about: str = "") -> tuple[Path, ctypes.CDLL]:
+    """Shared library of some sources from the cache, and its path; it is built if it is missing or damaged.
 
     If a new library cannot be loaded either, for example in a folder mounted noexec, a mark is written beside it: later starts try to
     load it, but do not build it again.
 
     Args:
-      source: file in C++.
+      sources: files in C++, which are compiled side by side.
       flags: of the compiler, beside FLAGS.
       tuning: further flags, of which the first that the compiler accepts are used.
       about: all else on which the library depends, such as the processor, or sources that are included.
@@ -134,13 +135,13 @@ def load(source: Path, flags: Iterable[str], tuning: Iterable[str] = ("",), abou
     Raises:
       RuntimeError: the library cannot be built or loaded.
     """
-    path = _build(source, list(flags), tuple(tuning), about)
+    path = _build(sources, list(flags), tuple(tuning), about)
     mark = path.with_suffix(".unloadable")
     with contextlib.suppress(OSError):
         return path, ctypes.CDLL(str(path))
     if not mark.exists():
         path.unlink()
-        path = _build(source, list(flags), tuple(tuning), about)
+        path = _build(sources, list(flags), tuple(tuning), about)
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -164,14 +165,14 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
+def _build(sources: Sequence[Path], flags: list[str], tuning: tuple[str, ...], about: str) -> Path:
     """Path of the shared library for this jaxlib, compiled if it is not in the cache; raises RuntimeError.
 
     The name of the file has two parts: what is compiled, and by which compiler with which tuning. Each start prefers the first compiler
     and tuning again. Where none of them can do it, the newest library of another compiler or tuning serves: on nodes of a cluster without
     a compiler, and for a day after a compilation has failed.
     """
-    what = cached("".join([source.read_text(), *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), "")
+    what = cached("".join([*[source.read_text() for source in sources], *FLAGS, *flags, *tuning, metadata.version("jaxlib"), about]), "")
     reason = "no C++ compiler is found (c++, g++, clang++ or the value of CXX)"
     for compiler in _compilers():
         try:
@@ -192,7 +193,7 @@ def _build(source: Path, flags: list[str], tuning: tuple[str, ...], about: str) 
                 if failed.exists() and time.time() - failed.stat().st_mtime < RETRY_SECONDS and (other := _newest(what)):
                     return other
                 try:
-                    _compile(compiler, options, source, library)
+                    _compile(compiler, options, sources, library)
                 except RuntimeError:
                     failed.touch()
                     raise
@@ -238,20 +239,25 @@ def _version(compiler: list[str]) -> str:
 
 def _answer(command: list[str]) -> str:
     """What a compiler prints; raises Refused with its first error, and RuntimeError if it does not answer."""
-    status, printed, messages = _run(command, ANSWER_SECONDS)
+    status, printed, messages = _run([command], ANSWER_SECONDS)
     if status:
         raise Refused(_error(status, messages))
     return printed
 
 
-def _compile(compiler: list[str], options: list[str], source: Path, library: Path) -> None:
-    """Compiles a source into a shared library in the cache; raises RuntimeError."""
-    log.info("Compiling %s with %s, once.", source.name, compiler[0])
+def _compile(compiler: list[str], options: list[str], sources: Sequence[Path], library: Path) -> None:
+    """Compiles sources, side by side, into a shared library in the cache; raises RuntimeError."""
+    names = " and ".join(source.name for source in sources)
+    log.info("Compiling %s with %s, once.", names, compiler[0])
     began = time.monotonic()
-    with atomic.replacing(library) as made:
-        status, _, messages = _run([*compiler, *options, f"-I{jax.ffi.include_dir()}", str(source), "-o", str(made)], COMPILE_SECONDS)
-        if status:
-            raise RuntimeError(f"{compiler[0]} cannot compile {source.name}: {_error(status, messages)}")
+    with atomic.replacing(library) as made, tempfile.TemporaryDirectory() as folder:
+        objects = [str(Path(folder) / f"{i}.o") for i in range(len(sources))]
+        command = [*compiler, *options, f"-I{jax.ffi.include_dir()}"]
+        compilations = [[*command, "-c", str(source), "-o", path] for source, path in zip(sources, objects, strict=True)]
+        for commands in (compilations, [[*compiler, *options, "-shared", *objects, "-o", str(made)]]):
+            status, _, messages = _run(commands, COMPILE_SECONDS)
+            if status:
+                raise RuntimeError(f"{compiler[0]} cannot compile {names}: {_error(status, messages)}")
         made.chmod(0o700)
     log.info("Compiled in %.1f s.", time.monotonic() - began)
 
@@ -261,24 +267,43 @@ def _error(status: int, messages: str) -> str:
     return next((line for line in messages.splitlines() if "error" in line), f"exit status {status}")
 
 
-def _run(command: list[str], seconds: float) -> tuple[int, str, str]:
-    """(exit status, output, messages) of a compiler; raises RuntimeError if it takes longer, or cannot be started."""
+def _run(commands: Sequence[list[str]], seconds: float) -> tuple[int, str, str]:
+    """Runs commands of a compiler at the same time.
+
+    Returns:
+      (exit status, output, messages): the first exit status that is not 0, or 0; what all of them print.
+
+    Raises:
+      RuntimeError: they take longer, or cannot be started.
+    """
+    began = time.monotonic()
+    running: list[subprocess.Popen[str]] = []
     try:
-        environment = {**os.environ, "LC_ALL": "C"}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, start_new_session=True
-        )
+        for command in commands:
+            running.append(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    env={**os.environ, "LC_ALL": "C"},
+                    start_new_session=True,
+                )
+            )
+        printed = [process.communicate(timeout=max(0.0, began + seconds - time.monotonic())) for process in running]
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{commands[0][0]} did not end within {seconds:g} s") from error
     except OSError as error:
-        raise RuntimeError(f"{command[0]} cannot be started ({error.strerror})") from error
-    with process:
-        try:
-            printed, messages = process.communicate(timeout=seconds)
-            return process.returncode, printed, messages
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # also the programs that the compiler has started
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise RuntimeError(f"{command[0]} did not end within {seconds:g} s") from error
-            raise
+        raise RuntimeError(f"{commands[0][0]} cannot be started ({error.strerror})") from error
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # also the programs that the compiler has started
+            with process:  # closes the pipes, and waits
+                pass
+    status = next((process.returncode for process in running if process.returncode), 0)
+    return status, "".join(output for output, _ in printed), "".join(messages for _, messages in printed)
 
 
 def _processor() -> str:

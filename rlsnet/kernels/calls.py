@@ -105,11 +105,11 @@ def steps(
       form: native or cuda.
       network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
-      arguments: in the order of handlers.cc, RunSteps.
+      arguments: in the order of TimeSteps in ffi_arrays.h.
       changed: filters, r, n_delivered, v, until, u_sum, expected, stimulus [2, N], feed-forward rates [2, X] and spiked; of one trial or
         of B, but stimulus and rates.
       record: whether to return the spikes.
-      **attributes: numbers with the names in handlers.cc.
+      **attributes: numbers with the names there.
 
     Returns:
       The changed arrays, and the packed spikes [(B,) n, W] uint32, which are [(B,) 0, W] without `record`.

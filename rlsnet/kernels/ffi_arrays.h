@@ -21,11 +21,7 @@ class Arrays {
   // The next array; null if it is empty.
   template <typename E>
   E* Next() {
-    const ffi::AnyBuffer buffer = Buffer(next_++);
-    if (ffi::ByteWidth(buffer.element_type()) != sizeof(E)) throw std::string("array " + std::to_string(next_) + " has another type");
-    dimensions_.assign(buffer.dimensions().begin(), buffer.dimensions().end());
-    bytes_ = buffer.size_bytes(), count_ = buffer.element_count();
-    return count_ ? static_cast<E*>(buffer.untyped_data()) : nullptr;
+    return static_cast<E*>(Next(sizeof(E)));
   }
   template <typename E>
   PerNeuron<std::remove_const_t<E>> NextPerNeuron() {
@@ -41,6 +37,13 @@ class Arrays {
   int64_t count() const { return count_; }
 
  private:
+  __attribute__((noinline)) void* Next(size_t bytes_of_number) {
+    const ffi::AnyBuffer buffer = Buffer(next_++);
+    if (ffi::ByteWidth(buffer.element_type()) != bytes_of_number) throw std::string("array " + std::to_string(next_) + " has another type");
+    dimensions_.assign(buffer.dimensions().begin(), buffer.dimensions().end());
+    bytes_ = buffer.size_bytes(), count_ = buffer.element_count();
+    return count_ ? buffer.untyped_data() : nullptr;
+  }
   ffi::AnyBuffer Buffer(size_t index) const {
     if constexpr (std::is_same_v<Buffers, ffi::RemainingArgs>) return *buffers_.template get<ffi::AnyBuffer>(index);
     else return **buffers_.template get<ffi::AnyBuffer>(index);
@@ -54,7 +57,7 @@ using Inputs = Arrays<ffi::RemainingArgs>;
 using Outputs = Arrays<ffi::RemainingRets>;
 
 template <typename E>
-E Attribute(const ffi::Dictionary& attributes, const std::string& name) {
+__attribute__((noinline)) E Attribute(const ffi::Dictionary& attributes, const std::string& name) {
   auto value = attributes.get<E>(name);
   if (value.has_error()) throw "no attribute " + name;
   return *value;
@@ -91,6 +94,7 @@ void Changed(Delivery<T>& a, Outputs& out) {
   a.r = out.Next<T>();
   a.n_delivered = out.Next<int>();
 }
+
 // Arguments of `steps`, and the results but for the spikes.
 template <typename T>
 void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& attributes) {
@@ -116,7 +120,8 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
   a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
   a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
   a.delivery.trials = out.count() / a.delivery.sources;
-  a.words = out.Next<unsigned>();  a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
+  a.words = out.Next<unsigned>();
+  a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
   a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");
 }
 

@@ -45,7 +45,7 @@ def only(place, monkeypatch, *names):
 
 
 def load(place, tuning=("",)):
-    return build.load(place / "source.cc", ["-O1"], tuning)
+    return build.load([place / "source.cc"], ["-O1"], tuning)
 
 
 @needs_compiler
@@ -220,7 +220,7 @@ def test_kernels_in_the_package_that_xla_refuses_are_compiled_again(tmp_path):
     from rlsnet.kernels import build, calls, processors
     logging.basicConfig(level="INFO", format="%(message)s")
     folder = Path(sys.argv[1])
-    library, _ = build.load(folder / "source.cc", ["-O0"])
+    library, _ = build.load([folder / "source.cc"], ["-O0"])
     build.PREBUILT, processors.features = folder / "prebuilt", lambda: processors.V2
     for family in processors.FAMILIES.values():
         shutil.copy(library, folder / "prebuilt" / f"{family[-1].name}.so")

@@ -310,11 +310,11 @@ def test_native_kernels_build_and_register_themselves(tmp_path):
 @pytest.mark.parametrize("kind", NATIVE)
 def test_a_damaged_library_is_made_again(tmp_path, monkeypatch, kind):
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
-    path, _ = kernel_build.load(kernel_build.SOURCE, QUICK)
-    assert kernel_build.load(kernel_build.SOURCE, QUICK)[0] == path and path.stat().st_size > 0
+    path, _ = kernel_build.load(kernel_build.SOURCES, QUICK)
+    assert kernel_build.load(kernel_build.SOURCES, QUICK)[0] == path and path.stat().st_size > 0
     path.unlink()  # and not written again in place, as it is loaded
     path.write_bytes(b"")
-    code = f"from rlsnet.kernels import build; build.load(build.SOURCE, {QUICK})[1].learn_f32"
+    code = f"from rlsnet.kernels import build; build.load(build.SOURCES, {QUICK})[1].learn_f32"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert path.stat().st_size > 0
 
@@ -325,10 +325,10 @@ def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tm
     """A cache folder that is mounted noexec."""
     monkeypatch.setenv("RLSNET_CACHE", str(tmp_path))
     commands, run, load = [], kernel_build._run, kernel_build.ctypes.CDLL
-    monkeypatch.setattr(kernel_build, "_run", lambda command, seconds: commands.append(command) or run(command, seconds))
+    monkeypatch.setattr(kernel_build, "_run", lambda some, seconds: commands.extend(some) or run(some, seconds))
 
     def built():
-        return sum(str(kernel_build.SOURCE) in command for command in commands)
+        return sum(str(kernel_build.SOURCES[0]) in command for command in commands)
 
     def refused(path):
         raise OSError("failed to map segment from shared object")
@@ -336,10 +336,10 @@ def test_a_library_that_cannot_be_loaded_is_built_twice_and_not_at_each_start(tm
     monkeypatch.setattr(kernel_build.ctypes, "CDLL", refused)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="failed to map segment .* RLSNET_CACHE"):
-            kernel_build.load(kernel_build.SOURCE, QUICK)
+            kernel_build.load(kernel_build.SOURCES, QUICK)
     assert built() == 2
     monkeypatch.setattr(kernel_build.ctypes, "CDLL", load)
-    kernel_build.load(kernel_build.SOURCE, QUICK)
+    kernel_build.load(kernel_build.SOURCES, QUICK)
     assert built() == 2
 
 

@@ -114,13 +114,15 @@ inline void DowndateRows(T* P, const T* u, int64_t n_u, T factor, int64_t row, i
             const V<T> column = Load(uq + j + b * Simd<T>::N);
             for (int a = 0; a < ROWS; ++a) acc[a][b] -= uq[i + a] * column;
           }
-        for (int b = 0; b < VECTORS; ++b) {
-          V<T> product = Load(k + j + b * Simd<T>::N);
+        for (int b = 0; b < VECTORS; ++b)
           for (int a = 0; a < ROWS; ++a) {
             acc[a][b] *= factor;
-            product += x[i + a] * acc[a][b];
             if (changed) Store(P + (i + a) * row + j + b * Simd<T>::N, acc[a][b]);
           }
+        if (k == nullptr) return;
+        for (int b = 0; b < VECTORS; ++b) {
+          V<T> product = Load(k + j + b * Simd<T>::N);
+          for (int a = 0; a < ROWS; ++a) product += x[i + a] * acc[a][b];
           Store(k + j + b * Simd<T>::N, product);
         }
       },
@@ -136,7 +138,7 @@ void ForRows(int64_t n, const F& f) {
 }
 
 // P = factor*(P - sum_q u_q u_q^T) and k += P^T x for a matrix [L, row]; with `upper`, only in the blocks on and above the diagonal.
-// Meanwhile, memory is fetched that is needed next.
+// k may be null: then it is not computed. Meanwhile, memory is fetched that is needed next.
 template <typename T>
 void Downdate(T* P, const T* u, int64_t n_u, T factor, int64_t inputs, bool upper, const T* x, T* k, const Ahead (&next)[2]) {
   ForRows(inputs, [&](int64_t i, auto rows) {
@@ -231,9 +233,8 @@ class StoredP {
       EachRow([&](int64_t l, int64_t first, int64_t place) { GetRow(p + place, inputs_ - first, unit, buffer + l * row + first); });
       T inverse = 1;
       if (changed) {
-        Downdate(buffer, u, n_u, factor, inputs_, packed_, x, k, next);
+        Downdate<T>(buffer, u, n_u, factor, inputs_, packed_, x, nullptr, next);
         if constexpr (std::is_same_v<S, int16_t>) inverse = Rescale(group, reinterpret_cast<const float*>(buffer));
-        std::fill(k, k + row, T(0));  // the product is that with the rounded numbers
       }
       RoundAndMultiply<S>(buffer, inverse, Unit(group), x, k);
       if (changed)

@@ -1,10 +1,9 @@
 // Native kernels, which XLA calls on a CPU: time steps, delivery of spikes, noise, and recursive least squares.
 //
 // The same is computed in JAX, in a simpler form, by simulation/step.py, simulation/delivery.py, model/rng.py and learning/deferred.py.
-// build.py compiles this file, calls.py calls it; the headers do not know XLA.
+// This file knows XLA, and calls.py calls it; what is computed is compiled in simulation.cc and learning.cc, at the same time (build.py).
 // Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q pending updates.
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -12,10 +11,17 @@
 #include "../arguments.h"
 #include "../ffi_arrays.h"
 #include "learning.h"
-#include "noise.h"
-#include "spikes.h"
 #include "steps.h"
 #include "threads.h"
+
+#define COMPILED_ELSEWHERE(T)                                                  \
+  extern template void Deliver<T>(const Pool&, const Delivery<T>&);            \
+  extern template void RunSteps<T>(const Pool&, const Steps<T>&);              \
+  extern template void Update<T>(const Pool&, const Learn<T>&, const StoredP<T>&); \
+  extern template void Flush<T>(const Pool&, const Learn<T>&, const StoredP<T>&);
+COMPILED_ELSEWHERE(float)
+COMPILED_ELSEWHERE(double)
+void AllNormals(const Pool& pool, const uint32_t* keys, int64_t rows, int64_t n, float* to);
 
 namespace {
 
@@ -68,15 +74,7 @@ ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi:
   return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
     const uint32_t* key = in.Next<const uint32_t>();
     float* to = out.Next<float>();
-    if (to == nullptr) return;
-    const int64_t n = out.dimension(-1);
-    Parallel(pool, out.count(), 16384, [=](int64_t begin, int64_t end) {
-      for (int64_t b = begin / n; b * n < end; ++b)
-        {
-        const int64_t first = std::max(begin - b * n, int64_t{0});
-        Normals(to + b * n + first, Key{key[2 * b], key[2 * b + 1]}, first, std::min(end - b * n, n));
-      }
-    });
+    if (to) AllNormals(pool, key, out.count() / out.dimension(-1), out.dimension(-1), to);
   });
 }
 

@@ -11,6 +11,7 @@
 
 #include "../arguments.h"
 #include "noise.h"
+#include "simd.h"
 #include "threads.h"
 
 // x / d for x < 2^31, without a division.
@@ -216,18 +217,22 @@ class SortedSynapses {
   // Whether the spikes of a step are so few that their synapses take little memory: at the start of a trial, every sixth neuron may fire.
   static bool Fits(const Delivery<T>& a, const SpikeList& list) { return list.size() <= MOST_SORTED * a.sources + 1; }
 
-  // Share number `share` of as many as there are ranges.
+  // Share number `share` of as many as there are ranges. The rows of a spike are fetched while those of the one before are put aside.
   void Collect(const SpikeList& list, int64_t share) {
     const int64_t all = list.size(), begin = all * share / ranges_.count, end = all * (share + 1) / ranges_.count;
     for (int64_t range = 0; range < ranges_.count; ++range) At(share, range).Clear();
     int64_t n = 0;
+    const Spike* before = nullptr;
     list.ForEach([&](const Spike& spike) {
       const bool own = n >= begin && n < end;
       ++n;
       if (!own) return;
-      if (spike.begin < spike.end) a_.stream ? Drawn(spike, share) : Stored(spike, share);
-      if (spike.out_begin < spike.out_end) Plastic(spike, share);
+      if (a_.post) Fetch(a_.post + spike.begin, (spike.end - spike.begin) * sizeof(int));
+      if (a_.w) Fetch(a_.out_slot + spike.out_begin, (spike.out_end - spike.out_begin) * sizeof(int));
+      if (before) PutAside(*before, share);
+      before = &spike;
     });
+    if (before) PutAside(*before, share);
   }
 
   // Adds what a range receives through static synapses.
@@ -260,6 +265,11 @@ class SortedSynapses {
       slots.clear(), runs.clear();
     }
   };
+
+  void PutAside(const Spike& spike, int64_t share) {
+    if (spike.begin < spike.end) a_.stream ? Drawn(spike, share) : Stored(spike, share);
+    if (spike.out_begin < spike.out_end) Plastic(spike, share);
+  }
 
   void Drawn(const Spike& spike, int64_t share) {
     const int channel = ChannelOf(a_, spike);

@@ -56,7 +56,7 @@ def _register(driver: Path, kernels: Path, flags: list[str], platform: str, devi
     Raises:
       RuntimeError: they cannot be built, or the device (None: not asked) does not take the kernels.
     """
-    _, handlers = build.load(FOLDER / "handlers.cc", flags, about=_text("../arguments.h", "../ffi_arrays.h"))
+    _, handlers = build.load([FOLDER / "handlers.cc"], flags, about=_text("../arguments.h", "../ffi_arrays.h"))
     handlers.configure(str(driver).encode(), str(kernels).encode())
     handlers.refusal.restype = ctypes.c_char_p
     if device is not None and (refusal := handlers.refusal(device).decode()):
@@ -71,7 +71,7 @@ def emulated_driver() -> tuple[Path, ctypes.CDLL]:
       RuntimeError: it cannot be built.
     """
     # longjmp between stacks is not what a fortified C library expects
-    return build.load(FOLDER / "emulation.cc", ["-O2", "-U_FORTIFY_SOURCE"], about=_text(*SOURCES, "emulation.h"))
+    return build.load([FOLDER / "emulation.cc"], ["-O2", "-U_FORTIFY_SOURCE"], about=_text(*SOURCES, "emulation.h"))
 
 
 def _text(*names: str) -> str:
