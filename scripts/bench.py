@@ -335,13 +335,19 @@ def study_threads(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def study_kernels(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Cases with native kernels for older processors."""
+    """Cases with native kernels for older processors; each is measured twice, in turn, as the speed of a machine changes meanwhile."""
     results = []
     for case, levels in chosen(KERNELS, options).items():
-        for level in levels:
+        measured: dict[str, list[dict[str, Any]]] = {level: [] for level in levels}
+        for level in (*levels, *reversed(levels)):
             task = Task(case, [], ["iteration", "simulation", "learning"], options.iterations)
             if result := in_own_process(task, {"RLSNET_KERNELS": level} if level != "default" else {}):
-                results.append({**result, "level": level})
+                measured[level].append(result)
+        for level, both in measured.items():
+            if both:
+                seconds = {part: [second for result in both for second in result[part]] for part in ("iteration", "simulation")}
+                learning = statistics.mean(result["learning"] for result in both)
+                results.append({**both[0], **seconds, "learning": learning, "level": level})
     return results
 
 

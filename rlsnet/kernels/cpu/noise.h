@@ -77,8 +77,8 @@ inline double Quantile(double u) {
 __attribute__((noinline)) inline void Normals(float* to, const Key key, uint32_t begin, uint32_t end) {
   constexpr uint32_t BLOCK = 256;
   float u[BLOCK], minus_log[BLOCK];
-  unsigned char tail[BLOCK] = {};
   for (; begin < end; begin += BLOCK, to += BLOCK) {
+    unsigned char tail[BLOCK] = {};
     const uint32_t n = std::min(end - begin, BLOCK);
     for (uint32_t i = 0; i < n; ++i) u[i] = Uniform(key.Bits(begin + i), 0.0f);
     for (uint32_t i = 0; i < n; ++i) minus_log[i] = -Log(4 * u[i] * (1 - u[i]));
@@ -87,9 +87,10 @@ __attribute__((noinline)) inline void Normals(float* to, const Key key, uint32_t
     for (uint32_t first = 0; first < n; first += 8) {
       uint64_t any;
       std::memcpy(&any, tail + first, 8);
-      if (any == 0) continue;
-      for (uint32_t i = first; i < std::min(first + 8, n); ++i)
-        if (tail[i]) to[i] = QuantileOfTail(u[i], minus_log[i]);
+      for (; any; any &= any - 1) {  // each of its bytes that is 1
+        const uint32_t i = first + __builtin_ctzll(any) / 8;
+        to[i] = QuantileOfTail(u[i], minus_log[i]);
+      }
     }
   }
 }
