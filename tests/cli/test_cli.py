@@ -293,6 +293,7 @@ def test_options_may_stand_anywhere_and_folders_be_called_anything(place, tmp_pa
     assert "iteration 5" in rlsnet("info", "it's a,b=c", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_recording_may_move_and_another_of_its_name_is_not_taken_for_it(tmp_path):
     """A relative recording.path, where commands are given in another project; one that the user names is taken, and this is shown."""
     place, elsewhere = tmp_path / "one", tmp_path / "other"

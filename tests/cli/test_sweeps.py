@@ -122,6 +122,7 @@ def test_joblib_runs_jobs_side_by_side(place):
         assert_same(job(place, "whole", value), job(place, "side", value))
 
 
+@pytest.mark.slow
 def test_submitit_queues_a_job_again_whose_time_is_up(place):
     """The signal that SLURM sends before the time is up: the job saves the iteration at hand, is queued again and goes on."""
     options = ["hydra/launcher=submitit_local", "+hydra.launcher.max_num_timeout=2"]

@@ -52,9 +52,8 @@ def side_by_side(arrays: dict[str, np.ndarray], iterations: int, trials: int) ->
     return [f"train.trials_per_update={trials}"], {"voltage": voltage}
 
 
-COMBINED = [
-    backend.Backend("cuda", "xla", update) for update in ("dense", "deferred")
-]  # their delivery and update have tests in other forms
+# their delivery and update have tests in other forms
+COMBINED = [form for form in FORMS if form.delivery in ("native", "cuda") and form.update != form.delivery]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,11 @@ COMBINED = [
             size,
             trials,
             id=f"{form_name(form)}-{gain}-{size}-{trials}",
-            marks=[pytest.mark.slow] * ((form in COMBINED and size == 1) or (form.delivery in ("xla", "fixed_shape") and trials > 1)),
+            marks=[pytest.mark.slow]
+            * (
+                form in COMBINED
+                or (form.delivery in ("xla", "fixed_shape") and (trials > 1 or (form.update, gain) == ("dense", "tsn_head")))
+            ),
         )
         for form in FORMS
         for gain, size, trials in (("textbook", 1, 1), ("tsn_head", 1, 1), ("textbook", 7, 3))
