@@ -140,14 +140,14 @@ def measure(task: Task) -> dict[str, Any]:
     }
     if "simulation" in task.parts:  # before iterations, of which there are more on a faster machine: the weights are the initial ones
         result["simulation"] = timed.trials(max(2, task.iterations // 2))
+    if "delivery" in task.parts:  # at once after that, as the speed of a machine changes
+        silent = statistics.median(timed.trials(max(2, task.iterations // 2), fire=False))
+        parts |= timed.delivery(statistics.median(result["simulation"]), silent) | timed.neurons(silent)
+        result["delivery"] = parts["delivery"].seconds
     if "iteration" in task.parts:
         result["iteration"], compilation = timed.iterations(task.iterations)
         result["compile"] = round(compilation, 2)
         result["peak_gb"] = round(peak_bytes(task.device) / 1e9, 2)
-    if "delivery" in task.parts:
-        silent = statistics.median(timed.trials(max(2, task.iterations // 2), fire=False))
-        parts |= timed.delivery(statistics.median(result["simulation"]), silent) | timed.neurons(silent)
-        result["delivery"] = parts["delivery"].seconds
     if "learning" in task.parts:
         learning = timed.learning()
         result["learning"] = sum(part.seconds for part in learning.values())

@@ -292,16 +292,15 @@ def _run(commands: Sequence[list[str]], seconds: float) -> tuple[int, str, str]:
                 )
             )
         printed = [process.communicate(timeout=max(0.0, began + seconds - time.monotonic())) for process in running]
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{commands[0][0]} did not end within {seconds:g} s") from error
-    except OSError as error:
-        raise RuntimeError(f"{commands[0][0]} cannot be started ({error.strerror})") from error
-    finally:
+    except BaseException as error:
         for process in running:
-            if process.poll() is None:
+            with process, contextlib.suppress(OSError):  # it may have ended
                 os.killpg(process.pid, signal.SIGKILL)  # also the programs that the compiler has started
-            with process:  # closes the pipes, and waits
-                pass
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RuntimeError(f"{commands[0][0]} did not end within {seconds:g} s") from error
+        if isinstance(error, OSError):
+            raise RuntimeError(f"{commands[0][0]} cannot be started ({error.strerror})") from error
+        raise
     status = next((process.returncode for process in running if process.returncode), 0)
     return status, "".join(output for output, _ in printed), "".join(messages for _, messages in printed)
 
