@@ -37,6 +37,7 @@ class Arrays {
   int64_t count() const { return count_; }
 
  private:
+  // The same for numbers of so many bytes; not a template, and compiled once, as handlers call it some fifty times.
   __attribute__((noinline)) void* Next(size_t bytes_of_number) {
     const ffi::AnyBuffer buffer = Buffer(next_++);
     if (ffi::ByteWidth(buffer.element_type()) != bytes_of_number) throw std::string("array " + std::to_string(next_) + " has another type");

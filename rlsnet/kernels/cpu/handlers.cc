@@ -14,9 +14,10 @@
 #include "steps.h"
 #include "threads.h"
 
-#define COMPILED_ELSEWHERE(T)                                                  \
-  extern template void Deliver<T>(const Pool&, const Delivery<T>&);            \
-  extern template void RunSteps<T>(const Pool&, const Steps<T>&);              \
+// In simulation.cc and learning.cc.
+#define COMPILED_ELSEWHERE(T)                                                      \
+  extern template void Deliver<T>(const Pool&, const Delivery<T>&);                \
+  extern template void RunSteps<T>(const Pool&, const Steps<T>&);                  \
   extern template void Update<T>(const Pool&, const Learn<T>&, const StoredP<T>&); \
   extern template void Flush<T>(const Pool&, const Learn<T>&, const StoredP<T>&);
 COMPILED_ELSEWHERE(float)
