@@ -8,7 +8,8 @@ in the recording. A trial of two conditions is there twice. Counts are not smoot
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import zarr
@@ -51,12 +52,20 @@ def write(root: zarr.Group, trials: TrialCounts, session: str, units: np.ndarray
 
 def copy(source: zarr.Group, target: zarr.Group, units: np.ndarray) -> None:
     """Copies the counts of some units, ascending numbers in `source`, to a recording that has these units alone."""
-    for group in _groups(source):
-        numbers = zarr_store.read(group["unit"])
+    for name, read, numbers in sessions(source):
         mine = np.isin(numbers, units)
         if mine.any():
-            arrays = {field.name: zarr_store.read(group[field.name]) for field in dataclasses.fields(TrialCounts)}
-            write(target, TrialCounts(**arrays).of_units(mine), str(group.attrs["session"]), np.searchsorted(units, numbers[mine]))
+            write(target, read().of_units(mine), name, np.searchsorted(units, numbers[mine]))
+
+
+def sessions(root: zarr.Group) -> Iterator[tuple[str, Callable[[], TrialCounts], np.ndarray]]:
+    """(name, function that reads the counts, [U] numbers of its units in the recording) of each session with counts of single trials."""
+
+    def read(group: zarr.Group) -> TrialCounts:
+        return TrialCounts(**{field.name: zarr_store.read(group[field.name]) for field in dataclasses.fields(TrialCounts)})
+
+    for group in _groups(root):
+        yield str(group.attrs["session"]), partial(read, group), zarr_store.read(group["unit"])
 
 
 def summed(recording: Recording, units: np.ndarray, half: str | None) -> tuple[np.ndarray, np.ndarray] | None:

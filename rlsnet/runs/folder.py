@@ -1,4 +1,4 @@
-"""Run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, figures/.
+"""Run folder: config.yaml, network.zarr, checkpoints/, {metrics,resources}.jsonl, test.zarr, perturbed/, analysis.zarr, figures/.
 
 Each file and folder appears under its name when it is complete. A checkpoint is `checkpoints/000100.zarr` (weights and P, from which
 training can resume) or `checkpoints/000087.best.zarr` (the weights of the best iteration so far).
@@ -62,6 +62,7 @@ class Run:
         self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
         self.resources, self.perturbed = self.path / "resources.jsonl", self.path / "perturbed"
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
+        self.analysis = self.path / "analysis.zarr"
 
     @staticmethod
     def open(path: str | Path, key: str) -> Run:
@@ -108,7 +109,7 @@ class Run:
         if self._was_made():
             return
         theirs = (self.path / "config.yaml", self.network, self.metrics, self.test, self.resources, self.checkpoints)
-        for path in (*theirs, self.perturbed, self.figures):
+        for path in (*theirs, self.perturbed, self.figures, self.analysis):
             if path.exists() and not self._is_of_a_start(path):
                 raise UserError(f"{path}: exists, and {self.path} is not a run folder; expected a new or an empty folder for the run.")
 
@@ -139,7 +140,7 @@ class Run:
         if not self._was_made():
             return
         figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, (outputs.FIGURE,))]
-        for stale in [*self.bests().values(), self.test, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
+        for stale in [*self.bests().values(), self.test, self.analysis, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
             atomic.remove(stale)
         atomic.remove(metrics.checksums(self.resources))
         self.cut_metrics(0)

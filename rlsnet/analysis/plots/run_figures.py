@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rlsnet.analysis.plots import perturbation_figures
+from rlsnet.analysis.analyses import analyse
+from rlsnet.analysis.plots import analysis_figures, perturbation_figures
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, PanelFigure, check_files, integer_ticks
 from rlsnet.analysis.plots.test_figures import correlations, examples, explained_variance, heatmaps, raster, rates
 from rlsnet.analysis.recording_summary import evenly
@@ -120,6 +121,8 @@ def available(results: RunResults) -> dict[str, Callable[[RunResults], PanelFigu
             draw["raster"] = raster
         for label in results.run.perturbed_results():
             draw[f"{PERTURBED}{label}"] = partial(perturbation_figures.perturbed, label)
+        for name, result in analyse.stored(results.run).items():
+            draw[f"{analysis_figures.PREFIX}{name}"] = partial(analysis_figures.draw, name, result)
     return draw
 
 

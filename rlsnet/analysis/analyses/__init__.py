@@ -1,0 +1,1 @@
+"""Analyses of a trained network beside the recording, each a function of arrays; see `analyse` for the order and the store."""

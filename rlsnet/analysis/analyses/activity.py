@@ -1,0 +1,194 @@
+"""Activity that is analysed: rates over time of data and model, and spike counts of single trials of both, of the same neurons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from rlsnet.analysis.test_results import RunResults
+from rlsnet.data import trial_counts
+from rlsnet.data.recordings import Recording
+from rlsnet.data.trial_clock import TrialClock
+from rlsnet.errors import UserError
+from rlsnet.io import memory
+
+EVERYWHERE = "all"  # region of all neurons where regions are unknown
+MIN_TRIALS = 4  # of a condition, in a session whose single trials are analysed
+MIN_UNITS = 5  # of such a session
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """Trial averages of data and model of the n neurons whose data are known in all bins; without a recording, of currents.
+
+    trained: [C, M, n] the data that the network was trained on; Hz, or threshold units for currents.
+    data: [C, M, n] the data that it is compared with: of held-out trials if there are any, else the same as `trained`.
+    model: [C, M, n] the network's trial average, smoothed as the data.
+    heldout: whether `data` are of other trials than `trained`.
+    index: [n] positions of the neurons in test.zarr.
+    neurons: [n] numbers of the neurons in the network.
+    region: [n] names.
+    session: [n] names.
+    excitatory: [n] bool.
+    conditions: [C] names.
+    time: [M] s, of `clock`.
+    clock: time of the recording.
+    quantity: what the values are, with their unit.
+    """
+
+    trained: np.ndarray
+    data: np.ndarray
+    model: np.ndarray
+    heldout: bool
+    index: np.ndarray
+    neurons: np.ndarray
+    region: np.ndarray
+    session: np.ndarray
+    excitatory: np.ndarray
+    conditions: list[str]
+    time: np.ndarray
+    clock: TrialClock
+    quantity: str
+
+    @staticmethod
+    def read(results: RunResults) -> Activity:
+        """The activity in the test of a run; raises UserError where no neuron has data in all bins."""
+        data, model, _, _, quantity = results.compared()
+        trained = {"rate_heldout": "rate_target"}.get(data, data)
+        known = np.ones(len(results.neurons), bool)
+        for name in {data, trained}:
+            known &= np.isfinite(results.read(name)).all(axis=(0, 1))
+        index = np.flatnonzero(known)
+        if not len(index):
+            raise UserError(f"{results.run.test}: no neuron has data in all bins; expected at least one neuron with a complete target.")
+
+        def smoothed(name: str) -> np.ndarray:
+            values = results.read(name)[..., index]
+            return np.stack([results.smooth(name, each) for each in values]).astype(np.float64)
+
+        def names(column: str) -> np.ndarray:
+            return np.array([str(each) for each in results.read(column)[index]]) if results.has(column) else np.full(len(index), EVERYWHERE)
+
+        return Activity(
+            smoothed(trained),
+            smoothed(data),
+            smoothed(model),
+            trained != data,
+            index,
+            results.neurons[index],
+            names("region"),
+            names("session"),
+            results.read("excitatory")[index],
+            results.conditions,
+            results.time,
+            results.clock,
+            quantity,
+        )
+
+    @property
+    def regions(self) -> list[str]:
+        """Names of the regions, that with most neurons first."""
+        names, number = np.unique(self.region, return_counts=True)
+        return [str(name) for name in names[np.argsort(-number, kind="stable")]]
+
+    def members(self, region: str) -> np.ndarray:
+        """[n] bool, the neurons of a region; of all neurons for EVERYWHERE."""
+        return np.ones(len(self.region), bool) if region == EVERYWHERE else self.region == region
+
+    def groups(self) -> list[str]:
+        """EVERYWHERE, and the regions where there are several."""
+        return [EVERYWHERE, *(self.regions if len(self.regions) > 1 else [])]
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleTrials:
+    """Spike counts of single trials of the U units of a session, which were recorded together, and of the neurons that reproduce them.
+
+    session: its name.
+    index: [U] positions of the neurons in test.zarr.
+    data: [T, M, U] recorded spikes in a bin; or None.
+    data_condition: [T] condition of each recorded trial.
+    model: [C * trials, M, U] spikes of the network.
+    model_condition: [C * trials] condition of each simulated trial.
+    bin_s: length of a bin, s.
+    """
+
+    session: str
+    index: np.ndarray
+    data: np.ndarray | None
+    data_condition: np.ndarray
+    model: np.ndarray
+    model_condition: np.ndarray
+    bin_s: float
+
+    def pairs(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """("data" or "model", counts, condition of each trial) of what is known."""
+        found = [("model", self.model, self.model_condition)]
+        return found if self.data is None else [("data", self.data, self.data_condition), *found]
+
+
+def single_trials(results: RunResults, recording: Recording | None, sessions: int) -> Iterator[SingleTrials]:
+    """The single trials of the `sessions` with the most units; of all neurons as one session if the recording has none.
+
+    A unit counts if it was recorded in at least 80 % of the trials of its session; a trial, if all these units were recorded in it.
+
+    Raises:
+      UserError: the test has no spikes, or the memory is too small.
+    """
+    if not results.has("spikes/trial_indptr"):
+        raise UserError(f"{results.run.test}: has no spikes of single trials; rlsnet test with test.spikes=true stores them.")
+    spikes = _ModelSpikes(results)
+    conditions, bins, bin_s = len(results.conditions), results.config.trial.n_points, results.config.trial.learn_every / 1000
+    condition = np.repeat(np.arange(conditions), spikes.trials)
+    found = [] if recording is None else list(_recorded(results, recording, conditions))
+    for name, index, counts, of_trial in sorted(found, key=lambda each: -len(each[1]))[:sessions]:
+        yield SingleTrials(name, index, counts, of_trial, spikes.counts(index, bins), condition, bin_s)
+    if not found:
+        index = np.arange(len(results.neurons))
+        memory.check_fits(len(condition) * bins * len(index), f"{results.run.test}: spike counts of single trials")
+        yield SingleTrials(EVERYWHERE, index, None, np.zeros(0, int), spikes.counts(index, bins), condition, bin_s)
+
+
+class _ModelSpikes:
+    """The spikes of a test, ordered by neuron, from which the counts of some neurons can be made."""
+
+    def __init__(self, results: RunResults):
+        trial, neurons = results.config.trial, results.neurons
+        ends, step, neuron = (results.read(f"spikes/{name}") for name in ("trial_indptr", "step", "neuron"))
+        self.n_trials = len(ends) - 1
+        self.trials = self.n_trials // len(results.conditions)
+        number = np.repeat(np.arange(self.n_trials), np.diff(ends))
+        bins = (step.astype(np.int64) - trial.steps(trial.stim_off)) // trial.every
+        place = np.full(int(neurons.max()) + 1, -1)
+        place[neurons] = np.arange(len(neurons))
+        mine = place[neuron]
+        order = np.argsort(mine, kind="stable")
+        self.cell = (number * trial.n_points + np.clip(bins, 0, trial.n_points - 1))[order]
+        self.start = np.searchsorted(mine[order], np.arange(len(neurons) + 1))
+
+    def counts(self, index: np.ndarray, bins: int) -> np.ndarray:
+        """[C * trials, M, U] uint16 spikes of the neurons at some positions of the test."""
+        found = np.empty((self.n_trials * bins, len(index)), np.uint16)
+        for column, each in enumerate(index):
+            found[:, column] = np.bincount(self.cell[self.start[each] : self.start[each + 1]], minlength=len(found))
+        return found.reshape(self.n_trials, bins, len(index))
+
+
+def _recorded(results: RunResults, recording: Recording, conditions: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(name, positions in the test [U], counts [T, M, U], condition [T]) of each session with enough units and trials."""
+    unit = results.read("unit")
+    for name, of_session, numbers in trial_counts.sessions(recording.group):
+        wanted = np.isin(numbers, unit)
+        if wanted.sum() < MIN_UNITS:
+            continue
+        trials = of_session().of_units(wanted)
+        counted = trials.half >= 0
+        units = counted.mean(axis=0) >= 0.8
+        complete = counted[:, units].all(axis=1)
+        number = np.bincount(trials.condition[complete], minlength=conditions)
+        if units.sum() >= MIN_UNITS and number.min() >= MIN_TRIALS:
+            order = np.argsort(unit, kind="stable")
+            index = order[np.searchsorted(unit[order], numbers[wanted][units])]
+            yield name, index, trials.counts[complete][..., units], trials.condition[complete]

@@ -1,0 +1,334 @@
+"""All analyses of a run: which there are, their settings, and the store RUN/analysis.zarr with their results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.analysis.analyses import population, regions, simulations, single_trials
+from rlsnet.analysis.analyses.activity import EVERYWHERE, Activity, SingleTrials
+from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
+from rlsnet.analysis.analyses.intervals import interval_variation
+from rlsnet.analysis.analyses.regions import Coupling
+from rlsnet.analysis.analyses.variables import Result, Variable
+from rlsnet.analysis.test_results import RunResults
+from rlsnet.config.quoting import typed_command
+from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError, did_you_mean
+from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.io import atomic, zarr_store
+from rlsnet.runs.folder import Run
+from rlsnet.workflows import test_store
+from rlsnet.workflows.prepare import find_recording
+
+FORMAT = "rlsnet-analysis"
+VERSION = 1
+OF_TEST = "test_fingerprint"  # attribute: the test that was analysed
+DELAY_S = 0.5  # s before the event at time 0, where a coding direction is found by default
+SESSIONS = 20  # whose single trials are analysed, those with the most units
+SIMULATED = ("silencing", "single_neuron")  # analyses that simulate new trials
+
+
+@dataclasses.dataclass(frozen=True)
+class AnalysisOptions:
+    """Settings of the analyses.
+
+    only: names of analyses; None: all.
+    conditions: the two conditions that a coding direction separates; None: the first two.
+    window: start and end of the time, in s of the recording, in which it does, and in which regions are silenced; None: the half second
+      before the event at time 0, or the whole learned time if the event is not within it.
+    neurons: numbers of the neurons that are shown singly; None: those with the best, the median and the worst score.
+    trials: trials of each condition for each region that is silenced.
+    decoded_units: units that a decoder of the condition is given, drawn at random 20 times; None: all units of a session.
+    """
+
+    only: tuple[str, ...] | None = None
+    conditions: tuple[str, str] | None = None
+    window: tuple[float, float] | None = None
+    neurons: tuple[int, ...] | None = None
+    trials: int = 10
+    decoded_units: int | None = 10
+
+
+def options_of(settings: Any) -> AnalysisOptions:
+    """Settings of the command `rlsnet analyse`; raises UserError where a number of values is wrong."""
+    conditions = settings.conditions
+    if conditions is not None and len(conditions) != 2:
+        raise UserError(f"conditions={list(conditions)}: expected two, such as [left,right].")
+    return AnalysisOptions(settings.only, conditions, settings.window, settings.neurons, settings.trials, settings.decoded_units)
+
+
+class _Inputs:
+    """What the analyses of a run start from, read at its first use."""
+
+    def __init__(self, results: RunResults, options: AnalysisOptions, report: Callable[[str], None]):
+        self.results, self.options, self.report = results, options, report
+
+    @cached_property
+    def activity(self) -> Activity:
+        return Activity.read(self.results)
+
+    @cached_property
+    def recording(self) -> Recording | None:
+        return find_recording(self.results.config, self.results.run)
+
+    @cached_property
+    def trials(self) -> list[SingleTrials]:
+        return list(read_single_trials(self.results, self.recording, SESSIONS))
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Network, with the weights of the test, and regions."""
+        results, iteration = self.results, int(self.results.test.attrs.get("iteration", 0)) if self.results.test is not None else 0
+        run, config = results.run, results.config
+        best = run.best()
+        own_best = best is not None and int(best.name.split(".")[0]) == iteration
+        trained = TrainedNetwork.load(run, "auto" if not iteration else "best" if own_best else str(iteration), config)
+        if trained.test is None:
+            raise UserError(f"{run.test}: was not made with weights in {run.checkpoints}; {typed_command('test', run.path)} makes it anew.")
+        weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "run", "rlsnet-network")["plastic/weight"]))
+        feedforward = trained.weight[:, : trained.n_feedforward]  # no analysis uses those before training
+        initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
+        names = test_store.regions(self.recording, trained.n_neurons, config.seed)
+        region = np.full(trained.n_neurons, EVERYWHERE) if names is None else names
+        known, number = np.unique(region, return_counts=True)
+        return Coupling(trained, initial, region, [str(name) for name in known[np.argsort(-number, kind="stable")]])
+
+    @cached_property
+    def pair(self) -> tuple[int, int]:
+        """Numbers of the two conditions of the coding direction; raises UserError where there are not two."""
+        names = self.activity.conditions
+        if len(names) < 2:
+            raise UserError("there is one condition; this analysis compares two.")
+        chosen = self.options.conditions or (names[0], names[1])
+        for name in chosen:
+            if name not in names:
+                raise UserError(f"conditions={list(chosen)}: no condition {name}; expected two of {', '.join(names)}.")
+        if chosen[0] == chosen[1]:
+            raise UserError(f"conditions={list(chosen)}: expected two different conditions of {', '.join(names)}.")
+        return names.index(chosen[0]), names.index(chosen[1])
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Start and end of the window, s; raises UserError if it contains no bin."""
+        start, end = self.results.span
+        if (given := self.options.window) is not None:
+            inside = (self.activity.time > given[0]) & (self.activity.time < given[1])
+            if not inside.any() or given[0] < start - 1e-9 or given[1] > end + 1e-9:
+                raise UserError(f"window=[{given[0]:g},{given[1]:g}]: expected a start and an end within {start:g} to {end:g} s.")
+            return given
+        return (-DELAY_S, 0.0) if start <= -DELAY_S and end > 0 else (start, end)
+
+    @property
+    def bins(self) -> np.ndarray:
+        """[M] bool, the bins with their centre in the window."""
+        return (self.activity.time > self.window[0]) & (self.activity.time < self.window[1])
+
+
+def _variability(inputs: _Inputs) -> Result:
+    result, results = single_trials.variability(inputs.trials, inputs.results.config.seed), inputs.results
+    neuron, step, ends = (results.read(f"spikes/{name}") for name in ("neuron", "step", "trial_indptr"))
+    trial, n = np.repeat(np.arange(len(ends) - 1), np.diff(ends)), int(results.neurons.max()) + 1
+    cv, cv2 = interval_variation(neuron.astype(np.int64), trial, step, n)
+    arrays = {**result.arrays}
+    numbers = {**result.numbers}
+    for name, values in (("cv_model", cv[results.neurons]), ("cv2_model", cv2[results.neurons])):
+        arrays[name] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
+        numbers[f"median_{name}"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
+    for name in ("cv", "cv2"):
+        recorded = None if inputs.recording is None else inputs.recording.column(f"interval_{name}")
+        if recorded is not None and results.has("unit"):
+            values = recorded[results.read("unit")].astype(np.float64)
+            arrays[f"{name}_data"] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
+            numbers[f"median_{name}_data"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
+    return Result(arrays, numbers)
+
+
+def _decoding(inputs: _Inputs) -> Result:
+    conditions, config = len(inputs.results.conditions), inputs.results.config
+    return single_trials.decoding(inputs.trials, conditions, inputs.results.time, inputs.options.decoded_units, config.seed)
+
+
+def _region_currents(inputs: _Inputs) -> Result:
+    results, coupling = inputs.results, inputs.coupling
+    if len(results.neurons) < coupling.trained.n_neurons:
+        raise UserError(
+            f"{results.run.test}: has {len(results.neurons):,} of {coupling.trained.n_neurons:,} neurons; expected all of them."
+        )
+    return regions.region_currents(coupling, results.read("psth"), results.config.trial.learn_every, results.read("current_mean"))
+
+
+def _silencing(inputs: _Inputs) -> Result:
+    coupling = inputs.coupling
+    if len(coupling.names) < 2:
+        raise UserError("the recording names no regions, or only one; at least two are compared.")
+    pair = inputs.pair if len(inputs.activity.conditions) > 1 else None
+    about = inputs.results.config, coupling, inputs.activity, pair, inputs.window, inputs.results.clock
+    return simulations.silencing(*about, inputs.options.trials, inputs.report)
+
+
+def _single_neuron(inputs: _Inputs) -> Result:
+    results, chosen = inputs.results, list(inputs.options.neurons or ())
+    if not chosen:
+        score = results.read(results.compared().score).astype(np.float64)
+        order = np.argsort(score.mean(axis=0))
+        order = order[np.isfinite(score.mean(axis=0))[order]]
+        if not len(order):
+            raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
+        chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]
+    inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
+    return simulations.single_neuron(results.config, inputs.coupling, chosen, 0, results.clock)
+
+
+ANALYSES: Mapping[str, Callable[[_Inputs], Result]] = {
+    "trajectories": lambda inputs: population.trajectories(inputs.activity),
+    "coding_direction": lambda inputs: population.coding_direction(inputs.activity, inputs.pair, inputs.bins),
+    "decoding": _decoding,
+    "selectivity": lambda inputs: population.selectivity(inputs.activity, inputs.pair, inputs.bins),
+    "dimensionality": lambda inputs: population.dimensionality(inputs.activity),
+    "variability": _variability,
+    "region_weights": lambda inputs: regions.region_weights(inputs.coupling),
+    "region_currents": _region_currents,
+    "silencing": _silencing,
+    "single_neuron": _single_neuron,
+    "eigenvalues": lambda inputs: regions.eigenvalues(inputs.coupling, inputs.report),
+}  # in the order of the report
+
+
+def analyse(results: RunResults, options: AnalysisOptions, report: Callable[[str], None], warn: Callable[[str], None]) -> dict[str, Result]:
+    """Analyses a run and stores the results in RUN/analysis.zarr, complete or not at all; returns those of this call by name.
+
+    Analyses of the same test that an earlier call has stored stay there.
+
+    Args:
+      results: the results of a test; JAX is configured for the run.
+      options: which analyses, and their settings.
+      report: called with a line about what is done.
+      warn: called with the reason why an analysis is left out.
+
+    Raises:
+      UserError: the run has not been tested, a setting is not allowed, or no analysis is possible.
+    """
+    run = results.run
+    if results.test is None:
+        raise UserError(f"{run.path}: has not been tested; {typed_command('test', settings={'run': run.path})} tests it.")
+    names = options.only or tuple(ANALYSES)
+    for name in names:
+        if name not in ANALYSES:
+            raise UserError(f"only={name}: no such analysis; expected {', '.join(ANALYSES)}.{did_you_mean(name, ANALYSES)}")
+    if options.trials < 1:
+        raise UserError(f"trials={options.trials}: expected at least 1.")
+    inputs, found = _Inputs(results, options, report), {}
+    if options.window is not None:
+        _ = inputs.window  # must be possible, also if another analysis is left out
+    if options.conditions is not None:
+        _ = inputs.pair
+    n = int(results.test.attrs.get("n_neurons", 0))
+    for each in options.neurons or ():
+        if not 0 <= each < n:
+            raise UserError(f"neurons={list(options.neurons or ())}: no neuron {each}; expected numbers from 0 to {n - 1:,}.")
+    for name in names:
+        report(f"{name.replace('_', ' ').capitalize()}.")
+        try:
+            found[name] = ANALYSES[name](inputs)
+        except UserError as error:
+            if options.only is not None:
+                raise
+            warn(f"No {name.replace('_', ' ')}: {error}")
+    if not found:
+        raise UserError(f"{run.path}: no analysis is possible.")
+    _write(run, found, options)
+    return found
+
+
+def _write(run: Run, found: Mapping[str, Result], options: AnalysisOptions) -> None:
+    """Writes results to RUN/analysis.zarr, beside earlier ones of the same test."""
+    run.refuse_links()
+    earlier = stored(run)
+    with atomic.replacing(run.analysis) as temporary:
+        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION})
+        root.attrs[OF_TEST] = zarr_store.fingerprint(run.test)
+        settings: dict[str, Any] = {**dataclasses.asdict(options), "only": None}
+        for name in ANALYSES:
+            result = found.get(name, earlier.get(name))
+            if result is not None:
+                if name in found:
+                    result = dataclasses.replace(result, numbers={**result.numbers, "settings": settings})
+                result.write(root, name)
+        zarr_store.seal(temporary)
+
+
+def stored(run: Run) -> dict[str, Result]:
+    """The stored results by name, in the order of ANALYSES; {} where there are none, or if they are of an earlier test."""
+    if not run.analysis.exists():
+        return {}
+    root = zarr_store.open_group(run.analysis, "run", FORMAT)
+    if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
+        return {}
+    return {name: Result.read(root[name]) for name in ANALYSES if name in root}
+
+
+def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:
+    """(analysis, main number in words) of the results that have one."""
+    lines = []
+    for name, result in found.items():
+        if name in SUMMARIES and (words := SUMMARIES[name](result)):
+            lines.append((name.replace("_", " "), words))
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.0f} %"
+
+
+def _of_trajectories(result: Result) -> str:
+    components, ceiling = len(result["variance_data"]), result.numbers.get("ceiling")
+    words = f"the model explains {_percent(result.numbers['explained'])} of the data's variance in {components} components"
+    return words + (f" (other half of the trials: {_percent(ceiling)})" if ceiling is not None else "")
+
+
+def _of_direction(result: Result) -> str:
+    first, second = result.numbers["conditions"]
+    words = f"{first} and {second} are separated {result.numbers['separation']:.2f} times as far as in the data"
+    return f"{words}; cosine of the directions {result.numbers['cosine']:.2f}"
+
+
+def _of_decoding(result: Result) -> str:
+    share = np.nanmean(result["correct"], axis=(1, 2)) if np.isfinite(result["correct"]).any() else []
+    parts = [f"{kind} {_percent(float(value))}" for kind, value in zip(result.numbers["kinds"], share, strict=True) if np.isfinite(value)]
+    return f"correct in {', '.join(parts)} of the trials, mean over time; chance {_percent(result.numbers['chance'])}"
+
+
+def _of_dimensionality(result: Result) -> str:
+    data, model = result["participation_ratio"][:, 0]
+    return f"participation ratio {data:.1f} of the data, {model:.1f} of the model"
+
+
+def _of_variability(result: Result) -> str:
+    parts = []
+    for name, label in (("fano", "Fano factor"), ("noise_correlation", "noise correlation"), ("cv2", "CV2 of intervals")):
+        values = {kind: result.numbers.get(f"median_{name}_{kind}") for kind in ("data", "model")}
+        known = [f"{kind} {value:.2f}" for kind, value in values.items() if value is not None]
+        parts += [f"{label}: {', '.join(known)}"] if known else []
+    return "; ".join(parts) + " (medians)"
+
+
+def _of_selectivity(result: Result) -> str:
+    ceiling = float(np.atleast_1d(result["ceiling"])[0])
+    words = f"correlation of data and model over neurons {float(np.atleast_1d(result['correlation'])[0]):.2f}"
+    return words + (f" (both halves of the data: {ceiling:.2f})" if np.isfinite(ceiling) else "")
+
+
+SUMMARIES: Mapping[str, Callable[[Result], str]] = {
+    "trajectories": _of_trajectories,
+    "coding_direction": _of_direction,
+    "decoding": _of_decoding,
+    "selectivity": _of_selectivity,
+    "dimensionality": _of_dimensionality,
+    "variability": _of_variability,
+}

@@ -1,0 +1,202 @@
+"""Figures of the synapses and currents between regions, of silenced regions, of single neurons and of eigenvalues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rlsnet.analysis.analyses.variables import Result
+from rlsnet.analysis.plots.style import (
+    DIFFERENCE,
+    EXC,
+    INH,
+    INK,
+    MODEL,
+    SOFT,
+    WIDTH,
+    Panel,
+    PanelFigure,
+    condition_colours,
+    condition_handles,
+    draw_events,
+)
+from rlsnet.analysis.test_results import RunResults
+
+MAX_REGIONS = 12  # in a matrix
+MAX_TRACES = 5  # regions whose currents are drawn
+NUMBERED = 8  # regions up to which a matrix has its numbers
+
+
+def _matrix(axis: Any, values: np.ndarray, names: Sequence[str], unit: str, spec: str = ".2g", diverging: bool = True) -> None:
+    """Draws a matrix [R, R] of regions, with its numbers if it is small."""
+    high = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    style: dict[str, Any] = {"cmap": DIFFERENCE, "vmin": -high or -1, "vmax": high or 1} if diverging else {"cmap": "Greys", "vmin": 0}
+    image = axis.imshow(values, aspect="auto", **style)
+    place = np.arange(len(names))
+    axis.set(xticks=place, yticks=place, xticklabels=names, yticklabels=names)
+    axis.tick_params(length=0)
+    if max(map(len, names)) > 4 or len(names) > 6:
+        axis.set_xticks(place, names, rotation=40, ha="right")
+    for row, column in np.ndindex(values.shape) if len(names) <= NUMBERED else ():
+        value = values[row, column]
+        if np.isfinite(value):
+            dark = abs(value) > 0.6 * high
+            axis.text(column, row, format(value, spec), ha="center", va="center", fontsize=6.5, color="#ffffff" if dark else INK)
+    axis.figure.colorbar(image, ax=axis, label=unit, shrink=0.85)
+
+
+def weights(results: RunResults, result: Result) -> PanelFigure:
+    """Number of synapses between regions, the mean input through plastic ones by class, and its change by training."""
+    names = [str(name) for name in result["region"][:MAX_REGIONS]]
+    shown = slice(len(names))
+    kinds, unit = result.numbers["kinds"], "threshold ms"
+    number, received = result["number"], result["input"]
+    before, after = kinds.index("plastic before"), kinds.index("plastic")
+
+    def of(values: np.ndarray) -> np.ndarray:
+        return values[shown, shown]
+
+    def draw(values: np.ndarray, title: str, label: str, spec: str, diverging: bool, axes: Sequence[Any]) -> None:
+        _matrix(axes[0], of(values), names, label, spec, diverging)
+        axes[0].set(title=title, xlabel="postsynaptic region", ylabel="presynaptic region")
+
+    total = number[kinds.index("static")].sum(axis=1) + number[after].sum(axis=1)
+    change = received[after].sum(axis=1) - received[before].sum(axis=1)
+    matrices: list[tuple[np.ndarray, str, str, str, bool]] = [
+        (total, "synapses, static and plastic", "synapses", ",.0f" if total.max() < 1e5 else ".2g", False),
+        (received[after][:, 0], "plastic input from excitatory neurons, trained", unit, ".2g", True),
+        (received[after][:, 1], "plastic input from inhibitory neurons, trained", unit, ".2g", True),
+        (change, "change of the plastic input by training", unit, ".2g", True),
+    ]
+    panels = [Panel(f"Matrix of regions: {title}.", partial(draw, *each)) for each in matrices for title in each[1:2]]
+    title = "Synapses between regions; input: sum of the weights from a region to a neuron"
+    return PanelFigure(title, tuple(panels), (3.6, 3.0))
+
+
+def currents(results: RunResults, result: Result) -> PanelFigure:
+    """Mean current from each region to the neurons of each region over time, by condition."""
+    names = [str(name) for name in result["region"][:MAX_TRACES]]
+    current = result["current"].sum(axis=(0, 4))[..., : len(names), : len(names)]  # [C, M, pre, post]
+    sources = list(names)
+    if result.numbers["feedforward"]:
+        current = np.concatenate([current, result["rest"][:, :, None, : len(names)]], axis=2)
+        sources.append("feed-forward")
+    conditions = results.conditions
+    colours = condition_colours(len(conditions))
+    low, high = float(current.min()), float(current.max())
+    margin = 0.06 * (high - low or 1.0)
+
+    def draw(source: int, axes: Sequence[Any]) -> None:
+        for target, axis in enumerate(axes):
+            for c in range(len(conditions)):
+                axis.plot(results.time, current[c, :, source, target], color=colours[c], lw=1.1)
+            axis.axhline(0, color=SOFT, lw=0.5)
+            axis.set(ylim=(low - margin, high + margin), xlim=results.span, title=f"{sources[source]} to {names[target]}")
+            draw_events(axis, results.clock.events, results.span, names=target == 0)
+            axis.tick_params(labelbottom=axis is axes[-1], labelleft=source == 0)
+        axes[-1].set_xlabel(f"{results.clock.label} (s)")
+        axes[len(axes) // 2].set_ylabel("mean current (threshold)" if not source else "")
+
+    panels = tuple(
+        Panel(f"Mean current from {name} to each region over time, by condition.", partial(draw, source))
+        for source, name in enumerate(sources)
+    )
+    size = (max(1.6, WIDTH / len(sources)), 0.5 + 1.05 * len(names))
+    handles = tuple(condition_handles(conditions))
+    return PanelFigure("Currents between regions", panels, size, len(names), len(sources), handles)
+
+
+def silencing(results: RunResults, result: Result) -> PanelFigure:
+    """Change of the mean rate of each region when a region is silenced, and of the separation of two conditions."""
+    names = [str(name) for name in result["region"][:MAX_REGIONS]]
+    shown = slice(len(names))
+    change, se, control = result["change"][shown, shown], result["change_se"][shown, shown], result["control"][shown]
+    start, end = result.numbers["window"]
+
+    def matrix(values: np.ndarray, title: str, unit: str, spec: str, axes: Sequence[Any]) -> None:
+        _matrix(axes[0], values, names, unit, spec)
+        axes[0].set(title=title, xlabel="effect on", ylabel="silenced")
+
+    def separation(axes: Sequence[Any]) -> None:
+        row = np.arange(len(names))[::-1]
+        spread = result["separation_se"][shown]
+        axes[0].barh(row, result["separation"][shown], xerr=np.where(np.isfinite(spread), spread, 0), height=0.6, color=MODEL, alpha=0.75)
+        axes[0].axvline(1, color=SOFT, lw=0.8)
+        first, second = result.numbers["conditions"]
+        label = f"separation of {first} and {second} in the other regions\n(1: nothing silenced)"
+        axes[0].set(yticks=row, yticklabels=names, xlabel=label, ylabel="silenced", title="bars: standard error over trials")
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = 100 * change / control
+    largest = float(np.nanmax(se)) if np.isfinite(se).any() else float("nan")
+    error = f" (standard errors up to {largest:.2g})" if np.isfinite(largest) else ""
+    panels = [
+        Panel(
+            "Change of the mean rate of each region by silencing each region.",
+            partial(matrix, change, f"change of the rate{error}", "Hz", "+.1f"),
+        ),
+        Panel(
+            "The same, in percent of the rate without silencing.", partial(matrix, relative, "change, relative to the rate", "%", "+.0f")
+        ),
+    ]
+    if "separation" in result:
+        panels.append(Panel("Separation of two conditions along the coding direction with each region silenced.", separation))
+    title = f"Each region silenced in turn, from {start:g} to {end:g} s; {result.numbers['trials']} trials of each condition"
+    return PanelFigure(title, tuple(panels), (3.6, 3.0))
+
+
+def single_neuron(results: RunResults, result: Result) -> PanelFigure:
+    """Voltage with spikes, and currents, of single neurons in one trial."""
+    time, threshold = result["time"], result.numbers["threshold"]
+    condition = results.conditions[int(result.numbers["condition"])]
+    place = {int(neuron): index for index, neuron in enumerate(results.neurons)}
+
+    def draw(number: int, axes: Sequence[Any]) -> None:
+        neuron, spikes = int(result["neuron"][number]), time[result["spiked"][:, number]]
+        name = results.unit_name(place[neuron]) if neuron in place else f"neuron {neuron}"
+        axes[0].plot(time, result["voltage"][:, number], color=MODEL, lw=0.4, rasterized=True)
+        axes[0].vlines(spikes, threshold, threshold + 0.6, color=MODEL, lw=0.7)
+        axes[0].axhline(threshold, color=SOFT, lw=0.6, ls=":")
+        axes[0].set(ylabel="voltage\n(threshold)", xlim=results.span, title=f"{name}, one trial, {condition}: {len(spikes)} spikes")
+        axes[0].tick_params(labelbottom=False)
+        static, plastic = result["static_current"][:, number], result["plastic_current"][:, number]
+        parts = [
+            (static, "static synapses and bias", INH, 0.6),
+            (plastic, "plastic synapses", EXC, 0.6),
+            (static + plastic, "sum", INK, 0.9),
+        ]
+        for values, label, colour, width in parts if np.ptp(static) > 0 else parts[1:2]:
+            axes[1].plot(time, values, color=colour, lw=width, label=label, rasterized=True)
+        axes[1].axhline(threshold, color=SOFT, lw=0.6, ls=":")
+        low, high = axes[1].get_ylim()
+        axes[1].set(
+            ylabel="current\n(threshold)", xlabel=f"{results.clock.label} (s)", xlim=results.span, ylim=(low, high + 0.3 * (high - low))
+        )
+        axes[1].legend(ncols=3, loc="upper left", borderaxespad=0)
+        draw_events(axes[0], results.clock.events, results.span)
+        draw_events(axes[1], results.clock.events, results.span, names=False)
+
+    neurons = result["neuron"].tolist()
+    panels = tuple(Panel(f"Voltage, spikes and currents of neuron {n} in one trial.", partial(draw, k)) for k, n in enumerate(neurons))
+    return PanelFigure("Single neurons", panels, (WIDTH, 2.9), 2, 1)
+
+
+def eigenvalues(results: RunResults, result: Result) -> PanelFigure:
+    """Eigenvalues of the matrix of all weights, before and after training, in the complex plane."""
+    found = {name: result[name] for name in ("before", "after")}
+    wide = 1.05 * max(float(np.abs(values).max()) for values in found.values()) or 1.0
+    whole = "all eigenvalues" if result.numbers["complete"] else f"the {len(found['after'])} largest eigenvalues"
+
+    def draw(name: str, axes: Sequence[Any]) -> None:
+        real, imaginary = found[name].T
+        axes[0].plot(real, imaginary, ".", ms=2.5, color=MODEL, alpha=0.6, rasterized=True)
+        axes[0].axhline(0, color=SOFT, lw=0.5)
+        axes[0].axvline(0, color=SOFT, lw=0.5)
+        axes[0].set(xlim=(-wide, wide), ylim=(-wide, wide), xlabel="real part (threshold ms)", ylabel="imaginary part (threshold ms)")
+        axes[0].set(title=f"{name} training; largest absolute value {np.hypot(real, imaginary).max():.3g}", aspect="equal")
+
+    panels = tuple(Panel(f"Eigenvalues of the weights {name} training in the complex plane.", partial(draw, name)) for name in found)
+    return PanelFigure(f"Coupling of all neurons: {whole} of the weights", panels, (3.6, 3.2))
