@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlsnet.data import cell_classes, doubts, event_alignment, query, recordings, trial_average
+from rlsnet.data import cell_classes, doubts, event_alignment, intervals, query, recordings, trial_average
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, Session, Table
 from rlsnet.data.source_bins import SourceBins
 from rlsnet.data.trial_counts import TrialCounts
 from rlsnet.errors import UserError
 
+INTERVAL_COLUMNS = ("interval_cv", "interval_cv2")  # coefficients of variation of the intervals between spikes
 TEXT_COLUMNS = ("id", "region", "probe")  # columns of units that are stored as texts
 MAX_MEAN_RATE_HZ = 1000.0  # of one unit; a higher mean rate shows that values are not in Hz
 
@@ -148,6 +149,9 @@ def _averaged_units(session: Session, units: np.ndarray, entry: dict[str, Any], 
     keep = _within_rate_limits(keep, mean, summary.dropped, options)
     columns = _unit_columns(session, units[keep], entry["name"], _named_columns(session, options))
     columns |= {"n_trials": average.n_trials[keep], "mean_rate": mean[keep].astype(np.float32)}
+    begin, end = options.window_s
+    for column, values in zip(INTERVAL_COLUMNS, intervals.of_session(session, units[keep], times[used] + begin, end - begin), strict=True):
+        columns[column] = values.astype(np.float32)
     trials = None if average.trials is None else average.trials.of_units(keep)
     if average.half is None:
         return UnitBlock(average.rate[:, :, keep], None, columns, trials)

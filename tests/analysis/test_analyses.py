@@ -13,10 +13,10 @@ from rlsnet import api
 from rlsnet.analysis.analyses import analyse, population, regions, single_trials
 from rlsnet.analysis.analyses.activity import Activity
 from rlsnet.analysis.analyses.analyse import ANALYSES, AnalysisOptions
-from rlsnet.analysis.analyses.intervals import interval_variation
 from rlsnet.analysis.plots import analysis_figures, run_figures
 from rlsnet.analysis.test_results import open_results
 from rlsnet.cli.main import dispatch
+from rlsnet.data.intervals import interval_variation
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 from rlsnet.kernels.device import configured

@@ -124,6 +124,19 @@ def test_rates_of_a_map_import_against_a_loop(maps, tmp_path):
                 assert root["unit/n_trials"][n, c] == trials
         number += 1
     assert np.allclose(root["unit/mean_rate"][...], rate.mean(axis=(0, 1)), atol=1e-4)
+    of_trial = np.array(of_trial)
+    start = of_trial[(made.outcome == "hit") & ~made.early & ~made.stimulated & np.isfinite(of_trial)] - 2
+    for n in np.flatnonzero(session == path.stem)[::4]:
+        interval, pairs = [], []
+        for begin in start:
+            times = np.sort(made.spikes[ids[n]])
+            inside = np.diff(times[(times >= begin) & (times < begin + 3)])
+            interval.extend(inside)
+            pairs.extend(2 * abs(a - b) / (a + b) for a, b in zip(inside[:-1], inside[1:], strict=True))
+        if len(pairs) >= 10:
+            assert root["unit/interval_cv"][n] == pytest.approx(np.std(interval) / np.mean(interval), rel=1e-5)
+            assert root["unit/interval_cv2"][n] == pytest.approx(np.mean(pairs), rel=1e-5)
+    assert np.isfinite(root["unit/interval_cv2"][...]).mean() > 0.8
     recording = recordings.open_recording(tmp_path / "raw.zarr")
     for h, half in enumerate(recordings.HALVES):
         spikes, trials = trial_counts.summed(recording, np.arange(rate.shape[2]), half)

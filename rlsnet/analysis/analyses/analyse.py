@@ -13,11 +13,11 @@ import zarr
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
 from rlsnet.analysis.analyses.activity import EVERYWHERE, Activity, SingleTrials
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
-from rlsnet.analysis.analyses.intervals import interval_variation
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
+from rlsnet.data.intervals import interval_variation
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.export.trained_network import TrainedNetwork
