@@ -270,6 +270,23 @@ DRAWN: Mapping[str, Draw] = {
     "single_neuron": region_figures.single_neuron,
     "eigenvalues": region_figures.eigenvalues,
 }
+CAPTIONS = {
+    f"{PREFIX}{name}": caption
+    for name, caption in {
+        "trajectories": "The axes are those of the trials trained on, each neuron divided by its range. The other trials and the model are"
+        " projected on them.",
+        "coding_direction": "The direction is the difference of the mean rates in the shaded time, in the trials trained on.",
+        "decoding": "A linear decoder, cross-validated, from random units of each session, or from the neurons that reproduce them.",
+        "selectivity": "Preferred: the condition with the higher rate in the trials trained on, in the shaded time.",
+        "dimensionality": "The participation ratio is 1 if one pattern explains all variance, and n if n patterns have equal shares.",
+        "variability": "Noise correlations are those of counts minus their mean over trials, signal correlations those of these means.",
+        "region_weights": "Sums over the synapses from all neurons of a region to one neuron, mean over neurons.",
+        "region_currents": "Mean over the neurons of the postsynaptic region; from the model's rates and the trained weights.",
+        "silencing": "Neurons of one region are held without spikes; trials have the same random numbers with and without silencing.",
+        "single_neuron": "The neurons with the best, the median and the worst score, unless others were chosen.",
+        "eigenvalues": "Static and plastic synapses together, without those from feed-forward neurons.",
+    }.items()
+}
 FIGURES = tuple(f"{PREFIX}{name}" for name in ANALYSES)
 
 

@@ -34,18 +34,7 @@ CAPTIONS = {
     "rates": "Mean over the trial, of each neuron and condition.",
     "raster": "Some neurons of each class, in the first test trial.",
     "weights": "By the classes of the presynaptic and the postsynaptic neuron.",
-    "analysis_trajectories": "Axes are those of the trials trained on, each neuron divided by its range. The other trials and the model are"
-    " projected on them.",
-    "analysis_coding_direction": "The direction is the difference of the mean rates in the shaded time, in the trials trained on.",
-    "analysis_decoding": "A linear decoder, cross-validated, from random units of each session, or from the neurons that reproduce them.",
-    "analysis_selectivity": "Preferred: the condition with the higher rate in the trials trained on, in the shaded time.",
-    "analysis_dimensionality": "The participation ratio is 1 if one pattern explains all variance, and n if n patterns explain equal shares.",
-    "analysis_variability": "Noise correlations are those of counts minus their mean over trials; signal correlations are those of these means.",
-    "analysis_region_weights": "Sums over the synapses from all neurons of a region to one neuron, mean over neurons.",
-    "analysis_region_currents": "Mean over the neurons of the postsynaptic region, by the rates of the presynaptic ones and the trained weights.",
-    "analysis_silencing": "Neurons of one region are held without spikes; trials have the same random numbers with and without silencing.",
-    "analysis_single_neuron": "The neurons with the best, the median and the worst score, unless others were chosen.",
-    "analysis_eigenvalues": "Static and plastic synapses together, without feed-forward neurons.",
+    **analysis_figures.CAPTIONS,
 }
 
 
