@@ -30,6 +30,23 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-o", "addopts="]
 NOT_RUN, FAILED = "not run here", "**failed**"
 
 
+QUESTIONS = (  # of the summary: question, in words what the answer is compared with, start of a check's name, part of its quantity
+    ("Does learning find the best weights?", "ridge regression, solved in closed form", "V8 ridge regression, native", "float64"),
+    ("Does a whole training do what the equations say?", "a plain NumPy program", "plain NumPy program, native native", "5 iterations"),
+    ("Does the default network learn as published?", "a range around the published curve", "V10 learning curve", "mean of iterations"),
+    ("Are rates converted to the right currents?", "published values", "V1 inverse transfer function", "current"),
+    ("Do neurons fire at the expected rate?", "first-passage times", "V3 noisy neurons", "mu 0.5"),
+    ("Does another simulator give the same spikes?", "Brian2, same synapses", "V12 Brian2, plastic, native", "1000 neurons"),
+    ("Does another simulator give the same rates?", "NEST, same synapses", "V13 NEST", "excitatory"),
+    ("Is an interrupted run equal to an uninterrupted one?", "the uninterrupted run, bit by bit", "resume after kill", "killed"),
+    ("Does a perturbation change only what it should?", "the unperturbed trial, bit by bit", "perturbation, silence, native", "spikes"),
+    ("Is the explained variance right?", "its value in closed form", "population explained variance", "40 test trials"),
+)
+NOT_SHOWN = """What these tests do not show: that a network is a good model of your recording. That is what `rlsnet test` measures, on trials
+that were held out ([how to read the scores](scores.md)). They also do not show that the trained weights are those of the brain:
+many networks have the same rates."""
+
+
 class Row(NamedTuple):
     """A line of the table."""
 
@@ -98,6 +115,31 @@ def summary(rows: list[Row]) -> list[str]:
     return lines
 
 
+def half_page(rows: list[Row]) -> list[str]:
+    """The summary in plain words: the main questions, each with the figure of one row."""
+    outcomes = [row.outcome for row in rows]
+    lines = [
+        "## Summary",
+        "",
+        f"rlsnet was compared with independent results in {outcomes.count('')} measurements. {outcomes.count(FAILED)} tests failed, and "
+        f"{outcomes.count(NOT_RUN)} were not run here.",
+        "An independent result is a published number, a formula, another simulator, or a plain NumPy program that shares no code with",
+        "rlsnet (`tests/reference.py`). The main questions, with one measurement each:",
+        "",
+        "| question | compared with | expected | measured |",
+        "|---|---|---|---|",
+    ]
+    for question, other, name, quantity in QUESTIONS:
+        found = next((row for row in rows if row.name.startswith(name) and quantity in row.quantity), None)
+        lines.append(f"| {question} | {other} | {' | '.join(map(cell, found[2:4])) if found else f' | {NOT_RUN}'} |")
+    return [*lines, "", *NOT_SHOWN.splitlines(), ""]
+
+
+def cell(text: str) -> str:
+    """Text in a cell of a table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
 def document(rows: list[Row]) -> str:
     """The page: machine, date and versions, counts, and the table."""
     about = machine()
@@ -108,9 +150,10 @@ def document(rows: list[Row]) -> str:
     lines = [
         "# Validation report",
         "",
-        "This report is written by `python scripts/validate.py`, not by hand. Each row compares a measured quantity with an",
-        "independent one: a published figure, a closed form, another simulator, or a plain NumPy program that shares no code",
-        "with rlsnet (`tests/reference.py`).",
+        "`python scripts/validate.py` writes this page.",
+        "",
+        *half_page(rows),
+        "## All measurements",
         "",
         f"- {', '.join(f'{key} {value}' for key, value in about.items())}",
         f"- {outcomes.count('')} figures, {outcomes.count(FAILED)} tests failed, {outcomes.count(NOT_RUN)} not run here",
@@ -121,8 +164,7 @@ def document(rows: list[Row]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=order):
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in row[:-1]]
-        lines.append(f"| {' | '.join(cells)} | `{row.command}` |")
+        lines.append(f"| {' | '.join(map(cell, row[:-1]))} | `{row.command}` |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from rlsnet.runs.folder import Run
 from rlsnet.workflows import training
 
 DOCS = Path(__file__).parents[1] / "docs"
-ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", (DOCS / "features.md").read_text(), re.MULTILINE)
+ROWS = re.findall(r"^\| [^|]+ \| [^|]+ \| (`.*`) \|$", (DOCS / "comparison.md").read_text(), re.MULTILINE)
 LINES = [line for row in ROWS for line in re.findall(r"`([^`]*=[^`]*)`", row)]
 SMALL = shlex.split(
     "network.n_neurons=60 static.out_degree=12 plastic.n_inputs=16 trial.stim_on=10 trial.stim_off=40 trial.duration=200 train.iterations=1"
