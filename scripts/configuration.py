@@ -33,37 +33,56 @@ COLUMN = 26  # of the comments in YAML
 WIDTH = 128  # of a line of YAML
 NOTE = "Written by scripts/configuration.py from rlsnet/config/schema.py."
 
-HEAD = """# Configuration
+HEAD = """# Every setting
 
-This page and the YAML files of the variants in `configs/` are written by `python scripts/configuration.py` from the
-schema (`rlsnet/config/schema.py`).
+`python scripts/configuration.py` writes this page and the YAML files in `configs/` from the schema
+(`rlsnet/config/schema.py`).
 
-A setting is `key=value` on the command line, in any order and number, or a line of YAML in a file of your own:
+## How settings work
+
+**On the command line**, a setting is `key=value`. The order does not matter:
 
     rlsnet train config=tiny rls.penlambda=0.4 trial.dt='100 us' train.iterations=200
 
-A number is in the unit of its key, or has a unit of its own: `trial.dt=0.1` and `trial.dt='100 us'` are the same. Two
-values `[a, b]`, where a key allows them, are those of excitatory and of inhibitory neurons. `null` means: no value. An
-unknown key, or a value of the wrong type or out of range, is refused in one line.
+**In YAML**, a setting is a line in a file of your own ([experiments](#experiments-and-variants-of-your-own)).
 
-The sections `neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` have variants:
-`neuron=glif3` chooses a variant with its own keys, and `neuron.tau_m=12` changes one of its settings. `config=NAME`
-chooses an experiment, a file with the settings that differ from the defaults. An experiment of your own is a file
-`config/NAME.yaml` in a folder that you give with `--config-dir FOLDER`. A variant with values of your own is a file
-`neuron/NAME.yaml` there; it names the variant (`name: lif`) and lists the settings that differ from its defaults.
+**In Python**, the same settings are dataclasses. `rlsnet.compose("config=tiny", "rls.penlambda=0.4")` reads them as the command
+line does. `rlsnet.Config()` is the experiment `sinusoid`. `RLSConfig()`, `TrialConfig()` and `GLIF5Config()` of `rlsnet.config`
+are sections.
 
-In Python the same settings are dataclasses: `rlsnet.Config()` is the experiment sinusoid, and `RLSConfig()`,
-`TrialConfig()` and `GLIF5Config()` of `rlsnet.config` are sections.
+**Values.**
+
+- A number is in the unit of its key, unless you add a unit: `trial.dt=0.1` and `trial.dt='100 us'` are the same.
+- Two values `[a, b]`, where a key allows them, are for excitatory and for inhibitory neurons.
+- `null` means: no value.
+- An unknown key, a wrong type or a value out of range is refused, with one line that says what is expected.
+
+**Variants.** The sections `neuron`, `static`, `plastic`, `feedforward`, `stimulus`, `target` and `perturb` have variants.
+`neuron=glif3` chooses a variant, which has its own keys. `neuron.tau_m=12` changes one of its settings.
+
+**Experiments.** `config=NAME` chooses an experiment: a file with the settings that differ from the defaults
+([list](#experiments)).
+
+### Experiments and variants of your own
+
+Put the file into a folder of your own and name the folder with `--config-dir FOLDER`.
+
+| file in the folder | content | use |
+|---|---|---|
+| `config/NAME.yaml` | the settings that differ from the defaults | `config=NAME` |
+| `neuron/NAME.yaml` | the variant (`name: lif`), and the settings that differ from its defaults | `neuron=NAME` |
+
+### Help, folders and environment
 
 | | |
 |---|---|
-| `rlsnet train --help` | this list; with `neuron=glif3 --help` the keys of that variant |
-| `rlsnet train config=tiny --cfg job` | the settings of an experiment, nothing is run |
+| `rlsnet train --help` | this list; with `neuron=glif3 --help`, the keys of that variant |
+| `rlsnet train config=tiny --cfg job` | the settings of an experiment, without a run |
 | `hydra.run.dir=FOLDER` | the run folder; default `outputs/DATE/TIME` |
-| `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, a run each: [sweeps](sweeps.md) |
-| `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh`, `fish` |
+| `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, one run for each: [sweeps](sweeps.md) |
+| `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh` and `fish` |
 | `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording; default `~/.cache/rlsnet` |
-| `RLSNET_KERNELS=v3` | native kernels: `v2`, `v3`, `v4` of x86-64, `armv8-a`, or `native`, compiled here; default: the best |
+| `RLSNET_KERNELS=v3` | native kernels: `v2`, `v3` or `v4` of x86-64, `armv8-a`, or `native`, which is compiled on this machine; default: the best one |
 """
 
 
@@ -104,12 +123,13 @@ def table(cls: Any, prefix: str = "") -> Iterator[str]:
     hints, fields = typing.get_type_hints(cls), own_fields(cls)
     if not fields:
         return
-    yield from ("| key | default | meaning | unit | values |", "|---|---|---|---|---|")
+    yield from ("| key | default | meaning | unit, values |", "|---|---|---|---|")
     for field in fields:
         rule = field.metadata
         choices = limits(rule) or ("`true` or `false`" if hints[field.name] in (bool, "bool") else "")
         default = shown(field.default) + (f" ({rule['source']})" if rule["source"] else "")
-        yield f"| `{prefix}{field.name}` | {cell(default)} | {cell(rule['help'])} | {cell(rule['unit'])} | {cell(choices)} |"
+        values = "; ".join(filter(None, (rule["unit"], choices)))
+        yield f"| `{prefix}{field.name}` | {cell(default)} | {cell(rule['help'])} | {cell(values)} |"
     yield ""
 
 
@@ -141,7 +161,7 @@ def of_section(name: str) -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD, "## General", "", *table(Config)]
+    lines = [HEAD, "## General", "", "Settings outside all sections.", "", *table(Config)]
     for name in section_names():
         lines += of_section(name)
     lines += ["## Experiments", ""]
@@ -151,7 +171,7 @@ def page() -> str:
     for command, module in PLAIN.items():
         options = importlib.import_module(module).Options
         if dataclasses.fields(options):
-            lines += [f"## `rlsnet {command}`", "", f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.", "", *table(options)]
+            lines += [f"## Settings of `rlsnet {command}`", "", f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.", "", *table(options)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -20,6 +20,7 @@ PAGES = {  # path in the repository: path in the site
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "CITATION.cff": "CITATION.cff",
     **{path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").rglob("*") if path.suffix in (".md", ".png")},
 }
 SOURCES = {site: repository for repository, site in PAGES.items()}

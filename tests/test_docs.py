@@ -1,10 +1,20 @@
-"""Documentation: every line of the table of features runs, and so do the models in docs/extending.md."""
+"""Documentation: every line of the table of features runs, and so do the models in docs/extending.md; links lead somewhere.
 
+The site that mkdocs.yml describes: pytest -m site builds it, pytest -m browser looks at its pages in a browser.
+"""
+
+import functools
+import html
+import http.server
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
+from html.parser import HTMLParser
 from pathlib import Path
 
 import commands
@@ -99,3 +109,105 @@ def test_the_tutorial_runs(tmp_path):
             run([sys.executable, *command[1:]] if command[0] == "python" else command)
     assert (tmp_path / "runs/first/report.html").exists() and (tmp_path / "runs/first/perturbed/silence.zarr").exists()
     assert len(list((tmp_path / "tune").glob("*/checkpoints/000001.zarr"))) == 3
+
+
+PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for path in re.findall(r"\]\((?!https?://)([^)#\s]+)", page.read_text()):
+        assert (page.parent / path).exists() or page.parent / path == DOCS / "index.md", path  # the start page is README.md
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site, in a folder below the root of a server. A link or an anchor that leads nowhere, or a page missing in nav, fails."""
+    folder = tmp_path_factory.mktemp("served") / "rlsnet"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Loaded(HTMLParser):
+    """What a page loads, and the classes of its elements."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.addresses, self.classes = [], set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.classes |= set((found.get("class") or "").split())
+        name = {"link": "href", "object": "data"}.get(tag, "src")
+        if tag != "a" and found.get(name) and found.get("rel") != "canonical":
+            self.addresses.append(found[name])
+
+
+@pytest.mark.site
+def test_the_site_loads_nothing_from_another_host(site):
+    pages = sorted(site.rglob("*.html"))
+    assert {"index.html", "reference.html", "scores.html", "configuration.html"} <= {page.name for page in pages}
+    for page in pages:
+        loaded = Loaded(page)
+        assert loaded.addresses and not [address for address in loaded.addresses if re.match(r"(https?:)?//", address)], page
+        assert "mermaid" not in loaded.classes and "arithmatex" not in loaded.classes, page  # the theme would load a script for the first
+        for address in loaded.addresses:
+            assert page.name == "404.html" or (page.parent / html.unescape(address).split("?")[0]).exists(), (page, address)
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.mark.site
+def test_formulas_examples_and_search_are_in_the_site(site):
+    model, reference = (site / "model.html").read_text(), (site / "reference.html").read_text()
+    assert model.count('<div class="formula"><svg') >= 7 and model.count('<span class="formula"><svg') >= 10 and "$$" not in model and 'aria-label="' in model
+    assert 'id="rlsnet.api.train"' in reference and 'id="rlsnet.runs.folder.Run"' in reference
+    assert "&gt;&gt;&gt;" in reference and '<span class="gp">' in reference  # examples are coloured, so they were read as code
+    index = json.loads((site / "search" / "search_index.json").read_text())
+    assert {"scores.html", "reference.html#rlsnet.api.train"} <= {entry["location"] for entry in index["docs"]}
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+LOOK = """<!DOCTYPE html><title>look</title><body><script>
+const pages = {pages}, widths = [390, 1440], found = [];
+(async () => {{
+  for (const page of pages) for (const width of widths) {{
+    const frame = document.createElement("iframe");
+    frame.width = width; frame.height = 800; frame.style.border = 0; frame.src = page;
+    const loaded = new Promise((resolve) => frame.onload = resolve);
+    document.body.append(frame); await loaded; await new Promise((resolve) => setTimeout(resolve, 50));
+    const inside = frame.contentWindow, root = inside.document.documentElement;
+    const hosts = inside.performance.getEntriesByType("resource").map((entry) => new URL(entry.name, location).host);
+    const drawn = [...inside.document.images].every((image) => image.loading == "lazy" || image.naturalWidth > 0);
+    found.push([page, width, root.scrollWidth, inside.innerWidth, [...new Set(hosts)], drawn]);
+    frame.remove();
+  }}
+  document.body.dataset.found = JSON.stringify(found);
+}})();
+</script>"""
+
+
+@pytest.mark.browser
+def test_pages_of_the_site_fit_a_phone_and_a_desk_and_ask_no_other_host(site, tmp_path):
+    """pytest -m browser, with the extra docs: served below a path, as pages of a project are."""
+    assert CHROMIUM, "chromium is not on PATH"
+    pages = [f"rlsnet/{page.relative_to(site)}" for page in sorted(site.rglob("*.html")) if page.name != "404.html"]
+    (site.parent / "look.html").write_text(LOOK.format(pages=json.dumps(pages)))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--virtual-time-budget=120000", "--dump-dom", f"{address}/look.html"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        server.shutdown()
+    match = re.search(r'data-found="([^"]*)"', result.stdout)
+    assert match, result.stderr[-2000:]
+    found = json.loads(html.unescape(match[1]))
+    assert len(found) == 2 * len(pages) > 40
+    for page, width, scroll, inner, hosts, drawn in found:
+        assert scroll <= inner == width and drawn and hosts == [address.removeprefix("http://")], (page, width, scroll, hosts, drawn)
