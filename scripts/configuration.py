@@ -161,7 +161,9 @@ def of_section(name: str) -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD, "## General", "", "Settings outside all sections.", "", *table(Config)]
+    lines = [HEAD, "## Commands", "", "`rlsnet COMMAND --help` shows the settings of a command.", "", "| command | what it does |", "|---|---|"]
+    lines += [f"| `rlsnet {name}` | {cell(text)} |" for name, text in COMMANDS.items()]
+    lines += ["", "## General", "", "Settings outside all sections.", "", *table(Config)]
     for name in section_names():
         lines += of_section(name)
     lines += ["## Experiments", ""]
