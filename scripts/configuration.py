@@ -82,7 +82,7 @@ Put the file into a folder of your own and name the folder with `--config-dir FO
 | `sweep=FOLDER`, `hydra/launcher=NAME` | several values of a key, one run for each: [sweeps](sweeps.md) |
 | `eval "$(rlsnet completion bash)"` | completion of commands, keys and values; also `zsh` and `fish` |
 | `RLSNET_CACHE=FOLDER` | the cache, with compiled programs and the synthetic recording; default `~/.cache/rlsnet` |
-| `RLSNET_KERNELS=v3` | native kernels: `v2`, `v3` or `v4` of x86-64, `armv8-a`, or `native`, which is compiled on this machine; default: the best one |
+| `RLSNET_KERNELS=v3` | native kernels: `v2`, `v3` or `v4` of x86-64, `armv8-a`, or `native` (compiled here); default: the best |
 """
 
 
@@ -161,7 +161,15 @@ def of_section(name: str) -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD, "## Commands", "", "`rlsnet COMMAND --help` shows the settings of a command.", "", "| command | what it does |", "|---|---|"]
+    lines = [
+        HEAD,
+        "## Commands",
+        "",
+        "`rlsnet COMMAND --help` shows the settings of a command.",
+        "",
+        "| command | what it does |",
+        "|---|---|",
+    ]
     lines += [f"| `rlsnet {name}` | {cell(text)} |" for name, text in COMMANDS.items()]
     lines += ["", "## General", "", "Settings outside all sections.", "", *table(Config)]
     for name in section_names():
@@ -173,7 +181,13 @@ def page() -> str:
     for command, module in PLAIN.items():
         options = importlib.import_module(module).Options
         if dataclasses.fields(options):
-            lines += [f"## Settings of `rlsnet {command}`", "", f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.", "", *table(options)]
+            lines += [
+                f"## Settings of `rlsnet {command}`",
+                "",
+                f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+                "",
+                *table(options),
+            ]
     return "\n".join(lines).rstrip() + "\n"
 
 

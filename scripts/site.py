@@ -21,7 +21,11 @@ PAGES = {  # path in the repository: path in the site
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "CITATION.cff": "CITATION.cff",
-    **{path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix() for path in (ROOT / "benchmarks").rglob("*") if path.suffix in (".md", ".png")},
+    **{
+        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "benchmarks").rglob("*")
+        if path.suffix in (".md", ".png")
+    },
 }
 SOURCES = {site: repository for repository, site in PAGES.items()}
 LINK = re.compile(r"(\]\()([^)\s#:]+)([^)\s]*\))")

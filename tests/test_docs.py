@@ -164,7 +164,12 @@ def test_the_site_loads_nothing_from_another_host(site):
 @pytest.mark.site
 def test_formulas_examples_and_search_are_in_the_site(site):
     model, reference = (site / "model.html").read_text(), (site / "reference.html").read_text()
-    assert model.count('<div class="formula"><svg') >= 7 and model.count('<span class="formula"><svg') >= 10 and "$$" not in model and 'aria-label="' in model
+    assert (
+        model.count('<div class="formula"><svg') >= 7
+        and model.count('<span class="formula"><svg') >= 10
+        and "$$" not in model
+        and 'aria-label="' in model
+    )
     assert 'id="rlsnet.api.train"' in reference and 'id="rlsnet.runs.folder.Run"' in reference
     assert "&gt;&gt;&gt;" in reference and '<span class="gp">' in reference  # examples are coloured, so they were read as code
     index = json.loads((site / "search" / "search_index.json").read_text())
@@ -202,7 +207,14 @@ def test_pages_of_the_site_fit_a_phone_and_a_desk_and_ask_no_other_host(site, tm
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--virtual-time-budget=120000", "--dump-dom", f"{address}/look.html"]
+        command = [
+            CHROMIUM,
+            *FLAGS.split(),
+            f"--user-data-dir={tmp_path}",
+            "--virtual-time-budget=120000",
+            "--dump-dom",
+            f"{address}/look.html",
+        ]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300)
         server.shutdown()
     match = re.search(r'data-found="([^"]*)"', result.stdout)
