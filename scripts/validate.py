@@ -42,9 +42,9 @@ QUESTIONS = (  # of the summary: question, in words what the answer is compared 
     ("Does a perturbation change only what it should?", "the unperturbed trial, bit by bit", "perturbation, silence, native", "spikes"),
     ("Is the explained variance right?", "its value in closed form", "population explained variance", "40 test trials"),
 )
-NOT_SHOWN = """What these tests do not show: that a network is a good model of your recording. `rlsnet test` measures this, on held-out trials
-([how to read the scores](scores.md)). They also do not show that the trained weights are those of the brain: many networks have
-the same rates."""
+NOT_SHOWN = """What these tests do not show: that a network is a good model of your recording. `rlsnet test` measures this, on held-out
+trials ([how to read the scores](scores.md)). They also do not show that the trained weights are those of the brain: many networks
+have the same rates."""
 
 
 class Row(NamedTuple):
