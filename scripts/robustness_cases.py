@@ -352,8 +352,20 @@ def page(rows: Sequence[str], outcomes: Sequence[str], notes: Sequence[str], min
     where = f"{machine['processor']}, {machine['cores']} cores, {platform.system()}"
     return f"""# Robustness
 
-What rlsnet says when files are damaged, sources of an import are damaged, a command line is wrong, a value is extreme, or a process is
-killed. `python scripts/robustness.py` makes this page and describes the outcomes; its status is 1 if there is any outcome in capitals.
+This page shows what rlsnet does when files are damaged, sources of an import are damaged, a command line is wrong, a value is extreme,
+or a process is killed. `python scripts/robustness.py` makes it. Each case runs one command on a copy of a small run. The columns are the
+possible outcomes:
+
+| outcome | meaning |
+|---|---|
+| said | the command fails with one line that states the reason, or warns and names the file |
+| harmless | the results equal those of the intact files, to the bit |
+| no checksum | an imported source has a format without checksums, and other numbers were read |
+| SILENT | the command succeeds, with other results |
+| TRACEBACK | a traceback, a warning of NumPy, or no reason |
+| HANG | no end within the time limit |
+
+Outcomes in capitals are faults. There are none if their columns are empty.
 
 {date}, {where}, {jobs} at a time, {minutes:.0f} min; {made_with}.
 
