@@ -223,3 +223,11 @@ def test_pages_of_the_site_fit_a_phone_and_a_desk_and_ask_no_other_host(site, tm
     assert len(found) == 2 * len(pages) > 40
     for page, width, scroll, inner, hosts, drawn in found:
         assert scroll <= inner == width and drawn and hosts == [address.removeprefix("http://")], (page, width, scroll, hosts, drawn)
+
+
+@pytest.mark.browser
+def test_search_works_in_a_page_that_is_opened_from_a_folder(site, tmp_path):
+    assert CHROMIUM, "chromium is not on PATH"
+    command = [CHROMIUM, *FLAGS.split(), f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom"]
+    result = subprocess.run([*command, f"{site.as_uri()}/index.html?q=penalty"], capture_output=True, text=True, timeout=120)
+    assert re.search(r"\d+ matching documents", result.stdout) and 'href="file:' in result.stdout, result.stderr[-2000:]
