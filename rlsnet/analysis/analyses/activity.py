@@ -7,16 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.data import trial_counts
 from rlsnet.data.recordings import Recording
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
-from rlsnet.io import memory
 
 EVERYWHERE = "all"  # region of all neurons where regions are unknown
 MIN_TRIALS = 4  # of a condition, in a session whose single trials are analysed
 MIN_UNITS = 5  # of such a session
+MAX_UNITS = 4000  # of such a session; of more, evenly spaced ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,41 +140,49 @@ def single_trials(results: RunResults, recording: Recording | None, sessions: in
     """
     if not results.has("spikes/trial_indptr"):
         raise UserError(f"{results.run.test}: has no spikes of single trials; rlsnet test with test.spikes=true stores them.")
-    spikes = _ModelSpikes(results)
-    conditions, bins, bin_s = len(results.conditions), results.config.trial.n_points, results.config.trial.learn_every / 1000
-    condition = np.repeat(np.arange(conditions), spikes.trials)
+    conditions, bin_s = len(results.conditions), results.config.trial.learn_every / 1000
     found = [] if recording is None else list(_recorded(results, recording, conditions))
-    for name, index, counts, of_trial in sorted(found, key=lambda each: -len(each[1]))[:sessions]:
-        yield SingleTrials(name, index, counts, of_trial, spikes.counts(index, bins), condition, bin_s)
-    if not found:
-        index = np.arange(len(results.neurons))
-        memory.check_fits(len(condition) * bins * len(index), f"{results.run.test}: spike counts of single trials")
-        yield SingleTrials(EVERYWHERE, index, None, np.zeros(0, int), spikes.counts(index, bins), condition, bin_s)
+    found = sorted(found, key=lambda each: -len(each[1]))[:sessions]
+    alone = (EVERYWHERE, evenly(len(results.neurons), MAX_UNITS), None, np.zeros(0, int))
+    chosen = found or [alone]
+    spikes = _ModelSpikes(results, np.unique(np.concatenate([index for _, index, _, _ in chosen])))
+    condition = np.repeat(np.arange(conditions), spikes.n_trials // conditions)
+    for name, index, counts, of_trial in chosen:
+        yield SingleTrials(name, index, counts, of_trial, spikes.counts(index), condition, bin_s)
 
 
 class _ModelSpikes:
-    """The spikes of a test, ordered by neuron, from which the counts of some neurons can be made."""
+    """The spikes of some neurons of a test, ordered by neuron, from which their counts can be made.
 
-    def __init__(self, results: RunResults):
-        trial, neurons = results.config.trial, results.neurons
-        ends, step, neuron = (results.read(f"spikes/{name}") for name in ("trial_indptr", "step", "neuron"))
-        self.n_trials = len(ends) - 1
-        self.trials = self.n_trials // len(results.conditions)
-        number = np.repeat(np.arange(self.n_trials), np.diff(ends))
-        bins = (step.astype(np.int64) - trial.steps(trial.stim_off)) // trial.every
-        place = np.full(int(neurons.max()) + 1, -1)
-        place[neurons] = np.arange(len(neurons))
-        mine = place[neuron]
-        order = np.argsort(mine, kind="stable")
-        self.cell = (number * trial.n_points + np.clip(bins, 0, trial.n_points - 1))[order]
-        self.start = np.searchsorted(mine[order], np.arange(len(neurons) + 1))
+    chosen: [n] positions of the neurons in test.zarr, ascending.
+    """
 
-    def counts(self, index: np.ndarray, bins: int) -> np.ndarray:
+    def __init__(self, results: RunResults, chosen: np.ndarray):
+        trial = results.config.trial
+        number, step, place = spikes_of(results, chosen)
+        self.n_trials, self.bins, self.chosen = len(results.read("spikes/trial_indptr")) - 1, trial.n_points, chosen
+        bins = np.clip((step.astype(np.int64) - trial.steps(trial.stim_off)) // trial.every, 0, self.bins - 1).astype(np.int32)
+        order = np.argsort(place, kind="stable")
+        self.cell = (number * np.int32(self.bins) + bins)[order]
+        self.start = np.searchsorted(place[order], np.arange(len(chosen) + 1))
+
+    def counts(self, index: np.ndarray) -> np.ndarray:
         """[C * trials, M, U] uint16 spikes of the neurons at some positions of the test."""
-        found = np.empty((self.n_trials * bins, len(index)), np.uint16)
-        for column, each in enumerate(index):
+        found = np.empty((self.n_trials * self.bins, len(index)), np.uint16)
+        for column, each in enumerate(np.searchsorted(self.chosen, index)):
             found[:, column] = np.bincount(self.cell[self.start[each] : self.start[each + 1]], minlength=len(found))
-        return found.reshape(self.n_trials, bins, len(index))
+        return found.reshape(self.n_trials, self.bins, len(index))
+
+
+def spikes_of(results: RunResults, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(trial, time step, place in `chosen`) of each spike of the neurons at the positions `chosen` in test.zarr."""
+    ends, neuron = (results.read(f"spikes/{name}") for name in ("trial_indptr", "neuron"))
+    place = np.full(int(results.neurons.max()) + 1, -1, np.int32)
+    place[results.neurons[chosen]] = np.arange(len(chosen))
+    mine = place[neuron]
+    kept = mine >= 0
+    number = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))
+    return number[kept], results.read("spikes/step")[kept], mine[kept]
 
 
 def _recorded(results: RunResults, recording: Recording, conditions: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
@@ -190,5 +199,6 @@ def _recorded(results: RunResults, recording: Recording, conditions: int) -> Ite
         number = np.bincount(trials.condition[complete], minlength=conditions)
         if units.sum() >= MIN_UNITS and number.min() >= MIN_TRIALS:
             order = np.argsort(unit, kind="stable")
-            index = order[np.searchsorted(unit[order], numbers[wanted][units])]
-            yield name, index, trials.counts[complete][..., units], trials.condition[complete]
+            some = np.flatnonzero(units)[evenly(int(units.sum()), MAX_UNITS)]
+            index = order[np.searchsorted(unit[order], numbers[wanted][some])]
+            yield name, index, trials.counts[complete][..., some], trials.condition[complete]

@@ -11,10 +11,11 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
-from rlsnet.analysis.analyses.activity import EVERYWHERE, Activity, SingleTrials
+from rlsnet.analysis.analyses.activity import EVERYWHERE, MAX_UNITS, Activity, SingleTrials, spikes_of
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
+from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
@@ -132,18 +133,17 @@ class _Inputs:
 
 def _variability(inputs: _Inputs) -> Result:
     result, results = single_trials.variability(inputs.trials, inputs.results.config.seed), inputs.results
-    neuron, step, ends = (results.read(f"spikes/{name}") for name in ("neuron", "step", "trial_indptr"))
-    trial, n = np.repeat(np.arange(len(ends) - 1), np.diff(ends)), int(results.neurons.max()) + 1
-    cv, cv2 = interval_variation(neuron.astype(np.int64), trial, step, n)
-    arrays = {**result.arrays}
-    numbers = {**result.numbers}
-    for name, values in (("cv_model", cv[results.neurons]), ("cv2_model", cv2[results.neurons])):
+    some = evenly(len(results.neurons), MAX_UNITS)
+    trial, step, neuron = spikes_of(results, some)
+    cv, cv2 = interval_variation(neuron, trial, step, len(some))
+    arrays, numbers = {**result.arrays}, {**result.numbers}
+    for name, values in (("cv_model", cv), ("cv2_model", cv2)):
         arrays[name] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
         numbers[f"median_{name}"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
     for name in ("cv", "cv2"):
         recorded = None if inputs.recording is None else inputs.recording.column(f"interval_{name}")
         if recorded is not None and results.has("unit"):
-            values = recorded[results.read("unit")].astype(np.float64)
+            values = recorded[results.read("unit")[some]].astype(np.float64)
             arrays[f"{name}_data"] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
             numbers[f"median_{name}_data"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
     return Result(arrays, numbers)

@@ -143,12 +143,15 @@ def _correlation(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def some_pairs(units: int, seed: int) -> np.ndarray:
-    """[2, P] different units: all pairs, or MAX_PAIRS of them at random."""
-    first, second = np.triu_indices(units, 1)
-    if len(first) > MAX_PAIRS:
-        some = np.sort(np.random.default_rng(seed).choice(len(first), MAX_PAIRS, replace=False))
-        first, second = first[some], second[some]
-    return np.stack([first, second])
+    """[2, P] different units, the first before the second: all pairs, or MAX_PAIRS of them at random."""
+    if units * (units - 1) // 2 <= 4 * MAX_PAIRS:
+        pairs = np.stack(np.triu_indices(units, 1))
+        some = np.random.default_rng(seed).permutation(pairs.shape[1])[:MAX_PAIRS]
+        return pairs[:, np.sort(some)]
+    drawn = np.random.default_rng(seed).integers(0, units, (2, 2 * MAX_PAIRS))  # of which few are equal or drawn twice
+    drawn = np.unique(np.sort(drawn[:, drawn[0] != drawn[1]], axis=0), axis=1)
+    some = np.random.default_rng(seed).permutation(drawn.shape[1])[:MAX_PAIRS]
+    return drawn[:, np.sort(some)]
 
 
 def spectrum(counts: np.ndarray, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
