@@ -141,7 +141,8 @@ def single_trials(results: RunResults, recording: Recording | None, sessions: in
     if not results.has("spikes/trial_indptr"):
         raise UserError(f"{results.run.test}: has no spikes of single trials; rlsnet test with test.spikes=true stores them.")
     conditions, bin_s = len(results.conditions), results.config.trial.learn_every / 1000
-    found = [] if recording is None else list(_recorded(results, recording, conditions))
+    found: list[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]] = []
+    found += [] if recording is None else _recorded(results, recording, conditions)
     found = sorted(found, key=lambda each: -len(each[1]))[:sessions]
     alone = (EVERYWHERE, evenly(len(results.neurons), MAX_UNITS), None, np.zeros(0, int))
     chosen = found or [alone]
