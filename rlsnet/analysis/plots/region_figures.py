@@ -188,7 +188,7 @@ def eigenvalues(results: RunResults, result: Result) -> PanelFigure:
     """Eigenvalues of the matrix of all weights, before and after training, in the complex plane."""
     found = {name: result[name] for name in ("before", "after")}
     wide = 1.05 * max(float(np.abs(values).max()) for values in found.values()) or 1.0
-    whole = "all eigenvalues" if result.numbers["complete"] else f"the {len(found['after'])} largest eigenvalues"
+    whole = "all eigenvalues" if result.numbers["complete"] else "the largest eigenvalues"
 
     def draw(name: str, axes: Sequence[Any]) -> None:
         real, imaginary = found[name].T
