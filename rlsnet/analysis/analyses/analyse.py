@@ -299,8 +299,8 @@ def _of_direction(result: Result) -> str:
 
 
 def _of_decoding(result: Result) -> str:
-    share = np.nanmean(result["correct"], axis=(1, 2)) if np.isfinite(result["correct"]).any() else []
-    parts = [f"{kind} {_percent(float(value))}" for kind, value in zip(result.numbers["kinds"], share, strict=True) if np.isfinite(value)]
+    share = dict(zip(result.numbers["kinds"], result["correct"], strict=True))
+    parts = [f"{kind} {_percent(float(each.mean()))}" for kind, each in share.items() if np.isfinite(each).all()]
     return f"correct in {', '.join(parts)} of the trials, mean over time; chance {_percent(result.numbers['chance'])}"
 
 
