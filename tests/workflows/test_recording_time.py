@@ -114,7 +114,7 @@ def test_neurons_keep_the_ids_of_their_units(folder):
     for name in ("session", "id", "region", "probe"):
         np.testing.assert_array_equal(test[name][...], lab[f"unit/{name}"][...][unit])
     results = test_results.open_results(Run.open(str(where / "run"), "plot"))
-    assert results.unit_name(3) == f"neuron 5 ({test['session'][3]} {test['id'][3]})"
+    assert results.unit_name(3) == f"{test['region'][3]} neuron 5 ({test['session'][3]} unit {test['id'][3]})"
 
 
 def test_named_events_are_stored_and_shown(folder):

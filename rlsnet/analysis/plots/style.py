@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,7 @@ DATA, MODEL = "#8a9099", "#2b2f36"  # where neither condition nor class is drawn
 DATA_LINE: dict[str, Any] = {"ls": "-", "lw": 1.3}
 MODEL_LINE: dict[str, Any] = {"ls": (0, (3.2, 1.3)), "lw": 1.3}
 BASELINE_LINE: dict[str, Any] = {"ls": (0, (1, 1.4)), "lw": 1.1}
-BAND_ALPHA = 0.22
+BAND_ALPHA = 0.18
 LINES = ("-", "--", ":", "-.")  # of conditions
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
@@ -54,6 +55,7 @@ STYLE = {
 }
 HEAT = matplotlib.colormaps["viridis"].with_extremes(bad="#bbbbbb")
 DIFFERENCE = LinearSegmentedColormap.from_list("difference", [CONDITIONS[0], "#ffffff", CONDITIONS[1]]).with_extremes(bad="#bbbbbb")
+RESIDUAL = matplotlib.colormaps["PRGn_r"].with_extremes(bad="#bbbbbb")  # of model minus data; DIFFERENCE is of two conditions
 DENSITY = ListedColormap([(*to_rgb(MODEL), alpha) for alpha in np.linspace(0.15, 1, 64)], "density")
 
 
@@ -107,6 +109,7 @@ class PanelFigure:
     stacked: number of axes in a panel.
     columns: number of panels in a row.
     handles: entries of a legend shared by all panels.
+    heights: of the axes of a panel, relative to each other; (): equal.
     """
 
     title: str
@@ -115,14 +118,36 @@ class PanelFigure:
     stacked: int = 1
     columns: int = 2
     handles: tuple[Any, ...] = ()
+    heights: tuple[float, ...] = ()
+
+    @property
+    def _heights(self) -> list[float]:
+        return list(self.heights or (1.0,) * self.stacked)
+
+    def _new_figure(self, width: float, height: float, titled: bool = True) -> Figure:
+        """A figure for panels of that size together, inches, with the title and the shared legend above them."""
+        lines = textwrap.wrap(self.title, int(15 * width)) if titled else []
+        longest = max((len(str(handle.get_label())) for handle in self.handles), default=0)
+        columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
+        rows = -(-len(self.handles) // columns) if columns else 0
+        above = 0.15 * len(lines) + 0.15 * rows + 0.06
+        figure = Figure(figsize=(width, height + above), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(rect=(0, 0, 1, height / (height + above)))
+        top = 1 - 0.03 / (height + above)
+        figure.text(0.06 / width, top, "\n".join(lines), va="top", fontsize=8.5, fontweight="bold", linespacing=1.1)
+        if self.handles:
+            place = (0.02 / width, 1 - (0.15 * len(lines) + 0.02) / (height + above))
+            figure.legend(handles=self.handles, loc="upper left", bbox_to_anchor=place, ncols=columns, borderaxespad=0, handlelength=1.8)
+        return figure
 
     def compose(self) -> Figure:
-        """All panels in one figure."""
+        """All panels in one figure, below its title and the shared legend."""
         with matplotlib.rc_context(STYLE):
             columns = min(self.columns, len(self.panels))
             rows = -(-len(self.panels) // columns)
-            figure = _figure((self.size[0] * columns, self.size[1] * rows))
-            axes = figure.subplots(rows * self.stacked, columns, squeeze=False)
+            figure = self._new_figure(self.size[0] * columns, self.size[1] * rows)
+            axes = figure.subplots(rows * self.stacked, columns, squeeze=False, height_ratios=self._heights * rows)
             for place in range(rows * columns):
                 row, column = divmod(place, columns)
                 mine = axes[row * self.stacked : (row + 1) * self.stacked, column]
@@ -131,8 +156,6 @@ class PanelFigure:
                 else:
                     for axis in mine:
                         axis.set_visible(False)
-            if self.handles:
-                figure.legend(handles=self.handles, loc="outside upper right", ncols=len(self.handles))
             _write_powers_plainly(figure)
         return figure
 
@@ -168,10 +191,8 @@ class PanelFigure:
     def panel_svg(self, panel: Panel) -> str:
         """One panel, with the shared legend, as an SVG document with a transparent background."""
         with matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title}):
-            figure = _figure(self.size)
-            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False)[:, 0]))
-            if self.handles:
-                figure.legend(handles=self.handles, loc="outside upper center", ncols=2 if len(self.handles) > 3 else 3)
+            figure = self._new_figure(*self.size, titled=False)
+            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
             _write_powers_plainly(figure)
             buffer = io.StringIO()
             without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -192,13 +213,6 @@ def _write_powers_plainly(figure: Figure) -> None:
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
         axis.set_major_formatter(_PlainLogFormatter())
         axis.set_minor_formatter(_PlainLogFormatter())
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    """An empty figure that no window of pyplot knows."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
@@ -240,7 +254,8 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
         offset = {"xytext": (0, 1 + 1.15 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
         where = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": SMALL}
         axis.annotate(name, (time, 1), color=SOFT, **where, **offset)
-    axis.set_title(axis.get_title("left") or axis.get_title(), loc="left", pad=3 + 1.15 * SMALL * len(ends))
+    title = axis._left_title if axis.get_title("left") else axis.title
+    axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.15 * SMALL * len(ends))
 
 
 def draw_zero(axis: Any, **line: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,14 @@ import yaml
 from rlsnet.analysis import recording_summary
 from rlsnet.analysis.report.html import Block, Cell, Code, Folded, Literal, Number, Paragraph, Table, key_values
 from rlsnet.analysis.run_summary import RunSummary
-from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.test_results import RunResults, source
 from rlsnet.config import differences
 from rlsnet.config.load import flat
-from rlsnet.data import recordings
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, disk_size
-from rlsnet.model import network_store
 from rlsnet.runs.folder import FORMAT
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
-
-
-def source(results: RunResults) -> tuple[Path | None, Any]:
-    """(path, group) of the recording that the targets were made from; None for what is unknown, not found or another recording."""
-    run, given = results.run, results.config.recording.path
-    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs if run.network.exists() else {}
-    made_from, fingerprint = about.get("recording"), about.get("recording_fingerprint")
-    paths = [Path(str(path)) for path in (made_from, given) if path is not None]
-    for path in filter(Path.exists, paths):
-        group = zarr_store.open_group(path, "recording.path", recordings.FORMAT)
-        kinds = [kind for kind in recordings.TARGETS if kind in group]
-        if fingerprint is None or fingerprint in [recordings.open_recording(path, kind).fingerprint for kind in kinds]:
-            return path, group
-    return (paths[0] if made_from is not None else None), None
 
 
 def settings(run: RunSummary) -> Iterator[Block]:

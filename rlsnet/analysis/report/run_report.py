@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import perturbation_effects, run_summary, verdict
+from rlsnet.analysis import perturbation_effects, run_summary, test_results, verdict
 from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
@@ -129,7 +129,7 @@ def _tiles(summary: RunSummary) -> Iterator[Tile]:
 
 def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     """Limits of the data and of training that a reader should know."""
-    path, group = provenance.source(results)
+    path, group = test_results.source(results)
     done, planned = len(summary.metrics), summary.planned_iterations
     if group is not None and "synthetic" in str(group.attrs.get("source", "")).lower():
         yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
