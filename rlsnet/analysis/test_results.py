@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import zarr
 
+from rlsnet.analysis import recording_summary
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.data import recordings, trial_clock
@@ -127,14 +127,12 @@ class RunResults:
         if not self.has("id"):
             return f"neuron {self.neurons[index]}"
         region, session, number = (str(self.read(name, index)) if self.has(name) else "" for name in ("region", "session", "id"))
-        return ", ".join(filter(None, (region, f"{session[self._common_start :]} unit {number}".strip())))
+        return recording_summary.short_name(region, session[self._common_start :], number)
 
     @functools.cached_property
     def _common_start(self) -> int:
-        """Length of what the names of all sessions begin with, up to a separator."""
-        names = sorted(set(map(str, self.read("session")))) if self.has("session") else []
-        common = os.path.commonprefix(names) if len(names) > 1 else ""
-        return max(common.rfind(separator) for separator in "_/ ") + 1
+        """Length of what the names of all sessions begin with."""
+        return recording_summary.common_start(self.read("session") if self.has("session") else None)
 
     def smooth(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values [M, ...] of an array of test.zarr as figures show them; NaN stays NaN.

@@ -64,7 +64,8 @@ def recorded_spikes(recording: Recording, condition: int, half: str | None, unit
         parts.append(of_counts(counts, rows, edges))
     if not parts:
         return None
-    return Spikes(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("time", "neuron")), sum(p.known for p in parts))
+    time, neuron = np.concatenate([part.time for part in parts]), np.concatenate([part.neuron for part in parts])
+    return Spikes(time, neuron, sum(part.known for part in parts))
 
 
 def edges_of(centres: np.ndarray, bin_ms: float) -> np.ndarray:
@@ -99,7 +100,12 @@ def draw_raster(axes: Sequence[Any], spikes: Spikes, rows: Rows, colour_of: np.n
     size = float(np.clip(250 / len(rows.order), 1, 4))
     for each in np.unique(colour_of):
         mine = colour_of[spikes.neuron] == each
-        style: dict[str, Any] = {"ms": size, "mew": 0.5, "color": each, "rasterized": len(spikes.time) > 2000}
+        style: dict[str, Any] = {
+            "ms": size,
+            "mew": float(np.clip(3000 / max(1, len(spikes.time)), 0.5, 1)),
+            "color": each,
+            "rasterized": len(spikes.time) > 2000,
+        }
         raster.plot(spikes.time[mine], row_of[spikes.neuron[mine]] + 0.5, "|", **style)
     raster.set(xlim=(bins[0], bins[-1]), ylim=(len(rows.order), 0))
     rows.draw(raster)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
@@ -131,9 +132,9 @@ class PanelFigure:
         columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
         rows = -(-len(self.handles) // columns) if columns else 0
         above = 0.15 * len(lines) + 0.15 * rows + 0.06
-        figure = Figure(figsize=(width, height + above), layout="constrained")
+        layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + above)))
+        figure = Figure(figsize=(width, height + above), layout=layout)
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(rect=(0, 0, 1, height / (height + above)))
         top = 1 - 0.03 / (height + above)
         figure.text(0.06 / width, top, "\n".join(lines), va="top", fontsize=8.5, fontweight="bold", linespacing=1.1)
         if self.handles:
