@@ -60,9 +60,9 @@ class PerturbationEffect:
     def groups(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, [n] bool) of the perturbed neurons, all other neurons, and the others by class and by region."""
         others = ~self.perturbed
-        classes = [(f"{name}, others", others & (self.excitatory == (name == "exc"))) for name in ("exc", "inh")]
+        classes = [(f"other {name}", others & (self.excitatory == (name == "excitatory"))) for name in ("excitatory", "inhibitory")]
         names: list[str] = [] if self.region is None else np.unique(self.region).tolist()
-        regions = [(f"{name}, others", others & (self.region == name)) for name in names]
+        regions = [(f"others in {name or 'no region'}", others & (self.region == name)) for name in names]
         regions.sort(key=lambda item: -int(item[1].sum()))
         for name, members in [("perturbed", self.perturbed), ("others", others), *classes, *regions[: score_tables.MAX_GROUPS]]:
             if members.any():

@@ -164,7 +164,7 @@ def test_a_report_says_what_the_files_say(place, page):
     assert tile in text and "The network explains" in text
     row = [f"{round(100 * explained[name])} %" for name in EXPLAINED]
     assert f"all {' '.join(row)}" in text
-    assert f"Firing rate {metrics[-1]['rate_hz']:.2f} Hz" in text and "Iterations 3 all" in text
+    assert f"Firing rate in training {metrics[-1]['rate_hz']:.2f} Hz" in text and "Iterations 3 of 3" in text
     last = np.mean([metrics[-1]["correlation"], metrics[-2]["correlation"]])  # a condition each
     assert f"Training: correlation {last:.3f}" in text
     region = np.array(test["region"][...], object)
@@ -332,7 +332,7 @@ def test_plot_of_a_recording(place, capsys):
 
     before = sorted(place.rglob("r.zarr/**/*"))
     plot.main([str(place / "r.zarr")], plot.Options())
-    assert {p.stem for p in (place / "r.figures").iterdir()} == {"psth_heatmap", "mean_rates", "units", "reliability"}
+    assert {p.stem for p in (place / "r.figures").iterdir()} == {"psth_heatmap", "psth_examples", "mean_rates", "units", "reliability"}
     for path in (place / "r.figures").iterdir():
         assert np.asarray(Image.open(path).convert("L")).std() > 10
     assert sorted(place.rglob("r.zarr/**/*")) == before and "r.figures/units.png" in capsys.readouterr().out
@@ -344,7 +344,7 @@ def test_plot_of_a_recording_with_nothing_but_values(tmp_path, kind):
     values[:, :, 4], values[0, :3, 5], values[1, :, 6] = np.nan, np.nan, 0
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0}).create_array(kind, data=values, chunks=(1, 40, 4))
     plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here")))
-    assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates"] if kind == "rate" else [])}
+    assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates", "psth_examples"] if kind == "rate" else [])}
 
 
 def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):

@@ -123,6 +123,7 @@ def draw_cumulative(axis: Any, values: np.ndarray, colour: str, line: Mapping[st
     axis.step(np.r_[known[0], known], np.r_[0, fraction], where="post", color=colour, label=f"{label}: {np.median(known):.2f}", **line)
 
 
-def place_legend_above(axis: Any, columns: int = 2, **options: Any) -> None:
-    """Places the legend of an axis above it, where no data are hidden."""
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=columns, columnspacing=1.2, handlelength=1.8, **options)
+def place_legend_above(axis: Any, columns: int = 2, right: bool = False, **options: Any) -> None:
+    """Places the legend of an axis above it, where no data are hidden; if `right`, it ends where the axis ends."""
+    where = {"loc": "lower right", "bbox_to_anchor": (1, 1)} if right else {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+    axis.legend(**where, borderaxespad=0.2, ncols=columns, columnspacing=1.2, handlelength=1.8, **options)

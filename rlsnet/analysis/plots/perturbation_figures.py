@@ -155,8 +155,8 @@ def _changes(effect: PerturbationEffect, axes: Sequence[Any]) -> None:
     draw_spread(axes[0], shown, {label: each for label, each in series.items() if np.isfinite(each[0]).any()})
     axes[0].axvline(0, color=SOFT, lw=0.8)
     axes[0].set(xlabel="change of rate (Hz)\nmedian, quartiles, 5 to 95 %")
-    axes[0].set_title("other neurons, change of rate", pad=15)
-    place_legend_above(axes[0], 2)
+    axes[0].set_title("other neurons, change", pad=15)
+    place_legend_above(axes[0], 2, right=True)
 
 
 def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:

@@ -206,8 +206,8 @@ def _by_region(data: RecordingSummary, values: np.ndarray, what: str, label: str
 
     def draw(axes: Sequence[Any]) -> None:
         draw_spread(axes[0], groups, {_names(data)[c]: (values[c], _colours(data)[c], "o") for c in few})
-        axes[0].set(xlabel=f"{label}\nmedian, quartiles and 5 to 95 % of the units", **({"xscale": "log"} if log else {}))
-        place_legend_above(axes[0], 3)
+        axes[0].set(xlabel=f"{label}\nmedian, quartiles, 5 to 95 %", **({"xscale": "log"} if log else {}))
+        place_legend_above(axes[0], 3, right=True)
 
     return [Panel(f"Spread of the {what} over the units of each region.", draw)]
 

@@ -69,18 +69,22 @@ def explained_variance(results: RunResults) -> PanelFigure:
             else:
                 style = {"marker": MARKERS[index % len(MARKERS)], "ls": "", "ms": 4, "fillstyle": "none", "clip_on": False, "zorder": 3}
                 axes[0].plot(values, row, color=INK, label=EXPLAINED[name], **style)
-        label = f"{TITLE} (at the left edge: {least:g} or less)"
-        axes[0].set(xlabel=label, yticks=row, yticklabels=[shortened(label, 24) for label, _ in groups], xlim=(least, 1))
+        axes[0].set(
+            xlabel=f"{TITLE}\n(at the left edge: {least:g} or less)",
+            yticks=row,
+            yticklabels=[shortened(label, 24) for label, _ in groups],
+            xlim=(least, 1),
+        )
         axes[0].axvline(0, color=INK, lw=0.6)
         handles, labels = axes[0].get_legend_handles_labels()
         by_name = dict(zip(labels, handles, strict=True))
-        place_legend_above(axes[0], 3, handles=[by_name[EXPLAINED[name]] for name in names])
+        place_legend_above(axes[0], 2, handles=[by_name[EXPLAINED[name]] for name in names])
 
     together = ", ".join(
         f"{EXPLAINED[name]} {percent(value)}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None
     )
     label = f"{TITLE.capitalize()} by condition and region; of all neurons: {together}."
-    return PanelFigure(TITLE.capitalize(), (Panel(label, draw),), (5.0, 1.2 + 0.22 * len(groups)))
+    return PanelFigure(TITLE.capitalize(), (Panel(label, draw),), (3.6, 1.3 + 0.2 * len(groups)))
 
 
 def baseline_correlation(results: RunResults) -> np.ndarray | None:
@@ -128,8 +132,8 @@ def correlations(results: RunResults) -> PanelFigure:
         shown = {"noise_ceiling": "|", score: "o", "baseline": "s"}
         series = {label: (statistics.mean_known(values), colour, shown[name]) for name, label, values, colour, _ in lines if name in shown}
         draw_spread(axes[0], groups, series)
-        axes[0].set_xlabel("correlation, mean over conditions\nmedian, quartiles and 5 to 95 % of the neurons")
-        place_legend_above(axes[0], 1)
+        axes[0].set_xlabel("correlation of a neuron\nmedian, quartiles, 5 to 95 %")
+        place_legend_above(axes[0], 1, right=True)
 
     kinds = "region" if results.region is not None else "class"
     panels = [
@@ -203,9 +207,9 @@ def rates(results: RunResults) -> PanelFigure:
         series = {name: (error, colour, "o") for name, (error, colour) in few.items()}
         draw_spread(axes[0], groups, series or {"mean over conditions": (statistics.mean_known(model - data), INK, "o")})
         axes[0].axvline(0, color=SOFT, lw=0.8)
-        axes[0].set_xlabel("rate of the model minus recorded rate (Hz)\nmedian, quartiles and 5 to 95 % of the neurons")
+        axes[0].set_xlabel("rate of model minus recorded rate (Hz)\nmedian, quartiles, 5 to 95 % of neurons")
         if len(series) > 1 or not series:
-            place_legend_above(axes[0], 3)
+            place_legend_above(axes[0], 3, right=True)
 
     panels = (
         Panel(f"Mean rate of each neuron, model against recording; {words}.", against),

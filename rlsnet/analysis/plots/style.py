@@ -6,6 +6,7 @@ import dataclasses
 import io
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ BAND_ALPHA = 0.18
 LINES = ("-", "--", ":", "-.")  # of conditions
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
+LINE_HEIGHT = 0.15  # inches, of titles and legends
+LEGEND_WIDTH = 2.6  # inches, of a legend alone: that of a phone
 SVG_IMAGE_DPI = 150  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
 PNG_DPI = 200
 STYLE = {
@@ -125,22 +128,28 @@ class PanelFigure:
     def _heights(self) -> list[float]:
         return list(self.heights or (1.0,) * self.stacked)
 
-    def _new_figure(self, width: float, height: float, titled: bool = True) -> Figure:
-        """A figure for panels of that size together, inches, with the title and the shared legend above them."""
-        lines = textwrap.wrap(self.title, int(15 * width)) if titled else []
-        longest = max((len(str(handle.get_label())) for handle in self.handles), default=0)
-        columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
-        rows = -(-len(self.handles) // columns) if columns else 0
-        above = 0.15 * len(lines) + 0.15 * rows + 0.06
+    def _new_figure(self, width: float, height: float, whole: bool = True) -> Figure:
+        """A figure for panels of that size together, inches; if it is `whole`, with the title and the shared legend above them."""
+        lines = textwrap.wrap(self.title, int(15 * width)) if whole else []
+        columns, rows = self._legend(width) if whole else (0, 0)
+        above = LINE_HEIGHT * (len(lines) + rows) + 0.06
         layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + above)))
         figure = Figure(figsize=(width, height + above), layout=layout)
         FigureCanvasAgg(figure)
         top = 1 - 0.03 / (height + above)
         figure.text(0.06 / width, top, "\n".join(lines), va="top", fontsize=8.5, fontweight="bold", linespacing=1.1)
-        if self.handles:
-            place = (0.02 / width, 1 - (0.15 * len(lines) + 0.02) / (height + above))
+        if rows:
+            place = (0.02 / width, 1 - (LINE_HEIGHT * len(lines) + 0.02) / (height + above))
             figure.legend(handles=self.handles, loc="upper left", bbox_to_anchor=place, ncols=columns, borderaxespad=0, handlelength=1.8)
         return figure
+
+    def _legend(self, width: float) -> tuple[int, int]:
+        """(columns, rows) of the shared legend in a width, inches."""
+        if not self.handles:
+            return 0, 0
+        longest = max(len(str(handle.get_label())) for handle in self.handles)
+        columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
+        return columns, -(-len(self.handles) // columns)
 
     def compose(self) -> Figure:
         """All panels in one figure, below its title and the shared legend."""
@@ -190,15 +199,36 @@ class PanelFigure:
             figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": "rlsnet"})
 
     def panel_svg(self, panel: Panel) -> str:
-        """One panel, with the shared legend, as an SVG document with a transparent background."""
-        with matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title}):
-            figure = self._new_figure(*self.size, titled=False)
+        """One panel as an SVG document with a transparent background."""
+        with self._svg_style():
+            figure = self._new_figure(*self.size, whole=False)
             panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
             _write_powers_plainly(figure)
-            buffer = io.StringIO()
-            without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
-        return buffer.getvalue()
+            return _svg(figure)
+
+    def legend_svg(self) -> tuple[str, tuple[float, float]] | None:
+        """The shared legend as an SVG document, and its width and height in inches, for a narrow page; None without one."""
+        columns, rows = self._legend(LEGEND_WIDTH)
+        if not rows:
+            return None
+        size = (LEGEND_WIDTH, LINE_HEIGHT * rows + 0.08)
+        with self._svg_style():
+            figure = Figure(figsize=size)
+            FigureCanvasAgg(figure)
+            figure.legend(handles=self.handles, loc="upper left", ncols=columns, borderaxespad=0.2, handlelength=1.8)
+            return _svg(figure), size
+
+    def _svg_style(self) -> AbstractContextManager[None]:
+        """The style, with letters as paths, and ids that are the same each time."""
+        return matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title})
+
+
+def _svg(figure: Figure) -> str:
+    """A figure as an SVG document with a transparent background."""
+    buffer = io.StringIO()
+    without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
+    return buffer.getvalue()
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -252,11 +282,11 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
         place, half = (time - span[0]) / (span[1] - span[0]), 0.3 * SMALL * (len(name) + 1) / points
         row = next((row for row, end in enumerate(ends) if place - half > end), len(ends))
         ends[row : row + 1] = [place + half]
-        offset = {"xytext": (0, 1 + 1.15 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
+        offset = {"xytext": (0, 1 + 1.35 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
         where = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": SMALL}
         axis.annotate(name, (time, 1), color=SOFT, **where, **offset)
     title = axis._left_title if axis.get_title("left") else axis.title
-    axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.15 * SMALL * len(ends))
+    axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.35 * SMALL * len(ends))
 
 
 def draw_zero(axis: Any, **line: Any) -> None:

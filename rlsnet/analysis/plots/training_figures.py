@@ -181,7 +181,7 @@ def weights(results: RunResults) -> PanelFigure:
             axis.hist(np.clip(values, -wide, wide), bins=bins, histtype="step", color=INK, label="before")
         axis.axvline(0, color=FAINT, lw=0.7, zorder=0)
         axis.set(xlabel="plastic weight (threshold ms)", ylabel="synapses")
-        axis.set_title(title, pad=14)
+        axis.set_title(title, pad=16)
         place_legend_above(axis, 2)
 
     panels = []

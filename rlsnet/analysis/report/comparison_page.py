@@ -45,7 +45,7 @@ def _runs(comparison: Comparison) -> list[Block]:
     ]
     table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
     sentences = verdict_of_first(comparison)
-    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Press a heading to sort by it.", "note screen")]
+    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Click a heading to sort the table.", "note screen")]
 
 
 def _curves(comparison: Comparison) -> list[Block]:
@@ -55,7 +55,7 @@ def _curves(comparison: Comparison) -> list[Block]:
         return []
     differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
     drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
-    return [figure(drawn, "From yellow, the worst, to dark, the best." if len(trained) > MAX_LEGEND else "")]
+    return [figure(drawn, "Colours go from yellow for the worst run to dark for the best." if len(trained) > MAX_LEGEND else "")]
 
 
 def _unreadable(comparison: Comparison) -> list[Block]:
@@ -75,16 +75,16 @@ def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing:
             axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
         if not against:
             integer_ticks(axes[0].xaxis)
-        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
+        axes[0].set(xlabel=("iteration", "training time (s)")[against], ylabel="correlation with target")
         handles, shown = axes[0].get_legend_handles_labels()
         if handles:
-            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
+            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
 
     best = f"the best is {names[0]}" if names else ""
     texts = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
-    height = 3.0 + 0.17 * min(len(runs), MAX_LEGEND)
+    height = 2.6 + 0.14 * min(len(runs), MAX_LEGEND)
     panels = tuple(Panel(text, partial(draw, index)) for index, text in enumerate(texts))
-    return PanelFigure("Learning curves", panels, (4.3, height), columns=2)
+    return PanelFigure("Learning curves", panels, (3.6, height), columns=2)
 
 
 def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

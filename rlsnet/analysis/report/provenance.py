@@ -60,17 +60,38 @@ def recording(results: RunResults) -> Iterator[Block]:
         yield _sessions(sessions)
 
 
+SESSION_COLUMNS = {  # what the import stored of a session: heading, and whether it is shown although it is empty in all sessions
+    "name": ("session", True),
+    "path": ("file", True),
+    "units": ("units in the file", True),
+    "kept": ("units used", True),
+    "trials": ("trials in the file", True),
+    "used": ("trials used", True),
+    "without": ("trials without the event", False),
+    "ready": ("rates given, not spikes", False),
+    "notes": ("notes", False),
+    "warnings": ("warnings", False),
+}
+
+
 def _sessions(sessions: list[Mapping[str, Any]]) -> Table | Folded:
     """A row for each session of a recording, as its import stored them."""
 
     def cell(value: Any) -> Cell:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if isinstance(value, int):
             return Number(f"{value:,}", value)
-        return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        if isinstance(value, Mapping):
+            return ", ".join(f"{k} {v}" for k, v in value.items())
+        return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
-    head = list(dict.fromkeys(key for session in sessions for key in session))
+    stored = dict.fromkeys(key for session in sessions for key in session)
+    headings = {key: SESSION_COLUMNS.get(key, (key, True)) for key in [*SESSION_COLUMNS, *stored] if key in stored}
+    shown = [key for key, (_, always) in headings.items() if always or any(session.get(key) for session in sessions)]
     title = f"{len(sessions):,} session{'s' if len(sessions) > 1 else ''}"
-    table = Table(title, head, [[cell(session.get(key, "")) for key in head] for session in sessions])
+    rows = [[cell(session.get(key, "")) for key in shown] for session in sessions]
+    table = Table(title, [headings[key][0] for key in shown], rows)
     return table if len(sessions) <= MAX_OPEN_ROWS else Folded(f"The {title}", table)
 
 
