@@ -343,7 +343,9 @@ def test_plot_of_a_recording_with_nothing_but_values(tmp_path, kind):
     values = np.random.default_rng(0).gamma(2, 3, (2, 40, 9)).astype("f4")
     values[:, :, 4], values[0, :3, 5], values[1, :, 6] = np.nan, np.nan, 0
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0}).create_array(kind, data=values, chunks=(1, 40, 4))
-    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here")))
+    form = {"rate": "png", "current": "svg"}[kind]
+    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here"), format=form, dpi=40.0))
+    assert {p.suffix for p in (tmp_path / "here").iterdir()} == {f".{form}"}
     assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates", "psth_examples"] if kind == "rate" else [])}
 
 

@@ -19,6 +19,7 @@ from rlsnet.analysis.plots.style import (
     DIFFERENCE,
     HEAT,
     INK,
+    PNG_DPI,
     SMALL,
     SOFT,
     WIDTH,
@@ -288,14 +289,22 @@ def available(data: RecordingSummary) -> dict[str, Callable[[RecordingSummary], 
     return drawn
 
 
-def plot(path: str, folder: Path | None, report: Callable[[str], None]) -> None:
-    """Writes a PNG of each figure of a recording to a folder, NAME.figures beside it by default, and calls `report` with its path."""
+def plot(path: str, folder: Path | None, report: Callable[[str], None], kind: str = "png", dpi: float = PNG_DPI) -> None:
+    """Writes a file of each figure of a recording, and calls `report` with its path.
+
+    Args:
+      path: of the recording.
+      folder: of the files; None: NAME.figures beside it.
+      report: called with the path of each file.
+      kind: png, pdf or svg.
+      dpi: dots per inch of a PNG, and of what has pixels in other files.
+    """
     data, own_folder = recording_summary.summarize(path), folder is None
     folder = folder or Path(path).with_name(f"{Path(path).resolve().stem}.figures")
     if own_folder:
         outputs.refuse_link(folder)
-    check_files(folder, available(data))
+    check_files(folder, available(data), kind)
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in available(data).items():
-        draw(data).save(folder / f"{name}.png")
-        report(str(folder / f"{name}.png"))
+        draw(data).save(folder / f"{name}.{kind}", dpi)
+        report(str(folder / f"{name}.{kind}"))

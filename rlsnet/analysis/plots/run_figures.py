@@ -15,7 +15,7 @@ from rlsnet.analysis.plots.example_figures import examples
 from rlsnet.analysis.plots.heatmap_figures import heatmaps
 from rlsnet.analysis.plots.raster_figures import raster
 from rlsnet.analysis.plots.score_figures import correlations, explained_variance, rates
-from rlsnet.analysis.plots.style import PanelFigure, check_files
+from rlsnet.analysis.plots.style import PNG_DPI, PanelFigure, check_files
 from rlsnet.analysis.plots.training_figures import learning_curve, weights
 from rlsnet.analysis.test_results import RunResults, with_config
 from rlsnet.config.quoting import typed_command
@@ -80,8 +80,10 @@ def plot(
     folder: Path | None = None,
     report: Callable[[str], None] = log.info,
     warn: Callable[[str], None] = log.warning,
+    kind: str = "png",
+    dpi: float = PNG_DPI,
 ) -> None:
-    """Writes a PNG of each figure that a run has data for.
+    """Writes a file of each figure that a run has data for.
 
     Args:
       config: of the run.
@@ -89,6 +91,8 @@ def plot(
       folder: of the files; None for figures/ in the run folder.
       report: called with the path of each file.
       warn: called with the reason why a figure is missing.
+      kind: png, pdf or svg.
+      dpi: dots per inch of a PNG, and of what has pixels in other files.
 
     Raises:
       UserError: the run has no results to draw.
@@ -98,13 +102,13 @@ def plot(
         run.refuse_links()
     if not available(results):
         raise UserError(f"{run.path}: has no results to draw; run rlsnet train or rlsnet test first.")
-    check_files(folder, available(results))
+    check_files(folder, available(results), kind)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(results):
         if isinstance(figure, UserError):
             warn(f"No {name}: {figure}")
             continue
-        figure.save(folder / f"{name}.png")
-        report(str(folder / f"{name}.png"))
+        figure.save(folder / f"{name}.{kind}", dpi)
+        report(str(folder / f"{name}.{kind}"))
     if results.test is None:
         report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', settings={'run': run.path})}.")

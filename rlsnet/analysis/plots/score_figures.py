@@ -36,6 +36,7 @@ from rlsnet.learning import scores
 from rlsnet.learning.population import EXPLAINED, TITLE
 
 MARKERS = "osD^v"  # of baselines
+LEAST = -0.5  # lowest explained variance of an axis
 BASELINE = "condition average"  # baseline of a correlation: the recorded rates, averaged over conditions
 OF_MODEL = {  # correlations of the model: label and colour, where it is not the first of them
     "heldout_correlation": ("model, held-out trials", MODEL),
@@ -46,39 +47,47 @@ FLOOR = 0.05  # Hz, lowest rate on a logarithmic axis
 MANY = 4000  # points, above which their density is drawn
 
 
+def draw_explained(axis: Any, names: Sequence[str], groups: Sequence[tuple[str, Sequence[float | None]]], colours: Sequence[str]) -> None:
+    """Draws explained variances as rows from the bottom up: a bar for the model, a line for the ceiling, marks for baselines.
+
+    Args:
+      axis: of the panel.
+      names: of the predictions, keys of EXPLAINED.
+      groups: (label, explained variance of each prediction; None: unknown) of each row.
+      colours: of the bars.
+    """
+    row = np.arange(len(groups))
+    for index, name in enumerate(names):
+        values = np.maximum(np.array([each[index] for _, each in groups], float), LEAST)  # None: NaN
+        if name == "model":
+            axis.barh(row, values, height=0.6, color=colours, alpha=0.75)
+            axis.barh(0, 0, color=INK, alpha=0.75, label=EXPLAINED[name])
+        elif name == "ceiling":
+            axis.plot(values, row, "|", color=INK, ms=13, mew=2, label=EXPLAINED[name])
+        else:
+            style = {"marker": MARKERS[index % len(MARKERS)], "ls": "", "ms": 4, "fillstyle": "none", "clip_on": False, "zorder": 3}
+            axis.plot(values, row, color=INK, label=EXPLAINED[name], **style)
+    axis.set(xlabel=f"{TITLE}\n(at the left edge: {LEAST:g} or less)", xlim=(LEAST, 1))
+    axis.set_yticks(row, [shortened(label, 24) for label, _ in groups])
+    axis.axvline(0, color=INK, lw=0.6)
+    handles, labels = axis.get_legend_handles_labels()
+    by_name = dict(zip(labels, handles, strict=True))
+    place_legend_above(axis, 2, handles=[by_name[EXPLAINED[name]] for name in names])
+
+
 def explained_variance(results: RunResults) -> PanelFigure:
     """Population explained variance of the network, of the other half of the trials and of baselines, by condition and region."""
     population = results.explained()
     names, groups = population_rows(population)
     groups = groups[:MAX_GROUPS][::-1]
-    row, least = np.arange(len(groups)), -0.5
     of_condition = dict(zip(results.conditions, condition_colours(len(results.conditions)), strict=True))
     colours = [of_condition.get(label, SOFT) if len(of_condition) > 1 else SOFT for label, _ in groups]
     colours[-1] = INK  # all neurons
 
     def draw(axes: Sequence[Any]) -> None:
-        for index, name in enumerate(names):
-            values = np.maximum(np.array([each[index] for _, each in groups], float), least)  # None: NaN
-            if name == "model":
-                axes[0].barh(row, values, height=0.6, color=colours, alpha=0.75)
-                axes[0].barh(0, 0, color=INK, alpha=0.75, label=EXPLAINED[name])
-                if (error := population.get("standard_error")) is not None:
-                    axes[0].errorbar(values[-1], row[-1], xerr=error, color=SOFT, capsize=2, lw=1)
-            elif name == "ceiling":
-                axes[0].plot(values, row, "|", color=INK, ms=13, mew=2, label=EXPLAINED[name])
-            else:
-                style = {"marker": MARKERS[index % len(MARKERS)], "ls": "", "ms": 4, "fillstyle": "none", "clip_on": False, "zorder": 3}
-                axes[0].plot(values, row, color=INK, label=EXPLAINED[name], **style)
-        axes[0].set(
-            xlabel=f"{TITLE}\n(at the left edge: {least:g} or less)",
-            yticks=row,
-            yticklabels=[shortened(label, 24) for label, _ in groups],
-            xlim=(least, 1),
-        )
-        axes[0].axvline(0, color=INK, lw=0.6)
-        handles, labels = axes[0].get_legend_handles_labels()
-        by_name = dict(zip(labels, handles, strict=True))
-        place_legend_above(axes[0], 2, handles=[by_name[EXPLAINED[name]] for name in names])
+        draw_explained(axes[0], names, groups, colours)
+        if (error := population.get("standard_error")) is not None:
+            axes[0].errorbar(groups[-1][1][names.index("model")], len(groups) - 1, xerr=error, color=SOFT, capsize=2, lw=1)
 
     together = ", ".join(
         f"{EXPLAINED[name]} {percent(value)}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None

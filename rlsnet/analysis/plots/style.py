@@ -35,9 +35,10 @@ LINES = ("-", "--", ":", "-.")  # of conditions
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
 LINE_HEIGHT = 0.15  # inches, of titles and legends
-LEGEND_WIDTH = 2.6  # inches, of a legend alone: that of a phone
+LEGEND_WIDTH = 2.6  # inches, of a legend alone, as on a phone, unless one label is longer
 SVG_IMAGE_DPI = 150  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
 PNG_DPI = 200
+MARKED_FIELD = {"png": "Software", "pdf": "Creator", "svg": "Creator"}  # formats of files, and the field that names the program
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -52,6 +53,7 @@ STYLE = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "font.size": 7.5,
+    "pdf.fonttype": 42,  # letters that a program for drawings can change
     "text.parse_math": False,  # a name of the user's with two $ is no formula
     "legend.frameon": False,
     "legend.fontsize": 7,
@@ -192,11 +194,16 @@ class PanelFigure:
             given[0].legend(handles=list(self.handles))
         return cast(Figure, figure)
 
-    def save(self, path: Path) -> None:
-        """Writes all panels to one PNG file."""
-        figure = self.compose()
-        with matplotlib.rc_context(STYLE), atomic.replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": "rlsnet"})
+    def save(self, path: Path, dpi: float = PNG_DPI) -> None:
+        """Writes all panels to one file: PNG, or PDF or SVG with letters as text, by the end of its name; dpi of what has pixels."""
+        kind = path.suffix[1:]
+        with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": self.title}):
+            figure = self.compose()
+            with atomic.replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=dpi, metadata={MARKED_FIELD[kind]: "rlsnet"})
+                if kind == "pdf":
+                    with temporary.open("ab") as file:
+                        file.write(outputs.PDF + b"\n")
 
     def panel_svg(self, panel: Panel) -> str:
         """One panel as an SVG document with a transparent background."""
@@ -211,7 +218,8 @@ class PanelFigure:
         columns, rows = self._legend(LEGEND_WIDTH)
         if not rows:
             return None
-        size = (LEGEND_WIDTH, LINE_HEIGHT * rows + 0.08)
+        longest = max(len(str(handle.get_label())) for handle in self.handles)
+        size = (max(LEGEND_WIDTH, 0.45 + 0.06 * longest), LINE_HEIGHT * rows + 0.08)
         with self._svg_style():
             figure = Figure(figsize=size)
             FigureCanvasAgg(figure)
@@ -246,15 +254,15 @@ def _write_powers_plainly(figure: Figure) -> None:
         axis.set_minor_formatter(_PlainLogFormatter())
 
 
-def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Checks that figures NAME.png may be written to a folder; those with the mark of rlsnet are replaced.
+def check_files(folder: Path, names: Iterable[str], kind: str = "png") -> None:
+    """Checks that figures NAME.KIND may be written to a folder; those with the mark of rlsnet are replaced.
 
     Raises:
       UserError: a file without that mark is there, as of the user or of an early version, or a symbolic link.
     """
-    for path in (folder / f"{name}.png" for name in names):
+    for path in (folder / f"{name}.{kind}" for name in names):
         outputs.refuse_link(path)
-        if path.exists() and not outputs.is_marked(path, (outputs.FIGURE,)):
+        if path.exists() and not outputs.is_figure(path):
             raise UserError(
                 f"{path}: exists without the mark of a figure that rlsnet drew, which early versions did not set; expected a path that is"
                 " free, or out=FOLDER for the figures."
