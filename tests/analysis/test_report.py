@@ -15,7 +15,8 @@ import zarr
 from conftest import compose
 
 from rlsnet.analysis import comparison, inspect, recording_summary
-from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.plots import score_figures
+from rlsnet.analysis.test_results import RunResults, open_results
 from rlsnet.cli.commands import compare, plot, report
 from rlsnet.cli.main import dispatch
 from rlsnet.config import differences
@@ -314,9 +315,22 @@ def test_compare_uses_the_test_where_all_runs_have_one(place, capsys):
     compare.main([str(place / "<script>x")], compare.Options(out=str(place / "one.html")))
     for text in (capsys.readouterr().out, Page((place / "one.html").read_text()).text):
         assert "<script>x: The network explains" in text and "sorted by the test's population explained variance" in text
+    parsed = stands_alone((place / "one.html").read_text())
+    assert "Vertical lines: the other half of the recorded trials." in parsed.text and len(parsed.figures) == 4  # one is a legend
     named = {"last correlation", "median rate correlation", "mean rate error (Hz)"}  # log and info show others too
     assert named <= {column.name for column in comparison.columns(found)}
     assert found.runs[0].typical("heldout_correlation") == pytest.approx(of_neurons(found_array(place)))
+
+
+def test_the_baseline_of_correlations_is_the_mean_over_conditions(place):
+    """Its correlation with the held-out rates, both averaged over the window of the scores, of each neuron and condition."""
+    results = open_results(Run(place / "<script>x"))
+    found, window = score_figures.baseline_correlation(results), scores.window_weights(results.config.trial)
+    trained, heldout = results.read("rate_target"), results.read("rate_heldout")
+    for c in range(2):
+        for n in range(0, N, 7):
+            expected = np.corrcoef(window @ trained.mean(axis=0)[:, n], window @ heldout[c, :, n])[0, 1]
+            assert found[c, n] == pytest.approx(expected, rel=1e-5)
 
 
 def population_of(place: Path) -> dict:

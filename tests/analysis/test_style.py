@@ -55,6 +55,7 @@ def test_conditions_have_colours_of_their_own(n):
     assert [handle.get_color() for handle in style.condition_handles([str(k) for k in range(n)])] == (
         [] if n == 1 else style.condition_colours(n) if n <= 8 else [style.condition_colours(n)[k] for k in (0, -1)]
     )
+    assert [handle.get_label() for handle in style.condition_handles(list("abcd"), [0, 3])] == ["a", "d"]
 
 
 def test_a_band_is_the_mean_and_its_spread():
@@ -117,6 +118,16 @@ def test_numbers_in_figures_are_those_of_numpy():
     medians = [line for line in spread.lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert [float(line.get_xdata()[0]) for line in medians] == [2.0]  # of 1 and 3; a group without neurons has none
     assert [label.get_text() for label in spread.get_yticklabels()] == ["few (3)", "none (0)"]
+
+
+def test_explained_variances_are_drawn_as_they_are():
+    axis = Figure().subplots()
+    score_figures.draw_explained(axis, ["model", "ceiling", "mean_rate"], [("a", [0.4, 0.9, None]), ("b", [-3.0, 0.8, -0.2])], ["r", "b"])
+    assert [bar.get_width() for bar in axis.patches][:2] == [0.4, -0.5]  # not below the left edge
+    ceiling, baseline = (line.get_xdata() for line in axis.lines[:2])
+    np.testing.assert_array_equal(ceiling, [0.9, 0.8])
+    np.testing.assert_array_equal(baseline, [np.nan, -0.2])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["network", "other half", "mean rate"]
 
 
 def test_marks_of_resumed_training():

@@ -208,11 +208,15 @@ def test_figures_are_drawn_on_axes_of_the_user(folder):
     for line, recorded in zip(solid, results.read("rate_target"), strict=True):
         np.testing.assert_allclose(line.get_ydata(), recorded[:, neuron], rtol=1e-6)
     assert axes[0, 0].get_title("left" if axes[0, 0].get_title("left") else "center").startswith("Best fits: ")
+    mosaic = Figure().subplot_mosaic("ab")
+    assert run_figures.draw(results, "rates", axes=mosaic) is mosaic["a"].figure and "minus" in mosaic["b"].get_xlabel()
     one = Figure().subplots()
     assert run_figures.draw(results, "rates", axes=one) is one.figure and one.get_xlabel() == "recorded rate (Hz)"
     assert len(run_figures.draw(results, "rates").axes) == 2
     with pytest.raises(UserError, match="axes: 2 given; the figure .* has 3 panels of 3 axes each, of which the first ones"):
         run_figures.draw(results, "psth_examples", axes=Figure().subplots(2))
+    with pytest.raises(UserError, match="axes: expected Matplotlib axes"):
+        run_figures.draw(results, "rates", axes=Figure())
     with pytest.raises(UserError, match="several figures"):
         run_figures.draw(results, "rates", axes=[Figure().subplots(), Figure().subplots()])
     with pytest.raises(UserError, match=r"psth: no figure of .*; expected one of learning_curve, weights"):

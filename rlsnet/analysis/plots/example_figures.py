@@ -143,7 +143,7 @@ def examples(results: RunResults) -> PanelFigure:
         last.tick_params(labelbottom=True)
         axes[min(len(axes), len(neurons)) // 2].set_ylabel(compared.quantity)
 
-    handles = [*condition_handles(results.conditions), *style_handles(compared.data_label, "model")]
+    handles = [*condition_handles(results.conditions, traces.conditions), *style_handles(compared.data_label, "model")]
     if not traces.of_rates and traces.counts is not None:
         handles.append(Line2D([], [], color=SOFT, marker="|", ls="", ms=6, label="spikes of the model, a row for each trial"))
     panels = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis.plots.parts import Rows
+from rlsnet.analysis.plots.parts import Rows, shortened
 from rlsnet.analysis.plots.style import DIFFERENCE, HEAT, INK, RESIDUAL, WIDTH, Panel, PanelFigure, draw_events
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
@@ -32,7 +32,7 @@ def to_range(blocks: Sequence[np.ndarray], data: np.ndarray) -> list[np.ndarray]
 def heatmaps(results: RunResults) -> PanelFigure:
     """Data, model and model minus data for each condition, and the difference between the first two; rows by region and peak."""
     data, model, _, source, quantity = results.compared()
-    names = results.conditions[:MAX_CONDITIONS]
+    names = [shortened(name) for name in results.conditions[:MAX_CONDITIONS]]
     known = np.isfinite(np.stack([results.read(data, c) for c in range(len(names))])).any(axis=(0, 1))
     trained = np.flatnonzero(known)
     chosen = trained[evenly(len(trained), MAX_NEURONS)]

@@ -91,7 +91,7 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
             panels.append(Panel(words, partial(_selectivity, results, effect, others)))
         panels.append(Panel("The other neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
     handles = (
-        *condition_handles(results.conditions),
+        *condition_handles(results.conditions, evenly(len(results.conditions), MAX_CONDITIONS)),
         Line2D([], [], color=INK, label="without perturbation", **WITHOUT),
         Line2D([], [], color=INK, label="with perturbation", **WITH),
         Rectangle((0, 0), 1, 1, label="window", **SHADE),

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from rlsnet.analysis import single_trials
-from rlsnet.analysis.plots.parts import Rows
+from rlsnet.analysis.plots.parts import Rows, shortened
 from rlsnet.analysis.plots.style import EXC, INH, WIDTH, Panel, PanelFigure, condition_colours, draw_events
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults, recording_of
@@ -138,7 +138,7 @@ def raster(results: RunResults) -> PanelFigure:
 
     panels = []
     for c, name in list(enumerate(results.conditions))[:MAX_CONDITIONS]:
-        where = f", {name}" if len(results.conditions) > 1 else ""
+        where = f", {shortened(name)}" if len(results.conditions) > 1 else ""
         found = {f"model, one trial{where}": _of_model(results, c, shown)}
         if recording is not None and np.all(np.diff(unit := results.read("unit")[shown]) > 0):
             recorded = recorded_spikes(recording, c, single_trials.heldout_half(results), unit, edges)

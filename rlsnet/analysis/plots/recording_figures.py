@@ -138,7 +138,9 @@ def examples(data: RecordingSummary) -> PanelFigure:
     title = f"Example units by {score_name}: {'single trials, and ' if with_trials else ''}PSTHs with standard errors"
     title = title if with_trials else title.removesuffix(" with standard errors")
     stacked, heights = (2, (1.3, 1.0)) if with_trials else (1, ())
-    return PanelFigure(title, tuple(panels), (2.4, 2.9), stacked, 3, tuple(condition_handles(names)), heights)
+    return PanelFigure(
+        title, tuple(panels), (2.4, 2.9), stacked, 3, tuple(condition_handles(recording.conditions, range(len(names)))), heights
+    )
 
 
 def _draw_trials(axis: Any, counts: Sequence[np.ndarray], time: np.ndarray, colours: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -72,10 +73,15 @@ def condition_colours(n: int) -> list[str]:
     return [to_hex(matplotlib.colormaps["plasma"](place)) for place in np.linspace(0, 0.92, n)]
 
 
-def condition_handles(names: Sequence[str], most: int = len(CONDITIONS)) -> list[Line2D]:
-    """Entries of a legend for the colours of conditions, none for a single one; of more than `most`, the first and the last."""
-    colours = condition_colours(len(names))
-    shown = range(len(names)) if len(names) <= most else (0, len(names) - 1)
+def condition_handles(names: Sequence[str], chosen: Iterable[int] | None = None) -> list[Line2D]:
+    """Entries of a legend for the colours of conditions, none for a single one.
+
+    Args:
+      names: of all conditions.
+      chosen: numbers of those that are drawn; None: all. Of more than eight, the first and the last are named.
+    """
+    colours, shown = condition_colours(len(names)), list(range(len(names)) if chosen is None else map(int, chosen))
+    shown = shown if len(shown) <= len(CONDITIONS) else [shown[0], shown[-1]]
     return [Line2D([], [], color=colours[c], lw=2.2, label=names[c]) for c in shown] if len(names) > 1 else []
 
 
@@ -168,19 +174,21 @@ class PanelFigure:
                 else:
                     for axis in mine:
                         axis.set_visible(False)
-            _write_powers_plainly(figure)
+            _write_powers_plainly(figure.axes)
         return figure
 
     def draw_on(self, axes: Any) -> Figure:
         """Draws on axes of the user's figure, with the user's settings of Matplotlib, and returns that figure.
 
         Args:
-          axes: Matplotlib axes, or an array or sequence of them: those of all panels in order, or of the first panels.
+          axes: Matplotlib axes, or an array, sequence or dictionary of them: those of all panels in order, or of the first panels.
 
         Raises:
           UserError: their number is not that of whole panels, or they belong to several figures.
         """
-        given = list(np.ravel(np.asarray(axes, dtype=object)))
+        given = list(axes.values() if isinstance(axes, Mapping) else np.ravel(np.asarray(axes, dtype=object)))
+        if not all(isinstance(axis, Axes) for axis in given):
+            raise UserError("axes: expected Matplotlib axes, or a sequence or array of them, as of pyplot.subplots.")
         panels, rest = divmod(len(given), self.stacked)
         if not given or rest or panels > len(self.panels):
             each = f"{len(self.panels)} panels of {self.stacked} axes each" if self.stacked > 1 else f"{len(self.panels)} axes"
@@ -192,6 +200,7 @@ class PanelFigure:
             panel.draw(given[place * self.stacked : (place + 1) * self.stacked])
         if self.handles:
             given[0].legend(handles=list(self.handles))
+        _write_powers_plainly(given)
         return cast(Figure, figure)
 
     def save(self, path: Path, dpi: float = PNG_DPI) -> None:
@@ -210,7 +219,7 @@ class PanelFigure:
         with self._svg_style():
             figure = self._new_figure(*self.size, whole=False)
             panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
-            _write_powers_plainly(figure)
+            _write_powers_plainly(figure.axes)
             return _svg(figure)
 
     def legend_svg(self) -> tuple[str, tuple[float, float]] | None:
@@ -247,9 +256,9 @@ class _PlainLogFormatter(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _write_powers_plainly(figure: Figure) -> None:
-    """Gives the logarithmic axes of a figure labels that are no formulas."""
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
+def _write_powers_plainly(drawn: Iterable[Axes]) -> None:
+    """Gives logarithmic axes labels that are no formulas."""
+    for axis in [axis for axes in drawn for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
         axis.set_major_formatter(_PlainLogFormatter())
         axis.set_minor_formatter(_PlainLogFormatter())
 
