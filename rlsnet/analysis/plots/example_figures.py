@@ -63,7 +63,10 @@ class _Traces:
         return self.results.smooth(name, self.results.read(name, condition, slice(None), neuron))
 
     def errors(self, neuron: int) -> list[tuple[np.ndarray | None, np.ndarray | None]]:
-        """Standard errors [M] of (data, model) in each condition; None where there are no single trials."""
+        """Standard errors [M] of (data, model) in each condition; None where there are no single trials.
+
+        Those of currents are of the bins, averaged over the window: a test has no currents of single trials.
+        """
         bin_ms, conditions = self.results.config.trial.learn_every, range(len(self.results.conditions))
         if not self.of_rates:
             if not self.results.has("current_sd") or self.results.test is None or (trials := self.results.test.attrs["trials"]) < 2:
@@ -143,7 +146,10 @@ def examples(results: RunResults) -> PanelFigure:
         last.tick_params(labelbottom=True)
         axes[min(len(axes), len(neurons)) // 2].set_ylabel(compared.quantity)
 
-    handles = [*condition_handles(results.conditions, traces.conditions), *style_handles(compared.data_label, "model")]
+    handles = [
+        *condition_handles(results.conditions, traces.conditions),
+        *style_handles(compared.data_label, "model", len(results.conditions)),
+    ]
     if not traces.of_rates and traces.counts is not None:
         handles.append(Line2D([], [], color=SOFT, marker="|", ls="", ms=6, label="spikes of the model, a row for each trial"))
     panels = []

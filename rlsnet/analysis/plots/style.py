@@ -85,9 +85,10 @@ def condition_handles(names: Sequence[str], chosen: Iterable[int] | None = None)
     return [Line2D([], [], color=colours[c], lw=2.2, label=names[c]) for c in shown] if len(names) > 1 else []
 
 
-def style_handles(data: str = "data", model: str = "model") -> list[Line2D]:
-    """Entries of a legend for the lines of data and model."""
-    return [Line2D([], [], color=INK, label=data, **DATA_LINE), Line2D([], [], color=INK, label=model, **MODEL_LINE)]
+def style_handles(data: str = "data", model: str = "model", conditions: int = 2) -> list[Line2D]:
+    """Entries of a legend for the lines of data and model; of a single condition, in its colour."""
+    colour = INK if conditions > 1 else CONDITIONS[0]
+    return [Line2D([], [], color=colour, label=data, **DATA_LINE), Line2D([], [], color=colour, label=model, **MODEL_LINE)]
 
 
 def draw_mean(

@@ -84,7 +84,8 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
         if isinstance(panels, UserError):
             missing.append(f"No figure of {name.replace('_', ' ')}: {panels}")
         else:
-            found[name] = [Heading(panels.title), figure(panels, CAPTIONS.get(name, ""))]
+            caption = "" if name == "correlations" and not results.has("noise_ceiling") else CAPTIONS.get(name, "")
+            found[name] = [Heading(panels.title), figure(panels, caption)]
     return found, missing
 
 
