@@ -144,7 +144,7 @@ def raster(results: RunResults) -> PanelFigure:
             recorded = recorded_spikes(recording, c, single_trials.heldout_half(results), unit, edges)
             if recorded is not None:
                 found = {f"data, one trial of each session{where}": recorded} | found
-        top = 1.05 * max(_population_rate(spikes, bins).max() for spikes in found.values())
+        top = max(1.0, 1.05 * max(_population_rate(spikes, bins).max() for spikes in found.values()))
         for title, spikes in found.items():
             words = f"Raster and mean rate of {len(shown)} neurons, {title}: {len(spikes.time):,} spikes."
             panels.append(Panel(words, partial(draw, spikes, title, colours[c], top)))
