@@ -363,6 +363,16 @@ def test_plot_of_a_recording_with_nothing_but_values(tmp_path, kind):
     assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates", "psth_examples"] if kind == "rate" else [])}
 
 
+@pytest.mark.parametrize("rate", [0.0, np.nan], ids=["silent", "unknown"])
+def test_figures_of_a_recording_without_activity(tmp_path, rate):
+    group = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0})
+    for name, shape in (("rate", (2, 5, 3)), ("rate_half", (2, 2, 5, 3))):
+        group.create_array(name, data=np.full(shape, rate, "f4"), chunks=shape)
+    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here"), dpi=40.0))
+    names = {p.stem for p in (tmp_path / "here").iterdir()}
+    assert names == {"psth_heatmap", "mean_rates", "reliability", *(["psth_examples"] if rate == 0 else [])}
+
+
 def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):
     found = recording_summary.summarize(str(place / "r.zarr"))
     rate, halves = (zarr.open_group(str(place / "r.zarr"), mode="r")[name][...].astype(float) for name in ("rate", "rate_half"))

@@ -16,6 +16,12 @@ from rlsnet.errors import UserError
 
 MAX_NEURONS = 2000
 MAX_CONDITIONS = 5  # that have a panel
+MAX_COMPARED = 3  # of more conditions, the difference between the first two is not drawn
+
+
+def columns_for(panels: int) -> int:
+    """Number of columns of a figure of heatmaps."""
+    return 2 if panels in (1, 2, 4) else 3
 
 
 def peak_time(rate: np.ndarray) -> np.ndarray:
@@ -30,7 +36,7 @@ def to_range(blocks: Sequence[np.ndarray], data: np.ndarray) -> list[np.ndarray]
 
 
 def heatmaps(results: RunResults) -> PanelFigure:
-    """Data, model and model minus data for each condition, and the difference between the first two; rows by region and peak."""
+    """Data, model and model minus data for each condition, and the difference of two; rows by region and time of the peak."""
     data, model, _, source, quantity = results.compared()
     names = [shortened(name) for name in results.conditions[:MAX_CONDITIONS]]
     known = np.isfinite(np.stack([results.read(data, c) for c in range(len(names))])).any(axis=(0, 1))
@@ -53,12 +59,12 @@ def heatmaps(results: RunResults) -> PanelFigure:
     for c, name in enumerate(names):
         words = f"Heatmaps of {len(chosen)} neurons over time, {name}: {source}, model and their difference."
         panels.append(Panel(words, partial(draw, name if several else "", *(block[c] for block in scaled.values()))))
-    if several:
+    if 1 < len(results.conditions) <= MAX_COMPARED:
         words = f"Difference between the conditions {names[1]} and {names[0]}: {source}, model and their difference."
         between = [block[1] - block[0] for block in scaled.values()]
         panels.append(Panel(words, partial(draw, f"{names[1]} - {names[0]}", *between, signed=True)))
     order = f"{rows.by}by the time of the peak in the {by}{f', {names[0]}' if several else ''}"
-    columns = 3 if len(panels) in (3, 5, 6) else 2
+    columns = columns_for(len(panels))
     return PanelFigure(f"{len(chosen):,} neurons, sorted {order}", tuple(panels), (WIDTH / columns, 5.2), 3, columns)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rlsnet.analysis import recording_summary, single_trials
-from rlsnet.analysis.plots.heatmap_figures import peak_time, to_range
+from rlsnet.analysis.plots.heatmap_figures import MAX_COMPARED, columns_for, peak_time, to_range
 from rlsnet.analysis.plots.parts import Rows, draw_cumulative, draw_spread, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.raster_figures import MAX_NEURONS, draw_raster, edges_of, rate_bins, recorded_spikes
 from rlsnet.analysis.plots.style import (
@@ -92,10 +92,10 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     sorted_by = f"sorted {rows.by}by the time of the peak in {names[0]}{half}"
     words = f"Heatmap of the PSTHs of {len(kept):,} units"
     panels = [Panel(f"{words} in {name}, {sorted_by}.", partial(draw, block[c], name, False)) for c, name in enumerate(names)]
-    if len(names) > 1:
+    if 1 < data.recording.n_conditions <= MAX_COMPARED:
         between = f"{names[1]} - {names[0]}"
         panels.append(Panel(f"{words}, difference {between}, {sorted_by}.", partial(draw, block[1] - block[0], between, True)))
-    columns = 3 if len(panels) in (3, 5, 6) else 2
+    columns = columns_for(len(panels))
     title = f"PSTHs of {len(kept):,} of {data.recording.n_units:,} units, {sorted_by}"
     return PanelFigure(title, tuple(panels), (WIDTH / columns, 3.6), columns=columns)
 
@@ -103,8 +103,9 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
 def examples(data: RecordingSummary) -> PanelFigure:
     """Spikes in single trials and PSTHs with standard errors of some units, from reliable to unreliable ones."""
     recording, names, colours = data.recording, _names(data), _colours(data)
-    score = data.mean.mean(axis=0) if data.reliability is None else statistics.mean_known(data.reliability)
-    score_name = "mean rate" if data.reliability is None else "reliability"
+    reliable = data.reliability is not None and bool(np.isfinite(data.reliability[:, data.shown]).any())
+    score = statistics.mean_known(data.mean if data.reliability is None or not reliable else data.reliability)
+    score_name = "reliability" if reliable else "mean rate"
     candidates = data.shown[np.isfinite(score[data.shown])]
     order = candidates[np.argsort(score[candidates])]
     chosen = list(dict.fromkeys(int(order[round(q * (len(order) - 1))]) for q in EXAMPLES)) if len(order) else []
@@ -126,7 +127,7 @@ def examples(data: RecordingSummary) -> PanelFigure:
         parts = (str(column[unit]) if column is not None else "" for column in (region, session, number))
         where, found, identity = (text for text in parts)
         name = recording_summary.short_name(where, found[start:], identity) if identity else f"unit {unit}"
-        unit_of_score = " Hz" if data.reliability is None else ""
+        unit_of_score = "" if reliable else " Hz"
         axes[0].set_title(f"{name}\n{score_name} {score[unit]:.2f}{unit_of_score}", fontsize=SMALL)
         for axis in axes:
             draw_events(axis, data.events, _span(data), names=axis is axes[0])
@@ -280,7 +281,9 @@ def available(data: RecordingSummary) -> dict[str, Callable[[RecordingSummary], 
     """Functions that draw the figures that a recording has data for, by name."""
     drawn: dict[str, Callable[[RecordingSummary], PanelFigure]] = {"psth_heatmap": heatmap}
     if data.recording.kind == "rate":
-        drawn |= {"mean_rates": mean_rates, "psth_examples": examples}
+        drawn["mean_rates"] = mean_rates
+        if np.isfinite(data.mean[:, data.shown]).any():
+            drawn["psth_examples"] = examples
     group = data.recording.group
     if any(recording_summary.column(group, name, data.recording.n_units) is not None for name in ("region", "session")):
         drawn["units"] = regions

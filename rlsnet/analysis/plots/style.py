@@ -82,7 +82,8 @@ def condition_handles(names: Sequence[str], chosen: Iterable[int] | None = None)
     """
     colours, shown = condition_colours(len(names)), list(range(len(names)) if chosen is None else map(int, chosen))
     shown = shown if len(shown) <= len(CONDITIONS) else [shown[0], shown[-1]]
-    return [Line2D([], [], color=colours[c], lw=2.2, label=names[c]) for c in shown] if len(names) > 1 else []
+    labels = {c: f"condition {names[c]}" if names[c].isdigit() else names[c] for c in shown}
+    return [Line2D([], [], color=colours[c], lw=2.2, label=label) for c, label in labels.items()] if len(names) > 1 else []
 
 
 def style_handles(data: str = "data", model: str = "model", conditions: int = 2) -> list[Line2D]:
