@@ -15,7 +15,7 @@ import zarr
 from conftest import compose
 
 from rlsnet.analysis import comparison, inspect, recording_summary
-from rlsnet.analysis.plots import score_figures
+from rlsnet.analysis.plots import heatmap_figures, score_figures
 from rlsnet.analysis.test_results import RunResults, open_results
 from rlsnet.cli.commands import compare, plot, report
 from rlsnet.cli.main import dispatch
@@ -331,6 +331,23 @@ def test_the_baseline_of_correlations_is_the_mean_over_conditions(place):
         for n in range(0, N, 7):
             expected = np.corrcoef(window @ trained.mean(axis=0)[:, n], window @ heldout[c, :, n])[0, 1]
             assert found[c, n] == pytest.approx(expected, rel=1e-5)
+
+
+def test_heatmaps_are_fractions_of_the_range_of_a_neuron_in_the_data(place):
+    """By region, the largest first, and by the time of the peak in the trials trained on; model minus data, and between conditions."""
+    results = open_results(Run(place / "<script>x"))
+    data, model = (np.stack([results.smooth(name, block) for block in results.read(name)]) for name in ("rate_heldout", "psth"))
+    low, high = data.min(axis=(0, 1)), data.max(axis=(0, 1))
+    data, model = ((each - low) / (high - low) for each in (data, model))
+    peak = np.argmax(results.smooth("rate_target", results.read("rate_target", 0)), axis=0)
+    names = [str(name) for name in results.read("region")]
+    first = {name: sorted(set(names)).index(name) for name in names}  # regions of equal size are in order of their names
+    order = sorted(range(N), key=lambda n: (-names.count(names[n]), first[names[n]], peak[n], n))
+    drawn = [axes.images[0].get_array() for axes in heatmap_figures.heatmaps(results).compose().axes if axes.images]
+    wanted = [(data[0], model[0]), (data[1], model[1]), (data[1] - data[0], model[1] - model[0])]
+    for panel, (d, m) in enumerate(wanted):
+        for row, expected in enumerate((d, m, m - d)):
+            np.testing.assert_allclose(drawn[panel + 3 * row], expected[:, order].T, atol=1e-5, err_msg=f"panel {panel}, row {row}")
 
 
 def population_of(place: Path) -> dict:

@@ -12,7 +12,7 @@ from conftest import compose
 from sessions import write
 
 from rlsnet.analysis import single_trials, test_results
-from rlsnet.analysis.plots import example_figures, raster_figures, run_figures
+from rlsnet.analysis.plots import example_figures, perturbation_figures, raster_figures, run_figures
 from rlsnet.data import trial_clock
 from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run
@@ -171,6 +171,31 @@ def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, rec
     even = single_trials.recorded_trials(traces.recording, unit, "even")
     np.testing.assert_array_equal(even[1], group["counts"][:, :, column][(half == 1) & (of == 1)])
     record_check("bands of examples", "s.d./sqrt(trials) in a plain loop", "equal", f"{len(counts[0])} trials of the model")
+
+
+def test_bands_of_a_perturbation_are_standard_errors_of_the_means_of_groups(folder):
+    """Over trials, of the neurons perturbed and of those of each region; also changes and selectivity, by the stored PSTHs."""
+    where, _ = folder
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    stored = perturbation_figures.open_perturbed(results, "silence")
+    effect = perturbation_figures.effect_of(results, stored)
+    groups = perturbation_figures.groups(effect)
+    found = perturbation_figures.standard_errors(results, stored, effect, [members for _, members in groups])
+    assert groups[0][1].sum() == 3 and sum(members.sum() for _, members in groups) == 10
+    for errors, path in zip(found, ("run/test.zarr", "run/perturbed/silence.zarr"), strict=True):
+        test = zarr.open_group(str(where / path), mode="r")
+        rates = np.zeros((2, 3, 25, len(groups)))
+        member = {int(n): k for k, (_, mine) in enumerate(groups) for n in test["neuron"][...][mine]}
+        columns = (test[f"spikes/{name}"][...] for name in ("condition", "trial", "step", "neuron"))
+        for c, t, step, n in zip(*columns, strict=True):
+            rates[c, t, int((step * 0.1 - 40 + 1e-9) // 20), member[int(n)]] += 50
+        rates /= [mine.sum() for _, mine in groups]
+        error = np.sqrt(((rates - rates.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) / 2 / 3)
+        np.testing.assert_allclose(errors, error, rtol=1e-9, atol=1e-9)
+    inside = (results.time > -0.1) & (results.time < 0.1)
+    with_ = stored["psth"][:, inside].mean(axis=1)
+    np.testing.assert_allclose(effect.rates()[1], with_, rtol=1e-6)
+    np.testing.assert_allclose(effect.change(), (with_ - results.read("psth")[:, inside].mean(axis=1)).mean(axis=0), rtol=1e-5)
 
 
 def test_the_raster_of_the_data_is_of_one_trial_of_each_session(folder):
