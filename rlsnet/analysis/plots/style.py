@@ -32,7 +32,6 @@ DATA_LINE: dict[str, Any] = {"ls": "-", "lw": 1.3}
 MODEL_LINE: dict[str, Any] = {"ls": (0, (3.2, 1.3)), "lw": 1.3}
 BASELINE_LINE: dict[str, Any] = {"ls": (0, (1, 1.4)), "lw": 1.1}
 BAND_ALPHA = 0.18
-LINES = ("-", "--", ":", "-.")  # of conditions
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
 LINE_HEIGHT = 0.15  # inches, of titles and legends
@@ -306,8 +305,3 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
         axis.annotate(name, (time, 1), color=SOFT, **where, **offset)
     title = axis._left_title if axis.get_title("left") else axis.title
     axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.35 * SMALL * len(ends))
-
-
-def draw_zero(axis: Any, **line: Any) -> None:
-    """Draws a thin horizontal line at zero."""
-    axis.axhline(0, **({"color": FAINT, "lw": 0.6, "zorder": 0} | line))
