@@ -23,6 +23,7 @@ class PerturbationEffect:
     psth_control: [C, M, n] Hz, without the perturbation.
     psth_perturbed: [C, M, n] Hz, with it.
     perturbed: [n] bool, the neurons that it was applied to.
+    neuron: [n] indices in the network.
     excitatory: [n] bool.
     region: [n] names, or None.
     period: [M] 0 before, 1 inside, 2 after the window; -1 for bins that lie across an edge, unless none lies inside.
@@ -32,6 +33,7 @@ class PerturbationEffect:
     psth_control: np.ndarray
     psth_perturbed: np.ndarray
     perturbed: np.ndarray
+    neuron: np.ndarray
     excitatory: np.ndarray
     region: np.ndarray | None
     period: np.ndarray
@@ -41,13 +43,14 @@ class PerturbationEffect:
     def from_tests(test: zarr.Group, perturbed: zarr.Group) -> PerturbationEffect:
         """The effect between a test.zarr and a perturbed one."""
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
-        _, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
+        both, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
         begin, end = _bins(perturbed)
         start, stop = window(perturbed)
         return PerturbationEffect(
             psth_control=zarr_store.read(test["psth"])[:, :, in_test],
             psth_perturbed=zarr_store.read(perturbed["psth"])[:, :, here],
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
+            neuron=both,
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
             period=periods(begin, end, start, stop),
@@ -57,9 +60,9 @@ class PerturbationEffect:
     def groups(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, [n] bool) of the perturbed neurons, all other neurons, and the others by class and by region."""
         others = ~self.perturbed
-        classes = [(f"{name}, others", others & (self.excitatory == (name == "exc"))) for name in ("exc", "inh")]
+        classes = [(f"other {name}", others & (self.excitatory == (name == "excitatory"))) for name in ("excitatory", "inhibitory")]
         names: list[str] = [] if self.region is None else np.unique(self.region).tolist()
-        regions = [(f"{name}, others", others & (self.region == name)) for name in names]
+        regions = [(f"others in {name or 'no region'}", others & (self.region == name)) for name in names]
         regions.sort(key=lambda item: -int(item[1].sum()))
         for name, members in [("perturbed", self.perturbed), ("others", others), *classes, *regions[: score_tables.MAX_GROUPS]]:
             if members.any():
@@ -73,12 +76,17 @@ class PerturbationEffect:
         control, perturbed = (float(psth[:, bins][:, :, members].mean()) for psth in (self.psth_control, self.psth_perturbed))
         return control, perturbed
 
-    def change(self, period: int = 1) -> np.ndarray:
-        """[n] Hz, change of each neuron's mean rate over conditions in a period; NaN where no bin lies in it."""
+    def rates(self, period: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """([C, n], [C, n]) Hz, rates without and with the perturbation in a period; NaN where no bin lies in it."""
         bins = self.period == period
         if not bins.any():
-            return np.full(len(self.perturbed), np.nan)
-        return self.psth_perturbed[:, bins].mean(axis=(0, 1)) - self.psth_control[:, bins].mean(axis=(0, 1))
+            return (np.full((len(self.psth_control), len(self.perturbed)), np.nan),) * 2
+        return self.psth_control[:, bins].mean(axis=1), self.psth_perturbed[:, bins].mean(axis=1)
+
+    def change(self, period: int = 1) -> np.ndarray:
+        """[n] Hz, change of each neuron's mean rate over conditions in a period; NaN where no bin lies in it."""
+        control, perturbed = self.rates(period)
+        return np.asarray((perturbed - control).mean(axis=0))
 
 
 def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:

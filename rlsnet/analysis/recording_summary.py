@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -111,6 +112,18 @@ def _columns_of(stored: zarr.Array, units: np.ndarray) -> np.ndarray:
         if len(mine):
             blocks.append(zarr_store.read(stored, (slice(None), slice(None), slice(None), part))[..., mine].astype(np.float32))
     return np.concatenate(blocks, axis=3)
+
+
+def common_start(names: np.ndarray | None) -> int:
+    """Length of what the names of all sessions begin with, up to a separator."""
+    different = [] if names is None else sorted(set(map(str, names)))
+    common = os.path.commonprefix(different) if len(different) > 1 else ""
+    return max(common.rfind(separator) for separator in "_/ ") + 1
+
+
+def short_name(region: str, session: str, number: str) -> str:
+    """A unit in few words, such as "ALM, ses-1 unit 12"; a part that is unknown is ""."""
+    return ", ".join(filter(None, (region, f"{session} unit {number}".strip())))
 
 
 def counts(names: np.ndarray) -> list[tuple[str, int]]:

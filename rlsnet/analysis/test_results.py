@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import zarr
 
+from rlsnet.analysis import recording_summary
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
-from rlsnet.data import trial_clock
+from rlsnet.data import recordings, trial_clock
+from rlsnet.data.recordings import Recording
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.learning import scores
+from rlsnet.model import network_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
 
@@ -58,7 +63,7 @@ class RunResults:
             return Compared("rate_heldout", "psth", "heldout_correlation", "held-out trials", "firing rate (Hz)")
         if self.has("rate_target"):
             return Compared("rate_target", "psth", "rate_correlation", "recording", "firing rate (Hz)")
-        return Compared("current_target", "current_mean", "current_correlation", "target", "current (threshold)")
+        return Compared("current_target", "current_mean", "current_correlation", "target", "synaptic current (threshold = 1)")
 
     def read(self, name: str, *index: Any) -> np.ndarray:
         """An array of test.zarr, or a part of it; raises UserError where it is missing or damaged."""
@@ -90,6 +95,11 @@ class RunResults:
         return self.read("neuron")
 
     @property
+    def region(self) -> np.ndarray | None:
+        """[n] regions of the neurons in test.zarr, or None."""
+        return np.array([str(name) for name in self.read("region")], dtype=object) if self.has("region") else None
+
+    @property
     def clock(self) -> TrialClock:
         """The time in the test: that of the recording, or of the trial."""
         return trial_clock.of_test(self.test)
@@ -107,9 +117,22 @@ class RunResults:
         return float(start), float(end)
 
     def unit_name(self, index: int) -> str:
-        """Name of a neuron in the test, by its index there: its number in the network and, where they are known, session and id."""
-        origin = [str(self.read(name, index)) for name in ("session", "id") if self.has(name)]
-        return f"neuron {self.neurons[index]}" + (f" ({' '.join(origin)})" if self.has("id") else "")
+        """Name of a neuron in the test, by its index there: its region, its number in the network, session and id, where known."""
+        region, session, number = (str(self.read(name, index)) if self.has(name) else "" for name in ("region", "session", "id"))
+        origin = f" ({session + ' ' if session else ''}unit {number})" if self.has("id") else ""
+        return f"{region + ' ' if region else ''}neuron {self.neurons[index]}{origin}"
+
+    def short_name(self, index: int) -> str:
+        """Region, session and id of a neuron in the test, without what the names of all sessions begin with; else its number."""
+        if not self.has("id"):
+            return f"neuron {self.neurons[index]}"
+        region, session, number = (str(self.read(name, index)) if self.has(name) else "" for name in ("region", "session", "id"))
+        return recording_summary.short_name(region, session[self._common_start :], number)
+
+    @functools.cached_property
+    def _common_start(self) -> int:
+        """Length of what the names of all sessions begin with."""
+        return recording_summary.common_start(self.read("session") if self.has("session") else None)
 
     def smooth(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values [M, ...] of an array of test.zarr as figures show them; NaN stays NaN.
@@ -149,3 +172,23 @@ def open_results(run: Run, plugins: Sequence[str] | None = None, trust: bool = F
 def with_config(config: Config, run: Run) -> RunResults:
     """The results of a run whose configuration is known."""
     return RunResults(config, run, test_store.open_test(run, run.test) if run.test.exists() else None)
+
+
+def source(results: RunResults) -> tuple[Path | None, Any]:
+    """(path, group) of the recording that the targets were made from; None for what is unknown, not found or another recording."""
+    run, given = results.run, results.config.recording.path
+    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs if run.network.exists() else {}
+    made_from, fingerprint = about.get("recording"), about.get("recording_fingerprint")
+    paths = [Path(str(path)) for path in (made_from, given) if path is not None]
+    for path in filter(Path.exists, paths):
+        group = zarr_store.open_group(path, "recording.path", recordings.FORMAT)
+        kinds = [kind for kind in recordings.TARGETS if kind in group]
+        if fingerprint is None or fingerprint in [recordings.open_recording(path, kind).fingerprint for kind in kinds]:
+            return path, group
+    return (paths[0] if made_from is not None else None), None
+
+
+def recording_of(results: RunResults) -> Recording | None:
+    """The recording of rates that the targets of a run were made from, open; None without one, or where it is not found."""
+    path, group = source(results)
+    return recordings.open_recording(str(path), "rate") if group is not None and "rate" in group else None

@@ -96,6 +96,42 @@ def summed(recording: Recording, units: np.ndarray, half: str | None) -> tuple[n
     return counts, trials
 
 
+def of_unit(recording: Recording, unit: int) -> TrialCounts | None:
+    """The trials of one unit, U = 1; None where the recording has no counts of it."""
+    bins = recording.values.shape[1]
+    for group in _groups(recording.group):
+        place = np.flatnonzero(zarr_store.read(group["unit"]) == unit)
+        if len(place):
+            one, condition, trial = (
+                slice(int(place[0]), int(place[0]) + 1),
+                *(zarr_store.read(group[name]) for name in ("condition", "trial")),
+            )
+            shape = [len(condition), bins, group["unit"].shape[0]]
+            stored = zarr_store.array(group, "counts", shape, "ui", f"{recording.path}/{group.path}")
+            counts, half = zarr_store.read(stored, (slice(None), slice(None), one)), zarr_store.read(group["half"], (slice(None), one))
+            return TrialCounts(counts, condition, trial, half)
+    return None
+
+
+def first_trials(recording: Recording, condition: int, half: str | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """([U] units, [M, U] spikes) of the first trial of each session in a condition, for the units that it counts for.
+
+    Args:
+      recording: open recording.
+      condition: its number.
+      half: odd or even: a trial that belongs to this half for most units is preferred; None: any.
+    """
+    for group in _groups(recording.group):
+        member = zarr_store.read(group["half"])
+        fits = (member >= 0 if half is None else member == HALVES.index(half)) & (zarr_store.read(group["condition"]) == condition)[:, None]
+        if fits.any():
+            trial = int(np.argmax(fits.sum(axis=1)))  # the first, if several are equal
+            yield (
+                zarr_store.read(group["unit"])[fits[trial]],
+                zarr_store.read(group["counts"], (slice(trial, trial + 1),))[0][:, fits[trial]],
+            )
+
+
 def _groups(root: zarr.Group) -> Iterator[zarr.Group]:
     """The sessions of a recording that have counts, in order."""
     stored = root.get(GROUP)

@@ -13,6 +13,10 @@ from rlsnet.errors import UserError
 
 HEAD_BYTES = 4096  # of a file, in which its mark is looked for
 PAGE, FIGURE = b'name="generator" content="rlsnet', b"Software\0rlsnet"  # marks of HTML pages and of PNG files
+SVG, PDF = (
+    b"<dc:title>rlsnet</dc:title>",
+    b"% drawn by rlsnet",
+)  # marks of SVG files, in the name of their creator, and at the end of PDF files
 
 
 def check_free(path: Path, made: Callable[[Path], bool], what: str, key: str, overwrite: bool) -> None:
@@ -50,6 +54,11 @@ def is_marked(path: Path, marks: Sequence[bytes]) -> bool:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     return any(mark in head for mark in marks)
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a file is a figure that rlsnet drew: PNG, SVG or PDF."""
+    return is_marked(path, (FIGURE, SVG)) or (path.is_file() and path.read_bytes().endswith(PDF + b"\n"))
 
 
 def is_store(path: Path, format: str) -> bool:

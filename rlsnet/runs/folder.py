@@ -139,7 +139,7 @@ class Run:
         """Removes the files of an earlier run that ended before its first checkpoint; other files stay."""
         if not self._was_made():
             return
-        figures = [path for path in self.figures.glob("*.png") if outputs.is_marked(path, (outputs.FIGURE,))]
+        figures = [path for path in self.figures.glob("*") if outputs.is_figure(path)]
         for stale in [*self.bests().values(), self.test, self.analysis, *self.perturbed.glob("*.zarr"), *figures, self.resources]:
             atomic.remove(stale)
         atomic.remove(metrics.checksums(self.resources))

@@ -15,7 +15,8 @@ import zarr
 from conftest import compose
 
 from rlsnet.analysis import comparison, inspect, recording_summary
-from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.plots import heatmap_figures, score_figures
+from rlsnet.analysis.test_results import RunResults, open_results
 from rlsnet.cli.commands import compare, plot, report
 from rlsnet.cli.main import dispatch
 from rlsnet.config import differences
@@ -164,7 +165,7 @@ def test_a_report_says_what_the_files_say(place, page):
     assert tile in text and "The network explains" in text
     row = [f"{round(100 * explained[name])} %" for name in EXPLAINED]
     assert f"all {' '.join(row)}" in text
-    assert f"Firing rate {metrics[-1]['rate_hz']:.2f} Hz" in text and "Iterations 3 all" in text
+    assert f"Firing rate in training {metrics[-1]['rate_hz']:.2f} Hz" in text and "Iterations 3 of 3" in text
     last = np.mean([metrics[-1]["correlation"], metrics[-2]["correlation"]])  # a condition each
     assert f"Training: correlation {last:.3f}" in text
     region = np.array(test["region"][...], object)
@@ -314,9 +315,39 @@ def test_compare_uses_the_test_where_all_runs_have_one(place, capsys):
     compare.main([str(place / "<script>x")], compare.Options(out=str(place / "one.html")))
     for text in (capsys.readouterr().out, Page((place / "one.html").read_text()).text):
         assert "<script>x: The network explains" in text and "sorted by the test's population explained variance" in text
+    parsed = stands_alone((place / "one.html").read_text())
+    assert "Vertical lines: the other half of the recorded trials." in parsed.text and len(parsed.figures) == 4  # one is a legend
     named = {"last correlation", "median rate correlation", "mean rate error (Hz)"}  # log and info show others too
     assert named <= {column.name for column in comparison.columns(found)}
     assert found.runs[0].typical("heldout_correlation") == pytest.approx(of_neurons(found_array(place)))
+
+
+def test_the_baseline_of_correlations_is_the_mean_over_conditions(place):
+    """Its correlation with the held-out rates, both averaged over the window of the scores, of each neuron and condition."""
+    results = open_results(Run(place / "<script>x"))
+    found, window = score_figures.baseline_correlation(results), scores.window_weights(results.config.trial)
+    trained, heldout = results.read("rate_target"), results.read("rate_heldout")
+    for c in range(2):
+        for n in range(0, N, 7):
+            expected = np.corrcoef(window @ trained.mean(axis=0)[:, n], window @ heldout[c, :, n])[0, 1]
+            assert found[c, n] == pytest.approx(expected, rel=1e-5)
+
+
+def test_heatmaps_are_fractions_of_the_range_of_a_neuron_in_the_data(place):
+    """By region, the largest first, and by the time of the peak in the trials trained on; model minus data, and between conditions."""
+    results = open_results(Run(place / "<script>x"))
+    data, model = (np.stack([results.smooth(name, block) for block in results.read(name)]) for name in ("rate_heldout", "psth"))
+    low, high = data.min(axis=(0, 1)), data.max(axis=(0, 1))
+    data, model = ((each - low) / (high - low) for each in (data, model))
+    peak = np.argmax(results.smooth("rate_target", results.read("rate_target", 0)), axis=0)
+    names = [str(name) for name in results.read("region")]
+    first = {name: sorted(set(names)).index(name) for name in names}  # regions of equal size are in order of their names
+    order = sorted(range(N), key=lambda n: (-names.count(names[n]), first[names[n]], peak[n], n))
+    drawn = [axes.images[0].get_array() for axes in heatmap_figures.heatmaps(results).compose().axes if axes.images]
+    wanted = [(data[0], model[0]), (data[1], model[1]), (data[1] - data[0], model[1] - model[0])]
+    for panel, (d, m) in enumerate(wanted):
+        for row, expected in enumerate((d, m, m - d)):
+            np.testing.assert_allclose(drawn[panel + 3 * row], expected[:, order].T, atol=1e-5, err_msg=f"panel {panel}, row {row}")
 
 
 def population_of(place: Path) -> dict:
@@ -332,7 +363,7 @@ def test_plot_of_a_recording(place, capsys):
 
     before = sorted(place.rglob("r.zarr/**/*"))
     plot.main([str(place / "r.zarr")], plot.Options())
-    assert {p.stem for p in (place / "r.figures").iterdir()} == {"psth_heatmap", "mean_rates", "units", "reliability"}
+    assert {p.stem for p in (place / "r.figures").iterdir()} == {"psth_heatmap", "psth_examples", "mean_rates", "units", "reliability"}
     for path in (place / "r.figures").iterdir():
         assert np.asarray(Image.open(path).convert("L")).std() > 10
     assert sorted(place.rglob("r.zarr/**/*")) == before and "r.figures/units.png" in capsys.readouterr().out
@@ -343,8 +374,20 @@ def test_plot_of_a_recording_with_nothing_but_values(tmp_path, kind):
     values = np.random.default_rng(0).gamma(2, 3, (2, 40, 9)).astype("f4")
     values[:, :, 4], values[0, :3, 5], values[1, :, 6] = np.nan, np.nan, 0
     zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0}).create_array(kind, data=values, chunks=(1, 40, 4))
-    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here")))
-    assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates"] if kind == "rate" else [])}
+    form = {"rate": "png", "current": "svg"}[kind]
+    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here"), format=form, dpi=40.0))
+    assert {p.suffix for p in (tmp_path / "here").iterdir()} == {f".{form}"}
+    assert {p.stem for p in (tmp_path / "here").iterdir()} == {"psth_heatmap", *(["mean_rates", "psth_examples"] if kind == "rate" else [])}
+
+
+@pytest.mark.parametrize("rate", [0.0, np.nan], ids=["silent", "unknown"])
+def test_figures_of_a_recording_without_activity(tmp_path, rate):
+    group = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"bin_ms": 20.0})
+    for name, shape in (("rate", (2, 5, 3)), ("rate_half", (2, 2, 5, 3))):
+        group.create_array(name, data=np.full(shape, rate, "f4"), chunks=shape)
+    plot.main([str(tmp_path / "r.zarr")], plot.Options(out=str(tmp_path / "here"), dpi=40.0))
+    names = {p.stem for p in (tmp_path / "here").iterdir()}
+    assert names == {"psth_heatmap", "mean_rates", "reliability", *(["psth_examples"] if rate == 0 else [])}
 
 
 def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):

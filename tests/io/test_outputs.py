@@ -111,6 +111,13 @@ def test_figures_replace_figures_of_rlsnet_alone(tmp_path):
     style.PanelFigure("A title", (style.Panel("drawn", lambda axes: axes[0].plot([1, 2])),)).save(tmp_path / "ours.png")
     matplotlib.figure.Figure((1, 1)).savefig(tmp_path / "theirs.png")
     style.check_files(tmp_path, ["ours", "new"])
+    for kind in ("pdf", "svg"):
+        style.PanelFigure("A title", (style.Panel("drawn", lambda axes: axes[0].plot([1, 2])),)).save(tmp_path / f"ours.{kind}")
+        matplotlib.figure.Figure((1, 1)).savefig(tmp_path / f"theirs.{kind}")
+        style.check_files(tmp_path, ["ours", "new"], kind)
+        with pytest.raises(UserError, match=f"theirs.{kind}: .*without the mark"):
+            style.check_files(tmp_path, ["theirs"], kind)
+    assert b">A title</text>" in (tmp_path / "ours.svg").read_bytes() and (tmp_path / "ours.pdf").read_bytes().startswith(b"%PDF")
     (tmp_path / "link.png").symlink_to(tmp_path / "ours.png")
     for name, message in (("theirs", "without the mark .* out=FOLDER"), ("link", "symbolic link")):
         with pytest.raises(UserError, match=f"{name}.png: .*{message}"):

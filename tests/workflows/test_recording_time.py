@@ -11,7 +11,8 @@ from commands import rlsnet, run
 from conftest import compose
 from sessions import write
 
-from rlsnet.analysis import test_results
+from rlsnet.analysis import single_trials, test_results
+from rlsnet.analysis.plots import example_figures, perturbation_figures, raster_figures, run_figures
 from rlsnet.data import trial_clock
 from rlsnet.errors import UserError
 from rlsnet.runs.folder import Run
@@ -114,7 +115,7 @@ def test_neurons_keep_the_ids_of_their_units(folder):
     for name in ("session", "id", "region", "probe"):
         np.testing.assert_array_equal(test[name][...], lab[f"unit/{name}"][...][unit])
     results = test_results.open_results(Run.open(str(where / "run"), "plot"))
-    assert results.unit_name(3) == f"neuron 5 ({test['session'][3]} {test['id'][3]})"
+    assert results.unit_name(3) == f"{test['region'][3]} neuron 5 ({test['session'][3]} unit {test['id'][3]})"
 
 
 def test_named_events_are_stored_and_shown(folder):
@@ -141,6 +142,110 @@ def test_figures_have_the_event_in_their_axes(folder):
         assert f"time from {EVENT} (s)" in labels
         assert EVENT in {text.get_text() for axis in figure.axes for text in axis.texts}
         assert not any("stimulus end" in label for label in labels)
+
+
+def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, record_check):
+    """Those of trials counted and smoothed in a plain loop: spikes of the test, and counts of the recording, all of them or of a half."""
+    where, _ = folder
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    test, lab = (zarr.open_group(str(where / name), mode="r") for name in ("run/test.zarr", "lab.zarr"))
+    index, weights, neuron = 3, single_trials.smoothing(results), int(test["neuron"][3])
+    spikes, condition, trial = (test[f"spikes/{name}"][...] for name in ("step", "condition", "trial"))
+    mine, counts = test["spikes/neuron"][...] == neuron, np.zeros((2, 3, 25))
+    for s, c, k in zip(spikes[mine], condition[mine], trial[mine], strict=True):
+        counts[c, k, int((s * 0.1 - 40 + 1e-9) // 20)] += 1
+    np.testing.assert_allclose(counts.mean(axis=1) / 0.02, test["psth"][:, :, index], rtol=1e-5)
+    np.testing.assert_array_equal(single_trials.counts_of_neurons(results, np.array([index]))[..., 0], counts)
+    unit = int(test["unit"][index])
+    group = next(each for _, each in lab["trials"].groups() if unit in each["unit"][...])
+    column = group["unit"][...].tolist().index(unit)
+    half, of = group["half"][:, column], group["condition"][...]
+    traces = example_figures._Traces(results, np.array([index]))
+    for c, (data, model) in enumerate(traces.errors(index)):
+        recorded = group["counts"][:, :, column][(half >= 0) & (of == c)]
+        for found, each in ((data, recorded), (model, counts[c])):
+            rates = np.array([weights @ (row / 0.02) for row in each])
+            error = np.sqrt(((rates - rates.mean(axis=0)) ** 2).sum(axis=0) / (len(rates) - 1) / len(rates))
+            np.testing.assert_allclose(found, error, rtol=1e-6, atol=1e-9)
+            assert error.max() > 0
+    even = single_trials.recorded_trials(traces.recording, unit, "even")
+    np.testing.assert_array_equal(even[1], group["counts"][:, :, column][(half == 1) & (of == 1)])
+    record_check("bands of examples", "s.d./sqrt(trials) in a plain loop", "equal", f"{len(counts[0])} trials of the model")
+
+
+def test_bands_of_a_perturbation_are_standard_errors_of_the_means_of_groups(folder):
+    """Over trials, of the neurons perturbed and of those of each region; also changes and selectivity, by the stored PSTHs."""
+    where, _ = folder
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    stored = perturbation_figures.open_perturbed(results, "silence")
+    effect = perturbation_figures.effect_of(results, stored)
+    groups = perturbation_figures.groups(effect)
+    found = perturbation_figures.standard_errors(results, stored, effect, [members for _, members in groups])
+    assert groups[0][1].sum() == 3 and sum(members.sum() for _, members in groups) == 10
+    for errors, path in zip(found, ("run/test.zarr", "run/perturbed/silence.zarr"), strict=True):
+        test = zarr.open_group(str(where / path), mode="r")
+        rates = np.zeros((2, 3, 25, len(groups)))
+        member = {int(n): k for k, (_, mine) in enumerate(groups) for n in test["neuron"][...][mine]}
+        columns = (test[f"spikes/{name}"][...] for name in ("condition", "trial", "step", "neuron"))
+        for c, t, step, n in zip(*columns, strict=True):
+            rates[c, t, int((step * 0.1 - 40 + 1e-9) // 20), member[int(n)]] += 50
+        rates /= [mine.sum() for _, mine in groups]
+        error = np.sqrt(((rates - rates.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) / 2 / 3)
+        np.testing.assert_allclose(errors, error, rtol=1e-9, atol=1e-9)
+    inside = (results.time > -0.1) & (results.time < 0.1)
+    with_ = stored["psth"][:, inside].mean(axis=1)
+    np.testing.assert_allclose(effect.rates()[1], with_, rtol=1e-6)
+    np.testing.assert_allclose(effect.change(), (with_ - results.read("psth")[:, inside].mean(axis=1)).mean(axis=0), rtol=1e-5)
+
+
+def test_the_raster_of_the_data_is_of_one_trial_of_each_session(folder):
+    where, _ = folder
+    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    recording = test_results.recording_of(results)
+    units, edges = results.read("unit"), raster_figures.edges_of(results.time, 20)
+    found = raster_figures.recorded_spikes(recording, 1, None, units, edges)
+    counted = np.zeros((25, len(units)))
+    np.add.at(counted, (np.searchsorted(edges, found.time, side="right") - 1, found.neuron), 1)
+    for _, group in recording.group["trials"].groups():
+        fits = (group["half"][...] >= 0) & (group["condition"][...] == 1)[:, None]
+        first = group["counts"][int(np.argmax(fits.sum(axis=1)))]
+        for column, unit in enumerate(group["unit"][...]):
+            if unit in units:
+                np.testing.assert_array_equal(counted[:, np.searchsorted(units, unit)], first[:, column])
+    assert counted.sum() > 0 and found.known == len(units)
+    spikes = raster_figures.of_counts(np.array([[2, 0], [0, 3]]), np.array([5, -1]), np.array([0, 0.1, 0.2]))
+    np.testing.assert_allclose(spikes.time, [0.025, 0.075])
+    assert spikes.neuron.tolist() == [5, 5] and spikes.known == 1
+
+
+def test_figures_are_drawn_on_axes_of_the_user(folder):
+    """All of a figure, its first panels, or a figure of its own; a wrong number, or no such figure, gets one line."""
+    from matplotlib.figure import Figure
+
+    results = test_results.open_results(Run.open(str(folder[0] / "run"), "plot"))
+    figure = Figure()
+    axes = figure.subplots(3, 3)
+    assert run_figures.draw(results, "psth_examples", axes=axes.T) is figure
+    lines = [line for line in axes[0, 0].lines if len(line.get_xdata()) == 25]
+    assert len(lines) == 4 and len({line.get_color() for line in lines}) == 2  # data and model in two conditions
+    solid = [line for line in lines if line.get_linestyle() == "-"]
+    neuron = example_figures.by_score(np.nanmean(results.read("rate_correlation"), axis=0))[0][1][0]
+    for line, recorded in zip(solid, results.read("rate_target"), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), recorded[:, neuron], rtol=1e-6)
+    assert axes[0, 0].get_title("left" if axes[0, 0].get_title("left") else "center").startswith("Best fits: ")
+    mosaic = Figure().subplot_mosaic("ab")
+    assert run_figures.draw(results, "rates", axes=mosaic) is mosaic["a"].figure and "minus" in mosaic["b"].get_xlabel()
+    one = Figure().subplots()
+    assert run_figures.draw(results, "rates", axes=one) is one.figure and one.get_xlabel() == "recorded rate (Hz)"
+    assert len(run_figures.draw(results, "rates").axes) == 2
+    with pytest.raises(UserError, match="axes: 2 given; the figure .* has 3 panels of 3 axes each, of which the first ones"):
+        run_figures.draw(results, "psth_examples", axes=Figure().subplots(2))
+    with pytest.raises(UserError, match="axes: expected Matplotlib axes"):
+        run_figures.draw(results, "rates", axes=Figure())
+    with pytest.raises(UserError, match="several figures"):
+        run_figures.draw(results, "rates", axes=[Figure().subplots(), Figure().subplots()])
+    with pytest.raises(UserError, match=r"psth: no figure of .*; expected one of learning_curve, weights"):
+        run_figures.draw(results, "psth")
 
 
 def test_a_perturbation_in_the_time_of_the_recording(folder):

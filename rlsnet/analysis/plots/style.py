@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
@@ -27,12 +31,14 @@ DATA, MODEL = "#8a9099", "#2b2f36"  # where neither condition nor class is drawn
 DATA_LINE: dict[str, Any] = {"ls": "-", "lw": 1.3}
 MODEL_LINE: dict[str, Any] = {"ls": (0, (3.2, 1.3)), "lw": 1.3}
 BASELINE_LINE: dict[str, Any] = {"ls": (0, (1, 1.4)), "lw": 1.1}
-BAND_ALPHA = 0.22
-LINES = ("-", "--", ":", "-.")  # of conditions
+BAND_ALPHA = 0.18
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
+LINE_HEIGHT = 0.15  # inches, of titles and legends
+LEGEND_WIDTH = 2.6  # inches, of a legend alone, as on a phone, unless one label is longer
 SVG_IMAGE_DPI = 150  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
 PNG_DPI = 200
+MARKED_FIELD = {"png": "Software", "pdf": "Creator", "svg": "Creator"}  # formats of files, and the field that names the program
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,6 +53,7 @@ STYLE = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "font.size": 7.5,
+    "pdf.fonttype": 42,  # letters that a program for drawings can change
     "text.parse_math": False,  # a name of the user's with two $ is no formula
     "legend.frameon": False,
     "legend.fontsize": 7,
@@ -54,6 +61,7 @@ STYLE = {
 }
 HEAT = matplotlib.colormaps["viridis"].with_extremes(bad="#bbbbbb")
 DIFFERENCE = LinearSegmentedColormap.from_list("difference", [CONDITIONS[0], "#ffffff", CONDITIONS[1]]).with_extremes(bad="#bbbbbb")
+RESIDUAL = matplotlib.colormaps["PRGn_r"].with_extremes(bad="#bbbbbb")  # of model minus data; DIFFERENCE is of two conditions
 DENSITY = ListedColormap([(*to_rgb(MODEL), alpha) for alpha in np.linspace(0.15, 1, 64)], "density")
 
 
@@ -64,16 +72,23 @@ def condition_colours(n: int) -> list[str]:
     return [to_hex(matplotlib.colormaps["plasma"](place)) for place in np.linspace(0, 0.92, n)]
 
 
-def condition_handles(names: Sequence[str], most: int = len(CONDITIONS)) -> list[Line2D]:
-    """Entries of a legend for the colours of conditions, none for a single one; of more than `most`, the first and the last."""
-    colours = condition_colours(len(names))
-    shown = range(len(names)) if len(names) <= most else (0, len(names) - 1)
-    return [Line2D([], [], color=colours[c], lw=2.2, label=names[c]) for c in shown] if len(names) > 1 else []
+def condition_handles(names: Sequence[str], chosen: Iterable[int] | None = None) -> list[Line2D]:
+    """Entries of a legend for the colours of conditions, none for a single one.
+
+    Args:
+      names: of all conditions.
+      chosen: numbers of those that are drawn; None: all. Of more than eight, the first and the last are named.
+    """
+    colours, shown = condition_colours(len(names)), list(range(len(names)) if chosen is None else map(int, chosen))
+    shown = shown if len(shown) <= len(CONDITIONS) else [shown[0], shown[-1]]
+    labels = {c: f"condition {names[c]}" if names[c].isdigit() else names[c] for c in shown}
+    return [Line2D([], [], color=colours[c], lw=2.2, label=label) for c, label in labels.items()] if len(names) > 1 else []
 
 
-def style_handles(data: str = "data", model: str = "model") -> list[Line2D]:
-    """Entries of a legend for the lines of data and model."""
-    return [Line2D([], [], color=INK, label=data, **DATA_LINE), Line2D([], [], color=INK, label=model, **MODEL_LINE)]
+def style_handles(data: str = "data", model: str = "model", conditions: int = 2) -> list[Line2D]:
+    """Entries of a legend for the lines of data and model; of a single condition, in its colour."""
+    colour = INK if conditions > 1 else CONDITIONS[0]
+    return [Line2D([], [], color=colour, label=data, **DATA_LINE), Line2D([], [], color=colour, label=model, **MODEL_LINE)]
 
 
 def draw_mean(
@@ -107,6 +122,7 @@ class PanelFigure:
     stacked: number of axes in a panel.
     columns: number of panels in a row.
     handles: entries of a legend shared by all panels.
+    heights: of the axes of a panel, relative to each other; (): equal.
     """
 
     title: str
@@ -115,14 +131,42 @@ class PanelFigure:
     stacked: int = 1
     columns: int = 2
     handles: tuple[Any, ...] = ()
+    heights: tuple[float, ...] = ()
+
+    @property
+    def _heights(self) -> list[float]:
+        return list(self.heights or (1.0,) * self.stacked)
+
+    def _new_figure(self, width: float, height: float, whole: bool = True) -> Figure:
+        """A figure for panels of that size together, inches; if it is `whole`, with the title and the shared legend above them."""
+        lines = textwrap.wrap(self.title, int(15 * width)) if whole else []
+        columns, rows = self._legend(width) if whole else (0, 0)
+        above = LINE_HEIGHT * (len(lines) + rows) + 0.06
+        layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + above)))
+        figure = Figure(figsize=(width, height + above), layout=layout)
+        FigureCanvasAgg(figure)
+        top = 1 - 0.03 / (height + above)
+        figure.text(0.06 / width, top, "\n".join(lines), va="top", fontsize=8.5, fontweight="bold", linespacing=1.1)
+        if rows:
+            place = (0.02 / width, 1 - (LINE_HEIGHT * len(lines) + 0.02) / (height + above))
+            figure.legend(handles=self.handles, loc="upper left", bbox_to_anchor=place, ncols=columns, borderaxespad=0, handlelength=1.8)
+        return figure
+
+    def _legend(self, width: float) -> tuple[int, int]:
+        """(columns, rows) of the shared legend in a width, inches."""
+        if not self.handles:
+            return 0, 0
+        longest = max(len(str(handle.get_label())) for handle in self.handles)
+        columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
+        return columns, -(-len(self.handles) // columns)
 
     def compose(self) -> Figure:
-        """All panels in one figure."""
+        """All panels in one figure, below its title and the shared legend."""
         with matplotlib.rc_context(STYLE):
             columns = min(self.columns, len(self.panels))
             rows = -(-len(self.panels) // columns)
-            figure = _figure((self.size[0] * columns, self.size[1] * rows))
-            axes = figure.subplots(rows * self.stacked, columns, squeeze=False)
+            figure = self._new_figure(self.size[0] * columns, self.size[1] * rows)
+            axes = figure.subplots(rows * self.stacked, columns, squeeze=False, height_ratios=self._heights * rows)
             for place in range(rows * columns):
                 row, column = divmod(place, columns)
                 mine = axes[row * self.stacked : (row + 1) * self.stacked, column]
@@ -131,21 +175,21 @@ class PanelFigure:
                 else:
                     for axis in mine:
                         axis.set_visible(False)
-            if self.handles:
-                figure.legend(handles=self.handles, loc="outside upper right", ncols=len(self.handles))
-            _write_powers_plainly(figure)
+            _write_powers_plainly(figure.axes)
         return figure
 
     def draw_on(self, axes: Any) -> Figure:
         """Draws on axes of the user's figure, with the user's settings of Matplotlib, and returns that figure.
 
         Args:
-          axes: Matplotlib axes, or an array or sequence of them: those of all panels in order, or of the first panels.
+          axes: Matplotlib axes, or an array, sequence or dictionary of them: those of all panels in order, or of the first panels.
 
         Raises:
           UserError: their number is not that of whole panels, or they belong to several figures.
         """
-        given = list(np.ravel(np.asarray(axes, dtype=object)))
+        given = list(axes.values() if isinstance(axes, Mapping) else np.ravel(np.asarray(axes, dtype=object)))
+        if not all(isinstance(axis, Axes) for axis in given):
+            raise UserError("axes: expected Matplotlib axes, or a sequence or array of them, as of pyplot.subplots.")
         panels, rest = divmod(len(given), self.stacked)
         if not given or rest or panels > len(self.panels):
             each = f"{len(self.panels)} panels of {self.stacked} axes each" if self.stacked > 1 else f"{len(self.panels)} axes"
@@ -157,26 +201,52 @@ class PanelFigure:
             panel.draw(given[place * self.stacked : (place + 1) * self.stacked])
         if self.handles:
             given[0].legend(handles=list(self.handles))
+        _write_powers_plainly(given)
         return cast(Figure, figure)
 
-    def save(self, path: Path) -> None:
-        """Writes all panels to one PNG file."""
-        figure = self.compose()
-        with matplotlib.rc_context(STYLE), atomic.replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=PNG_DPI, metadata={"Software": "rlsnet"})
+    def save(self, path: Path, dpi: float = PNG_DPI) -> None:
+        """Writes all panels to one file: PNG, or PDF or SVG with letters as text, by the end of its name; dpi of what has pixels."""
+        kind = path.suffix[1:]
+        with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": self.title}):
+            figure = self.compose()
+            with atomic.replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=dpi, metadata={MARKED_FIELD[kind]: "rlsnet"})
+                if kind == "pdf":
+                    with temporary.open("ab") as file:
+                        file.write(outputs.PDF + b"\n")
 
     def panel_svg(self, panel: Panel) -> str:
-        """One panel, with the shared legend, as an SVG document with a transparent background."""
-        with matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title}):
-            figure = _figure(self.size)
-            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False)[:, 0]))
-            if self.handles:
-                figure.legend(handles=self.handles, loc="outside upper center", ncols=2 if len(self.handles) > 3 else 3)
-            _write_powers_plainly(figure)
-            buffer = io.StringIO()
-            without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
-        return buffer.getvalue()
+        """One panel as an SVG document with a transparent background."""
+        with self._svg_style():
+            figure = self._new_figure(*self.size, whole=False)
+            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
+            _write_powers_plainly(figure.axes)
+            return _svg(figure)
+
+    def legend_svg(self) -> tuple[str, tuple[float, float]] | None:
+        """The shared legend as an SVG document, and its width and height in inches, for a narrow page; None without one."""
+        columns, rows = self._legend(LEGEND_WIDTH)
+        if not rows:
+            return None
+        longest = max(len(str(handle.get_label())) for handle in self.handles)
+        size = (max(LEGEND_WIDTH, 0.45 + 0.06 * longest), LINE_HEIGHT * rows + 0.08)
+        with self._svg_style():
+            figure = Figure(figsize=size)
+            FigureCanvasAgg(figure)
+            figure.legend(handles=self.handles, loc="upper left", ncols=columns, borderaxespad=0.2, handlelength=1.8)
+            return _svg(figure), size
+
+    def _svg_style(self) -> AbstractContextManager[None]:
+        """The style, with letters as paths, and ids that are the same each time."""
+        return matplotlib.rc_context({**STYLE, "svg.fonttype": "path", "svg.hashsalt": self.title})
+
+
+def _svg(figure: Figure) -> str:
+    """A figure as an SVG document with a transparent background."""
+    buffer = io.StringIO()
+    without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
+    return buffer.getvalue()
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -187,29 +257,22 @@ class _PlainLogFormatter(LogFormatter):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
-def _write_powers_plainly(figure: Figure) -> None:
-    """Gives the logarithmic axes of a figure labels that are no formulas."""
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
+def _write_powers_plainly(drawn: Iterable[Axes]) -> None:
+    """Gives logarithmic axes labels that are no formulas."""
+    for axis in [axis for axes in drawn for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]:
         axis.set_major_formatter(_PlainLogFormatter())
         axis.set_minor_formatter(_PlainLogFormatter())
 
 
-def _figure(size: tuple[float, float]) -> Figure:
-    """An empty figure that no window of pyplot knows."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Checks that figures NAME.png may be written to a folder; those with the mark of rlsnet are replaced.
+def check_files(folder: Path, names: Iterable[str], kind: str = "png") -> None:
+    """Checks that figures NAME.KIND may be written to a folder; those with the mark of rlsnet are replaced.
 
     Raises:
       UserError: a file without that mark is there, as of the user or of an early version, or a symbolic link.
     """
-    for path in (folder / f"{name}.png" for name in names):
+    for path in (folder / f"{name}.{kind}" for name in names):
         outputs.refuse_link(path)
-        if path.exists() and not outputs.is_marked(path, (outputs.FIGURE,)):
+        if path.exists() and not outputs.is_figure(path):
             raise UserError(
                 f"{path}: exists without the mark of a figure that rlsnet drew, which early versions did not set; expected a path that is"
                 " free, or out=FOLDER for the figures."
@@ -237,12 +300,8 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
         place, half = (time - span[0]) / (span[1] - span[0]), 0.3 * SMALL * (len(name) + 1) / points
         row = next((row for row, end in enumerate(ends) if place - half > end), len(ends))
         ends[row : row + 1] = [place + half]
-        offset = {"xytext": (0, 1 + 1.15 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
+        offset = {"xytext": (0, 1 + 1.35 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
         where = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": SMALL}
         axis.annotate(name, (time, 1), color=SOFT, **where, **offset)
-    axis.set_title(axis.get_title("left") or axis.get_title(), loc="left", pad=3 + 1.15 * SMALL * len(ends))
-
-
-def draw_zero(axis: Any, **line: Any) -> None:
-    """Draws a thin horizontal line at zero."""
-    axis.axhline(0, **({"color": FAINT, "lw": 0.6, "zorder": 0} | line))
+    title = axis._left_title if axis.get_title("left") else axis.title
+    axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.35 * SMALL * len(ends))

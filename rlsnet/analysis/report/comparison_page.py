@@ -8,14 +8,18 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.lines import Line2D
 
 from rlsnet.analysis.comparison import Comparison, columns, ranking, verdict_of_first
-from rlsnet.analysis.plots.style import Panel, PanelFigure, integer_ticks
+from rlsnet.analysis.plots import score_figures
+from rlsnet.analysis.plots.style import SOFT, Panel, PanelFigure, integer_ticks
 from rlsnet.analysis.report.html import Block, Cell, Number, Page, Paragraph, Section, Table, figure
 from rlsnet.analysis.run_summary import RunSummary
 from rlsnet.config import differences
+from rlsnet.learning.population import EXPLAINED, TITLE
 
 MAX_LEGEND = 10  # runs in the legend
+MAX_BARS = 20  # runs whose explained variance is drawn
 MAX_SETTINGS = 6  # settings in the sentence below the title
 
 
@@ -24,6 +28,7 @@ def page(comparison: Comparison) -> str:
     runs, differing = comparison.runs, comparison.differing
     sections = [
         Section("runs", "Runs", _runs(comparison)),
+        Section("scores", "Explained variance", _scores(comparison)),
         Section("curves", "Learning curves", _curves(comparison)),
         Section("unreadable", "Not started or unreadable", _unreadable(comparison)),
     ]
@@ -45,7 +50,23 @@ def _runs(comparison: Comparison) -> list[Block]:
     ]
     table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
     sentences = verdict_of_first(comparison)
-    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Press a heading to sort by it.", "note screen")]
+    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Click a heading to sort the table.", "note screen")]
+
+
+def _scores(comparison: Comparison) -> list[Block]:
+    """Explained variance of the first runs of the table that have one, beside the other half of the trials and baselines."""
+    tested = [
+        (name, run.population["all"]) for name, run in zip(comparison.names, comparison.runs, strict=True) if run.population.get("all")
+    ]
+    if not tested:
+        return []
+    names = [name for name in EXPLAINED if any(name in values for _, values in tested)]
+    groups = [(label, [values.get(name) for name in names]) for label, values in tested[:MAX_BARS][::-1]]
+    draw = partial(score_figures.draw_explained, names=names, groups=groups, colours=[SOFT] * len(groups))
+    panel = Panel(f"{TITLE.capitalize()} of {len(groups)} runs; the first is {tested[0][0]}.", lambda axes: draw(axes[0]))
+    more = f" The first {MAX_BARS} of {len(tested)} runs." if len(tested) > MAX_BARS else ""
+    words = f"Vertical lines: the other half of the recorded trials. Markers: simpler predictions.{more}"
+    return [figure(PanelFigure(TITLE.capitalize(), (panel,), (3.6, 1.3 + 0.2 * len(groups))), words)]
 
 
 def _curves(comparison: Comparison) -> list[Block]:
@@ -55,7 +76,7 @@ def _curves(comparison: Comparison) -> list[Block]:
         return []
     differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
     drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
-    return [figure(drawn, "From yellow, the worst, to dark, the best." if len(trained) > MAX_LEGEND else "")]
+    return [figure(drawn, "Colours go from yellow for the worst run to dark for the best." if len(trained) > MAX_LEGEND else "")]
 
 
 def _unreadable(comparison: Comparison) -> list[Block]:
@@ -70,21 +91,17 @@ def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing:
     def draw(against: int, axes: Sequence[Any]) -> None:
         for index in reversed(range(len(runs))):  # the best on top
             *x, correlation = _curve(runs[index])
-            label = labels[index] if index < MAX_LEGEND and not against else None
             marker = "." if len(correlation) < 15 else None
-            axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
+            axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, marker=marker)
         if not against:
             integer_ticks(axes[0].xaxis)
-        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
-        handles, shown = axes[0].get_legend_handles_labels()
-        if handles:
-            axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
+        axes[0].set(xlabel=("iteration", "training time (s)")[against], ylabel="correlation with target")
 
     best = f"the best is {names[0]}" if names else ""
     texts = f"Correlation with the target of {len(runs)} runs by iteration; {best}.", f"The same by time; {best}."
-    height = 3.0 + 0.17 * min(len(runs), MAX_LEGEND)
+    handles = tuple(Line2D([], [], color=colours[index], lw=1.3, label=label) for index, label in enumerate(labels[:MAX_LEGEND]))
     panels = tuple(Panel(text, partial(draw, index)) for index, text in enumerate(texts))
-    return PanelFigure("Learning curves", panels, (4.3, height), columns=2)
+    return PanelFigure("Learning curves", panels, (3.6, 2.8), handles=handles)
 
 
 def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -104,11 +104,13 @@ class Figure:
     panels: (description for readers who cannot see it, image as a data URI).
     size: width and height of a panel, inches.
     caption: text below.
+    legend: of all panels, above them: (description, image as a data URI, width and height in inches); None for none.
     """
 
     panels: Sequence[tuple[str, str]]
     size: tuple[float, float]
     caption: str = ""
+    legend: tuple[str, str, tuple[float, float]] | None = None
     kind: ClassVar[str] = "figure"
 
 
@@ -184,9 +186,12 @@ class Page:
 
 
 def figure(source: PanelFigure, caption: str = "") -> Figure:
-    """A figure with each panel as an SVG image of its own."""
+    """A figure with each panel, and the legend of all, as an SVG image of its own."""
     panels = [(panel.label, data_uri(source.panel_svg(panel))) for panel in source.panels]
-    return Figure(panels, source.size, caption)
+    if (drawn := source.legend_svg()) is None:
+        return Figure(panels, source.size, caption)
+    words = f"Legend: {', '.join(str(handle.get_label()) for handle in source.handles)}."
+    return Figure(panels, source.size, caption, (words, data_uri(drawn[0]), drawn[1]))
 
 
 def data_uri(svg: str) -> str:

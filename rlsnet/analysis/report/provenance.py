@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,14 @@ import yaml
 from rlsnet.analysis import recording_summary
 from rlsnet.analysis.report.html import Block, Cell, Code, Folded, Literal, Number, Paragraph, Table, key_values
 from rlsnet.analysis.run_summary import RunSummary
-from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.test_results import RunResults, source
 from rlsnet.config import differences
 from rlsnet.config.load import flat
-from rlsnet.data import recordings
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, disk_size
-from rlsnet.model import network_store
 from rlsnet.runs.folder import FORMAT
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
-
-
-def source(results: RunResults) -> tuple[Path | None, Any]:
-    """(path, group) of the recording that the targets were made from; None for what is unknown, not found or another recording."""
-    run, given = results.run, results.config.recording.path
-    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs if run.network.exists() else {}
-    made_from, fingerprint = about.get("recording"), about.get("recording_fingerprint")
-    paths = [Path(str(path)) for path in (made_from, given) if path is not None]
-    for path in filter(Path.exists, paths):
-        group = zarr_store.open_group(path, "recording.path", recordings.FORMAT)
-        kinds = [kind for kind in recordings.TARGETS if kind in group]
-        if fingerprint is None or fingerprint in [recordings.open_recording(path, kind).fingerprint for kind in kinds]:
-            return path, group
-    return (paths[0] if made_from is not None else None), None
 
 
 def settings(run: RunSummary) -> Iterator[Block]:
@@ -77,17 +60,38 @@ def recording(results: RunResults) -> Iterator[Block]:
         yield _sessions(sessions)
 
 
+SESSION_COLUMNS = {  # what the import stored of a session: heading, and whether it is shown although it is empty in all sessions
+    "name": ("session", True),
+    "path": ("file", True),
+    "units": ("units in the file", True),
+    "kept": ("units used", True),
+    "trials": ("trials in the file", True),
+    "used": ("trials used", True),
+    "without": ("trials without the event", False),
+    "ready": ("rates given, not spikes", False),
+    "notes": ("notes", False),
+    "warnings": ("warnings", False),
+}
+
+
 def _sessions(sessions: list[Mapping[str, Any]]) -> Table | Folded:
     """A row for each session of a recording, as its import stored them."""
 
     def cell(value: Any) -> Cell:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if isinstance(value, int):
             return Number(f"{value:,}", value)
-        return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+        if isinstance(value, Mapping):
+            return ", ".join(f"{k} {v}" for k, v in value.items())
+        return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
-    head = list(dict.fromkeys(key for session in sessions for key in session))
+    stored = dict.fromkeys(key for session in sessions for key in session)
+    headings = {key: SESSION_COLUMNS.get(key, (key, True)) for key in [*SESSION_COLUMNS, *stored] if key in stored}
+    shown = [key for key, (_, always) in headings.items() if always or any(session.get(key) for session in sessions)]
     title = f"{len(sessions):,} session{'s' if len(sessions) > 1 else ''}"
-    table = Table(title, head, [[cell(session.get(key, "")) for key in head] for session in sessions])
+    rows = [[cell(session.get(key, "")) for key in shown] for session in sessions]
+    table = Table(title, [headings[key][0] for key in shown], rows)
     return table if len(sessions) <= MAX_OPEN_ROWS else Folded(f"The {title}", table)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import perturbation_effects, run_summary, verdict
+from rlsnet.analysis import perturbation_effects, run_summary, test_results, verdict
 from rlsnet.analysis.plots import analysis_figures, perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
@@ -25,17 +25,27 @@ from rlsnet.runs.folder import resuming
 
 OF_THE_RECORDING = ("noise_ceiling", "reliability")  # scores that no perturbation of the model changes
 CAPTIONS = {
-    "learning_curve": "Correlation of windowed currents with their targets in each training trial, mean over neurons; and firing rates.",
-    "psth_examples": "Red: the model, mean over test trials, smoothed as the recorded rates; where these are not smoothed, both are"
-    " averaged over the window of the scores. r: correlation of averages over that window.",
-    "psth_heatmaps": "A row is a neuron, in the same order in all panels.",
-    "explained_variance": "Of the held-out rates, or of those trained on where no trials were held out.",
-    "correlations": "Over neurons and conditions. The noise ceiling is the correlation that the underlying rate itself would reach.",
-    "rates": "Mean over the trial, of each neuron and condition.",
-    "raster": "Some neurons of each class, in the first test trial.",
-    "weights": "By the classes of the presynaptic and the postsynaptic neuron.",
+    "learning_curve": "Correlation of the synaptic currents with their targets, mean over neurons, and firing rates in each training"
+    " trial; strong lines are moving means. Validations are trials with frozen weights.",
+    "psth_examples": "Means over trials; bands are one standard error over trials. The model is smoothed as the recorded rates or, where"
+    " these are not smoothed, both are averaged over the window of the scores, as currents are. r and explained variance are means over"
+    " conditions.",
+    "psth_heatmaps": "Each row is a neuron, in the same order in all panels. A value is a fraction of the neuron's range in the data over"
+    " all conditions: 0 is its lowest value, 1 its highest.",
+    "explained_variance": "Of the held-out trials or, where none were held out, of those trained on. Bars: the network. Vertical lines:"
+    " the other half of the trials, a limit set by the noise of the data. Markers: simpler predictions.",
+    "correlations": "The noise ceiling is the correlation that the true rate would have with these data. The condition average is the mean"
+    " of the recorded rates over conditions: what a model reaches that does not tell conditions apart.",
+    "rates": "Mean over the trial, for each neuron and condition.",
+    "raster": "The same neurons in all panels. Spikes of the data are known in bins of the recording. Sessions were recorded one after the"
+    " other, so that a panel of data shows one trial of each.",
+    "weights": "By the classes of the presynaptic and the postsynaptic neuron; excitatory E, inhibitory I.",
     **analysis_figures.CAPTIONS,
 }
+PERTURBATION_CAPTION = (
+    "Bands are one standard error over trials; the window of the perturbation is shaded. Selectivity is the difference between the rates"
+    " in two conditions."
+)
 
 
 def page(results: RunResults) -> str:
@@ -76,7 +86,8 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
         if isinstance(panels, UserError):
             missing.append(f"No figure of {name.replace('_', ' ')}: {panels}")
         else:
-            found[name] = [Heading(panels.title), figure(panels, CAPTIONS.get(name, ""))]
+            caption = "" if name == "correlations" and not results.has("noise_ceiling") else CAPTIONS.get(name, "")
+            found[name] = [Heading(panels.title), figure(panels, caption)]
     return found, missing
 
 
@@ -120,18 +131,18 @@ def _tiles(summary: RunSummary) -> Iterator[Tile]:
         yield Tile("Validation: best", percent(validation, 1), f"{TITLE}; {percent(last, 1)} at iteration {iteration}")
     if summary.metrics:
         done, planned, line = len(summary.metrics), summary.planned_iterations, summary.metrics[-1]
-        yield Tile("Iterations", f"{done:,}", "all" if done >= planned else f"of {planned:,}")
-        by_class = f"while learning; E {number(line['rate_exc_hz'], '.2f')}, I {number(line['rate_inh_hz'], '.2f')}"
-        yield Tile("Firing rate", f"{number(line['rate_hz'], '.2f')} Hz", by_class)
+        yield Tile("Iterations", f"{done:,}", f"of {planned:,}")
+        by_class = f"excitatory {number(line['rate_exc_hz'], '.2f')}, inhibitory {number(line['rate_inh_hz'], '.2f')}"
+        yield Tile("Firing rate in training", f"{number(line['rate_hz'], '.2f')} Hz", by_class)
         total = sum(each["seconds"] for each in summary.metrics)
-        yield Tile("An iteration", f"{number(summary.seconds_per_iteration, '.3g')} s", f"{duration(total)} in all")
+        yield Tile("Time per iteration", f"{number(summary.seconds_per_iteration, '.3g')} s", f"{duration(total)} in total")
     if summary.peak_memory is not None:
         yield Tile("Peak memory", byte_size(summary.peak_memory), "of the process")
 
 
 def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     """Limits of the data and of training that a reader should know."""
-    path, group = provenance.source(results)
+    path, group = test_results.source(results)
     done, planned = len(summary.metrics), summary.planned_iterations
     if group is not None and "synthetic" in str(group.attrs.get("source", "")).lower():
         yield f"The targets are synthetic, not a recording: {group.attrs['source']}."
@@ -162,7 +173,7 @@ def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
         yield f"The test is compared with {other}, which is not the recording that the run was trained on."
     tested, done = int(summary.test_attributes.get("iteration", 0)), results.run.iterations()
     if done and tested != done[-1]:
-        yield f"The test is of the weights of iteration {tested}; the last checkpoint is of iteration {done[-1]}."
+        yield f"The test used the weights of iteration {tested}; the last checkpoint is from iteration {done[-1]}."
     n, stored = summary.test_attributes.get("n_neurons"), len(results.neurons)
     if isinstance(n, int) and stored < n:
         yield f"The test has {stored:,} of {n:,} neurons (test.neurons); scores are those of these neurons."
@@ -204,11 +215,11 @@ def _scores(summary: RunSummary) -> Iterator[Block]:
     groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in summary.scores.get("by_class", {}).items()}
     conditions = summary.scores.get("by_condition", {})
     groups |= conditions if len(conditions) > 1 else {}
-    yield _score_table("Medians over neurons (error: mean), of all, by class and by condition", "", names, groups)
+    yield _score_table("Median over neurons (rate error: mean), by class and condition", "", names, groups)
     if regions := summary.scores.get("by_region", {}):
         by_size = sorted(regions.items(), key=lambda item: -((item[1].get(names[0]) or {}).get("n") or 0))
         yield Heading("By region")
-        title = "Medians over neurons (error: mean) by region; the mark on a bar is the noise ceiling"
+        title = "Median over neurons (rate error: mean) by region; the mark on a bar is the noise ceiling"
         yield _score_table(title, "region", names, dict(by_size))
 
 
@@ -250,13 +261,13 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             assert results.test is not None
             if differ := perturbation_effects.differences(results.test, group):
                 yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
-            yield figure(drawn, "Means over conditions; the window is shaded.")
+            yield figure(drawn, PERTURBATION_CAPTION)
             yield _rates_table(effect)
         with_ = run_summary.stored_scores(group).get("all", {})
         without = summary.scores.get("all", {})
         if names := _defined_scores(with_, OF_THE_RECORDING):
             rows: list[list[Cell]] = [[SCORES[name].label, _score(without, name), _score(with_, name)] for name in names]
-            yield Table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows)
+            yield Table("Median over neurons (rate error: mean), over the whole trial", ("", "without", "with"), rows)
 
 
 def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
@@ -267,5 +278,5 @@ def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
             control, perturbed = effect.rate(members, period)
             row.append(Number(f"{control:.2f} → {perturbed:.2f}", perturbed) if np.isfinite(control) else Number(UNDEFINED))
         rows.append(row)
-    head = ("", "neurons", *(f"{period} it" for period in perturbation_effects.PERIODS))
+    head = ("", "neurons", *(f"{period} the window" for period in perturbation_effects.PERIODS))
     return Table("Mean rates in Hz, without → with the perturbation", head, rows)

@@ -18,6 +18,12 @@ class Options:
     out: str | None = key(
         "folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None, path=True
     )
+    format: str = key(
+        "file format of the figures: png for the screen, pdf or svg, with text that a program for drawings can change, for a paper",
+        default="png",
+        choices=("png", "pdf", "svg"),
+    )
+    dpi: float = key("resolution of a png, and of heatmaps within a pdf", "dots per inch", default=200.0, least=20, most=2000)
     plugins: tuple[str, ...] | None = key(
         "plugins to run in place of those that the run names; null: those that you trust", default=None, path=True, paths=True
     )
@@ -39,17 +45,17 @@ def main(paths: list[str], options: Options) -> None:
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out}: a file; expected a folder for the figures.")
     if options.run is None and not (path / "config.yaml").exists():
-        _plot_recording(path, out)
+        _plot_recording(path, out, options)
         return
     from rlsnet.analysis.plots import run_figures
     from rlsnet.analysis.test_results import open_results
     from rlsnet.runs.folder import Run
 
     results = open_results(Run.open(path, "run"), options.plugins, options.trust)
-    run_figures.plot(results.config, results.run, out, print, lambda text: print(text, file=sys.stderr))
+    run_figures.plot(results.config, results.run, out, print, lambda text: print(text, file=sys.stderr), options.format, options.dpi)
 
 
-def _plot_recording(path: Path, out: Path | None) -> None:
+def _plot_recording(path: Path, out: Path | None, options: Options) -> None:
     """Writes the figures of a recording.zarr; raises UserError if the path contains no recorded rates or currents."""
     from rlsnet.analysis.plots import recording_figures
     from rlsnet.data import recordings
@@ -60,4 +66,4 @@ def _plot_recording(path: Path, out: Path | None) -> None:
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
         raise UserError(f"plot {path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
 
-    recording_figures.plot(str(path), out, print)
+    recording_figures.plot(str(path), out, print, options.format, options.dpi)
