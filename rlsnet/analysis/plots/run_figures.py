@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, SOFT, Panel, PanelFigure, check_files, integer_ticks
@@ -120,6 +121,24 @@ def available(results: RunResults) -> dict[str, Callable[[RunResults], PanelFigu
         for label in results.run.perturbed_results():
             draw[f"{PERTURBED}{label}"] = partial(perturbation_figures.perturbed, label)
     return draw
+
+
+def draw(results: RunResults, name: str, axes: Any = None) -> Figure:
+    """One figure of a run, in a new Matplotlib figure or on axes of the user's.
+
+    Args:
+      results: of the run.
+      name: a key of `available`, such as "psth_examples".
+      axes: Matplotlib axes, or a sequence or array of them, one for each axes of the figure or of its first panels; None: new ones.
+
+    Raises:
+      UserError: the run has no such figure, no data for it, or the number of axes is wrong.
+    """
+    found = available(results)
+    if name not in found:
+        raise UserError(f"{name}: no figure of {results.run.path}; expected one of {', '.join(found) or 'none, as it has no results'}.")
+    figure = found[name](results)
+    return figure.compose() if axes is None else figure.draw_on(axes)
 
 
 def figures(results: RunResults) -> Iterator[tuple[str, PanelFigure | UserError]]:
