@@ -27,10 +27,10 @@ from jax import Array, lax
 
 from rlsnet.config.schema import GivenFeedforwardConfig, NoStimulusConfig
 from rlsnet.errors import UserError
-from rlsnet.export.neuron_parameters import initial_voltages, neuron_parameters
-from rlsnet.export.simulated_spikes import mean_rates
-from rlsnet.export.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.neuron_parameters import initial_voltages, neuron_parameters
+from rlsnet.exports.simulated_spikes import mean_rates
+from rlsnet.exports.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import outputs
 from rlsnet.simulation import inputs, step
 from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
