@@ -10,9 +10,9 @@ from rlsnet.analysis.plots import style
 from rlsnet.data import importing, recordings
 from rlsnet.data.import_options import Options
 from rlsnet.errors import UserError
-from rlsnet.cli.commands.report import html_file
 from rlsnet.exports.writer import FORMATS, format_module
 from rlsnet.io import outputs
+from rlsnet.io.outputs import html_file
 
 
 def foreign(path, kind):
