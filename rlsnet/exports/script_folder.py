@@ -58,7 +58,7 @@ def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
     Args:
       trained: the network.
       path: the folder, which does not exist yet.
-      script: a file of rlsnet/export/scripts, copied as simulate.py.
+      script: a file of rlsnet/exports/scripts, copied as simulate.py.
 
     Raises:
       UserError: more decay times of plastic currents than MAX_TAU_PLASTIC.
