@@ -1,4 +1,4 @@
-"""Python interface of the commands: `rlsnet.compose`, `train`, `test`, `simulate`, `plot`, `load`, `import_recordings`.
+"""Python interface: the commands as functions, and `rlsnet.Run` with the results of a run.
 
 The functions do the same as the command line, with the same configuration and the same run folders. A mistake of the user raises
 `rlsnet.UserError`. Messages of a run go to its rlsnet.log and to the logger "rlsnet"; `logging.basicConfig(level="INFO")` shows them.
@@ -22,11 +22,34 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas
+    import xarray
     import zarr
 
-    from rlsnet.runs.folder import Run
+    from rlsnet.data.recordings import Recording
+    from rlsnet.results import Run
+    from rlsnet.runs import folder as run_folder
 
-__all__ = ["Config", "Run", "UserError", "compose", "import_recordings", "load", "open_run", "plot", "simulate", "test", "train"]
+__all__ = [
+    "Config",
+    "Run",
+    "UserError",
+    "analyse",
+    "compare",
+    "compose",
+    "export",
+    "import_recordings",
+    "info",
+    "load",
+    "open_recording",
+    "open_run",
+    "plot",
+    "recording_from_arrays",
+    "report",
+    "simulate",
+    "test",
+    "train",
+]
 
 Folder = str | PathLike[str]
 
@@ -34,7 +57,7 @@ Folder = str | PathLike[str]
 def __getattr__(name: str) -> Any:
     """The class `Run`, imported at its first use because it needs JAX."""
     if name == "Run":
-        from rlsnet.runs.folder import Run
+        from rlsnet.results import Run
 
         return Run
     raise AttributeError(f"module 'rlsnet' has no attribute '{name}'")
@@ -91,6 +114,98 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
     several = [sources] if isinstance(sources, str | PathLike) else sources
     import_sources([fspath(each) for each in several], _path(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
     return zarr_store.open_group(_path(out), "import", recordings.FORMAT)
+
+
+def recording_from_arrays(
+    out: Folder,
+    *,
+    rate: Any = None,
+    current: Any = None,
+    counts: Any = None,
+    spikes: Any = None,
+    trial_times: Any = None,
+    conditions: Any = None,
+    time: Any = None,
+    window: Sequence[float] | None = None,
+    bin: float | None = None,
+    event: str | None = None,
+    id: Any = None,
+    region: Any = None,
+    session: Any = None,
+    excitatory: Any = None,
+    columns: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Recording:
+    """Writes a recording.zarr of arrays: rates, spike counts, spike times, or currents of your own; returns the recording.
+
+    Give one of `rate`, `current`, `counts` and `spikes`. Counts and spikes are averaged over trials as by `import_recordings`, with
+    the rates of odd and of even trials, so that trials can be held out. Currents are targets of your own (target=currents).
+
+    Example:
+      >>> import numpy as np, rlsnet
+      >>> choice = np.repeat(["left", "right"], 20)           # [trial]
+      >>> counts = np.random.poisson(0.2, (40, 150, 30))      # [trial, time, unit], spikes in a bin
+      >>> recording = rlsnet.recording_from_arrays("own.zarr", counts=counts, conditions=choice, window=(-2, 1), event="go_cue")
+      >>> recording
+      <Recording own.zarr: rate of 30 units, 2 conditions (left, right), 150 bins of 20 ms, -2 to 1 s>
+      >>> config = rlsnet.compose("config=mouse_decision", *recording.settings())
+
+    Args:
+      out: path of the new recording, which ends in .zarr.
+      rate: [condition, time, unit] Hz; NaN: unknown.
+      current: [condition, time, unit] target currents, in units of the threshold; NaN: no target.
+      counts: [trial, time, unit] spikes in a bin; NaN where a trial does not count for a unit.
+      spikes: the spike times of each unit in s: a list of arrays, or a dictionary of arrays by id of the unit.
+      trial_times: [trial] s, time 0 of each trial on the clock of the spikes; for `spikes` alone.
+      conditions: [condition] names; with counts or spikes [trial], the name of the condition of each trial.
+      time: [time] s, centres of the bins.
+      window: (start, end) of the time in s, in place of `time`; of spikes, the time around time 0, by default (-2, 1).
+      bin: length of a bin in ms; alone, the first bin starts at 0 s. Of spikes, 20 by default.
+      event: name of the event at time 0, such as go_cue.
+      id: [unit] ids of the units; by default their numbers.
+      region: [unit] brain regions, or one for all.
+      session: [unit] sessions, or one for all; with counts or spikes, one.
+      excitatory: [unit] true for excitatory and false for inhibitory units, None where it is not known.
+      columns: further columns [unit] by name, such as {"depth": depth}.
+      settings: settings of `rlsnet import`: overwrite and source; with counts and spikes also kernel, sigma, min_trials and others.
+
+    Raises:
+      UserError: an array has a wrong shape or impossible values, or a setting does not exist; then nothing is written.
+    """
+    from rlsnet.data import array_recording, recordings
+
+    given = {
+        name: values
+        for name, values in (("rate", rate), ("current", current), ("counts", counts), ("spikes", spikes))
+        if values is not None
+    }
+    if len(given) != 1:
+        raise UserError(
+            f"recording_from_arrays: {' and '.join(given) or 'no array'} given; expected one of rate, current, counts and spikes."
+        )
+    if trial_times is not None and spikes is None:
+        raise UserError("trial_times: applies to spikes; in counts each trial has its own row.")
+    path, plain = Path(_path(out)), _plain(settings)
+    axis = array_recording.TimeAxis(time, window, bin, event)
+    units = {**(columns or {}), "id": id, "region": region, "session": session, "excitatory": excitatory}
+    log = logging.getLogger("rlsnet").info
+    if spikes is not None:
+        array_recording.write_spikes(path, spikes, trial_times, axis, conditions, units, log, **plain)
+    elif counts is not None:
+        array_recording.write_counts(path, counts, axis, conditions, units, log, **plain)
+    else:
+        kind, values = next(iter(given.items()))
+        array_recording.write_averages(path, kind, values, axis, conditions, units, **plain)
+    return recordings.open_recording(path, "current" if current is not None else "rate")
+
+
+def open_recording(path: Folder) -> Recording:
+    """The recording at a path, with its rates (or target currents), times and units; raises UserError if there is none."""
+    from rlsnet.data import recordings
+    from rlsnet.io import zarr_store
+
+    group = zarr_store.open_group(_path(path), "recording", recordings.FORMAT)
+    return recordings.open_recording(_path(path), "current" if "current" in group and "rate" not in group else "rate")
 
 
 def train(config: Config, folder: Folder, *, resume: bool = False) -> Run:
@@ -209,6 +324,146 @@ def plot(run: Run | Folder, *, trust: bool = False) -> list[Path]:
     return sorted(run.figures.glob("*.png"))
 
 
+def report(run: Run | Folder, out: Folder | None = None, *, overwrite: bool = False, trust: bool = False) -> Path:
+    """Writes the results of a run to one HTML page, like `rlsnet report`; returns its path.
+
+    Args:
+      run: the run, or its folder.
+      out: the file; None: report.html in the run folder, where an earlier page is replaced.
+      overwrite: whether to replace an earlier page at `out`.
+      trust: as for `test`; the page needs no plugin.
+
+    Raises:
+      UserError: the folder contains no run, or `out` exists.
+    """
+    from rlsnet.analysis.report import html, run_report
+    from rlsnet.analysis.test_results import of_one_test, open_results
+    from rlsnet.io.outputs import html_file
+
+    run = open_run(run)
+    file = html_file(None if out is None else _path(out), run.path / "report.html", overwrite)
+    html.write_page(file, of_one_test(run, lambda: run_report.page(open_results(run, trust=trust))))
+    return file
+
+
+def analyse(
+    run: Run | Folder,
+    *,
+    only: Sequence[str] | None = None,
+    conditions: Sequence[str] | None = None,
+    window: Sequence[float] | None = None,
+    neurons: Sequence[int] | None = None,
+    trials: int = 10,
+    decoded_units: int | None = 10,
+    trust: bool = False,
+) -> dict[str, xarray.Dataset]:
+    """Analyses of a tested run beside its recording, like `rlsnet analyse`; returns the results by name, with coordinates.
+
+    Results are stored in RUN/analysis.zarr too; `run.draw("analysis_silencing")` and `plot` draw them. Progress goes to the log.
+
+    Args:
+      run: the run, or its folder.
+      only: names of analyses, such as ["trajectories", "silencing"]; None: all. docs/analyses.md describes them.
+      conditions: the two conditions that are compared; None: the first two.
+      window: start and end in s of the recording's time, in which conditions are compared and regions are silenced.
+      neurons: numbers of the neurons whose voltage and currents are recorded.
+      trials: simulated trials of each condition for each silenced region.
+      decoded_units: units that a decoder is given, drawn at random; None: all of a session.
+      trust: as for `test`.
+
+    Raises:
+      UserError: the run has not been tested, or a setting is not allowed; without `only`, an analysis that is impossible is left out.
+    """
+    from rlsnet.analysis.analyses.analyse import AnalysisOptions
+    from rlsnet.analysis.analyses.analyse import analyse as analyse_run
+    from rlsnet.analysis.test_results import open_results
+    from rlsnet.kernels.device import configured
+
+    run = open_run(run)
+    given = (only, conditions, window, neurons)
+    options = AnalysisOptions(*(None if each is None else tuple(_plain({"": each})[""]) for each in given), trials, decoded_units)
+    results, log = open_results(run, trust=trust), logging.getLogger("rlsnet")
+    with _logged(run), configured(results.config.engine):
+        found = analyse_run(results, options, log.info, log.warning)
+    return {name: result.to_xarray(results.conditions, results.time) for name, result in found.items()}
+
+
+def compare(*runs: Run | Folder, out: Folder | None = None, overwrite: bool = False) -> pandas.DataFrame:
+    """Runs side by side, like `rlsnet compare`: a table with a row for each run, the best first.
+
+    Its columns are the settings in which the runs differ, their scores, rates and speed. Runs that cannot be read are left out; a
+    warning says why.
+
+    Args:
+      runs: runs, or folders with runs in them, such as that of a sweep.
+      out: an HTML file to write as well; None: none.
+      overwrite: whether to replace an earlier page at `out`.
+
+    Raises:
+      UserError: there is no run, or `out` exists.
+    """
+    from rlsnet.analysis import comparison
+    from rlsnet.analysis.report import comparison_page, html
+    from rlsnet.errors import package
+    from rlsnet.io.outputs import html_file
+    from rlsnet.runs import folder as run_folder
+
+    pandas = package("pandas", "notebook", "compare")
+    if not runs:
+        raise UserError("compare: expected runs, or a folder with runs in it.")
+    file = None if out is None else html_file(_path(out), Path(), overwrite)
+    found = comparison.read([run.path if isinstance(run, run_folder.Run) else Path(_path(run)) for run in runs])
+    for name, reason in found.unreadable:
+        logging.getLogger("rlsnet").warning("%s: %s", name, reason)
+    if file is not None:
+        html.write_page(file, comparison_page.page(found))
+    columns = {column.name: column.values if column.numeric else column.texts for column in comparison.columns(found)}
+    table = pandas.DataFrame(columns, pandas.Index(found.names, name="run"))
+    return table.rename(columns={"peak memory": "peak memory (bytes)"})  # others state their unit, or are shares
+
+
+def export(
+    run: Run | Folder, to: str, out: Folder | None = None, *, checkpoint: str | int = "auto", overwrite: bool = False, trust: bool = False
+) -> Path:
+    """Writes a trained network and its simulated spikes for other tools, like `rlsnet export`; returns the file or folder.
+
+    Args:
+      run: the run, or its folder.
+      to: the format: zarr, npz, sonata, nwb, nest or brian2.
+      out: the file or folder to write; None: within RUN/export.
+      checkpoint: the weights: auto (best, else last), best, last, an iteration, or the path of a checkpoint.
+      overwrite: whether to replace an earlier export at `out`.
+      trust: as for `test`.
+
+    Raises:
+      UserError: no such run, format or checkpoint, or `out` exists.
+    """
+    from rlsnet.errors import did_you_mean
+    from rlsnet.exports import writer
+
+    if to not in writer.FORMATS:
+        raise UserError(f"to={to}: expected {', '.join(writer.FORMATS)}.{did_you_mean(to, writer.FORMATS)}")
+    return writer.export(open_run(run).path, to, None if out is None else _path(out), str(checkpoint), overwrite, trust)[0]
+
+
+def info(path: run_folder.Run | Folder | None = None, *, trust: bool = False) -> None:
+    """Prints the content of a run, network, recording, checkpoint or test, like `rlsnet info`.
+
+    Args:
+      path: of what to describe; None: versions and devices of this installation.
+      trust: as for `test`.
+
+    Raises:
+      UserError: there is nothing at the path that rlsnet made.
+    """
+    from rlsnet.analysis import inspect
+    from rlsnet.runs import folder as run_folder
+
+    if isinstance(path, run_folder.Run):
+        path = path.path
+    inspect.show(None if path is None else _path(path), trust)
+
+
 def load(run: Run | Folder) -> zarr.Group:
     """Results of the last test or simulation of a run: the Zarr group RUN/test.zarr, which xarray can open too.
 
@@ -232,11 +487,12 @@ def load(run: Run | Folder) -> zarr.Group:
     return test_store.open_test(run, run.test)
 
 
-def open_run(run: Run | Folder) -> Run:
+def open_run(run: run_folder.Run | Folder) -> Run:
     """The run in a folder; raises UserError if the folder contains none."""
-    from rlsnet.runs.folder import Run
+    from rlsnet.results import Run
+    from rlsnet.runs import folder as run_folder
 
-    return run if isinstance(run, Run) else Run.open(_path(run), "run")
+    return run if isinstance(run, Run) else Run.open(run.path if isinstance(run, run_folder.Run) else _path(run), "run")
 
 
 def _path(path: Folder) -> str:
@@ -257,7 +513,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _new(folder: Folder) -> Run:
-    from rlsnet.runs.folder import Run
+    from rlsnet.results import Run
 
     return Run(_path(folder))
 

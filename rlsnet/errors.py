@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib
 import os
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -32,3 +34,11 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: floa
     by_lower_case = {each.lower(): each for each in known}
     close = difflib.get_close_matches(word.lower(), by_lower_case, 1, cutoff)
     return f" Did you mean {prefix}{by_lower_case[close[0]]}?" if close else ""
+
+
+def package(name: str, extra: str, what: str) -> Any:
+    """A package of an extra, imported; raises UserError with the command that installs it. `what` needs it, for the message."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"{what}: needs {name}; pip install 'rlsnet[{extra}]' installs it.") from error

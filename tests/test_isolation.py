@@ -15,7 +15,7 @@ from conftest import compose
 import rlsnet
 from rlsnet.analysis import inspect
 from rlsnet.config.schema import EngineConfig
-from rlsnet.export.writer import export
+from rlsnet.exports.writer import export
 from rlsnet.kernels import device as jax_device
 
 SMALL = ["config=tiny", "network.n_neurons=64", "static.out_degree=12", "plastic.n_inputs=8", "trial.stim_on=10", "trial.stim_off=20",

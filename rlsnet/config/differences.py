@@ -52,7 +52,7 @@ def command(values: Mapping[str, Any]) -> list[str]:
     """
     own = chosen_variants(values)
     wanted = {key: value for key, value in flat(values).items() if key.split(".")[0] not in OF_A_COMMAND}
-    best: list[str] = []
+    best: list[str] | None = None
     for name, chosen, given in experiments():
         base = flat(defaults(own)) | flat(given)
         texts = [] if name == "sinusoid" else [f"config={name}"]
@@ -61,9 +61,9 @@ def command(values: Mapping[str, Any]) -> list[str]:
             is_option = key.endswith(".name") and key.removesuffix(".name") in own
             if not is_option and not same(value, base.get(key, MISSING)):
                 texts.append(f"{key}={typed(value)}")
-        if (not best or len(texts) < len(best)) and not (len(texts) > 1 and builds_on_another(name)):
+        if (best is None or len(texts) < len(best)) and not (len(texts) > 1 and builds_on_another(name)):
             best = texts
-    return best
+    return best or []
 
 
 def shell(command: str, arguments: list[str]) -> str:

@@ -1049,6 +1049,12 @@ class Config:
     perturb: PerturbConfig = NoPerturbConfig()
     engine: EngineConfig = EngineConfig()
 
+    def __repr__(self) -> str:
+        """The call that makes this configuration, with what differs from the most similar experiment."""
+        from rlsnet.config import differences, load
+
+        return f"rlsnet.compose({', '.join(map(repr, differences.command(load.to_dict(self))))})"
+
     def check(self) -> None:
         """Checks every section; raises UserError."""
         names = ["trial", *(field.name for field in dataclasses.fields(self) if field.name != "trial")]  # the others rely on its times

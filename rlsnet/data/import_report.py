@@ -7,8 +7,7 @@ import shlex
 from rich.table import Table
 from rich.text import Text
 
-from rlsnet.config.quoting import typed_setting
-from rlsnet.data import cell_classes
+from rlsnet.data import cell_classes, recordings
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.io.formatting import console
 
@@ -43,13 +42,6 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
         print_line(f"Cell class: {cell_classes.counted(summary.classes)}.")
-    target = " target=currents" if summary.kind == "current" else ""
-    trial = f"trial.learn_every={summary.bin_ms:g} trial.duration={bins * summary.bin_ms:g}"
     print_line("To train on it:")
-    recording = shlex.quote(typed_setting("recording.path", path))
-    print_line(f"  rlsnet train config=mouse_decision{target} {recording} {trial}{_for_few_units(kept)}")
-
-
-def _for_few_units(n_units: int) -> str:
-    """Setting that a small recording needs: an even number of plastic inputs, fewer than there are neurons."""
-    return "" if n_units >= 256 else f" plastic.n_inputs={max(2, n_units // 4 * 2)}"
+    settings = recordings.open_recording(path, summary.kind).settings()
+    print_line(f"  rlsnet train config=mouse_decision {' '.join(map(shlex.quote, settings))}")

@@ -18,13 +18,14 @@ import numpy as np
 import zarr
 
 from rlsnet.config.schema import TrialConfig
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, package
 from rlsnet.io import zarr_store
 from rlsnet.io.precision import LARGEST
 
 FORMAT = "rlsnet-recording"
 VERSION = 1
 CHUNK_UNITS = 4096
+FEW_INPUTS = 128  # a recording that allows fewer plastic inputs names their number; experiments have up to 96
 HALVES = ("odd", "even")  # halves of the trials, in the order of rate_half
 
 
@@ -54,6 +55,49 @@ class Recording:
     halves: zarr.Array | None = None
     half: str | None = None
     smoothing: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        names, bins = ", ".join(self.conditions[:6]) + (", ..." if self.n_conditions > 6 else ""), self.values.shape[1]
+        start, end = self.time[[0, -1]] + np.array([-1, 1]) * self.bin_ms / 2000
+        shape = f"{self.kind} of {self.n_units:,} units, {self.n_conditions} condition{'s' * (self.n_conditions > 1)} ({names})"
+        half = "" if self.half is None else f", trained on {self.half} trials"
+        return f"<Recording {self.path}: {shape}, {bins} bins of {self.bin_ms:g} ms, {start:g} to {end:g} s{half}>"
+
+    @property
+    def time(self) -> np.ndarray:
+        """[M] s, centres of the bins; from the start of the first one where the recording has no times."""
+        bins = self.values.shape[1]
+        if "time" in self.group:
+            return zarr_store.read(zarr_store.array(self.group, "time", [bins], "fiu", str(self.path))).astype(np.float64)
+        return (np.arange(bins) + 0.5) * self.bin_ms / 1000
+
+    def settings(self) -> list[str]:
+        """Settings that train a network on the recording, for `rlsnet.compose` or the command line: path, times and held-out trials.
+
+        A recording of few units, or with few of one cell class, also needs fewer plastic inputs than an experiment for many neurons has;
+        half of them are from each class.
+        """
+        from rlsnet.config.quoting import typed_setting
+
+        found = ["target=currents"] if self.kind == "current" else []
+        found += [typed_setting("recording.path", self.path), f"trial.learn_every={self.bin_ms:.12g}"]
+        found += [f"trial.duration={self.values.shape[1] * self.bin_ms:.12g}"]
+        found += ["recording.half=odd"] if self.halves is not None else []
+        classes = self.column("cell_class")
+        known = [0, 0] if classes is None else [int(np.sum(classes == name)) for name in ("excitatory", "inhibitory")]
+        fewest = min(known) + (self.n_units - sum(known)) // 4  # of the rarer class; other units have a class drawn at random
+        most = max(2, 2 * min(self.n_units // 4, fewest))
+        return found + ([f"plastic.n_inputs={most}"] if most < FEW_INPUTS else [])
+
+    def to_xarray(self) -> Any:
+        """The recording as an `xarray.Dataset`, read from the disk where it is used; columns of the units are coordinates."""
+        xarray = package("xarray", "notebook", "to_xarray")
+        path = str(self.path)
+        opened = xarray.open_zarr(path, consolidated=False, chunks=None)
+        opened.attrs = {name: value for name, value in opened.attrs.items() if name not in (zarr_store.CHUNKS, zarr_store.SEAL)}
+        own = [name for name in self.columns() if self.group[f"unit/{name}"].shape == (self.n_units,)]
+        columns: dict[str, Any] = {name: ("unit", self.column(name)) for name in own}
+        return opened.assign_coords(condition=list(self.conditions), **({"half": list(HALVES)} if "half" in opened.dims else {}), **columns)
 
     @property
     def n_conditions(self) -> int:

@@ -11,7 +11,6 @@ import zarr
 
 from rlsnet.config.schema import TrialConfig
 from rlsnet.data.recordings import Recording
-from rlsnet.io import zarr_store
 
 ATTRIBUTE = "clock"  # of a test.zarr
 FROM = "time from "
@@ -58,10 +57,9 @@ def of_recording(recording: Recording | None, trial: TrialConfig) -> TrialClock:
         return TrialClock()
     if "time" not in recording.group:
         return TrialClock()
-    stored = zarr_store.array(recording.group, "time", [recording.values.shape[1]], "fiu", str(recording.path))
-    centres = zarr_store.read(stored).astype(np.float64)
+    centres = recording.time
     start = float(centres[0]) - recording.bin_ms / 2000 - trial.stim_off / 1000
-    return TrialClock(round(start, 9), label(stored), events(recording.group), centres)
+    return TrialClock(round(start, 9), label(recording.group["time"]), events(recording.group), centres)
 
 
 def of_test(test: zarr.Group | None) -> TrialClock:

@@ -6,6 +6,7 @@ import fnmatch
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,22 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def html_file(given: str | None, otherwise: Path, overwrite: bool) -> Path:
+    """Path of the file of an HTML page.
+
+    Args:
+      given: the setting `out`.
+      otherwise: the path without that setting, where an earlier page of rlsnet is always replaced.
+      overwrite: whether an earlier page of rlsnet at `given` may be replaced.
+
+    Raises:
+      UserError: the path is a folder, a symbolic link, or a file that may not be replaced.
+    """
+    out = otherwise if given is None else Path(given)
+    if out.is_dir():
+        raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
+    made = partial(is_marked, marks=(PAGE,))
+    check_free(out, made, "a page that rlsnet wrote", "out=", overwrite or given is None)
+    return out

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import zarr
 
@@ -64,10 +64,10 @@ class Run:
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
         self.analysis = self.path / "analysis.zarr"
 
-    @staticmethod
-    def open(path: str | Path, key: str) -> Run:
+    @classmethod
+    def open(cls, path: str | Path, key: str) -> Self:
         """An existing run; `key` is the setting with its path. Raises UserError if the path is not a run folder."""
-        run = Run(path)
+        run = cls(path)
         if not (run.path / "config.yaml").exists():
             raise UserError(f"{key}={path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
         return run

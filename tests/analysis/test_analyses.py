@@ -259,6 +259,9 @@ def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys):
         assert len(panels) >= len(figure.panels) and any(axes.get_xlabel() for axes in panels)
         assert all(axes.has_data() for axes in panels if axes.get_visible())
     assert {f"analysis_{name}" for name in ANALYSES} <= run_figures.available(results).keys()
+    dataset = api.analyse(run, only=["silencing"], trials=1, window=np.array([-0.4, 0.0]))["silencing"]
+    assert dataset["change"].dims == ("silenced", "region") and dataset.attrs["window"] == [-0.4, 0]
+    assert set(dataset["silenced"].values) == set(dataset["region"].values) and dataset["change"].attrs["units"] == "Hz"
     dispatch(["analyse", str(run.path), "only=[trajectories]"])
     assert "Trajectories: the model explains" in capsys.readouterr().out
     assert list(analyse.stored(run)) == list(ANALYSES)  # the others stay

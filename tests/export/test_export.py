@@ -23,9 +23,9 @@ from rlsnet.data.import_options import Options as ImportOptions
 from rlsnet.data.import_options import options_of
 from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
-from rlsnet.export.synapses import CLASSES, plastic_synapses, static_synapses
-from rlsnet.export.trained_network import TrainedNetwork
-from rlsnet.export.writer import FORMATS, export
+from rlsnet.exports.synapses import CLASSES, plastic_synapses, static_synapses
+from rlsnet.exports.trained_network import TrainedNetwork
+from rlsnet.exports.writer import FORMATS, export
 from rlsnet.model import build, edge_files, network_store
 from rlsnet.runs import memory_plan
 from rlsnet.runs.folder import Run
@@ -289,7 +289,7 @@ def test_blocks_and_procedural_synapses_make_the_same_matrix(monkeypatch):
     expected = matrix(static_synapses(stored))
     assert (expected != 0).sum() == 120 * 24
     plastic = matrix(plastic_synapses(stored))
-    monkeypatch.setattr("rlsnet.export.synapses.SYNAPSES_PER_BLOCK", 100)
+    monkeypatch.setattr("rlsnet.exports.synapses.SYNAPSES_PER_BLOCK", 100)
     assert len(list(static_synapses(drawn))) == 30 and len(list(plastic_synapses(stored))) > 10
     np.testing.assert_array_equal(matrix(static_synapses(drawn)), expected)
     np.testing.assert_array_equal(matrix(static_synapses(stored)), expected)
@@ -368,7 +368,7 @@ def test_without_pynwb_the_extra_is_named(run, monkeypatch):
 
 
 def test_a_simulator_that_lacks_the_model_says_so(tmp_path):
-    from rlsnet.export import brian2, nest, sonata
+    from rlsnet.exports import brian2, nest, sonata
 
     glif = of_config("neuron=glif5")
     for module, tool in ((nest, "NEST"), (sonata, "SONATA")):

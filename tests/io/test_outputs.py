@@ -7,12 +7,12 @@ import pytest
 import zarr
 
 from rlsnet.analysis.plots import style
-from rlsnet.cli.commands.report import html_file
 from rlsnet.data import importing, recordings
 from rlsnet.data.import_options import Options
 from rlsnet.errors import UserError
-from rlsnet.export.writer import FORMATS, format_module
+from rlsnet.exports.writer import FORMATS, format_module
 from rlsnet.io import outputs
+from rlsnet.io.outputs import html_file
 
 
 def foreign(path, kind):

@@ -14,8 +14,8 @@ import rlsnet
 from rlsnet.api import compose
 from rlsnet.config.load import to_dict
 from rlsnet.errors import UserError
-from rlsnet.export import writer
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports import writer
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import zarr_store
 from rlsnet.runs import checkpoint, metrics, resources
 from rlsnet.runs.folder import FORMAT, Run

@@ -11,7 +11,7 @@ import zarr
 import rlsnet
 from rlsnet.analysis import inspect
 from rlsnet.cli.commands import report
-from rlsnet.export.writer import export
+from rlsnet.exports.writer import export
 from rlsnet.workflows import prepare
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "runs"

@@ -21,7 +21,7 @@ from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError, did_you_mean
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, zarr_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
@@ -49,19 +49,11 @@ class AnalysisOptions:
     """
 
     only: tuple[str, ...] | None = None
-    conditions: tuple[str, str] | None = None
+    conditions: tuple[str, ...] | None = None
     window: tuple[float, float] | None = None
     neurons: tuple[int, ...] | None = None
     trials: int = 10
     decoded_units: int | None = 10
-
-
-def options_of(settings: Any) -> AnalysisOptions:
-    """Settings of the command `rlsnet analyse`; raises UserError where a number of values is wrong."""
-    conditions = settings.conditions
-    if conditions is not None and len(conditions) != 2:
-        raise UserError(f"conditions={list(conditions)}: expected two, such as [left,right].")
-    return AnalysisOptions(settings.only, conditions, settings.window, settings.neurons, settings.trials, settings.decoded_units)
 
 
 class _Inputs:
@@ -221,6 +213,8 @@ def analyse(results: RunResults, options: AnalysisOptions, report: Callable[[str
     for name in names:
         if name not in ANALYSES:
             raise UserError(f"only={name}: no such analysis; expected {', '.join(ANALYSES)}.{did_you_mean(name, ANALYSES)}")
+    if options.conditions is not None and len(options.conditions) != 2:
+        raise UserError(f"conditions={list(options.conditions)}: expected two, such as [left,right].")
     if options.trials < 1:
         raise UserError(f"trials={options.trials}: expected at least 1.")
     inputs, found = _Inputs(results, options, report), {}

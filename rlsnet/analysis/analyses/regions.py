@@ -9,8 +9,8 @@ import numpy as np
 
 from rlsnet.analysis.analyses.variables import Result, Variable
 from rlsnet.errors import UserError
-from rlsnet.export.synapses import Synapses, plastic_synapses, static_synapses
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.synapses import Synapses, plastic_synapses, static_synapses
+from rlsnet.exports.trained_network import TrainedNetwork
 
 KINDS = ("static", "plastic before", "plastic")  # of synapses
 CLASSES = ("excitatory", "inhibitory")  # of presynaptic neurons

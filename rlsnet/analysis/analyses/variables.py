@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
+from rlsnet import errors
 from rlsnet.io import zarr_store
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,18 @@ class Result:
             values = zarr_store.texts(stored) if stored.dtype.kind in "TUO" else zarr_store.read(stored)
             arrays[key] = Variable(values, tuple(map(str, stored.metadata.dimension_names or ())), dict(stored.attrs))
         return Result(arrays, dict(group.attrs))
+
+    def to_xarray(self, conditions: Sequence[str], time: np.ndarray) -> xarray.Dataset:
+        """The result as a dataset with coordinates; `conditions` [C] and `time` [M] are those of the test."""
+        package = errors.package("xarray", "notebook", "analyse")
+        labels = {"condition": np.array(conditions), "time": np.asarray(time)}
+        labels |= {dim: np.array(self.numbers[name]) for dim, name in (("kind", "kinds"), ("class", "classes")) if name in self.numbers}
+        if "region" in self and self.arrays["region"].dims == ("region",):
+            labels |= dict.fromkeys(("pre", "post", "silenced"), self["region"])
+        sizes = {dim: np.shape(each.values)[axis] for each in self.arrays.values() for axis, dim in enumerate(each.dims)}
+        coordinates = {dim: (dim, values) for dim, values in labels.items() if sizes.get(dim) == len(values) and dim not in self.arrays}
+        arrays = {name: (each.dims, each.values, dict(each.about)) for name, each in self.arrays.items()}
+        return package.Dataset(arrays, coordinates, dict(self.numbers))
 
     def __getitem__(self, name: str) -> Any:
         """The values of an array."""

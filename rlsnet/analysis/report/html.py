@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 import jinja2
 
 from rlsnet.analysis.plots.style import PanelFigure
+from rlsnet.io import atomic
+from rlsnet.io.formatting import readable
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONG_TEXT = 40  # characters; a longer text in a table gets a wider column
@@ -203,3 +205,9 @@ def key_values(title: str, values: Mapping[str, Any] | Iterable[tuple[str, Any]]
     """Names and values as a table of two columns."""
     pairs = values.items() if isinstance(values, Mapping) else values
     return Table(title, ("", ""), [[name, str(value)] for name, value in pairs])
+
+
+def write_page(out: Path, page: str) -> None:
+    """Writes an HTML document to a file, completely or not at all."""
+    with atomic.replacing(out) as temporary:
+        temporary.write_text(readable(page), encoding="utf-8")

@@ -62,10 +62,13 @@ def main(paths: list[str], options: Options) -> None:
         print(text, file=sys.stderr)
 
     run = Run.open(paths[0], "analyse")
+    chosen = analyse.AnalysisOptions(
+        options.only, options.conditions, options.window, options.neurons, options.trials, options.decoded_units
+    )
     results = open_results(run, trust=options.trust)
     check_files(run.figures, analysis_figures.FIGURES)
     with configured(results.config.engine):
-        found = analyse.analyse(results, analyse.options_of(options), print, warn)
+        found = analyse.analyse(results, chosen, print, warn)
     print(f"Wrote {run.analysis}.")
     run.figures.mkdir(exist_ok=True)
     for name, figure in analysis_figures.figures(results, found):

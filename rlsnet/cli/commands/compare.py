@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from rlsnet.cli.commands.report import html_file
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
+from rlsnet.io.outputs import html_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,10 @@ def main(paths: list[str], options: Options) -> None:
     out = None if options.out is None else html_file(options.out, Path(), options.overwrite)
     from rlsnet.analysis import comparison
     from rlsnet.analysis.report import comparison_page
-    from rlsnet.io import atomic
-    from rlsnet.io.formatting import readable
+    from rlsnet.analysis.report.html import write_page
 
     found = comparison.read([Path(path) for path in paths])
     comparison.show(found)
     if out is not None:
-        with atomic.replacing(out) as temporary:
-            temporary.write_text(readable(comparison_page.page(found)), encoding="utf-8")
+        write_page(out, comparison_page.page(found))
         print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

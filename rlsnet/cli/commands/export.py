@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
-from rlsnet.export.writer import FORMATS, export, format_module
+from rlsnet.exports.writer import FORMATS, export, format_module
 
 USAGE = "RUN to=FORMAT [key=value ...]   or --to FORMAT, and so on"
 
@@ -39,7 +39,7 @@ def main(paths: list[str], options: Options) -> None:
 
     restrict_to_cpu()
     out, trained = export(paths[0], options.to, options.out, options.checkpoint, options.overwrite, options.trust)
-    from rlsnet.export.simulated_spikes import why_missing
+    from rlsnet.exports.simulated_spikes import why_missing
     from rlsnet.io.formatting import byte_size
 
     print(f"Wrote {out} ({byte_size(_size(out))}): {trained.description()}.")

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from rlsnet.errors import UserError
-from rlsnet.export.simulated_spikes import all_spikes, why_missing
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.simulated_spikes import all_spikes, why_missing
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.model.exported_network import GAP_MS
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlsnet.export.trained_network import TrainedNetwork
+    from rlsnet.exports.trained_network import TrainedNetwork
 
 FORMATS = ("zarr", "npz", "sonata", "nwb", "nest", "brian2")
 
 
 def format_module(format: str) -> Any:
     """The module that writes a format, one of FORMATS."""
-    return importlib.import_module(f"rlsnet.export.{format}")
+    return importlib.import_module(f"rlsnet.exports.{format}")
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
     Raises:
       UserError: the run or checkpoint cannot be read, `out` exists, or the format cannot express the network.
     """
-    from rlsnet.export.trained_network import TrainedNetwork
+    from rlsnet.exports.trained_network import TrainedNetwork
     from rlsnet.io import atomic, outputs
     from rlsnet.kernels import device
     from rlsnet.runs.folder import Run

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from rlsnet.export.neuron_parameters import neuron_parameters
-from rlsnet.export.simulated_spikes import spikes_by_trial
-from rlsnet.export.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained_network import TrainedNetwork, of_all
+from rlsnet.exports.neuron_parameters import neuron_parameters
+from rlsnet.exports.simulated_spikes import spikes_by_trial
+from rlsnet.exports.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
+from rlsnet.exports.trained_network import TrainedNetwork, of_all
 from rlsnet.io import outputs, zarr_store
 from rlsnet.model import exported_network
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.model import neurons
 from rlsnet.simulation import inputs
 from rlsnet.simulation.state import TESTING, TrialKeys

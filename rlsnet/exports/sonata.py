@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from rlsnet.errors import UserError
-from rlsnet.export import nest, script_folder
-from rlsnet.export.neuron_parameters import neuron_parameters
-from rlsnet.export.session_clock import SessionClock
-from rlsnet.export.synapses import Synapses, join_blocks, plastic_synapses, static_synapses
-from rlsnet.export.trained_network import TrainedNetwork, check_memory
+from rlsnet.exports import nest, script_folder
+from rlsnet.exports.neuron_parameters import neuron_parameters
+from rlsnet.exports.session_clock import SessionClock
+from rlsnet.exports.synapses import Synapses, join_blocks, plastic_synapses, static_synapses
+from rlsnet.exports.trained_network import TrainedNetwork, check_memory
 from rlsnet.io import outputs
 
 FILE_NAME, MARKER = "sonata", "circuit_config.json"

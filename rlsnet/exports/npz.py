@@ -18,17 +18,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from rlsnet.export.neuron_parameters import neuron_parameters
-from rlsnet.export.simulated_spikes import all_spikes
-from rlsnet.export.synapses import join_blocks, plastic_synapses, static_synapses, weights_by_class
-from rlsnet.export.trained_network import TrainedNetwork, check_memory, of_all
+from rlsnet.exports.neuron_parameters import neuron_parameters
+from rlsnet.exports.simulated_spikes import all_spikes
+from rlsnet.exports.synapses import BYTES_PER_SYNAPSE, matrix, weights_by_class
+from rlsnet.exports.trained_network import TrainedNetwork, check_memory, of_all
 from rlsnet.io import outputs, zarr_store
 from rlsnet.model import exported_network
 
 FILE_NAME, MARKER, FORMAT = "npz", exported_network.ABOUT, exported_network.NPZ
 FILES = (MARKER, *(f"{name}.npz" for name in ("static", "plastic", "feedforward", "neurons", "spikes")))
 HOW_TO_OPEN = "scipy.sparse.load_npz('{out}/plastic.npz') opens the trained weights, a row for each postsynaptic neuron."
-BYTES_PER_SYNAPSE = 40  # of memory, while a matrix is made
 
 
 def is_export(path: Path) -> bool:
@@ -65,13 +64,7 @@ def _write_matrices(trained: TrainedNetwork, path: Path) -> None:
     """Writes static.npz, plastic.npz and feedforward.npz."""
     from scipy import sparse
 
-    shape, dtype = (trained.n_neurons, trained.n_neurons), trained.weight.dtype
-    indptr = np.asarray(trained.network.indptr, np.int64)[: trained.n_neurons + 1]
-    static = join_blocks(static_synapses(trained), dtype)
-    by_source = sparse.csc_array((static.weight, static.post, indptr), shape=shape)
-    sparse.save_npz(path / "static.npz", by_source.tocsr())
-    del static, by_source
-    plastic, indptr = join_blocks(plastic_synapses(trained), dtype), np.concatenate([[0], np.cumsum(trained.n_plastic_inputs)])
-    sparse.save_npz(path / "plastic.npz", sparse.csr_array((plastic.weight, plastic.pre, indptr), shape=shape))
+    for kind in ("static", "plastic"):
+        sparse.save_npz(path / f"{kind}.npz", matrix(trained, kind))
     if trained.n_feedforward:
         sparse.save_npz(path / "feedforward.npz", sparse.csr_array(trained.feedforward_weight))

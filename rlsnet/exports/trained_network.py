@@ -52,13 +52,13 @@ class TrainedNetwork:
 
         Args:
           run: an existing run; one of `rlsnet simulate` has no checkpoint, and gives its initial weights.
-          which: the checkpoint: auto (best, else last), best, last, an iteration or a path.
+          which: the checkpoint: auto (best, else last), best, last, an iteration or a path; 0 for the initial weights.
           config: the settings of the run.
 
         Raises:
           UserError: no such checkpoint, or the run folder is damaged.
         """
-        untrained = which in ("auto", "last") and run.is_simulation()
+        untrained = which == "0" or (which in ("auto", "last") and run.is_simulation())
         if not untrained:
             run.checkpoint(which, "checkpoint")  # must exist
         prepared = prepare.reopen(config, run)

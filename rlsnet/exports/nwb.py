@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rlsnet.errors import UserError
-from rlsnet.export.session_clock import SessionClock
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.session_clock import SessionClock
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import readable
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlsnet.config.quoting import typed_command
-from rlsnet.export.trained_network import TrainedNetwork, check_memory
+from rlsnet.exports.trained_network import TrainedNetwork, check_memory
 from rlsnet.io import zarr_store
 from rlsnet.workflows import test_store
 

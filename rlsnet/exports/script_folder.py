@@ -27,10 +27,10 @@ from jax import Array, lax
 
 from rlsnet.config.schema import GivenFeedforwardConfig, NoStimulusConfig
 from rlsnet.errors import UserError
-from rlsnet.export.neuron_parameters import initial_voltages, neuron_parameters
-from rlsnet.export.simulated_spikes import mean_rates
-from rlsnet.export.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.neuron_parameters import initial_voltages, neuron_parameters
+from rlsnet.exports.simulated_spikes import mean_rates
+from rlsnet.exports.synapses import Synapses, feedforward_synapses, plastic_synapses, static_synapses
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import outputs
 from rlsnet.simulation import inputs, step
 from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
@@ -58,7 +58,7 @@ def write_folder(trained: TrainedNetwork, path: Path, script: str) -> None:
     Args:
       trained: the network.
       path: the folder, which does not exist yet.
-      script: a file of rlsnet/export/scripts, copied as simulate.py.
+      script: a file of rlsnet/exports/scripts, copied as simulate.py.
 
     Raises:
       UserError: more decay times of plastic currents than MAX_TAU_PLASTIC.

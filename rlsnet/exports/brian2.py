@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlsnet.config.schema import GLIF1Config, GLIF2Config, GLIF3Config, GLIF4Config, GLIF5Config, LIFConfig
-from rlsnet.export import script_folder
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports import script_folder
+from rlsnet.exports.trained_network import TrainedNetwork
 
 FILE_NAME = "brian2"
 HOW_TO_OPEN = "To run it where Brian2 is installed: python {out}/simulate.py"

@@ -13,9 +13,9 @@ from typing import Any, cast
 import numpy as np
 
 from rlsnet.config.schema import GLIF1Config, LIFConfig
-from rlsnet.export import script_folder
-from rlsnet.export.neuron_parameters import neuron_parameters
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports import script_folder
+from rlsnet.exports.neuron_parameters import neuron_parameters
+from rlsnet.exports.trained_network import TrainedNetwork
 
 FILE_NAME = "nest"
 HOW_TO_OPEN = "To run it where NEST is installed: python {out}/simulate.py"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from rlsnet.export.trained_network import TrainedNetwork
+from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.model import connectivity
 
 SYNAPSES_PER_BLOCK = 2**22
+BYTES_PER_SYNAPSE = 40  # of memory, while a matrix is made
 CLASSES = ("E_to_E", "E_to_I", "I_to_E", "I_to_I")  # of a synapse, numbered 2*(pre inhibitory) + (post inhibitory)
 
 
@@ -77,6 +78,23 @@ def join_blocks(blocks: Iterator[Synapses], dtype: np.dtype) -> Synapses:
     none = np.zeros(0, np.int32)
     found = list(blocks) or [Synapses(none, none, np.zeros(0, dtype))]
     return Synapses(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+
+
+def matrix(trained: TrainedNetwork, kind: str) -> Any:
+    """The weights of all synapses of a kind, static or plastic, as a SciPy CSR array [N, N], threshold*ms.
+
+    A row is a postsynaptic, a column a presynaptic neuron. Two synapses between the same two neurons are two entries.
+    BYTES_PER_SYNAPSE of memory are needed.
+    """
+    from scipy import sparse
+
+    shape, dtype = (trained.n_neurons, trained.n_neurons), trained.weight.dtype
+    if kind == "static":
+        indptr = np.asarray(trained.network.indptr, np.int64)[: trained.n_neurons + 1]
+        static = join_blocks(static_synapses(trained), dtype)
+        return sparse.csc_array((static.weight, static.post, indptr), shape=shape).tocsr()
+    plastic, indptr = join_blocks(plastic_synapses(trained), dtype), np.concatenate([[0], np.cumsum(trained.n_plastic_inputs)])
+    return sparse.csr_array((plastic.weight, plastic.pre, indptr), shape=shape)
 
 
 def class_numbers(trained: TrainedNetwork, synapses: Synapses) -> np.ndarray:
