@@ -349,7 +349,7 @@ def report(run: Run | Folder, out: Folder | None = None, *, overwrite: bool = Fa
 def analyse(
     run: Run | Folder,
     *,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     conditions: Sequence[str] | None = None,
     window: Sequence[float] | None = None,
     neurons: Sequence[int] | None = None,
@@ -380,8 +380,9 @@ def analyse(
     from rlsnet.kernels.device import configured
 
     run = open_run(run)
-    given = (only, conditions, window, neurons)
-    options = AnalysisOptions(*(None if each is None else tuple(_plain({"": each})[""]) for each in given), trials, decoded_units)
+    lists: dict[str, Any] = {"only": [only] if isinstance(only, str) else only, "conditions": conditions, "window": window}
+    lists = {name: None if each is None else tuple(each) for name, each in _plain(lists | {"neurons": neurons}).items()}
+    options = AnalysisOptions(**lists, trials=trials, decoded_units=decoded_units)
     results, log = open_results(run, trust=trust), logging.getLogger("rlsnet")
     with _logged(run), configured(results.config.engine):
         found = analyse_run(results, options, log.info, log.warning)
