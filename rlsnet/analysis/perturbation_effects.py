@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from rlsnet.analysis import score_tables
 from rlsnet.data import trial_clock
 from rlsnet.io import zarr_store
 
-PERIODS = ("before", "inside", "after")  # the window of the perturbation
+MOST_WINDOWS = 4  # windows whose times a description lists
+PERIODS = ("before", "inside", "after", "between")  # the windows of the perturbation
+IN_TIME = (0, 1, 3, 2)  # the periods in the order of time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +27,9 @@ class PerturbationEffect:
     perturbed: [n] bool, the neurons that it was applied to.
     excitatory: [n] bool.
     region: [n] names, or None.
-    period: [M] 0 before, 1 inside, 2 after the window; -1 for bins that lie across an edge, unless none lies inside.
-    window: (start, stop), ms from the start of the trial.
+    period: [M] 0 before, 1 inside, 2 after the windows, 3 between two of them; -1 for bins that lie across an edge, unless none lies
+      inside.
+    windows: (start, stop) of each, ms from the start of the trial.
     """
 
     psth_control: np.ndarray
@@ -35,7 +38,7 @@ class PerturbationEffect:
     excitatory: np.ndarray
     region: np.ndarray | None
     period: np.ndarray
-    window: tuple[float, float]
+    windows: list[tuple[float, float]]
 
     @staticmethod
     def from_tests(test: zarr.Group, perturbed: zarr.Group) -> PerturbationEffect:
@@ -43,15 +46,15 @@ class PerturbationEffect:
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
         _, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
         begin, end = _bins(perturbed)
-        start, stop = window(perturbed)
+        spans = windows(perturbed)
         return PerturbationEffect(
             psth_control=zarr_store.read(test["psth"])[:, :, in_test],
             psth_perturbed=zarr_store.read(perturbed["psth"])[:, :, here],
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
-            period=periods(begin, end, start, stop),
-            window=(start, stop),
+            period=periods(begin, end, spans),
+            windows=spans,
         )
 
     def groups(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -64,6 +67,11 @@ class PerturbationEffect:
         for name, members in [("perturbed", self.perturbed), ("others", others), *classes, *regions[: score_tables.MAX_GROUPS]]:
             if members.any():
                 yield name, members
+
+    @property
+    def shown_periods(self) -> list[tuple[int, str]]:
+        """(number, name) of the periods in the order of time; between windows, where there are several."""
+        return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
         """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period, or there are no members."""
@@ -91,38 +99,51 @@ def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
     return centre - half, centre + half
 
 
-def periods(begin: np.ndarray, end: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """[M] position of bins relative to a window: 0 before, 1 inside, 2 after, -1 across an edge.
+def periods(begin: np.ndarray, end: np.ndarray, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+    """[M] position of bins relative to windows: 0 before the first, 1 inside one, 2 after the last, 3 between two, -1 across an edge.
 
     Args:
       begin: [M] ms.
       end: [M] ms.
-      start: ms, of the window.
-      stop: ms, of the window.
+      windows: (start, stop) of each in ms, in order.
     """
-    tiny = 1e-6 * (stop - start)
-    before, after = end <= start + tiny, begin >= stop - tiny
-    inside = (begin >= start - tiny) & (end <= stop + tiny)
+    tiny = 1e-6 * min(stop - start for start, stop in windows)
+    before, after = end <= windows[0][0] + tiny, begin >= windows[-1][1] - tiny
+    inside = np.any([(begin >= start - tiny) & (end <= stop + tiny) for start, stop in windows], axis=0)
+    apart = np.all([(end <= start + tiny) | (begin >= stop - tiny) for start, stop in windows], axis=0)
     if not inside.any():
-        inside = ~before & ~after
-    return np.select([inside, before, after], [1, 0, 2], -1)
+        inside = ~apart
+    return np.select([inside, before, after, apart], [1, 0, 2, 3], -1)
 
 
-def window(perturbed: zarr.Group) -> tuple[float, float]:
-    """(start, stop) of a stored perturbation, ms from the start of the trial."""
+def windows(perturbed: zarr.Group) -> list[tuple[float, float]]:
+    """(start, stop) of each window of a stored perturbation, ms from the start of the trial; earlier versions have one window."""
     settings: Any = perturbed.attrs["perturb"]
-    return float(settings["start"]), float(settings["stop"])
+    return [(float(start), float(stop)) for start, stop in settings.get("windows") or [(settings["start"], settings["stop"])]]
 
 
 def description(perturbed: zarr.Group) -> str:
-    """Kind, strength, number of neurons and window of a stored perturbation."""
+    """Kind, strength, number of neurons and windows of a stored perturbation."""
     settings: Any = perturbed.attrs["perturb"]
-    name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
-    strength = f" {settings[name]:g} {unit}" if name else ""
     clock = trial_clock.of_test(perturbed)
-    start, stop = (round(float(clock.seconds(time)), 9) + 0.0 for time in window(perturbed))
-    where = f"{start:g} to {stop:g} s {clock.words}"
-    return f"{settings['name']}{strength}: {settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons, {where}"
+    spans = [[round(float(clock.seconds(time)), 9) + 0.0 for time in each] for each in windows(perturbed)]
+    where = " and ".join(f"{start:g} to {stop:g}" for start, stop in spans[:MOST_WINDOWS])
+    where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
+    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons"
+    return f"{settings['name']}{_strength(settings)}: {who}, {where} s {clock.words}"
+
+
+def _strength(settings: Mapping[str, Any]) -> str:
+    """Strength or rate of a stored perturbation in words, with factors of the windows and ramps; "" for silencing."""
+    name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
+    if not name:
+        return ""
+    spread = settings.get("range")
+    words = f" {settings[name]:g} {unit}" if spread is None else f" {spread[0]:g} to {spread[1]:g} {unit} by neuron"
+    if settings.get("scale"):
+        words += f" times {', '.join(f'{factor:g}' for factor in settings['scale'])}"
+    ramps = [f"{settings[key]:g} ms {way}" for key, way in (("ramp_up", "up"), ("ramp_down", "down")) if settings.get(key)]
+    return words + (f", ramp {' and '.join(ramps)}" if ramps else "")
 
 
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:
@@ -144,10 +165,10 @@ def rates_table(effect: PerturbationEffect) -> str:
         return f"{control:.2f} -> {perturbed:.2f}" if np.isfinite(control) else ""
 
     rows = [
-        [name, str(members.sum()), *(cell(*effect.rate(members, period)) for period in range(len(PERIODS)))]
+        [name, str(members.sum()), *(cell(*effect.rate(members, period)) for period, _ in effect.shown_periods)]
         for name, members in effect.groups()
     ]
-    head = ["", "neurons", *(f"{period} (Hz)" for period in PERIODS)]
+    head = ["", "neurons", *(f"{name} (Hz)" for _, name in effect.shown_periods)]
     return score_tables.plain_table(head, rows, "Mean rates, without -> with the perturbation.")
 
 

@@ -101,7 +101,7 @@ class TrialKeys:
     @property
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
-        perturbation = self.perturbation and dataclasses.replace(self.perturbation, neurons=None, stream=0)  # type: ignore[arg-type]
+        perturbation = self.perturbation and self.perturbation.trial_axes
         each: dict[str, Any] = {"voltage": 0, "noise": 0, "stimulus": None, "feedforward": 0, "rates": None, "condition": None}
         return TrialKeys(**each, perturbation=perturbation)
 

@@ -14,19 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.data import trial_clock
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
-from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.runs.progress import Progress
-from rlsnet.simulation.perturbation import from_config
+from rlsnet.simulation import perturbation as perturbations
 from rlsnet.simulation.state import TESTING, Dynamics, SimState, TrialKeys
 from rlsnet.simulation.trial import Program, advance, before_learning
 from rlsnet.workflows import interrupts
-from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test, regions
+from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +93,10 @@ def evaluate(
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials
     keys = TrialKeys.create(config.seed, TESTING)
-    excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
-    neurons = select_neurons(config.test.neurons, excitatory, region)
+    table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
+    neurons = table.select(config.test.neurons, "test.neurons")
     clock = trial_clock.of_recording(recording, config.trial)
-    perturbation = from_config(config, excitatory, region, TESTING, clock.start)
+    perturbation = perturbations.from_config(config, table, TESTING, clock.start)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
@@ -106,7 +106,8 @@ def evaluate(
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
         out = create_test(temporary, config, network, w, recording, len(target), neurons, clock, about)
         if perturbation is not None:
-            out.root.attrs["perturb"] = perturbation.about(config.trial)
+            assert isinstance(config.perturb, WindowConfig)
+            out.root.attrs["perturb"] = perturbations.about(perturbation, config.perturb, config.trial)
             zarr_store.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
         done = itertools.count(1)
 

@@ -70,15 +70,15 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
     return PanelFigure(prefix + description(stored), tuple(panels), (3.6, 3.0), handles=handles)
 
 
-def _span(results: RunResults, effect: PerturbationEffect) -> tuple[float, float]:
-    """(start, stop) of the window, s."""
-    start, stop = results.clock.seconds(effect.window)
-    return float(start), float(stop)
+def _shade(results: RunResults, effect: PerturbationEffect, axis: Any) -> None:
+    """Shades the windows of the perturbation."""
+    for window in effect.windows:
+        axis.axvspan(*(float(time) for time in results.clock.seconds(window)), **SHADE)
 
 
 def _population(results: RunResults, effect: PerturbationEffect, name: str, members: np.ndarray, axes: Sequence[Any]) -> None:
     """Draws the mean rate over neurons and conditions against time."""
-    axes[0].axvspan(*_span(results, effect), **SHADE)
+    _shade(results, effect, axes[0])
     for psth, colour in ((effect.psth_control, DATA), (effect.psth_perturbed, MODEL)):
         axes[0].plot(results.time, psth[:, :, members].mean(axis=(0, 2)), color=colour, lw=1.2)
     axes[0].set(title=f"{members.sum():,} {name}", xlabel=f"{results.clock.label} (s)", ylabel="mean rate (Hz)", xlim=results.span)
@@ -121,7 +121,7 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
     """Draws the PSTHs of the other neurons whose rate in the window changed most, one above the other."""
     axis, base = axes[0], 0.0
     change = np.where(others, np.abs(effect.change()), -1)
-    axis.axvspan(*_span(results, effect), **SHADE)
+    _shade(results, effect, axis)
     for neuron in [int(n) for n in np.argsort(-np.nan_to_num(change, nan=-1))[:EXAMPLES] if others[n]]:
         pair = [results.smooth("psth", psth[0][:, neuron]) for psth in (effect.psth_control, effect.psth_perturbed)]
         for drawn, colour in zip(pair, (DATA, MODEL), strict=True):

@@ -248,7 +248,7 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             assert results.test is not None
             if differ := perturbation_effects.differences(results.test, group):
                 yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
-            yield figure(drawn, "Means over conditions; the window is shaded.")
+            yield figure(drawn, "Means over conditions; each window is shaded.")
             yield _rates_table(effect)
         with_ = run_summary.stored_scores(group).get("all", {})
         without = summary.scores.get("all", {})
@@ -261,9 +261,10 @@ def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
     rows: list[list[Cell]] = []
     for name, members in effect.groups():
         row: list[Cell] = [name, _count(int(members.sum()))]
-        for period in range(len(perturbation_effects.PERIODS)):
+        for period, _ in effect.shown_periods:
             control, perturbed = effect.rate(members, period)
             row.append(Number(f"{control:.2f} → {perturbed:.2f}", perturbed) if np.isfinite(control) else Number(UNDEFINED))
         rows.append(row)
-    head = ("", "neurons", *(f"{period} it" for period in perturbation_effects.PERIODS))
+    where = "the windows" if len(effect.windows) > 1 else "the window"
+    head = ("", "neurons", *(f"{name} {where}" for _, name in effect.shown_periods))
     return Table("Mean rates in Hz, without → with the perturbation", head, rows)
