@@ -30,6 +30,7 @@ class PerturbationEffect:
     period: [M] 0 before, 1 inside, 2 after the windows, 3 between two of them; -1 for bins that lie across an edge, unless none lies
       inside.
     windows: (start, stop) of each, ms from the start of the trial.
+    cue: whether the cue was changed, not neurons: then all bins from the start of the cue on are inside.
     """
 
     psth_control: np.ndarray
@@ -39,6 +40,7 @@ class PerturbationEffect:
     region: np.ndarray | None
     period: np.ndarray
     windows: list[tuple[float, float]]
+    cue: bool = False
 
     @staticmethod
     def from_tests(test: zarr.Group, perturbed: zarr.Group) -> PerturbationEffect:
@@ -46,31 +48,36 @@ class PerturbationEffect:
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
         _, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
         begin, end = _bins(perturbed)
-        spans = windows(perturbed)
+        spans, cue = windows(perturbed), _is_cue(perturbed)
+        effective = [(min(spans[0][0], begin[0]), end[-1])] if cue else spans
         return PerturbationEffect(
             psth_control=zarr_store.read(test["psth"])[:, :, in_test],
             psth_perturbed=zarr_store.read(perturbed["psth"])[:, :, here],
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
-            period=periods(begin, end, spans),
+            period=periods(begin, end, effective),
             windows=spans,
+            cue=cue,
         )
 
     def groups(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, [n] bool) of the perturbed neurons, all other neurons, and the others by class and by region."""
-        others = ~self.perturbed
-        classes = [(f"{name}, others", others & (self.excitatory == (name == "exc"))) for name in ("exc", "inh")]
+        others, suffix = ~self.perturbed, "" if self.cue else ", others"
+        classes = [(f"{name}{suffix}", others & (self.excitatory == (name == "exc"))) for name in ("exc", "inh")]
         names: list[str] = [] if self.region is None else np.unique(self.region).tolist()
-        regions = [(f"{name}, others", others & (self.region == name)) for name in names]
+        regions = [(f"{name}{suffix}", others & (self.region == name)) for name in names]
         regions.sort(key=lambda item: -int(item[1].sum()))
-        for name, members in [("perturbed", self.perturbed), ("others", others), *classes, *regions[: score_tables.MAX_GROUPS]]:
+        whole = [("all", others)] if self.cue else [("perturbed", self.perturbed), ("others", others)]
+        for name, members in [*whole, *classes, *regions[: score_tables.MAX_GROUPS]]:
             if members.any():
                 yield name, members
 
     @property
     def shown_periods(self) -> list[tuple[int, str]]:
         """(number, name) of the periods in the order of time; between windows, where there are several."""
+        if self.cue:
+            return [(1, "learned time")]
         return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
@@ -87,6 +94,22 @@ class PerturbationEffect:
         if not bins.any():
             return np.full(len(self.perturbed), np.nan)
         return self.psth_perturbed[:, bins].mean(axis=(0, 1)) - self.psth_control[:, bins].mean(axis=(0, 1))
+
+
+def resemblance(psth: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """[D, C] shares of the C conditions of a control whose sum is closest to the activity in each of D conditions, by least squares.
+
+    The shares of a condition sum to 1 and may lie outside 0 to 1. Between two conditions, it is the position of the activity on the line
+    from one to the other.
+
+    Args:
+      psth: [D, M, n] Hz.
+      control: [C, M, n] Hz.
+    """
+    given, base = (each.reshape(len(each), -1).astype(np.float64) for each in (psth, control))
+    axes = base[1:] - base[0]
+    shares = np.linalg.lstsq(axes.T, (given - base[0]).T, rcond=None)[0].T
+    return np.concatenate([1 - shares.sum(axis=1, keepdims=True), shares], axis=1)
 
 
 def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +145,21 @@ def windows(perturbed: zarr.Group) -> list[tuple[float, float]]:
     return [(float(start), float(stop)) for start, stop in settings.get("windows") or [(settings["start"], settings["stop"])]]
 
 
+def _is_cue(perturbed: zarr.Group) -> bool:
+    """Whether the cue was changed, not neurons."""
+    settings: Any = perturbed.attrs["perturb"]
+    return bool(settings["name"] == "cue")
+
+
+def _cue_words(settings: Mapping[str, Any], where: str) -> str:
+    """Another cue in words; `where` is the time of the stimulus."""
+    inputs = {"both": "", "stimulus": " in the stimulus only", "feedforward": " in the feed-forward rates only"}[settings["inputs"]]
+    words = [f"{settings['cue']} in all trials{inputs}"] if settings["cue"] is not None else []
+    if settings["factor"] != 1:
+        words.append(f"stimulus times {settings['factor']:g}" if settings["factor"] else "no stimulus")
+    return f"cue: {', '.join(words) or 'of each condition'}" + (f"; stimulus from {where}" if settings["factor"] else "")
+
+
 def description(perturbed: zarr.Group) -> str:
     """Kind, strength, number of neurons and windows of a stored perturbation."""
     settings: Any = perturbed.attrs["perturb"]
@@ -129,6 +167,8 @@ def description(perturbed: zarr.Group) -> str:
     spans = [[round(float(clock.seconds(time)), 9) + 0.0 for time in each] for each in windows(perturbed)]
     where = " and ".join(f"{start:g} to {stop:g}" for start, stop in spans[:MOST_WINDOWS])
     where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
+    if _is_cue(perturbed):
+        return _cue_words(settings, f"{where} s {clock.words}")
     who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons"
     return f"{settings['name']}{_strength(settings)}: {who}, {where} s {clock.words}"
 
@@ -170,6 +210,17 @@ def rates_table(effect: PerturbationEffect) -> str:
     ]
     head = ["", "neurons", *(f"{name} (Hz)" for _, name in effect.shown_periods)]
     return score_tables.plain_table(head, rows, "Mean rates, without -> with the perturbation.")
+
+
+def resemblance_table(effect: PerturbationEffect, conditions: Sequence[str]) -> str:
+    """What the activity with another cue resembles, as shares of the activity in the conditions with their own cues."""
+    shares = resemblance(effect.psth_perturbed, effect.psth_control)
+    rows = [[name, *(f"{share:.2f}" for share in of_one)] for name, of_one in zip(conditions, shares, strict=True)]
+    return score_tables.plain_table(
+        ["trials of", *(f"like {name}" for name in conditions)],
+        rows,
+        "Activity with this cue as a sum of the activity in the conditions with their own cues: shares by least squares, which sum to 1.",
+    )
 
 
 def scores_table(test: zarr.Group, perturbed: zarr.Group) -> str:

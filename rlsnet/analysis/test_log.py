@@ -62,7 +62,10 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
         log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
-    log.info("%s", perturbation_effects.rates_table(perturbation_effects.PerturbationEffect.from_tests(test, perturbed)))
+    effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
+    log.info("%s", perturbation_effects.rates_table(effect))
+    if effect.cue and len(conditions := [str(name) for name in test["condition"][...]]) > 1:
+        log.info("%s", perturbation_effects.resemblance_table(effect, conditions))
     log.info("%s", perturbation_effects.scores_table(test, perturbed))
 
 

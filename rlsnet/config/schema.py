@@ -12,6 +12,7 @@ import dataclasses
 import math
 import operator
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlsnet.errors import UserError
@@ -1003,6 +1004,61 @@ def window_steps(window: tuple[Any, ...], trial: TrialConfig, trial_start: float
         check_steps("perturb.window", times, trial.dt)
         found.append((trial.steps(times[0]), trial.steps(times[1])))
     return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class CueConfig(ChangedConfig):
+    """Another cue than in training: the stimulus stronger, weaker, absent or at another time, or the inputs of other conditions."""
+
+    name: str = variant("perturbation", "cue")
+    cue: str | None = key(
+        "condition whose stimulus and feed-forward rates all trials receive, or a mixture, such as 0.3*left+0.7*right, whose shares sum to"
+        " 1; null: those of each condition itself",
+        default=None,
+    )
+    factor: float = key("factor of the stimulus; 0: no stimulus", default=1.0)
+    window: tuple[float, float] | None = key(
+        "start and end of the stimulus in the time of the recording, from its event; without a recording, from the start of the trial."
+        " null: as in training",
+        "s",
+        default=None,
+    )
+    inputs: str = key(
+        "inputs that are those of perturb.cue; feed-forward rates also tell a network the condition, throughout the trial",
+        default="both",
+        choices=("both", "stimulus", "feedforward"),
+    )
+
+    def steps(self, trial: TrialConfig, trial_start: float = 0.0) -> tuple[int, int]:
+        """(start, end) of the stimulus in whole steps; arguments and errors as of `WindowConfig.steps`."""
+        if self.window is None:
+            return trial.steps(trial.stim_on), trial.steps(trial.stim_off)
+        return window_steps(self.window, trial, trial_start)[0]
+
+    def mixture(self, names: Sequence[str]) -> dict[int, float]:
+        """Share of each condition in the cue by its index; {} if each condition has its own. Raises UserError for another condition."""
+        if self.cue is None:
+            return {}
+        if self.cue in names:
+            return {list(names).index(self.cue): 1.0}
+        shares: dict[int, float] = {}
+        for term in self.cue.split("+"):
+            share, times, name = (part.strip() for part in term.partition("*"))
+            if not times or name not in names or not re.fullmatch(r"\d*\.?\d+", share) or list(names).index(name) in shares:
+                expected = f"one of {', '.join(names)}, or shares of them such as 0.5*{names[0]}+0.5*{names[-1]}"
+                raise UserError(f"perturb.cue={self.cue}: expected {expected}.")
+            shares[list(names).index(name)] = float(share)
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise UserError(
+                f"perturb.cue={self.cue}: the shares sum to {sum(shares.values()):g}; expected 1. A stronger cue: perturb.factor."
+            )
+        return shares
+
+    def check(self, config: Config) -> None:
+        """Something that differs from training."""
+        super().check(config)
+        if self.cue is None and self.factor == 1 and self.window is None:
+            raise UserError("perturb=cue: changes nothing; expected perturb.cue, perturb.factor or perturb.window.")
 
 
 @dataclasses.dataclass(frozen=True)

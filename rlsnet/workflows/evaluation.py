@@ -12,9 +12,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import zarr
 from jax import Array, lax
 
-from rlsnet.config.schema import Config, WindowConfig
+from rlsnet.config.schema import Config, CueConfig, WindowConfig
 from rlsnet.data import trial_clock
 from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
@@ -22,10 +23,13 @@ from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
 from rlsnet.runs.progress import Progress
+from rlsnet.simulation import cue as cues
 from rlsnet.simulation import perturbation as perturbations
+from rlsnet.simulation.cue import Cue
+from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import TESTING, Dynamics, SimState, TrialKeys
 from rlsnet.simulation.trial import Program, advance, before_learning
-from rlsnet.workflows import interrupts
+from rlsnet.workflows import interrupts, test_store
 from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test
 
 log = logging.getLogger(__name__)
@@ -96,7 +100,8 @@ def evaluate(
     table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
     neurons = table.select(config.test.neurons, "test.neurons")
     clock = trial_clock.of_recording(recording, config.trial)
-    perturbation = perturbations.from_config(config, table, TESTING, clock.start)
+    names = test_store.condition_names(recording, len(target))
+    perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
@@ -106,9 +111,7 @@ def evaluate(
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
         out = create_test(temporary, config, network, w, recording, len(target), neurons, clock, about)
         if perturbation is not None:
-            assert isinstance(config.perturb, WindowConfig)
-            out.root.attrs["perturb"] = perturbations.about(perturbation, config.perturb, config.trial)
-            zarr_store.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
+            _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)
 
         def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
@@ -129,6 +132,19 @@ def evaluate(
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
         out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
         zarr_store.seal(temporary)
+
+
+def _describe(root: zarr.Group, config: Config, perturbation: Perturbation | Cue, neurons: np.ndarray) -> None:
+    """Writes the perturbation of a test: the attribute `perturb`, and which of the stored `neurons` are perturbed."""
+    if isinstance(perturbation, Cue):
+        assert isinstance(config.perturb, CueConfig)
+        about, perturbed = cues.about(perturbation, config.perturb, config.trial), np.zeros(len(neurons), bool)
+    else:
+        assert isinstance(config.perturb, WindowConfig)
+        about = perturbations.about(perturbation, config.perturb, config.trial)
+        perturbed = np.asarray(perturbation.neurons)[neurons]
+    root.attrs["perturb"] = about
+    zarr_store.write(root, "perturbed", perturbed, ["neuron"])
 
 
 def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:

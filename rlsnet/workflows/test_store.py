@@ -104,6 +104,11 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
     return (names if units is None else names[units]).astype(str)
 
 
+def condition_names(recording: Recording | None, n: int) -> list[str]:
+    """Names of the n conditions: those of the recording, or their numbers."""
+    return [str(c) for c in range(n)] if recording is None else list(recording.conditions)
+
+
 def fingerprint(w: Array) -> str:
     """Hash of weights, to find whether two tests used the same weights."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
@@ -174,8 +179,7 @@ def create_test(
     attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
     root = zarr.create_group(str(path), attributes=attributes)
     root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
-    names = [str(c) for c in range(conditions)] if recording is None else list(recording.conditions)
-    recorded = None
+    names, recorded = condition_names(recording, conditions), None
     if recording is not None and recording.kind == "rate":
         recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
         root.attrs["trained_on"], root.attrs["smoothing"] = recording.half or "all", list(recording.smoothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import zarr
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from rlsnet.analysis.perturbation_effects import PerturbationEffect, description
+from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure, draw_events
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.errors import UserError
@@ -19,6 +20,7 @@ from rlsnet.workflows import test_store
 
 SHADE: dict[str, Any] = {"color": "#f2c14e", "alpha": 0.25, "lw": 0}
 EXAMPLES = 3
+PIECES = 20  # of the learned time, in which the activity is compared with that of the conditions
 
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
@@ -42,11 +44,11 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
     """Mean rates with and without the perturbation, changes of rates, and PSTHs of the neurons that changed most."""
     stored = open_perturbed(results, label)
     effect, prefix = effect_of(results, stored), "" if label == stored.attrs["perturb"]["name"] else f"{label}, "
-    others = ~effect.perturbed
+    others, other = ~effect.perturbed, "" if effect.cue else "other "
     groups = [
         ("perturbed neurons", effect.perturbed),
-        ("other excitatory neurons", others & effect.excitatory),
-        ("other inhibitory neurons", others & ~effect.excitatory),
+        (f"{other}excitatory neurons", others & effect.excitatory),
+        (f"{other}inhibitory neurons", others & ~effect.excitatory),
     ]
     panels = [
         Panel(
@@ -56,7 +58,11 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
         for name, members in groups
         if members.any()
     ]
-    if others.any():
+    if effect.cue:
+        sentence = "Activity with this cue as a sum of the activity in the conditions with their own cues: shares over time."
+        panels += [Panel(sentence, partial(_resemblance, results, effect))] if len(results.conditions) > 1 else []
+        panels.append(Panel("The neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
+    elif others.any():
         panels += [
             Panel("Rate of each other neuron in the window, with the perturbation against without.", partial(_scatter, effect, others)),
             Panel("Histogram of the changes of the other neurons' rates in the window and after it.", partial(_histogram, effect, others)),
@@ -65,7 +71,7 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
     handles = (
         Line2D([], [], color=DATA, label="without"),
         Line2D([], [], color=MODEL, label="with"),
-        Rectangle((0, 0), 1, 1, label="window", **SHADE),
+        Rectangle((0, 0), 1, 1, label="stimulus" if effect.cue else "window", **SHADE),
     )
     return PanelFigure(prefix + description(stored), tuple(panels), (3.6, 3.0), handles=handles)
 
@@ -84,6 +90,22 @@ def _population(results: RunResults, effect: PerturbationEffect, name: str, memb
     axes[0].set(title=f"{members.sum():,} {name}", xlabel=f"{results.clock.label} (s)", ylabel="mean rate (Hz)", xlim=results.span)
     draw_events(axes[0], results.clock.events, results.span)
     axes[0].set_ylim(bottom=0)
+
+
+def _resemblance(results: RunResults, effect: PerturbationEffect, axes: Sequence[Any]) -> None:
+    """Draws the share of the first condition in the activity of the trials of each condition, in windows of time."""
+    axis, names = axes[0], results.conditions
+    edges = np.linspace(0, len(results.time), min(len(results.time), PIECES) + 1).astype(int)
+    pieces = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+    middle = [float(results.time[piece].mean()) for piece in pieces]
+    for tests, style, label in ((effect.psth_control, "-", "own cue"), (effect.psth_perturbed, "--", "this cue")):
+        share = np.array([resemblance(tests[:, piece], effect.psth_control[:, piece])[:, 0] for piece in pieces])
+        for c, name in enumerate(names):
+            axis.plot(middle, share[:, c], style, color=f"C{c % 10}", lw=1.2, label=f"{name}, {label}")
+    title = f"1: like {names[0]} trials; 0: like {names[1]} trials" if len(names) == 2 else f"share of {names[0]} trials"
+    axis.set(xlabel=f"{results.clock.label} (s)", ylabel="position of the activity", title=title, xlim=results.span)
+    draw_events(axis, results.clock.events, results.span)
+    axis.legend(fontsize=6)
 
 
 def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
@@ -131,5 +153,10 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
         axis.annotate(results.unit_name(neuron), (1, base), **where)
         base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
     condition = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
-    axis.set(xlabel=f"{results.clock.label} (s)", ylabel="rate", yticks=[], title=f"others that changed most{condition}")
+    axis.set(
+        xlabel=f"{results.clock.label} (s)",
+        ylabel="rate",
+        yticks=[],
+        title=f"{'neurons' if effect.cue else 'others'} that changed most{condition}",
+    )
     draw_events(axis, results.clock.events, results.span)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -250,11 +250,22 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
                 yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
             yield figure(drawn, "Means over conditions; each window is shaded.")
             yield _rates_table(effect)
+            if effect.cue and len(results.conditions) > 1:
+                yield _resemblance_table(effect, results.conditions)
         with_ = run_summary.stored_scores(group).get("all", {})
         without = summary.scores.get("all", {})
         if names := _defined_scores(with_, OF_THE_RECORDING):
             rows: list[list[Cell]] = [[SCORES[name].label, _score(without, name), _score(with_, name)] for name in names]
             yield Table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows)
+
+
+def _resemblance_table(effect: perturbation_effects.PerturbationEffect, conditions: Sequence[str]) -> Table:
+    shares = perturbation_effects.resemblance(effect.psth_perturbed, effect.psth_control)
+    rows: list[list[Cell]] = [
+        [name, *(Number(f"{share:.2f}", float(share)) for share in of_one)] for name, of_one in zip(conditions, shares, strict=True)
+    ]
+    title = "What the activity with this cue resembles: shares of the activity in the conditions with their own cues, by least squares"
+    return Table(title, ("trials of", *(f"like {name}" for name in conditions)), rows)
 
 
 def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
