@@ -184,7 +184,7 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
         yield "population", verdict.population_table(population, width=TABLE_WIDTH)
     for name in ("current_correlation", "rate_correlation"):
         if name in group:
-            yield name.replace("_", " "), score_tables.mean_words(zarr_store.read(group[name]))
+            yield name.replace("_", " "), score_tables.mean_words(score_tables.trained_only(group, name))
     if "trained_on" in group.attrs:
         trained = group.attrs["trained_on"]
         other = {"odd": "even", "even": "odd"}.get(str(trained))

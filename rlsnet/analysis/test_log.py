@@ -49,7 +49,11 @@ def _log_test(results: zarr.Group) -> None:
         log.info("Cell class: %s.", results.attrs["cell_class"])
     log.info("Current correlation: %s.", score_tables.mean_words(correlation))
     if "rate_correlation" in results:
-        log.info("Rate correlation: %s%s.", score_tables.mean_words(results["rate_correlation"][...]), _compared_trials(results))
+        log.info(
+            "Rate correlation: %s%s.",
+            score_tables.mean_words(score_tables.trained_only(results, "rate_correlation")),
+            _compared_trials(results),
+        )
         log.info("%s", score_tables.score_table(results.attrs["scores"]))
 
 
@@ -74,5 +78,5 @@ def _compared_trials(results: zarr.Group) -> str:
     trained = results.attrs["trained_on"]
     if trained == "all":
         return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
-    heldout = score_tables.mean_words(results["heldout_correlation"][...])
+    heldout = score_tables.mean_words(score_tables.trained_only(results, "heldout_correlation"))
     return f" with the {trained} trials, which were trained on; {heldout} with those held out"

@@ -817,13 +817,24 @@ class TrainConfig(Section):
         default=1,
         least=1,
     )
+    neurons: str | None = key(
+        "neurons that are trained, as of perturb.neurons; null: all. The others keep their initial weights, and a test predicts their"
+        " recorded rates",
+        default=None,
+        items=True,
+    )
+    fraction: float = key("share of those neurons that is trained, drawn with the seed", default=1.0, above=0, most=1)
+    conditions: tuple[str, ...] | None = key(
+        "names of the conditions that are trained, such as [left, right]; null: all. A test simulates and scores the others too",
+        default=None,
+    )
     order: str = key(
         "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
         default="in_turn",
         choices=("in_turn", "shuffled", "weighted"),
     )
     weights: tuple[float, ...] | None = key(
-        "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
+        "frequency of each trained condition, relative to the others; for order=weighted", default=None, least=0
     )
     checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
     keep_checkpoints: int | None = key(
@@ -846,7 +857,10 @@ class TrainConfig(Section):
         return 0 < self.validate_every <= self.iterations
 
     def check(self, config: Config) -> None:
-        """Checks that train.weights is given if, and only if, train.order=weighted."""
+        """Checks that train.weights is given if, and only if, train.order=weighted, and that something is trained."""
+        check_neurons("train.neurons", self.neurons)
+        if self.conditions == ():
+            raise UserError("train.conditions=[]: expected at least one name, or null for all conditions.")
         if self.order == "weighted" and not any(self.weights or ()):
             given = "null" if self.weights is None else list(self.weights)
             raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")

@@ -100,6 +100,7 @@ def evaluate(
     table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
     neurons = table.select(config.test.neurons, "test.neurons")
     clock = trial_clock.of_recording(recording, config.trial)
+    trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
     names = test_store.condition_names(recording, len(target))
     perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
     keys = dataclasses.replace(keys, perturbation=perturbation)
@@ -109,7 +110,7 @@ def evaluate(
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
-        out = create_test(temporary, config, network, w, recording, len(target), neurons, clock, about)
+        out = create_test(temporary, config, network, w, recording, trained[:, neurons], neurons, clock, about)
         if perturbation is not None:
             _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)
@@ -130,7 +131,9 @@ def evaluate(
             out.add_condition(condition, average_of(w, condition, trials, out.add_spikes), wanted)  # each average is freed before the next
             if untrained and initial is not None:
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
-        out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
+        out.finish(
+            _linear(config, network, recording, np.any(trained, axis=1)) if scored and recording is not None and network.n_inputs else None
+        )
         zarr_store.seal(temporary)
 
 
@@ -147,9 +150,14 @@ def _describe(root: zarr.Group, config: Config, perturbation: Perturbation | Cue
     zarr_store.write(root, "perturbed", perturbed, ["neuron"])
 
 
-def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:
-    """Linear predictions of the recorded rates from the recorded rates of the plastic inputs, of the trials trained on."""
+def _linear(config: Config, network: Network, recording: Recording, conditions: np.ndarray) -> linear_baseline.LinearBaseline:
+    """Linear predictions of the recorded rates from the recorded rates of the plastic inputs, in the trained `conditions` [C] bool."""
     tau = np.asarray(network.parameters.get("tau_plas", config.synapse.tau_plas), np.float64)
     tau = np.broadcast_to(tau, network.n_neurons + network.n_feedforward)[: network.n_neurons]
     rate = recording.read(recording.choose(network.n_neurons, config.seed))
-    return linear_baseline.fit(rate, np.asarray(network.pre), network.group_size, tau, config.trial.learn_every, config.seed)
+    found = linear_baseline.fit(rate[conditions], np.asarray(network.pre), network.group_size, tau, config.trial.learn_every, config.seed)
+    if conditions.all():
+        return found
+    every = np.full(rate.shape, np.nan, np.float32)
+    every[conditions] = found.rate
+    return found._replace(rate=every)

@@ -198,10 +198,15 @@ def _scores(summary: RunSummary) -> Iterator[Block]:
     names = _defined_scores(everything, ("reliability",))  # the noise ceiling contains it
     if not names:
         return
-    groups = {"all neurons": everything}
+    groups = {"all trained neurons" if "held_out" in summary.scores else "all neurons": everything}
     groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in summary.scores.get("by_class", {}).items()}
     conditions = summary.scores.get("by_condition", {})
-    groups |= conditions if len(conditions) > 1 else {}
+    groups |= {name: group for name, group in conditions.items() if group} if len(conditions) > 1 else {}
+    groups |= summary.scores.get("held_out", {})
+    if "held_out" in summary.scores:
+        yield Paragraph(
+            "Scores of what was not trained have rows of their own; no other row contains them. Figures show all neurons.", "note"
+        )
     yield _score_table("Medians over neurons (error: mean), of all, by class and by condition", "", names, groups)
     if regions := summary.scores.get("by_region", {}):
         by_size = sorted(regions.items(), key=lambda item: -((item[1].get(names[0]) or {}).get("n") or 0))
