@@ -396,6 +396,61 @@ class ErdosRenyiConfig(BalancedConfig):
         return int(n * (self.probability * n))
 
 
+LONG_RANGE = "neurons that have synapses to other regions"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionalConfig(BalancedConfig):
+    """Balanced connectivity whose probabilities depend on the regions and classes of the two neurons, and on their distance.
+
+    K_e is the mean number of excitatory static inputs. Where inhibitory inputs are fewer or more, their weights are larger or smaller by
+    that ratio, so that excitation and inhibition balance as with static=fixed.
+    """
+
+    name: str = variant("static connectivity", "regional")
+    within: float = key("probability of a synapse from one neuron to another of the same region", default=0.1, least=0, most=1)
+    between: float = key("probability of a synapse to a neuron of another region", default=0.02, least=0, most=1)
+    long_range: str = key(LONG_RANGE, default="exc", choices=("exc", "all"))
+    table: str | None = key(
+        "table of probabilities in place of the three settings above: a .csv or .tsv with columns pre, post (names of regions, * for every"
+        " other one) and probability and, where classes differ, pre_class and post_class (exc, inh or *); pairs that are not listed have no"
+        " synapses",
+        default=None,
+        path=True,
+    )
+    length: float | None = key(
+        "distance at which the probability has fallen to 1/e of that at the same place, in the unit of the coordinates; null: it does not"
+        " depend on the distance",
+        default=None,
+        above=0,
+    )
+    coordinates: tuple[str, ...] = key("columns of the recording with the place of a unit, for static.length", default=("x", "y", "z"))
+
+    def class_inputs(self, n: int) -> float:
+        """Largest K_e that the probabilities allow; that of a network follows from its synapses."""
+        return self._largest() * n / 2
+
+    def n_edges(self, n: int) -> int:
+        """Largest mean number of synapses that the probabilities allow; in networks of several regions there are fewer."""
+        return int(n * (self._largest() * n))
+
+    def _largest(self) -> float:
+        """Largest probability."""
+        from rlsnet.io import edge_count
+
+        return max(self.within, self.between) if self.table is None else edge_count.largest(self.table, "probability")
+
+    def check(self, config: Config) -> None:
+        """Regions, which a recording has, or a stored network."""
+        check_regional(config, "static=regional")
+
+
+def check_regional(config: Config, what: str) -> None:
+    """Raises UserError unless neurons can have regions: those of the units of a recording; `what` is the setting that needs them."""
+    if config.target.recorded is None and config.network.load is None:
+        raise UserError(f"{what}: needs the regions of recorded units; expected target=recording with a recording that has unit/region.")
+
+
 @dataclasses.dataclass(frozen=True)
 class NoStaticConfig(StaticConfig):
     """No static synapses and no constant drive."""
@@ -464,6 +519,23 @@ class RandomInputsConfig(PlasticConfig):
         least = self.least_inputs
         if least is not None and (least % 2 or least > self.n_inputs):
             raise UserError(f"plastic.least_inputs={least}: expected an even number, at most plastic.n_inputs={self.n_inputs}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionalInputsConfig(PlasticConfig):
+    """Each group draws half its inputs from E and half from I neurons, and a set share of each from its own region, without repeats.
+
+    Where too few neurons can be drawn from, a group has fewer inputs.
+    """
+
+    name: str = variant("plastic connectivity", "regional")
+    local: float = key("share of the inputs of a class that are of the neuron's own region", default=0.5, least=0, most=1)
+    long_range: str = key(LONG_RANGE + "; with exc, all inhibitory inputs are of the own region", default="exc", choices=("exc", "all"))
+
+    def check(self, config: Config) -> None:
+        """Regions, and neurons of one region in a group."""
+        super().check(config)
+        check_regional(config, "plastic=regional")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlsnet.config.schema import Config, OUFeedforwardConfig, OUStimulusConfig
-from rlsnet.data import cell_classes, recording_source, recordings, statistics
+from rlsnet.data import cell_classes, connection_rules, recording_source, recordings, statistics
 from rlsnet.data.cell_classes import CellClasses
 from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
@@ -91,7 +91,8 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         return np.asarray(calibration[0].n_spikes)
 
     classes = _cell_classes(config, recording)
-    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored)
+    places = None if recording is None else partial(connection_rules.regions_of, config, recording)
+    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored, places)
     cell_class = _source_of_classes(stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
