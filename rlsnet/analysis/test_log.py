@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zarr
 
-from rlsnet.analysis import perturbation_effects, score_tables, verdict
+from rlsnet.analysis import perturbation_effects, recorded_effects, score_tables, verdict
 from rlsnet.config.quoting import typed_command
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
@@ -70,6 +70,8 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     log.info("%s", perturbation_effects.rates_table(effect))
     if effect.cue and len(conditions := [str(name) for name in test["condition"][...]]) > 1:
         log.info("%s", perturbation_effects.resemblance_table(effect, conditions))
+    if (recorded := recorded_effects.recorded_effect(test, perturbed)) is not None:
+        log.info("%s", recorded_effects.table(recorded))
     log.info("%s", perturbation_effects.scores_table(test, perturbed))
 
 

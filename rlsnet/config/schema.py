@@ -101,8 +101,8 @@ def _are_terms(chosen: str) -> bool:
 def check_neurons(name: str, chosen: str | None) -> None:
     """Raises UserError unless a selection of neurons has the right syntax; a filter by columns is read when the columns are known."""
     if chosen is not None and not is_filter(chosen) and not _are_terms(chosen):
-        right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME, or a filter such as region == 'ALM'"
-        raise UserError(f"{name}={chosen or '[]'}: expected {right}.")
+        right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
+        raise UserError(f"{name}={chosen or '[]'}: expected {right}. A filter compares columns, as region == 'ALM' does.")
 
 
 class Section:
@@ -440,16 +440,6 @@ class RegionalConfig(BalancedConfig):
 
         return max(self.within, self.between) if self.table is None else edge_count.largest(self.table, "probability")
 
-    def check(self, config: Config) -> None:
-        """Regions, which a recording has, or a stored network."""
-        check_regional(config, "static=regional")
-
-
-def check_regional(config: Config, what: str) -> None:
-    """Raises UserError unless neurons can have regions: those of the units of a recording; `what` is the setting that needs them."""
-    if config.target.recorded is None and config.network.load is None:
-        raise UserError(f"{what}: needs the regions of recorded units; expected target=recording with a recording that has unit/region.")
-
 
 @dataclasses.dataclass(frozen=True)
 class NoStaticConfig(StaticConfig):
@@ -531,11 +521,6 @@ class RegionalInputsConfig(PlasticConfig):
     name: str = variant("plastic connectivity", "regional")
     local: float = key("share of the inputs of a class that are of the neuron's own region", default=0.5, least=0, most=1)
     long_range: str = key(LONG_RANGE + "; with exc, all inhibitory inputs are of the own region", default="exc", choices=("exc", "all"))
-
-    def check(self, config: Config) -> None:
-        """Regions, and neurons of one region in a group."""
-        super().check(config)
-        check_regional(config, "plastic=regional")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1139,12 +1124,6 @@ class CueConfig(ChangedConfig):
                 f"perturb.cue={self.cue}: the shares sum to {sum(shares.values()):g}; expected 1. A stronger cue: perturb.factor."
             )
         return shares
-
-    def check(self, config: Config) -> None:
-        """Something that differs from training."""
-        super().check(config)
-        if self.cue is None and self.factor == 1 and self.window is None:
-            raise UserError("perturb=cue: changes nothing; expected perturb.cue, perturb.factor or perturb.window.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,6 +127,8 @@ def from_config(config: Config, names: Sequence[str], trial_start: float = 0.0) 
 
 def _check_inputs(settings: CueConfig, config: Config) -> None:
     """Raises UserError where the network does not have the inputs that the settings change."""
+    if settings.cue is None and settings.factor == 1 and settings.window is None:
+        raise UserError("perturb=cue: changes nothing; expected perturb.cue, perturb.factor or perturb.window.")
     no_stimulus, no_rates = isinstance(config.stimulus, NoStimulusConfig), isinstance(config.feedforward, NoFeedforwardConfig)
     if no_stimulus and (settings.factor != 1 or settings.window is not None or settings.inputs == "stimulus"):
         raise UserError("perturb=cue: the run has no stimulus (stimulus=none); expected perturb.cue alone, with feed-forward neurons.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import numpy as np
 import zarr
 from jax import Array, lax
 
-from rlsnet.config.schema import Config, CueConfig, WindowConfig
+from rlsnet.config.schema import ChangedConfig, Config, CueConfig, WindowConfig
 from rlsnet.data import trial_clock
 from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
@@ -103,6 +104,7 @@ def evaluate(
     trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
     names = test_store.condition_names(recording, len(target))
     perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
+    _check_compared(config, recording, names, trained)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
@@ -135,6 +137,19 @@ def evaluate(
             _linear(config, network, recording, np.any(trained, axis=1)) if scored and recording is not None and network.n_inputs else None
         )
         zarr_store.seal(temporary)
+
+
+def _check_compared(config: Config, recording: Recording | None, names: Sequence[str], trained: np.ndarray) -> None:
+    """Raises UserError unless perturb.compare names conditions with recorded rates; warns where the network was trained on them."""
+    compare = config.perturb.compare if isinstance(config.perturb, ChangedConfig) else None
+    if compare and (recording is None or recording.kind != "rate"):
+        raise UserError("perturb.compare: needs the recorded rates of perturbed trials; expected a run with target=recording.")
+    for own, other in (compare or {}).items():
+        for name in (own, other):
+            if name not in names:
+                raise UserError(f"perturb.compare={{{own}:{other}}}: no condition {name}; expected some of {', '.join(names)}.")
+        if trained[list(names).index(other)].any():
+            log.warning("The network was trained on condition %s, so its effect is no prediction; train.conditions leaves it out.", other)
 
 
 def _describe(root: zarr.Group, config: Config, perturbation: Perturbation | Cue, neurons: np.ndarray) -> None:

@@ -1,20 +1,19 @@
 """Connectivity by regions, classes and distance: numbers within binomial bounds of closed forms, no pair twice, errors of tables."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import zarr
 from conftest import compose
 
-from rlsnet.config.schema import RegionalConfig, RegionalInputsConfig
+from rlsnet.config.schema import RegionalInputsConfig
 from rlsnet.data import connection_rules, recordings
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.model import connectivity, rng
+from rlsnet.model import build, connectivity, rng
 from rlsnet.model.regions import Regions, distinct, generator_of, pairs
 from rlsnet.runs.folder import Run
-from rlsnet.workflows import testing
+from rlsnet.runs.progress import Progress
+from rlsnet.workflows import prepare
 
 N = 1200
 RANDOM = np.random.default_rng(0)
@@ -120,8 +119,8 @@ def test_tables_and_coordinates_that_do_not_fit_are_refused(tmp_path, content, m
     with pytest.raises(UserError) as error:
         connection_rules.regions_of(config(tmp_path, *more), recording, np.array([True, False]))
     assert message in str(error.value)
-    with pytest.raises(UserError, match="needs the regions of recorded units"):
-        compose("config=tiny", "static=regional")
+    with pytest.raises(UserError, match="static=regional: needs the regions of the neurons; expected a recording with unit/region"):
+        build.build(compose("config=tiny", "static=regional"))
 
 
 @pytest.mark.parametrize("n", [4, 9, 40])
@@ -156,11 +155,11 @@ def test_plastic_inputs_by_region():
 def test_excitation_and_inhibition_balance_although_inhibition_is_local(tmp_path):
     """The mean static input by class is that of static=fixed with as many excitatory inputs; from a run folder."""
     table(tmp_path, np.array(["a", "b", "c"])[INDEX[:300]])
-    made = config(tmp_path, "static.within=0.3", "static.between=0.1", "plastic=regional", "plastic.n_inputs=20", "trial.dt=0.5", "neuron.refractory=0.5",
-                  "test.spikes=false", "trial.stim_off=20",
-                  "trial.stim_on=10", "trial.duration=80", "progress=off", "test.trials=1", "noise.sigma=0.5")  # fmt: skip
-    testing.run_simulation(made, Run(tmp_path / "run"))
-    stored = zarr.open_group(str(tmp_path / "run" / "network.zarr"), mode="r")
+    made = config(tmp_path, "static.within=0.3", "static.between=0.1", "plastic=regional", "plastic.n_inputs=20", "trial.dt=0.5",
+                  "neuron.refractory=0.5", "trial.stim_off=20", "trial.stim_on=10", "trial.duration=80", "noise.sigma=0.5")  # fmt: skip
+    prepared = prepare.prepare(made, Progress("off"), learning=False)
+    prepare.save_network(Run(tmp_path), prepared, learning=False)
+    stored = zarr.open_group(str(tmp_path / "network.zarr"), mode="r")
     exc, degree = stored["neuron/excitatory"][...], np.diff(stored["static/indptr"][...])
     k_exc, k_inh = degree[exc].sum() / 300, degree[~exc].sum() / 300
     weight = stored["static/class_weight"][...]
@@ -168,4 +167,5 @@ def test_excitation_and_inhibition_balance_although_inhibition_is_local(tmp_path
     j = 20 / np.sqrt(k_exc)
     np.testing.assert_allclose(weight * [[k_exc], [k_inh]], k_exc * j * np.array([[0.15, 1], [-0.75, -1]]), rtol=1e-5)
     np.testing.assert_allclose(stored["neuron/bias"][...][exc][0], 0.24 * np.sqrt(k_exc), rtol=1e-5)
-    assert isinstance(made.static, RegionalConfig) and Path(tmp_path / "run" / "test.zarr").exists()
+    again = prepare.reopen(made, Run(tmp_path))
+    np.testing.assert_array_equal(again.network.pre, prepared.network.pre)

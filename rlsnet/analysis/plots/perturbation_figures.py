@@ -12,9 +12,12 @@ import zarr
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from rlsnet.analysis import recorded_effects
 from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
 from rlsnet.analysis.plots.style import DATA, EXC, INH, MODEL, Panel, PanelFigure, draw_events
+from rlsnet.analysis.recorded_effects import RecordedEffect
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
 from rlsnet.workflows import test_store
 
@@ -68,6 +71,12 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
             Panel("Histogram of the changes of the other neurons' rates in the window and after it.", partial(_histogram, effect, others)),
             Panel("The other neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)),
         ]
+    assert results.test is not None
+    if (recorded := recorded_effects.recorded_effect(results.test, stored)) is not None:
+        panels += [
+            Panel("Change of the mean rate over time, recorded and predicted.", partial(_recorded_course, results, recorded)),
+            Panel("Change of each neuron's rate in the windows, predicted against recorded.", partial(_recorded_scatter, recorded)),
+        ]
     handles = (
         Line2D([], [], color=DATA, label="without"),
         Line2D([], [], color=MODEL, label="with"),
@@ -106,6 +115,38 @@ def _resemblance(results: RunResults, effect: PerturbationEffect, axes: Sequence
     axis.set(xlabel=f"{results.clock.label} (s)", ylabel="position of the activity", title=title, xlim=results.span)
     draw_events(axis, results.clock.events, results.span)
     axis.legend(fontsize=6)
+
+
+def _recorded_course(results: RunResults, found: RecordedEffect, axes: Sequence[Any]) -> None:
+    """Draws the change of the mean rate over neurons of each condition: of the recorded trials, and of the model."""
+    axis = axes[0]
+    _shade(results, found.effect, axis)
+    for d, name in enumerate(found.names):
+        for values, style, label in ((found.recorded, "-", "recorded"), (found.model, "--", "model")):
+            axis.plot(results.time, mean_known(values[d].T.astype(float)), style, color=f"C{d % 10}", lw=1.2, label=f"{name}, {label}")
+    axis.axhline(0, color=DATA, lw=0.6)
+    axis.set(
+        xlabel=f"{results.clock.label} (s)",
+        ylabel="change of mean rate (Hz)",
+        title="all neurons, recorded and predicted",
+        xlim=results.span,
+    )
+    draw_events(axis, results.clock.events, results.span)
+    axis.legend(fontsize=6)
+
+
+def _recorded_scatter(found: RecordedEffect, axes: Sequence[Any]) -> None:
+    """Draws the change of each neuron's rate in the windows, of the model against the recorded one."""
+    axis, (recorded, model) = axes[0], found.changes()
+    known = np.isfinite(recorded)
+    top = max(1.0, float(np.max(np.abs(np.r_[recorded[known], model[known]]), initial=0)) * 1.05)
+    for members, colour, name in ((found.effect.perturbed, MODEL, "perturbed"), (~found.effect.perturbed, DATA, "others")):
+        if (members & known).any():
+            axis.plot(recorded[members & known], model[members & known], ".", ms=3, alpha=0.5, color=colour, label=name, rasterized=True)
+    axis.plot((-top, top), (-top, top), color=DATA, lw=0.8)
+    title = f"change in the windows, EV of the effect {found.explained(np.ones(len(recorded), bool)):.2f}"
+    axis.set(xlabel="recorded (Hz)", ylabel="model (Hz)", xlim=(-top, top), ylim=(-top, top), title=title)
+    axis.legend()
 
 
 def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import perturbation_effects, run_summary, verdict
+from rlsnet.analysis import perturbation_effects, recorded_effects, run_summary, verdict
 from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
@@ -255,6 +255,8 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
                 yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
             yield figure(drawn, "Means over conditions; each window is shaded.")
             yield _rates_table(effect)
+            if (recorded := recorded_effects.recorded_effect(results.test, group)) is not None:
+                yield from _recorded_effect(recorded)
             if effect.cue and len(results.conditions) > 1:
                 yield _resemblance_table(effect, results.conditions)
         with_ = run_summary.stored_scores(group).get("all", {})
@@ -262,6 +264,14 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
         if names := _defined_scores(with_, OF_THE_RECORDING):
             rows: list[list[Cell]] = [[SCORES[name].label, _score(without, name), _score(with_, name)] for name in names]
             yield Table("Medians over neurons (error: mean), of the whole learned time", ("", "without", "with"), rows)
+
+
+def _recorded_effect(found: recorded_effects.RecordedEffect) -> Iterator[Block]:
+    specs, rows = recorded_effects.SPECS, list[list[Cell]]()
+    for name, count, values in found.rows():
+        rows.append([name, _count(count), *(Number(number(value, spec), value) for value, spec in zip(values, specs, strict=True))])
+    yield Table(f"{recorded_effects.TITLE}: {', '.join(found.names)}", recorded_effects.HEAD, rows)
+    yield Paragraph(recorded_effects.NOTE, "note")
 
 
 def _resemblance_table(effect: perturbation_effects.PerturbationEffect, conditions: Sequence[str]) -> Table:
