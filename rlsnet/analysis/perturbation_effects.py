@@ -22,6 +22,7 @@ IN_TIME = (0, 1, 3, 2)  # the periods in the order of time
 class PerturbationEffect:
     """Perturbed and unperturbed test of the same trials, for the n neurons that both have.
 
+    conditions: [C] names; those that the network was not trained on are left out, unless they are asked for.
     psth_control: [C, M, n] Hz, without the perturbation.
     psth_perturbed: [C, M, n] Hz, with it.
     perturbed: [n] bool, the neurons that it was applied to.
@@ -33,6 +34,7 @@ class PerturbationEffect:
     cue: whether the cue was changed, not neurons: then all bins from the start of the cue on are inside.
     """
 
+    conditions: list[str]
     psth_control: np.ndarray
     psth_perturbed: np.ndarray
     perturbed: np.ndarray
@@ -43,16 +45,21 @@ class PerturbationEffect:
     cue: bool = False
 
     @staticmethod
-    def from_tests(test: zarr.Group, perturbed: zarr.Group) -> PerturbationEffect:
-        """The effect between a test.zarr and a perturbed one."""
+    def from_tests(test: zarr.Group, perturbed: zarr.Group, untrained: bool = False) -> PerturbationEffect:
+        """The effect between a test.zarr and a perturbed one; with `untrained`, also in conditions that are not trained."""
+        names = zarr_store.texts(test["condition"])
+        use = np.ones(len(names), bool)
+        if "trained" in test and not untrained:
+            use = np.any(zarr_store.read(test["trained"]), axis=1)
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
         _, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
         begin, end = _bins(perturbed)
         spans, cue = windows(perturbed), _is_cue(perturbed)
         effective = [(min(spans[0][0], begin[0]), end[-1])] if cue else spans
         return PerturbationEffect(
-            psth_control=zarr_store.read(test["psth"])[:, :, in_test],
-            psth_perturbed=zarr_store.read(perturbed["psth"])[:, :, here],
+            conditions=names[use].tolist(),
+            psth_control=zarr_store.read(test["psth"])[use][:, :, in_test],
+            psth_perturbed=zarr_store.read(perturbed["psth"])[use][:, :, here],
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
@@ -212,12 +219,12 @@ def rates_table(effect: PerturbationEffect) -> str:
     return score_tables.plain_table(head, rows, "Mean rates, without -> with the perturbation.")
 
 
-def resemblance_table(effect: PerturbationEffect, conditions: Sequence[str]) -> str:
+def resemblance_table(effect: PerturbationEffect) -> str:
     """What the activity with another cue resembles, as shares of the activity in the conditions with their own cues."""
     shares = resemblance(effect.psth_perturbed, effect.psth_control)
-    rows = [[name, *(f"{share:.2f}" for share in of_one)] for name, of_one in zip(conditions, shares, strict=True)]
+    rows = [[name, *(f"{share:.2f}" for share in of_one)] for name, of_one in zip(effect.conditions, shares, strict=True)]
     return score_tables.plain_table(
-        ["trials of", *(f"like {name}" for name in conditions)],
+        ["trials of", *(f"like {name}" for name in effect.conditions)],
         rows,
         "Activity with this cue as a sum of the activity in the conditions with their own cues: shares by least squares, which sum to 1.",
     )

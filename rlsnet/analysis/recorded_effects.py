@@ -86,7 +86,7 @@ def recorded_effect(test: zarr.Group, perturbed: zarr.Group) -> RecordedEffect |
         return None
     names = zarr_store.texts(test["condition"]).tolist()
     own, other = ([names.index(name) for name in group] for group in (compare.keys(), compare.values()))
-    effect = PerturbationEffect.from_tests(test, perturbed)
+    effect = PerturbationEffect.from_tests(test, perturbed, untrained=True)
     shared = np.isin(zarr_store.read(test["neuron"]), zarr_store.read(perturbed["neuron"]))
     data = zarr_store.read(test[rates])[:, :, shared]
     weights = smoothing_weights(test.attrs.get("smoothing", ()), data.shape[1])

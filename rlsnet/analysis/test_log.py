@@ -68,8 +68,8 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
         log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
     effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
     log.info("%s", perturbation_effects.rates_table(effect))
-    if effect.cue and len(conditions := [str(name) for name in test["condition"][...]]) > 1:
-        log.info("%s", perturbation_effects.resemblance_table(effect, conditions))
+    if effect.cue and len(effect.conditions) > 1:
+        log.info("%s", perturbation_effects.resemblance_table(effect))
     if (recorded := recorded_effects.recorded_effect(test, perturbed)) is not None:
         log.info("%s", recorded_effects.table(recorded))
     log.info("%s", perturbation_effects.scores_table(test, perturbed))

@@ -42,7 +42,10 @@ def verdict(population: Mapping[str, Any]) -> str:
         sentences.append(_beside_baselines(model, best, values[best], error))
         if values.get("ceiling", 1) < values[best] + CLOSE:
             sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
-    sentences += [_held_out(name, each) for name, each in population.get("held_out", {}).items() if "model" in each]
+    unknown = " (its inputs are drawn at random, so nothing tells the network this condition)" if population.get("random_inputs") else ""
+    for name, each in population.get("held_out", {}).items():
+        if "model" in each:
+            sentences.append(_held_out(name + (unknown if "untrained condition" in name else ""), each))
     if "linear" in values:
         some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
         sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
@@ -94,7 +97,12 @@ def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tupl
     """(predictions, (group of neurons or condition, explained variance of each)) of the block `population`."""
     names = [name for name in EXPLAINED if name in population["all"]]
     conditions, regions = population["by_condition"], population["by_region"]
-    groups = {"all": population["all"], **(conditions if len(conditions) > 1 else {}), **regions, **population.get("held_out", {})}
+    groups = {
+        "all": population["all"],
+        **({name: each for name, each in conditions.items() if each} if len(conditions) > 1 else {}),
+        **regions,
+        **population.get("held_out", {}),
+    }
     return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config.schema import Config, OUFeedforwardConfig, OUStimulusConfig
+from rlsnet.config.schema import Config
 from rlsnet.data import cell_classes, connection_rules, recording_source, recordings, statistics
 from rlsnet.data.cell_classes import CellClasses
 from rlsnet.data.neuron_table import NeuronTable
@@ -31,7 +31,7 @@ from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
-from rlsnet.workflows import interrupts
+from rlsnet.workflows import interrupts, test_store
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def _held_out(
     if not trained.words:
         return target, rate, ""
     log.info("Trained: %s. The others are not trained; a test predicts their recorded rates.", trained.words)
-    random = isinstance(config.stimulus, OUStimulusConfig) or isinstance(config.feedforward, OUFeedforwardConfig)
-    if random and not trained.conditions.all():
+    if test_store.has_random_inputs(config) and not trained.conditions.all():
         log.warning(
             "The inputs of untrained conditions are drawn at random, so nothing tells the network what these conditions are: only a test"
             " with perturb=cue or with perturb.compare predicts them."

@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from jax import Array
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, OUFeedforwardConfig, OUStimulusConfig
 from rlsnet.data import trial_clock, trial_counts
 from rlsnet.data.recordings import HALVES, Recording
 from rlsnet.data.statistics import mean_known
@@ -102,6 +102,11 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
         return None
     units = recording.choose(n, seed)
     return (names if units is None else names[units]).astype(str)
+
+
+def has_random_inputs(config: Config) -> bool:
+    """Whether inputs that tell the condition are drawn at random, so that those of a condition that is not trained mean nothing."""
+    return isinstance(config.stimulus, OUStimulusConfig) or isinstance(config.feedforward, OUFeedforwardConfig)
 
 
 def condition_names(recording: Recording | None, n: int) -> list[str]:
@@ -208,7 +213,7 @@ class TestWriter:
     ):
         trial, n = config.trial, len(neurons)
         self.root, self.trial, self.trials, self.recorded, self.clock = root, trial, config.test.trials, recorded, clock
-        self.trained = trained
+        self.trained, self.random_inputs = trained, has_random_inputs(config)
         if not trained.all():
             meaning = "whether the neuron was trained in this condition"
             zarr_store.write(root, "trained", trained, ["condition", "neuron"], long_name=meaning)
@@ -283,6 +288,8 @@ class TestWriter:
                 "trials": self.trials,
                 **about,
             }
+            if not np.any(self.trained, axis=1).all() and self.random_inputs:
+                summary["population"]["random_inputs"] = True
             total = float(self.errors["total"][self.trained].sum())
             if total > 0 and np.isfinite(self.error_variance):
                 summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / total)

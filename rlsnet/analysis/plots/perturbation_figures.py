@@ -63,7 +63,7 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
     ]
     if effect.cue:
         sentence = "Activity with this cue as a sum of the activity in the conditions with their own cues: shares over time."
-        panels += [Panel(sentence, partial(_resemblance, results, effect))] if len(results.conditions) > 1 else []
+        panels += [Panel(sentence, partial(_resemblance, results, effect))] if len(effect.conditions) > 1 else []
         panels.append(Panel("The neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
     elif others.any():
         panels += [
@@ -103,7 +103,7 @@ def _population(results: RunResults, effect: PerturbationEffect, name: str, memb
 
 def _resemblance(results: RunResults, effect: PerturbationEffect, axes: Sequence[Any]) -> None:
     """Draws the share of the first condition in the activity of the trials of each condition, in windows of time."""
-    axis, names = axes[0], results.conditions
+    axis, names = axes[0], effect.conditions
     edges = np.linspace(0, len(results.time), min(len(results.time), PIECES) + 1).astype(int)
     pieces = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
     middle = [float(results.time[piece].mean()) for piece in pieces]
@@ -193,7 +193,7 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 7}
         axis.annotate(results.unit_name(neuron), (1, base), **where)
         base += 1.1 * max(float(np.max(np.stack(pair))), 1.0)
-    condition = f", {results.conditions[0]}" if len(results.conditions) > 1 else ""
+    condition = f", {effect.conditions[0]}" if len(results.conditions) > 1 else ""
     axis.set(
         xlabel=f"{results.clock.label} (s)",
         ylabel="rate",

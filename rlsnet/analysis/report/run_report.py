@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -257,8 +257,8 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             yield _rates_table(effect)
             if (recorded := recorded_effects.recorded_effect(results.test, group)) is not None:
                 yield from _recorded_effect(recorded)
-            if effect.cue and len(results.conditions) > 1:
-                yield _resemblance_table(effect, results.conditions)
+            if effect.cue and len(effect.conditions) > 1:
+                yield _resemblance_table(effect)
         with_ = run_summary.stored_scores(group).get("all", {})
         without = summary.scores.get("all", {})
         if names := _defined_scores(with_, OF_THE_RECORDING):
@@ -274,13 +274,13 @@ def _recorded_effect(found: recorded_effects.RecordedEffect) -> Iterator[Block]:
     yield Paragraph(recorded_effects.NOTE, "note")
 
 
-def _resemblance_table(effect: perturbation_effects.PerturbationEffect, conditions: Sequence[str]) -> Table:
+def _resemblance_table(effect: perturbation_effects.PerturbationEffect) -> Table:
     shares = perturbation_effects.resemblance(effect.psth_perturbed, effect.psth_control)
     rows: list[list[Cell]] = [
-        [name, *(Number(f"{share:.2f}", float(share)) for share in of_one)] for name, of_one in zip(conditions, shares, strict=True)
+        [name, *(Number(f"{share:.2f}", float(share)) for share in of_one)] for name, of_one in zip(effect.conditions, shares, strict=True)
     ]
     title = "What the activity with this cue resembles: shares of the activity in the conditions with their own cues, by least squares"
-    return Table(title, ("trials of", *(f"like {name}" for name in conditions)), rows)
+    return Table(title, ("trials of", *(f"like {name}" for name in effect.conditions)), rows)
 
 
 def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
