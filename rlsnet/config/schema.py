@@ -1137,12 +1137,15 @@ class SilenceConfig(WindowConfig):
 class GradedConfig(WindowConfig, abc.ABC):
     """Settings of perturbations with a strength, which may differ between windows and between neurons and change within a window."""
 
-    ramp_up: float = key("time at the start of each window in which the strength rises from 0, linearly", "ms", default=0.0, least=0)
+    ramp_up: float = key(
+        "time at the start of each window in which the strength rises from 0, linearly", "ms", default=0.0, least=0, steps=True
+    )
     ramp_down: float = key(
         "time at the end of each window in which the strength falls to 0, linearly, as that of light in experiments without rebound",
         "ms",
         default=0.0,
         least=0,
+        steps=True,
     )
     scale: tuple[float, ...] | None = key(
         "factor of the strength in each window, such as [0.25, 0.5, 1] for three windows; null: 1", default=None

@@ -44,7 +44,7 @@ def _examples_by_score(score: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def examples(results: RunResults) -> PanelFigure:
     """Traces of data and model for the best, median and worst neurons, all conditions."""
     data, model, score_name, source, label = results.compared()
-    score = results.read(score_name)
+    score = results.score(score_name)
     mean = statistics.mean_known(score)
 
     def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
@@ -79,7 +79,8 @@ def heatmaps(results: RunResults) -> PanelFigure:
     data, model, _, source, label = results.compared()
     names = results.conditions[:4]
     conditions = len(names)
-    trained = np.flatnonzero(np.isfinite(np.stack([results.read(data, c) for c in range(conditions)])).any(axis=(0, 1)))
+    known = np.isfinite(np.stack([results.read(data, c) for c in range(conditions)])).any(axis=(0, 1))
+    trained = np.flatnonzero(known & results.trained().any(axis=0))
     chosen = trained[evenly(len(trained), MAX_HEATMAP_NEURONS)]
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
@@ -173,16 +174,16 @@ def correlations(results: RunResults) -> PanelFigure:
 
     def draw(axes: Sequence[Any]) -> None:
         if results.has("noise_ceiling"):
-            _histogram(axes[0], results.read("noise_ceiling").ravel(), bins, DATA, "noise ceiling", alpha=0.25)
+            _histogram(axes[0], results.score("noise_ceiling").ravel(), bins, DATA, "noise ceiling", alpha=0.25)
         for name, (label, colour) in names.items():
             if results.has(name):
-                _histogram(axes[0], results.read(name).ravel(), bins, colour, label, histtype="step", lw=1.5)
+                _histogram(axes[0], results.score(name).ravel(), bins, colour, label, histtype="step", lw=1.5)
         axes[0].set(xlabel="correlation of model and target", ylabel="neurons", xlim=(-1, 1), xticks=np.linspace(-1, 1, 5))
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2, columnspacing=1, handlelength=1.2)
 
     def against(axes: Sequence[Any]) -> None:
         score = "heldout_correlation" if results.has("heldout_correlation") else "rate_correlation"
-        x, y = results.read("noise_ceiling").ravel(), results.read(score).ravel()
+        x, y = results.score("noise_ceiling").ravel(), results.score(score).ravel()
         known = np.isfinite(x) & np.isfinite(y)
         axes[0].hexbin(x[known], y[known], gridsize=40, bins="log", cmap=DENSITY, mincnt=1, extent=(0, 1, -1, 1), linewidths=0)
         axes[0].plot([0, 1], [0, 1], color=DATA, lw=0.9)
@@ -212,7 +213,7 @@ def rates(results: RunResults) -> PanelFigure:
     if not results.has("rate_target"):
         return PanelFigure("Firing rates", (Panel("Histogram of mean firing rates by class.", by_class),))
     data = np.stack([statistics.mean_known(results.read("rate_target", condition)) for condition in range(len(model))]).ravel()
-    known, floor = np.isfinite(data), 0.05
+    known, floor = np.isfinite(data) & results.trained().ravel(), 0.05
     if not known.any():
         raise UserError(f"{results.run.test}: no neuron has a recorded rate.")
     x, y = np.maximum(data[known], floor), np.maximum(model.ravel()[known], floor)

@@ -205,7 +205,8 @@ def _scores(summary: RunSummary) -> Iterator[Block]:
     groups |= summary.scores.get("held_out", {})
     if "held_out" in summary.scores:
         yield Paragraph(
-            "Scores of what was not trained have rows of their own; no other row contains them. Figures show all neurons.", "note"
+            "Scores of what was not trained have rows of their own; no other row contains them. Figures of scores show what was trained.",
+            "note",
         )
     yield _score_table("Medians over neurons (error: mean), of all, by class and by condition", "", names, groups)
     if regions := summary.scores.get("by_region", {}):
