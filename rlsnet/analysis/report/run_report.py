@@ -81,23 +81,23 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
 def _lead(results: RunResults) -> str:
     """A sentence about the network and its target."""
     config = results.config
-    size, cell_class = _network(results)
+    size, cell_class, trained = _network(results)
     neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
     target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
     name = getattr(config.target, "name", "")
     length = f"trials of {config.trial.duration / 1000:g} s"
     first = f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
-    return first + (f" Cell class: {cell_class}." if cell_class else "")
+    return first + (f" Trained: {trained}." if trained else "") + (f" Cell class: {cell_class}." if cell_class else "")
 
 
-def _network(results: RunResults) -> tuple[int | None, str]:
-    """(N, where the cell classes come from), of the stored network; (None, "") where there is none."""
+def _network(results: RunResults) -> tuple[int | None, str, str]:
+    """(N, where the cell classes come from, what is trained if not all), of the stored network; (None, "", "") where there is none."""
     if not results.run.network.exists():
-        return None, ""
+        return None, "", ""
     group = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
     if "neuron/excitatory" not in group:
-        return None, ""
-    return int(group["neuron/excitatory"].shape[0]), network_store.cell_class(group)
+        return None, "", ""
+    return int(group["neuron/excitatory"].shape[0]), network_store.cell_class(group), str(group.attrs.get("trained", ""))
 
 
 def _tiles(summary: RunSummary) -> Iterator[Tile]:
