@@ -229,8 +229,8 @@ def _by_group(
     everything = slice(None), slice(None)
     others = {} if trained is None or trained.all() else held_out.groups(trained, conditions)
     predicted = {name: entry(*everything, counted=mask) for name, mask in others.items()}
-    without_fits = {name: {key: value for key, value in each.items() if key != "linear"} for name, each in predicted.items()}
-    return ({"held_out": without_fits} if others else {}) | {
+    without_fits = {name: {key: value for key, value in each.items() if key != "linear"} for name, each in predicted.items() if each}
+    return ({"held_out": without_fits} if without_fits else {}) | {
         "all": entry(*everything),
         "by_condition": {str(name): entry(slice(c, c + 1), slice(None)) for c, name in enumerate(conditions)},
         "by_region": {str(name): entry(slice(None), region == name) for name in regions},

@@ -316,7 +316,8 @@ def summary(
     if trained is not None and not trained.all():
         for name, mask in held_out.groups(trained, conditions).items():
             others[name] = _over_neurons({key: np.where(mask, values, np.nan) for key, values in scores.items()})
-        others = {"held_out": others}
+        others = {name: entry for name, entry in others.items() if entry}  # units without recorded rates have no scores
+        others = {"held_out": others} if others else {}
         scores = {key: np.where(trained, values, np.nan) for key, values in scores.items()}
     regions = [] if region is None else np.unique(region).tolist()
     classes = {name: mine for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()}

@@ -10,7 +10,7 @@ from rlsnet.data import recordings
 from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.learning import held_out
+from rlsnet.learning import held_out, population, scores
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import testing, training
 
@@ -79,7 +79,7 @@ def test_trained_and_held_out_are_scored_apart(runs, caplog):
     """Explained variances of each group by hand, from the stored rates; in words and in tables."""
     test = zarr.open_group(str(runs[0].test), mode="r")
     model, data, trained = test["psth"][...].astype(float), test["rate_target"][...].astype(float), test["trained"][...]
-    scores = test.attrs["scores"]
+    stored = test.attrs["scores"]
     neurons, on = trained.any(axis=0), trained.any(axis=1)
 
     def explained(conditions, members):
@@ -91,25 +91,25 @@ def test_trained_and_held_out_are_scored_apart(runs, caplog):
         "untrained condition right": explained(~on, neurons),
         "untrained neurons, untrained condition right": explained(~on, ~neurons),
     }
-    population = scores["population"]
-    assert population["all"]["model"] == pytest.approx(explained(on, neurons), abs=1e-5)
-    assert {name: each["model"] for name, each in population["held_out"].items()} == pytest.approx(expected, abs=1e-5)
+    block = stored["population"]
+    assert block["all"]["model"] == pytest.approx(explained(on, neurons), abs=1e-5)
+    assert {name: each["model"] for name, each in block["held_out"].items()} == pytest.approx(expected, abs=1e-5)
     average = data[on][:, :, neurons].mean(axis=0)  # of the trained conditions, against the held-out one
     d = data[1][:, neurons]
     by_hand = 1 - np.sum((average - d) ** 2) / np.sum((d - d.mean(axis=0)) ** 2)
-    assert population["held_out"]["untrained condition right"]["condition_average"] == pytest.approx(by_hand, abs=1e-5)
-    assert population["by_condition"]["right"] == {} and "right" not in [n for n, each in scores["by_condition"].items() if each]
+    assert block["held_out"]["untrained condition right"]["condition_average"] == pytest.approx(by_hand, abs=1e-5)
+    assert block["by_condition"]["right"] == {} and "right" not in [n for n, each in stored["by_condition"].items() if each]
     defined = np.isfinite(test["rate_correlation"][...][on]).any(axis=0)  # silent neurons have no correlation
-    assert population["neurons"] == 15 and scores["all"]["rate_correlation"]["n"] == np.sum(defined & neurons)
-    assert scores["held_out"]["untrained neurons"]["rate_correlation"]["n"] == np.sum(defined & ~neurons)
-    assert set(population["rate_bias"]["left"]) == {"recorded", "model"} and "model" not in population["rate_bias"].get("right", {})
+    assert block["neurons"] == 15 and stored["all"]["rate_correlation"]["n"] == np.sum(defined & neurons)
+    assert stored["held_out"]["untrained neurons"]["rate_correlation"]["n"] == np.sum(defined & ~neurons)
+    assert set(block["rate_bias"]["left"]) == {"recorded", "model"} and "model" not in block["rate_bias"].get("right", {})
     mean = np.mean(data[0][:, neurons])
-    assert population["rate_bias"]["left"]["recorded"] == pytest.approx(mean, rel=1e-5)
+    assert block["rate_bias"]["left"]["recorded"] == pytest.approx(mean, rel=1e-5)
     with caplog.at_level("INFO"):
         test_log.log_results(runs[0], [runs[0].test])
     assert "Predicted, not trained: of the variance of untrained neurons, the network explains" in caplog.text
     assert sum(line.startswith("untrained condition right ") for line in caplog.text.splitlines()) == 2
-    table = verdict.population_table(population)
+    table = verdict.population_table(block)
     assert all(name in table for name in expected)
 
 
@@ -137,3 +137,17 @@ def test_a_larger_share_contains_a_smaller_one(recording):
     shares = [neurons(fraction) for fraction in (0.25, 0.5, 1)]
     assert [int(each.sum()) for each in shares] == [15, 30, 60]
     assert not np.any(shares[0] & ~shares[1]) and np.any(neurons(0.5, 2) != shares[1])
+
+
+def test_units_without_recorded_rates_are_not_called_held_out():
+    """They have no scores, so there is no group of them, and all others count as before."""
+    random = np.random.default_rng(0)
+    data, model = random.uniform(1, 20, (2, 2, M, 12))
+    data[..., :3] = np.nan
+    trained = np.isfinite(data).any(axis=1)
+    errors = population.recorded_errors(data, None) | {"model": population.squared_error(model, data)}
+    found = population.explained(errors, NAMES[:2], None, trained)
+    plain = population.explained(errors, NAMES[:2], None)
+    assert found["all"] == pytest.approx(plain["all"]) and found.keys() == plain.keys()
+    values = {"rate_error": np.where(trained, 1.0, np.nan)}
+    assert "held_out" not in scores.summary(values, np.arange(12) < 6, NAMES[:2], None, trained)
