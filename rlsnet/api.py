@@ -287,7 +287,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
     """
     from rlsnet.analysis.test_log import log_results
     from rlsnet.config.load import from_dict
-    from rlsnet.config.schema import WindowConfig
+    from rlsnet.config.schema import ChangedConfig
     from rlsnet.workflows import test_store
     from rlsnet.workflows.testing import run_test
 
@@ -298,7 +298,7 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
     config = from_dict({**saved, "test": test_settings, "perturb": perturbation}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
         log_results(run, run_test(config, run))
-    if isinstance(config.perturb, WindowConfig):
+    if isinstance(config.perturb, ChangedConfig):
         return test_store.open_test(run, run.perturbed_result(config.perturb.result))
     return load(run)
 

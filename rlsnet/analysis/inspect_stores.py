@@ -66,6 +66,8 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
     n = len(excitatory)
     yield "neurons", f"{n:,}: {_class_counts(excitatory)}"
     yield "cell class", network_store.cell_class(group) or "not stored where from"
+    if "trained" in group.attrs:
+        yield "trained", group.attrs["trained"]
     if "static/indptr" in group:
         out = np.diff(zarr_store.read(zarr_store.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
         yield "static synapses", f"{out.sum():,}"
@@ -184,7 +186,7 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
         yield "population", verdict.population_table(population, width=TABLE_WIDTH)
     for name in ("current_correlation", "rate_correlation"):
         if name in group:
-            yield name.replace("_", " "), score_tables.mean_words(zarr_store.read(group[name]))
+            yield name.replace("_", " "), score_tables.mean_words(score_tables.trained_only(group, name))
     if "trained_on" in group.attrs:
         trained = group.attrs["trained_on"]
         other = {"odd": "even", "even": "odd"}.get(str(trained))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,29 @@ from rlsnet.analysis import score_tables
 from rlsnet.data import trial_clock
 from rlsnet.io import zarr_store
 
-PERIODS = ("before", "inside", "after")  # the window of the perturbation
+MOST_WINDOWS = 4  # windows whose times a description lists
+PERIODS = ("before", "inside", "after", "between")  # the windows of the perturbation
+IN_TIME = (0, 1, 3, 2)  # the periods in the order of time
 
 
 @dataclasses.dataclass(frozen=True)
 class PerturbationEffect:
     """Perturbed and unperturbed test of the same trials, for the n neurons that both have.
 
+    conditions: [C] names; those that the network was not trained on are left out, unless they are asked for.
     psth_control: [C, M, n] Hz, without the perturbation.
     psth_perturbed: [C, M, n] Hz, with it.
     perturbed: [n] bool, the neurons that it was applied to.
     neuron: [n] indices in the network.
     excitatory: [n] bool.
     region: [n] names, or None.
-    period: [M] 0 before, 1 inside, 2 after the window; -1 for bins that lie across an edge, unless none lies inside.
-    window: (start, stop), ms from the start of the trial.
+    period: [M] 0 before, 1 inside, 2 after the windows, 3 between two of them; -1 for bins that lie across an edge, unless none lies
+      inside.
+    windows: (start, stop) of each, ms from the start of the trial.
+    cue: whether the cue was changed, not neurons: then all bins from the start of the cue on are inside.
     """
 
+    conditions: list[str]
     psth_control: np.ndarray
     psth_perturbed: np.ndarray
     perturbed: np.ndarray
@@ -37,36 +43,53 @@ class PerturbationEffect:
     excitatory: np.ndarray
     region: np.ndarray | None
     period: np.ndarray
-    window: tuple[float, float]
+    windows: list[tuple[float, float]]
+    cue: bool = False
 
     @staticmethod
-    def from_tests(test: zarr.Group, perturbed: zarr.Group) -> PerturbationEffect:
-        """The effect between a test.zarr and a perturbed one."""
+    def from_tests(test: zarr.Group, perturbed: zarr.Group, untrained: bool = False) -> PerturbationEffect:
+        """The effect between a test.zarr and a perturbed one; with `untrained`, also in conditions that are not trained."""
+        names = zarr_store.texts(test["condition"])
+        use = np.ones(len(names), bool)
+        if "trained" in test and not untrained:
+            use = np.any(zarr_store.read(test["trained"]), axis=1)
         mine, theirs = zarr_store.read(perturbed["neuron"]), zarr_store.read(test["neuron"])
         both, in_test, here = np.intersect1d(theirs, mine, return_indices=True)
         begin, end = _bins(perturbed)
-        start, stop = window(perturbed)
+        spans, cue = windows(perturbed), _is_cue(perturbed)
+        effective = [(min(spans[0][0], begin[0]), end[-1])] if cue else spans
         return PerturbationEffect(
-            psth_control=zarr_store.read(test["psth"])[:, :, in_test],
-            psth_perturbed=zarr_store.read(perturbed["psth"])[:, :, here],
+            conditions=names[use].tolist(),
+            psth_control=zarr_store.read(test["psth"])[use][:, :, in_test],
+            psth_perturbed=zarr_store.read(perturbed["psth"])[use][:, :, here],
             perturbed=zarr_store.read(perturbed["perturbed"])[here],
             neuron=both,
             excitatory=zarr_store.read(perturbed["excitatory"])[here],
             region=zarr_store.texts(perturbed["region"])[here] if "region" in perturbed else None,
-            period=periods(begin, end, start, stop),
-            window=(start, stop),
+            period=periods(begin, end, effective),
+            windows=spans,
+            cue=cue,
         )
 
     def groups(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, [n] bool) of the perturbed neurons, all other neurons, and the others by class and by region."""
-        others = ~self.perturbed
-        classes = [(f"other {name}", others & (self.excitatory == (name == "excitatory"))) for name in ("excitatory", "inhibitory")]
+        others, prefix = ~self.perturbed, "" if self.cue else "other "
+        classes = [(f"{prefix}{name}", others & (self.excitatory == (name == "excitatory"))) for name in ("excitatory", "inhibitory")]
         names: list[str] = [] if self.region is None else np.unique(self.region).tolist()
-        regions = [(f"others in {name or 'no region'}", others & (self.region == name)) for name in names]
+        where = "" if self.cue else "others in "
+        regions = [(f"{where}{name or 'no region'}", others & (self.region == name)) for name in names]
         regions.sort(key=lambda item: -int(item[1].sum()))
-        for name, members in [("perturbed", self.perturbed), ("others", others), *classes, *regions[: score_tables.MAX_GROUPS]]:
+        whole = [("all", others)] if self.cue else [("perturbed", self.perturbed), ("others", others)]
+        for name, members in [*whole, *classes, *regions[: score_tables.MAX_GROUPS]]:
             if members.any():
                 yield name, members
+
+    @property
+    def shown_periods(self) -> list[tuple[int, str]]:
+        """(number, name) of the periods in the order of time; between windows, where there are several."""
+        if self.cue:
+            return [(1, "learned time")]
+        return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
         """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period, or there are no members."""
@@ -89,6 +112,22 @@ class PerturbationEffect:
         return np.asarray((perturbed - control).mean(axis=0))
 
 
+def resemblance(psth: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """[D, C] shares of the C conditions of a control whose sum is closest to the activity in each of D conditions, by least squares.
+
+    The shares of a condition sum to 1 and may lie outside 0 to 1. Between two conditions, it is the position of the activity on the line
+    from one to the other.
+
+    Args:
+      psth: [D, M, n] Hz.
+      control: [C, M, n] Hz.
+    """
+    given, base = (each.reshape(len(each), -1).astype(np.float64) for each in (psth, control))
+    axes = base[1:] - base[0]
+    shares = np.linalg.lstsq(axes.T, (given - base[0]).T, rcond=None)[0].T
+    return np.concatenate([1 - shares.sum(axis=1, keepdims=True), shares], axis=1)
+
+
 def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
     """([M], [M]) ms from the start of the trial, where the bins of a test begin and end."""
     time = zarr_store.read(test["time"])
@@ -99,38 +138,68 @@ def _bins(test: zarr.Group) -> tuple[np.ndarray, np.ndarray]:
     return centre - half, centre + half
 
 
-def periods(begin: np.ndarray, end: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """[M] position of bins relative to a window: 0 before, 1 inside, 2 after, -1 across an edge.
+def periods(begin: np.ndarray, end: np.ndarray, windows: Sequence[tuple[float, float]]) -> np.ndarray:
+    """[M] position of bins relative to windows: 0 before the first, 1 inside one, 2 after the last, 3 between two, -1 across an edge.
 
     Args:
       begin: [M] ms.
       end: [M] ms.
-      start: ms, of the window.
-      stop: ms, of the window.
+      windows: (start, stop) of each in ms, in order.
     """
-    tiny = 1e-6 * (stop - start)
-    before, after = end <= start + tiny, begin >= stop - tiny
-    inside = (begin >= start - tiny) & (end <= stop + tiny)
+    tiny = 1e-6 * min(stop - start for start, stop in windows)
+    before, after = end <= windows[0][0] + tiny, begin >= windows[-1][1] - tiny
+    inside = np.any([(begin >= start - tiny) & (end <= stop + tiny) for start, stop in windows], axis=0)
+    apart = np.all([(end <= start + tiny) | (begin >= stop - tiny) for start, stop in windows], axis=0)
     if not inside.any():
-        inside = ~before & ~after
-    return np.select([inside, before, after], [1, 0, 2], -1)
+        inside = ~apart
+    return np.select([inside, before, after, apart], [1, 0, 2, 3], -1)
 
 
-def window(perturbed: zarr.Group) -> tuple[float, float]:
-    """(start, stop) of a stored perturbation, ms from the start of the trial."""
+def windows(perturbed: zarr.Group) -> list[tuple[float, float]]:
+    """(start, stop) of each window of a stored perturbation, ms from the start of the trial; earlier versions have one window."""
     settings: Any = perturbed.attrs["perturb"]
-    return float(settings["start"]), float(settings["stop"])
+    return [(float(start), float(stop)) for start, stop in settings.get("windows") or [(settings["start"], settings["stop"])]]
+
+
+def _is_cue(perturbed: zarr.Group) -> bool:
+    """Whether the cue was changed, not neurons."""
+    settings: Any = perturbed.attrs["perturb"]
+    return bool(settings["name"] == "cue")
+
+
+def _cue_words(settings: Mapping[str, Any], where: str) -> str:
+    """Another cue in words; `where` is the time of the stimulus."""
+    inputs = {"both": "", "stimulus": " in the stimulus only", "feedforward": " in the feed-forward rates only"}[settings["inputs"]]
+    words = [f"{settings['cue']} in all trials{inputs}"] if settings["cue"] is not None else []
+    if settings["factor"] != 1:
+        words.append(f"stimulus times {settings['factor']:g}" if settings["factor"] else "no stimulus")
+    return f"cue: {', '.join(words) or 'of each condition'}" + (f"; stimulus from {where}" if settings["factor"] else "")
 
 
 def description(perturbed: zarr.Group) -> str:
-    """Kind, strength, number of neurons and window of a stored perturbation."""
+    """Kind, strength, number of neurons and windows of a stored perturbation."""
     settings: Any = perturbed.attrs["perturb"]
-    name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
-    strength = f" {settings[name]:g} {unit}" if name else ""
     clock = trial_clock.of_test(perturbed)
-    start, stop = (round(float(clock.seconds(time)), 9) + 0.0 for time in window(perturbed))
-    where = f"{start:g} to {stop:g} s {clock.words}"
-    return f"{settings['name']}{strength}: {settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons, {where}"
+    spans = [[round(float(clock.seconds(time)), 9) + 0.0 for time in each] for each in windows(perturbed)]
+    where = " and ".join(f"{start:g} to {stop:g}" for start, stop in spans[:MOST_WINDOWS])
+    where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
+    if _is_cue(perturbed):
+        return _cue_words(settings, f"{where} s {clock.words}")
+    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons"
+    return f"{settings['name']}{_strength(settings)}: {who}, {where} s {clock.words}"
+
+
+def _strength(settings: Mapping[str, Any]) -> str:
+    """Strength or rate of a stored perturbation in words, with factors of the windows and ramps; "" for silencing."""
+    name, unit = {"excite": ("strength", "threshold"), "clamp": ("rate", "Hz")}.get(settings["name"], ("", ""))
+    if not name:
+        return ""
+    spread = settings.get("range")
+    words = f" {settings[name]:g} {unit}" if spread is None else f" {spread[0]:g} to {spread[1]:g} {unit} by neuron"
+    if settings.get("scale"):
+        words += f" times {', '.join(f'{factor:g}' for factor in settings['scale'])}"
+    ramps = [f"{settings[key]:g} ms {way}" for key, way in (("ramp_up", "up"), ("ramp_down", "down")) if settings.get(key)]
+    return words + (f", ramp {' and '.join(ramps)}" if ramps else "")
 
 
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:
@@ -152,11 +221,22 @@ def rates_table(effect: PerturbationEffect) -> str:
         return f"{control:.2f} -> {perturbed:.2f}" if np.isfinite(control) else ""
 
     rows = [
-        [name, str(members.sum()), *(cell(*effect.rate(members, period)) for period in range(len(PERIODS)))]
+        [name, str(members.sum()), *(cell(*effect.rate(members, period)) for period, _ in effect.shown_periods)]
         for name, members in effect.groups()
     ]
-    head = ["", "neurons", *(f"{period} (Hz)" for period in PERIODS)]
+    head = ["", "neurons", *(f"{name} (Hz)" for _, name in effect.shown_periods)]
     return score_tables.plain_table(head, rows, "Mean rates, without -> with the perturbation.")
+
+
+def resemblance_table(effect: PerturbationEffect) -> str:
+    """What the activity with another cue resembles, as shares of the activity in the conditions with their own cues."""
+    shares = resemblance(effect.psth_perturbed, effect.psth_control)
+    rows = [[name, *(f"{share:.2f}" for share in of_one)] for name, of_one in zip(effect.conditions, shares, strict=True)]
+    return score_tables.plain_table(
+        ["trials of", *(f"like {name}" for name in effect.conditions)],
+        rows,
+        "Activity with this cue as a sum of the activity in the conditions with their own cues: shares by least squares, which sum to 1.",
+    )
 
 
 def scores_table(test: zarr.Group, perturbed: zarr.Group) -> str:

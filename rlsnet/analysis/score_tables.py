@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import zarr
 from rich.console import Console
 from rich.table import Table
 
@@ -58,19 +59,26 @@ def score_table(summary: Mapping[str, Any], width: int = 120) -> str:
 
 
 def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(label, scores) of all neurons, the classes, the largest regions and, if there are several, the conditions."""
+    """(label, scores) of all trained neurons, the classes, the largest regions, several conditions, and what is not trained."""
     yield "all", summary["all"]
     yield from summary.get("by_class", {}).items()
     regions = sorted(summary.get("by_region", {}).items(), key=lambda item: -_count(item[1]))
     yield from regions[:MAX_GROUPS]
     conditions = list(summary.get("by_condition", {}).items())
     if len(conditions) > 1:
-        yield from conditions[:MAX_GROUPS]
+        yield from ((name, group) for name, group in conditions[:MAX_GROUPS] if group)
+    yield from summary.get("held_out", {}).items()
 
 
 def _count(group: Mapping[str, Any]) -> int:
     """The number of neurons of the score that is defined for most of them."""
     return max((score["n"] for score in group.values()), default=0)
+
+
+def trained_only(results: zarr.Group, name: str) -> np.ndarray:
+    """Scores [C, n] of the neurons and conditions that are trained."""
+    values = np.asarray(results[name][...])
+    return values[np.asarray(results["trained"][...])] if "trained" in results else values
 
 
 def mean_words(values: np.ndarray) -> str:

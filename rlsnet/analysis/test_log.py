@@ -8,7 +8,7 @@ from pathlib import Path
 
 import zarr
 
-from rlsnet.analysis import perturbation_effects, score_tables, verdict
+from rlsnet.analysis import perturbation_effects, recorded_effects, score_tables, verdict
 from rlsnet.config.quoting import typed_command
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import test_store
@@ -49,7 +49,11 @@ def _log_test(results: zarr.Group) -> None:
         log.info("Cell class: %s.", results.attrs["cell_class"])
     log.info("Current correlation: %s.", score_tables.mean_words(correlation))
     if "rate_correlation" in results:
-        log.info("Rate correlation: %s%s.", score_tables.mean_words(results["rate_correlation"][...]), _compared_trials(results))
+        log.info(
+            "Rate correlation: %s%s.",
+            score_tables.mean_words(score_tables.trained_only(results, "rate_correlation")),
+            _compared_trials(results),
+        )
         log.info("%s", score_tables.score_table(results.attrs["scores"]))
 
 
@@ -62,7 +66,12 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
         log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
-    log.info("%s", perturbation_effects.rates_table(perturbation_effects.PerturbationEffect.from_tests(test, perturbed)))
+    effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
+    log.info("%s", perturbation_effects.rates_table(effect))
+    if effect.cue and len(effect.conditions) > 1:
+        log.info("%s", perturbation_effects.resemblance_table(effect))
+    if (recorded := recorded_effects.recorded_effect(test, perturbed)) is not None:
+        log.info("%s", recorded_effects.table(recorded))
     log.info("%s", perturbation_effects.scores_table(test, perturbed))
 
 
@@ -71,5 +80,5 @@ def _compared_trials(results: zarr.Group) -> str:
     trained = results.attrs["trained_on"]
     if trained == "all":
         return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
-    heldout = score_tables.mean_words(results["heldout_correlation"][...])
+    heldout = score_tables.mean_words(score_tables.trained_only(results, "heldout_correlation"))
     return f" with the {trained} trials, which were trained on; {heldout} with those held out"

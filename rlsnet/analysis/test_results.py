@@ -74,6 +74,16 @@ class RunResults:
             )
         return zarr_store.read(stored, index or ...)
 
+    def trained(self) -> np.ndarray:
+        """[C, n] bool, the neurons and conditions that the network was trained on."""
+        if self.has("trained"):
+            return self.read("trained")
+        return np.ones((len(self.conditions), len(self.neurons)), bool)
+
+    def score(self, name: str) -> np.ndarray:
+        """[C, n] values of a score; NaN where it is undefined, or the neuron is not trained in the condition."""
+        return np.where(self.trained(), self.read(name), np.nan)
+
     def has(self, *names: str) -> bool:
         """Whether test.zarr exists and has all of these arrays."""
         return self.test is not None and all(name in self.test for name in names)

@@ -42,6 +42,10 @@ def verdict(population: Mapping[str, Any]) -> str:
         sentences.append(_beside_baselines(model, best, values[best], error))
         if values.get("ceiling", 1) < values[best] + CLOSE:
             sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
+    unknown = " (its inputs are drawn at random, so nothing tells the network this condition)" if population.get("random_inputs") else ""
+    for name, each in population.get("held_out", {}).items():
+        if "model" in each:
+            sentences.append(_held_out(name + (unknown if "untrained condition" in name else ""), each))
     if "linear" in values:
         some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
         sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
@@ -49,6 +53,13 @@ def verdict(population: Mapping[str, Any]) -> str:
         other = f" (the other half of the trials: {bits['ceiling']:+.2f})" if "ceiling" in bits else ""
         sentences.append(f"Gain over constant rates: {bits['model']:+.2f} bits per spike{other}.")
     return " ".join(sentences)
+
+
+def _held_out(name: str, values: Mapping[str, float]) -> str:
+    """A sentence about neurons or a condition that the network was not trained on, beside the untrained network and the other half."""
+    beside = [f"the {EXPLAINED[key]}: {percent(values[key])}" for key in ("untrained", "condition_average", "ceiling") if key in values]
+    words = f" ({', '.join(beside)})" if beside else ""
+    return f"Predicted, not trained: of the variance of {name}, the network explains {percent(values['model'])}{words}."
 
 
 def _beside_baselines(model: float, best: str, value: float, error: float | None) -> str:
@@ -86,12 +97,19 @@ def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tupl
     """(predictions, (group of neurons or condition, explained variance of each)) of the block `population`."""
     names = [name for name in EXPLAINED if name in population["all"]]
     conditions, regions = population["by_condition"], population["by_region"]
-    groups = {"all": population["all"], **(conditions if len(conditions) > 1 else {}), **regions}
+    groups = {
+        "all": population["all"],
+        **({name: each for name, each in conditions.items() if each} if len(conditions) > 1 else {}),
+        **regions,
+        **population.get("held_out", {}),
+    }
     return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]
 
 
 def population_table(population: Mapping[str, Any], width: int = 120) -> str:
     """The block `population` as a table of conditions and regions by predictions, in percent."""
     names, rows = population_rows(population)
-    shown = [[label, *("" if value is None else percent(value) for value in values)] for label, values in rows[: 1 + 2 * MAX_GROUPS]]
+    n_held_out = len(population.get("held_out", {}))
+    rows = [*rows[: len(rows) - n_held_out][: 1 + 2 * MAX_GROUPS], *rows[len(rows) - n_held_out :]]
+    shown = [[label, *("" if value is None else percent(value) for value in values)] for label, values in rows]
     return plain_table(["explained variance", *(EXPLAINED[name] for name in names)], shown, width=width)

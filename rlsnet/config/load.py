@@ -73,7 +73,11 @@ def _value(key: str, value: Any, annotation: Any, rule: Mapping[str, Any]) -> An
         return None
     if any(typing.get_origin(o) is dict for o in options):
         return value if isinstance(value, str) and str in options else _texts(key, value)
-    items = next((typing.get_args(o) for o in options if typing.get_origin(o) is tuple), None)
+    tuples = [typing.get_args(o) for o in options if typing.get_origin(o) is tuple]
+    nested = next((inner[0] for inner in tuples if typing.get_origin(inner[0]) is tuple), None)
+    if nested is not None and isinstance(value, list | tuple) and value and all(isinstance(each, list | tuple) for each in value):
+        return tuple(_value(f"{key}[{index}]", each, nested, rule) for index, each in enumerate(value))  # a list of lists
+    items = tuples[0] if tuples else None
     plain = [o for o in options if typing.get_origin(o) is not tuple and o is not type(None)]
     if items is not None and isinstance(value, list | tuple):
         if items[-1] is not Ellipsis and len(value) != len(items):

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import operator
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rlsnet.errors import UserError
@@ -84,12 +85,24 @@ def check_decay(name: str, tau: ByClass, dt: float) -> None:
             raise UserError(f"{name}={each:g} ms: expected at least twice trial.dt={dt:g} ms, for stability of the Euler scheme.")
 
 
+FILTER = re.compile(r"[=!]=|[<>]|\b(and|or|not|in|is)\b|^\s*(excitatory|inhibitory)\s*$")  # what a filter of neurons contains
+
+
+def is_filter(chosen: str | None) -> bool:
+    """Whether a selection of neurons is a filter by columns, such as region == 'ALM' and excitatory, and not a list of terms."""
+    return chosen is not None and not _are_terms(chosen) and FILTER.search(chosen) is not None
+
+
+def _are_terms(chosen: str) -> bool:
+    """Whether a selection of neurons consists of indices, ranges, classes and regions."""
+    return all(re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item) for item in re.split("[,&]", chosen))
+
+
 def check_neurons(name: str, chosen: str | None) -> None:
-    """Raises UserError unless a selection of neurons has the right syntax."""
-    for item in [] if chosen is None else re.split("[,&]", chosen):
-        if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
-            right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
-            raise UserError(f"{name}={chosen or '[]'}: expected {right}.")
+    """Raises UserError unless a selection of neurons has the right syntax; a filter by columns is read when the columns are known."""
+    if chosen is not None and not is_filter(chosen) and not _are_terms(chosen):
+        right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
+        raise UserError(f"{name}={chosen or '[]'}: expected {right}. A filter compares columns, as region == 'ALM' does.")
 
 
 class Section:
@@ -383,6 +396,51 @@ class ErdosRenyiConfig(BalancedConfig):
         return int(n * (self.probability * n))
 
 
+LONG_RANGE = "neurons that have synapses to other regions"
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionalConfig(BalancedConfig):
+    """Balanced connectivity whose probabilities depend on the regions and classes of the two neurons, and on their distance.
+
+    K_e is the mean number of excitatory static inputs. Where inhibitory inputs are fewer or more, their weights are larger or smaller by
+    that ratio, so that excitation and inhibition balance as with static=fixed.
+    """
+
+    name: str = variant("static connectivity", "regional")
+    within: float = key("probability of a synapse from one neuron to another of the same region", default=0.1, least=0, most=1)
+    between: float = key("probability of a synapse to a neuron of another region", default=0.02, least=0, most=1)
+    long_range: str = key(LONG_RANGE, default="exc", choices=("exc", "all"))
+    table: str | None = key(
+        "table of probabilities in place of the three settings above: a .csv or .tsv with columns pre, post (names of regions, * for every"
+        " other one) and probability and, where classes differ, pre_class and post_class (exc, inh or *); pairs that are not listed have no"
+        " synapses",
+        default=None,
+        path=True,
+    )
+    length: float | None = key(
+        "distance at which the probability has fallen to 1/e of that at the same place, in the unit of the coordinates; null: it does not"
+        " depend on the distance",
+        default=None,
+        above=0,
+    )
+    coordinates: tuple[str, ...] = key("columns of the recording with the place of a unit, for static.length", default=("x", "y", "z"))
+
+    def class_inputs(self, n: int) -> float:
+        """Largest K_e that the probabilities allow; that of a network follows from its synapses."""
+        return self._largest() * n / 2
+
+    def n_edges(self, n: int) -> int:
+        """Largest mean number of synapses that the probabilities allow; in networks of several regions there are fewer."""
+        return int(n * (self._largest() * n))
+
+    def _largest(self) -> float:
+        """Largest probability."""
+        from rlsnet.io import edge_count
+
+        return max(self.within, self.between) if self.table is None else edge_count.largest(self.table, "probability")
+
+
 @dataclasses.dataclass(frozen=True)
 class NoStaticConfig(StaticConfig):
     """No static synapses and no constant drive."""
@@ -451,6 +509,18 @@ class RandomInputsConfig(PlasticConfig):
         least = self.least_inputs
         if least is not None and (least % 2 or least > self.n_inputs):
             raise UserError(f"plastic.least_inputs={least}: expected an even number, at most plastic.n_inputs={self.n_inputs}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionalInputsConfig(PlasticConfig):
+    """Each group draws half its inputs from E and half from I neurons, and a set share of each from its own region, without repeats.
+
+    Where too few neurons can be drawn from, a group has fewer inputs.
+    """
+
+    name: str = variant("plastic connectivity", "regional")
+    local: float = key("share of the inputs of a class that are of the neuron's own region", default=0.5, least=0, most=1)
+    long_range: str = key(LONG_RANGE + "; with exc, all inhibitory inputs are of the own region", default="exc", choices=("exc", "all"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -804,13 +874,24 @@ class TrainConfig(Section):
         default=1,
         least=1,
     )
+    neurons: str | None = key(
+        "neurons that are trained, as of perturb.neurons; null: all. The others keep their initial weights, and a test predicts their"
+        " recorded rates",
+        default=None,
+        items=True,
+    )
+    fraction: float = key("share of those neurons that is trained, drawn with the seed", default=1.0, above=0, most=1)
+    conditions: tuple[str, ...] | None = key(
+        "names of the conditions that are trained, such as [left, right]; null: all. A test simulates and scores the others too",
+        default=None,
+    )
     order: str = key(
         "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
         default="in_turn",
         choices=("in_turn", "shuffled", "weighted"),
     )
     weights: tuple[float, ...] | None = key(
-        "frequency of each condition, relative to the others; for order=weighted", default=None, least=0
+        "frequency of each trained condition, relative to the others; for order=weighted", default=None, least=0
     )
     checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
     keep_checkpoints: int | None = key(
@@ -833,7 +914,10 @@ class TrainConfig(Section):
         return 0 < self.validate_every <= self.iterations
 
     def check(self, config: Config) -> None:
-        """Checks that train.weights is given if, and only if, train.order=weighted."""
+        """Checks that train.weights is given if, and only if, train.order=weighted, and that something is trained."""
+        check_neurons("train.neurons", self.neurons)
+        if self.conditions == ():
+            raise UserError("train.conditions=[]: expected at least one name, or null for all conditions.")
         if self.order == "weighted" and not any(self.weights or ()):
             given = "null" if self.weights is None else list(self.weights)
             raise UserError(f"train.weights={given}: expected a number for each condition, one above 0 at least, for train.order=weighted.")
@@ -852,7 +936,8 @@ class TestConfig(Section):
     __test__ = False  # not a test class of pytest
     trials: int = key("trials per condition", default=10, least=1)
     neurons: str | None = key(
-        "neurons whose results are stored: null for all, [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh",
+        "neurons whose results are stored: null for all, [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh, or a filter as of"
+        " perturb.neurons",
         default=None,
         items=True,
     )
@@ -878,7 +963,7 @@ class TestConfig(Section):
 
 
 class PerturbConfig(Variant):
-    """Perturbation of a neuron subset in a time window, in trials with frozen weights."""
+    """What a test with frozen weights changes: some neurons in time windows, or the cue of the conditions."""
 
     name: str
 
@@ -891,13 +976,40 @@ class NoPerturbConfig(PerturbConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class WindowConfig(PerturbConfig, abc.ABC):
-    """Settings of all perturbations: neurons, time window and name of the result."""
+class ChangedConfig(PerturbConfig, abc.ABC):
+    """Settings of all perturbations: the name of the result, and the recorded trials that it is compared with."""
+
+    label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
+    compare: dict[str, str] | None = key(
+        "recorded conditions with the same perturbation, by the condition that they are compared with, such as"
+        " {left: left_silenced}; they belong to the recording of the run, and train.conditions leaves them out of training",
+        default=None,
+    )
+
+    @property
+    def result(self) -> str:
+        """Name under which the result is stored."""
+        return self.label or self.name
+
+    def check(self, config: Config) -> None:
+        """A label that can be the name of a file."""
+        if not re.fullmatch(r"\w[\w.-]*", self.result):
+            raise UserError(f"perturb.label={self.label}: expected letters, digits, and . _ or - between them.")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowConfig(ChangedConfig, abc.ABC):
+    """Settings of perturbations of neurons: which neurons, and the time windows."""
 
     neurons: str | None = key(
-        "perturbed neurons: null for all, [0,5,17], 0:100, exc, inh, region:NAME, or both of region:NAME&inh", default="exc", items=True
+        "perturbed neurons: null for all, [0,5,17], 0:100, exc, inh, region:NAME, or both of region:NAME&inh; or a filter by columns of the"
+        " recording, such as \"region == 'ALM' and excitatory and depth > 500\"",
+        default="exc",
+        items=True,
     )
-    fraction: float = key("share of those neurons, drawn with the seed", default=1.0, above=0, most=1)
+    fraction: float = key(
+        "share of those neurons, drawn with the seed; a larger share contains the neurons of a smaller one", default=1.0, above=0, most=1
+    )
     start: float | None = key(
         "start of the window, counted from the start of the trial; null: after a third of the learned time",
         "ms",
@@ -906,47 +1018,34 @@ class WindowConfig(PerturbConfig, abc.ABC):
         steps=True,
     )
     stop: float | None = key("end of the window; null: after two thirds of the learned time", "ms", default=None, above=0, steps=True)
-    window: tuple[float, float] | None = key(
+    window: tuple[float, float] | tuple[tuple[float, float], ...] | None = key(
         "start and end of the window in the time of the recording, from its event, such as [-0.5, 0.2], instead of start and stop; without"
-        " a recording, from the start of the trial",
+        " a recording, from the start of the trial. Several windows: [[-1.2, -0.8], [-0.5, 0.2]]",
         "s",
         default=None,
     )
-    label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
 
-    def steps(self, trial: TrialConfig, trial_start: float = 0.0) -> tuple[int, int]:
-        """(start, stop) in whole steps of a trial; where null, at the edge of a learning bin.
+    def steps(self, trial: TrialConfig, trial_start: float = 0.0) -> tuple[tuple[int, int], ...]:
+        """(start, stop) of each window in whole steps of a trial, in order; where null, at the edge of a learning bin.
 
         Args:
           trial: times of the trial.
           trial_start: start of the simulated trial, in s of the time of the recording.
 
         Raises:
-          UserError: perturb.window is not within the trial, or not in whole time steps.
+          UserError: perturb.window is not within the trial, not in order, or not in whole time steps.
         """
         if self.window is not None:
-            begin, end = trial_start, trial_start + (trial.stim_off + trial.duration) / 1000
-            start, stop = (round((time - trial_start) * 1000, 6) for time in self.window)
-            if not 0 <= start < stop <= round((end - begin) * 1000, 6):
-                given = f"perturb.window=[{self.window[0]:g},{self.window[1]:g}]"
-                raise UserError(f"{given}: expected a start before an end, within the trial, which lasts from {begin:g} to {end:g} s.")
-            check_steps("perturb.window", (start, stop), trial.dt)
-            return trial.steps(start), trial.steps(stop)
+            return window_steps(self.window, trial, trial_start)
         off, points = trial.steps(trial.stim_off), trial.n_points
         start = off + points // 3 * trial.every if self.start is None else trial.steps(self.start)
-        return start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)
-
-    @property
-    def result(self) -> str:
-        """Name under which the result is stored."""
-        return self.label or self.name
+        return ((start, off + -(-2 * points // 3) * trial.every if self.stop is None else trial.steps(self.stop)),)
 
     def check(self, config: Config) -> None:
-        """A window within the trial, neurons and a label that can be read."""
+        """A window within the trial, and neurons and a label that can be read."""
+        super().check(config)
         trial = config.trial
         check_neurons("perturb.neurons", self.neurons)
-        if not re.fullmatch(r"\w[\w.-]*", self.result):
-            raise UserError(f"perturb.label={self.label}: expected letters, digits, and . _ or - between them.")
         end = trial.stim_off + trial.duration
         for name, value in (("start", self.start), ("stop", self.stop)):
             if value is not None and value > end:
@@ -955,38 +1054,164 @@ class WindowConfig(PerturbConfig, abc.ABC):
             if self.start is not None or self.stop is not None:
                 raise UserError("perturb.window: expected either the window, or perturb.start and perturb.stop.")
             return  # compared with the trial when the time of the recording is known
-        start, stop = self.steps(trial)
+        ((start, stop),) = self.steps(trial)
         if start >= stop:
             raise UserError(f"perturb.start={start * trial.dt:g} ms: expected a time before perturb.stop={stop * trial.dt:g} ms.")
 
 
+def window_steps(window: tuple[Any, ...], trial: TrialConfig, trial_start: float) -> tuple[tuple[int, int], ...]:
+    """(start, stop) in whole steps of one window (start, end) in s, or of several; arguments and errors as of `WindowConfig.steps`."""
+    windows = window if window and isinstance(window[0], tuple) else (window,)
+    end, before, found = trial_start + (trial.stim_off + trial.duration) / 1000, -math.inf, []
+    pairs = ",".join(f"[{each[0]:g},{each[1]:g}]" for each in windows)
+    given = f"perturb.window={pairs if len(windows) == 1 else f'[{pairs}]'}"
+    for each in windows:
+        if not (trial_start - 1e-9 <= each[0] < each[1] <= end + 1e-9):
+            where = f"a start before an end, within the trial, which lasts from {trial_start:g} to {end:g} s"
+            raise UserError(f"{given}: expected {where}.")
+        if each[0] < before:
+            raise UserError(f"{given}: expected windows in the order of time that do not overlap.")
+        before, times = each[1], tuple(round((time - trial_start) * 1000, 6) for time in each)
+        check_steps("perturb.window", times, trial.dt)
+        found.append((trial.steps(times[0]), trial.steps(times[1])))
+    return tuple(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class CueConfig(ChangedConfig):
+    """Another cue than in training: the stimulus stronger, weaker, absent or at another time, or the inputs of other conditions."""
+
+    name: str = variant("perturbation", "cue")
+    cue: str | None = key(
+        "condition whose stimulus and feed-forward rates all trials receive, or a mixture, such as 0.3*left+0.7*right, whose shares sum to"
+        " 1; null: those of each condition itself",
+        default=None,
+    )
+    factor: float = key("factor of the stimulus; 0: no stimulus", default=1.0)
+    window: tuple[float, float] | None = key(
+        "start and end of the stimulus in the time of the recording, from its event; without a recording, from the start of the trial."
+        " null: as in training",
+        "s",
+        default=None,
+    )
+    inputs: str = key(
+        "inputs that are those of perturb.cue; feed-forward rates also tell a network the condition, throughout the trial",
+        default="both",
+        choices=("both", "stimulus", "feedforward"),
+    )
+
+    def steps(self, trial: TrialConfig, trial_start: float = 0.0) -> tuple[int, int]:
+        """(start, end) of the stimulus in whole steps; arguments and errors as of `WindowConfig.steps`."""
+        if self.window is None:
+            return trial.steps(trial.stim_on), trial.steps(trial.stim_off)
+        return window_steps(self.window, trial, trial_start)[0]
+
+    def mixture(self, names: Sequence[str]) -> dict[int, float]:
+        """Share of each condition in the cue by its index; {} if each condition has its own. Raises UserError for another condition."""
+        if self.cue is None:
+            return {}
+        if self.cue in names:
+            return {list(names).index(self.cue): 1.0}
+        shares: dict[int, float] = {}
+        for term in self.cue.split("+"):
+            share, times, name = (part.strip() for part in term.partition("*"))
+            if not times or name not in names or not re.fullmatch(r"\d*\.?\d+", share) or list(names).index(name) in shares:
+                expected = f"one of {', '.join(names)}, or shares of them such as 0.5*{names[0]}+0.5*{names[-1]}"
+                raise UserError(f"perturb.cue={self.cue}: expected {expected}.")
+            shares[list(names).index(name)] = float(share)
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise UserError(
+                f"perturb.cue={self.cue}: the shares sum to {sum(shares.values()):g}; expected 1. A stronger cue: perturb.factor."
+            )
+        return shares
+
+
 @dataclasses.dataclass(frozen=True)
 class SilenceConfig(WindowConfig):
-    """Neurons held at the reset potential, without spikes, as by a strong shunt."""
+    """Neurons held at the reset potential, without spikes, as by a strong shunt. For weaker silencing, excite with a strength below 0."""
 
     name: str = variant("perturbation", "silence")
 
 
 @dataclasses.dataclass(frozen=True)
-class ExciteConfig(WindowConfig):
-    """A constant current in addition to all other input."""
+class GradedConfig(WindowConfig, abc.ABC):
+    """Settings of perturbations with a strength, which may differ between windows and between neurons and change within a window."""
 
-    name: str = variant("perturbation", "excite")
-    strength: float = key("the current, also below 0", "threshold", default=0.5)
+    ramp_up: float = key(
+        "time at the start of each window in which the strength rises from 0, linearly", "ms", default=0.0, least=0, steps=True
+    )
+    ramp_down: float = key(
+        "time at the end of each window in which the strength falls to 0, linearly, as that of light in experiments without rebound",
+        "ms",
+        default=0.0,
+        least=0,
+        steps=True,
+    )
+    scale: tuple[float, ...] | None = key(
+        "factor of the strength in each window, such as [0.25, 0.5, 1] for three windows; null: 1", default=None
+    )
+    values: str | None = key(
+        "file with the strength of each neuron, in place of one strength: a .npy of N numbers, or a .csv or .tsv with columns neuron and"
+        " value; other neurons than the listed ones are not perturbed",
+        default=None,
+        path=True,
+    )
+
+    @property
+    @abc.abstractmethod
+    def amount(self) -> float | tuple[float, ...]:
+        """Strength of all neurons, or one of each."""
+
+    def check(self, config: Config) -> None:
+        """One source of strengths; factors and ramps are compared with the windows when these are known."""
+        super().check(config)
+        if self.values is not None and isinstance(self.amount, tuple):
+            raise UserError(f"perturb.values={self.values}: expected null, as there is a list of values already.")
 
 
 @dataclasses.dataclass(frozen=True)
-class ClampConfig(WindowConfig):
+class ExciteConfig(GradedConfig):
+    """A current in addition to all other input; below 0 it inhibits."""
+
+    name: str = variant("perturbation", "excite")
+    strength: float | tuple[float, ...] = key(
+        "the current, also below 0; a list has one number for each perturbed neuron, or for each neuron of the network",
+        "threshold",
+        default=0.5,
+    )
+
+    @property
+    def amount(self) -> float | tuple[float, ...]:
+        """The current, threshold units."""
+        return self.strength
+
+
+@dataclasses.dataclass(frozen=True)
+class ClampConfig(GradedConfig):
     """Poisson spikes whatever the input; the potential is held at reset."""
 
     name: str = variant("perturbation", "clamp")
-    rate: float = key("rate of the spikes, at most one a step", "Hz", default=10.0, least=0)
+    rate: float | tuple[float, ...] = key(
+        "rate of the spikes, at most one a step; a list has one number for each perturbed neuron, or for each neuron of the network",
+        "Hz",
+        default=10.0,
+        least=0,
+    )
+
+    @property
+    def amount(self) -> float | tuple[float, ...]:
+        """The rate, Hz."""
+        return self.rate
 
     def check(self, config: Config) -> None:
-        """At most one spike a step."""
+        """At most one spike a step, and no factor below 0."""
         super().check(config)
-        if self.rate * config.trial.dt > 1000:
-            raise UserError(f"perturb.rate={self.rate:g} Hz: expected at most {1000 / config.trial.dt:g}, a spike a step.")
+        highest = max(self.rate, default=0.0) if isinstance(self.rate, tuple) else self.rate
+        highest *= max(self.scale or (1.0,))
+        if highest * config.trial.dt > 1000:
+            raise UserError(f"perturb.rate={highest:g} Hz: expected at most {1000 / config.trial.dt:g}, a spike a step.")
+        if min(self.scale or (1.0,)) < 0:
+            raise UserError(f"perturb.scale={list(self.scale or ())}: expected factors of at least 0 for rates.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -172,8 +172,7 @@ def _write_feedforward_rates(trained: TrainedNetwork, path: Path) -> int | None:
         own = keys.trial(jnp.int32(0), condition)
 
         def one(rates: Array, since: Array) -> tuple[Array, Array]:
-            streams = own.feedforward, own.rates
-            return inputs.feedforward(config.feedforward, trial.dt, net, rates, streams, condition, since, trial.every)[1], rates
+            return inputs.feedforward_rates(config.feedforward, trial.dt, net, rates, own.rates, condition, since, trial.every)[1], rates
 
         steps = 1 + jnp.arange(trial.n_points * trial.every, dtype=jnp.int32)
         return lax.scan(one, inputs.initial_rates(config.feedforward, net), steps)[1]

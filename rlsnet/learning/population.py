@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from rlsnet.data.statistics import mean_known
+from rlsnet.learning import held_out
 
 EXPLAINED = {  # what predicts the recorded rates, in the order of columns
     "model": "network",
@@ -125,32 +126,45 @@ class TrialSums:
         return np.bincount(np.arange(self.trials) % len(self.counts), minlength=len(self.counts))
 
 
-def recorded_errors(target: np.ndarray, heldout: np.ndarray | None) -> dict[str, np.ndarray]:
+def recorded_errors(target: np.ndarray, heldout: np.ndarray | None, trained: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Squared errors [C, n] of what the recorded rates [C, M, n] themselves predict, Hz^2; `total` is that of each neuron's own mean.
 
-    ceiling: the trials trained on, if others were held out. mean_rate: their mean over conditions and bins. condition_average: their
-    mean over conditions, if there are several.
+    ceiling: the trials trained on, if others were held out. mean_rate: their mean over trained conditions and bins. condition_average:
+    their mean over trained conditions, if there are several, or if other conditions are compared with it. The own mean is that over the
+    trained conditions and, in each condition that is not trained, that of the condition.
+
+    Args:
+      target: [C, M, n] Hz, recorded rates, of the trials that were trained on.
+      heldout: [C, M, n] Hz, recorded rates of the held-out trials, or None.
+      trained: [C] bool, the conditions that are trained; None: all.
     """
-    data = compared(target, heldout)
-    means = [mean_known(values.reshape(-1, values.shape[2]).astype(float)) for values in (data, target)]
+    data, known = compared(target, heldout), np.ones(len(target), bool) if trained is None else trained
+    means = [mean_known(values[known].reshape(-1, values.shape[2]).astype(float)) for values in (data, target)]
     errors = {"total": squared_error(means[0], data), "mean_rate": squared_error(means[1], data)}
+    for c in np.flatnonzero(~known):
+        errors["total"][c] = squared_error(mean_known(data[c].astype(float)), data[[c]])[0]
     if heldout is not None:
         errors["ceiling"] = squared_error(target, data)
-    if len(target) > 1:
-        errors["condition_average"] = squared_error(mean_known(target.astype(float)), data)
+    if known.sum() > 1 or not known.all():
+        errors["condition_average"] = squared_error(mean_known(target[known].astype(float)), data)
+        if known.sum() == 1:
+            errors["condition_average"][known] = np.nan  # the condition itself
     return errors
 
 
-def explained(errors: Mapping[str, np.ndarray], conditions: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
+def explained(
+    errors: Mapping[str, np.ndarray], conditions: Sequence[str], region: np.ndarray | None, trained: np.ndarray | None = None
+) -> dict[str, Any]:
     """Population explained variance of each prediction, in groups as of `_by_group`.
 
     Args:
       errors: squared errors [C, n] by name of prediction, NaN for neurons without one, and `total`.
       conditions: [C] names.
       region: [n] names, or None.
+      trained: as of `_by_group`.
     """
     total = errors["total"]
-    return _by_group({name: total - errors[name] for name in EXPLAINED if name in errors}, total, conditions, region)
+    return _by_group({name: total - errors[name] for name in EXPLAINED if name in errors}, total, conditions, region, trained)
 
 
 def log_likelihood_gain(rate: np.ndarray, mean: np.ndarray, spikes: np.ndarray, trials: np.ndarray, bin_s: float) -> np.ndarray:
@@ -168,33 +182,56 @@ def log_likelihood_gain(rate: np.ndarray, mean: np.ndarray, spikes: np.ndarray, 
 
 
 def bits_per_spike(
-    gains: Mapping[str, np.ndarray], spikes: np.ndarray, conditions: Sequence[str], region: np.ndarray | None
+    gains: Mapping[str, np.ndarray],
+    spikes: np.ndarray,
+    conditions: Sequence[str],
+    region: np.ndarray | None,
+    trained: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Gains [C, n] of `log_likelihood_gain` in bits for each of the spikes [C, n], in groups as of `_by_group`."""
-    return _by_group(gains, spikes * np.log(2), conditions, region)
+    return _by_group(gains, spikes * np.log(2), conditions, region, trained)
 
 
-def _by_group(parts: Mapping[str, np.ndarray], whole: np.ndarray, conditions: Sequence[str], region: np.ndarray | None) -> dict[str, Any]:
+def _by_group(
+    parts: Mapping[str, np.ndarray],
+    whole: np.ndarray,
+    conditions: Sequence[str],
+    region: np.ndarray | None,
+    trained: np.ndarray | None = None,
+) -> dict[str, Any]:
     """Ratios of sums over neurons, of parts [C, n], by name, to a whole [C, n], as nested plain values; undefined ones are left out.
 
     Neurons where a part is NaN do not count in the whole either.
 
-    Returns:
-      {"all": {name: value}, "by_condition": {name: entry}, "by_region": {name: entry}}, the largest regions first.
-    """
+    Args:
+      parts: [C, n] by name.
+      whole: [C, n].
+      conditions: [C] names.
+      region: [n] names, or None.
+      trained: [C, n] bool, the neurons and conditions that are trained, which alone count in these groups; None: all.
 
-    def entry(*group: Any) -> dict[str, float]:
+    Returns:
+      {"all": {name: value}, "by_condition": {name: entry}, "by_region": {name: entry}}, the largest regions first; and, where some are not
+      trained, {"held_out": {name: entry}} with the names of `held_out.groups` and without predictions that were fitted to the same rates.
+    """
+    counted = np.ones(whole.shape, bool) if trained is None else trained
+
+    def entry(*group: Any, counted: np.ndarray = counted) -> dict[str, float]:
         found = {}
         for name, part in parts.items():
-            known = np.isfinite(part[group])
+            known = np.isfinite(part[group]) & counted[group]
             if (size := whole[group].sum(where=known)) > 0:
                 found[name] = float(part[group].sum(where=known) / size)
         return found
 
     sizes = Counter(() if region is None else region.tolist())
     regions = sorted(sizes, key=lambda name: (-sizes[name], name))  # those with most neurons first
-    return {
-        "all": entry(slice(None), slice(None)),
+    everything = slice(None), slice(None)
+    others = {} if trained is None or trained.all() else held_out.groups(trained, conditions)
+    predicted = {name: entry(*everything, counted=mask) for name, mask in others.items()}
+    without_fits = {name: {key: value for key, value in each.items() if key != "linear"} for name, each in predicted.items() if each}
+    return ({"held_out": without_fits} if without_fits else {}) | {
+        "all": entry(*everything),
         "by_condition": {str(name): entry(slice(c, c + 1), slice(None)) for c, name in enumerate(conditions)},
         "by_region": {str(name): entry(slice(None), region == name) for name in regions},
     }

@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from rlsnet.config.schema import TrialConfig
 from rlsnet.data.statistics import correlation_known, covariance, mean_known, ratio, variance
+from rlsnet.learning import held_out
 
 WINDOW = 100.0  # ms, the width over which currents are averaged before they are compared (2*wid in TrainSpikingNet.jl)
 NEURONS_PER_BLOCK = 2**17  # neurons whose currents are compared with their targets at once: 50 MB for 100 learning points
@@ -291,7 +292,11 @@ def windowed_known(weights: np.ndarray, values: np.ndarray, known: np.ndarray) -
 
 
 def summary(
-    scores: Mapping[str, np.ndarray], excitatory: np.ndarray, conditions: Sequence[str], region: np.ndarray | None
+    scores: Mapping[str, np.ndarray],
+    excitatory: np.ndarray,
+    conditions: Sequence[str],
+    region: np.ndarray | None,
+    trained: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Mean and median over neurons of scores [C, n], averaged over conditions first, as nested plain values.
 
@@ -300,14 +305,23 @@ def summary(
       excitatory: [n] bool.
       conditions: [C] names.
       region: [n] names, or None.
+      trained: [C, n] bool, the neurons and conditions that are trained, which alone count in these groups; None: all.
 
     Returns:
       {"all": entry, "by_class": {name: entry}, "by_region": ..., "by_condition": ...}, where an entry is {score: {"mean", "median", "n"}}
-      with the number n of neurons where the score is defined, for the scores with n > 0.
+      with the number n of neurons where the score is defined, for the scores with n > 0; where some are not trained also {"held_out":
+      {name: entry}} with the names of `held_out.groups`.
     """
+    others: dict[str, Any] = {}
+    if trained is not None and not trained.all():
+        for name, mask in held_out.groups(trained, conditions).items():
+            others[name] = _over_neurons({key: np.where(mask, values, np.nan) for key, values in scores.items()})
+        others = {name: entry for name, entry in others.items() if entry}  # units without recorded rates have no scores
+        others = {"held_out": others} if others else {}
+        scores = {key: np.where(trained, values, np.nan) for key, values in scores.items()}
     regions = [] if region is None else np.unique(region).tolist()
     classes = {name: mine for name, mine in (("exc", excitatory), ("inh", ~excitatory)) if mine.any()}
-    return {
+    return others | {
         "all": _over_neurons(scores),
         "by_class": {name: _over_neurons({k: v[:, mine] for k, v in scores.items()}) for name, mine in classes.items()},
         "by_region": {str(name): _over_neurons({k: v[:, region == name] for k, v in scores.items()}) for name in regions},

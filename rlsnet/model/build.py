@@ -12,13 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rlsnet.config.schema import Config, GivenFeedforwardConfig, GivenStimulusConfig, OUFeedforwardConfig, by_class
+from rlsnet.config.schema import (
+    Config,
+    GivenFeedforwardConfig,
+    GivenStimulusConfig,
+    OUFeedforwardConfig,
+    RegionalConfig,
+    RegionalInputsConfig,
+    by_class,
+)
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.model import connectivity, neurons, rng
 from rlsnet.model.connectivity import Edges
 from rlsnet.model.network import Network
 from rlsnet.model.network_store import StoredNetwork, check_indptr, read_parameter, read_plastic_inputs, read_static_edges, read_target
+from rlsnet.model.regions import Regions
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +54,7 @@ def build(
     activity: Callable[[Network], np.ndarray] | None = None,
     classes: np.ndarray | None = None,
     stored: StoredNetwork | None = None,
+    regions: Callable[[np.ndarray], Regions] | None = None,
 ) -> BuiltNetwork:
     """Network of an experiment: arrays from network.load; all other arrays are drawn.
 
@@ -54,6 +64,7 @@ def build(
       activity: calibration of a network with static synapses, which returns the spikes [N]; see `connectivity.needs_activity`.
       classes: [N] bool, whether a neuron is excitatory, if network.load does not tell; None: the first neurons are.
       stored: network.load, opened; None: it is opened here.
+      regions: function of the classes [N] that gives the regions of the neurons, for connectivity that depends on them.
 
     Raises:
       UserError: stored arrays, files or numbers do not agree.
@@ -63,13 +74,13 @@ def build(
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
     stimulus, rates = _stimulus(config, stored, n), _feedforward_rates(config, stored)
     feedforward_weight = _feedforward_weights(config, stored, n, rates)
-    network = _with_static_edges(config, stored, excitatory, feedforward_weight.shape[1])
+    network = _with_static_edges(config, stored, excitatory, feedforward_weight.shape[1], regions)
     network = dataclasses.replace(
         network,
         stimulus=None if stimulus is None else jnp.asarray(stimulus, dtype),
         rates=None if rates is None else jnp.asarray(rates, dtype),
     )
-    pre = _plastic_inputs(config, stored, network, activity)
+    pre = _plastic_inputs(config, stored, network, activity, regions)
     plastic_weight = stored.read("plastic/weight", [n, pre.shape[1]], "f")
     if plastic_weight is None:
         plastic_weight = np.repeat(connectivity.initial_weights(config.plastic, pre, excitatory, dtype), network.group_size, axis=0)[:n]
@@ -140,12 +151,21 @@ def _feedforward_weights(config: Config, stored: StoredNetwork, n: int, rates: n
     return weight
 
 
-def _with_static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x: int) -> Network:
+def _regions(key: str, excitatory: np.ndarray, regions: Callable[[np.ndarray], Regions] | None) -> Regions:
+    """The regions of the neurons; raises UserError, which begins with `key`, if they are not known."""
+    if regions is None:
+        raise UserError(f"{key}: needs the regions of the neurons; expected a recording with unit/region, or connectivity in network.load.")
+    return regions(excitatory)
+
+
+def _with_static_edges(
+    config: Config, stored: StoredNetwork, excitatory: np.ndarray, x: int, regions: Callable[[np.ndarray], Regions] | None
+) -> Network:
     """A network of N neurons and `x` feed-forward neurons that has static synapses only."""
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
-    edges = _static_edges(config, stored, excitatory)
+    edges = _static_edges(config, stored, excitatory, regions)
     width, no_indices = _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
-    bias, v0 = _biases(config, stored, excitatory), stored.read("neuron/v0", [n], "f")
+    bias, v0 = _biases(config, stored, excitatory, edges), stored.read("neuron/v0", [n], "f")
     parameters = {name: jnp.asarray(values, dtype) for name, values in _parameters(config, stored, excitatory, x).items()}
     taus, tau_channel = _tau_channels(parameters)
     return Network(
@@ -188,12 +208,17 @@ def _with_plastic_inputs(network: Network, pre: np.ndarray) -> Network:
     )
 
 
-def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> Edges:
+def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray, regions: Callable[[np.ndarray], Regions] | None) -> Edges:
     """The static synapses, stored or drawn; raises UserError unless they are valid for N neurons."""
     n, where = len(excitatory), str(stored.path)
     edges = read_static_edges(stored, n)
     if edges is None:
-        edges = connectivity.static_edges(config.static, rng.key(config.seed, rng.Purpose.STATIC), excitatory)
+        stream = rng.key(config.seed, rng.Purpose.STATIC)
+        if isinstance(config.static, RegionalConfig):
+            places = _regions("static=regional", excitatory, regions)
+            edges = connectivity.regional_edges(config.static, stream, excitatory, places)
+        else:
+            edges = connectivity.static_edges(config.static, stream, excitatory)
         where = f"static.name={config.static.name}"
     indptr = np.asarray(edges.indptr, np.int64)
     check_indptr(indptr, n, where)
@@ -207,13 +232,13 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray)
     return dataclasses.replace(edges, indptr=indptr).ascending()
 
 
-def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray) -> np.ndarray:
+def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray, edges: Edges) -> np.ndarray:
     """[N] bias, threshold units: the stored one, network.bias, or that of the static synapses."""
     bias = stored.read("neuron/bias", [len(excitatory)], "f")
     if bias is not None:
         return bias
     values = np.array(
-        connectivity.class_bias(config.static, len(excitatory)) if config.network.bias is None else by_class(config.network.bias)
+        connectivity.class_bias(config.static, excitatory, edges.indptr) if config.network.bias is None else by_class(config.network.bias)
     )
     return values[np.where(excitatory, 0, 1)]
 
@@ -251,7 +276,11 @@ def _tau_channels(parameters: dict[str, Array]) -> tuple[tuple[float, ...], Arra
 
 
 def _plastic_inputs(
-    config: Config, stored: StoredNetwork, network: Network, activity: Callable[[Network], np.ndarray] | None
+    config: Config,
+    stored: StoredNetwork,
+    network: Network,
+    activity: Callable[[Network], np.ndarray] | None,
+    regions: Callable[[np.ndarray], Regions] | None,
 ) -> np.ndarray:
     """[G, L] plastic inputs, stored or drawn; -1 pads. Raises UserError if they are not numbers of neurons."""
     n, size = network.n_neurons, network.group_size
@@ -264,9 +293,11 @@ def _plastic_inputs(
             raise UserError("plastic.active_fraction: expected 1 without static synapses, because it needs the calibration.")
         counts = activity(network)
     plastic, groups = dataclasses.replace(config.plastic, group_size=size), -(-n // size)
-    pre = np.asarray(
-        connectivity.plastic_inputs(plastic, rng.key(config.seed, rng.Purpose.PLASTIC), np.asarray(network.excitatory), counts)
-    )
+    stream, excitatory = rng.key(config.seed, rng.Purpose.PLASTIC), np.asarray(network.excitatory)
+    if isinstance(plastic, RegionalInputsConfig):
+        pre = connectivity.regional_inputs(plastic, stream, excitatory, _regions("plastic=regional", excitatory, regions))
+    else:
+        pre = np.asarray(connectivity.plastic_inputs(plastic, stream, excitatory, counts))
     if pre.ndim != 2 or len(pre) != groups or (pre.size and (pre.min() < -1 or pre.max() >= n)):
         raise UserError(f"plastic: the inputs drawn have shape {list(pre.shape)}; expected [{groups}, L] of numbers from -1 to {n - 1}.")
     return pre

@@ -24,11 +24,14 @@ from rlsnet.config.schema import (
     NoStaticConfig,
     PlasticConfig,
     RandomInputsConfig,
+    RegionalConfig,
+    RegionalInputsConfig,
     StaticConfig,
 )
 from rlsnet.errors import UserError
 from rlsnet.model import rng
 from rlsnet.model.edge_files import read_edges
+from rlsnet.model.regions import Regions, distinct, generator_of, pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +105,9 @@ def _fixed_degree_edges(static: FixedDegreeConfig, stream: Array, excitatory: np
         raise UserError(f"static.out_degree={degree}: makes {n * degree:,} static synapses; expected fewer than {2**31:,}.")
     indptr = np.arange(n + 1, dtype=np.int32) * np.int32(degree)
     if static.storage == "procedural" and degree:
-        return Edges(indptr, np.zeros(0, np.int32), None, class_weights(static, n), np.asarray(stream))
+        return Edges(indptr, np.zeros(0, np.int32), None, class_weights(static, static.class_inputs(n)), np.asarray(stream))
     post = draw_static(stream, n, degree) if degree else np.zeros(0, np.int32)
-    return Edges(indptr, post, None, class_weights(static, n))
+    return Edges(indptr, post, None, class_weights(static, static.class_inputs(n)))
 
 
 @static_edges.register
@@ -122,7 +125,7 @@ def _erdos_renyi_edges(static: ErdosRenyiConfig, stream: Array, excitatory: np.n
         pre = np.searchsorted(indptr, edge, side="right") - 1
         block = targets_of(stream, jnp.asarray(pre, jnp.int32), jnp.asarray(edge - indptr[pre], jnp.int32), n)
         post[start : start + size] = np.asarray(block)[: len(post) - start]
-    return Edges(indptr, post, None, class_weights(static, n))
+    return Edges(indptr, post, None, class_weights(static, static.class_inputs(n)))
 
 
 @static_edges.register
@@ -138,18 +141,69 @@ def _edges_from_file(static: EdgesConfig, stream: Array, excitatory: np.ndarray)
     return Edges.from_pairs(pre, post, weight, n)
 
 
-def class_weights(static: BalancedConfig, n: int) -> np.ndarray:
-    """[2, 2] static weights in the balanced state (threshold*ms), presynaptic class first, excitatory = 0."""
-    n_class = static.class_inputs(n)
+def class_weights(static: BalancedConfig, n_class: float) -> np.ndarray:
+    """[2, 2] static weights in the balanced state (threshold*ms) with K_e = `n_class`, presynaptic class first, excitatory = 0."""
     scale = static.strength / math.sqrt(n_class) if n_class else 0.0
     return scale * np.array([[static.ee, static.ie], [static.ei, static.ii]])
 
 
-def class_bias(static: StaticConfig, n: int) -> np.ndarray:
-    """[2] bias of excitatory and inhibitory neurons, threshold units; 0 except in the balanced state."""
+def class_bias(static: StaticConfig, excitatory: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """[2] bias of excitatory and inhibitory neurons, threshold units; 0 except in the balanced state.
+
+    Args:
+      static: settings.
+      excitatory: [N] bool.
+      indptr: [N+1] ends of the outputs of each neuron, from which K_e follows where it depends on the regions.
+    """
     if not isinstance(static, BalancedConfig):
         return np.zeros(2)
-    return math.sqrt(static.class_inputs(n)) * np.array([static.bias_exc, static.bias_inh])
+    regional = isinstance(static, RegionalConfig)
+    n_class = mean_inputs(excitatory, indptr)[0] if regional else static.class_inputs(len(excitatory))
+    return math.sqrt(n_class) * np.array([static.bias_exc, static.bias_inh])
+
+
+def mean_inputs(excitatory: np.ndarray, indptr: np.ndarray) -> tuple[float, float]:
+    """Mean numbers of excitatory and of inhibitory static inputs of a neuron; arguments as of `class_bias`."""
+    degree = np.diff(np.asarray(indptr, np.int64))
+    return float(degree[excitatory].sum() / len(degree)), float(degree[~excitatory].sum() / len(degree))
+
+
+def regional_edges(static: RegionalConfig, stream: Array, excitatory: np.ndarray, regions: Regions) -> Edges:
+    """Static synapses that exist independently of each other, with the probability of their regions and classes, times exp(-d/length)."""
+    pre, post = pairs(np.asarray(stream), excitatory, regions, static.length)
+    n = len(excitatory)
+    order = np.argsort(pre, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
+    exc, inh = mean_inputs(excitatory, indptr)
+    weights = class_weights(static, exc)
+    weights[1] *= exc / inh if inh else 0.0
+    return Edges(indptr, post[order].astype(np.int32), None, weights)
+
+
+def regional_inputs(plastic: RegionalInputsConfig, stream: Array, excitatory: np.ndarray, regions: Regions) -> np.ndarray:
+    """[G, L] plastic inputs of `RegionalInputsConfig`, excitatory first, those of the own region before the others; -1 pads.
+
+    Raises:
+      UserError: a group has neurons of several regions.
+    """
+    n, half, size = len(excitatory), plastic.n_inputs // 2, plastic.group_size
+    groups = -(-n // size)
+    of_group = regions.index[np.arange(groups) * size]
+    if np.any(of_group[np.arange(n) // size] != regions.index):
+        raise UserError(f"plastic.group_size={size}: puts neurons of several regions into a group; expected 1 with plastic=regional.")
+    pre = np.full((groups, plastic.n_inputs), -1, np.int32)
+    for label, mine in enumerate((excitatory, ~excitatory)):
+        local = half if label and plastic.long_range == "exc" else round(plastic.local * half)
+        for region in range(len(regions.names)):
+            rows = np.flatnonzero(of_group == region)
+            start = label * half
+            for place, wanted in ((regions.index == region, local), (regions.index != region, half - local)):
+                members = np.flatnonzero(mine & place)
+                width = min(wanted, len(members))
+                generator = generator_of(np.asarray(stream), 4 * region + 2 * label + int(start > label * half))
+                pre[rows, start : start + width] = np.sort(members[distinct(generator, len(rows), width, len(members))], axis=1)
+                start += wanted
+    return pre
 
 
 @partial(jax.jit, static_argnums=3)

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     TRANSFER = 22
     PERTURB = 23
     CELL_CLASS = 24
+    TRAINED = 25
 
 
 def mix(x: Array) -> Array:

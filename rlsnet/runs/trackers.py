@@ -123,6 +123,10 @@ def test_scores(results: zarr.Group) -> dict[str, float]:
     for name, values in results.arrays():
         if values.metadata.dimension_names == ("condition", "neuron"):
             found = zarr_store.read(values)
+            if name == "trained":
+                continue
+            if "trained" in results and name != "rate":
+                found = found[zarr_store.read(results["trained"])]
             if np.isfinite(found).any():
                 scores[f"test/{name}"] = float(np.nanmean(found))
     return scores

@@ -109,35 +109,40 @@ def initial_rates(settings: FeedforwardConfig, network: Network) -> Array:
     return jnp.full(network.n_feedforward, mean, network.bias.dtype)
 
 
-def feedforward(
-    settings: FeedforwardConfig,
-    dt: float,
-    network: Network,
-    rates: Array,
-    streams: tuple[Array, Array],
-    condition: Array,
-    since: Array,
-    every: int,
+def feedforward_rates(
+    settings: FeedforwardConfig, dt: float, network: Network, rates: Array, stream: Array, condition: Array, since: Array, every: int
 ) -> tuple[Array, Array]:
-    """Feed-forward spikes [X] of a step, and the rates [X] in Hz of the next step. Spikes before stim_off only with settings.before.
+    """Feed-forward rates [X] of a step and of the next, Hz.
 
     Args:
       settings: section feedforward.
       dt: time step, ms.
-      network: network with X, and the rates of feedforward=given.
+      network: network with the rates of feedforward=given.
       rates: [X] Hz, present rates, for Ornstein-Uhlenbeck rates.
-      streams: key of the spikes, which differs between trials, and key of the rates, which depends on the condition only.
+      stream: [2] uint32, key of the rates, which depends on the condition only.
       condition: int32, index of the condition.
       since: int32, steps since stim_off, from 1; 0 or less before.
       every: steps of a learning bin.
     """
-    x, dtype = rates.shape[0], rates.dtype
     now = rates
     if isinstance(settings, GivenFeedforwardConfig) and network.rates is not None:
         now = network.rates[condition, jnp.clip((since - 1) // every, 0, network.rates.shape[1] - 1)]
-    spiked = rng.uniform(rng.fold(streams[0], since), x, dtype) < now * (dt / 1000)
     if isinstance(settings, OUFeedforwardConfig):
-        xi = rng.normal(rng.fold(streams[1], since), x, dtype)
+        xi = rng.normal(rng.fold(stream, since), rates.shape[0], rates.dtype)
         moved = rates + (dt / settings.tau) * (settings.mean - rates) + (settings.sigma * dt**0.5) * xi
         rates = jnp.where(since > 0, moved, rates)
-    return spiked & ((since > 0) | settings.before), rates
+    return now, rates
+
+
+def feedforward_spikes(settings: FeedforwardConfig, dt: float, now: Array, stream: Array, since: Array) -> Array:
+    """[X] bool, spikes of a step from the rates `now` [X], Hz. Spikes before stim_off only with settings.before.
+
+    Args:
+      settings: section feedforward.
+      dt: time step, ms.
+      now: [X] Hz.
+      stream: [2] uint32, key of the spikes, which differs between trials.
+      since: int32, steps since stim_off, from 1; 0 or less before.
+    """
+    spiked = rng.uniform(rng.fold(stream, since), now.shape[0], now.dtype) < now * (dt / 1000)
+    return spiked & ((since > 0) | settings.before)

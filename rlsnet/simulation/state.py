@@ -16,6 +16,7 @@ from rlsnet.kernels.backend import from_config as choose_backend
 from rlsnet.model import neurons, rng
 from rlsnet.model.network import Network
 from rlsnet.simulation import inputs
+from rlsnet.simulation.cue import Cue
 from rlsnet.simulation.perturbation import Perturbation
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Dynamics:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrialKeys:
-    """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation or None.
+    """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation, another cue, or None.
 
     Keys of B trials of one condition have the shape [B, 2], but for those that depend on the condition only: stimulus and rates.
     """
@@ -80,7 +81,7 @@ class TrialKeys:
     feedforward: Array
     rates: Array
     condition: Array
-    perturbation: Perturbation | None = None
+    perturbation: Perturbation | Cue | None = None
 
     @staticmethod
     def create(seed: int, stage: int) -> TrialKeys:
@@ -101,7 +102,7 @@ class TrialKeys:
     @property
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
-        perturbation = self.perturbation and dataclasses.replace(self.perturbation, neurons=None, stream=0)  # type: ignore[arg-type]
+        perturbation = self.perturbation and self.perturbation.trial_axes
         each: dict[str, Any] = {"voltage": 0, "noise": 0, "stimulus": None, "feedforward": 0, "rates": None, "condition": None}
         return TrialKeys(**each, perturbation=perturbation)
 

@@ -22,6 +22,8 @@ from rlsnet.kernels import calls
 from rlsnet.model import neurons, rng
 from rlsnet.model.network import Network, gather_inputs
 from rlsnet.simulation import delivery, inputs
+from rlsnet.simulation.cue import Cue
+from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 
 
@@ -221,14 +223,18 @@ def _step(
     drive, noise_increment = network.bias + u_bal, None
     if w is not None:
         drive = drive + u_plas
-    if stimulated:
+    cue = keys.perturbation if isinstance(keys.perturbation, Cue) else None
+    perturbation = keys.perturbation if isinstance(keys.perturbation, Perturbation) else None
+    if cue is not None:
+        now, stimulus = cue.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.condition, i, normal(dynamics))
+        drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
+    elif stimulated:
         now, stimulus = _stimulus(dynamics, network, state, keys, i)
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     if sigma is not None and dynamics.noise.kind == "voltage":
         noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
     elif sigma is not None:
         drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
-    perturbation = keys.perturbation
     if perturbation is not None and (extra := perturbation.current(i, like)) is not None:
         drive = drive + extra
     neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, noise_increment)
@@ -237,7 +243,11 @@ def _step(
     words = delivery.pack(spiked) if record else None
     if network.n_feedforward:
         since = i - trial.steps(trial.stim_off)
-        streams = keys.feedforward, keys.rates
-        outside, rates = inputs.feedforward(dynamics.feedforward, dt, network, state.rates, streams, keys.condition, since, trial.every)
+        own = keys.rates, keys.condition
+        if cue is None:
+            now, rates = inputs.feedforward_rates(dynamics.feedforward, dt, network, state.rates, *own, since, trial.every)
+        else:
+            now, rates = cue.feedforward(dynamics.feedforward, dt, network, state.rates, own, since, trial.every)
+        outside = inputs.feedforward_spikes(dynamics.feedforward, dt, now, keys.feedforward, since)
         spiked, state = jnp.concatenate([spiked, outside]), dataclasses.replace(state, rates=rates)
     return dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron), words

@@ -15,6 +15,7 @@ from jax import Array, lax
 from rlsnet.config.schema import NoStimulusConfig
 from rlsnet.model.network import Network
 from rlsnet.simulation import persistent
+from rlsnet.simulation.cue import Cue
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys, initial_state
 from rlsnet.simulation.step import block, currents
 
@@ -67,7 +68,7 @@ def advance(
 
 
 def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys: TrialKeys) -> SimState:
-    """State in the step before stim_off: no stimulus until stim_on, then the stimulus.
+    """State in the step before stim_off: no stimulus until stim_on, then the stimulus, unless there is another cue.
 
     The next `every` steps end just before the first learning point.
     """
@@ -78,7 +79,7 @@ def before_learning(dynamics: Dynamics, network: Network, w: Array | None, keys:
         on = last
     state, _ = advance(dynamics, network, w, state, keys, on)
     if last > on:
-        state, _ = advance(dynamics, network, w, state, keys, last - on, stimulated=True)
+        state, _ = advance(dynamics, network, w, state, keys, last - on, stimulated=not isinstance(keys.perturbation, Cue))
     return state.with_zero_sum()
 
 

@@ -5,28 +5,33 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import zarr
 from jax import Array, lax
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import ChangedConfig, Config, CueConfig, WindowConfig
 from rlsnet.data import trial_clock
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
+from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
-from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.runs.progress import Progress
-from rlsnet.simulation.perturbation import from_config
+from rlsnet.simulation import cue as cues
+from rlsnet.simulation import perturbation as perturbations
+from rlsnet.simulation.cue import Cue
+from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import TESTING, Dynamics, SimState, TrialKeys
 from rlsnet.simulation.trial import Program, advance, before_learning
-from rlsnet.workflows import interrupts
-from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test, regions
+from rlsnet.workflows import interrupts, test_store
+from rlsnet.workflows.test_store import TrialAverage, TrialResult, create_test
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +98,13 @@ def evaluate(
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials
     keys = TrialKeys.create(config.seed, TESTING)
-    excitatory, region = np.asarray(network.excitatory), regions(recording, network.n_neurons, config.seed)
-    neurons = select_neurons(config.test.neurons, excitatory, region)
+    table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
+    neurons = table.select(config.test.neurons, "test.neurons")
     clock = trial_clock.of_recording(recording, config.trial)
-    perturbation = from_config(config, excitatory, region, TESTING, clock.start)
+    trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
+    names = test_store.condition_names(recording, len(target))
+    perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
+    _check_compared(config, recording, names, trained)
     keys = dataclasses.replace(keys, perturbation=perturbation)
     chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
     one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
@@ -104,10 +112,9 @@ def evaluate(
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     with atomic.replacing(path) as temporary, show.counting("trials") as report:
-        out = create_test(temporary, config, network, w, recording, len(target), neurons, clock, about)
+        out = create_test(temporary, config, network, w, recording, trained[:, neurons], neurons, clock, about)
         if perturbation is not None:
-            out.root.attrs["perturb"] = perturbation.about(config.trial)
-            zarr_store.write(out.root, "perturbed", np.asarray(perturbation.neurons)[neurons], ["neuron"])
+            _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)
 
         def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
@@ -126,13 +133,46 @@ def evaluate(
             out.add_condition(condition, average_of(w, condition, trials, out.add_spikes), wanted)  # each average is freed before the next
             if untrained and initial is not None:
                 out.add_error("untrained", condition, average_of(initial, condition, untrained, lambda _: None))
-        out.finish(_linear(config, network, recording) if scored and recording is not None and network.n_inputs else None)
+        out.finish(
+            _linear(config, network, recording, np.any(trained, axis=1)) if scored and recording is not None and network.n_inputs else None
+        )
         zarr_store.seal(temporary)
 
 
-def _linear(config: Config, network: Network, recording: Recording) -> linear_baseline.LinearBaseline:
-    """Linear predictions of the recorded rates from the recorded rates of the plastic inputs, of the trials trained on."""
+def _check_compared(config: Config, recording: Recording | None, names: Sequence[str], trained: np.ndarray) -> None:
+    """Raises UserError unless perturb.compare names conditions with recorded rates; warns where the network was trained on them."""
+    compare = config.perturb.compare if isinstance(config.perturb, ChangedConfig) else None
+    if compare and (recording is None or recording.kind != "rate"):
+        raise UserError("perturb.compare: needs the recorded rates of perturbed trials; expected a run with target=recording.")
+    for own, other in (compare or {}).items():
+        for name in (own, other):
+            if name not in names:
+                raise UserError(f"perturb.compare={{{own}:{other}}}: no condition {name}; expected some of {', '.join(names)}.")
+        if trained[list(names).index(other)].any():
+            log.warning("The network was trained on condition %s, so its effect is no prediction; train.conditions leaves it out.", other)
+
+
+def _describe(root: zarr.Group, config: Config, perturbation: Perturbation | Cue, neurons: np.ndarray) -> None:
+    """Writes the perturbation of a test: the attribute `perturb`, and which of the stored `neurons` are perturbed."""
+    if isinstance(perturbation, Cue):
+        assert isinstance(config.perturb, CueConfig)
+        about, perturbed = cues.about(perturbation, config.perturb, config.trial), np.zeros(len(neurons), bool)
+    else:
+        assert isinstance(config.perturb, WindowConfig)
+        about = perturbations.about(perturbation, config.perturb, config.trial)
+        perturbed = np.asarray(perturbation.neurons)[neurons]
+    root.attrs["perturb"] = about
+    zarr_store.write(root, "perturbed", perturbed, ["neuron"])
+
+
+def _linear(config: Config, network: Network, recording: Recording, conditions: np.ndarray) -> linear_baseline.LinearBaseline:
+    """Linear predictions of the recorded rates from the recorded rates of the plastic inputs, in the trained `conditions` [C] bool."""
     tau = np.asarray(network.parameters.get("tau_plas", config.synapse.tau_plas), np.float64)
     tau = np.broadcast_to(tau, network.n_neurons + network.n_feedforward)[: network.n_neurons]
     rate = recording.read(recording.choose(network.n_neurons, config.seed))
-    return linear_baseline.fit(rate, np.asarray(network.pre), network.group_size, tau, config.trial.learn_every, config.seed)
+    found = linear_baseline.fit(rate[conditions], np.asarray(network.pre), network.group_size, tau, config.trial.learn_every, config.seed)
+    if conditions.all():
+        return found
+    every = np.full(rate.shape, np.nan, np.float32)
+    every[conditions] = found.rate
+    return found._replace(rate=every)

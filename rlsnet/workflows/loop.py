@@ -78,9 +78,11 @@ def train(
     Raises:
       UserError: the weights are no longer finite numbers, or train.weights does not have a number for each condition.
     """
-    if config.train.weights is not None and len(config.train.weights) != len(target):
+    every = config.train.conditions is None
+    trained = [c for c in range(len(target)) if every or bool(jnp.isfinite(target[c]).any())]
+    if config.train.weights is not None and len(config.train.weights) != len(trained):
         given = list(config.train.weights)
-        raise UserError(f"train.weights={given}: expected {len(target)} numbers, one for each condition.")
+        raise UserError(f"train.weights={given}: expected {len(trained)} numbers, one for each trained condition.")
     metrics = run.read_metrics()
     if no_longer_better(metrics, config.train.stop_when):
         _log_end(config, done)
@@ -95,7 +97,7 @@ def train(
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
-            condition = condition_of(config, len(target), iteration)
+            condition = trained[condition_of(config, len(trained), iteration)]
             learner, result = iteration_of(learner, iteration - 1, condition)
             result = jax.device_get(result)
             line = _metrics(iteration, condition, time.perf_counter() - start, result)

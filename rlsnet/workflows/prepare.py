@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from rlsnet.config.schema import Config
-from rlsnet.data import cell_classes, recording_source, recordings, statistics
+from rlsnet.data import cell_classes, connection_rules, recording_source, recordings, statistics
 from rlsnet.data.cell_classes import CellClasses
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.kernels.device import configured
-from rlsnet.learning import targets
+from rlsnet.learning import held_out, targets
 from rlsnet.model import build, network_store
 from rlsnet.model.network import Network
 from rlsnet.model.network_store import StoredNetwork
@@ -30,7 +31,7 @@ from rlsnet.runs.memory_plan import PLAN, Sizes, check, plan
 from rlsnet.runs.progress import Progress
 from rlsnet.runs.resources import Sampler
 from rlsnet.simulation.trial import Calibration
-from rlsnet.workflows import interrupts
+from rlsnet.workflows import interrupts, test_store
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Prepared:
     seconds: s, durations of making the network and the targets.
     memory_plan: bytes by purpose.
     cell_class: where the classes of the neurons come from, in words.
+    trained: what is trained, in words; "" if all neurons and conditions are.
     """
 
     network: Network
@@ -57,6 +59,7 @@ class Prepared:
     seconds: tuple[float, float] = (0.0, 0.0)
     memory_plan: dict[str, int] = dataclasses.field(default_factory=dict)
     cell_class: str = ""
+    trained: str = ""
 
 
 def prepare(config: Config, show: Progress, learning: bool, run: Run | None = None) -> Prepared:
@@ -88,20 +91,48 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         return np.asarray(calibration[0].n_spikes)
 
     classes = _cell_classes(config, recording)
-    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored)
+    places = None if recording is None else partial(connection_rules.regions_of, config, recording)
+    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored, places)
     cell_class = _source_of_classes(stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
     log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
     if target is not None:
         targets.check(target, f"{config.network.load}: target")
+        target = np.array(target)
     else:
         with show.counting("targets") as advance:
             target = targets.make(config, net, recording, advance, *calibration)
         log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
-    seconds, rate = (drawn - start, time.perf_counter() - drawn), _mean_rates(config, net, recording)
-    return Prepared(net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan(sizes, learning), cell_class)
+    target, rate, trained = _held_out(config, net, recording, target, _mean_rates(config, net, recording))
+    seconds = (drawn - start, time.perf_counter() - drawn)
+    return Prepared(
+        net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan(sizes, learning), cell_class, trained
+    )
+
+
+def _held_out(
+    config: Config, net: Network, recording: Recording | None, target: np.ndarray, rate: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """(target [C, M, N], mean recorded rates [C, N] or None, words) with NaN for neurons and conditions that are not trained."""
+    names = [str(c) for c in range(len(target))] if recording is None else recording.conditions
+    trained = held_out.choose(config, NeuronTable(np.asarray(net.excitatory), recording, config.seed), names)
+    if not trained.words:
+        return target, rate, ""
+    log.info("Trained: %s. The others are not trained; a test predicts their recorded rates.", trained.words)
+    if test_store.has_random_inputs(config) and not trained.conditions.all():
+        log.warning(
+            "The inputs of untrained conditions are drawn at random, so nothing tells the network what these conditions are: only a test"
+            " with perturb=cue or with perturb.compare predicts them."
+        )
+    target = held_out.without_held_out(target, trained)
+    for name, values in zip(names, target, strict=True):
+        if name in (config.train.conditions or names) and np.isnan(values).all():
+            raise UserError(f"train.neurons: none of the neurons has a target in condition {name}; expected at least one.")
+    if rate is not None:
+        rate = np.where(trained.neurons & trained.conditions[:, None], rate, np.nan).astype(rate.dtype)
+    return target, rate, trained.words
 
 
 def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | None:
@@ -173,13 +204,16 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
     rate = zarr_store.read(group["recorded_rate"]) if "recorded_rate" in group else None
-    return Prepared(net, weight, target, None, rate, cell_class=network_store.cell_class(group))
+    return Prepared(
+        net, weight, target, None, rate, cell_class=network_store.cell_class(group), trained=str(group.attrs.get("trained", ""))
+    )
 
 
 def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
     """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
     recording = prepared.recording
     about: dict[str, Any] = {"cell_class": prepared.cell_class, **({PLAN: prepared.memory_plan} if learning else {})}
+    about |= {"trained": prepared.trained} if prepared.trained else {}
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint

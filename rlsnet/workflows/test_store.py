@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from jax import Array
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, OUFeedforwardConfig, OUStimulusConfig
 from rlsnet.data import trial_clock, trial_counts
 from rlsnet.data.recordings import HALVES, Recording
 from rlsnet.data.statistics import mean_known
@@ -104,6 +104,16 @@ def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None
     return (names if units is None else names[units]).astype(str)
 
 
+def has_random_inputs(config: Config) -> bool:
+    """Whether inputs that tell the condition are drawn at random, so that those of a condition that is not trained mean nothing."""
+    return isinstance(config.stimulus, OUStimulusConfig) or isinstance(config.feedforward, OUFeedforwardConfig)
+
+
+def condition_names(recording: Recording | None, n: int) -> list[str]:
+    """Names of the n conditions: those of the recording, or their numbers."""
+    return [str(c) for c in range(n)] if recording is None else list(recording.conditions)
+
+
 def fingerprint(w: Array) -> str:
     """Hash of weights, to find whether two tests used the same weights."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
@@ -162,25 +172,29 @@ def create_test(
     network: Network,
     w: Array,
     recording: Recording | None,
-    conditions: int,
+    trained: np.ndarray,
     neurons: np.ndarray,
     clock: TrialClock,
     about: dict[str, object],
 ) -> TestWriter:
-    """A new test.zarr with its attributes, for the results of some neurons; raises UserError if spikes cannot number the conditions."""
+    """A new test.zarr with its attributes, for the results of some neurons, of which [C, n] bool `trained` are trained.
+
+    Raises:
+      UserError: spikes cannot number the conditions.
+    """
+    conditions = len(trained)
     most = np.iinfo(SPIKES["condition"][0]).max + 1
     if config.test.spikes and conditions > most:
         raise UserError(f"test.spikes=true: expected at most {most:,} conditions, there are {conditions:,}; test.spikes=false stores none.")
     attributes = {"format": FORMAT, "dt_ms": config.trial.dt, "trials": config.test.trials, **about}
     root = zarr.create_group(str(path), attributes=attributes)
     root.attrs["n_neurons"], root.attrs["weights"] = network.n_neurons, fingerprint(w)
-    names = [str(c) for c in range(conditions)] if recording is None else list(recording.conditions)
-    recorded = None
+    names, recorded = condition_names(recording, conditions), None
     if recording is not None and recording.kind == "rate":
         recorded = RecordedRates.read(recording, network.n_neurons, config.seed, neurons)
         root.attrs["trained_on"], root.attrs["smoothing"] = recording.half or "all", list(recording.smoothing)
     root.attrs[trial_clock.ATTRIBUTE] = clock.stored()
-    return TestWriter(root, config, network, names, neurons, recorded, clock)
+    return TestWriter(root, config, network, names, neurons, recorded, clock, trained)
 
 
 class TestWriter:
@@ -195,9 +209,14 @@ class TestWriter:
         neurons: np.ndarray,
         recorded: RecordedRates | None,
         clock: TrialClock,
+        trained: np.ndarray,
     ):
         trial, n = config.trial, len(neurons)
         self.root, self.trial, self.trials, self.recorded, self.clock = root, trial, config.test.trials, recorded, clock
+        self.trained, self.random_inputs = trained, has_random_inputs(config)
+        if not trained.all():
+            meaning = "whether the neuron was trained in this condition"
+            zarr_store.write(root, "trained", trained, ["condition", "neuron"], long_name=meaning)
         self.stored = np.isin(np.arange(network.n_neurons), neurons)
         self.by_bin, self.by_neuron = (len(conditions), trial.n_points, n), (len(conditions), n)
         self.smoothing = scores.smoothing_weights(() if recorded is None else recorded.smoothing, trial.n_points)
@@ -253,7 +272,7 @@ class TestWriter:
         found = {name: self.root[name][...] for name in scores.SCORES if name in self.root}
         excitatory, names = self.root["excitatory"][...], [str(name) for name in self.root["condition"][...]]
         region = None if self.recorded is None else self.recorded.columns.get("region")
-        summary = scores.summary(found, excitatory, names, region)
+        summary = scores.summary(found, excitatory, names, region, self.trained)
         if self.recorded is not None:
             target, heldout, about = self.recorded.target, self.recorded.heldout, {}
             if linear is not None:
@@ -261,20 +280,27 @@ class TestWriter:
                 missing = ~np.isfinite(predicted).any(axis=(0, 1))
                 self.errors["linear"] = np.where(missing, np.nan, population.squared_error(predicted, data))
                 about = {"linear": {"penalty": linear.penalty, "neurons": int((~missing).sum())}}
-            summary["population"] = population.explained(self.errors, names, region) | {
-                "rate_bias": population.rate_bias(found["rate_error"], target, heldout, names),
+            rate_error, known = np.where(self.trained, found["rate_error"], np.nan), self._of_trained(target)
+            summary["population"] = population.explained(self.errors, names, region, self.trained) | {
+                "rate_bias": population.rate_bias(rate_error, known, heldout, names),
                 "trained_on": self.root.attrs["trained_on"],
-                "neurons": int(np.isfinite(target).any(axis=(0, 1)).sum()),
+                "neurons": int(np.isfinite(known).any(axis=(0, 1)).sum()),
                 "trials": self.trials,
                 **about,
             }
-            total = float(self.errors["total"].sum())
+            if not np.any(self.trained, axis=1).all() and self.random_inputs:
+                summary["population"]["random_inputs"] = True
+            total = float(self.errors["total"][self.trained].sum())
             if total > 0 and np.isfinite(self.error_variance):
                 summary["population"]["standard_error"] = float(np.sqrt(self.error_variance) / total)
             if self.recorded.counts is not None:
                 spikes = self.recorded.counts[0].sum(axis=1, dtype=np.float64)
-                summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region)
+                summary["population"]["bits_per_spike"] = population.bits_per_spike(self.gains, spikes, names, region, self.trained)
         self.root.attrs["scores"] = summary
+
+    def _of_trained(self, rates: np.ndarray) -> np.ndarray:
+        """Rates [C, M, n] with NaN for what is not trained."""
+        return rates if self.trained.all() else np.where(self.trained[:, None, :], rates, np.nan)
 
     def _current_correlation(self, mean: np.ndarray, target: np.ndarray) -> np.ndarray:
         """[n] correlation of target and mean current [M, n], in blocks of one size: XLA's sums depend on the shape of a matrix."""
@@ -342,7 +368,7 @@ class TestWriter:
         blocks = []
         for part in self._blocks():
             heldout = None if recorded.heldout is None else recorded.heldout[..., part]
-            blocks.append(population.recorded_errors(recorded.target[..., part], heldout))
+            blocks.append(population.recorded_errors(recorded.target[..., part], heldout, np.any(self.trained, axis=1)))
         return {name: np.concatenate([block[name] for block in blocks], axis=1) for name in blocks[0]}
 
     def add_error(self, name: str, condition: int, average: TrialAverage) -> float:
@@ -360,6 +386,8 @@ class TestWriter:
             heldout = None if recorded.heldout is None else recorded.heldout[condition, :, part]
             data = population.compared(recorded.target[condition, :, part], heldout)
             errors[condition, part], of_part = average.spikes.squared_error(weights, data, part)
+            if not self.trained[condition, part].all():  # the uncertainty is that of the trained neurons
+                _, of_part = average.spikes.squared_error(weights, np.where(self.trained[condition, part], data, np.nan), part)
             products = products + of_part
         return average.spikes.error_variance(products)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from rlsnet.config.load import to_dict
 from rlsnet.config.quoting import typed_command
-from rlsnet.config.schema import Config, NoPerturbConfig, WindowConfig
+from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
@@ -41,7 +41,7 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
         run.save_config(config)
         w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
         results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)]
-        if isinstance(config.perturb, WindowConfig):
+        if isinstance(config.perturb, ChangedConfig):
             results.append(_test(config, prepared, w, run, show, 0))
     return results
 
@@ -71,7 +71,7 @@ def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
         result = _test(config, prepared, w, run, show, iteration, trained=True)
-        if not isinstance(config.perturb, WindowConfig):
+        if not isinstance(config.perturb, ChangedConfig):
             with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
                 track(trackers.test_scores(test_store.open_test(run, run.test)), iteration)
     return [result]
@@ -104,7 +104,7 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     A network that was `trained` is compared with its initial weights too.
     """
     began = time.perf_counter()
-    path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, WindowConfig) else run.test
+    path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, ChangedConfig) else run.test
     initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
     about = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}

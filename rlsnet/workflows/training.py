@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rlsnet.config.quoting import typed_command, typed_setting
-from rlsnet.config.schema import Config, WindowConfig
+from rlsnet.config.schema import ChangedConfig, Config
 from rlsnet.errors import UserError
 from rlsnet.kernels import backend
 from rlsnet.learning import rls, targets
@@ -126,7 +126,7 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
     Raises:
       UserError: settings do not agree, or the folder contains a run or a simulation and `resumed` is false.
     """
-    if isinstance(config.perturb, WindowConfig):
+    if isinstance(config.perturb, ChangedConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; expected none for train.")
     done = _done(config, run, resumed)
     if resumed and config.train.iterations == done:

@@ -54,9 +54,12 @@ class Validation:
         self._table = _rate_table(config, network) if with_rates else None
         self._data, self._weights = target, scores.window_weights(config.trial)
         if self._table is not None and recording is not None:
-            self._data = recording.read(recording.choose(network.n_neurons, config.seed))
+            trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
+            rates = recording.read(recording.choose(network.n_neurons, config.seed))
+            self._data = rates if trained.all() else np.where(trained[:, None, :], rates, np.nan)
             self._weights = scores.smoothing_weights(recording.smoothing, config.trial.n_points)
         self._total = sum(population.recorded_errors(self._data[..., part], None)["total"].sum() for part in self._blocks())
+        self._conditions = [c for c, values in enumerate(self._data) if np.isfinite(values).any()]
         self._program: Program | None = None
 
     def _blocks(self) -> Iterable[slice]:
@@ -68,7 +71,7 @@ class Validation:
         The noise of the mean of the trials counts as an error: the estimate of it from a few trials is worse than the noise itself,
         because all neurons of a network deviate together.
         """
-        error = sum(self._error(w, condition) for condition in range(len(self._data)))
+        error = sum(self._error(w, condition) for condition in self._conditions)
         return float(1 - error / self._total) if self._total > 0 else None
 
     def _error(self, w: Array, condition: int) -> float:

@@ -28,7 +28,7 @@ BINS, NEURONS = 50, 40
 def activity(trained, data, model, heldout=True) -> Activity:
     n = data.shape[-1]
     region = np.where(np.arange(n) < n // 4, "A", "B")
-    about = np.arange(n), np.arange(n), region, np.full(n, "s"), np.arange(n) % 2 == 0, ["left", "right"]
+    about = np.arange(n), np.arange(n), region, np.full(n, "s"), np.arange(n) % 2 == 0, ["left", "right"], np.arange(2)
     return Activity(trained, data, model, heldout, *about, np.linspace(0, 1, data.shape[1]), TrialClock(), "firing rate (Hz)")
 
 
@@ -59,7 +59,7 @@ def test_trajectories_and_coding_direction_of_scaled_data():
     middle = data.mean(axis=(0, 1))
     half = middle + 0.5 * (data - middle)
     exact, scaled = (population.trajectories(activity(data, data, model)) for model in (data, half))
-    assert exact.numbers == pytest.approx({"explained": 1, "ceiling": 1})
+    assert (exact.numbers["explained"], exact.numbers["ceiling"]) == pytest.approx((1, 1))
     assert scaled.numbers["explained"] == pytest.approx(0.75)  # 1 - (1 - 0.5)^2
     np.testing.assert_allclose(exact["variance_data"].sum(), 1, rtol=1e-9)
     np.testing.assert_allclose(scaled["model"], 0.5 * exact["model"], atol=1e-9)

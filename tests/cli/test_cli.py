@@ -135,7 +135,8 @@ def test_info_on_a_run_that_is_not_done_or_of_an_older_version(place, tmp_path):
         values = json.loads(checkpoint.read_text())
         del values["attributes"][zarr_store.SEAL], values["attributes"][zarr_store.CHUNKS]
         del values["attributes"]["config"]["resources_every"]
-        del values["attributes"]["config"]["test"]["neurons"]
+        for section in ("test", "train"):
+            del values["attributes"]["config"][section]["neurons"]
         checkpoint.write_text(json.dumps(values))
     assert re.fullmatch(r"4 of 1000004 iterations, [\d.]+ h left", rows(rlsnet("info", "run", cwd=tmp_path).stdout)["progress"])
     shutil.rmtree(tmp_path / "run" / "network.zarr")

@@ -13,11 +13,13 @@ import zarr
 from commands import rlsnet
 from conftest import KERNELS, compose, difference, small_network, write_network
 
-from rlsnet.analysis import test_log
+from rlsnet.analysis import perturbation_effects, test_log
 from rlsnet.analysis.plots import run_figures
 from rlsnet.cli.commands import info
 from rlsnet.cli.job import run_job
 from rlsnet.config.load import to_dict
+from rlsnet.data import recordings
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.learning import iteration, rls
@@ -47,9 +49,9 @@ def test_a_perturbed_trial_with_learning_equals_the_numpy_oracle(x64, tmp_path, 
                      *feedforward)  # fmt: skip
     net, weight, target = build.build(config)
     keys = TrialKeys.create(config.seed, TRAINING)
-    what = perturbation.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
+    what = perturbation.from_config(config, NeuronTable(arrays["neuron/excitatory"]), TRAINING)
     who, first, last = np.asarray(what.neurons), 423, 716
-    assert (what.first, what.last) == (first, last) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
+    assert what.course.windows == ((first, last + 1),) and 2 * who.sum() == pytest.approx(arrays["neuron/excitatory"].sum(), abs=1)
     keys = dataclasses.replace(keys, perturbation=what)
     learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
     zero = jnp.int32(0)
@@ -234,7 +236,7 @@ def test_wrong_perturbations_are_refused(overrides, message):
 def test_a_share_is_drawn_with_the_seed():
     def members(*overrides):
         config = compose("config=tiny", "perturb=silence", "perturb.neurons=exc", *overrides)
-        return np.flatnonzero(np.asarray(perturbation.from_config(config, CLASSES, None, TESTING).neurons))
+        return np.flatnonzero(np.asarray(perturbation.from_config(config, NeuronTable(CLASSES), TESTING).neurons))
 
     half = members("perturb.fraction=0.5")
     assert len(half) == 25 and half.max() < 50 and len(members("perturb.fraction=0.001")) == 1
@@ -245,10 +247,9 @@ def test_a_share_is_drawn_with_the_seed():
 def test_units_and_the_window_that_null_stands_for():
     config = compose("config=tiny", "perturb=excite", "perturb.start='0.5 s'", "perturb.strength=1")
     assert config.perturb.start == 500
-    assert config.perturb.steps(config.trial) == (5000, 2000 + 6700)
+    assert config.perturb.steps(config.trial) == ((5000, 2000 + 6700),)
     assert compose("config=tiny", "perturb=clamp").perturb.steps(config.trial) == (
-        2000 + 3300,
-        2000 + 6700,
+        (2000 + 3300, 2000 + 6700),
     )  # bins of 10 ms, a hundred of them
 
 
@@ -288,7 +289,8 @@ def test_from_the_command_line(place, capsys):
     test, perturbed = (zarr.open_group(str(path), mode="r") for path in (place / "run" / "test.zarr", store))
     assert set(test) | {"perturbed"} == set(perturbed)
     assert perturbed.attrs["perturb"] == {"name": "excite", "neurons": "exc&0:20", "fraction": 1.0, "start": 300.0, "stop": 470.0,
-                                          "strength": 0.5, "label": "lit", "n": 20}  # fmt: skip
+                                          "windows": [[300.0, 470.0]], "strength": 0.5, "label": "lit", "n": 20, "ramp_up": 0.0,
+                                          "ramp_down": 0.0, "scale": None, "values": None, "compare": None}  # fmt: skip
     bins = np.arange(205, 605, 10)  # their middles
     for period, mine in enumerate((bins < 300, (bins > 300) & (bins < 470), bins > 470)):
         for name, who in (("perturbed", np.arange(200) < 20), ("others", np.arange(200) >= 20)):
@@ -320,3 +322,121 @@ def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
         run_job("train", to_dict(configs["silence"]), ["perturb=silence"], run.path)
     with pytest.raises(UserError, match="the regions are not known"):
         testing.run_test(compose(*SMALL, "perturb=silence", "perturb.neurons=region:ALM"), run)
+
+
+def course_by_loop(windows, scale, up, down, n):
+    """[n] strength over steps of a trial, from its definition: a trapezoid in each window, taken at the middles of the steps."""
+    level = np.zeros(n)
+    for (start, end), factor in zip(windows, scale, strict=True):
+        for i in range(start, end):
+            rise = (i + 0.5 - start) / up if up else 1
+            fall = (end - i - 0.5) / down if down else 1
+            level[i] = factor * min(1, rise, fall)
+    return level
+
+
+@pytest.mark.parametrize(("up", "down"), [(0, 0), (20, 0), (0, 30), (20, 30)])
+def test_the_strength_over_several_windows(up, down):
+    """Each step by the definition; its sum is the area of the trapezoids, exactly."""
+    windows, scale = ((10, 60), (60, 110), (150, 240)), (0.25, -0.5, 1.0)
+    course = perturbation.Course(windows, scale, up, down)
+    level = np.array([float(course.level(jnp.int32(i), jnp.dtype("float32"))) for i in range(300)])
+    np.testing.assert_allclose(level, course_by_loop(windows, scale, up, down, 300), rtol=0, atol=1e-6)
+    area = sum(factor * (end - start - (up + down) / 2) for (start, end), factor in zip(windows, scale, strict=True))
+    assert level.sum() == pytest.approx(area, abs=1e-4)
+    for n in (1, 7, 10):
+        touched = [bool(course.inside(jnp.int32(i + 1), n)) for i in range(250)]
+        inside = np.array([any(start <= step < end for start, end in windows) for step in range(300)])
+        assert touched == [bool(inside[i + 1 : i + n + 1].any()) for i in range(250)]
+
+
+def test_several_windows_and_a_rate_for_each_neuron(tmp_path, record_check):
+    """Clamped neurons fire with the rate of their own in each window, times its factor, and as they like in between."""
+    rates = np.repeat([40.0, 200.0, 400.0], 50)
+    (tmp_path / "rates.csv").write_text("neuron,value\n" + "".join(f"{n},{rate}\n" for n, rate in enumerate(rates)))
+    config = compose("config=tiny", "network.n_neurons=300", "trial.stim_off=100", "trial.duration=1000", "test.trials=4", "progress=off",
+                     "perturb=clamp", "perturb.window=[[0.2,0.5],[0.7,1.0]]", "perturb.scale=[1,0.5]", "perturb.ramp_down='100 ms'",
+                     f"perturb.values={tmp_path}/rates.csv", "perturb.neurons=0:200")  # fmt: skip
+    results = testing.run_simulation(config, Run(tmp_path / "run"))
+    test, perturbed = (zarr.open_group(str(path), mode="r") for path in results)
+    np.testing.assert_array_equal(perturbed["perturbed"][...], np.arange(300) < 150)  # those that the table lists
+    _, step, neuron = spikes_of(perturbed)
+    for (start, end), factor in (((2000, 5000), 1), ((7000, 10000), 0.5)):
+        for group, rate in enumerate((40, 200, 400)):
+            mine = (step >= start) & (step < end) & (neuron // 50 == group)
+            expected = 4 * 50 * rate * factor * (0.3 - 0.05)  # a ramp of 100 ms is half of it
+            record_check("clamp, two windows", "spikes of 50 neurons in 4 trials", f"{expected:.0f}", str(int(mine.sum())))
+            assert abs(mine.sum() - expected) < 4.5 * np.sqrt(expected)
+    words = perturbation_effects.description(perturbed)
+    assert words == ("clamp 40 to 400 Hz by neuron times 1, 0.5, ramp 100 ms down: 150 of 300 neurons, 0.2 to 0.5 and 0.7 to 1 s from the"
+                     " start of the trial")  # fmt: skip
+    effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
+    begin = np.arange(100, 1100, 10)
+    where = [begin < 200, ((begin >= 200) & (begin < 500)) | ((begin >= 700) & (begin < 1000)), begin >= 1000,
+             (begin >= 500) & (begin < 700)]  # fmt: skip
+    for period, bins in enumerate(where):
+        np.testing.assert_array_equal(effect.period == period, bins)
+    assert "between (Hz)" in perturbation_effects.rates_table(effect)
+    stored = dict(perturbed.attrs["perturb"])
+    del stored["windows"], stored["scale"], stored["ramp_up"], stored["ramp_down"], stored["range"]
+    group = zarr.open_group(str(results[1]), mode="r+")
+    group.attrs["perturb"] = {**stored, "rate": 10.0, "start": 200.0, "stop": 500.0}  # as of an earlier version
+    assert perturbation_effects.windows(group) == [(200.0, 500.0)]
+    assert perturbation_effects.description(group) == "clamp 10 Hz: 150 of 300 neurons, 0.2 to 0.5 s from the start of the trial"
+
+
+def test_a_list_of_currents_is_that_of_each_neuron():
+    """One for each perturbed neuron or one for each neuron of the network; the same by either way."""
+    members = [3, 50, 99]
+
+    def amount(*overrides):
+        config = compose("config=tiny", "perturb=excite", "perturb.neurons=[3,50,99]", *overrides)
+        return np.asarray(perturbation.from_config(config, NeuronTable(CLASSES), TESTING).amount)
+
+    expected = np.zeros(100)
+    expected[members] = [0.5, -1.0, 2.0]
+    np.testing.assert_array_equal(amount("perturb.strength=[0.5,-1,2]"), expected)
+    every = np.arange(100) / 8
+    np.testing.assert_array_equal(amount(f"perturb.strength={every.tolist()}"), np.where(np.isin(np.arange(100), members), every, 0))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["perturb.window=[[0.3,0.5],[0.4,0.6]]"], "perturb.window=[[0.3,0.5],[0.4,0.6]]: expected windows in the order of time"),
+        (["perturb.window=[[0.3,0.5],[0.9,1.6]]"], "expected a start before an end, within the trial, which lasts from 0 to 1.2 s."),
+        (["perturb.window=[[0.3,0.5,0.6]]"], "perturb.window[0]=[0.3, 0.5, 0.6]: expected 2 values."),
+        (["perturb.scale=[1,2]"], "perturb.scale=[1.0, 2.0]: expected one factor for each window, 1."),
+        (["perturb.window=[0.3,0.35]", "perturb.ramp_down=60"], "expected no more than 50 ms together, the length of the shortest window."),
+        (["perturb.strength=[1,2,3]"], "perturb.strength: has 3 values; expected 50, one for each perturbed neuron, or 100"),
+        (["perturb.values=none.csv"], "none.csv: no such file"),
+        (["perturb.values={}/other.csv"], "lists neuron 70, which perturb.neurons=exc"),
+        (["perturb.values={}/twice.csv"], "has no rows or a neuron twice; expected a number for each listed neuron, 0 to 99, once each."),
+        (["perturb.values={}/far.csv"], "has neuron 100 with value 1 in row 1;"),
+        (["perturb.neurons=\"depth > 500\""], "no depth in the network; expected one of excitatory, inhibitory, neuron."),
+        (["perturb.neurons=\"neuron > 500\""], "perturb.neurons=neuron > 500: is true for none of the 100 neurons"),
+    ],
+)  # fmt: skip
+def test_strengths_windows_and_filters_that_do_not_fit_are_refused(tmp_path, overrides, message):
+    for name, neurons in (("other", (3, 70)), ("twice", (3, 3)), ("far", (100,))):
+        (tmp_path / f"{name}.csv").write_text("neuron,value\n" + "".join(f"{n},1\n" for n in neurons))
+    with pytest.raises(UserError) as error:
+        config = compose("config=tiny", "perturb=excite", *(each.format(tmp_path) for each in overrides))
+        perturbation.from_config(config, NeuronTable(CLASSES), TESTING)
+    assert message in str(error.value)
+
+
+def test_a_filter_selects_by_columns_of_the_recording(tmp_path):
+    """Also where the network has only some of the units, whose columns are then those of its neurons."""
+    depth = np.arange(120) * 10.0
+    regions = np.array(["ALM", "striatum, dorsal"])[np.arange(120) % 2]
+    root = zarr.create_group(str(tmp_path / "r.zarr"), attributes={"format": recordings.FORMAT, "version": 1, "bin_ms": 20})
+    zarr_store.write(root, "rate", np.ones((1, 5, 120), np.float32), ["condition", "time", "unit"])
+    zarr_store.write(root, "unit/region", regions, ["unit"])
+    zarr_store.write(root, "unit/depth", depth, ["unit"])
+    recording = recordings.open_recording(tmp_path / "r.zarr")
+    units = recording.choose(100, 1)
+    found = NeuronTable(CLASSES, recording, 1).select("region == 'ALM' and excitatory and depth > 100", "perturb.neurons")
+    expected = [n for n in range(50) if regions[units[n]] == "ALM" and depth[units[n]] > 100]
+    assert found.tolist() == expected and 5 < len(expected) < 45
+    assert NeuronTable(CLASSES, recording, 1).select("region:striatum, dorsal", "k").tolist() == np.flatnonzero(units % 2).tolist()

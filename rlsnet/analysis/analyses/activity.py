@@ -22,7 +22,9 @@ MAX_UNITS = 4000  # of such a session; of more, evenly spaced ones
 
 @dataclasses.dataclass(frozen=True)
 class Activity:
-    """Trial averages of data and model of the n neurons whose data are known in all bins; without a recording, of currents.
+    """Trial averages of data and model, in the trained conditions C, of the n trained neurons whose data are known in all bins.
+
+    Without a recording they are currents.
 
     trained: [C, M, n] the data that the network was trained on; Hz, or threshold units for currents.
     data: [C, M, n] the data that it is compared with: of held-out trials if there are any, else the same as `trained`.
@@ -34,6 +36,7 @@ class Activity:
     session: [n] names.
     excitatory: [n] bool.
     conditions: [C] names.
+    number: [C] numbers of these conditions in the test.
     time: [M] s, of `clock`.
     clock: time of the recording.
     quantity: what the values are, with their unit.
@@ -49,24 +52,26 @@ class Activity:
     session: np.ndarray
     excitatory: np.ndarray
     conditions: list[str]
+    number: np.ndarray
     time: np.ndarray
     clock: TrialClock
     quantity: str
 
     @staticmethod
     def read(results: RunResults) -> Activity:
-        """The activity in the test of a run; raises UserError where no neuron has data in all bins."""
+        """The activity in the test of a run; raises UserError where no trained neuron has data in all bins."""
         data, model, _, _, quantity = results.compared()
         trained = {"rate_heldout": "rate_target"}.get(data, data)
-        known = np.ones(len(results.neurons), bool)
+        number = trained_conditions(results)
+        known = results.trained()[number].all(axis=0)
         for name in {data, trained}:
-            known &= np.isfinite(results.read(name)).all(axis=(0, 1))
+            known &= np.isfinite(results.read(name)[number]).all(axis=(0, 1))
         index = np.flatnonzero(known)
         if not len(index):
-            raise UserError(f"{results.run.test}: no neuron has data in all bins; expected at least one neuron with a complete target.")
+            raise UserError(f"{results.run.test}: no trained neuron has data in all bins; expected at least one with a complete target.")
 
         def smoothed(name: str) -> np.ndarray:
-            values = results.read(name)[..., index]
+            values = results.read(name)[number][..., index]
             return np.stack([results.smooth(name, each) for each in values]).astype(np.float64)
 
         def names(column: str) -> np.ndarray:
@@ -82,7 +87,8 @@ class Activity:
             names("region"),
             names("session"),
             results.read("excitatory")[index],
-            results.conditions,
+            [results.conditions[c] for c in number],
+            number,
             results.time,
             results.clock,
             quantity,
@@ -103,9 +109,16 @@ class Activity:
         return [EVERYWHERE, *(self.regions if len(self.regions) > 1 else [])]
 
 
+def trained_conditions(results: RunResults) -> np.ndarray:
+    """[C] numbers of the conditions that neurons are trained in."""
+    return np.flatnonzero(results.trained().any(axis=1))
+
+
 @dataclasses.dataclass(frozen=True)
 class SingleTrials:
     """Spike counts of single trials of the U units of a session, which were recorded together, and of the neurons that reproduce them.
+
+    Conditions are numbered as in `Activity`, which has the trained ones.
 
     session: its name.
     index: [U] positions of the neurons in test.zarr.
@@ -140,16 +153,18 @@ def single_trials(results: RunResults, recording: Recording | None, sessions: in
     """
     if not results.has("spikes/trial_indptr"):
         raise UserError(f"{results.run.test}: has no spikes of single trials; rlsnet test with test.spikes=true stores them.")
-    conditions, bin_s = len(results.conditions), results.config.trial.learn_every / 1000
+    conditions, bin_s, number = len(results.conditions), results.config.trial.learn_every / 1000, trained_conditions(results)
     found: list[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]] = []
-    found += [] if recording is None else _recorded(results, recording, conditions)
+    found += [] if recording is None else _recorded(results, recording, number)
     found = sorted(found, key=lambda each: -len(each[1]))[:sessions]
     alone = (EVERYWHERE, evenly(len(results.neurons), MAX_UNITS), None, np.zeros(0, int))
     chosen = found or [alone]
     spikes = _ModelSpikes(results, np.unique(np.concatenate([index for _, index, _, _ in chosen])))
     condition = np.repeat(np.arange(conditions), spikes.n_trials // conditions)
+    mine = np.isin(condition, number)
+    condition = np.searchsorted(number, condition[mine])
     for name, index, counts, of_trial in chosen:
-        yield SingleTrials(name, index, counts, of_trial, spikes.counts(index), condition, bin_s)
+        yield SingleTrials(name, index, counts, of_trial, spikes.counts(index)[mine], condition, bin_s)
 
 
 class _ModelSpikes:
@@ -186,8 +201,11 @@ def spikes_of(results: RunResults, chosen: np.ndarray) -> tuple[np.ndarray, np.n
     return number[kept], results.read("spikes/step")[kept], mine[kept]
 
 
-def _recorded(results: RunResults, recording: Recording, conditions: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """(name, positions in the test [U], counts [T, M, U], condition [T]) of each session with enough units and trials."""
+def _recorded(results: RunResults, recording: Recording, number: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(name, positions in the test [U], counts [T, M, U], condition [T]) of each session with enough units and trials.
+
+    Only trials of the conditions `number` [C], which are numbered from 0.
+    """
     unit = results.read("unit")
     for name, of_session, numbers in trial_counts.sessions(recording.group):
         wanted = np.isin(numbers, unit)
@@ -196,10 +214,10 @@ def _recorded(results: RunResults, recording: Recording, conditions: int) -> Ite
         trials = of_session().of_units(wanted)
         counted = trials.half >= 0
         units = counted.mean(axis=0) >= 0.8
-        complete = counted[:, units].all(axis=1)
-        number = np.bincount(trials.condition[complete], minlength=conditions)
-        if units.sum() >= MIN_UNITS and number.min() >= MIN_TRIALS:
+        complete = counted[:, units].all(axis=1) & np.isin(trials.condition, number)
+        condition = np.searchsorted(number, trials.condition[complete])
+        if units.sum() >= MIN_UNITS and np.bincount(condition, minlength=len(number)).min() >= MIN_TRIALS:
             order = np.argsort(unit, kind="stable")
             some = np.flatnonzero(units)[evenly(int(units.sum()), MAX_UNITS)]
             index = order[np.searchsorted(unit[order], numbers[wanted][some])]
-            yield name, index, trials.counts[complete][..., some], trials.condition[complete]
+            yield name, index, trials.counts[complete][..., some], condition

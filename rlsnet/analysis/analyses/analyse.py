@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
-from rlsnet.analysis.analyses.activity import EVERYWHERE, MAX_UNITS, Activity, SingleTrials, spikes_of
+from rlsnet.analysis.analyses.activity import EVERYWHERE, MAX_UNITS, Activity, SingleTrials, spikes_of, trained_conditions
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
@@ -19,12 +19,13 @@ from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
+from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, zarr_store
 from rlsnet.runs.folder import Run
-from rlsnet.workflows import test_store
 from rlsnet.workflows.prepare import find_recording
 
 FORMAT = "rlsnet-analysis"
@@ -87,10 +88,11 @@ class _Inputs:
         weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "run", "rlsnet-network")["plastic/weight"]))
         feedforward = trained.weight[:, : trained.n_feedforward]  # no analysis uses those before training
         initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
-        names = test_store.regions(self.recording, trained.n_neurons, config.seed)
-        region = np.full(trained.n_neurons, EVERYWHERE) if names is None else names
+        table = NeuronTable(trained.excitatory, self.recording, config.seed)
+        names = table.column("region")
+        region = np.full(trained.n_neurons, EVERYWHERE) if names is None else names.astype(str)
         known, number = np.unique(region, return_counts=True)
-        return Coupling(trained, initial, region, [str(name) for name in known[np.argsort(-number, kind="stable")]])
+        return Coupling(trained, initial, region, [str(name) for name in known[np.argsort(-number, kind="stable")]], table)
 
     @cached_property
     def pair(self) -> tuple[int, int]:
@@ -142,7 +144,7 @@ def _variability(inputs: _Inputs) -> Result:
 
 
 def _decoding(inputs: _Inputs) -> Result:
-    conditions, config = len(inputs.results.conditions), inputs.results.config
+    conditions, config = len(trained_conditions(inputs.results)), inputs.results.config
     return single_trials.decoding(inputs.trials, conditions, inputs.results.time, inputs.options.decoded_units, config.seed)
 
 
@@ -167,9 +169,8 @@ def _silencing(inputs: _Inputs) -> Result:
 def _single_neuron(inputs: _Inputs) -> Result:
     results, chosen = inputs.results, list(inputs.options.neurons or ())
     if not chosen:
-        score = results.read(results.compared().score).astype(np.float64)
-        order = np.argsort(score.mean(axis=0))
-        order = order[np.isfinite(score.mean(axis=0))[order]]
+        score = mean_known(results.score(results.compared().score).astype(np.float64))
+        order = np.argsort(score)[: int(np.isfinite(score).sum())]
         if not len(order):
             raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
         chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]

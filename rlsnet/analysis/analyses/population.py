@@ -6,6 +6,8 @@ data are no closer to the axes than the model is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rlsnet.analysis.analyses.activity import Activity
@@ -46,7 +48,7 @@ def trajectories(activity: Activity) -> Result:
         total = np.sum((values - values.mean(axis=0)) ** 2)
         share = projected[name].var(axis=0) * len(values) / total if total > 0 else np.full(len(axes), np.nan)
         arrays[f"variance_{name}"] = Variable(share, ("component",), {"long_name": f"share of the variance of the {name}"})
-    numbers = {"explained": _explained(projected["model"], projected["data"])}
+    numbers = {"explained": _explained(projected["model"], projected["data"]), **_shown(activity)}
     if activity.heldout:
         numbers["ceiling"] = _explained(projected["trained"], projected["data"])
     return Result(arrays, numbers)
@@ -117,6 +119,7 @@ def coding_direction(activity: Activity, pair: tuple[int, int], bins: np.ndarray
         "separation": separation(projected["model"]) / unit,
         "cosine": cosine(model, direction),
         "window": _span(activity, bins),
+        **_shown(activity),
     }
     if activity.heldout:
         numbers["cosine_of_data"] = cosine(data, direction)
@@ -150,6 +153,11 @@ def selectivity(activity: Activity, pair: tuple[int, int], bins: np.ndarray) -> 
         "region": Variable(activity.region, ("neuron",)),
     }
     return Result(arrays, {"conditions": [activity.conditions[c] for c in pair], "window": _span(activity, bins)})
+
+
+def _shown(activity: Activity) -> dict[str, Any]:
+    """Names of the conditions of a result, and their numbers in the test."""
+    return {"names": activity.conditions, "number": activity.number.tolist()}
 
 
 def _span(activity: Activity, bins: np.ndarray) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from rlsnet.analysis.analyses.variables import Result, Variable
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.errors import UserError
 from rlsnet.exports.synapses import Synapses, plastic_synapses, static_synapses
 from rlsnet.exports.trained_network import TrainedNetwork
@@ -27,12 +28,14 @@ class Coupling:
     initial: the same with initial weights.
     region: [N] names.
     names: [R] names of the regions.
+    table: the neurons with the columns of their units.
     """
 
     trained: TrainedNetwork
     initial: TrainedNetwork
     region: np.ndarray
     names: list[str]
+    table: NeuronTable
 
     @property
     def number(self) -> np.ndarray:

@@ -28,9 +28,9 @@ from rlsnet.workflows.evaluation import run_trial
 
 
 def _trials(
-    config: Config, coupling: Coupling, perturbations: Sequence[Perturbation | None], conditions: int, trials: int
+    config: Config, coupling: Coupling, perturbations: Sequence[Perturbation | None], conditions: np.ndarray, trials: int
 ) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """(number of the perturbation, condition, trial, counts [M, N]) of new trials, the same random numbers with each perturbation."""
+    """(number of the perturbation, place in `conditions`, trial, counts [M, N]) of new trials, of the same random numbers."""
     network, dynamics = coupling.trained.network, Dynamics.from_config(config)
     w = jnp.asarray(connectivity.to_groups(coupling.trained.weight, network.group_size))
     programs: dict[bool, Program] = {}
@@ -39,11 +39,11 @@ def _trials(
         with_one = perturbation is not None
         if with_one not in programs:
             programs[with_one] = Program(run_trial, dynamics, (False,), network, w, keys, jnp.int32(0), jnp.int32(0), None)
-        for condition in range(conditions):
+        for place, condition in enumerate(conditions):
             for trial in range(trials):
                 interrupts.check()
                 result = programs[with_one](network, w, keys, jnp.int32(trial), jnp.int32(condition), None)
-                yield number, condition, trial, np.asarray(result.counts)
+                yield number, place, trial, np.asarray(result.counts)
 
 
 def silencing(
@@ -72,13 +72,10 @@ def silencing(
       UserError: regions are unknown, or the window is not within the trial.
     """
     names, conditions = coupling.names, len(activity.conditions)
-    excitatory = coupling.trained.excitatory
     perturbations: list[Perturbation | None] = [None]
     for name in names:
         settings = SilenceConfig(neurons=_selection(name), window=window)
-        one = from_config(dataclasses.replace(config, perturb=settings), excitatory, coupling.region, TESTING, clock.start)
-        assert one is not None
-        perturbations.append(dataclasses.replace(one, settings=dataclasses.replace(settings, neurons=None)))  # all are compiled as one
+        perturbations.append(from_config(dataclasses.replace(config, perturb=settings), coupling.table, TESTING, clock.start))
     bins = (activity.time > window[0]) & (activity.time < window[1])
     if not bins.any():
         raise UserError(f"window=[{window[0]:g},{window[1]:g}]: contains no bin of the learned time.")
@@ -89,7 +86,7 @@ def silencing(
     rate = np.zeros((len(perturbations), conditions, trials, len(names)))
     projected = np.zeros((*rate.shape,))  # part of each region in the projection on the coding direction
     of_region = coupling.number[activity.neurons]
-    for number, condition, trial, counts in _trials(config, coupling, perturbations, conditions, trials):
+    for number, condition, trial, counts in _trials(config, coupling, perturbations, activity.number, trials):
         if condition == trial == 0:
             report(f"Simulating {conditions * trials} trials, {f'{names[number - 1]} silenced' if number else 'nothing silenced'}.")
         of_neuron = counts[bins].mean(axis=0) * hz

@@ -50,7 +50,7 @@ class Result:
     def to_xarray(self, conditions: Sequence[str], time: np.ndarray) -> xarray.Dataset:
         """The result as a dataset with coordinates; `conditions` [C] and `time` [M] are those of the test."""
         package = errors.package("xarray", "notebook", "analyse")
-        labels = {"condition": np.array(conditions), "time": np.asarray(time)}
+        labels = {"condition": np.array(self.numbers.get("names", conditions)), "time": np.asarray(time)}
         labels |= {dim: np.array(self.numbers[name]) for dim, name in (("kind", "kinds"), ("class", "classes")) if name in self.numbers}
         if "region" in self and self.arrays["region"].dims == ("region",):
             labels |= dict.fromkeys(("pre", "post", "silenced"), self["region"])

@@ -43,6 +43,12 @@ def _source(results: RunResults) -> str:
     return results.compared().data_label
 
 
+def _conditions(results: RunResults, result: Result) -> tuple[list[str], list[str]]:
+    """(names, colours) of the conditions of a result, which are the trained ones; colours are the same in all figures."""
+    colours = condition_colours(len(results.conditions))
+    return [str(name) for name in result.numbers["names"]], [colours[c] for c in result.numbers["number"]]
+
+
 def _curves(axis: Any, results: RunResults, time: np.ndarray, values: Mapping[str, np.ndarray], colours: Sequence[str]) -> None:
     """Draws [C, M] values of data and model over time, a colour for each condition."""
     for name, lines in values.items():
@@ -53,8 +59,8 @@ def _curves(axis: Any, results: RunResults, time: np.ndarray, values: Mapping[st
 
 def trajectories(results: RunResults, result: Result) -> PanelFigure:
     """Data and model in the first two principal components of the data, over time, and the variance in each component."""
-    names, values = results.conditions, {name: result[name] for name in LINES}
-    colours, shares = condition_colours(len(names)), {name: result[f"variance_{name}"] for name in LINES}
+    (names, colours), values = _conditions(results, result), {name: result[name] for name in LINES}
+    shares = {name: result[f"variance_{name}"] for name in LINES}
 
     def plane(axes: Sequence[Any]) -> None:
         for name, points in values.items():
@@ -85,13 +91,13 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
         Panel(f"Component {k + 1} of data and model over time.", partial(over_time, k)) for k in range(min(2, values["data"].shape[2]))
     ]
     panels.append(Panel(f"Share of the variance of data and model in the first components; {words}.", variance))
-    handles = (*style_handles(_source(results)), *condition_handles(names))
+    handles = (*style_handles(_source(results)), *condition_handles(results.conditions, result.numbers["number"]))
     return PanelFigure("Trajectories in the principal components of the data", tuple(panels), handles=handles)
 
 
 def coding_direction(results: RunResults, result: Result) -> PanelFigure:
     """Data and model on the direction that separates two conditions, over time."""
-    names, colours = results.conditions, condition_colours(len(results.conditions))
+    _, colours = _conditions(results, result)
     first, second = result.numbers["conditions"]
 
     def draw(axes: Sequence[Any]) -> None:
@@ -103,7 +109,7 @@ def coding_direction(results: RunResults, result: Result) -> PanelFigure:
     cosine, ceiling = result.numbers["cosine"], result.numbers.get("cosine_of_data")
     words = f"separation {result.numbers['separation']:.2f} times the data's\ncosine of both directions {cosine:.2f}"
     words += f" (both halves of the data: {ceiling:.2f})" if ceiling is not None else ""
-    handles = (*style_handles(_source(results)), *condition_handles(names))
+    handles = (*style_handles(_source(results)), *condition_handles(results.conditions, result.numbers["number"]))
     label = f"Projection of data and model on the direction that separates {first} and {second}; {words}."
     return PanelFigure(f"Coding direction of {first} and {second}", (Panel(label, draw),), (5.2, 2.9), handles=handles)
 

@@ -126,7 +126,7 @@ def _draw_spikes(traces: _Traces, neuron: int, colours: Sequence[str], axis: Any
 def examples(results: RunResults) -> PanelFigure:
     """Traces of data and model for the best, median and worst neurons, with standard errors over trials."""
     compared = results.compared()
-    score = statistics.mean_known(results.read(compared.score))
+    score = statistics.mean_known(results.score(compared.score))
     groups = by_score(score)
     traces = _Traces(results, np.unique(np.concatenate([neurons for _, neurons in groups])))
 

@@ -40,7 +40,7 @@ def heatmaps(results: RunResults) -> PanelFigure:
     data, model, _, source, quantity = results.compared()
     names = [shortened(name) for name in results.conditions[:MAX_CONDITIONS]]
     known = np.isfinite(np.stack([results.read(data, c) for c in range(len(names))])).any(axis=(0, 1))
-    trained = np.flatnonzero(known)
+    trained = np.flatnonzero(known & results.trained().any(axis=0))
     chosen = trained[evenly(len(trained), MAX_NEURONS)]
     if not len(chosen):
         raise UserError(f"{results.run.test}: none of its neurons has a target.")

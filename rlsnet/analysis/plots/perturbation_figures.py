@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,10 +12,11 @@ import zarr
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from rlsnet.analysis import single_trials
-from rlsnet.analysis.perturbation_effects import PerturbationEffect, description
+from rlsnet.analysis import recorded_effects, single_trials
+from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
 from rlsnet.analysis.plots.parts import draw_spread, groups_of, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
+    DATA_LINE,
     EXC,
     INH,
     INK,
@@ -27,9 +29,12 @@ from rlsnet.analysis.plots.style import (
     condition_handles,
     draw_events,
     draw_mean,
+    style_handles,
 )
+from rlsnet.analysis.recorded_effects import RecordedEffect
 from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
 from rlsnet.workflows import test_store
 
@@ -39,6 +44,7 @@ WITH: dict[str, Any] = {"ls": "-", "lw": 1.5}
 EXAMPLES = 3
 MAX_CONDITIONS = 4  # that are drawn over each other
 MAX_GROUPS = 5  # regions whose rates over time are drawn
+PIECES = 20  # of the learned time, in which the activity is compared with that of the conditions
 
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
@@ -60,13 +66,13 @@ def effect_of(results: RunResults, stored: zarr.Group) -> PerturbationEffect:
 
 def groups(effect: PerturbationEffect) -> list[tuple[str, np.ndarray]]:
     """(name, [n] bool) of the perturbed neurons, and of all others by region or, where regions are unknown, by class."""
-    others = ~effect.perturbed
+    others, other = ~effect.perturbed, "" if effect.cue else "other "
     found = [("perturbed neurons", effect.perturbed)]
     if effect.region is None:
-        found += [("other excitatory neurons", others & effect.excitatory), ("other inhibitory neurons", others & ~effect.excitatory)]
+        found += [(f"{other}excitatory neurons", others & effect.excitatory), (f"{other}inhibitory neurons", others & ~effect.excitatory)]
     else:
         number, names = main_regions(effect.region, len(others))
-        found += [(f"other neurons in {shortened(name)}", others & (number == k)) for k, name in enumerate(names)]
+        found += [(f"{other}neurons in {shortened(name)}", others & (number == k)) for k, name in enumerate(names)]
     return [(name, members) for name, members in found if members.any()][: 1 + MAX_GROUPS]
 
 
@@ -81,22 +87,48 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
         words = f"Mean rate of {members.sum():,} {name} over time in each condition, with the perturbation and without."
         error = None if errors is None else [each[..., k] for each in errors]
         panels.append(Panel(words, partial(_population, results, effect, name, members, error)))
+    if effect.cue and len(effect.conditions) > 1:
+        words = "Activity with this cue as a sum of the activity in the conditions with their own cues: shares over time."
+        panels.append(Panel(words, partial(_resemblance, results, effect)))
+    if others.any() and not effect.cue:
+        panels += _of_others(results, effect, others)
     if others.any():
-        panels.append(Panel("Change of the rates of other neurons in the window and after it, by group.", partial(_changes, effect)))
-        panels.append(
-            Panel("Rate of each other neuron in the window, with the perturbation against without.", partial(_scatter, effect, others))
-        )
-        if len(results.conditions) > 1:
-            words = "Selectivity of each other neuron in the window, with the perturbation against without."
-            panels.append(Panel(words, partial(_selectivity, results, effect, others)))
-        panels.append(Panel("The other neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
+        panels.append(Panel("The neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
+    assert results.test is not None
+    if (recorded := recorded_effects.recorded_effect(results.test, stored)) is not None:
+        panels.append(Panel("Change of the mean rate over time, recorded and predicted.", partial(_recorded_course, results, recorded)))
+        words = "Change of each neuron's rate in the windows, predicted against recorded."
+        panels.append(Panel(words, partial(_recorded_scatter, recorded)))
     handles = (
-        *condition_handles(results.conditions, evenly(len(results.conditions), MAX_CONDITIONS)),
-        Line2D([], [], color=INK, label="without perturbation", **WITHOUT),
-        Line2D([], [], color=INK, label="with perturbation", **WITH),
-        Rectangle((0, 0), 1, 1, label="window", **SHADE),
+        *condition_handles(results.conditions, [_numbers(results, effect)[c] for c in evenly(len(effect.conditions), MAX_CONDITIONS)]),
+        Line2D([], [], color=INK, label="own cue" if effect.cue else "without perturbation", **WITHOUT),
+        Line2D([], [], color=INK, label="this cue" if effect.cue else "with perturbation", **WITH),
+        Rectangle((0, 0), 1, 1, label="stimulus" if effect.cue else "window", **SHADE),
     )
     return PanelFigure(prefix + description(stored), tuple(panels), (2.4, 2.3), columns=3, handles=handles)
+
+
+def _of_others(results: RunResults, effect: PerturbationEffect, others: np.ndarray) -> list[Panel]:
+    """Panels of the changes of the neurons that are not perturbed."""
+    panels = [
+        Panel("Change of the rates of other neurons in the window and after it, by group.", partial(_changes, effect)),
+        Panel("Rate of each other neuron in the window, with the perturbation against without.", partial(_scatter, effect, others)),
+    ]
+    if len(effect.conditions) > 1:
+        words = "Selectivity of each other neuron in the window, with the perturbation against without."
+        panels.append(Panel(words, partial(_selectivity, effect, others)))
+    return panels
+
+
+def _numbers(results: RunResults, effect: PerturbationEffect) -> list[int]:
+    """Numbers of the conditions of an effect among all conditions."""
+    return [results.conditions.index(name) for name in effect.conditions]
+
+
+def _colours(results: RunResults, effect: PerturbationEffect) -> list[str]:
+    """Colours of the conditions of an effect, which are those of all figures."""
+    colours = condition_colours(len(results.conditions))
+    return [colours[c] for c in _numbers(results, effect)]
 
 
 def standard_errors(
@@ -118,13 +150,13 @@ def standard_errors(
         group[effect.neuron[mine]] = k
     scale = 1000 / (results.config.trial.learn_every * np.array([mine.sum() for mine in members]))
     rates = (single_trials.grouped_counts(results, test, group) * scale for test in tests if test is not None)
-    return [rate.std(axis=1, ddof=1) / np.sqrt(rate.shape[1]) for rate in rates]
+    return [(rate.std(axis=1, ddof=1) / np.sqrt(rate.shape[1]))[_numbers(results, effect)] for rate in rates]
 
 
-def _span(results: RunResults, effect: PerturbationEffect) -> tuple[float, float]:
-    """(start, stop) of the window, s."""
-    start, stop = results.clock.seconds(effect.window)
-    return float(start), float(stop)
+def _shade(results: RunResults, effect: PerturbationEffect, axis: Any) -> None:
+    """Shades the windows of the perturbation."""
+    for window in effect.windows:
+        axis.axvspan(*(float(time) for time in results.clock.seconds(window)), **SHADE)
 
 
 def _population(
@@ -136,8 +168,8 @@ def _population(
     axes: Sequence[Any],
 ) -> None:
     """Draws the mean rate of a group over time in each condition, with bands of a standard error [C, M] over trials."""
-    axes[0].axvspan(*_span(results, effect), **SHADE)
-    colours = condition_colours(len(effect.psth_control))
+    _shade(results, effect, axes[0])
+    colours = _colours(results, effect)
     for c in map(int, evenly(len(colours), MAX_CONDITIONS)):
         for k, (psth, line) in enumerate(((effect.psth_control, WITHOUT), (effect.psth_perturbed, WITH))):
             error = None if errors is None else errors[k][c]
@@ -179,7 +211,7 @@ def selectivity_words(x: np.ndarray, y: np.ndarray) -> str:
     return f"slope {np.polyfit(x, y, 1)[0]:.2f}, r = {np.corrcoef(x, y)[0, 1]:.2f}"
 
 
-def _selectivity(results: RunResults, effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
+def _selectivity(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
     """Draws the difference between the rates in the first two conditions in the window, with the perturbation against without."""
     x, y = (np.nan_to_num(rate[1] - rate[0])[others] for rate in effect.rates())
     axis, wide = axes[0], max(1.0, float(np.max(np.abs(np.r_[x, y]), initial=0)) * 1.05)
@@ -187,16 +219,16 @@ def _selectivity(results: RunResults, effect: PerturbationEffect, others: np.nda
     axis.axvline(0, color=SOFT, lw=0.5)
     axis.plot((-wide, wide), (-wide, wide), color=SOFT, lw=0.8)
     axis.plot(x, y, ".", ms=3, mew=0, alpha=0.6, color=INK, rasterized=True)
-    first, second = map(shortened, results.conditions[:2])
+    first, second = map(shortened, effect.conditions[:2])
     axis.set(xlabel=f"{second} - {first}, without (Hz)", ylabel=f"{second} - {first}, with (Hz)", xlim=(-wide, wide), ylim=(-wide, wide))
     axis.set_title(f"other neurons, selectivity\n{selectivity_words(x, y)}")
 
 
 def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
     """Draws the PSTHs of the other neurons whose rate in the window changed most, one above the other, with a scale bar."""
-    axis, base, colours = axes[0], 0.0, condition_colours(len(effect.psth_control))
+    axis, base, colours = axes[0], 0.0, _colours(results, effect)
     size = np.where(others, np.nan_to_num(np.abs(effect.rates()[1] - effect.rates()[0]).max(axis=0)), -1)
-    axis.axvspan(*_span(results, effect), **SHADE)
+    _shade(results, effect, axis)
     height = 1.0
     for neuron in [int(n) for n in np.argsort(-size)[:EXAMPLES] if others[n]]:
         drawn = [
@@ -217,5 +249,51 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
     axis.annotate(f"{bar:g} Hz", (1.05, bar / 2), xycoords=("axes fraction", "data"), rotation=90, va="center", fontsize=SMALL)
     axis.set(xlabel=f"{results.clock.label} (s)", yticks=[], xlim=results.span, ylim=(0, max(base, 1.0)))
     axis.spines["left"].set_visible(False)
-    axis.set_title("other neurons, largest changes")
+    axis.set_title(f"{'' if effect.cue else 'other '}neurons, largest changes")
     draw_events(axis, results.clock.events, results.span)
+
+
+def _resemblance(results: RunResults, effect: PerturbationEffect, axes: Sequence[Any]) -> None:
+    """Draws the share of the first condition in the activity of the trials of each condition, in windows of time."""
+    axis, names, colours = axes[0], effect.conditions, _colours(results, effect)
+    edges = np.linspace(0, len(results.time), min(len(results.time), PIECES) + 1).astype(int)
+    pieces = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+    middle = [float(results.time[piece].mean()) for piece in pieces]
+    for tests, line in ((effect.psth_control, WITHOUT), (effect.psth_perturbed, WITH)):
+        share = np.array([resemblance(tests[:, piece], effect.psth_control[:, piece])[:, 0] for piece in pieces])
+        for c in range(len(names)):
+            axis.plot(middle, share[:, c], color=colours[c], **line)
+    two = f"1: like {names[0]} trials; 0: like {names[1]} trials"
+    axis.set_title(two if len(names) == 2 else f"share of {names[0]} trials")
+    axis.set(xlabel=f"{results.clock.label} (s)", ylabel="position of the activity", xlim=results.span)
+    draw_events(axis, results.clock.events, results.span)
+
+
+def _recorded_course(results: RunResults, found: RecordedEffect, axes: Sequence[Any]) -> None:
+    """Draws the change of the mean rate over neurons of each condition: of the recorded trials (solid), and of the model (dashed)."""
+    axis, colours = axes[0], _colours(results, found.effect)
+    _shade(results, found.effect, axis)
+    for d, name in enumerate(found.names):
+        own = next((c for c, each in enumerate(found.effect.conditions) if name.startswith(f"{each} (")), d)
+        for values, line in ((found.recorded, DATA_LINE), (found.model, MODEL_LINE)):
+            axis.plot(results.time, mean_known(values[d].T.astype(float)), color=colours[own], **line)
+    axis.axhline(0, color=SOFT, lw=0.6)
+    axis.set(xlabel=f"{results.clock.label} (s)", ylabel="change of mean rate (Hz)", xlim=results.span)
+    axis.set_title("all neurons, change of rate", pad=15)
+    place_legend_above(axis, 2, handles=style_handles("recorded", "predicted"))
+    draw_events(axis, results.clock.events, results.span, names=False)
+
+
+def _recorded_scatter(found: RecordedEffect, axes: Sequence[Any]) -> None:
+    """Draws the change of each neuron's rate in the windows, of the model against the recorded one."""
+    axis, (recorded, model) = axes[0], found.changes()
+    known = np.isfinite(recorded)
+    top = max(1.0, float(np.max(np.abs(np.r_[recorded[known], model[known]]), initial=0)) * 1.05)
+    for members, colour, name in ((found.effect.perturbed, INK, "perturbed"), (~found.effect.perturbed, SOFT, "others")):
+        if (members & known).any():
+            axis.plot(recorded[members & known], model[members & known], ".", ms=3, mew=0, color=colour, label=name, rasterized=True)
+    axis.plot((-top, top), (-top, top), color=SOFT, lw=0.8)
+    axis.set(xlabel="recorded change (Hz)", ylabel="predicted change (Hz)", xlim=(-top, top), ylim=(-top, top))
+    axis.set_title(f"EV of the effect {found.explained(np.ones(len(recorded), bool)):.2f}", pad=15)
+    if axis.get_legend_handles_labels()[0]:
+        place_legend_above(axis, 2)

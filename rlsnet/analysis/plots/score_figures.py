@@ -111,7 +111,7 @@ def baseline_correlation(results: RunResults) -> np.ndarray | None:
         rate = results.read(data, c)
         windowed = (scores.windowed_known(weights, each, np.isfinite(rate) & np.isfinite(average)) for each in (rate, average))
         found.append(statistics.correlation_known(*windowed))
-    return np.stack(found)
+    return np.where(results.trained(), np.stack(found), np.nan)
 
 
 def correlations(results: RunResults) -> PanelFigure:
@@ -120,10 +120,10 @@ def correlations(results: RunResults) -> PanelFigure:
     baseline = baseline_correlation(results)
     lines: list[tuple[str, str, np.ndarray, str, Any]] = []  # array, label, values, colour, line
     if results.has("noise_ceiling"):
-        lines.append(("noise_ceiling", "noise ceiling", results.read("noise_ceiling"), DATA, DATA_LINE))
+        lines.append(("noise_ceiling", "noise ceiling", results.score("noise_ceiling"), DATA, DATA_LINE))
     for name, (label, shade) in OF_MODEL.items():
         if results.has(name):
-            lines.append((name, label, results.read(name), MODEL if name == score else shade, MODEL_LINE))
+            lines.append((name, label, results.score(name), MODEL if name == score else shade, MODEL_LINE))
     if baseline is not None:
         lines.append(("baseline", BASELINE, baseline, SOFT, BASELINE_LINE))
 
@@ -157,7 +157,7 @@ def correlations(results: RunResults) -> PanelFigure:
 
 def _against_ceiling(results: RunResults, score: str, axes: Sequence[Any]) -> None:
     """Draws a score of each neuron and condition against the noise ceiling."""
-    x, y = results.read("noise_ceiling"), results.read(score)
+    x, y = results.score("noise_ceiling"), results.score(score)
     known = np.isfinite(x) & np.isfinite(y)
     low = 0.0
     if known.any():
@@ -195,7 +195,7 @@ def rates(results: RunResults) -> PanelFigure:
         histogram = Panel("Histogram of mean firing rates by class.", partial(_by_class, results, model, excitatory))
         return PanelFigure("Firing rates", (histogram,))
     data = np.stack([statistics.mean_known(results.read("rate_target", condition)) for condition in range(len(model))])
-    known = np.isfinite(data)
+    known = np.isfinite(data) & results.trained()
     if not known.any():
         raise UserError(f"{results.run.test}: no neuron has a recorded rate.")
     words = rate_words(data[known], model[known])
@@ -212,9 +212,15 @@ def rates(results: RunResults) -> PanelFigure:
     def errors(axes: Sequence[Any]) -> None:
         groups = list(groups_of(results.region, excitatory))
         colours = condition_colours(len(model))
-        few = dict(zip(results.conditions, zip(model - data, colours, strict=True), strict=True)) if len(model) < 4 else {}
+        few = (
+            dict(zip(results.conditions, zip(np.where(known, model - data, np.nan), colours, strict=True), strict=True))
+            if len(model) < 4
+            else {}
+        )
         series = {name: (error, colour, "o") for name, (error, colour) in few.items()}
-        draw_spread(axes[0], groups, series or {"mean over conditions": (statistics.mean_known(model - data), INK, "o")})
+        draw_spread(
+            axes[0], groups, series or {"mean over conditions": (statistics.mean_known(np.where(known, model - data, np.nan)), INK, "o")}
+        )
         axes[0].axvline(0, color=SOFT, lw=0.8)
         axes[0].set_xlabel("rate of model minus recorded rate (Hz)\nmedian, quartiles, 5 to 95 % of neurons")
         if len(series) > 1 or not series:

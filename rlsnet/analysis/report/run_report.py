@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import perturbation_effects, run_summary, test_results, verdict
+from rlsnet.analysis import perturbation_effects, recorded_effects, run_summary, test_results, verdict
 from rlsnet.analysis.plots import analysis_figures, perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
 from rlsnet.analysis.report import provenance
@@ -94,23 +94,23 @@ def run_figures(results: RunResults) -> tuple[dict[str, list[Block]], list[str]]
 def _lead(results: RunResults) -> str:
     """A sentence about the network and its target."""
     config = results.config
-    size, cell_class = _network(results)
+    size, cell_class, trained = _network(results)
     neurons = f"{size:,} {config.neuron.name.upper()} neurons" if size else f"{config.neuron.name.upper()} neurons"
     target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
     name = getattr(config.target, "name", "")
     length = f"trials of {config.trial.duration / 1000:g} s"
     first = f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
-    return first + (f" Cell class: {cell_class}." if cell_class else "")
+    return first + (f" Trained: {trained}." if trained else "") + (f" Cell class: {cell_class}." if cell_class else "")
 
 
-def _network(results: RunResults) -> tuple[int | None, str]:
-    """(N, where the cell classes come from), of the stored network; (None, "") where there is none."""
+def _network(results: RunResults) -> tuple[int | None, str, str]:
+    """(N, where the cell classes come from, what is trained if not all), of the stored network; (None, "", "") where there is none."""
     if not results.run.network.exists():
-        return None, ""
+        return None, "", ""
     group = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
     if "neuron/excitatory" not in group:
-        return None, ""
-    return int(group["neuron/excitatory"].shape[0]), network_store.cell_class(group)
+        return None, "", ""
+    return int(group["neuron/excitatory"].shape[0]), network_store.cell_class(group), str(group.attrs.get("trained", ""))
 
 
 def _tiles(summary: RunSummary) -> Iterator[Tile]:
@@ -211,10 +211,16 @@ def _scores(summary: RunSummary) -> Iterator[Block]:
     names = _defined_scores(everything, ("reliability",))  # the noise ceiling contains it
     if not names:
         return
-    groups = {"all neurons": everything}
+    groups = {"all trained neurons" if "held_out" in summary.scores else "all neurons": everything}
     groups |= {{"exc": "excitatory", "inh": "inhibitory"}.get(k, k): v for k, v in summary.scores.get("by_class", {}).items()}
     conditions = summary.scores.get("by_condition", {})
-    groups |= conditions if len(conditions) > 1 else {}
+    groups |= {name: group for name, group in conditions.items() if group} if len(conditions) > 1 else {}
+    groups |= summary.scores.get("held_out", {})
+    if "held_out" in summary.scores:
+        yield Paragraph(
+            "Scores of what was not trained have rows of their own; no other row contains them. Figures of scores show what was trained.",
+            "note",
+        )
     yield _score_table("Median over neurons (rate error: mean), by class and condition", "", names, groups)
     if regions := summary.scores.get("by_region", {}):
         by_size = sorted(regions.items(), key=lambda item: -((item[1].get(names[0]) or {}).get("n") or 0))
@@ -263,6 +269,10 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
                 yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
             yield figure(drawn, PERTURBATION_CAPTION)
             yield _rates_table(effect)
+            if (recorded := recorded_effects.recorded_effect(results.test, group)) is not None:
+                yield from _recorded_effect(recorded)
+            if effect.cue and len(effect.conditions) > 1:
+                yield _resemblance_table(effect)
         with_ = run_summary.stored_scores(group).get("all", {})
         without = summary.scores.get("all", {})
         if names := _defined_scores(with_, OF_THE_RECORDING):
@@ -270,13 +280,31 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             yield Table("Median over neurons (rate error: mean), over the whole trial", ("", "without", "with"), rows)
 
 
+def _recorded_effect(found: recorded_effects.RecordedEffect) -> Iterator[Block]:
+    specs, rows = recorded_effects.SPECS, list[list[Cell]]()
+    for name, count, values in found.rows():
+        rows.append([name, _count(count), *(Number(number(value, spec), value) for value, spec in zip(values, specs, strict=True))])
+    yield Table(f"{recorded_effects.TITLE}: {', '.join(found.names)}", recorded_effects.HEAD, rows)
+    yield Paragraph(recorded_effects.NOTE, "note")
+
+
+def _resemblance_table(effect: perturbation_effects.PerturbationEffect) -> Table:
+    shares = perturbation_effects.resemblance(effect.psth_perturbed, effect.psth_control)
+    rows: list[list[Cell]] = [
+        [name, *(Number(f"{share:.2f}", float(share)) for share in of_one)] for name, of_one in zip(effect.conditions, shares, strict=True)
+    ]
+    title = "What the activity with this cue resembles: shares of the activity in the conditions with their own cues, by least squares"
+    return Table(title, ("trials of", *(f"like {name}" for name in effect.conditions)), rows)
+
+
 def _rates_table(effect: perturbation_effects.PerturbationEffect) -> Table:
     rows: list[list[Cell]] = []
     for name, members in effect.groups():
         row: list[Cell] = [name, _count(int(members.sum()))]
-        for period in range(len(perturbation_effects.PERIODS)):
+        for period, _ in effect.shown_periods:
             control, perturbed = effect.rate(members, period)
             row.append(Number(f"{control:.2f} → {perturbed:.2f}", perturbed) if np.isfinite(control) else Number(UNDEFINED))
         rows.append(row)
-    head = ("", "neurons", *(f"{period} the window" for period in perturbation_effects.PERIODS))
+    where = "the windows" if len(effect.windows) > 1 else "the window"
+    head = ("", "neurons", *(f"{name} {where}" for _, name in effect.shown_periods))
     return Table("Mean rates in Hz, without → with the perturbation", head, rows)
