@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rlsnet.errors import UserError
 from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent, readable
 from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
+from rlsnet.runs.catalogue import run_folders
 from rlsnet.runs.folder import Run
 
 WIDTH = 160  # columns, where the output is not a terminal
@@ -72,23 +73,6 @@ class Comparison:
     differing: list[tuple[str, list[Any]]]
     score: str
     unreadable: list[tuple[str, str]]
-
-
-def run_folders(path: Path) -> Iterator[Path]:
-    """The run folder at `path`, or those below it, including runs that have not started; stores are not searched."""
-    if (path / "config.yaml").exists():
-        yield path
-        return
-    for folder, below, files in os.walk(path):
-        below[:] = sorted((name for name in below if not name.endswith(".zarr")), key=_by_number)
-        if "config.yaml" in files or ".hydra" in below:
-            below.clear()
-            yield Path(folder)
-
-
-def _by_number(name: str) -> tuple[int, int, str]:
-    """A key that sorts numbers by value and before other names."""
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
 def read(paths: Sequence[Path]) -> Comparison:

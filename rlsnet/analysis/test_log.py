@@ -57,7 +57,7 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     """Logs the perturbation, and rates and scores with and without it."""
     log.info("Perturbed: %s.", perturbation_effects.description(perturbed))
     if not run.test.exists():
-        log.warning("There is no %s to compare with; %s makes it.", run.test, typed_command("test", settings={"run": run.path}))
+        log.warning("There is no %s to compare with; %s makes it.", run.test, typed_command("test", run.path))
         return
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):

@@ -65,7 +65,7 @@ class RunResults:
         stored = None if self.test is None else self.test.get(name)
         if not isinstance(stored, zarr.Array):
             raise UserError(
-                f"{self.run.test}: has no array {name}; {typed_command('test', settings={'run': self.run.path})} makes it anew."
+                f"{self.run.test}: has no array {name}; {typed_command('test', self.run.path)} makes it anew."
             )
         return zarr_store.read(stored, index or ...)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from rlsnet.cli import sweeps
+from rlsnet.cli import sweeps, things
+from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions, with_config_dir
 from rlsnet.config.quoting import hydra_path, path_of
 from rlsnet.errors import UserError, did_you_mean
@@ -29,27 +32,47 @@ def run_command(command: str, arguments: list[str]) -> int:
     Raises:
       UserError: a mistake in the arguments or in a job.
     """
+    arguments = things.with_keys(command, with_config_dir(arguments))
     folders = folder_overrides(command, arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
-    arguments = with_config_dir(arguments)
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
     for text in options:
         if text.startswith("-") and text.partition("=")[0] not in OPTIONS:
-            raise UserError(f"{text}: no such option.{did_you_mean(text, OPTIONS)}")
+            experiment = f" An experiment is named without dashes, as in rlsnet {command} tiny." if text.startswith("--config") else ""
+            raise UserError(f"{text}: no such option.{experiment or did_you_mean(text, OPTIONS)}")
     task = sweeps.Task(command)
 
     def run(overrides: list[str]) -> None:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
         hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
 
-    with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
-        with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
-        result.report()
-    if task.failed and not task.many:
-        raise UserError(task.failed[0])
+    with _removed_if_it_fails(task, setting(arguments, "hydra.run.dir")):
+        with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
+            with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
+            result.report()
+        if task.failed and not task.many:
+            raise UserError(task.failed[0])
     return 0
+
+
+@contextlib.contextmanager
+def _removed_if_it_fails(task: sweeps.Task, folder: str | None) -> Iterator[None]:
+    """Context that leaves nothing of a run that fails, or is interrupted, before it has computed anything; jobs of a sweep stay.
+
+    Args:
+      task: the run.
+      folder: the run folder that the user has named; None: a new one.
+    """
+    if folder is not None:
+        STARTS.add(folder)
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        if not task.many:
+            STARTS.remove_unused()
+        raise
 
 
 def setting(arguments: list[str], key: str) -> str | None:
@@ -74,9 +97,9 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
     if command == "test" and several:
         raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
     if command == "test" and run is None:
-        raise UserError("test: expected run=RUN, a run folder such as outputs/2026-11-21/10-00-00.")
+        raise UserError("test: expected a run folder, such as rlsnet test outputs/2026-11-21/10-00-00 or rlsnet test last.")
     if command != "test" and run is not None:
-        raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+        raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and rlsnet train RUN continues a run.")
     if command != "train" and resume is not None:
         raise UserError(f"resume={resume}: is for train.")
     if several and resume not in (None, "auto"):

@@ -7,12 +7,13 @@ units, and one form of error messages.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
 
-from rlsnet.cli import completion
-from rlsnet.cli.command_table import COMMANDS, PLAIN
+from rlsnet.cli import completion, things
+from rlsnet.cli.command_table import COMMANDS, PLAIN, WITHOUT_RUNS
 from rlsnet.cli.console import lasting_output, lost_output
 from rlsnet.cli.help import help_text, overview, plain_help_text
 from rlsnet.config.arguments import plain_arguments
@@ -73,7 +74,12 @@ def dispatch(arguments: list[str]) -> int:
             print(plain_help_text(command, module))
             return 0
         preset = module.base(rest) if command == "import" else None
-        module.main(*plain_arguments(module.Options, command, rest, preset))
+        paths, options = plain_arguments(module.Options, command, rest, preset)
+        if command not in WITHOUT_RUNS:
+            paths = [things.located(path) for path in paths]
+            if getattr(options, "run", None) is not None:
+                options = dataclasses.replace(options, run=things.located(options.run))
+        module.main(paths, options)
         return 0
     if wants_help:
         print(help_text(command, rest))

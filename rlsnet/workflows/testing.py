@@ -50,7 +50,7 @@ def _refuse_training(run: Run) -> None:
     """Raises UserError if the folder contains a training run."""
     if run.iterations():
         raise UserError(
-            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', settings={'run': run.path})}."
+            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', run.path)}."
         )
 
 

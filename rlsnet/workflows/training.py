@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import shlex
 from collections.abc import Iterator
 
 import jax.numpy as jnp
 from jax import Array
 
-from rlsnet.config.quoting import typed_command, typed_setting
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config, WindowConfig
 from rlsnet.errors import UserError
 from rlsnet.kernels import backend
@@ -68,8 +67,7 @@ def _done(config: Config, run: Run, resumed: bool) -> int:
     have = run.iterations()
     if not resumed:
         if have:
-            continued = shlex.quote(typed_setting("resume", run.path))
-            raise UserError(f"{run.path}: contains a run; continue it with {continued} or choose another hydra.run.dir.")
+            raise UserError(f"{run.path}: contains a run; {resuming(run.path)} continues it; or choose another hydra.run.dir.")
         if run.is_simulation():
             raise UserError(f"{run.path}: contains a simulation, whose results training would remove; choose another hydra.run.dir.")
         return 0
@@ -139,5 +137,5 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
         with trackers.tracked(config, run, done) as track, _saying_what_is_safe(run):
             stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
     if not stopped:
-        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", settings={"run": run.path}))
+        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", run.path))
     return stopped

@@ -164,4 +164,4 @@ def plot(
         figure.save(folder / f"{name}.png")
         report(str(folder / f"{name}.png"))
     if results.test is None:
-        report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', settings={'run': run.path})}.")
+        report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', run.path)}.")
