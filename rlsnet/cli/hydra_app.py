@@ -20,6 +20,7 @@ OPTIONS = (
     *("-m", "--multirun", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
     *("--resolve", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version", "--experimental-rerun"),
 )  # of Hydra
+DRY_RUN = "--dry-run"
 
 
 def run_command(command: str, arguments: list[str]) -> int:
@@ -32,8 +33,12 @@ def run_command(command: str, arguments: list[str]) -> int:
     Raises:
       UserError: a mistake in the arguments or in a job.
     """
-    arguments = things.with_keys(command, with_config_dir(arguments))
+    is_dry = DRY_RUN in arguments
+    arguments = things.with_keys(command, with_config_dir([text for text in arguments if text != DRY_RUN]))
     folders = folder_overrides(command, arguments)
+    if is_dry:
+        _dry_run(command, arguments, folders)
+        return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
@@ -55,6 +60,15 @@ def run_command(command: str, arguments: list[str]) -> int:
         if task.failed and not task.many:
             raise UserError(task.failed[0])
     return 0
+
+
+def _dry_run(command: str, arguments: list[str], folders: list[str]) -> None:
+    """Prints what a command would do; raises UserError for a sweep, and if the command would fail."""
+    from rlsnet.cli.job import dry_run
+
+    if is_sweep(arguments):
+        raise UserError(f"{DRY_RUN}: expected one run; try it with one value of each setting of the sweep.")
+    dry_run(command, arguments, setting([*folders, *arguments], "hydra.run.dir"))
 
 
 @contextlib.contextmanager
@@ -99,7 +113,9 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
     if command == "test" and run is None:
         raise UserError("test: expected a run folder, such as rlsnet test outputs/2026-11-21/10-00-00 or rlsnet test last.")
     if command != "test" and run is not None:
-        raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and rlsnet train RUN continues a run.")
+        raise UserError(
+            f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and rlsnet train RUN continues a run."
+        )
     if command != "train" and resume is not None:
         raise UserError(f"resume={resume}: is for train.")
     if several and resume not in (None, "auto"):

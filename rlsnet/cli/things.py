@@ -29,7 +29,9 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     keyed = list(arguments)
     if len(found) > 1:
         words = " ".join(arguments[index] for index in found)
-        raise UserError(f"{command} {words}: expected one {'run' if command == 'test' else 'experiment or run'}, and settings as key=value.")
+        raise UserError(
+            f"{command} {words}: expected one {'run' if command == 'test' else 'experiment or run'}, and settings as key=value."
+        )
     for index in found:
         thing = keyed[index]
         keyed[index] = _key_of(command, thing, config_folders(arguments))

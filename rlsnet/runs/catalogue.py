@@ -59,5 +59,7 @@ def newest(path: Path) -> Path:
     started_runs = [run for run in newest_first(path, DEPTH) if (run / "config.yaml").exists()]
     if not started_runs:
         where = "the present folder" if path == Path() else path
-        raise UserError(f"{LAST}: there is no run in {where} or in the {DEPTH} levels of folders below it; expected the path of a run folder.")
+        raise UserError(
+            f"{LAST}: there is no run in {where} or in the {DEPTH} levels of folders below it; expected the path of a run folder."
+        )
     return started_runs[0]
