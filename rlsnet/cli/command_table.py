@@ -25,6 +25,13 @@ PLAIN = {
     "info": "rlsnet.cli.commands.info",
     "completion": "rlsnet.cli.completion",
 }  # commands that need no experiment: modules with Options, USAGE and main(paths, options)
+WORK = {
+    "import": "Reading recordings",
+    "plot": "Drawing figures",
+    "report": "Writing the report",
+    "export": "Exporting",
+}  # what a terminal shows while a command is at work
+DRY_RUN = "--dry-run"
 WITHOUT_RUNS = ("import", "runs", "completion")  # plain commands for whose paths `last` does not stand for the newest run
 # sections of settings that the help and the completion of a command show; None: all
 SECTIONS: dict[str, tuple[str, ...] | None] = {

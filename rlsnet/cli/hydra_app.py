@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlsnet.cli import sweeps, things
+from rlsnet.cli.command_table import DRY_RUN
 from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions, with_config_dir
 from rlsnet.config.quoting import hydra_path, path_of
@@ -20,7 +21,6 @@ OPTIONS = (
     *("-m", "--multirun", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
     *("--resolve", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version", "--experimental-rerun"),
 )  # of Hydra
-DRY_RUN = "--dry-run"
 
 
 def run_command(command: str, arguments: list[str]) -> int:
@@ -65,10 +65,12 @@ def run_command(command: str, arguments: list[str]) -> int:
 def _dry_run(command: str, arguments: list[str], folders: list[str]) -> None:
     """Prints what a command would do; raises UserError for a sweep, and if the command would fail."""
     from rlsnet.cli.job import dry_run
+    from rlsnet.runs.progress import working
 
     if is_sweep(arguments):
         raise UserError(f"{DRY_RUN}: expected one run; try it with one value of each setting of the sweep.")
-    dry_run(command, arguments, setting([*folders, *arguments], "hydra.run.dir"))
+    with working("Dry run"):
+        dry_run(command, arguments, setting([*folders, *arguments], "hydra.run.dir"))
 
 
 @contextlib.contextmanager

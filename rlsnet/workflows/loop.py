@@ -87,7 +87,8 @@ def train(
         return 0
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
-    iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
+    with show.busy("Compiling"):
+        iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
     best = run.best_validation()
@@ -122,7 +123,7 @@ def train(
             bar.advance({**line, "memory": memory_used()})
             if stopped:
                 writer.wait()
-                log.info("Stopped after iteration %d of %d and saved it. To go on: %s", iteration, total, resuming(run.path))
+                log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(run.path))
                 return stopped
             if ended:
                 _log_end(config, iteration)
@@ -196,7 +197,9 @@ def graceful_stop() -> Iterator[_Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = number
-        log.info("Signal %s: finishing this iteration; once more to stop at once.", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        how, again = ("Interrupted", "press Ctrl-C again") if name == "SIGINT" else (f"Stopped by {name}", f"a second {name} is needed")
+        log.info("%s: finishing this iteration, then saving; %s to stop at once without saving it.", how, again)
         for each, handler in before.items():
             signal.signal(each, handler)
 

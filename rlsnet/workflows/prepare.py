@@ -87,8 +87,9 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         calibration.append(targets.run_calibration(config, net))
         return np.asarray(calibration[0].n_spikes)
 
-    classes = _cell_classes(config, recording)
-    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored)
+    with show.busy("Drawing the network"):
+        classes = _cell_classes(config, recording)
+        net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored)
     cell_class = _source_of_classes(stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
