@@ -67,9 +67,9 @@ def working(what: str, console: Console | None = None) -> Iterator[None]:
 
     Args:
       what: shown text.
-      console: where it is shown; None: standard error, if it is a terminal.
+      console: where it is shown; None: standard output or, if that is no terminal, standard error.
     """
-    console = console or Console(stderr=True)
+    console = console or (rich.get_console() if rich.get_console().is_terminal else Console(stderr=True))
     if not console.is_terminal:
         yield
         return

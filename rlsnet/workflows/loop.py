@@ -91,7 +91,7 @@ def train(
         iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
-    best = run.best_validation()
+    best, stopped, ended = run.best_validation(), 0, False
     interrupts.check()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
@@ -121,14 +121,13 @@ def train(
             if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
                 checkpoint.save_checkpoint(run, writer, iteration, network, learner, config, working)
             bar.advance({**line, "memory": memory_used()})
-            if stopped:
-                writer.wait()
-                log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(run.path))
-                return stopped
-            if ended:
-                _log_end(config, iteration)
+            if stopped or ended:
                 break
-    return 0
+    if stopped:
+        log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(run.path))
+    elif ended:
+        _log_end(config, iteration)
+    return stopped
 
 
 def _validated(validate: Callable[[Array], float | None], iteration: int, w: Array) -> dict[str, Any]:

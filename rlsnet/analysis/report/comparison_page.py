@@ -16,6 +16,7 @@ from rlsnet.analysis.run_summary import RunSummary
 from rlsnet.config import differences
 
 MAX_LEGEND = 10  # runs in the legend
+MAX_LABEL = 50  # characters of a label in the legend
 MAX_SETTINGS = 6  # settings in the sentence below the title
 
 
@@ -45,7 +46,7 @@ def _runs(comparison: Comparison) -> list[Block]:
     ]
     table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
     sentences = verdict_of_first(comparison)
-    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Press a heading to sort by it.", "note screen")]
+    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Click a heading to sort the table by it.", "note screen")]
 
 
 def _curves(comparison: Comparison) -> list[Block]:
@@ -55,7 +56,7 @@ def _curves(comparison: Comparison) -> list[Block]:
         return []
     differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
     drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
-    return [figure(drawn, "From yellow, the worst, to dark, the best." if len(trained) > MAX_LEGEND else "")]
+    return [figure(drawn, "Colours go from yellow (the worst run) to dark (the best run)." if len(trained) > MAX_LEGEND else "")]
 
 
 def _unreadable(comparison: Comparison) -> list[Block]:
@@ -75,7 +76,7 @@ def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing:
             axes[0].plot(x[against], correlation, color=colours[index], lw=1.3, label=label, marker=marker)
         if not against:
             integer_ticks(axes[0].xaxis)
-        axes[0].set(xlabel=("iteration", "time of its iterations (s)")[against], ylabel="correlation with target")
+        axes[0].set(xlabel=("iteration", "training time (s)")[against], ylabel="correlation with target")
         handles, shown = axes[0].get_legend_handles_labels()
         if handles:
             axes[0].legend(handles[::-1], shown[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=7.5)
@@ -104,6 +105,17 @@ def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(names: Sequence[str], differing: Sequence[tuple[str, list[Any]]]) -> list[str]:
-    """The name of each run and up to two of the settings in which the runs differ."""
+    """Label of each run in the legend: up to two of the settings in which the runs differ, after its name unless this consists of them."""
     few = [(key.rsplit(".", 1)[-1], values) for key, values in differing if not key.startswith("train.")][:2]
-    return [", ".join([name, *(f"{key} {differences.shown(values[index])}" for key, values in few)]) for index, name in enumerate(names)]
+    labels = []
+    for index, name in enumerate(names):
+        given = ", ".join(f"{key} {_short(values[index])}" for key, values in few)
+        is_of_sweep = bool(given) and all("=" in part for part in name.rsplit("/", 1)[-1].split(","))
+        label = given if is_of_sweep and len(differing) <= len(few) else f"{name}: {given}" if given else name
+        labels.append(label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}\u2026")
+    return labels
+
+
+def _short(value: Any) -> str:
+    """A value of a setting, a number without zeros at its end."""
+    return f"{value:g}" if isinstance(value, float) else differences.shown(value)
