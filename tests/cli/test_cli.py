@@ -192,7 +192,7 @@ def test_info_fits_a_narrow_terminal(place):
         while chunk := _read(screen):
             text += chunk
     os.close(screen)
-    lines = re.sub(r"\x1b\[[\d;]*m", "", text.decode()).splitlines()
+    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", text.decode()).splitlines()
     assert process.returncode == 0 and any("4 of 4" in line for line in lines) and max(map(len, lines)) <= 44
 
 
@@ -405,7 +405,7 @@ WRONG = [
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
     (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
-    (["test"], "test: expected run=RUN"),
+    (["test"], "test: expected a run folder, such as rlsnet test outputs/2026-11-21/10-00-00 or rlsnet test last."),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has checkpoints of iterations 2, 4."),
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
     (
