@@ -39,3 +39,48 @@ SECTIONS: dict[str, tuple[str, ...] | None] = {
     "simulate": None,
     "test": ("run", "progress", "test", "perturb", "plugins", "trust", "recording.path", "resources_every", "engine"),
 }
+# settings at the top of the help of a command
+ESSENTIAL: dict[str, tuple[str, ...]] = {
+    "train": (
+        "recording.path",
+        "recording.half",
+        "network.n_neurons",
+        "plastic.n_inputs",
+        "trial.duration",
+        "trial.learn_every",
+        "rls.penlambda",
+        "train.iterations",
+    ),
+    "simulate": (
+        "network.n_neurons",
+        "network.load",
+        "network.fraction_excitatory",
+        "static.out_degree",
+        "static.strength",
+        "noise.sigma",
+        "trial.duration",
+        "test.trials",
+    ),
+    "test": ("test.trials", "test.checkpoint", "test.neurons", "test.spikes", "recording.path"),
+    "import": ("preset", "align", "window", "bin", "conditions", "units", "regions", "min_trials"),
+}
+# headings of the other settings in the help, by section ("": settings outside of a section), in their order
+HEADINGS = {
+    "recording": "Recording",
+    "network": "Network",
+    "neuron": "Neuron model",
+    "synapse": "Synaptic currents",
+    "static": "Static synapses",
+    "plastic": "Plastic synapses",
+    "feedforward": "Feed-forward neurons",
+    "noise": "Noise",
+    "stimulus": "Stimulus",
+    "trial": "Times of a trial",
+    "target": "Target of learning",
+    "rls": "Learning by recursive least squares (RLS)",
+    "train": "Training",
+    "test": "Test",
+    "perturb": "Perturbation",
+    "engine": "Computation",
+    "": "Run, sweep and display",
+}

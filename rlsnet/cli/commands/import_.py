@@ -14,12 +14,13 @@ from rlsnet.errors import UserError
 __all__ = ["USAGE", "Options", "base", "dry_run", "main"]
 
 USAGE = """SOURCE... OUT.zarr [key=value ...]
-  SOURCE   files or folders of recordings, or patterns such as 'data/*.nwb'; each is one session, and all are pooled
-  OUT.zarr the new recording, for rlsnet train recording.path=OUT.zarr
+  SOURCE      files or folders of recordings, or patterns such as 'data/*.nwb'; each is one session, and all are pooled
+  OUT.zarr    the new recording, for rlsnet train mouse_decision recording.path=OUT.zarr
+  --dry-run   list the sources and try the first one, without writing OUT.zarr
 
 Examples:
   rlsnet import sub-440956/*.nwb map.zarr preset=map
-  rlsnet import session.nwb out.zarr align=go_cue_time window=[-1,1] bin=10 conditions.hit="outcome == 'hit'" regions=[ALM]
+  rlsnet import session.nwb out.zarr align=go_cue_time window=[-1,1] conditions.hit="outcome == 'hit'"
   rlsnet import kilosort/ out.zarr preset=phy trials_table=trials.csv align=stimulus"""
 
 

@@ -13,10 +13,11 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet runs."""
 
-    rows: int | None = key("largest number of runs in the table; null: all", default=20, least=1)
+    rows: int | None = key("largest number of runs in the table; null: all runs", default=20, least=1)
 
 
-USAGE = "[FOLDER] [key=value ...]   FOLDER: a folder with runs; without it, the present folder to a depth of 4 levels"
+USAGE = """[FOLDER] [key=value ...]
+  FOLDER   a folder that contains runs; without it, the present folder and 4 levels of folders below it"""
 
 
 def main(paths: list[str], options: Options) -> None:
