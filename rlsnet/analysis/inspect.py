@@ -15,12 +15,14 @@ from rich.text import Text
 from rlsnet.analysis import perturbation_effects
 from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
 from rlsnet.config.load import unloaded
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.formatting import byte_size, console, disk_size, duration, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
+from rlsnet.runs.catalogue import run_folders
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.workflows import test_store
@@ -41,6 +43,7 @@ def show(path: str | None, trust: bool = False) -> None:
     elif not Path(path).exists():
         raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
+        _check_is_one(Path(path))
         is_run = (Path(path) / "config.yaml").exists()
         title, rows = (f"run {path}", _run_rows(Run.open(path, "info"), trust)) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
@@ -49,6 +52,16 @@ def show(path: str | None, trust: bool = False) -> None:
         for name, value in rows:
             table.add_row(Text(name), Text(str(value)))
     console().print(table)
+
+
+def _check_is_one(path: Path) -> None:
+    """Raises UserError for a file, and for a folder that contains runs and is none."""
+    if path.is_file():
+        trial = typed_command("import", path, "OUT.zarr", more=["--dry-run"])
+        raise UserError(f"info {path}: a file; expected a run folder or a .zarr; {trial} shows what an import of it would give.")
+    if not (path / zarr_store.METADATA).exists() and not (path / "config.yaml").exists() and (found := len(list(run_folders(path)))):
+        listed = f"{typed_command('runs', path)} lists {'it' if found == 1 else 'them'}"
+        raise UserError(f"info {path}: contains {found} run{'s' * (found != 1)}; {listed}.")
 
 
 def _installation_rows() -> Rows:

@@ -1,5 +1,7 @@
 """Command line: commands of a user, each in a process of its own."""
 
+import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -13,7 +15,9 @@ import zarr
 from commands import rlsnet
 from conftest import small_network, write_network
 
-from rlsnet.cli.command_table import COMMANDS
+from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, PLAIN, SECTIONS
+from rlsnet.config.schema import Config
+from rlsnet.config.settings import defaults
 from rlsnet.io import zarr_store
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
@@ -40,8 +44,33 @@ def test_help_needs_neither_jax_nor_hydra():
         assert result.returncode == 0, result.stderr
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
-    assert re.search(r"trial\.learn_every +10\.0 +time between RLS updates.*\[ms\]", listing)
-    assert "config=demo|million|million_small_memory|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
+    assert re.search(r"trial\.dt +0\.1 +time step of the simulation \(Euler\) \[ms\]", listing)
+    assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+sinusoid, tiny", listing)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_first(command):
+    """Also of a terminal of 80 columns, and with the words of the schema, whatever the lines."""
+    from rlsnet.cli import help as texts
+    from rlsnet.config.settings import defaults_of, described
+
+    module = importlib.import_module(PLAIN[command]) if command in PLAIN else None
+    text = texts.plain_help_text(command, module) if module else texts.help_text(command)
+    assert max(map(len, text.splitlines())) <= 100
+    if module:
+        values = {field.name: None for field in dataclasses.fields(module.Options)} | defaults_of(module.Options)
+        rows = list(described(module.Options, values))
+    else:
+        rows, sections = list(described(Config, defaults())), SECTIONS[command]
+        rows = [row for row in rows if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+        rows = [row for row in rows if not row[0].endswith(".name")]
+    found = re.findall(
+        r"^  ([a-z][\w.]*)  ", text.partition("settings that one changes most")[2] or text.partition("Settings:")[2], re.MULTILINE
+    )
+    essential = [key for key in ESSENTIAL.get(command, ())]
+    assert sorted(found) == sorted(key for key, _, _ in rows) and found[: len(essential)] == essential
+    words = " ".join(text.split())
+    assert [key for key, _, meaning in rows if " ".join(meaning.split()) not in words] == []
 
 
 def test_a_run_folder_holds_what_it_should(place):

@@ -236,7 +236,7 @@ def test_a_missing_key_has_its_default_and_a_required_one_is_named():
     del values["rls"]["penmu"], values["train"]
     assert from_dict(values) == compose("rls.penlambda=0.4")
     assert from_dict({"neuron": {"name": "glif5", "tau_m": 20}}).neuron == schema.GLIF5Config(tau_m=20.0)
-    with pytest.raises(UserError, match="static.path: missing; expected SciPy sparse .npz"):
+    with pytest.raises(UserError, match="static.path: missing; expected file of static synapses: a SciPy sparse matrix"):
         from_dict({"static": {"name": "edges"}})
     with pytest.raises(UserError, match="static.path: missing"):
         compose("static=edges")
