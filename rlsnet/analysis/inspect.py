@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlsnet.analysis import perturbation_effects
-from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
+from rlsnet.analysis.inspect_stores import Rows, is_narrow, network_rows, store_rows, test_rows, version_rows
 from rlsnet.config.load import unloaded
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
@@ -49,9 +49,15 @@ def show(path: str | None, trust: bool = False) -> None:
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
+        below = []
         for name, value in rows:
-            table.add_row(Text(name), Text(str(value)))
+            if "\n" in str(value) and is_narrow():
+                below.append((name, str(value)))
+            else:
+                table.add_row(Text(name), Text(str(value)))
     console().print(table)
+    for name, value in below:
+        console().print(Text(f"{name}:\n{value}"))
 
 
 def _check_is_one(path: Path) -> None:
@@ -86,7 +92,7 @@ def _run_rows(run: Run, trust: bool) -> Rows:
     length = trial.stim_off + trial.duration
     yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
     if models := unloaded(config):
-        words = f"not run, so sizes and memory of {', '.join(models)} are not known"
+        words = f"not run, so sizes and memory of {', '.join(models)} are unknown"
         yield "plugins", f"{words}; trust=true runs {', '.join(config.plugins)}"
     if run.network.exists():
         group = zarr_store.open_group(run.network, "info", network_store.FORMAT)
@@ -118,8 +124,8 @@ def _perturbation_rows(run: Run) -> Rows:
             effect = perturbation_effects.PerturbationEffect.from_tests(test, group)
             control, perturbed = effect.rate(~effect.perturbed, 1)
             if np.isfinite(control):
-                words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
-            words += "".join(f"; test.zarr has {each}" for each in perturbation_effects.differences(test, group))
+                words += f"; mean rate of the other neurons: {perturbed:.2f} Hz, in the control {control:.2f} Hz"
+            words += "".join(f"; the control was made with {each}" for each in perturbation_effects.differences(test, group))
         yield f"perturbed {label}", words
 
 
@@ -146,7 +152,7 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     yield "progress", f"{len(metrics)} of {total} iterations{left}"
     if not metrics:
         return
-    yield "an iteration", f"{np.median(seconds):.3g} s (median)"
+    yield "time per iteration", f"{np.median(seconds):.3g} s (median)"
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         several = (

@@ -12,11 +12,11 @@ from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 CLOSE = 0.005  # a smaller difference of two explained variances is called none, like one below two standard errors
 UNCERTAIN = 0.05  # standard error above which more trials are advised
 NO_ERROR = {  # by number of trials of each condition
-    1: "The noise of the only trial counts as an error, and the explained variance has no standard error. Raise test.trials.",
-    2: "The explained variance has no standard error: that takes three trials of each condition. Raise test.trials.",
+    1: "With one trial, the noise of the model counts as an error, and there is no standard error. Use more test.trials.",
+    2: "The explained variance has no standard error, which needs three trials of each condition. Use more test.trials.",
 }
-EARLIER = "The explained variance has no standard error, as this test is of an earlier version: rlsnet test makes it anew."
-IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
+EARLIER = "The explained variance has no standard error, because an earlier version made this test: run rlsnet test again."
+IN_SAMPLE = "trained and tested on the same trials; with recording.half=odd, half of them are held out"
 
 
 def best_baseline(values: Mapping[str, float]) -> str | None:
@@ -41,10 +41,10 @@ def verdict(population: Mapping[str, Any]) -> str:
     if (best := best_baseline(values)) is not None:
         sentences.append(_beside_baselines(model, best, values[best], error))
         if values.get("ceiling", 1) < values[best] + CLOSE:
-            sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
+            sentences.append("The other half explains no more than a baseline: there are too few recorded trials to judge the network.")
     if "linear" in values:
         some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
-        sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
+        sentences.append(f"A linear model with the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
     if "model" in (bits := population.get("bits_per_spike", {}).get("all", {})):
         other = f" (the other half of the trials: {bits['ceiling']:+.2f})" if "ceiling" in bits else ""
         sentences.append(f"Gain over constant rates: {bits['model']:+.2f} bits per spike{other}.")
@@ -73,13 +73,13 @@ def warnings(population: Mapping[str, Any]) -> Iterator[str]:
     if error is None and "model" in population.get("all", {}):
         yield NO_ERROR.get(population.get("trials", 0), EARLIER)
     if error is not None and error > UNCERTAIN:
-        yield f"Trials of this network differ much: explained variance with a standard error of {percent(error)}. Raise test.trials."
+        yield f"The explained variance is uncertain (standard error {percent(error)}), because trials differ much. Use more test.trials."
     bias = population.get("rate_bias", {})
     for name in biased(bias):
         each = bias[name]
         where = f"in condition {name}" if len(bias) > 1 else "on average"
-        halves = f"; the trials trained on differ by {each['halves']:+.2f} Hz from those held out" if "halves" in each else ""
-        yield f"The model's mean rate {where} is wrong by {each['model']:+.2f} Hz (recorded: {each['recorded']:.2f} Hz){halves}."
+        halves = f"; the two halves of the recorded trials differ by {each['halves']:+.2f} Hz" if "halves" in each else ""
+        yield f"The mean rate of the model {where} is wrong by {each['model']:+.2f} Hz (recorded: {each['recorded']:.2f} Hz){halves}."
 
 
 def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
@@ -90,7 +90,7 @@ def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tupl
     return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]
 
 
-def population_table(population: Mapping[str, Any], width: int = 120) -> str:
+def population_table(population: Mapping[str, Any], width: int | None = None) -> str:
     """The block `population` as a table of conditions and regions by predictions, in percent."""
     names, rows = population_rows(population)
     shown = [[label, *("" if value is None else percent(value) for value in values)] for label, values in rows[: 1 + 2 * MAX_GROUPS]]

@@ -69,7 +69,7 @@ Options = NoOptions
 def main(paths: list[str], options: NoOptions) -> None:
     """Runs `rlsnet completion SHELL`."""
     if len(paths) != 1 or paths[0] not in SCRIPTS:
-        raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
+        raise UserError(f"{' '.join(['completion', *paths])}: expected one shell of {', '.join(SCRIPTS)}.")
     print(SCRIPTS[paths[0]])
 
 

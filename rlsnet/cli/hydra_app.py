@@ -146,7 +146,7 @@ def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str
         raise UserError(f"sweep={folder}: is for train and simulate.")
     for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"):
         if (given := setting(arguments, key)) is not None:
-            raise UserError(f"{key}={given}: does not go with sweep={folder}, which names the folders itself.")
+            raise UserError(f"{key}={given}: cannot be combined with sweep={folder}, which names the folders.")
     path = Path(folder)
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
         raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; expected a new folder, or that of a sweep.")

@@ -93,7 +93,7 @@ class Task:
             return None
         if os.getpid() == self.process:
             if values["sweep"] is not None:
-                log.info("The same command continues the sweep.")
+                log.info("To continue the sweep, run the same command again.")
             sys.exit(128 + stopped)
         if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
             os._exit(128 + stopped)  # the process that started the sweep has ended

@@ -89,7 +89,8 @@ def check_neurons(name: str, chosen: str | None) -> None:
     for item in [] if chosen is None else re.split("[,&]", chosen):
         if not re.fullmatch(r"\s*(exc|inh|\d+|\d*:\d*|region:.+)\s*", item):
             right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
-            raise UserError(f"{name}={chosen or '[]'}: expected {right}.")
+            hint = f" Did you mean region:{item.strip()}?" if re.fullmatch(r"\s*[A-Za-z]\w*\s*", item) else ""
+            raise UserError(f"{name}={chosen or '[]'}: expected {right}.{hint}")
 
 
 class Section:

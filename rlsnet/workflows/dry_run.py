@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -63,26 +63,23 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
             yield f"Time: {_test_time(config, sizes, run if exists else None)}"
 
 
-def _sizes_of(config: Config, run: Run | None) -> tuple[partial[Sizes], str]:
+def _sizes_of(config: Config, run: Run | None) -> tuple[Callable[[Config], Sizes], str]:
     """(sizes as a function of the configuration, a sentence about the recording); `run` is an existing run, or None for a new one."""
     if run is not None:
         network = dataclasses.replace(config.network, load=str(run.network), n_neurons=None)
-        return partial(_with_network, network, StoredNetwork(str(run.network))), ""
+        stored = StoredNetwork(str(run.network))
+        return lambda changed: Sizes.of(dataclasses.replace(changed, network=network), None, config.target.n_conditions, stored), ""
     stored = StoredNetwork(config.network.load)
-    known = {"n_units": None, "conditions": config.target.n_conditions, "stored": stored}
-    if config.target.recorded is None or "target" in stored:
-        return partial(Sizes.of, **known), ""
-    if config.recording.path is None and config.target.recorded == "rate":
-        words = f"Targets: SYNTHETIC data of {synthetic.N_UNITS:,} units, made once; recording.path=FILE.zarr trains on your own."
-        return partial(Sizes.of, **known | {"n_units": synthetic.N_UNITS, "conditions": len(synthetic.CONDITIONS)}), words
-    recording = recording_source.open_for_config(config, lambda text: None, lambda done, total: None)
-    words = f"Targets: {recording.n_units:,} units and {recording.n_conditions} condition(s) of {recording.path}."
-    return partial(Sizes.of, **known | {"n_units": recording.n_units, "conditions": recording.n_conditions}), words
-
-
-def _with_network(network: object, stored: StoredNetwork, config: Config) -> Sizes:
-    """Sizes of an experiment with the network of an existing run."""
-    return Sizes.of(dataclasses.replace(config, network=network), None, config.target.n_conditions, stored)  # type: ignore[arg-type]
+    n_units, conditions, words = None, config.target.n_conditions, ""
+    if config.target.recorded is not None and "target" not in stored:
+        if config.recording.path is None and config.target.recorded == "rate":
+            n_units, conditions = synthetic.N_UNITS, len(synthetic.CONDITIONS)
+            words = f"Targets: SYNTHETIC data of {n_units:,} units, made once; recording.path=FILE.zarr trains on your own."
+        else:
+            recording = recording_source.open_for_config(config, lambda text: None, lambda done, total: None)
+            n_units, conditions = recording.n_units, recording.n_conditions
+            words = f"Targets: {n_units:,} units and {conditions} condition{'s' * (conditions != 1)} of {recording.path}."
+    return partial(Sizes.of, n_units=n_units, conditions=conditions, stored=stored), words
 
 
 def _size_words(config: Config, sizes: Sizes, command: str) -> str:

@@ -90,7 +90,7 @@ def train(
     with show.busy("Compiling"):
         iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
-    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
+    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; memory by XLA's count: {byte_size(size)}")
     best, stopped, ended = run.best_validation(), 0, False
     interrupts.check()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
@@ -143,7 +143,7 @@ def _validated(validate: Callable[[Array], float | None], iteration: int, w: Arr
 def _log_end(config: Config, iteration: int) -> None:
     """Says that train.stop_when has ended the training."""
     log.info(
-        "Ended after iteration %d: the score of validation has not risen for %d iterations (train.stop_when).",
+        "Training ended after iteration %d: the validation score has not increased for %d iterations (train.stop_when).",
         iteration,
         config.train.stop_when,
     )

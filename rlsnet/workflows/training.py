@@ -46,7 +46,7 @@ def _validation(config: Config, prepared: Prepared) -> Validation | None:
     if not config.train.validates:
         return None
     if prepared.recording is None and prepared.rate is not None:
-        log.warning("Without the recording there is no validation, and the best weights stay those found so far.")
+        log.warning("The recording was not found, so there is no validation; the best weights found so far are kept.")
         return None
     return Validation(config, prepared.network, prepared.target, prepared.recording)
 
@@ -58,7 +58,7 @@ def _saying_what_is_safe(run: Run) -> Iterator[None]:
         yield
     except OSError as error:
         done = run.iterations()
-        safe = f"Iteration {done[-1]} is safe; after that, {resuming(run.path)} goes on" if done else "No checkpoint was written before"
+        safe = f"Iteration {done[-1]} is saved; {resuming(run.path)} continues from there" if done else "No checkpoint was written before"
         raise OSError(error.errno, f"{error.strerror or error}. {safe}", error.filename or str(run.path)) from error
 
 

@@ -71,5 +71,5 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     unknown = block(model=0.6, standard_error=None)
     assert "The noise of the only trial counts as an error" in next(warnings(unknown | {"trials": 1}))
     assert "takes three trials of each condition" in next(warnings(unknown | {"trials": 2}))
-    assert "rlsnet test makes it anew" in next(warnings({"all": {"model": 0.6}}))
+    assert "run rlsnet test again" in next(warnings({"all": {"model": 0.6}}))
     assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))

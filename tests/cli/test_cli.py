@@ -31,6 +31,7 @@ def place(tmp_path_factory):
     rlsnet("train", *SMALL, "train.validate_every=2", "hydra.run.dir=run", cwd=place)
     rlsnet("test", "run=run", "test.trials=3", cwd=place)
     zarr.create_group(str(place / "rates.zarr"), attributes={"bin_ms": 10.0})["rate"] = np.ones((1, 100, 512), "float32")
+    (place / "rates.nwb").touch()
     zarr.create_group(str(place / "empty.zarr"))["neuron/excitatory"] = np.zeros(0, bool)
     return place
 
@@ -189,7 +190,7 @@ def test_info_on_a_network_counts_its_synapses(tmp_path):
     for name, degree in degrees.items():
         assert shown[name].startswith(f"{degree.mean():.1f}, s.d. {degree.std():.1f}"), name
     assert shown["static synapses"] == f"{len(arrays['static/post']):,}" and shown["plastic synapses"] == f"{np.sum(pre >= 0):,}"
-    assert shown["targets"] == "2 condition(s) of 20 points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
+    assert shown["targets"] == "2 condition(s), 20 learning points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
 
 
 def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
@@ -252,7 +253,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     path = str(tmp_path / "run" / "test.zarr")
     out = rlsnet("test", "run=run", "test.trials=3", "test.neurons=[3:6, 0, 200:]", cwd=tmp_path).stdout
     part, chosen = zarr.open_group(path, mode="r"), np.r_[0, 3:6, 200:300]
-    assert "Of 104 of 300 neurons, as test.neurons selects:" in out and part.attrs["n_neurons"] == 300
+    assert "For 104 of 300 neurons (test.neurons):" in out and part.attrs["n_neurons"] == 300
     np.testing.assert_array_equal(part["neuron"][...], chosen)
     for name in ("excitatory", "psth", "current_mean", "current_sd", "current_target", "rate", "current_correlation"):
         np.testing.assert_array_equal(part[name][...], whole[name][...][..., chosen], err_msg=name)
@@ -262,7 +263,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     ends = np.cumsum(mine)[whole["spikes/trial_indptr"][1:] - 1]
     np.testing.assert_array_equal(part["spikes/trial_indptr"][1:], ends)
     mean = np.nanmean(whole["current_correlation"][...][:, chosen])
-    assert f"Current correlation: mean {mean:.3f} (" in out
+    assert f"Current correlation: mean {mean:.3f}." in out
     for choice in ("[3:6, 0, 200:]", "inh", "7"):
         rlsnet("test", "run=run", "test.trials=1", f"test.neurons={choice}", cwd=tmp_path)
         shutil.rmtree(tmp_path / "run" / "figures", ignore_errors=True)
@@ -423,6 +424,15 @@ WRONG = [
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
+    (["train", "n_neurons=9"], "n_neurons: no such key. Did you mean network.n_neurons or feedforward.n_neurons?"),
+    (["train", "conifg=tiny"], "conifg: no such key. Did you mean config?"),
+    (["train", "--config", "tiny"], "--config: no such option. An experiment is named without dashes, as in rlsnet train tiny."),
+    (
+        ["train", "target=recording", "recording.path=rates.nwb"],
+        "a file; expected a recording.zarr, which rlsnet import rates.nwb OUT.zarr",
+    ),
+    (["test", "run", "perturb=silence", "perturb.neurons=ALM"], "or region:NAME. Did you mean region:ALM?"),
+    (["info", "rates.nwb"], "info rates.nwb: a file; expected a run folder or a .zarr; rlsnet import rates.nwb OUT.zarr --dry-run shows"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
     (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: expected a time that is not after trial.stim_off=1000 ms."),
@@ -465,5 +475,5 @@ def test_info_on_procedural_synapses_and_a_window(tmp_path):
     small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
     rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)
     network = rlsnet("info", "run/network.zarr", cwd=tmp_path).stdout
-    assert "12.0, s.d. 0.0, drawn anew for each spike" in network and "12.0 on average" in network
+    assert "12.0, s.d. 0.0, drawn again for each spike" in network and "12.0 on average" in network
     assert "from a window of 7 updates" in rlsnet("info", "run/checkpoints/000001.zarr", cwd=tmp_path).stdout
