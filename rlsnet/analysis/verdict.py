@@ -44,7 +44,7 @@ def verdict(population: Mapping[str, Any]) -> str:
             sentences.append("The other half explains no more than a baseline: there are too few recorded trials to judge the network.")
     if "linear" in values:
         some = f", for {population['linear']['neurons']:,} neurons" if population["linear"]["neurons"] < population["neurons"] else ""
-        sentences.append(f"A linear model with the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
+        sentences.append(f"A linear model that is given the recorded rates of the same inputs explains {percent(values['linear'])}{some}.")
     if "model" in (bits := population.get("bits_per_spike", {}).get("all", {})):
         other = f" (the other half of the trials: {bits['ceiling']:+.2f})" if "ceiling" in bits else ""
         sentences.append(f"Gain over constant rates: {bits['model']:+.2f} bits per spike{other}.")
@@ -78,8 +78,8 @@ def warnings(population: Mapping[str, Any]) -> Iterator[str]:
     for name in biased(bias):
         each = bias[name]
         where = f"in condition {name}" if len(bias) > 1 else "on average"
-        halves = f"; the two halves of the recorded trials differ by {each['halves']:+.2f} Hz" if "halves" in each else ""
-        yield f"The mean rate of the model {where} is wrong by {each['model']:+.2f} Hz (recorded: {each['recorded']:.2f} Hz){halves}."
+        halves = f"; the trials trained on differ by {each['halves']:+.2f} Hz from those held out" if "halves" in each else ""
+        yield f"The model's mean rate {where} is wrong by {each['model']:+.2f} Hz (recorded: {each['recorded']:.2f} Hz){halves}."
 
 
 def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:

@@ -21,6 +21,7 @@ OPTIONS = (
     *("-m", "--multirun", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
     *("--resolve", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version", "--experimental-rerun"),
 )  # of Hydra
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")  # those with which Hydra shows something and runs nothing
 
 
 def run_command(command: str, arguments: list[str]) -> int:
@@ -53,7 +54,7 @@ def run_command(command: str, arguments: list[str]) -> int:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
         hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
 
-    with _removed_if_it_fails(task, setting(arguments, "hydra.run.dir")):
+    with _removed_if_unused(task, setting(arguments, "hydra.run.dir"), bool(set(SHOWING) & {text.partition("=")[0] for text in options})):
         with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
             with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
             result.report()
@@ -74,21 +75,24 @@ def _dry_run(command: str, arguments: list[str], folders: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _removed_if_it_fails(task: sweeps.Task, folder: str | None) -> Iterator[None]:
+def _removed_if_unused(task: sweeps.Task, folder: str | None, only_shows: bool) -> Iterator[None]:
     """Context that leaves nothing of a run that fails, or is interrupted, before it has computed anything; jobs of a sweep stay.
 
     Args:
       task: the run.
       folder: the run folder that the user has named; None: a new one.
+      only_shows: whether Hydra shows settings and runs nothing.
     """
     if folder is not None:
         STARTS.add(folder)
     try:
         yield
     except (UserError, KeyboardInterrupt):
-        if not task.many:
-            STARTS.remove_unused()
+        only_shows = not task.many
         raise
+    finally:
+        if only_shows:
+            STARTS.remove_unused()
 
 
 def setting(arguments: list[str], key: str) -> str | None:

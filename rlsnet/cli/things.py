@@ -11,7 +11,18 @@ from rlsnet.config.quoting import path_of, typed_setting
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.runs.catalogue import LAST, newest
 
-VALUED = ("--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p")  # options with a value as the next word
+VALUED = (
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+)  # options with a value as the next word
 EXAMPLE = "outputs/2026-11-21/10-00-00"
 
 

@@ -28,7 +28,7 @@ def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
         (
             block(model=0.621, ceiling=0.6, untrained=0.62),
             f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better or worse than the best baseline"
-            " (untrained network, 62 %). With so few trials the other half explains no more than a baseline, so this says little about"
+            " (untrained network, 62 %). The other half explains no more than a baseline: there are too few recorded trials to judge"
             " the network.",
         ),
         (
@@ -42,7 +42,7 @@ def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
         (
             block("all", model=0.62),
             "The network explains 62 % of the variance of the rates that it was trained on (trained and tested on the same trials;"
-            " recording.half=odd holds half of them out).",
+            " with recording.half=odd, half of them are held out).",
         ),
         (
             block(model=0.62, linear=0.7) | {"linear": {"neurons": 4}, "bits_per_spike": {"all": {"model": -0.1, "ceiling": 0.25}}},
