@@ -69,7 +69,7 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert not list(warnings({})) and not list(warnings({"standard_error": 0.05}))
     assert list(warnings(block(model=0.6))) == []
     unknown = block(model=0.6, standard_error=None)
-    assert "The noise of the only trial counts as an error" in next(warnings(unknown | {"trials": 1}))
-    assert "takes three trials of each condition" in next(warnings(unknown | {"trials": 2}))
+    assert "With one trial, the noise of the model counts as an error" in next(warnings(unknown | {"trials": 1}))
+    assert "needs three trials of each condition" in next(warnings(unknown | {"trials": 2}))
     assert "run rlsnet test again" in next(warnings({"all": {"model": 0.6}}))
     assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))

@@ -330,7 +330,7 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     inspect.show(str(folder / "run"))
     shown = capsys.readouterr().out
     assert (
-        "the even trials, held out; the odd were trained on" in shown
+        "the even trials, held out; trained on the odd ones" in shown
         and "held-out" in shown
         and "SNR-corrected" in shown
         and "striatum" in shown
@@ -388,7 +388,7 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     with caplog.at_level("INFO"):
         log_results(Run(tmp_path / "all"), testing.run_simulation(whole, Run(tmp_path / "all")))
     assert "on the trials that were trained on; there is no held-out score, for which training needs recording.half=odd" in caplog.text
-    assert "trained and tested on the same trials; recording.half=odd holds half of them out" in caplog.text
+    assert "trained and tested on the same trials; with recording.half=odd, half of them are held out" in caplog.text
     test = zarr.open_group(str(Run(tmp_path / "all").test), mode="r")
     r, ceiling = test["reliability"][...], test["noise_ceiling"][...]
     np.testing.assert_allclose(ceiling[r > 0], np.sqrt(2 * r[r > 0] / (1 + r[r > 0])), rtol=1e-5)

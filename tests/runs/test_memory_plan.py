@@ -132,7 +132,7 @@ def test_resume_and_test_refuse_a_run_that_does_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(memory_plan, "available", lambda: (1000, "machine"))
     with pytest.raises(UserError, match=r"memory: .*averages over trials .* has 1 kB free. Try a smaller test.trials\.$"):
         testing.run_test(config, run)
-    with pytest.raises(UserError, match=r"memory: .*P 2.1 MB.* has 1 kB free. Try a machine with more memory\.$"):
+    with pytest.raises(UserError, match=r"memory: .*matrices P of RLS 2.1 MB.* has 1 kB free. Try a machine with more memory\.$"):
         training.run_training(compose("config=tiny", "train.iterations=2", "progress=off"), run, resumed=True)
     assert not run.test.exists() and run.iterations() == [1]
 
