@@ -72,4 +72,4 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert "With one trial, the noise of the model counts as an error" in next(warnings(unknown | {"trials": 1}))
     assert "needs three trials of each condition" in next(warnings(unknown | {"trials": 2}))
     assert "run rlsnet test again" in next(warnings({"all": {"model": 0.6}}))
-    assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))
+    assert "(standard error 14 %), because trials differ much. Use more test.trials." in next(warnings({"standard_error": 0.14}))
