@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,13 @@ from rlsnet.errors import UserError
 from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent, readable
 from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
+from rlsnet.runs.catalogue import run_folders
 from rlsnet.runs.folder import Run
 
 WIDTH = 160  # columns, where the output is not a terminal
+MAX_WIDTH = 22  # columns of a text in a table that has no room for all columns
+MIN_NAME = 16  # columns of the names of runs, at least
+MAX_NAMED = 5  # columns without room that are named
 LEADING_SETTINGS = 3  # settings shown before the results
 VALIDATION = "validation"  # sorting by the best score of validation, where some runs have no test
 TRAINING = "training"  # sorting by the last correlation in training, where some have no validation either
@@ -46,9 +50,15 @@ class Column:
     rank: int = 0
 
     @property
+    def heading(self) -> str:
+        """The name with a line for each word, and for each part of the name of a setting."""
+        return self.name.replace(" ", "\n").replace(".", ".\n")
+
+    @property
     def width(self) -> int:
-        """Width in characters, with the heading on several lines."""
-        return max(map(len, [*self.texts, *self.name.split()]))
+        """Width in characters, with the heading on several lines; a long text has several lines too."""
+        longest = max(map(len, self.texts))
+        return max(min(longest, MAX_WIDTH), *map(len, self.heading.split()))
 
     @property
     def numeric(self) -> bool:
@@ -72,23 +82,6 @@ class Comparison:
     differing: list[tuple[str, list[Any]]]
     score: str
     unreadable: list[tuple[str, str]]
-
-
-def run_folders(path: Path) -> Iterator[Path]:
-    """The run folder at `path`, or those below it, including runs that have not started; stores are not searched."""
-    if (path / "config.yaml").exists():
-        yield path
-        return
-    for folder, below, files in os.walk(path):
-        below[:] = sorted((name for name in below if not name.endswith(".zarr")), key=_by_number)
-        if "config.yaml" in files or ".hydra" in below:
-            below.clear()
-            yield Path(folder)
-
-
-def _by_number(name: str) -> tuple[int, int, str]:
-    """A key that sorts numbers by value and before other names."""
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
 def read(paths: Sequence[Path]) -> Comparison:
@@ -144,32 +137,34 @@ def columns(comparison: Comparison) -> list[Column]:
     """The columns of a comparison, without the names of the runs; a column that is empty for all runs is left out."""
     runs = comparison.runs
     settings = [
-        Column(name, [differences.shown(value) for value in values], [_number(value) for value in values], 2)
+        Column(name, [differences.shown(value) for value in values], [_number(value) for value in values], 4)
         for name, values in comparison.differing
     ]
-    result = [dataclasses.replace(column, rank=0) for column in settings[:LEADING_SETTINGS]]
+    leading = range(min(len(settings), LEADING_SETTINGS))
+    result = [dataclasses.replace(settings[index], rank=index) for index in leading]
 
-    def add(name: str, values: list[Any], text: Callable[[Any], str], rank: int = 0) -> None:
+    def add(name: str, values: list[Any], text: Callable[[Any], str], rank: int, score: str = "") -> None:
         known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
-        result.append(Column(name, [UNDEFINED if value is None else text(value) for value in known], known, rank))
+        texts = [UNDEFINED if value is None else text(value) for value in known]
+        result.append(Column(name, texts, known, 0 if score == comparison.score else rank))
 
     other = ["other_recording" in run.test_attributes for run in runs]
     states = [run.state + ", tested with another recording" * each for run, each in zip(runs, other, strict=True)]
-    result.append(Column("state", states, [None] * len(runs)))
-    add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format)
-    add("last correlation", [run.last_correlation for run in runs], "{:.3f}".format)
-    add("best validation", [run.best_validation for run in runs], partial(percent, digits=1))
+    result.append(Column("state", states, [None] * len(runs), 2))
+    add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format, 2)
+    add("last correlation", [run.last_correlation for run in runs], "{:.3f}".format, 2, TRAINING)
+    add("best validation", [run.best_validation for run in runs], partial(percent, digits=1), 2, VALIDATION)
     explained = [run.population.get("all", {}) for run in runs]
-    add("population EV", [values.get("model") for values in explained], partial(percent, digits=1))
-    add("other half's", [values.get("ceiling") for values in explained], partial(percent, digits=1), 1)
-    add("best baseline's", [values.get(best_baseline(values)) for values in explained], partial(percent, digits=1), 1)
+    add("population EV", [values.get("model") for values in explained], partial(percent, digits=1), 1, POPULATION)
+    add("other half's", [values.get("ceiling") for values in explained], partial(percent, digits=1), 3)
+    add("best baseline's", [values.get(best_baseline(values)) for values in explained], partial(percent, digits=1), 3)
     for name, score in SCORES.items():
         if name not in HIDDEN_SCORES:
-            add(f"{score.statistic} {score.label}", [run.typical(name) for run in runs], "{:.3f}".format, int(name != comparison.score))
+            add(f"{score.statistic} {score.label}", [run.typical(name) for run in runs], "{:.3f}".format, 3, name)
     for kind, title in (("exc", "rate E (Hz)"), ("inh", "rate I (Hz)")):
-        add(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 1)
-    add("s/iteration", [run.seconds_per_iteration for run in runs], "{:.3g}".format)
-    add("peak memory", [run.peak_memory for run in runs], byte_size)
+        add(title, [run.metrics[-1][f"rate_{kind}_hz"] if run.metrics else None for run in runs], "{:.2f}".format, 3)
+    add("s/iteration", [run.seconds_per_iteration for run in runs], "{:.3g}".format, 2)
+    add("peak memory", [run.peak_memory for run in runs], byte_size, 2)
     result += settings[LEADING_SETTINGS:]
     return [column for column in result if column.numeric or any(text != UNDEFINED for text in column.texts)]
 
@@ -210,19 +205,21 @@ def show(comparison: Comparison) -> None:
     terminal = console(WIDTH)
     if comparison.runs:
         table = Table(title=Text(ranking(comparison)), title_justify="left")
-        table.add_column("run", overflow="fold")
-        first = max(map(len, comparison.names)) + 4
-        shown, left = fitting(columns(comparison), terminal.width - first)
-        natural = sum(max(column.width, len(column.name)) + 3 for column in shown) + first
+        first = min(max(map(len, comparison.names)), max(MIN_NAME, terminal.width // 3))
+        table.add_column("run", overflow="fold", width=first)
+        room = terminal.width - first - 4
+        shown, left = fitting(columns(comparison), room)
+        in_one_line = sum(max(*map(len, column.texts), len(column.name)) + 3 for column in shown) <= room
         for column in shown:
-            width = column.width if left or natural > terminal.width else None  # rich would crop the last columns
-            table.add_column(Text(column.name), justify="right" if column.numeric else "left", width=width)
+            heading, width = (column.name, None) if in_one_line and not left else (column.heading, column.width)
+            table.add_column(Text(heading), justify="right" if column.numeric else "left", width=width, overflow="fold")
         for index, name in enumerate(comparison.names):
-            table.add_row(Text(name), *(Text(column.texts[index]) for column in shown))
+            table.add_row(Text(name if len(name) <= first else name.replace(",", ",\n")), *(Text(column.texts[index]) for column in shown))
         terminal.print(table)
         if left:
-            names = ", ".join(column.name for column in left)
-            terminal.print(Text(f"Too narrow for {names}; out=FILE.html shows all columns."), style="dim")
+            names = ", ".join(column.name for column in left[:MAX_NAMED]) + (", ..." if len(left) > MAX_NAMED else "")
+            columns_left = f"{len(left)} column{'s' * (len(left) != 1)}"
+            terminal.print(Text(f"There is no room for {columns_left} ({names}); out=FILE.html shows all."), style="dim")
     if sentences := verdict_of_first(comparison):
         terminal.print(Text(sentences))
     for name, reason in comparison.unreadable:

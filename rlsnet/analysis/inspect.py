@@ -13,14 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from rlsnet.analysis import perturbation_effects
-from rlsnet.analysis.inspect_stores import Rows, network_rows, store_rows, test_rows, version_rows
+from rlsnet.analysis.inspect_stores import Rows, is_narrow, network_rows, store_rows, test_rows, version_rows
 from rlsnet.config.load import unloaded
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.formatting import byte_size, console, disk_size, duration, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
+from rlsnet.runs.catalogue import run_folders
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.workflows import test_store
@@ -41,14 +43,31 @@ def show(path: str | None, trust: bool = False) -> None:
     elif not Path(path).exists():
         raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
+        _check_is_one(Path(path))
         is_run = (Path(path) / "config.yaml").exists()
         title, rows = (f"run {path}", _run_rows(Run.open(path, "info"), trust)) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
+        below = []
         for name, value in rows:
-            table.add_row(Text(name), Text(str(value)))
+            if "\n" in str(value) and is_narrow():
+                below.append((name, str(value)))
+            else:
+                table.add_row(Text(name), Text(str(value)))
     console().print(table)
+    for name, value in below:
+        console().print(Text(f"{name}:\n{value}"))
+
+
+def _check_is_one(path: Path) -> None:
+    """Raises UserError for a file, and for a folder that contains runs and is none."""
+    if path.is_file():
+        trial = typed_command("import", path, "OUT.zarr", more=["--dry-run"])
+        raise UserError(f"info {path}: a file; expected a run folder or a .zarr; {trial} shows what an import of it would give.")
+    if not (path / zarr_store.METADATA).exists() and not (path / "config.yaml").exists() and (found := len(list(run_folders(path)))):
+        listed = f"{typed_command('runs', path)} lists {'it' if found == 1 else 'them'}"
+        raise UserError(f"info {path}: contains {found} run{'s' * (found != 1)}; {listed}.")
 
 
 def _installation_rows() -> Rows:
@@ -73,7 +92,7 @@ def _run_rows(run: Run, trust: bool) -> Rows:
     length = trial.stim_off + trial.duration
     yield "target", f"{config.target.name}, trial of {length:g} ms, {trial.n_points} learning points, seed {config.seed}"
     if models := unloaded(config):
-        words = f"not run, so sizes and memory of {', '.join(models)} are not known"
+        words = f"not run, so sizes and memory of {', '.join(models)} are unknown"
         yield "plugins", f"{words}; trust=true runs {', '.join(config.plugins)}"
     if run.network.exists():
         group = zarr_store.open_group(run.network, "info", network_store.FORMAT)
@@ -105,8 +124,8 @@ def _perturbation_rows(run: Run) -> Rows:
             effect = perturbation_effects.PerturbationEffect.from_tests(test, group)
             control, perturbed = effect.rate(~effect.perturbed, 1)
             if np.isfinite(control):
-                words += f"; the other neurons fire at {perturbed:.2f} Hz then, at {control:.2f} Hz without"
-            words += "".join(f"; test.zarr has {each}" for each in perturbation_effects.differences(test, group))
+                words += f"; mean rate of the other neurons: {perturbed:.2f} Hz, in the control {control:.2f} Hz"
+            words += "".join(f"; the control was made with {each}" for each in perturbation_effects.differences(test, group))
         yield f"perturbed {label}", words
 
 
@@ -133,7 +152,7 @@ def _progress_rows(run: Run, config: Config) -> Rows:
     yield "progress", f"{len(metrics)} of {total} iterations{left}"
     if not metrics:
         return
-    yield "an iteration", f"{np.median(seconds):.3g} s (median)"
+    yield "time per iteration", f"{np.median(seconds):.3g} s (median)"
     known = [m for m in metrics if m["correlation"] is not None]
     if known:
         several = (

@@ -12,7 +12,7 @@ import zarr
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
 from rlsnet.data import recordings, trial_average, trial_clock
 from rlsnet.io import zarr_store
-from rlsnet.io.formatting import byte_size, disk_size
+from rlsnet.io.formatting import byte_size, console, disk_size
 from rlsnet.model import network_store
 from rlsnet.runs import folder
 from rlsnet.workflows import test_store
@@ -20,10 +20,18 @@ from rlsnet.workflows import test_store
 Rows = Iterator[tuple[str, Any]]
 
 
+TABLE_WIDTH = 96  # of a table within the table
 MAX_SYNAPSE_BYTES = 2**30  # a larger list of synapses is not read to count inputs and outputs
 
 
-TABLE_WIDTH = 96  # of a table within the table
+def is_narrow() -> bool:
+    """Whether a terminal has no room for a table beside the names of rows; the table then stands below all rows."""
+    return console().width < 120
+
+
+def table_width() -> int:
+    """Columns of a table that is the value of a row."""
+    return console().width if is_narrow() else TABLE_WIDTH
 
 
 def version_rows(attributes: Any) -> Rows:
@@ -65,7 +73,7 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
     excitatory = zarr_store.read(zarr_store.array(group, "neuron/excitatory", ["N"], "b", where))
     n = len(excitatory)
     yield "neurons", f"{n:,}: {_class_counts(excitatory)}"
-    yield "cell class", network_store.cell_class(group) or "not stored where from"
+    yield "cell class", network_store.cell_class(group) or "unknown origin"
     if "trained" in group.attrs:
         yield "trained", group.attrs["trained"]
     if "static/indptr" in group:
@@ -74,7 +82,7 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         if degrees:
             post = zarr_store.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
             counted = post is not None and post.nbytes <= MAX_SYNAPSE_BYTES
-            yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn anew for each spike")
+            yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn again for each spike")
             yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network_store.group_size_of(group, where)
@@ -89,7 +97,7 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         x = zarr_store.array(group, "feedforward/weight", [n, "X"], "f", where).shape[1]
         yield "from feed-forward neurons", f"{n * x:,} synapses of {x:,} neurons"
     if degrees and "target" in group:
-        yield "targets", "{} condition(s) of {} points".format(*group["target"].shape[:2])
+        yield "targets", "{} condition(s), {} learning points".format(*group["target"].shape[:2])
 
 
 def _mean_and_sd(degree: np.ndarray) -> str:
@@ -158,7 +166,7 @@ def _checkpoint_rows(group: zarr.Group, where: str) -> Rows:
     elif "window/r" in group:
         yield "P", f"from a window of {group['window/r'].shape[0]} updates"
     else:
-        yield "P", "none: weights to test with, not to resume from"
+        yield "P", "none: these weights can be tested, but training cannot continue from them"
     if isinstance(config := group.attrs.get("config"), dict):
         shown = [("target", "name"), ("rls", "penlambda"), ("rls", "penmu"), ("rls", "gain")]
         words = [f"{section}.{key}={config[section][key]}" for section, key in shown if key in config.get(section, {})]
@@ -183,16 +191,19 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     population = group.attrs.get("scores", {}).get("population", {})
     if sentences := verdict.verdict(population):
         yield "verdict", " ".join([sentences, *verdict.warnings(population)])
-        yield "population", verdict.population_table(population, width=TABLE_WIDTH)
+        yield "population", verdict.population_table(population, width=table_width())
     for name in ("current_correlation", "rate_correlation"):
         if name in group:
             yield name.replace("_", " "), score_tables.mean_words(score_tables.trained_only(group, name))
     if "trained_on" in group.attrs:
         trained = group.attrs["trained_on"]
         other = {"odd": "even", "even": "odd"}.get(str(trained))
-        yield "compared with", f"the {other} trials, held out; the {trained} were trained on" if other else "all trials, those trained on"
+        yield (
+            "compared with",
+            f"the {other} trials, held out; trained on the {trained} ones" if other else "all trials, which it was trained on",
+        )
     if "rate_correlation" in group and "scores" in group.attrs:
-        yield "scores", score_tables.score_table(group.attrs["scores"], width=TABLE_WIDTH)
+        yield "scores", score_tables.score_table(group.attrs["scores"], width=table_width())
     if "perturb" in group.attrs:
         yield "perturbed", perturbation_effects.description(group)
     if "spikes/neuron" in group:

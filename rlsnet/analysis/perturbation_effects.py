@@ -204,7 +204,8 @@ def _strength(settings: Mapping[str, Any]) -> str:
 
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:
     """Differences between two tests other than the perturbation, in words; [] where they are of the same trials."""
-    words = {"weights": "other weights", "trials": "another number of trials", "trained_on": "another recording"}
+    trials = f"another number of trials ({test.attrs.get('trials')}, not {perturbed.attrs.get('trials')})"
+    words = {"weights": "other weights", "trials": trials, "trained_on": "another recording"}
     found = [words[name] for name in words if name in test.attrs and test.attrs[name] != perturbed.attrs.get(name)]
     return found + ["other neurons"] * (not same_neurons(test, perturbed))
 
@@ -225,7 +226,7 @@ def rates_table(effect: PerturbationEffect) -> str:
         for name, members in effect.groups()
     ]
     head = ["", "neurons", *(f"{name} (Hz)" for _, name in effect.shown_periods)]
-    return score_tables.plain_table(head, rows, "Mean rates, without -> with the perturbation.")
+    return score_tables.plain_table(head, rows, "Mean rates: control -> perturbed.")
 
 
 def resemblance_table(effect: PerturbationEffect) -> str:
@@ -243,10 +244,10 @@ def scores_table(test: zarr.Group, perturbed: zarr.Group) -> str:
     """Scores of both tests, or the reason why they cannot be compared."""
     if not same_neurons(test, perturbed) or "scores" not in test.attrs:
         why = "of other neurons" if "scores" in test.attrs else "of an earlier version"
-        return f"Scores are not compared: test.zarr is {why}; rlsnet test without perturb makes it anew."
+        return f"Scores are not compared: test.zarr is {why}; run rlsnet test again without perturb."
     control, effect = (group.attrs["scores"]["all"] for group in (test, perturbed))
     names = score_tables.shown_scores(control, effect)
-    rows = [[label, *score_tables.values(group, names, ".3f")] for label, group in (("without", control), ("with", effect))]
+    rows = [[label, *score_tables.values(group, names, ".3f")] for label, group in (("control", control), ("perturbed", effect))]
     return score_tables.plain_table(
-        ["", *score_tables.headings(names)], rows, "Medians over neurons, of the whole learned time (error: mean)."
+        ["", *score_tables.headings(names)], rows, "Medians over neurons, in the whole learned part of the trial; rate error: mean."
     )

@@ -161,7 +161,7 @@ def unit_rows(group: zarr.Group, recording: Recording) -> Iterator[tuple[str, An
         yield "cell class", cell_classes.counted(Counter(map(str, classes.tolist())))
     trials = column(group, "n_trials", n)
     if trials is not None and trials.shape == (n, recording.n_conditions):
-        yield "trials of a unit", "; ".join(f"{name} {_spread(trials[:, c])}" for c, name in enumerate(recording.conditions[:8]))
+        yield "trials per unit", "; ".join(f"{name} {_spread(trials[:, c])}" for c, name in enumerate(recording.conditions[:8]))
     if (reliability := reliabilities(group, recording)) is not None:
         yield (
             "reliability",
@@ -172,7 +172,7 @@ def unit_rows(group: zarr.Group, recording: Recording) -> Iterator[tuple[str, An
 
 def _reliability_text(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
-    words = f"median {np.median(known):.2f}, a tenth below {np.quantile(known, 0.1):.2f}" if known.size else "undefined"
+    words = f"median {np.median(known):.2f}, 10th percentile {np.quantile(known, 0.1):.2f}" if known.size else "undefined"
     return words + (f" ({values.size - known.size:,} undefined)" if known.size < values.size and known.size else "")
 
 

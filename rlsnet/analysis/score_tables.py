@@ -12,16 +12,22 @@ import zarr
 from rich.console import Console
 from rich.table import Table
 
+from rlsnet.io import formatting
 from rlsnet.learning.scores import SCORES, typical
 
+MAX_WIDTH = 120  # columns of a table
 MAX_GROUPS = 12  # regions, or conditions, that get a row
 HIDDEN = ("reliability",)  # scores that another column contains: it is in the noise ceiling
-STATISTIC = "Medians (error: mean)."
-CAPTION = f"{STATISTIC} A perfect model has r = noise ceiling x model ceiling; the model ceiling grows with test.trials."
+STATISTIC = "Medians over neurons; rate error: mean."
+CAPTION = f"{STATISTIC} The best possible r is noise ceiling x model ceiling; the model ceiling is higher with more test.trials."
 
 
-def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int = 120) -> str:
-    """A table without lines, its first column aligned left, without a trailing line end."""
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int | None = None) -> str:
+    """A table without lines, its first column aligned left, without a trailing line end.
+
+    Without a `width` it is that of the terminal, at most 120.
+    """
+    width = min(MAX_WIDTH, formatting.console(MAX_WIDTH).width) if width is None else width
     natural = sum(max(map(len, column)) + 1 for column in zip(head, *rows, strict=True))
     table = Table(box=None, padding=(0, 1, 0, 0))
     for index, name in enumerate(head):
@@ -51,7 +57,7 @@ def values(group: Mapping[str, Any], names: Sequence[str], spec: str) -> list[st
     return ["" if value is None else format(value, spec) for value in found]
 
 
-def score_table(summary: Mapping[str, Any], width: int = 120) -> str:
+def score_table(summary: Mapping[str, Any], width: int | None = None) -> str:
     """The attribute `scores` of a test.zarr as a table of groups of neurons by scores."""
     names = shown_scores(summary["all"])
     rows = [[label, str(_count(group)), *values(group, names, ".2f")] for label, group in _groups(summary)]
@@ -82,9 +88,11 @@ def trained_only(results: zarr.Group, name: str) -> np.ndarray:
 
 
 def mean_words(values: np.ndarray) -> str:
-    """Mean over neurons and conditions of a score, and how many of them are undefined, in words."""
-    mean = f"mean {np.nanmean(values):.3f}" if np.isfinite(values).any() else "undefined"
-    return f"{mean} ({int(np.isnan(values).sum()):,} undefined)"
+    """Mean over neurons and conditions of a score, and how many of its values are undefined, in words."""
+    if not np.isfinite(values).any():
+        return "undefined"
+    missing = int(np.isnan(values).sum())
+    return f"mean {np.nanmean(values):.3f}" + (f" ({missing:,} of {values.size:,} values undefined)" if missing else "")
 
 
 def rate_words(excitatory: np.ndarray, rate: np.ndarray) -> str:

@@ -43,7 +43,7 @@ def _log_test(results: zarr.Group) -> None:
     excitatory = results["excitatory"][...]
     rate, correlation = results["rate"][...], results["current_correlation"][...]
     if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):
-        log.info("Of %s of %s neurons, as test.neurons selects:", f"{len(excitatory):,}", f"{n:,}")
+        log.info("For %s of %s neurons (test.neurons):", f"{len(excitatory):,}", f"{n:,}")
     log.info("Rates %s.", score_tables.rate_words(excitatory, rate))
     if results.attrs.get("cell_class"):
         log.info("Cell class: %s.", results.attrs["cell_class"])
@@ -61,11 +61,15 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     """Logs the perturbation, and rates and scores with and without it."""
     log.info("Perturbed: %s.", perturbation_effects.description(perturbed))
     if not run.test.exists():
-        log.warning("There is no %s to compare with; %s makes it.", run.test, typed_command("test", settings={"run": run.path}))
+        log.warning("There is no %s to compare with; %s makes one.", run.test, typed_command("test", run.path))
         return
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
-        log.warning("%s has %s, so more differs than the perturbation; run rlsnet test anew.", run.test, ", ".join(differ))
+        log.warning(
+            "%s was made with %s, so it cannot be compared with the perturbed trials; run rlsnet test again with the same settings.",
+            run.test,
+            ", ".join(differ),
+        )
     effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
     log.info("%s", perturbation_effects.rates_table(effect))
     if effect.cue and len(effect.conditions) > 1:
@@ -79,6 +83,7 @@ def _compared_trials(results: zarr.Group) -> str:
     """The trials that were compared, in words."""
     trained = results.attrs["trained_on"]
     if trained == "all":
-        return " with the trials trained on" + (", and none held out, as with recording.half=odd" if "reliability" in results else "")
+        advice = "; there is no held-out score, for which training needs recording.half=odd" if "reliability" in results else ""
+        return f" on the trials that were trained on{advice}"
     heldout = score_tables.mean_words(score_tables.trained_only(results, "heldout_correlation"))
-    return f" with the {trained} trials, which were trained on; {heldout} with those held out"
+    return f" on the {trained} trials, which were trained on; {heldout} on the held-out trials"

@@ -69,9 +69,7 @@ class RunResults:
         """An array of test.zarr, or a part of it; raises UserError where it is missing or damaged."""
         stored = None if self.test is None else self.test.get(name)
         if not isinstance(stored, zarr.Array):
-            raise UserError(
-                f"{self.run.test}: has no array {name}; {typed_command('test', settings={'run': self.run.path})} makes it anew."
-            )
+            raise UserError(f"{self.run.test}: has no array {name}; {typed_command('test', self.run.path)} makes it anew.")
         return zarr_store.read(stored, index or ...)
 
     def trained(self) -> np.ndarray:

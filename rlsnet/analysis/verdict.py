@@ -12,11 +12,11 @@ from rlsnet.learning.population import BASELINES, EXPLAINED, biased
 CLOSE = 0.005  # a smaller difference of two explained variances is called none, like one below two standard errors
 UNCERTAIN = 0.05  # standard error above which more trials are advised
 NO_ERROR = {  # by number of trials of each condition
-    1: "The noise of the only trial counts as an error, and the explained variance has no standard error. Raise test.trials.",
-    2: "The explained variance has no standard error: that takes three trials of each condition. Raise test.trials.",
+    1: "With one trial, the noise of the model counts as an error, and there is no standard error. Use more test.trials.",
+    2: "The explained variance has no standard error, which needs three trials of each condition. Use more test.trials.",
 }
-EARLIER = "The explained variance has no standard error, as this test is of an earlier version: rlsnet test makes it anew."
-IN_SAMPLE = "trained and tested on the same trials; recording.half=odd holds half of them out"
+EARLIER = "The explained variance has no standard error, because an earlier version made this test: run rlsnet test again."
+IN_SAMPLE = "trained and tested on the same trials; with recording.half=odd, half of them are held out"
 
 
 def best_baseline(values: Mapping[str, float]) -> str | None:
@@ -41,7 +41,7 @@ def verdict(population: Mapping[str, Any]) -> str:
     if (best := best_baseline(values)) is not None:
         sentences.append(_beside_baselines(model, best, values[best], error))
         if values.get("ceiling", 1) < values[best] + CLOSE:
-            sentences.append("With so few trials the other half explains no more than a baseline, so this says little about the network.")
+            sentences.append("The other half explains no more than a baseline: there are too few recorded trials to judge the network.")
     unknown = " (its inputs are drawn at random, so nothing tells the network this condition)" if population.get("random_inputs") else ""
     for name, each in population.get("held_out", {}).items():
         if "model" in each:
@@ -84,7 +84,7 @@ def warnings(population: Mapping[str, Any]) -> Iterator[str]:
     if error is None and "model" in population.get("all", {}):
         yield NO_ERROR.get(population.get("trials", 0), EARLIER)
     if error is not None and error > UNCERTAIN:
-        yield f"Trials of this network differ much: explained variance with a standard error of {percent(error)}. Raise test.trials."
+        yield f"The explained variance is uncertain (standard error {percent(error)}), because trials differ much. Use more test.trials."
     bias = population.get("rate_bias", {})
     for name in biased(bias):
         each = bias[name]
@@ -106,7 +106,7 @@ def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tupl
     return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]
 
 
-def population_table(population: Mapping[str, Any], width: int = 120) -> str:
+def population_table(population: Mapping[str, Any], width: int | None = None) -> str:
     """The block `population` as a table of conditions and regions by predictions, in percent."""
     names, rows = population_rows(population)
     n_held_out = len(population.get("held_out", {}))

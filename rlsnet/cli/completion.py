@@ -16,15 +16,16 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from rlsnet.cli.command_table import COMMANDS, PLAIN, SECTIONS
+from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, SECTIONS, WITHOUT_RUNS
 from rlsnet.config.arguments import NoOptions
 from rlsnet.config.compose import config_folders, configs_dir, variant_names
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import choices_of, variants
 from rlsnet.errors import UserError
+from rlsnet.runs.catalogue import LAST
 
 VARIABLE = "RLSNET_COMPLETE"
-FLAGS = {"--help": (), "-m": (), "--multirun": (), "--cfg": ("job", "hydra", "all"), "--config-dir": None, "--hydra-help": ()}
+FLAGS = {"--help": (), DRY_RUN: (), "-m": (), "--multirun": (), "--cfg": ("job", "hydra", "all"), "--config-dir": None, "--hydra-help": ()}
 HYDRA = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra/launcher=")
 
 USAGE = """SHELL   bash, zsh or fish
@@ -68,7 +69,7 @@ Options = NoOptions
 def main(paths: list[str], options: NoOptions) -> None:
     """Runs `rlsnet completion SHELL`."""
     if len(paths) != 1 or paths[0] not in SCRIPTS:
-        raise UserError(f"completion {' '.join(paths)}: expected one shell of {', '.join(SCRIPTS)}.")
+        raise UserError(f"{' '.join(['completion', *paths])}: expected one shell of {', '.join(SCRIPTS)}.")
     print(SCRIPTS[paths[0]])
 
 
@@ -89,9 +90,9 @@ def candidates(line: str) -> list[str]:
     elif before[0] == "completion":
         found = list(SCRIPTS)
     elif before[0] in PLAIN:
-        found = _paths(word) or (_plain(PLAIN[before[0]], word) if word else [])
+        found = [*_things(word, before), *_paths(word)] or (_plain(PLAIN[before[0]], word) if word else [])
     elif before[0] in COMMANDS:
-        found = _values(word, before) if "=" in word else _keys(word, before)
+        found = _values(word, before) if "=" in word else [*_things(word, before), *_keys(word, before)]
     else:
         found = []
     return [each for each in found if each.startswith(word)]
@@ -116,6 +117,16 @@ def _paths(start: str) -> list[str]:
     shown = (path for path in found if tail.startswith(".") or not path.name.startswith("."))
     prefix = start[: len(start) - len(tail)]
     return [f"{prefix}{path.name}{'/' if path.is_dir() else ''}" for path in shown]
+
+
+def _things(word: str, before: Sequence[str]) -> list[str]:
+    """Experiments, folders and `last` that a command may work on and that begin with a word, where none of them is on the line yet."""
+    command = before[0]
+    if command in WITHOUT_RUNS or any("=" not in each and not each.startswith("-") for each in before[1:]):
+        return []
+    names = variant_names(config_folders(before))["config"] if command in ("train", "simulate") else []
+    runs = [LAST, *(path for path in _paths(word) if path.endswith("/"))] if command in ("train", "test") else [LAST]
+    return [each for each in [*names, *(runs if command != "simulate" else [])] if each.startswith(word)]
 
 
 def _plain(module: str, word: str) -> list[str]:

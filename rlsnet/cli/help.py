@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlsnet.cli.command_table import COMMANDS, SECTIONS
+from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, HEADINGS, SECTIONS
 from rlsnet.config.compose import config_folders, variant_names, variant_settings
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.quoting import path_list
@@ -15,31 +19,66 @@ from rlsnet.config.schema import Config
 from rlsnet.config.settings import default_variants, defaults, defaults_of, described
 from rlsnet.errors import UserError
 
+Row = tuple[str, str, str]  # of a setting: key, default, meaning
+
+MOST_COLUMNS, FEWEST_COLUMNS = 100, 60  # of a line
+LONG_DEFAULT = 12  # characters; a longer default does not make its column wider
+
 OVERVIEW = """rlsnet trains recurrent spiking networks to reproduce recorded neural activity.
 
-Usage: rlsnet COMMAND [key=value ...]
+Usage: rlsnet COMMAND [THING] [key=value ...]
 
 {commands}
 
 Examples:
-  rlsnet train config=tiny                                a few seconds, to see that it works
-  rlsnet train                                            4096 neurons learn sinusoids
+  rlsnet train tiny                              a few seconds, to see that rlsnet works
+  rlsnet train demo                              two minutes, on synthetic data
   rlsnet import sessions/*.nwb mine.zarr preset=map
-  rlsnet train config=mouse_decision recording.path=mine.zarr
-  rlsnet train resume=outputs/2026-11-21/10-00-00 train.iterations=200
-  rlsnet train sweep=tune config=tiny rls.penlambda=.4,.8 two runs, each in a folder of its own in tune
-  rlsnet test run=outputs/2026-11-21/10-00-00
-  rlsnet plot outputs/2026-11-21/10-00-00                 also of a recording.zarr
-  rlsnet report outputs/2026-11-21/10-00-00               report.html in the run folder
-  rlsnet compare multirun/2026-11-21/10-00-00             the runs of a sweep, the best first
-  rlsnet export outputs/2026-11-21/10-00-00 to=npz
+  rlsnet train mouse_decision recording.path=mine.zarr recording.half=odd
+  rlsnet train mouse_decision recording.path=mine.zarr --dry-run
+  rlsnet runs                                    all runs, the newest first
+  rlsnet test last                               last is the newest run
+  rlsnet report last                             one HTML page in the run folder
+  rlsnet train last train.iterations=200         continue to 200 iterations
+  rlsnet train tiny sweep=tune rls.penlambda=.4,.8
+  rlsnet compare tune                            the runs of a sweep, the best first
+  rlsnet export last to=npz
 
-rlsnet COMMAND --help lists the settings, rlsnet train --cfg job shows those of an experiment."""
+rlsnet COMMAND --help lists the settings of a command.
+rlsnet train EXPERIMENT --cfg job prints all settings of an experiment."""
+
+USAGES = {
+    "train": """[EXPERIMENT or RUN] [key=value ...]
+  EXPERIMENT   {experiments}; without it, sinusoid
+  RUN          folder of a run to continue, or last for the newest run; train.iterations is the total""",
+    "simulate": """[EXPERIMENT] [key=value ...]
+  EXPERIMENT   {experiments}; without it, sinusoid""",
+    "test": """RUN [key=value ...]
+  RUN   folder of a run, such as outputs/2026-11-21/10-00-00, or last for the newest run""",
+}
+MORE = """Options:
+  --dry-run                   show sizes, memory, disk space and time, and start nothing
+  hydra.run.dir=FOLDER        write the run to FOLDER instead of outputs/DATE/TIME
+  sweep=FOLDER key=a,b        one run for each value, in folders below FOLDER
+  --config-dir FOLDER         use experiments of your own, FOLDER/config/NAME.yaml
+  --cfg job                   print all settings, and start nothing
+A number may have a unit: trial.dt='100 us', target.period='1 s'."""
 
 
 def overview() -> str:
     """Usage of the program, with its commands and examples."""
     return OVERVIEW.format(commands="\n".join(f"  {command:<10} {what}" for command, what in COMMANDS.items()))
+
+
+def _title(command: str) -> list[str]:
+    """Lines that say what a command does."""
+    return _wrapped(f"rlsnet {command}: {COMMANDS[command].rpartition(' (')[0]}.")
+
+
+def columns() -> int:
+    """Columns of a line: those of the terminal, within limits."""
+    width = shutil.get_terminal_size((MOST_COLUMNS, 24)).columns if sys.stdout.isatty() else MOST_COLUMNS
+    return max(FEWEST_COLUMNS, min(MOST_COLUMNS, width))
 
 
 def help_text(command: str, arguments: Sequence[str] = ()) -> str:
@@ -51,24 +90,33 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     """
     folders = config_folders(arguments)
     load_plugins([os.path.expanduser(path) for a in arguments if a.startswith("plugins=") for path in path_list(a.partition("=")[2])])
-    sections, offered = SECTIONS[command], variant_names()
-    if sections is not None:
-        offered = {section: names for section, names in offered.items() if section in sections}
-    lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} [key=value ...]"]
-    if offered:
-        lines += ["", "Experiments and variants:", *(f"  {section}={'|'.join(names)}" for section, names in offered.items())]
-    if sections is None:
-        lines += ["", "Also: -m with key=a,b sweeps; --config-dir FOLDER adds your own config/*.yaml; --cfg job shows the result;"]
-        lines += ["hydra.run.dir=FOLDER names the run folder; --hydra-help has more."]
-        lines += ["A number may have a unit, here and in YAML: trial.dt='100 us', target.period='1 s'."]
-    more = f"; those of another variant with {'neuron=glif3' if sections is None else 'perturb=clamp'} --help" if offered else ""
-    lines += ["", f"Settings, with the defaults of config=sinusoid{more}:"]
-    rows = [
-        row
-        for row in described(Config, _defaults_of_variants(arguments, folders))
-        if sections is None or {row[0], row[0].split(".")[0]} & set(sections)
-    ]
-    return "\n".join([*lines, *_aligned(rows)])
+    sections, names = SECTIONS[command], variant_names(folders)
+    experiments = ", ".join(names.pop("config"))
+    offered = {section: each for section, each in names.items() if sections is None or section in sections}
+    usage = USAGES[command].format(experiments=experiments)
+    lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
+    lines += ["", *(MORE.splitlines() if sections is None else MORE.splitlines()[:2])]
+    example = "neuron=glif3" if sections is None else "perturb=clamp"
+    lines += ["", f"Variants of sections; the settings of another one are shown by {example} --help:"]
+    lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
+    values = _defaults_of_variants(arguments, folders)
+    rows = [row for row in described(Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+    defaults_are = "the defaults of the experiment sinusoid" if sections is None else "the defaults; a run keeps its own"
+    lines += ["", f"The settings that one changes most, with {defaults_are}:"]
+    lines += _aligned([row for key in ESSENTIAL[command] for row in rows if row[0] == key])
+    for section, mine in _by_section([row for row in rows if row[0] not in ESSENTIAL[command]]):
+        chosen = f" ({section}={values[section]['name']})" if section in default_variants() else ""
+        if settings := [row for row in mine if not (chosen and row[0] == f"{section}.name")]:
+            lines += ["", f"{HEADINGS.get(section, section.capitalize())}{chosen}:", *_aligned(settings)]
+    return "\n".join(lines)
+
+
+def _by_section(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """(section, rows) in the order of the headings, then other sections; "" for settings outside of a section."""
+    found: dict[str, list[Row]] = {section: [] for section in HEADINGS}
+    for row in rows:
+        found.setdefault(row[0].rpartition(".")[0], []).append(row)
+    yield from ((section, mine) for section, mine in found.items() if mine)
 
 
 def _defaults_of_variants(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
@@ -83,15 +131,37 @@ def _defaults_of_variants(arguments: Sequence[str], folders: Sequence[Any]) -> d
     return values
 
 
-def _aligned(rows: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Lines with the settings in aligned columns."""
-    width, default_width = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
-    return [f"  {key:<{width}}  {default:<{default_width}}  {meaning}" for key, default, meaning in rows]
+def _wrapped(text: str) -> list[str]:
+    """Lines of a text, each wrapped below its own second column."""
+    lines = []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        columns_of_names = re.match(r"\s*\S+( or \S+)?\s{2,}", line)
+        hanging = " " * (columns_of_names.end() if columns_of_names else indent + 2)
+        lines += textwrap.wrap(line, columns(), subsequent_indent=hanging, break_on_hyphens=False) or [""]
+    return lines
+
+
+def _aligned(rows: Sequence[Row]) -> list[str]:
+    """Lines with the settings in aligned columns; a meaning that is too long goes on in the next line."""
+    width = max((len(key) for key, _, _ in rows), default=0)
+    default_width = max((len(default) for _, default, _ in rows if len(default) <= LONG_DEFAULT), default=0)
+    lines = []
+    for key, default, meaning in rows:
+        head = f"  {key:<{width}}  {default:<{default_width}}  " if default_width else f"  {key:<{width}}  "
+        indent = 2 + width + 2 + (default_width + 2 if default_width else 0)
+        wrapped = textwrap.wrap(head + meaning, columns(), subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True)
+        lines += wrapped or [head]
+    return lines
 
 
 def plain_help_text(command: str, module: Any) -> str:
     """Usage of a command without Hydra, with the settings in the dataclass `module.Options`."""
-    lines = [f"rlsnet {command}: {COMMANDS[command]}", "", f"Usage: rlsnet {command} {module.USAGE}"]
+    lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {module.USAGE}")]
     required = {field.name: None for field in dataclasses.fields(module.Options)}
     rows = list(described(module.Options, required | defaults_of(module.Options)))
-    return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])
+    essential = ESSENTIAL.get(command, ())
+    if not essential:
+        return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])
+    lines += ["", "The settings that one changes most:", *_aligned([row for key in essential for row in rows if row[0] == key])]
+    return "\n".join([*lines, "", "More settings:", *_aligned([row for row in rows if row[0] not in essential])])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from rlsnet.cli import sweeps
+from rlsnet.cli import sweeps, things
+from rlsnet.cli.command_table import DRY_RUN
+from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.compose import configs_dir, for_hydra, one_line_errors, version_base, with_additions, with_config_dir
 from rlsnet.config.quoting import hydra_path, path_of
 from rlsnet.errors import UserError, did_you_mean
@@ -17,6 +21,7 @@ OPTIONS = (
     *("-m", "--multirun", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p"),
     *("--resolve", "--run", "-r", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version", "--experimental-rerun"),
 )  # of Hydra
+SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help")  # those with which Hydra shows something and runs nothing
 
 
 def run_command(command: str, arguments: list[str]) -> int:
@@ -29,27 +34,65 @@ def run_command(command: str, arguments: list[str]) -> int:
     Raises:
       UserError: a mistake in the arguments or in a job.
     """
+    is_dry = DRY_RUN in arguments
+    arguments = things.with_keys(command, with_config_dir([text for text in arguments if text != DRY_RUN]))
     folders = folder_overrides(command, arguments)
+    if is_dry:
+        _dry_run(command, arguments, folders)
+        return 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
-    arguments = with_config_dir(arguments)
     options = [each for each in arguments if "=" not in each or each.startswith("-")]
     for text in options:
         if text.startswith("-") and text.partition("=")[0] not in OPTIONS:
-            raise UserError(f"{text}: no such option.{did_you_mean(text, OPTIONS)}")
+            experiment = f" An experiment is named without dashes, as in rlsnet {command} tiny." if text.startswith("--config") else ""
+            raise UserError(f"{text}: no such option.{experiment or did_you_mean(text, OPTIONS)}")
     task = sweeps.Task(command)
 
     def run(overrides: list[str]) -> None:
         sys.argv = ["rlsnet", *overrides, *folders, *options]  # Hydra expects all overrides together
         hydra.main(config_path=str(configs_dir()), config_name="config", **version_base())(task)()
 
-    with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
-        with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
-        result.report()
-    if task.failed and not task.many:
-        raise UserError(task.failed[0])
+    with _removed_if_unused(task, setting(arguments, "hydra.run.dir"), bool(set(SHOWING) & {text.partition("=")[0] for text in options})):
+        with one_line_errors(), sweeps.watched(setting(arguments, "sweep")) as result:
+            with_additions(run, for_hydra([each for each in arguments if each not in options], is_sweep(arguments)))
+            result.report()
+        if task.failed and not task.many:
+            raise UserError(task.failed[0])
     return 0
+
+
+def _dry_run(command: str, arguments: list[str], folders: list[str]) -> None:
+    """Prints what a command would do; raises UserError for a sweep, and if the command would fail."""
+    from rlsnet.cli.job import dry_run
+    from rlsnet.runs.progress import working
+
+    if is_sweep(arguments):
+        raise UserError(f"{DRY_RUN}: expected one run; try it with one value of each setting of the sweep.")
+    with working("Dry run"):
+        dry_run(command, arguments, setting([*folders, *arguments], "hydra.run.dir"))
+
+
+@contextlib.contextmanager
+def _removed_if_unused(task: sweeps.Task, folder: str | None, only_shows: bool) -> Iterator[None]:
+    """Context that leaves nothing of a run that fails, or is interrupted, before it has computed anything; jobs of a sweep stay.
+
+    Args:
+      task: the run.
+      folder: the run folder that the user has named; None: a new one.
+      only_shows: whether Hydra shows settings and runs nothing.
+    """
+    if folder is not None:
+        STARTS.add(folder)
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        only_shows = not task.many
+        raise
+    finally:
+        if only_shows:
+            STARTS.remove_unused()
 
 
 def setting(arguments: list[str], key: str) -> str | None:
@@ -74,9 +117,11 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
     if command == "test" and several:
         raise UserError("test -m: expected one run at a time; only train and simulate sweep.")
     if command == "test" and run is None:
-        raise UserError("test: expected run=RUN, a run folder such as outputs/2026-11-21/10-00-00.")
+        raise UserError("test: expected a run folder, such as rlsnet test outputs/2026-11-21/10-00-00 or rlsnet test last.")
     if command != "test" and run is not None:
-        raise UserError(f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and train resume=RUN.")
+        raise UserError(
+            f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and rlsnet train RUN continues a run."
+        )
     if command != "train" and resume is not None:
         raise UserError(f"resume={resume}: is for train.")
     if several and resume not in (None, "auto"):
@@ -105,7 +150,7 @@ def sweep_overrides(command: str, folder: str, arguments: list[str]) -> list[str
         raise UserError(f"sweep={folder}: is for train and simulate.")
     for key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"):
         if (given := setting(arguments, key)) is not None:
-            raise UserError(f"{key}={given}: does not go with sweep={folder}, which names the folders itself.")
+            raise UserError(f"{key}={given}: cannot be combined with sweep={folder}, which names the folders.")
     path = Path(folder)
     if (path / "config.yaml").exists() or (path.exists() and not path.is_dir()):
         raise UserError(f"sweep={folder}: is {'a run' if path.is_dir() else 'a file'}; expected a new folder, or that of a sweep.")

@@ -7,12 +7,13 @@ units, and one form of error messages.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
 
-from rlsnet.cli import completion
-from rlsnet.cli.command_table import COMMANDS, PLAIN
+from rlsnet.cli import completion, things
+from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, WITHOUT_RUNS, WORK
 from rlsnet.cli.console import lasting_output, lost_output
 from rlsnet.cli.help import help_text, overview, plain_help_text
 from rlsnet.config.arguments import plain_arguments
@@ -67,17 +68,36 @@ def dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UserError(f"{command}: no such command; expected {', '.join(COMMANDS)}.{did_you_mean(command, COMMANDS)}")
     wants_help = "-h" in rest or "--help" in rest
-    if command in PLAIN:
-        module = importlib.import_module(PLAIN[command])
-        if wants_help:
-            print(plain_help_text(command, module))
-            return 0
-        preset = module.base(rest) if command == "import" else None
-        module.main(*plain_arguments(module.Options, command, rest, preset))
-        return 0
     if wants_help:
-        print(help_text(command, rest))
+        print(plain_help_text(command, importlib.import_module(PLAIN[command])) if command in PLAIN else help_text(command, rest))
         return 0
-    from rlsnet.cli.hydra_app import run_command
+    if command in PLAIN:
+        _run_plain(command, rest)
+        return 0
+    from rlsnet.runs.progress import working
 
+    with working("Loading JAX and Hydra"):
+        from rlsnet.cli.hydra_app import run_command
+
+        if "--cfg" not in rest:
+            importlib.import_module("rlsnet.cli.job")  # which takes longest
     return run_command(command, rest)
+
+
+def _run_plain(command: str, arguments: list[str]) -> None:
+    """Runs a command without Hydra; `last` among its paths is the newest run."""
+    module = importlib.import_module(PLAIN[command])
+    is_dry = DRY_RUN in arguments and hasattr(module, "dry_run")
+    arguments = [text for text in arguments if not (is_dry and text == DRY_RUN)]
+    paths, options = plain_arguments(module.Options, command, arguments, module.base(arguments) if command == "import" else None)
+    if command not in WITHOUT_RUNS:
+        paths = [things.located(path) for path in paths]
+        if getattr(options, "run", None) is not None:
+            options = dataclasses.replace(options, run=things.located(options.run))
+    if command == "completion":
+        module.main(paths, options)
+        return
+    from rlsnet.runs.progress import working
+
+    with working(WORK.get(command, "Working")):
+        (module.dry_run if is_dry else module.main)(paths, options)

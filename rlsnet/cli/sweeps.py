@@ -31,6 +31,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from rlsnet.cli.console import keep_running
+from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.quoting import typed_command
 from rlsnet.errors import UserError, os_error
 from rlsnet.runs.folder import Run
@@ -92,7 +93,7 @@ class Task:
             return None
         if os.getpid() == self.process:
             if values["sweep"] is not None:
-                log.info("The same command continues the sweep.")
+                log.info("To continue the sweep, run the same command again.")
             sys.exit(128 + stopped)
         if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
             os._exit(128 + stopped)  # the process that started the sweep has ended
@@ -108,9 +109,11 @@ def new_folder(path: str) -> str:
     """Makes a folder at `path` or, if there is one, at PATH-2, PATH-3 and so on: two runs of one second do not meet; returns its path."""
     for number in itertools.count(1):
         folder = Path(path if number == 1 else f"{path}-{number}")
+        STARTS.add(folder)
         try:
             folder.mkdir(parents=True)
         except OSError:
+            STARTS.forget_last()
             if folder.exists():
                 continue
             break  # Hydra makes it, and tells why it cannot

@@ -172,7 +172,7 @@ def _unknown(prefix: str, name: str, values: Mapping[str, Any], given: bool, of_
     if of_another and not given:
         log.info("%s%s is ignored, as %sname=%s has no such setting.", prefix, name, prefix, values["name"])
     elif of_another:
-        raise UserError(f"{prefix}{name}: does not go with {prefix}name={values['name']}.")
+        raise UserError(f"{prefix}{name}: cannot be combined with {prefix}name={values['name']}.")
     else:
         raise UserError(f"{prefix}{name}: no such key.{suggest(prefix + name)}")
 

@@ -95,9 +95,9 @@ def typed_setting(key: str, path: str | Path) -> str:
 
 
 def typed_path(path: str | Path) -> str:
-    """A path as one argument of a command, which takes it neither for an option nor for a setting."""
+    """A path as one argument of a command, which takes it for no option, no setting and not for the newest run."""
     text = str(path)
-    return f"./{text}" if text[:1] in ("-", "~") or ("=" in text and "/" not in text.partition("=")[0]) else text
+    return f"./{text}" if text[:1] in ("-", "~") or text == "last" or ("=" in text and "/" not in text.partition("=")[0]) else text
 
 
 def typed_command(command: str, *paths: str | Path, settings: Mapping[str, str | Path] | None = None, more: Sequence[Any] = ()) -> str:

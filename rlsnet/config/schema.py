@@ -101,8 +101,9 @@ def _are_terms(chosen: str) -> bool:
 def check_neurons(name: str, chosen: str | None) -> None:
     """Raises UserError unless a selection of neurons has the right syntax; a filter by columns is read when the columns are known."""
     if chosen is not None and not is_filter(chosen) and not _are_terms(chosen):
-        right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME"
-        raise UserError(f"{name}={chosen or '[]'}: expected {right}. A filter compares columns, as region == 'ALM' does.")
+        right = "null, indices such as [0,5,17], a range such as 0:100, exc, inh, region:NAME, or a filter such as region == 'ALM'"
+        word = re.fullmatch(r"\s*([A-Za-z]\w*)\s*", chosen)
+        raise UserError(f"{name}={chosen or '[]'}: expected {right}." + (f" Did you mean region:{word[1]}?" if word else ""))
 
 
 class Section:
@@ -153,17 +154,21 @@ class Section:
 class NetworkConfig(Section):
     """Neurons of the network. Without a recording, 0 to N_exc-1 are excitatory and the others inhibitory."""
 
-    n_neurons: int | None = key("number of neurons N; null: as many as the recording has units", default=4096, source=ARTHUR, least=2)
+    n_neurons: int | None = key("number of neurons (N); null: one for each unit of the recording", default=4096, source=ARTHUR, least=2)
     fraction_excitatory: float = key(
-        "share of excitatory neurons; with a recording, of those units in each region whose class it does not tell",
+        "fraction of neurons that are excitatory; with a recording, the fraction of those units whose cell class it does not contain,"
+        " drawn at random in each region",
         default=0.5,
         source=ARTHUR,
         least=0,
         most=1,
     )
-    bias: ByClass | None = key("constant drive X_bal; null: that of the static synapses", "threshold", default=None)
+    bias: ByClass | None = key(
+        "constant drive of each neuron (X_bal); null: computed from the settings of the static synapses", "threshold", default=None
+    )
     load: str | None = key(
-        "network.zarr, or an export to zarr or npz, with connectivity, weights, v0 or targets to use instead of drawn ones",
+        "path of a network.zarr, or of an export to zarr or npz, whose connectivity, weights, initial voltages or targets replace the"
+        " random ones",
         default=None,
         path=True,
     )
@@ -200,10 +205,15 @@ class LIFConfig(NeuronConfig):
 
     name: str = variant("neuron model", "lif")
     tau_m: ByClass = key("membrane time constant", "ms", default=10.0, source=ARTHUR, above=0, decay=True)
-    threshold: ByClass = key("spike threshold, which sets the unit of voltage", "threshold", default=1.0)
-    reset: ByClass = key("voltage after a spike", "threshold", default=0.0, source=ARTHUR)
+    threshold: ByClass = key("spike threshold of the membrane potential; voltages are in units of it", "threshold", default=1.0)
+    reset: ByClass = key("membrane potential after a spike", "threshold", default=0.0, source=ARTHUR)
     refractory: ByClass = key(
-        "time after a spike without integration, in whole steps", "ms", default=0.1, source=ARTHUR, least=0, steps=True
+        "refractory period after a spike, in which input is not integrated; a multiple of trial.dt",
+        "ms",
+        default=0.1,
+        source=ARTHUR,
+        least=0,
+        steps=True,
     )
 
 
@@ -212,10 +222,10 @@ class GLIFConfig(NeuronConfig):
     """Settings of all generalized leaky integrate-and-fire neurons (Teeter et al., Nat. Commun. 9:709, 2018)."""
 
     tau_m: ByClass = key("membrane time constant", "ms", default=10.0, source="as lif", above=0, decay=True)
-    rest: ByClass = key("resting potential E_L", "threshold", default=0.0)
-    threshold: ByClass = key("spike threshold at rest, which sets the unit of voltage", "threshold", default=1.0)
+    rest: ByClass = key("resting membrane potential (E_L)", "threshold", default=0.0)
+    threshold: ByClass = key("spike threshold at rest; voltages are in units of it", "threshold", default=1.0)
     refractory: ByClass = key(
-        "time after a spike in which all of the neuron's state stands still, in whole steps",
+        "refractory period, in which all state variables of the neuron stay constant; a multiple of trial.dt",
         "ms",
         default=0.1,
         source="as lif",
@@ -228,17 +238,19 @@ class GLIFConfig(NeuronConfig):
 class FixedReset(GLIFConfig):
     """Reset of the voltage to one value."""
 
-    reset: ByClass = key("voltage after a spike", "threshold", default=0.0)
+    reset: ByClass = key("membrane potential after a spike", "threshold", default=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResetRules(GLIFConfig):
     """Reset that keeps a share of the voltage, and raises the threshold for a while."""
 
-    reset_fraction: ByClass = key("f_v: share of v - E_L that remains after a spike", default=0.3)
-    reset_drop: ByClass = key("delta_V: subtracted from v then", "threshold", default=0.1)
-    threshold_jump: ByClass = key("delta_Theta_s: rise of the threshold at a spike", "threshold", default=0.2)
-    threshold_tau: ByClass = key("1/b_s: decay time of that rise", "ms", default=50.0, above=0, decay=True)
+    reset_fraction: ByClass = key("fraction of v - E_L that remains after a spike (f_v)", default=0.3)
+    reset_drop: ByClass = key("voltage that is subtracted from v after a spike (delta_V)", "threshold", default=0.1)
+    threshold_jump: ByClass = key("increase of the threshold at a spike (delta_Theta_s)", "threshold", default=0.2)
+    threshold_tau: ByClass = key(
+        "decay time constant of the spike-induced increase of the threshold (1/b_s)", "ms", default=50.0, above=0, decay=True
+    )
 
     @property
     def reset(self) -> ByClass:
@@ -250,12 +262,16 @@ class ResetRules(GLIFConfig):
 class AfterSpikeCurrents(GLIFConfig):
     """Two currents that change at a spike, I_j <- keep_j*I_j + jump_j, and decay in between."""
 
-    asc_tau_1: ByClass = key("1/k_1: decay time of the first after-spike current", "ms", default=10.0, above=0, decay=True)
-    asc_jump_1: ByClass = key("delta_I_1: added to it at a spike (times the membrane resistance)", "threshold", default=-0.3)
-    asc_keep_1: ByClass = key("f_1: share of it that remains after a spike", default=1.0, source=TEETER)
-    asc_tau_2: ByClass = key("1/k_2: decay time of the second after-spike current", "ms", default=100.0, above=0, decay=True)
-    asc_jump_2: ByClass = key("delta_I_2: added to it at a spike (times the membrane resistance)", "threshold", default=-0.05)
-    asc_keep_2: ByClass = key("f_2: share of it that remains after a spike", default=1.0, source=TEETER)
+    asc_tau_1: ByClass = key("decay time constant of the first after-spike current (1/k_1)", "ms", default=10.0, above=0, decay=True)
+    asc_jump_1: ByClass = key(
+        "amount added to the first after-spike current at a spike, times the membrane resistance (delta_I_1)", "threshold", default=-0.3
+    )
+    asc_keep_1: ByClass = key("fraction of the first after-spike current that remains after a spike (f_1)", default=1.0, source=TEETER)
+    asc_tau_2: ByClass = key("decay time constant of the second after-spike current (1/k_2)", "ms", default=100.0, above=0, decay=True)
+    asc_jump_2: ByClass = key(
+        "amount added to the second after-spike current at a spike, times the membrane resistance (delta_I_2)", "threshold", default=-0.05
+    )
+    asc_keep_2: ByClass = key("fraction of the second after-spike current that remains after a spike (f_2)", default=1.0, source=TEETER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,18 +318,27 @@ class GLIF5Config(AfterSpikeCurrents, ResetRules):
     """GLIF5: with reset rules, after-spike currents and a threshold that follows the voltage."""
 
     name: str = variant("neuron model", "glif5")
-    adaptation_rate: ByClass = key("a_v: dTheta_v/dt = a_v*(v - E_L) - b_v*Theta_v", "1/ms", default=0.005)
-    adaptation_tau: ByClass = key("1/b_v: decay time of Theta_v", "ms", default=50.0, above=0, decay=True)
+    adaptation_rate: ByClass = key(
+        "rate at which the threshold follows the voltage (a_v in dTheta_v/dt = a_v*(v - E_L) - b_v*Theta_v)", "1/ms", default=0.005
+    )
+    adaptation_tau: ByClass = key(
+        "decay time constant of the voltage-dependent threshold Theta_v (1/b_v)", "ms", default=50.0, above=0, decay=True
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class SynapseConfig(Section):
     """Decay times of the synaptic currents."""
 
-    tau_exc: float = key("decay time of the static excitatory current", "ms", default=3.0, source=ARTHUR, above=0, decay=True)
-    tau_inh: float = key("decay time of the static inhibitory current", "ms", default=3.0, source=ARTHUR, above=0, decay=True)
+    tau_exc: float = key(
+        "decay time constant of currents through static excitatory synapses", "ms", default=3.0, source=ARTHUR, above=0, decay=True
+    )
+    tau_inh: float = key(
+        "decay time constant of currents through static inhibitory synapses", "ms", default=3.0, source=ARTHUR, above=0, decay=True
+    )
     tau_plas: ByClass = key(
-        "decay time of the plastic current and of the filtered spikes of RLS, by the presynaptic neuron",
+        "decay time constant of currents through plastic synapses, and of the filtered spikes that RLS uses; two values: of excitatory"
+        " and of inhibitory presynaptic neurons",
         "ms",
         default=150.0,
         source=ARTHUR,
@@ -341,13 +366,19 @@ class BalancedConfig(StaticConfig, abc.ABC):
     sqrt(K_e) times bias_exc or bias_inh.
     """
 
-    strength: float = key("weight scale J times sqrt(K_e)", "threshold*ms", default=20.0, source=TSN, least=0)
-    ee: float = key("E to E weight, in units of J", default=0.15, source=TSN, least=0)
-    ie: float = key("E to I weight, in units of J", default=1.0, source=TSN, least=0)
-    ei: float = key("I to E weight, in units of J", default=-0.75, source=TSN, most=0)
-    ii: float = key("I to I weight, in units of J", default=-1.0, source=TSN, most=0)
-    bias_exc: float = key("constant drive of E neurons, in units of sqrt(K_e)", default=0.12, source=TSN)
-    bias_inh: float = key("constant drive of I neurons, in units of sqrt(K_e)", default=0.08, source=TSN)
+    strength: float = key(
+        "scale of static weights: J*sqrt(K_e), where K_e is the mean number of inputs from one class",
+        "threshold*ms",
+        default=20.0,
+        source=TSN,
+        least=0,
+    )
+    ee: float = key("static weight from excitatory to excitatory neurons, in units of J", default=0.15, source=TSN, least=0)
+    ie: float = key("static weight from excitatory to inhibitory neurons, in units of J", default=1.0, source=TSN, least=0)
+    ei: float = key("static weight from inhibitory to excitatory neurons, in units of J", default=-0.75, source=TSN, most=0)
+    ii: float = key("static weight from inhibitory to inhibitory neurons, in units of J", default=-1.0, source=TSN, most=0)
+    bias_exc: float = key("constant drive of excitatory neurons, in units of sqrt(K_e)", default=0.12, source=TSN)
+    bias_inh: float = key("constant drive of inhibitory neurons, in units of sqrt(K_e)", default=0.08, source=TSN)
 
     @abc.abstractmethod
     def class_inputs(self, n: int) -> float:
@@ -359,9 +390,9 @@ class FixedDegreeConfig(BalancedConfig):
     """Balanced random connectivity: every neuron with the same number of static outputs: K_e = out_degree/2."""
 
     name: str = variant("static connectivity", "fixed")
-    out_degree: int = key("static outputs of each neuron, K; 0 for none", default=410, source=ARTHUR, least=0)
+    out_degree: int = key("number of static outputs of each neuron (K); 0: no static synapses", default=410, source=ARTHUR, least=0)
     storage: str = key(
-        "stored, or procedural: the targets of a spike are drawn again and take no memory",
+        "how static synapses are kept: stored, in memory; procedural, drawn again for each spike, without memory",
         default="stored",
         choices=("stored", "procedural"),
     )
@@ -385,7 +416,7 @@ class ErdosRenyiConfig(BalancedConfig):
     """Balanced random connectivity: each synapse between two neurons exists with the same probability: K_e = probability*N/2."""
 
     name: str = variant("static connectivity", "erdos_renyi")
-    probability: float = key("probability of a synapse from one neuron to another", default=0.1, least=0, most=1)
+    probability: float = key("probability of a static synapse from one neuron to another", default=0.1, least=0, most=1)
 
     def class_inputs(self, n: int) -> float:
         """K_e."""
@@ -457,8 +488,16 @@ class EdgesConfig(StaticConfig):
 
     edge_weights: ClassVar[bool] = True
     name: str = variant("static connectivity", "edges")
-    path: str = key("SciPy sparse .npz, or a .csv, .tsv or .parquet with columns pre, post, weight (threshold*ms)", path=True)
-    rows: str = key("neurons that the rows of a sparse matrix stand for", default="pre", choices=("pre", "post"))
+    path: str = key(
+        "file of static synapses: a SciPy sparse matrix (.npz), or a table (.csv, .tsv, .parquet) with columns pre, post, weight"
+        " (threshold*ms)",
+        path=True,
+    )
+    rows: str = key(
+        "what the rows of the sparse matrix in static.path are: presynaptic (pre) or postsynaptic (post) neurons",
+        default="pre",
+        choices=("pre", "post"),
+    )
 
     def n_edges(self, n: int) -> int:
         """Edges that the file lists, counted without reading them; 0 where that is not possible."""
@@ -471,9 +510,21 @@ class EdgesConfig(StaticConfig):
 class PlasticConfig(Variant):
     """Plastic synapses. The neurons of a group share their inputs."""
 
-    n_inputs: int = key("largest number of plastic inputs of a neuron, L", default=58, source=ARTHUR, least=0)
-    group_size: int = key("neurons that share their plastic inputs and so one P, S", default=1, source=ARTHUR, least=1)
-    strength: float = key("initial weights are +-strength/(2*sqrt(L/2))", "threshold*ms", default=20.0, source=TSN, least=0)
+    n_inputs: int = key(
+        "number of plastic inputs of each neuron (L), half of them excitatory; with plastic.least_inputs, the largest number",
+        default=58,
+        source=ARTHUR,
+        least=0,
+    )
+    group_size: int = key(
+        "number of neurons that share their plastic inputs and one matrix P of RLS (S); larger groups need less memory and time",
+        default=1,
+        source=ARTHUR,
+        least=1,
+    )
+    strength: float = key(
+        "scale of the initial plastic weights, which are +-strength/(2*sqrt(L/2))", "threshold*ms", default=20.0, source=TSN, least=0
+    )
 
     @property
     def needs_activity(self) -> bool:
@@ -492,10 +543,15 @@ class RandomInputsConfig(PlasticConfig):
 
     name: str = variant("plastic connectivity", "random")
     least_inputs: int | None = key(
-        "each group draws a number of inputs from this to n_inputs; null: all have n_inputs", default=None, least=0
+        "smallest number of plastic inputs; each group draws a number between this and plastic.n_inputs; null: all have plastic.n_inputs",
+        default=None,
+        least=0,
     )
     active_fraction: float = key(
-        "share of each class that inputs are drawn from, the most active in the calibration", default=1.0, above=0, most=1
+        "fraction of each class that plastic inputs are drawn from: the neurons most active in the calibration; 1: all neurons",
+        default=1.0,
+        above=0,
+        most=1,
     )
 
     @property
@@ -527,9 +583,16 @@ class RegionalInputsConfig(PlasticConfig):
 class NoiseConfig(Section):
     """White noise."""
 
-    sigma: ByClass = key("s.d. of the free membrane is sigma/sqrt(2)", "threshold", default=0.0, source=ARTHUR, least=0)
+    sigma: ByClass = key(
+        "amplitude of white noise; without other input the membrane potential has a standard deviation of sigma/sqrt(2)",
+        "threshold",
+        default=0.0,
+        source=ARTHUR,
+        least=0,
+    )
     kind: str = key(
-        "voltage: v += sigma*sqrt(dt/tau_m)*xi, refractory or not; current: sigma*sqrt(tau_m/dt)*xi is part of u_bal",
+        "where white noise is added: voltage (v += sigma*sqrt(dt/tau_m)*xi, also in the refractory period) or current"
+        " (sigma*sqrt(tau_m/dt)*xi, a part of u_bal)",
         default="voltage",
         choices=("voltage", "current"),
     )
@@ -552,26 +615,32 @@ class StimulusConfig(Variant):
 class OUStimulusConfig(StimulusConfig):
     """Ornstein-Uhlenbeck current between stim_on and stim_off, one realisation per neuron and condition."""
 
-    name: str = variant("kind of stimulus", "ou")
-    tau: float = key("correlation time", "ms", default=20.0, source=ARTHUR, above=0, decay=True)
-    sigma: float = key("ds = (mean - s)/tau dt + sigma dW", "threshold/sqrt(ms)", default=0.2, source=ARTHUR, least=0)
-    mean: float = key("mean current", "threshold", default=0.0, source=ARTHUR)
+    name: str = variant("stimulus", "ou")
+    tau: float = key("correlation time of the stimulus current", "ms", default=20.0, source=ARTHUR, above=0, decay=True)
+    sigma: float = key(
+        "amplitude of the fluctuations of the stimulus current s: ds = (mean - s)/tau dt + sigma dW",
+        "threshold/sqrt(ms)",
+        default=0.2,
+        source=ARTHUR,
+        least=0,
+    )
+    mean: float = key("mean of the stimulus current", "threshold", default=0.0, source=ARTHUR)
 
 
 @dataclasses.dataclass(frozen=True)
 class NoStimulusConfig(StimulusConfig):
     """No stimulus."""
 
-    name: str = variant("kind of stimulus", "none")
+    name: str = variant("stimulus", "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class GivenStimulusConfig(StimulusConfig):
     """Currents from a file, each held for `bin` from stim_on on."""
 
-    name: str = variant("kind of stimulus", "given")
-    path: str = key(".npy or .zarr array of currents [C, bins, N], in units of the threshold", path=True)
-    bin: float = key("time for which a value holds, in whole steps", "ms", default=10.0, above=0, steps=True)
+    name: str = variant("stimulus", "given")
+    path: str = key("file (.npy or .zarr) of stimulus currents [C, bins, N], in units of the threshold", path=True)
+    bin: float = key("length of a bin of the stimulus currents; a multiple of trial.dt", "ms", default=10.0, above=0, steps=True)
 
     def n_values(self, n: int, stored: tuple[int, ...] | None) -> int:
         """C*bins*N."""
@@ -610,15 +679,27 @@ class OUFeedforwardConfig(FeedforwardConfig):
     """
 
     name: str = variant("feed-forward neurons", "ou")
-    n_neurons: int = key("number of feed-forward neurons X", default=32, least=1)
-    mean: float = key("mean rate, and the rate at the start", "Hz", default=5.0, source=TSN, least=0)
-    tau: float = key("correlation time", "ms", default=400.0, source=TSN, above=0, decay=True)
-    sigma: float = key("dR = (mean - R)/tau dt + sigma dW", "Hz/sqrt(ms)", default=0.2, source=TSN, least=0)
+    n_neurons: int = key("number of feed-forward neurons (X)", default=32, least=1)
+    mean: float = key("mean rate of the feed-forward neurons, and their rate at the start", "Hz", default=5.0, source=TSN, least=0)
+    tau: float = key("correlation time of the rates of the feed-forward neurons", "ms", default=400.0, source=TSN, above=0, decay=True)
+    sigma: float = key(
+        "amplitude of the fluctuations of the rate R of a feed-forward neuron: dR = (mean - R)/tau dt + sigma dW",
+        "Hz/sqrt(ms)",
+        default=0.2,
+        source=TSN,
+        least=0,
+    )
     before: bool = key(
-        "they fire before stim_off too, at their first rates; so the network can have learned the state in which learning begins",
+        "true: feed-forward neurons also fire before trial.stim_off, at their first rates, so that the network can reach the state in"
+        " which the target begins",
         default=False,
     )
-    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
+    strength: float = key(
+        "standard deviation of the initial weights of feed-forward neurons, which are normally distributed",
+        "threshold*ms",
+        default=0.0,
+        least=0,
+    )
 
     def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
         """X."""
@@ -635,12 +716,20 @@ class GivenFeedforwardConfig(FeedforwardConfig):
     """Poisson neurons with rates from a file, from stim_off on."""
 
     name: str = variant("feed-forward neurons", "given")
-    path: str = key(".npy or .zarr array of rates [C, M, X] in Hz, one row for each learning bin", path=True)
+    path: str = key(
+        "file (.npy or .zarr) of rates of the feed-forward neurons [C, M, X] in Hz, with one row for each learning bin", path=True
+    )
     before: bool = key(
-        "they fire before stim_off too, at their first rates; so the network can have learned the state in which learning begins",
+        "true: feed-forward neurons also fire before trial.stim_off, at their first rates, so that the network can reach the state in"
+        " which the target begins",
         default=False,
     )
-    strength: float = key("s.d. of the initial weights, which are normal", "threshold*ms", default=0.0, least=0)
+    strength: float = key(
+        "standard deviation of the initial weights of feed-forward neurons, which are normally distributed",
+        "threshold*ms",
+        default=0.0,
+        least=0,
+    )
 
     def n_inputs(self, trial: TrialConfig, stored: tuple[int, ...] | None) -> int:
         """X of the rates."""
@@ -653,13 +742,22 @@ class GivenFeedforwardConfig(FeedforwardConfig):
 class TrialConfig(Section):
     """Times of one trial. Every time is a multiple of dt."""
 
-    dt: float = key("Euler time step", "ms", default=0.1, source=ARTHUR, above=0)
-    stim_on: float = key("start of the stimulus", "ms", default=800.0, source=ARTHUR, least=0, steps=True)
-    stim_off: float = key("end of the stimulus and start of learning", "ms", default=1000.0, source=ARTHUR, least=0, steps=True)
-    learn_every: float = key(
-        "time between RLS updates, and the bin of targets and PSTHs", "ms", default=10.0, source=ARTHUR, above=0, steps=True
+    dt: float = key("time step of the simulation (Euler)", "ms", default=0.1, source=ARTHUR, above=0)
+    stim_on: float = key("start of the stimulus, from the start of the trial", "ms", default=800.0, source=ARTHUR, least=0, steps=True)
+    stim_off: float = key(
+        "end of the stimulus and start of learning, from the start of the trial", "ms", default=1000.0, source=ARTHUR, least=0, steps=True
     )
-    duration: float = key("learning time, counted from stim_off", "ms", default=1000.0, source=ARTHUR, above=0, steps=True)
+    learn_every: float = key(
+        "time between learning points, which is also the bin of targets and PSTHs; it must equal the bin of a recording",
+        "ms",
+        default=10.0,
+        source=ARTHUR,
+        above=0,
+        steps=True,
+    )
+    duration: float = key(
+        "length of the learned part of a trial, from trial.stim_off on", "ms", default=1000.0, source=ARTHUR, above=0, steps=True
+    )
 
     def check(self, config: Config) -> None:
         """Order of the times, and a whole number of learning points."""
@@ -718,19 +816,26 @@ class SinusoidTargetConfig(TargetConfig):
     """Sinusoid amplitude*sin(2 pi (t - phase)/period) around the mean static current of each neuron, plus a common bias."""
 
     name: str = variant("kind of target", "sinusoid")
-    amplitude: float = key("amplitude of the current", "threshold", default=0.5, source=ARTHUR)
-    period: float = key("period", "ms", default=1000.0, source=ARTHUR, above=0)
-    n_conditions: int = key("conditions C, each with its own phases", default=1, source=ARTHUR, least=1)
+    amplitude: float = key("amplitude of the target current", "threshold", default=0.5, source=ARTHUR)
+    period: float = key("period of the target current", "ms", default=1000.0, source=ARTHUR, above=0)
+    n_conditions: int = key("number of conditions (C), each with its own phases of the target currents", default=1, source=ARTHUR, least=1)
     bias: str = key(
-        "added to all neurons: zero; ou, an Ornstein-Uhlenbeck process from 0 at the start of the trial, one realisation per condition;"
+        "current added to the targets of all neurons: zero; ou, an Ornstein-Uhlenbeck process from 0 at the start of the trial, one per"
+        " condition;"
         " ramp, from 0 at stim_off to ramp_height at the end",
         default="zero",
         choices=("zero", "ou", "ramp"),
     )
-    bias_mean: float = key("mean of the ou bias b", "threshold", default=0.0, source=TSN)
-    bias_tau: float = key("correlation time of the ou bias", "ms", default=400.0, source=TSN, above=0)
-    bias_sigma: float = key("db = (bias_mean - b)/bias_tau dt + bias_sigma dW", "threshold/sqrt(ms)", default=0.02, source=TSN, least=0)
-    ramp_height: float = key("height of the ramp at the end of the trial", "threshold", default=0.25, source=TSN)
+    bias_mean: float = key("mean of the bias current b, for target.bias=ou", "threshold", default=0.0, source=TSN)
+    bias_tau: float = key("correlation time of the bias current, for target.bias=ou", "ms", default=400.0, source=TSN, above=0)
+    bias_sigma: float = key(
+        "amplitude of the fluctuations of the bias current, for target.bias=ou: db = (bias_mean - b)/bias_tau dt + bias_sigma dW",
+        "threshold/sqrt(ms)",
+        default=0.02,
+        source=TSN,
+        least=0,
+    )
+    ramp_height: float = key("bias current at the end of the trial, for target.bias=ramp", "threshold", default=0.25, source=TSN)
 
     def check(self, config: Config) -> None:
         """Correlation time of the bias, where there is one."""
@@ -744,10 +849,10 @@ class RecordingTargetConfig(TargetConfig):
 
     recorded: ClassVar[str | None] = "rate"
     name: str = variant("kind of target", "recording")
-    rate_floor: float = key("lower rates are raised to this", "Hz", default=0.1, above=0)
+    rate_floor: float = key("lowest rate that is converted to a current; lower recorded rates are raised to it", "Hz", default=0.1, above=0)
     euler_correction: bool = key(
-        "transfer function of neurons as they are simulated, with time step and refractory period; false: that of continuous time, as"
-        " published",
+        "true: convert rates with the transfer function of simulated neurons, with their time step and refractory period; false: with"
+        " that of continuous time, as published",
         default=True,
     )
 
@@ -765,20 +870,23 @@ class RecordingConfig(Section):
     """Source of recorded rates or currents."""
 
     path: str | None = key(
-        "recording.zarr; null: for target=recording a synthetic recording of 66,002 units, made once", default=None, path=True
+        "path of a recording.zarr, made by rlsnet import; null: for target=recording, synthetic data of 66,002 units, made once",
+        default=None,
+        path=True,
     )
     half: str | None = key(
-        "train on each unit's odd- or even-numbered trials, and test on the others; null: all trials",
+        "trials of each unit to train on, odd or even; rlsnet test compares with the other half; null: train on all trials",
         default=None,
         choices=("odd", "even"),
     )
     excitatory: str | None = key(
-        "filter of the excitatory units by columns of the recording, such as 'waveform_duration > 0.4'; others are inhibitory, or unknown"
-        " if recording.inhibitory is given too; null: the column cell_class; without it, drawn at random within each region",
+        "expression that selects the excitatory units, such as 'waveform_duration > 0.4'; other units are inhibitory, or unknown if"
+        " recording.inhibitory is given too; null: from the column cell_class or, without it, at random within each region",
         default=None,
     )
     inhibitory: str | None = key(
-        "filter of the inhibitory units; others are excitatory, or unknown if recording.excitatory is given too", default=None
+        "expression that selects the inhibitory units; other units are excitatory, or unknown if recording.excitatory is given too",
+        default=None,
     )
 
     def check(self, config: Config) -> None:
@@ -796,52 +904,63 @@ class RecordingConfig(Section):
 class RLSConfig(Section):
     """Recursive least squares."""
 
-    penlambda: float = key("ridge penalty: P starts as inv(penlambda*I + penmu*[same sign])", default=0.8, source=ARTHUR, above=0)
-    penmu: ByClass = key("penalty on the sums of excitatory and of inhibitory weights", default=0.01, source=ARTHUR, least=0)
-    penlam_ff: float = key("ridge penalty of feed-forward weights", default=1.0, source=TSN, above=0)
+    penlambda: float = key(
+        "ridge penalty on the plastic weights; with smaller values, each update changes the weights more",
+        default=0.8,
+        source=ARTHUR,
+        above=0,
+    )
+    penmu: ByClass = key(
+        "penalty on the sum of the excitatory and on the sum of the inhibitory weights of each neuron", default=0.01, source=ARTHUR, least=0
+    )
+    penlam_ff: float = key("ridge penalty on the weights of feed-forward neurons", default=1.0, source=TSN, above=0)
     forgetting: float = key(
-        "factor by which earlier learning points count less at each update; 1: no forgetting; below 1, P grows for inputs without spikes",
+        "forgetting factor per update; 1: no forgetting; below 1, P grows without limit for inputs without spikes",
         default=1.0,
         source=ARTHUR,
         above=0,
         most=1,
     )
     gain: str = key(
-        "factor of the error in the update of w: textbook den*k, or tsn_head k, as in TrainSpikingNet.jl since March 2024",
+        "gain of the weight update: textbook (den*k), or tsn_head (k), as in TrainSpikingNet.jl since March 2024",
         default="textbook",
         source=ARTHUR,
         choices=("textbook", "tsn_head"),
     )
     regressors: str = key(
-        "x of the update: spikes, the filtered spikes; rates, the filtered rates that the inputs' currents give by the transfer function,"
-        " without the noise of single spikes; auto: rates where the neurons have such a function, else spikes",
+        "regressors of the update: spikes, the filtered spikes of the inputs; rates, filtered rates computed from the currents of the"
+        " inputs with the transfer function, without the noise of single spikes; auto: rates if the neuron model has such a function",
         default="spikes",
         choices=("spikes", "rates", "auto"),
     )
-    every: int = key("learning points from one update to the next", default=1, least=1)
+    every: int = key("number of learning points from one RLS update to the next; 1: an update at each", default=1, least=1)
     correct_current: bool = key(
-        "after an update the plastic current is that of the new weights, w.r, as in FORCE learning (Sussillo & Abbott 2009); false: new"
-        " weights act on later spikes only, as published",
+        "true: after an update the plastic current is recomputed with the new weights, as in FORCE learning (Sussillo & Abbott 2009);"
+        " false: new weights act on later spikes only, as published",
         default=False,
     )
-    dale: bool = key("Dale's law: plastic weights from E neurons stay positive, from I neurons negative", default=False)
-    apply: bool = key("false: compute every update without a change of P and w, for timing", default=True)
+    dale: bool = key(
+        "true: Dale's law; plastic weights from excitatory neurons stay positive, and those from inhibitory neurons negative", default=False
+    )
+    apply: bool = key("false: compute all updates but keep P and the weights unchanged, to measure the time", default=True)
     method: str = key(
-        "form of the update: dense writes P at each update, deferred about once in 16 updates",
+        "algorithm of the update, with the same result: dense writes P at each update, deferred about once in 16 updates; auto: the"
+        " faster one",
         default="auto",
         choices=("auto", "dense", "deferred"),
     )
     storage: str = key(
-        "storage of P: full; packed, its upper triangle; window, the inputs of the last updates, from which P is computed",
+        "how P is stored: full; packed, its upper triangle, half the memory; window, the inputs of the last rls.window updates, from"
+        " which P is computed",
         default="full",
         choices=("full", "packed", "window"),
     )
     precision: str = key(
-        "number type of P; auto: engine.precision, in which sums are always computed",
+        "number type in which P is stored; auto: that of engine.precision, in which all sums are computed",
         default="auto",
         choices=("auto", "float64", "float32", "bfloat16", "float16", "int16"),
     )
-    window: int = key("number of last updates that storage=window uses", default=64, least=1)
+    window: int = key("number of updates that are kept, for rls.storage=window", default=64, least=1)
 
     def check(self, config: Config) -> None:
         """Checks that the number type can represent P, and that settings are possible with rls.storage=window."""
@@ -867,10 +986,10 @@ class RLSConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    iterations: int = key("total number of iterations, in a resumed run with those before", default=100, least=1)
+    iterations: int = key("total number of iterations; in a continued run, the earlier ones are included", default=100, least=1)
     trials_per_update: int = key(
-        "trials of one condition that run side by side with the same weights; each update uses the means over them of the filtered spikes"
-        " and of the error (B)",
+        "number of trials of one condition that are simulated side by side with the same weights (B); each update uses the mean of"
+        " their filtered spikes and of their errors",
         default=1,
         least=1,
     )
@@ -886,26 +1005,28 @@ class TrainConfig(Section):
         default=None,
     )
     order: str = key(
-        "order of conditions: in_turn; shuffled, a new order each round; weighted, drawn with train.weights",
+        "order in which conditions are trained: in_turn; shuffled, in a new order each round; weighted, drawn with the probabilities"
+        " train.weights",
         default="in_turn",
         choices=("in_turn", "shuffled", "weighted"),
     )
-    weights: tuple[float, ...] | None = key(
-        "frequency of each trained condition, relative to the others; for order=weighted", default=None, least=0
-    )
-    checkpoint_every: int = key("iterations between two checkpoints; the last iteration always has one", default=10, least=1)
+    weights: tuple[float, ...] | None = key("relative frequency of each trained condition, for train.order=weighted", default=None, least=0)
+    checkpoint_every: int = key("number of iterations between two checkpoints; the last iteration always has one", default=10, least=1)
     keep_checkpoints: int | None = key(
-        "newest checkpoints that are kept, beside the best one; older ones go when a newer one is complete on the disk; null: all",
+        "number of newest checkpoints that are kept, in addition to the best one; null: all",
         default=3,
         least=1,
     )
-    save_best: bool = key("keep the weights with the best score of validation so far", default=True)
+    save_best: bool = key("true: also keep the weights with the best validation score", default=True)
     validate_every: int = key(
-        "iterations between two validations: trials with frozen weights, compared with what is trained on; 0: none", default=20, least=0
+        "number of iterations between two validations, in which trials with frozen weights are compared with the training data; 0: no"
+        " validation",
+        default=20,
+        least=0,
     )
-    validation_trials: int = key("trials per condition of a validation", default=4, least=1)
+    validation_trials: int = key("number of trials per condition in a validation", default=4, least=1)
     stop_when: int | None = key(
-        "end the training when the score of validation has not risen for so many iterations; null: never", default=None, least=1
+        "stop training when the validation score has not increased for this number of iterations; null: never", default=None, least=1
     )
 
     @property
@@ -934,22 +1055,24 @@ class TestConfig(Section):
     """Trials with frozen weights."""
 
     __test__ = False  # not a test class of pytest
-    trials: int = key("trials per condition", default=10, least=1)
+    trials: int = key("number of test trials per condition", default=10, least=1)
     neurons: str | None = key(
-        "neurons whose results are stored: null for all, [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh, or a filter as of"
-        " perturb.neurons",
+        "neurons whose results are stored: [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh, or a filter as in perturb.neurons;"
+        " null: all neurons",
         default=None,
         items=True,
     )
     checkpoint: str = key(
-        "best, by validation; last; auto: best if there is one, else last; an iteration; or the path of a checkpoint, such as another"
-        " run's",
+        "weights that are tested: best (by validation), last, the number of an iteration, or the path of a checkpoint, also of"
+        " another run; auto: best if there is one, else last",
         default="auto",
         path=True,
     )
-    spikes: bool = key("store every spike", default=True)
+    spikes: bool = key("true: store all spikes of the test trials", default=True)
     untrained_trials: int = key(
-        "trials per condition with the initial weights, a baseline for recorded rates; at most test.trials; 0: none", default=10, least=0
+        "number of trials per condition with the initial weights, as a baseline where rates were recorded; at most test.trials; 0: none",
+        default=10,
+        least=0,
     )
 
     def check(self, config: Config) -> None:
@@ -979,7 +1102,7 @@ class NoPerturbConfig(PerturbConfig):
 class ChangedConfig(PerturbConfig, abc.ABC):
     """Settings of all perturbations: the name of the result, and the recorded trials that it is compared with."""
 
-    label: str | None = key("name of the stored result, perturbed/LABEL.zarr; null: name of the perturbation", default=None)
+    label: str | None = key("name of the result, which is stored in perturbed/LABEL.zarr; null: the name of the perturbation", default=None)
     compare: dict[str, str] | None = key(
         "recorded conditions with the same perturbation, by the condition that they are compared with, such as"
         " {left: left_silenced}; they belong to the recording of the run, and train.conditions leaves them out of training",
@@ -1002,25 +1125,36 @@ class WindowConfig(ChangedConfig, abc.ABC):
     """Settings of perturbations of neurons: which neurons, and the time windows."""
 
     neurons: str | None = key(
-        "perturbed neurons: null for all, [0,5,17], 0:100, exc, inh, region:NAME, or both of region:NAME&inh; or a filter by columns of the"
-        " recording, such as \"region == 'ALM' and excitatory and depth > 500\"",
+        "neurons that are perturbed: [0,5,17], 0:100, exc, inh, region:NAME or region:NAME&inh, or a filter by columns of the recording,"
+        " such as \"region == 'ALM' and excitatory and depth > 500\"; null: all neurons",
         default="exc",
         items=True,
     )
     fraction: float = key(
-        "share of those neurons, drawn with the seed; a larger share contains the neurons of a smaller one", default=1.0, above=0, most=1
+        "fraction of perturb.neurons that is perturbed, drawn at random with the seed; a larger fraction contains the neurons of a smaller"
+        " one",
+        default=1.0,
+        above=0,
+        most=1,
     )
     start: float | None = key(
-        "start of the window, counted from the start of the trial; null: after a third of the learned time",
+        "start of the perturbation, from the start of the trial; null: after a third of the learned part of the trial",
         "ms",
         default=None,
         least=0,
         steps=True,
     )
-    stop: float | None = key("end of the window; null: after two thirds of the learned time", "ms", default=None, above=0, steps=True)
+    stop: float | None = key(
+        "end of the perturbation, from the start of the trial; null: after two thirds of the learned part of the trial",
+        "ms",
+        default=None,
+        above=0,
+        steps=True,
+    )
     window: tuple[float, float] | tuple[tuple[float, float], ...] | None = key(
-        "start and end of the window in the time of the recording, from its event, such as [-0.5, 0.2], instead of start and stop; without"
-        " a recording, from the start of the trial. Several windows: [[-1.2, -0.8], [-0.5, 0.2]]",
+        "start and end of the perturbation in the time of the recording, such as [-0.5, 0.2] s from the event that trials are aligned to;"
+        " instead of perturb.start and perturb.stop; without a recording, from the start of the trial. Several windows:"
+        " [[-1.2, -0.8], [-0.5, 0.2]]",
         "s",
         default=None,
     )
@@ -1175,7 +1309,8 @@ class ExciteConfig(GradedConfig):
 
     name: str = variant("perturbation", "excite")
     strength: float | tuple[float, ...] = key(
-        "the current, also below 0; a list has one number for each perturbed neuron, or for each neuron of the network",
+        "current into each perturbed neuron, which may be negative; a list has one number for each perturbed neuron, or for each neuron of"
+        " the network",
         "threshold",
         default=0.5,
     )
@@ -1192,7 +1327,8 @@ class ClampConfig(GradedConfig):
 
     name: str = variant("perturbation", "clamp")
     rate: float | tuple[float, ...] = key(
-        "rate of the spikes, at most one a step; a list has one number for each perturbed neuron, or for each neuron of the network",
+        "rate of the Poisson spikes of each perturbed neuron, at most one spike per time step; a list has one number for each perturbed"
+        " neuron, or for each neuron of the network",
         "Hz",
         default=10.0,
         least=0,
@@ -1218,45 +1354,51 @@ class ClampConfig(GradedConfig):
 class EngineConfig(Section):
     """Device, precision and backend of the computation."""
 
-    platform: str = key("platform; auto: a GPU if JAX finds one", default="auto", choices=("auto", "cpu", "gpu"))
-    precision: str = key("floating-point type of the simulation", default="float32", choices=("float32", "float64"))
+    platform: str = key("where to compute; auto: on a GPU if JAX finds one", default="auto", choices=("auto", "cpu", "gpu"))
+    precision: str = key("number type of the simulation", default="float32", choices=("float32", "float64"))
     kernels: str = key(
-        "backend of the hot loops: native (CPU, C++), cuda (NVIDIA GPU, built by NVRTC; on a CPU a slow emulation "
-        "for tests), xla, fixed_shape (XLA for GPUs); auto: the fastest",
+        "code that computes the inner loops: native (C++, for CPUs), cuda (for NVIDIA GPUs; on a CPU a slow emulation for tests), xla,"
+        " fixed_shape (XLA for GPUs); auto: the fastest one",
         default="auto",
         choices=("auto", "native", "cuda", "xla", "fixed_shape"),
     )
-    devices: int = key("reserved; 1 in this version", default=1, least=1, most=1)
+    devices: int = key("number of devices; only 1 is possible in this version", default=1, least=1, most=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Configuration of an experiment. `Config()` is the experiment sinusoid."""
 
-    seed: int = key("seed of connectivity, phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
-    resume: str | None = key("run folder to continue; auto: hydra.run.dir, if it has a checkpoint", default=None, path=True)
-    run: str | None = key("run folder to test", default=None, path=True)
+    seed: int = key("random seed of connectivity, target phases, stimulus, initial voltages and noise", default=1, least=0, most=2**63 - 1)
+    resume: str | None = key(
+        "folder of a run to continue, like rlsnet train RUN; auto: continue the run in hydra.run.dir if it has a checkpoint, else start it",
+        default=None,
+        path=True,
+    )
+    run: str | None = key("folder of a run to test, like rlsnet test RUN", default=None, path=True)
     sweep: str | None = key(
-        "folder of a sweep over the keys that have several values, such as rls.penlambda=.4,.8; the same command continues it",
+        "folder of a sweep over settings with several values, such as rls.penlambda=.4,.8; the same command again continues the sweep",
         default=None,
         path=True,
     )
     tracking: str = key(
-        "service that receives metrics and scores, in addition to the files in the run folder",
+        "service to which metrics and scores are sent, in addition to the files in the run folder",
         default="none",
         choices=("none", "tensorboard", "wandb", "mlflow"),
     )
     resources_every: float = key(
-        "time between two lines of resources.jsonl (processor, memory, GPU), of train, simulate and test; 0: none",
+        "interval at which the use of processor, memory and GPU is written to resources.jsonl; 0: never",
         "s",
         default=10.0,
         least=0,
     )
     progress: str = key(
-        "display of progress; auto: rich on a terminal, plain lines elsewhere", default="auto", choices=("auto", "rich", "plain", "off")
+        "how progress is shown: rich (a bar), plain (lines) or off; auto: rich on a terminal, plain elsewhere",
+        default="auto",
+        choices=("auto", "rich", "plain", "off"),
     )
-    plugins: tuple[str, ...] = key("modules, or paths of .py files, that register models of your own", default=(), path=True, paths=True)
-    trust: bool = key("true: run the plugins that the config.yaml of a run names, now and later", default=False)
+    plugins: tuple[str, ...] = key("Python modules, or paths of .py files, with models of your own", default=(), path=True, paths=True)
+    trust: bool = key("true: run the plugins that the config.yaml of a run names, this time and in future", default=False)
     network: NetworkConfig = NetworkConfig()
     neuron: NeuronConfig = LIFConfig()
     synapse: SynapseConfig = SynapseConfig()

@@ -51,10 +51,13 @@ def keys_with(rule: str) -> frozenset[str]:
 
 def suggest(key: str) -> str:
     """' Did you mean ...?' for a text that is not a key of the schema, or nothing."""
-    known = list(dict.fromkeys(keys()))
+    known = ["config", *dict.fromkeys(keys())]
     if key in known:
         return f" It belongs to another {key.split('.')[0]}=NAME, see rlsnet train --help."
     tails = {k.rsplit(".", 1)[-1]: k for k in known}
+    if key in tails:
+        same = [k for k in known if k.endswith(f".{key}")]
+        return f" Did you mean {' or '.join(same[:3])}?"
     if similar := did_you_mean(key, known, cutoff=0.75):
         return similar
     tail = did_you_mean(key.rsplit(".", 1)[-1], tails, cutoff=0.7).removeprefix(" Did you mean ").removesuffix("?")

@@ -26,89 +26,114 @@ KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
 class Options:
     """Settings of an import: which trials and units are used, and how spikes are averaged over trials."""
 
-    format: str = key("format of the sources; auto: recognized from each source", default="auto", choices=("auto", *FORMATS))
+    format: str = key("file format of the sources; auto: detect the format of each source", default="auto", choices=("auto", *FORMATS))
     preset: str | None = key(
-        "settings of a project (map, ibl, allen, phy, steinmetz, steinmetz_alf) or of a file LAB.yaml; other settings override them",
+        "settings for a data set (map, ibl, allen, phy, steinmetz, steinmetz_alf) or of your own file LAB.yaml; settings on the command"
+        " line override them",
         default=None,
         path=True,
     )
-    align: str = key("column of the trials, or series of events, that defines time 0 of a trial", default="start_time")
+    align: str = key(
+        "event that trials are aligned to, which is time 0: a column of the table of trials, or a series of events", default="start_time"
+    )
     events: tuple[str, ...] | None = key(
-        "further events, columns of the trials or series, whose times relative to time 0 are stored, such as [cue_time, lick_time];"
-        " figures show their medians",
+        "other events whose times are stored and shown in figures, such as [cue_time, lick_time]: columns of the table of trials, or series"
+        " of events",
         default=None,
     )
     window: tuple[float, float] | None = key(
-        "start and end of the averaged time, relative to time 0; null: [-2, 1], or all of the time of sources with bins", "s", default=None
-    )
-    bin: float | None = key(
-        "length of a bin; training needs the same trial.learn_every; null: 20, or that of sources with bins", "ms", default=None, above=0
-    )
-    kernel: str = key("kernel that smooths rates over time", default="gaussian", choices=KERNELS)
-    sigma: float = key(
-        "width of the kernel: standard deviation, half width (boxcar) or time constant (causal_exp)", "ms", default=50.0, above=0
-    )
-    conditions: dict[str, str] | None = key(
-        "filter of the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition, called all."
-        " Those of a preset are replaced together, or one by one if all names are the preset's; conditions.left=null leaves one out",
+        "start and end of the imported time of each trial, relative to the event of align; null: [-2, 1], or the whole time of sources"
+        " with binned data",
+        "s",
         default=None,
     )
-    trials: str | None = key("filter of all trials, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None)
-    units: str | None = key("filter of units, such as \"classification == 'good' and presence_ratio > 0.9\"", default=None)
-    regions: tuple[str, ...] | None = key("brain regions to include, such as [ALM, 'Primary motor*']; null: all", default=None)
-    region_column: str | None = key("column of the units that contains their brain regions; null: that of the format", default=None)
+    bin: float | None = key(
+        "length of a time bin; training needs trial.learn_every of the same value; null: 20, or the bin of sources with binned data",
+        "ms",
+        default=None,
+        above=0,
+    )
+    kernel: str = key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
+    sigma: float = key(
+        "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)",
+        "ms",
+        default=50.0,
+        above=0,
+    )
+    conditions: dict[str, str] | None = key(
+        "expression that selects the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition"
+        " of all trials; conditions.left=null removes a condition of a preset. Conditions with new names replace all those of a preset",
+        default=None,
+    )
+    trials: str | None = key(
+        "expression that selects the trials of all conditions, such as \"outcome == 'hit' and early_lick == 'no early'\"", default=None
+    )
+    units: str | None = key("expression that selects units, such as \"classification == 'good' and presence_ratio > 0.9\"", default=None)
+    regions: tuple[str, ...] | None = key(
+        "brain regions whose units are imported, such as [ALM, 'Primary motor*']; null: all regions", default=None
+    )
+    region_column: str | None = key(
+        "column of the table of units with their brain regions; null: the usual column of the format", default=None
+    )
     excitatory: str | None = key(
-        'filter of the excitatory units, such as "waveform_duration > 0.4"; others are inhibitory, or unknown if inhibitory is given too;'
-        " a unit without a value in the column is unknown",
+        'expression that selects excitatory units, such as "waveform_duration > 0.4"; others are inhibitory, or unknown if inhibitory is'
+        " given too; a unit without a value in the column is unknown",
         default=None,
     )
     inhibitory: str | None = key(
-        "filter of inhibitory units, such as \"optotag in ['PV', 'Sst']\"; others are excitatory, or unknown if excitatory is given too",
+        "expression that selects inhibitory units, such as \"optotag in ['PV', 'Sst']\"; others are excitatory, or unknown if excitatory"
+        " is given too",
         default=None,
     )
     columns: tuple[str, ...] | None = key(
-        "further columns of the units to store, such as [waveform_duration], for rules such as recording.excitatory", default=None
+        "other columns of the table of units to store, such as [waveform_duration], for example for recording.excitatory", default=None
     )
-    min_rate: float | None = key("lowest mean rate of a unit", "Hz", default=None, least=0)
-    max_rate: float | None = key("highest mean rate of a unit", "Hz", default=None, above=0)
+    min_rate: float | None = key("smallest mean rate of a unit that is imported", "Hz", default=None, least=0)
+    max_rate: float | None = key("largest mean rate of a unit that is imported", "Hz", default=None, above=0)
     min_trials: int = key(
-        "fewest trials of a unit in each condition; with 0, rates in a condition without trials are NaN", default=10, least=0
+        "minimum number of trials per unit and condition; 0: also units without trials in a condition, whose rates are NaN there",
+        default=10,
+        least=0,
     )
-    halves: bool = key("also store the rates of odd and of even trials, for a noise ceiling and held-out scores", default=True)
+    halves: bool = key("true: also store the rates of odd and of even trials, for noise ceilings and held-out scores", default=True)
     trial_counts: bool = key(
-        "also store the spikes of single trials in bins, for bits per spike; 1 byte for each bin, trial and unit, before compression",
+        "true: also store the binned spike counts of single trials, for bits per spike; 1 byte per bin, trial and unit before compression",
         default=True,
     )
-    subsample: int | None = key("number of units drawn at random from those that pass the filters; null: all", default=None, least=1)
-    seed: int = key("random seed of that draw", default=0, least=0)
+    subsample: int | None = key(
+        "number of units to import, drawn at random from the selected ones; null: all of them", default=None, least=1
+    )
+    seed: int = key("random seed for subsample", default=0, least=0)
     trials_table: str | None = key(
-        "CSV, TSV or parquet file of the trials, for formats without trials; nwb: a table of intervals",
+        "table of trials (CSV, TSV or parquet file), for formats without trials; for NWB, the name of a table of intervals",
         default=None,
         path=True,
     )
-    labels: str | None = key("phy: cluster label that becomes the unit column label; null: group, else KSLabel", default=None)
+    labels: str | None = key(
+        "cluster label of Phy that is stored as the column label of the units; null: group or, without it, KSLabel", default=None
+    )
     variables: dict[str, str] | None = key(
-        "names of the arrays in the file, such as variables.rate=psth variables.spike_times=st", default=None
+        "names of arrays in the source files, such as variables.rate=psth variables.spike_times=st", default=None
     )
     time_unit: dict[str, str] | str | None = key(
-        "unit of all times in the sources: s, ms, us or samples (with variables.sample_rate=30000); time_unit.spikes, .trials, .events"
-        " and .bins for those alone; null: that of the file, else s",
+        "unit of time in the sources: s, ms, us or samples (with variables.sample_rate=30000); time_unit.spikes, .trials, .events"
+        " and .bins set the unit of only these; null: the unit that the file names, else s",
         default=None,
         rest="all",
     )
     axes: tuple[str, ...] | None = key(
-        "order of the axes of binned values, such as [condition, unit, time] or [trial, time, unit]; null: that of the file or the format",
+        "order of the axes of binned data, such as [condition, unit, time] or [trial, time, unit]; null: as the file or the format says",
         default=None,
     )
     counts: bool | None = key(
-        "whether binned values are spike counts, which are divided by the length of a bin, or rates in Hz (false); null: as the file shows",
+        "true: binned data are spike counts, which are divided by the length of a bin; false: rates in Hz; null: as the file says",
         default=None,
     )
     external: bool = key(
-        "true: also read what an HDF5 file has in other files (external links and storage, virtual datasets)", default=False
+        "true: also read data that an HDF5 file keeps in other files (external links and storage, virtual datasets)", default=False
     )
     overwrite: bool = key("true: replace an older recording at OUT.zarr", default=False)
-    source: str | None = key("description of the data, for the attributes of the recording", default=None)
+    source: str | None = key("description of the data, stored in the attributes of the recording", default=None)
 
     @property
     def bin_ms(self) -> float:

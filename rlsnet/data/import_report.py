@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from rlsnet.data import cell_classes, recordings
 from rlsnet.data.unit_selection import ImportSummary
-from rlsnet.io.formatting import console
+from rlsnet.io.formatting import byte_size, console, duration
 
+SHOWN_SOURCES = 20  # sources that are listed
 SHOWN_CONDITIONS = 12  # names of conditions that are printed
 
 
@@ -27,13 +30,8 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
       path: of the recording.
       seconds: duration of the import.
     """
+    _print_dropped(summary)
     kept = sum(entry["kept"] for entry in summary.sessions)
-    if summary.dropped:
-        table = Table("units", "left out because of", title=f"{summary.n_units - kept:,} of {summary.n_units:,} units left out")
-        table.columns[0].justify = "right"
-        for reason, count in summary.dropped.most_common():
-            table.add_row(f"{count:,}", Text(reason))
-        console().print(table)
     bins, conditions = len(summary.time), len(summary.conditions)
     plural = "s" if len(summary.sessions) > 1 else ""
     names = ", ".join(summary.conditions[:SHOWN_CONDITIONS]) + (", ..." if conditions > SHOWN_CONDITIONS else "")
@@ -42,6 +40,54 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
         print_line(f"Cell class: {cell_classes.counted(summary.classes)}.")
-    print_line("To train on it:")
     settings = recordings.open_recording(path, summary.kind).settings()
+    half = "recording.half=odd" in settings
+    print_line("To train on it" + (", on the odd trials, so that rlsnet test compares with the even ones:" if half else ":"))
     print_line(f"  rlsnet train config=mouse_decision {' '.join(map(shlex.quote, settings))}")
+
+
+def _print_dropped(summary: ImportSummary) -> None:
+    """Prints a table of the units left out, by reason."""
+    kept = sum(entry["kept"] for entry in summary.sessions)
+    if summary.dropped:
+        table = Table("units", "left out because of", title=f"{summary.n_units - kept:,} of {summary.n_units:,} units left out")
+        table.columns[0].justify = "right"
+        for reason, count in summary.dropped.most_common():
+            table.add_row(f"{count:,}", Text(reason))
+        console().print(table)
+
+
+def print_sources(formats: Mapping[Path, str], sizes: Mapping[Path, int], out: str) -> None:
+    """Prints the sources of an import that would be read, with format and size.
+
+    Args:
+      formats: format of each source.
+      sizes: bytes of each source.
+      out: path of the new recording.
+    """
+    table = Table("source", "format", "size", title=f"{len(formats):,} source{'s' * (len(formats) != 1)}", title_justify="left")
+    table.columns[2].justify = "right"
+    for path, name in list(formats.items())[:SHOWN_SOURCES]:
+        table.add_row(Text(str(path)), name, byte_size(sizes[path]))
+    console().print(table)
+    if len(formats) > SHOWN_SOURCES:
+        print_line(f"and {len(formats) - SHOWN_SOURCES:,} more")
+    print_line(f"Dry run: {out} is not written. The first source is read as a trial:")
+
+
+def print_estimate(summary: ImportSummary, written: int, sizes: Mapping[Path, int], seconds: float) -> None:
+    """Prints what the import of the first source gave, and the disk space and time that all sources would take.
+
+    Args:
+      summary: result of the import of the first source.
+      written: bytes of its recording.
+      sizes: bytes of each source, the first one first.
+      seconds: duration of its import.
+    """
+    _print_dropped(summary)
+    first, total = next(iter(sizes.values())), sum(sizes.values())
+    print_line(f"Its recording takes {byte_size(written)}, made in {duration(seconds)}.")
+    if len(sizes) > 1 and first:
+        ratio = total / first
+        text = f"{byte_size(ratio * written)} and {duration(ratio * seconds)}"
+        print_line(f"All {len(sizes):,} sources would take about {text}, if they are like the first one ({ratio:.3g} times its size).")

@@ -32,22 +32,38 @@ def import_sources(
       UserError: a source, a setting or the path is wrong; nothing is written then.
     """
     options = options or Options()
+    path = Path(out)
+    with naming_preset(options), hdf5.following(options.external):
+        return pooling.pool_sources(_read_sources(_checked_paths(sources, path, options), options), path, options, log)
+
+
+def found_sources(sources: Sequence[str | Path], out: str | Path, options: Options) -> dict[Path, str]:
+    """Format of each source of an import, by path; arguments and errors as for `import_sources`. Nothing is written."""
+    with naming_preset(options), hdf5.following(options.external):
+        return {path: _format_of(path, options) for path in _checked_paths(sources, Path(out), options)}
+
+
+def _checked_paths(sources: Sequence[str | Path], path: Path, options: Options) -> dict[Path, Path | None]:
+    """`source_search.source_paths` of an import to a path that may be written."""
     if options.window is not None and options.bin is not None:
         trial_average.bin_centres(options)  # raises before anything is read
-    path = Path(out)
     if path.suffix != ".zarr":
         raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")
-    with naming_preset(options), hdf5.following(options.external):
-        paths = source_search.source_paths(sources, path, options)
-        made = partial(outputs.is_store, format=recordings.FORMAT)
-        outputs.check_free(path, made, "a Zarr store that rlsnet import wrote", "import ", options.overwrite)
-        return pooling.pool_sources(_read_sources(paths, options), path, options, log)
+    paths = source_search.source_paths(sources, path, options)
+    made = partial(outputs.is_store, format=recordings.FORMAT)
+    outputs.check_free(path, made, "a Zarr store that rlsnet import wrote", "import ", options.overwrite)
+    return paths
+
+
+def _format_of(path: Path, options: Options) -> str:
+    """Name of the format of a source."""
+    return options.format if options.format != "auto" else recognized_format(path)
 
 
 def _read_sources(paths: Mapping[Path, Path | None], options: Options) -> Iterator[Session | PrecomputedRates]:
     """Contents of each source, read when it is needed; `paths` as `source_search.source_paths` returns them."""
     for path, folder in paths.items():
-        name = options.format if options.format != "auto" else recognized_format(path)
+        name = _format_of(path, options)
         with table_files.found_in(folder):
             source = READERS[name].read(path, options)
         if options.region_column is not None and name != "nwb":

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import TrialConfig
 from rlsnet.errors import UserError, package
 from rlsnet.io import zarr_store
@@ -206,6 +207,10 @@ def open_recording(path: str | Path, kind: str = "rate") -> Recording:
     Raises:
       UserError: not a recording of this kind, or one with arrays of wrong shapes.
     """
+    if Path(path).is_file():
+        raise UserError(
+            f"recording.path={path}: a file; expected a recording.zarr, which {typed_command('import', path, 'OUT.zarr')} makes."
+        )
     group = zarr_store.open_group(path, "recording.path", FORMAT)
     for other in TARGETS.keys() - {kind}:
         if other in group and kind not in group:

@@ -47,7 +47,7 @@ def all_spikes(trained: TrainedNetwork) -> Spikes:
 
 def why_missing(trained: TrainedNetwork) -> str:
     """The reason why there are no simulated spikes of these weights, and the command that makes them."""
-    remedy = f"{typed_command('test', settings={'run': trained.run.path}, more=[f'test.checkpoint={trained.iteration}'])} makes them."
+    remedy = f"{typed_command('test', trained.run.path, more=[f'test.checkpoint={trained.iteration}'])} makes them."
     if not trained.run.test.exists():
         return f"the run has no test.zarr; {remedy}"
     iteration = test_store.open_test(trained.run, trained.run.test, "export").attrs.get("iteration")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich
 from rich.console import Console
 
 UNDEFINED = "–"  # a number that is missing or not finite
@@ -59,5 +60,5 @@ def disk_size(folder: Path) -> str:
 
 def console(width: int = 120) -> Console:
     """A console for tables: as wide as the terminal, or `width` columns where the output is redirected."""
-    terminal = Console()
+    terminal = rich.get_console()  # on which a sign of work may be shown too
     return terminal if terminal.is_terminal else Console(width=width)

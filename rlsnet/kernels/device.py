@@ -38,7 +38,7 @@ def configured(engine: EngineConfig) -> Iterator[str]:
     with jax.enable_x64(engine.precision == "float64"), _cached_programs():
         device = _find_device(engine.platform)
         with jax.default_device(device):
-            yield f"{device.device_kind} ({device.platform})"
+            yield device.platform if device.device_kind == device.platform else f"{device.device_kind} ({device.platform})"
 
 
 def platform_in_use() -> str:

@@ -71,7 +71,7 @@ def check(config: Config, sizes: Sizes, folder: Path) -> str:
             f"disk: the run needs {text}{there_words} and {folder} has {byte_size(free)} free. Try {_advice(config)}, or a hydra.run.dir on"
             " a larger disk."
         )
-    warning = "" if total - there <= free else " The space is too small for a test."
+    warning = "" if total - there <= free else " There is not enough space for a test."
     return f"Disk plan: {byte_size(total)} of {byte_size(free)} free: {words}.{warning}"
 
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 import zarr
 
 from rlsnet.config import plugins as plugin_modules
+from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import from_dict, plugins_of, to_dict, unloaded, without_plugins
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
@@ -51,7 +52,8 @@ def versions() -> dict[str, str]:
 
 def resuming(path: Path) -> str:
     """The line that continues a run."""
-    return typed_command("train", settings={"resume": path})
+    is_experiment = (configs_dir() / "config" / f"{path}.yaml").exists()  # of the same name
+    return typed_command("train", f"./{path}" if is_experiment else path)
 
 
 class Run:

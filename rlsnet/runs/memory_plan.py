@@ -20,6 +20,7 @@ from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import StoredNetwork, group_size_of
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
+NAMES = {"P": "matrices P of RLS"}  # of parts, in words
 TESTED_RATES = 4  # arrays of a test: rates of all, odd and even trials, and counts
 
 
@@ -136,7 +137,7 @@ def check(config: Config, sizes_of: Callable[[Config], Sizes], learning: bool, d
     """
     parts = plan(sizes_of(config), learning)
     total = sum(parts.values())
-    words = ", ".join(f"{name} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
+    words = ", ".join(f"{NAMES.get(name, name)} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
     free, where = available()
     if total > free:
         if not drawn:

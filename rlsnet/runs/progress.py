@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import os
+import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import rich
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
-from rlsnet.io.formatting import byte_size
+from rlsnet.io.formatting import byte_size, duration, percent
 
 log = logging.getLogger(__name__)
 
 PLAIN_EVERY = 2.0  # s, between two plain lines
+MEAN_OVER = 20  # iterations whose mean correlation is shown
+BAR_WIDTH = 10  # columns
 
 
 class ConsoleHandler(logging.Handler):
-    """Log handler that prints records above a live bar, on the console of rich, without line wrapping."""
+    """Log handler that prints records above a live bar, on the console of rich.
+
+    On a terminal, sentences are wrapped between words; tables and lines with a command, which may be copied, are left as they are.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
-        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False, emoji=False)
+        console, text = rich.get_console(), self.format(record)
+        if console.is_terminal and "\n" not in text and "rlsnet " not in text:
+            text = textwrap.fill(text, max(20, console.width), break_long_words=False, break_on_hyphens=False)
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 class LogFile(logging.FileHandler):
@@ -49,45 +61,97 @@ def memory_used() -> int:
     return int(stats["bytes_in_use"]) if stats else int(psutil.Process().memory_info().rss)
 
 
-def format_line(line: dict[str, Any]) -> str:
-    """Correlation, rate, duration and memory of an iteration as text."""
-    correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
-    rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.2f} Hz"
-    return f"correlation {correlation}  rate {rate}  {line['seconds']:.3g} s  memory {byte_size(line['memory'])}"
+@contextlib.contextmanager
+def working(what: str, console: Console | None = None) -> Iterator[None]:
+    """Context in which a terminal shows what is being done, with the time since its start; elsewhere nothing is shown.
+
+    Args:
+      what: shown text.
+      console: where it is shown; None: standard output or, if that is no terminal, standard error.
+    """
+    console = console or (rich.get_console() if rich.get_console().is_terminal else Console(stderr=True))
+    if not console.is_terminal:
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with RichProgress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
-class _Plain:
-    """Display of plain lines: for the first and the last iteration, and every few seconds between them."""
+class _Display:
+    """Numbers of a display of training iterations: means over the last iterations, and the time left.
+
+    done, total: iterations computed, those before this start included, and planned.
+    """
 
     def __init__(self, total: int, done: int):
-        self.total, self.done, self.start, self.before = total, done, time.monotonic(), -PLAIN_EVERY
-        self.first = done
+        self.total, self.done, self.first, self.start = total, done, done, time.monotonic()
+        self._correlations: collections.deque[float] = collections.deque(maxlen=MEAN_OVER)
+        self._validation: float | None = None
 
-    def advance(self, line: dict[str, Any]) -> None:
-        """Shows the metrics of one more iteration."""
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Counts an iteration, with its metrics."""
         self.done += 1
+        if line["correlation"] is not None:
+            self._correlations.append(line["correlation"])
+        self._validation = line.get("validation", self._validation)
+
+    def parts(self, line: Mapping[str, Any]) -> list[str]:
+        """The numbers after an iteration with their labels, the most important first."""
+        left = (time.monotonic() - self.start) / max(1, self.done - self.first) * (self.total - self.done)
+        known = list(self._correlations)
+        mean = f"{sum(known) / len(known):.3f}" if known else "undefined"
+        rate = "undefined" if line["rate_hz"] is None else f"{line['rate_hz']:.3g} Hz"
+        parts = [f"{duration(left)} left", f"mean correlation {mean}", f"{line['seconds']:.2g} s/iter.", f"rate {rate}"]
+        parts += [] if self._validation is None else [f"validation {percent(self._validation)}"]
+        return [*parts, f"memory {byte_size(line['memory'])}"]
+
+    def text(self, line: Mapping[str, Any]) -> str:
+        """A plain line about an iteration."""
+        correlation = "undefined" if line["correlation"] is None else f"{line['correlation']:.3f}"
+        left, mean, *others = self.parts(line)
+        over = f"{mean} over the last {len(self._correlations)}, " if len(self._correlations) > 1 else ""
+        return f"iteration {self.done}/{self.total}: correlation {correlation}, {over}{', '.join(others)}, {left}"
+
+
+class _Plain(_Display):
+    """Display of plain lines: for the first and the last iteration, and every few seconds between them."""
+
+    before = -PLAIN_EVERY
+
+    def advance(self, line: Mapping[str, Any]) -> None:
+        """Shows the metrics of one more iteration."""
+        self.add(line)
         now = time.monotonic()
         if now - self.before >= PLAIN_EVERY or self.done == self.total:
             self.before = now
-            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
-            log.info("iteration %d/%d  %s  %.0f s left", self.done, self.total, format_line(line), left)
+            log.info("%s", self.text(line))
 
 
-class _Live:
-    """Display with a live bar."""
+class _Live(_Display):
+    """Display with a live bar, which disappears at its end; the last line stays, and is in the log."""
 
     def __init__(self, bar: RichProgress, total: int, done: int):
-        self.bar, self.task = bar, bar.add_task("training", total=total, completed=done, text="")
+        super().__init__(total, done)
+        self.bar, self.last = bar, ""
+        self.task = bar.add_task("training", total=total, completed=done, text="first iteration")
 
-    def advance(self, line: dict[str, Any]) -> None:
+    def advance(self, line: Mapping[str, Any]) -> None:
         """Shows the metrics of one more iteration."""
-        self.bar.update(self.task, advance=1, text=format_line(line))
+        self.add(line)
+        room = self.bar.console.width - BAR_WIDTH - 2 * len(str(self.total)) - 4
+        shown = self.parts(line)
+        while len(shown) > 1 and sum(map(len, shown)) + 2 * (len(shown) - 1) > room:
+            shown.pop()
+        self.last = self.text(line)
+        self.bar.update(self.task, advance=1, text="  ".join(shown))
 
 
 class _Silent:
     """Display that shows nothing."""
 
-    def advance(self, line: dict[str, Any]) -> None:
+    def advance(self, line: Mapping[str, Any]) -> None:
         """Shows the metrics of one more iteration."""
 
 
@@ -109,9 +173,18 @@ class Progress:
         if self.mode != "rich":
             yield _Plain(total, done) if self.mode == "plain" else _Silent()
             return
-        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
-        with RichProgress(*columns, console=rich.get_console()) as bar:
-            yield _Live(bar, total, done)
+        columns = (BarColumn(BAR_WIDTH), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        with RichProgress(*columns, console=rich.get_console(), transient=True) as bar:
+            live = _Live(bar, total, done)
+            yield live
+        if live.last:
+            log.info("%s", live.last)
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Context in which a terminal shows what is being done, with the time since its start."""
+        with working(what, rich.get_console()) if self.mode == "rich" else contextlib.nullcontext():
+            yield
 
     @contextlib.contextmanager
     def counting(self, items: str) -> Iterator[Callable[[int, int], None]]:

@@ -89,10 +89,11 @@ def train(
         return 0
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
-    iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
+    with show.busy("Compiling"):
+        iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
-    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; {byte_size(size)} by XLA's own count")
-    best = run.best_validation()
+    log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; memory by XLA's count: {byte_size(size)}")
+    best, stopped, ended = run.best_validation(), 0, False
     interrupts.check()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
         for iteration in range(done + 1, total + 1):
@@ -122,14 +123,13 @@ def train(
             if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
                 checkpoint.save_checkpoint(run, writer, iteration, network, learner, config, working)
             bar.advance({**line, "memory": memory_used()})
-            if stopped:
-                writer.wait()
-                log.info("Stopped after iteration %d of %d and saved it. To go on: %s", iteration, total, resuming(run.path))
-                return stopped
-            if ended:
-                _log_end(config, iteration)
+            if stopped or ended:
                 break
-    return 0
+    if stopped:
+        log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(run.path))
+    elif ended:
+        _log_end(config, iteration)
+    return stopped
 
 
 def _validated(validate: Callable[[Array], float | None], iteration: int, w: Array) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _validated(validate: Callable[[Array], float | None], iteration: int, w: Arr
 def _log_end(config: Config, iteration: int) -> None:
     """Says that train.stop_when has ended the training."""
     log.info(
-        "Ended after iteration %d: the score of validation has not risen for %d iterations (train.stop_when).",
+        "Training ended after iteration %d: the validation score has not increased for %d iterations (train.stop_when).",
         iteration,
         config.train.stop_when,
     )
@@ -198,7 +198,9 @@ def graceful_stop() -> Iterator[_Stop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         stop.signal = number
-        log.info("Signal %s: finishing this iteration; once more to stop at once.", signal.Signals(number).name)
+        name = signal.Signals(number).name
+        how, again = ("Interrupted", "press Ctrl-C again") if name == "SIGINT" else (f"Stopped by {name}", f"a second {name} is needed")
+        log.info("%s: finishing this iteration, then saving; %s to stop at once without saving it.", how, again)
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -90,9 +90,10 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         calibration.append(targets.run_calibration(config, net))
         return np.asarray(calibration[0].n_spikes)
 
-    classes = _cell_classes(config, recording)
-    places = None if recording is None else partial(connection_rules.regions_of, config, recording)
-    net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored, places)
+    with show.busy("Drawing the network"):
+        classes = _cell_classes(config, recording)
+        places = None if recording is None else partial(connection_rules.regions_of, config, recording)
+        net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored, places)
     cell_class = _source_of_classes(stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
@@ -103,7 +104,8 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
     else:
         with show.counting("targets") as advance:
             target = targets.make(config, net, recording, advance, *calibration)
-        log.info("Targets: %d condition(s) of %d points (%.1f s).", *target.shape[:2], time.perf_counter() - drawn)
+        counted = f"{len(target)} condition{'s' * (len(target) != 1)}"
+        log.info("Targets: %s, %d learning points (%.1f s).", counted, target.shape[1], time.perf_counter() - drawn)
     build.check_conditions(net, len(target))
     target, rate, trained = _held_out(config, net, recording, target, _mean_rates(config, net, recording))
     seconds = (drawn - start, time.perf_counter() - drawn)
@@ -147,7 +149,7 @@ def _source_of_classes(stored: StoredNetwork, net: Network) -> str:
     if stored.group is not None:
         words = network_store.cell_class(stored.group)
         return f"of {stored.path}" + (f", {words}" if words else "")
-    return f"by index: the first {int(net.excitatory.sum()):,} neurons are excitatory, network.fraction_excitatory of all"
+    return f"by index; the first {int(net.excitatory.sum()):,} neurons are excitatory (network.fraction_excitatory)"
 
 
 def _open_recording(config: Config, stored: StoredNetwork, show: Progress) -> Recording | None:
@@ -252,7 +254,7 @@ def find_recording(config: Config, run: Run, named: bool = False) -> Recording |
             recordings.check_bins(recording, config.trial)
             return recording.with_half(half)
     state = f"{found[0]} is not the one that {run.path} was trained on" if found else f"{made_from} does not exist"
-    log.warning("The recording %s; nothing is compared with its rates. Its new path, or that of another: recording.path=PATH.", state)
+    log.warning("The recording %s; nothing is compared with its rates. If it was moved, recording.path=PATH names its new place.", state)
     return None
 
 

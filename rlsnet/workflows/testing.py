@@ -49,9 +49,7 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
 def _refuse_training(run: Run) -> None:
     """Raises UserError if the folder contains a training run."""
     if run.iterations():
-        raise UserError(
-            f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', settings={'run': run.path})}."
-        )
+        raise UserError(f"{run.path}: contains a training run; choose another hydra.run.dir, or {typed_command('test', run.path)}.")
 
 
 def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:

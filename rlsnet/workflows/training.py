@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import shlex
 from collections.abc import Iterator
 
 import jax.numpy as jnp
 from jax import Array
 
-from rlsnet.config.quoting import typed_command, typed_setting
+from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config
 from rlsnet.errors import UserError
 from rlsnet.kernels import backend
@@ -47,7 +46,7 @@ def _validation(config: Config, prepared: Prepared) -> Validation | None:
     if not config.train.validates:
         return None
     if prepared.recording is None and prepared.rate is not None:
-        log.warning("Without the recording there is no validation, and the best weights stay those found so far.")
+        log.warning("The recording was not found, so there is no validation; the best weights found so far are kept.")
         return None
     return Validation(config, prepared.network, prepared.target, prepared.recording)
 
@@ -59,7 +58,7 @@ def _saying_what_is_safe(run: Run) -> Iterator[None]:
         yield
     except OSError as error:
         done = run.iterations()
-        safe = f"Iteration {done[-1]} is safe; after that, {resuming(run.path)} goes on" if done else "No checkpoint was written before"
+        safe = f"Iteration {done[-1]} is saved; {resuming(run.path)} continues from there" if done else "No checkpoint was written before"
         raise OSError(error.errno, f"{error.strerror or error}. {safe}", error.filename or str(run.path)) from error
 
 
@@ -68,8 +67,7 @@ def _done(config: Config, run: Run, resumed: bool) -> int:
     have = run.iterations()
     if not resumed:
         if have:
-            continued = shlex.quote(typed_setting("resume", run.path))
-            raise UserError(f"{run.path}: contains a run; continue it with {continued} or choose another hydra.run.dir.")
+            raise UserError(f"{run.path}: contains a run; {resuming(run.path)} continues it; or choose another hydra.run.dir.")
         if run.is_simulation():
             raise UserError(f"{run.path}: contains a simulation, whose results training would remove; choose another hydra.run.dir.")
         return 0
@@ -139,5 +137,5 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
         with trackers.tracked(config, run, done) as track, _saying_what_is_safe(run):
             stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
     if not stopped:
-        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", settings={"run": run.path}))
+        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", run.path))
     return stopped

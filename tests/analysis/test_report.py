@@ -32,7 +32,7 @@ from rlsnet.workflows import testing, training
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"lab\" 'x'"
 SMALL = "config=mouse_decision plastic.n_inputs=16 trial.stim_on=10 trial.stim_off=40 train.iterations=3 test.trials=2".split()
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 N = 60
 
 

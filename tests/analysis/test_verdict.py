@@ -28,7 +28,7 @@ def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
         (
             block(model=0.621, ceiling=0.6, untrained=0.62),
             f"{BEGINS}; the other half of the trials explains 60 %. It is not clearly better or worse than the best baseline"
-            " (untrained network, 62 %). With so few trials the other half explains no more than a baseline, so this says little about"
+            " (untrained network, 62 %). The other half explains no more than a baseline: there are too few recorded trials to judge"
             " the network.",
         ),
         (
@@ -42,7 +42,7 @@ def block(trained_on="odd", neurons=9, standard_error=0.001, **values):
         (
             block("all", model=0.62),
             "The network explains 62 % of the variance of the rates that it was trained on (trained and tested on the same trials;"
-            " recording.half=odd holds half of them out).",
+            " with recording.half=odd, half of them are held out).",
         ),
         (
             block(model=0.62, linear=0.7) | {"linear": {"neurons": 4}, "bits_per_spike": {"all": {"model": -0.1, "ceiling": 0.25}}},
@@ -69,7 +69,7 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert not list(warnings({})) and not list(warnings({"standard_error": 0.05}))
     assert list(warnings(block(model=0.6))) == []
     unknown = block(model=0.6, standard_error=None)
-    assert "The noise of the only trial counts as an error" in next(warnings(unknown | {"trials": 1}))
-    assert "takes three trials of each condition" in next(warnings(unknown | {"trials": 2}))
-    assert "rlsnet test makes it anew" in next(warnings({"all": {"model": 0.6}}))
-    assert "a standard error of 14 %. Raise test.trials." in next(warnings({"standard_error": 0.14}))
+    assert "With one trial, the noise of the model counts as an error" in next(warnings(unknown | {"trials": 1}))
+    assert "needs three trials of each condition" in next(warnings(unknown | {"trials": 2}))
+    assert "run rlsnet test again" in next(warnings({"all": {"model": 0.6}}))
+    assert "(standard error 14 %), because trials differ much. Use more test.trials." in next(warnings({"standard_error": 0.14}))

@@ -1,5 +1,7 @@
 """Command line: commands of a user, each in a process of its own."""
 
+import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -13,7 +15,9 @@ import zarr
 from commands import rlsnet
 from conftest import small_network, write_network
 
-from rlsnet.cli.command_table import COMMANDS
+from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, PLAIN, SECTIONS
+from rlsnet.config.schema import Config
+from rlsnet.config.settings import defaults
 from rlsnet.io import zarr_store
 
 RUNNER = [sys.executable, "-m", "rlsnet"]
@@ -27,6 +31,7 @@ def place(tmp_path_factory):
     rlsnet("train", *SMALL, "train.validate_every=2", "hydra.run.dir=run", cwd=place)
     rlsnet("test", "run=run", "test.trials=3", cwd=place)
     zarr.create_group(str(place / "rates.zarr"), attributes={"bin_ms": 10.0})["rate"] = np.ones((1, 100, 512), "float32")
+    (place / "rates.nwb").touch()
     zarr.create_group(str(place / "empty.zarr"))["neuron/excitatory"] = np.zeros(0, bool)
     return place
 
@@ -40,8 +45,33 @@ def test_help_needs_neither_jax_nor_hydra():
         assert result.returncode == 0, result.stderr
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
-    assert re.search(r"trial\.learn_every +10\.0 +time between RLS updates.*\[ms\]", listing)
-    assert "config=demo|million|million_small_memory|mouse_decision|mouse_decision_published|sinusoid|tiny" in listing
+    assert re.search(r"trial\.dt +0\.1 +time step of the simulation \(Euler\) \[ms\]", listing)
+    assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+sinusoid, tiny", listing)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_first(command):
+    """Also of a terminal of 80 columns, and with the words of the schema, whatever the lines."""
+    from rlsnet.cli import help as texts
+    from rlsnet.config.settings import defaults_of, described
+
+    module = importlib.import_module(PLAIN[command]) if command in PLAIN else None
+    text = texts.plain_help_text(command, module) if module else texts.help_text(command)
+    assert max(map(len, text.splitlines())) <= 100
+    if module:
+        values = {field.name: None for field in dataclasses.fields(module.Options)} | defaults_of(module.Options)
+        rows = list(described(module.Options, values))
+    else:
+        rows, sections = list(described(Config, defaults())), SECTIONS[command]
+        rows = [row for row in rows if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+        rows = [row for row in rows if not row[0].endswith(".name")]
+    found = re.findall(
+        r"^  ([a-z][\w.]*)  ", text.partition("settings that one changes most")[2] or text.partition("Settings:")[2], re.MULTILINE
+    )
+    essential = [key for key in ESSENTIAL.get(command, ())]
+    assert sorted(found) == sorted(key for key, _, _ in rows) and found[: len(essential)] == essential
+    words = " ".join(text.split())
+    assert [key for key, _, meaning in rows if " ".join(meaning.split()) not in words] == []
 
 
 def test_a_run_folder_holds_what_it_should(place):
@@ -161,7 +191,7 @@ def test_info_on_a_network_counts_its_synapses(tmp_path):
     for name, degree in degrees.items():
         assert shown[name].startswith(f"{degree.mean():.1f}, s.d. {degree.std():.1f}"), name
     assert shown["static synapses"] == f"{len(arrays['static/post']):,}" and shown["plastic synapses"] == f"{np.sum(pre >= 0):,}"
-    assert shown["targets"] == "2 condition(s) of 20 points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
+    assert shown["targets"] == "2 condition(s), 20 learning points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
 
 
 def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
@@ -193,7 +223,7 @@ def test_info_fits_a_narrow_terminal(place):
         while chunk := _read(screen):
             text += chunk
     os.close(screen)
-    lines = re.sub(r"\x1b\[[\d;]*m", "", text.decode()).splitlines()
+    lines = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", text.decode()).splitlines()
     assert process.returncode == 0 and any("4 of 4" in line for line in lines) and max(map(len, lines)) <= 44
 
 
@@ -224,7 +254,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     path = str(tmp_path / "run" / "test.zarr")
     out = rlsnet("test", "run=run", "test.trials=3", "test.neurons=[3:6, 0, 200:]", cwd=tmp_path).stdout
     part, chosen = zarr.open_group(path, mode="r"), np.r_[0, 3:6, 200:300]
-    assert "Of 104 of 300 neurons, as test.neurons selects:" in out and part.attrs["n_neurons"] == 300
+    assert "For 104 of 300 neurons (test.neurons):" in out and part.attrs["n_neurons"] == 300
     np.testing.assert_array_equal(part["neuron"][...], chosen)
     for name in ("excitatory", "psth", "current_mean", "current_sd", "current_target", "rate", "current_correlation"):
         np.testing.assert_array_equal(part[name][...], whole[name][...][..., chosen], err_msg=name)
@@ -234,7 +264,7 @@ def test_results_of_chosen_neurons_are_those_of_all(place, tmp_path):
     ends = np.cumsum(mine)[whole["spikes/trial_indptr"][1:] - 1]
     np.testing.assert_array_equal(part["spikes/trial_indptr"][1:], ends)
     mean = np.nanmean(whole["current_correlation"][...][:, chosen])
-    assert f"Current correlation: mean {mean:.3f} (" in out
+    assert f"Current correlation: mean {mean:.3f}." in out
     for choice in ("[3:6, 0, 200:]", "inh", "7"):
         rlsnet("test", "run=run", "test.trials=1", f"test.neurons={choice}", cwd=tmp_path)
         shutil.rmtree(tmp_path / "run" / "figures", ignore_errors=True)
@@ -395,6 +425,15 @@ WRONG = [
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),
+    (["train", "n_neurons=9"], "n_neurons: no such key. Did you mean network.n_neurons or feedforward.n_neurons?"),
+    (["train", "conifg=tiny"], "conifg: no such key. Did you mean config?"),
+    (["train", "--config", "tiny"], "--config: no such option. An experiment is named without dashes, as in rlsnet train tiny."),
+    (
+        ["train", "target=recording", "recording.path=rates.nwb"],
+        "a file; expected a recording.zarr, which rlsnet import rates.nwb OUT.zarr",
+    ),
+    (["test", "run", "perturb=silence", "perturb.neurons=ALM"], "or region:NAME. Did you mean region:ALM?"),
+    (["info", "rates.nwb"], "info rates.nwb: a file; expected a run folder or a .zarr; rlsnet import rates.nwb OUT.zarr --dry-run shows"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
     (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: expected a time that is not after trial.stim_off=1000 ms."),
@@ -406,7 +445,7 @@ WRONG = [
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
     (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
-    (["test"], "test: expected run=RUN"),
+    (["test"], "test: expected a run folder, such as rlsnet test outputs/2026-11-21/10-00-00 or rlsnet test last."),
     (["test", "run=run", "test.checkpoint=77"], "test.checkpoint=77: run has no such checkpoint; it has checkpoints of iterations 2, 4."),
     (["train", "rls.penlambda=.4,.8"], "rls.penlambda=.4,.8: several values make a sweep, which needs sweep=FOLDER (or -m)."),
     (
@@ -437,5 +476,5 @@ def test_info_on_procedural_synapses_and_a_window(tmp_path):
     small = ["config=tiny", "network.n_neurons=60", "static.out_degree=12", "plastic.n_inputs=8", "train.iterations=1", "progress=off"]
     rlsnet("train", *small, "static.storage=procedural", "rls.storage=window", "rls.window=7", "hydra.run.dir=run", cwd=tmp_path)
     network = rlsnet("info", "run/network.zarr", cwd=tmp_path).stdout
-    assert "12.0, s.d. 0.0, drawn anew for each spike" in network and "12.0 on average" in network
+    assert "12.0, s.d. 0.0, drawn again for each spike" in network and "12.0 on average" in network
     assert "from a window of 7 updates" in rlsnet("info", "run/checkpoints/000001.zarr", cwd=tmp_path).stdout

@@ -77,7 +77,10 @@ def test_candidates(tmp_path, monkeypatch):
         "rlsnet train --config-dir=mine config=o"
     )
     top = candidates("rlsnet train ")
-    assert {"config=", "neuron=", "seed=", "sweep=", "rls.", "neuron.", "hydra/launcher="} <= set(top) and len(top) < 40
+    assert {"config=", "neuron=", "seed=", "sweep=", "rls.", "neuron.", "hydra/launcher="} <= set(top) and len(top) < 50
+    assert {"tiny", "last", "mine/"} <= set(top) and "tiny" not in candidates("rlsnet train demo ")
+    assert candidates("rlsnet test la") == ["last"] == candidates("rlsnet report la") and candidates("rlsnet import las") == []
+    assert candidates("rlsnet train tiny --d") == ["--dry-run"] and candidates("rlsnet run") == ["runs"]
     assert "neuron.asc_tau_1=" in candidates("rlsnet train neuron.") and "neuron.asc_tau_1=" not in candidates(
         "rlsnet train neuron=lif neuron."
     )

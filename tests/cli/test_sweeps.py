@@ -151,7 +151,7 @@ def test_folder_names():
     ("arguments", "message"),
     [
         (["sweep=one"], "sweep=one: expected a key with several values, such as rls.penlambda=.4,.8."),
-        (["sweep=s", "seed=1,2", "hydra.sweep.dir=t"], "hydra.sweep.dir=t: does not go with sweep=s"),
+        (["sweep=s", "seed=1,2", "hydra.sweep.dir=t"], "hydra.sweep.dir=t: cannot be combined with sweep=s"),
         (["sweep=whole/rls.penlambda=2", "seed=1,2"], "is a run; expected a new folder"),
         (["sweep=s", "seed=1,2", "resume=whole"], "expected resume=auto in a sweep"),
     ],

@@ -227,7 +227,7 @@ def test_an_experiment_made_for_another_variant(caplog):
         config = compose("config=tiny", "static=erdos_renyi")
     assert config.static.probability == 0.1
     assert "static.out_degree is ignored, as static.name=erdos_renyi has no such setting" in caplog.text
-    with pytest.raises(UserError, match="static.out_degree: does not go with static.name=erdos_renyi"):
+    with pytest.raises(UserError, match="static.out_degree: cannot be combined with static.name=erdos_renyi"):
         compose("config=tiny", "static=erdos_renyi", "static.out_degree=12")
 
 
@@ -236,7 +236,7 @@ def test_a_missing_key_has_its_default_and_a_required_one_is_named():
     del values["rls"]["penmu"], values["train"]
     assert from_dict(values) == compose("rls.penlambda=0.4")
     assert from_dict({"neuron": {"name": "glif5", "tau_m": 20}}).neuron == schema.GLIF5Config(tau_m=20.0)
-    with pytest.raises(UserError, match="static.path: missing; expected SciPy sparse .npz"):
+    with pytest.raises(UserError, match="static.path: missing; expected file of static synapses: a SciPy sparse matrix"):
         from_dict({"static": {"name": "edges"}})
     with pytest.raises(UserError, match="static.path: missing"):
         compose("static=edges")
@@ -289,7 +289,7 @@ def test_an_option_of_ones_own_need_not_list_every_setting(tmp_path):
     assert config.neuron == schema.GLIF3Config(tau_m=20.0, rest=-0.5)
     with pytest.raises(UserError, match="neuron.floor: no such key"):
         compose("neuron=mine", "neuron.floor=1", config_dir=tmp_path)
-    with pytest.raises(UserError, match="neuron.adaptation_rate: does not go with neuron.name=glif3"):
+    with pytest.raises(UserError, match="neuron.adaptation_rate: cannot be combined with neuron.name=glif3"):
         compose("neuron=mine", "neuron.adaptation_rate=1", config_dir=tmp_path)
 
 

@@ -314,7 +314,7 @@ def test_neurons_in_groups_and_feedforward_ones():
         ("npz", {"out": "export/sonata", "overwrite": True}, "exists and is not an export to npz"),
         ("nwb", {"out": ".", "overwrite": True}, "exists and is not an export to nwb"),
         ("zarr", {"checkpoint": "7", "out": "new"}, "checkpoint=7: .* has no such checkpoint; it has checkpoints of iterations 2, 4"),
-        ("nwb", {"checkpoint": "2", "out": "new"}, r"test.zarr has other weights \(of iteration 4; expected 2\); rlsnet test run="),
+        ("nwb", {"checkpoint": "2", "out": "new"}, r"test.zarr has other weights \(of iteration 4; expected 2\); rlsnet test "),
     ],
 )
 def test_mistakes_are_one_line(run, to, more, message):

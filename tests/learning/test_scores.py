@@ -330,14 +330,14 @@ def test_info_and_the_log_show_the_scores(trained, capsys, caplog):
     inspect.show(str(folder / "run"))
     shown = capsys.readouterr().out
     assert (
-        "the even trials, held out; the odd were trained on" in shown
+        "the even trials, held out; trained on the odd ones" in shown
         and "held-out" in shown
         and "SNR-corrected" in shown
         and "striatum" in shown
     )
     with caplog.at_level("INFO"):
         log_results(Run(folder / "run"), testing.run_test(config, Run(folder / "run")))
-    assert "with the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
+    assert "on the odd trials, which were trained on" in caplog.text and "thalamus" in caplog.text
     for text in (shown, caplog.text):
         assert "of the variance of the held-out" in " ".join(text.replace("│", "").split()) and "other half of the trials" in text
     assert "The model's mean rate in condition 0 is wrong by" in caplog.text
@@ -387,8 +387,8 @@ def test_all_trials_are_compared_with_the_ceiling_of_all(trained, tmp_path, capl
     whole = with_recording(config, half=None)
     with caplog.at_level("INFO"):
         log_results(Run(tmp_path / "all"), testing.run_simulation(whole, Run(tmp_path / "all")))
-    assert "with the trials trained on, and none held out, as with recording.half=odd" in caplog.text
-    assert "trained and tested on the same trials; recording.half=odd holds half of them out" in caplog.text
+    assert "on the trials that were trained on; there is no held-out score, for which training needs recording.half=odd" in caplog.text
+    assert "trained and tested on the same trials; with recording.half=odd, half of them are held out" in caplog.text
     test = zarr.open_group(str(Run(tmp_path / "all").test), mode="r")
     r, ceiling = test["reliability"][...], test["noise_ceiling"][...]
     np.testing.assert_allclose(ceiling[r > 0], np.sqrt(2 * r[r > 0] / (1 + r[r > 0])), rtol=1e-5)

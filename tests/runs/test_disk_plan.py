@@ -134,7 +134,7 @@ def test_space_for_a_test_is_only_advised(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**6))
     config = compose(*SMALL, "test.trials=10000")
-    assert disk_plan.check(config, Sizes.of(config, None, 1), tmp_path).endswith("The space is too small for a test.")
+    assert disk_plan.check(config, Sizes.of(config, None, 1), tmp_path).endswith("There is not enough space for a test.")
 
 
 def test_a_spike_of_a_test_takes_the_bytes_of_its_arrays():

@@ -33,7 +33,7 @@ def test_the_plan_agrees_with_the_figure_of_xla_and_info_repeats_it(tmp_path, ca
     with caplog.at_level("INFO"):
         training.run_training(compose("config=tiny", "train.iterations=1", "progress=off"), Run(tmp_path / "run"), resumed=False)
     plan = re.search(r"Memory plan: ([\d.]+) MB of", caplog.text)
-    compiled = re.search(r"Compiled in [\d.]+ s; ([\d.]+) MB by XLA's own count", caplog.text)
+    compiled = re.search(r"Compiled in [\d.]+ s; memory by XLA's count: ([\d.]+) MB", caplog.text)
     assert 1 / FACTOR < float(plan[1]) / float(compiled[1]) < FACTOR
     inspect.show(str(tmp_path / "run"))
     assert f"about {plan[1]} MB in all" in capsys.readouterr().out
@@ -132,7 +132,7 @@ def test_resume_and_test_refuse_a_run_that_does_not_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(memory_plan, "available", lambda: (1000, "machine"))
     with pytest.raises(UserError, match=r"memory: .*averages over trials .* has 1 kB free. Try a smaller test.trials\.$"):
         testing.run_test(config, run)
-    with pytest.raises(UserError, match=r"memory: .*P 2.1 MB.* has 1 kB free. Try a machine with more memory\.$"):
+    with pytest.raises(UserError, match=r"memory: .*matrices P of RLS 2.1 MB.* has 1 kB free. Try a machine with more memory\.$"):
         training.run_training(compose("config=tiny", "train.iterations=2", "progress=off"), run, resumed=True)
     assert not run.test.exists() and run.iterations() == [1]
 

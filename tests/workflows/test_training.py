@@ -552,7 +552,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, 
     assert process.returncode == 128 + number and "Traceback" not in output
     done = Run(tmp_path / "run").iterations()
     assert len(done) == 1 and done[0] == len(metrics(tmp_path / "run"))
-    assert "rlsnet train resume=" in output
+    assert "To continue: rlsnet train " in output
 
 
 @pytest.mark.parametrize("ignored", [False, True])
@@ -610,8 +610,8 @@ def test_a_full_disk_names_the_file_the_safe_iteration_and_the_line_that_goes_on
     run = Run(tmp_path / "my run")
     with pytest.raises(OSError) as caught:
         training.run_training(compose("config=tiny", "train.iterations=6", "train.checkpoint_every=2", "progress=off"), run, resumed=False)
-    line = f"rlsnet train 'resume={run.path}'"
-    assert os_error(caught.value) == f"{run.metrics}: No space left on device. Iteration 2 is safe; after that, {line} goes on."
+    line = f"rlsnet train '{run.path}'"
+    assert os_error(caught.value) == f"{run.metrics}: No space left on device. Iteration 2 is saved; {line} continues from there."
 
 
 def test_a_checkpoint_is_of_its_iteration_though_training_goes_on(tmp_path, monkeypatch, caplog):

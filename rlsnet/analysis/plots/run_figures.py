@@ -114,4 +114,4 @@ def plot(
         figure.save(folder / f"{name}.{kind}", dpi)
         report(str(folder / f"{name}.{kind}"))
     if results.test is None:
-        report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', settings={'run': run.path})}.")
+        report(f"No test.zarr: PSTHs, raster and scores are drawn after {typed_command('test', run.path)}.")

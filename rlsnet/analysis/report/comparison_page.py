@@ -20,6 +20,7 @@ from rlsnet.learning.population import EXPLAINED, TITLE
 
 MAX_LEGEND = 10  # runs in the legend
 MAX_BARS = 20  # runs whose explained variance is drawn
+MAX_LABEL = 50  # characters of a label in the legend
 MAX_SETTINGS = 6  # settings in the sentence below the title
 
 
@@ -76,7 +77,7 @@ def _curves(comparison: Comparison) -> list[Block]:
         return []
     differing = [(key, [values[index] for index in trained]) for key, values in comparison.differing]
     drawn = learning_curves([comparison.names[i] for i in trained], [comparison.runs[i] for i in trained], differing)
-    return [figure(drawn, "Colours go from yellow for the worst run to dark for the best." if len(trained) > MAX_LEGEND else "")]
+    return [figure(drawn, "Colours go from yellow (the worst run) to dark (the best run)." if len(trained) > MAX_LEGEND else "")]
 
 
 def _unreadable(comparison: Comparison) -> list[Block]:
@@ -121,6 +122,17 @@ def _curve(run: RunSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(names: Sequence[str], differing: Sequence[tuple[str, list[Any]]]) -> list[str]:
-    """The name of each run and up to two of the settings in which the runs differ."""
+    """Label of each run in the legend: up to two of the settings in which the runs differ, after its name unless this consists of them."""
     few = [(key.rsplit(".", 1)[-1], values) for key, values in differing if not key.startswith("train.")][:2]
-    return [", ".join([name, *(f"{key} {differences.shown(values[index])}" for key, values in few)]) for index, name in enumerate(names)]
+    labels = []
+    for index, name in enumerate(names):
+        given = ", ".join(f"{key} {_short(values[index])}" for key, values in few)
+        is_of_sweep = bool(given) and all("=" in part for part in name.rsplit("/", 1)[-1].split(","))
+        label = given if is_of_sweep and len(differing) <= len(few) else f"{name}: {given}" if given else name
+        labels.append(label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}\u2026")
+    return labels
+
+
+def _short(value: Any) -> str:
+    """A value of a setting, a number without zeros at its end."""
+    return f"{value:g}" if isinstance(value, float) else differences.shown(value)

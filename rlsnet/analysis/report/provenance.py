@@ -146,7 +146,7 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     command = "train" if run.metrics or results.run.iterations() else "simulate"
     lines = [differences.shell(command, [*arguments, f"hydra.run.dir={folder}"])]
     if results.test is not None and command == "train":
-        lines.append(f"rlsnet test run={folder}")
+        lines.append(f"rlsnet test {folder}")
     lines.append(f"rlsnet report {folder}")
     yield Paragraph(
         "On one kind of CPU the same settings and versions give the same numbers; on a GPU sums may differ in their last digits."

@@ -166,7 +166,7 @@ def _notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
 def _test_notes(results: RunResults, summary: RunSummary) -> Iterator[str]:
     """Limits of the test that a reader should know."""
     if results.test is None:
-        yield f"Not tested yet: PSTHs, scores and spikes come with {typed_command('test', settings={'run': results.run.path})}."
+        yield f"Not tested yet: PSTHs, scores and spikes come with {typed_command('test', results.run.path)}."
         return
     yield from verdict.warnings(summary.population)
     if (other := summary.test_attributes.get("other_recording")) is not None:

@@ -14,11 +14,12 @@ from rlsnet.io.outputs import html_file
 class Options:
     """Settings of rlsnet compare."""
 
-    out: str | None = key("an HTML file to write as well; null: none", default=None, path=True)
-    overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
+    out: str | None = key("path of an HTML page to write in addition; null: no page", default=None, path=True)
+    overwrite: bool = key("true: replace an earlier page of rlsnet at the path out", default=False)
 
 
-USAGE = "RUNS... [key=value ...]   RUNS: run folders, or folders with runs in them such as multirun/2026-11-21/10-00-00"
+USAGE = """RUNS... [key=value ...]
+  RUNS   run folders, or folders that contain runs, such as that of a sweep"""
 
 
 def main(paths: list[str], options: Options) -> None:

@@ -9,7 +9,8 @@ from rlsnet.config.schema import key
 from rlsnet.errors import UserError
 from rlsnet.exports.writer import FORMATS, export, format_module
 
-USAGE = "RUN to=FORMAT [key=value ...]   or --to FORMAT, and so on"
+USAGE = """RUN to=FORMAT [key=value ...]
+  RUN   a run folder such as outputs/2026-11-21/10-00-00, or last for the newest run"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,18 +18,19 @@ class Options:
     """Settings of rlsnet export."""
 
     to: str = key(
-        "the format: zarr (everything, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes as"
-        " units), nest or brian2 (a script that runs the network)",
+        "format of the export: zarr (everything, for xarray), npz (SciPy sparse matrices), sonata (nodes, edges, spikes), nwb (spikes of"
+        " the neurons), nest or brian2 (a script that simulates the network)",
         choices=FORMATS,
     )
-    out: str | None = key("the file or folder to write; null: within RUN/export", default=None, path=True)
+    out: str | None = key("file or folder to write; null: in RUN/export", default=None, path=True)
     checkpoint: str = key(
-        "the weights to export: auto (best, else last), best, last, an iteration or the path of a checkpoint",
+        "weights to export: best (by validation), last, the number of an iteration, or the path of a checkpoint; auto: best if there is"
+        " one, else last",
         default="auto",
         path=True,
     )
-    overwrite: bool = key("true: replace an earlier export of the same name", default=False)
-    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
+    overwrite: bool = key("true: replace an earlier export at the same path", default=False)
+    trust: bool = key("true: run the plugins that the run names, this time and in future", default=False)
 
 
 def main(paths: list[str], options: Options) -> None:

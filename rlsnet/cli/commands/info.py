@@ -12,10 +12,12 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet info."""
 
-    trust: bool = key("true: run the plugins that a run names, now and later", default=False)
+    trust: bool = key("true: run the plugins that a run names, this time and in future", default=False)
 
 
-USAGE = "[PATH]   without a path: versions and devices of this installation"
+USAGE = """[PATH]
+  PATH   a run folder, last for the newest run, a recording.zarr, network.zarr, checkpoint or test.zarr;
+         without it, the versions and devices of this installation are shown"""
 
 
 def main(paths: list[str], options: Options) -> None:

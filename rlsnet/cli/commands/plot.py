@@ -14,9 +14,9 @@ from rlsnet.errors import UserError
 class Options:
     """Settings of rlsnet plot."""
 
-    run: str | None = key("the run folder, instead of PATH", default=None, path=True)
+    run: str | None = key("path of a run, instead of PATH; an older form", default=None, path=True)
     out: str | None = key(
-        "folder for the figures; null: RUN/figures, or NAME.figures beside a recording NAME.zarr", default=None, path=True
+        "folder of the figures; null: RUN/figures, or NAME.figures next to a recording NAME.zarr", default=None, path=True
     )
     format: str = key(
         "file format of the figures: png for the screen, pdf or svg, with text that a program for drawings can change, for a paper",
@@ -25,12 +25,13 @@ class Options:
     )
     dpi: float = key("resolution of a png, and of heatmaps within a pdf", "dots per inch", default=200.0, least=20, most=2000)
     plugins: tuple[str, ...] | None = key(
-        "plugins to run in place of those that the run names; null: those that you trust", default=None, path=True, paths=True
+        "new location of the plugin files of the run; null: as the run names them, if you trust them", default=None, path=True, paths=True
     )
-    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
+    trust: bool = key("true: run the plugins that the run names, this time and in future", default=False)
 
 
-USAGE = "PATH [key=value ...]   PATH: a run folder or a recording.zarr"
+USAGE = """PATH [key=value ...]
+  PATH   a run folder, last for the newest run, or a recording.zarr"""
 
 
 def main(paths: list[str], options: Options) -> None:

@@ -14,15 +14,16 @@ from rlsnet.io.outputs import html_file
 class Options:
     """Settings of rlsnet report."""
 
-    out: str | None = key("the HTML file to write; null: report.html in the run folder", default=None, path=True)
-    overwrite: bool = key("true: replace an earlier page of rlsnet at out", default=False)
+    out: str | None = key("path of the HTML page; null: report.html in the run folder", default=None, path=True)
+    overwrite: bool = key("true: replace an earlier page of rlsnet at the path out", default=False)
     plugins: tuple[str, ...] | None = key(
-        "plugins to run in place of those that the run names; null: those that you trust", default=None, path=True, paths=True
+        "new location of the plugin files of the run; null: as the run names them, if you trust them", default=None, path=True, paths=True
     )
-    trust: bool = key("true: run the plugins that the run names, now and later", default=False)
+    trust: bool = key("true: run the plugins that the run names, this time and in future", default=False)
 
 
-USAGE = "RUN [key=value ...]   RUN: a run folder such as outputs/2026-11-21/10-00-00"
+USAGE = """RUN [key=value ...]
+  RUN   a run folder such as outputs/2026-11-21/10-00-00, or last for the newest run"""
 
 
 def main(paths: list[str], options: Options) -> None:

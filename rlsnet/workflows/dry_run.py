@@ -1,0 +1,151 @@
+"""Dry run: what a command would do, with sizes, memory, disk space and time, without a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from rlsnet.config.schema import Config, EdgesConfig, OUStimulusConfig, RecordingConfig, SinusoidTargetConfig
+from rlsnet.data import recording_source, synthetic
+from rlsnet.errors import UserError
+from rlsnet.io.formatting import duration
+from rlsnet.kernels import backend
+from rlsnet.kernels.device import configured
+from rlsnet.learning import rls
+from rlsnet.learning.iteration import Iteration
+from rlsnet.model.connectivity import to_groups
+from rlsnet.model.network_store import StoredNetwork
+from rlsnet.runs import disk_plan, memory_plan
+from rlsnet.runs.folder import Run
+from rlsnet.runs.memory_plan import Sizes
+from rlsnet.runs.progress import Progress
+from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
+from rlsnet.workflows.prepare import prepare
+from rlsnet.workflows.training import with_rate_table
+
+MEASURED_NEURONS = 2048  # neurons of the network that is timed: enough that P does not fit in the caches of a processor
+TIMED = 3  # iterations that are timed, after one that is not
+
+
+def lines(command: str, config: Config, run: Run, new_folder: str | None, resumed: bool) -> Iterator[str]:
+    """Sentences about what a command would do, as they become known.
+
+    Args:
+      command: train, simulate or test.
+      config: the experiment.
+      run: the run folder.
+      new_folder: name of a folder that is not known before the start; None: the folder is that of `run`.
+      resumed: whether a training would continue the run.
+
+    Raises:
+      UserError: the command would fail: settings or files do not agree, or the memory or the disk is too small.
+    """
+    exists = resumed or command == "test"
+    with configured(config.engine) as device:
+        yield f"Dry run of rlsnet {command} on {device} in {config.engine.precision}: no run folder is made or changed."
+        yield f"Run folder: {new_folder or run.path} ({'exists' if run.path.exists() and new_folder is None else 'new'})."
+        sizes_of, words = _sizes_of(config, run if exists else None)
+        sizes = sizes_of(config)
+        if words:
+            yield words
+        yield _size_words(config, sizes, command)
+        yield memory_plan.check(config, sizes_of, command == "train", drawn=exists)
+        if command == "train":
+            yield disk_plan.check(config, sizes, run.path)
+            yield f"Time: {_training_time(config, sizes, run if resumed else None)}"
+        else:
+            yield f"Time: {_test_time(config, sizes, run if exists else None)}"
+
+
+def _sizes_of(config: Config, run: Run | None) -> tuple[Callable[[Config], Sizes], str]:
+    """(sizes as a function of the configuration, a sentence about the recording); `run` is an existing run, or None for a new one."""
+    if run is not None:
+        network = dataclasses.replace(config.network, load=str(run.network), n_neurons=None)
+        stored = StoredNetwork(str(run.network))
+        return lambda changed: Sizes.of(dataclasses.replace(changed, network=network), None, config.target.n_conditions, stored), ""
+    stored = StoredNetwork(config.network.load)
+    n_units, conditions, words = None, config.target.n_conditions, ""
+    if config.target.recorded is not None and "target" not in stored:
+        if config.recording.path is None and config.target.recorded == "rate":
+            n_units, conditions = synthetic.N_UNITS, len(synthetic.CONDITIONS)
+            words = f"Targets: SYNTHETIC data of {n_units:,} units, made once; recording.path=FILE.zarr trains on your own."
+        else:
+            recording = recording_source.open_for_config(config, lambda text: None, lambda done, total: None)
+            n_units, conditions = recording.n_units, recording.n_conditions
+            words = f"Targets: {n_units:,} units and {conditions} condition{'s' * (conditions != 1)} of {recording.path}."
+    return partial(Sizes.of, n_units=n_units, conditions=conditions, stored=stored), words
+
+
+def _size_words(config: Config, sizes: Sizes, command: str) -> str:
+    """Numbers of neurons, inputs, conditions, time steps and trials as a sentence."""
+    shared = f", shared by groups of {sizes.group_size}" if sizes.group_size > 1 else ""
+    inputs = f"{sizes.inputs} trained inputs of each{shared}" + (f", {sizes.edges:,} static synapses" if sizes.edges else "")
+    work = f"{config.train.iterations:,} iterations" if command == "train" else f"{config.test.trials} trials of each condition"
+    trial = f"trials of {config.trial.n_steps:,} time steps with {sizes.points} learning points"
+    conditions = f"{sizes.conditions} condition{'s' * (sizes.conditions != 1)}"
+    return f"Sizes: {sizes.n:,} neurons, {inputs}; {conditions}; {work}; {trial}."
+
+
+def _training_time(config: Config, sizes: Sizes, run: Run | None) -> str:
+    """Expected time of the iterations that are left, and how it was found, as a sentence; `run` is the run that is continued."""
+    done = [line["seconds"] for line in run.read_metrics()] if run is not None else []
+    if done:
+        seconds, how = statistics.median(done[-10:]), "the median of the last iterations of this run"
+    else:
+        try:
+            seconds, how = _measured(config, sizes)
+        except UserError as error:
+            if sizes.n <= MEASURED_NEURONS:
+                raise
+            return f"not estimated ({error})"
+    left = config.train.iterations - len(done)
+    return f"an iteration takes about {seconds:.2g} s, so {left:,} iterations take about {duration(left * seconds)} ({how})."
+
+
+def _test_time(config: Config, sizes: Sizes, run: Run | None) -> str:
+    """Upper limit of the time of a test, which does not learn, as a sentence."""
+    done = [line["seconds"] / sizes.trials for line in run.read_metrics()] if run is not None else []
+    if not done:
+        return "not estimated, as no iteration of this network was timed."
+    trials = sizes.conditions * (config.test.trials + (min(config.test.untrained_trials, config.test.trials) if sizes.rates else 0))
+    seconds = trials * statistics.median(done[-10:])
+    return f"{trials} trials take at most about {duration(seconds)}, as long as trials with learning took in the training of this run."
+
+
+def _measured(config: Config, sizes: Sizes) -> tuple[float, str]:
+    """(seconds of an iteration, how they were found): measured with a smaller network where the network is large, and scaled.
+
+    Raises:
+      UserError: no smaller network can be made, as the sizes are those of a file.
+    """
+    if config.network.load is not None or isinstance(config.static, EdgesConfig):
+        raise UserError("the size of the network is that of a file")
+    inputs = max(config.plastic.n_inputs, int(getattr(config.static, "out_degree", 0)))
+    n = min(sizes.n, max(MEASURED_NEURONS, 4 * inputs, 8 * sizes.group_size) // sizes.group_size * sizes.group_size)
+    small = dataclasses.replace(
+        config,
+        network=dataclasses.replace(config.network, n_neurons=n),
+        target=SinusoidTargetConfig(n_conditions=sizes.conditions),
+        recording=RecordingConfig(),
+        stimulus=OUStimulusConfig(),
+    )
+    prepared = prepare(small, Progress("off"), learning=True)
+    network = with_rate_table(small, prepared.network)
+    w = jnp.asarray(to_groups(prepared.weight, network.group_size))
+    learner = rls.init(small.rls, network, w, backend.from_config(small).update)
+    keys, trials = TrialKeys.create(small.seed, TRAINING), small.train.trials_per_update
+    iteration = Iteration(Dynamics.from_config(small), small.rls, network, learner, jnp.asarray(prepared.target), keys, None, trials)
+    seconds = []
+    for number in range(1 + TIMED):
+        start = time.perf_counter()
+        learner, outcome = iteration(learner, number, number % sizes.conditions)
+        jax.block_until_ready((learner, outcome))
+        seconds.append(time.perf_counter() - start)
+    how = "measured now" if n == sizes.n else f"measured now with {n:,} neurons, times {sizes.n / n:.3g}"
+    return statistics.median(seconds[1:]) * sizes.n / n, how
