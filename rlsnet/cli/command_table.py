@@ -32,6 +32,7 @@ WORK = {
     "plot": "Drawing figures",
     "report": "Writing the report",
     "export": "Exporting",
+    "analyse": "Analysing",
 }  # what a terminal shows while a command is at work
 DRY_RUN = "--dry-run"
 WITHOUT_RUNS = ("import", "runs", "completion")  # plain commands for whose paths `last` does not stand for the newest run
