@@ -24,12 +24,21 @@ def run_folders(path: Path, depth: int | None = None) -> Iterator[Path]:
         yield path
         return
     for folder, below, files in os.walk(path):
-        if "config.yaml" in files or ".hydra" in below:
+        if "config.yaml" in files and _is_of_hydra(Path(folder)):
+            below.clear()
+        elif "config.yaml" in files or ".hydra" in below:
             below.clear()
             yield Path(folder)
         elif depth is not None and len(Path(folder).relative_to(path).parts) >= depth:
             below.clear()
         below[:] = sorted((name for name in below if not name.endswith(".zarr") and not name.startswith(".")), key=_by_number)
+
+
+def _is_of_hydra(folder: Path) -> bool:
+    """Whether a folder with a config.yaml is one of configurations, such as configs/ of a checkout, and not a run."""
+    with contextlib.suppress(OSError):
+        return any(line.startswith(b"defaults:") for line in (folder / "config.yaml").read_bytes().splitlines())
+    return False
 
 
 def _by_number(name: str) -> tuple[int, int, str]:

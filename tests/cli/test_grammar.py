@@ -94,6 +94,7 @@ def test_the_newest_run_is_the_one_that_was_started_last(tmp_path, monkeypatch):
         (tmp_path / name / "config.yaml").touch()
         os.utime(tmp_path / name / "config.yaml", (1000 + age, 1000 + age))
     (tmp_path / "outputs" / "d" / "failed" / ".hydra").mkdir(parents=True)
+    shutil.copytree(Path(__file__).parents[2] / "configs", tmp_path / "configs")  # of a checkout: the newest config.yaml, but no run
     assert catalogue.newest(Path()) == Path("mine")
     found = [str(path) for path in catalogue.newest_first(Path(), catalogue.DEPTH)]
     assert found == ["outputs/d/failed", "mine", "multirun/d/t/0", "outputs/d/t"]
