@@ -51,6 +51,8 @@ def interval_variation(neuron: np.ndarray, trial: np.ndarray, time: np.ndarray, 
       time: [spikes] of one unit.
       n: number of neurons.
     """
+    if len(time) < 2:
+        return np.full(n, np.nan), np.full(n, np.nan)
     order = np.lexsort((time, trial, neuron))
     neuron, trial, time = neuron[order], trial[order], np.asarray(time, np.float64)[order]
     same = (np.diff(neuron) == 0) & (np.diff(trial) == 0)

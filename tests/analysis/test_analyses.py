@@ -115,6 +115,7 @@ def test_intervals_of_poisson_and_regular_trains():
     np.testing.assert_allclose(cv[:2], [1, 0], atol=0.03)
     np.testing.assert_allclose(cv2[:3], [1, 0, 0], atol=0.03)
     assert cv[2] > 1 and np.isnan(cv[3]) and np.isnan(cv2[3])
+    assert all(np.isnan(values).all() for values in interval_variation(np.zeros(0, int), np.zeros(0, int), np.zeros(0), 2))
     again = interval_variation(neuron, np.arange(len(time)) % 2 * 0 + (time > 250), time, 4)  # no interval lies across two trials
     np.testing.assert_allclose(again[0][1], 0, atol=1e-12)
 

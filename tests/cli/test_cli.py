@@ -432,7 +432,7 @@ WRONG = [
         ["train", "target=recording", "recording.path=rates.nwb"],
         "a file; expected a recording.zarr, which rlsnet import rates.nwb OUT.zarr",
     ),
-    (["test", "run", "perturb=silence", "perturb.neurons=ALM"], "or region:NAME. Did you mean region:ALM?"),
+    (["test", "run", "perturb=silence", "perturb.neurons=ALM"], "or a filter such as region == 'ALM'. Did you mean region:ALM?"),
     (["info", "rates.nwb"], "info rates.nwb: a file; expected a run folder or a .zarr; rlsnet import rates.nwb OUT.zarr --dry-run shows"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),

@@ -98,7 +98,7 @@ def test_round_trip():
         ("test.checkpoint=newest", "test.checkpoint=newest: expected auto, last, best, an iteration such as 100, or a path"),
         (
             "test.neurons=many",
-            "test.neurons=many: expected null, indices such as [0,5,17], a range such as 0:100, exc, inh or region:NAME.",
+            "test.neurons=many: expected null, indices such as [0,5,17], a range such as 0:100, exc, inh, region:NAME, or a filter",
         ),
         ("test.neurons=[]", "test.neurons=[]: expected null, indices"),
         ("test.neurons=[0.5]", "test.neurons=0.5: expected null, indices"),

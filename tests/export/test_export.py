@@ -406,7 +406,7 @@ def test_settings_with_dashes():
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
         (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),
-        (["run"], "to: missing; expected the format: zarr"),
+        (["run"], "to: missing; expected format of the export: zarr"),
     ):
         with pytest.raises(UserError, match=message):
             parsed(*arguments)

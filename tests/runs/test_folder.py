@@ -165,7 +165,7 @@ def test_a_checkpoint_is_a_number_or_a_path(run, name):
 def test_spikes_of_more_conditions_than_their_type_has_are_refused(tmp_path):
     config = compose(*SMALL, "test.spikes=true")
     with pytest.raises(UserError, match="test.spikes=true: expected at most 65,536 conditions, there are 65,537"):
-        test_store.create_test(tmp_path / "test.zarr", config, None, None, None, 65537, np.arange(3), None, {})
+        test_store.create_test(tmp_path / "test.zarr", config, None, None, None, np.ones((65537, 3), bool), np.arange(3), None, {})
     assert not (tmp_path / "test.zarr").exists()
 
 
