@@ -170,7 +170,7 @@ def test_formulas_examples_and_search_are_in_the_site(site):
         and "$$" not in model
         and 'aria-label="' in model
     )
-    assert 'id="rlsnet.api.train"' in reference and 'id="rlsnet.runs.folder.Run"' in reference
+    assert 'id="rlsnet.api.train"' in reference and 'id="rlsnet.results.Run"' in reference
     assert "&gt;&gt;&gt;" in reference and '<span class="gp">' in reference  # examples are coloured, so they were read as code
     index = json.loads((site / "search" / "search_index.json").read_text())
     assert {"scores.html", "reference.html#rlsnet.api.train"} <= {entry["location"] for entry in index["docs"]}

@@ -26,10 +26,21 @@ def log_results(run: Run, results: Sequence[Path]) -> None:
     for path in results:
         stored = test_store.open_test(run, path)
         if path == run.test:
+            _log_iteration(run, stored)
             _log_test(stored)
         else:
             _log_perturbed(run, stored)
     log.info("Next: %s", typed_command("report", run.path))
+
+
+def _log_iteration(run: Run, results: zarr.Group) -> None:
+    """Says which weights were tested, where they are not those of the last iteration."""
+    done, tested = run.iterations(), int(results.attrs.get("iteration", 0))
+    if done and tested != done[-1]:
+        best = "the best in validation, " if any(tested == number for number in run.bests()) else ""
+        log.info(
+            "The weights are those of iteration %d, %sof %d iterations; test.checkpoint=last tests the last ones.", tested, best, done[-1]
+        )
 
 
 def _log_test(results: zarr.Group) -> None:
@@ -66,7 +77,8 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
         log.warning(
-            "%s was made with %s, so it cannot be compared with the perturbed trials; run rlsnet test again with the same settings.",
+            "%s was made with %s, so differences below are not those of the perturbation alone; run rlsnet test again with the same"
+            " settings.",
             run.test,
             ", ".join(differ),
         )

@@ -97,12 +97,12 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
     lines += ["", *(MORE.splitlines() if sections is None else MORE.splitlines()[:2])]
     example = "neuron=glif3" if sections is None else "perturb=clamp"
-    lines += ["", f"Variants of sections; the settings of another one are shown by {example} --help:"]
+    lines += ["", f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:"]
     lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
     values = _defaults_of_variants(arguments, folders)
     rows = [row for row in described(Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
     defaults_are = "the defaults of the experiment sinusoid" if sections is None else "the defaults; a run keeps its own"
-    lines += ["", f"The settings that one changes most, with {defaults_are}:"]
+    lines += ["", f"The settings most often changed, with {defaults_are}:"]
     lines += _aligned([row for key in ESSENTIAL[command] for row in rows if row[0] == key])
     for section, mine in _by_section([row for row in rows if row[0] not in ESSENTIAL[command]]):
         chosen = f" ({section}={values[section]['name']})" if section in default_variants() else ""

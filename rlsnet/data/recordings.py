@@ -26,7 +26,7 @@ from rlsnet.io.precision import LARGEST
 FORMAT = "rlsnet-recording"
 VERSION = 1
 CHUNK_UNITS = 4096
-FEW_INPUTS = 128  # a recording that allows fewer plastic inputs names their number; experiments have up to 96
+FEW_INPUTS = 96  # plastic inputs of the experiments; a recording that allows fewer names their number
 HALVES = ("odd", "even")  # halves of the trials, in the order of rate_half
 
 

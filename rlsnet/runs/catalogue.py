@@ -9,12 +9,15 @@ from pathlib import Path
 
 from rlsnet.errors import UserError
 
+IGNORED = ".rlsnet-ignore"  # a file in folders of runs that are no runs of the user, such as those of tests
 LAST = "last"  # stands for the newest run on the command line
 DEPTH = 4  # levels of folders that are searched where no folder is named: multirun/DATE/TIME/JOB has four
 
 
 def run_folders(path: Path, depth: int | None = None) -> Iterator[Path]:
-    """The run folder at `path`, or those below it, including runs that have not started; stores and hidden folders are not searched.
+    """The run folder at `path`, or those below it, including runs that have not started.
+
+    Stores, hidden folders, and folders with a file IGNORED are not searched.
 
     Args:
       path: folder to search.
@@ -24,7 +27,9 @@ def run_folders(path: Path, depth: int | None = None) -> Iterator[Path]:
         yield path
         return
     for folder, below, files in os.walk(path):
-        if "config.yaml" in files and _is_of_hydra(Path(folder)):
+        if IGNORED in files:
+            below.clear()
+        elif "config.yaml" in files and _is_of_hydra(Path(folder)):
             below.clear()
         elif "config.yaml" in files or ".hydra" in below:
             below.clear()

@@ -104,8 +104,8 @@ def _training_time(config: Config, sizes: Sizes, run: Run | None) -> str:
             if sizes.n <= MEASURED_NEURONS:
                 raise
             return f"not estimated ({error})"
-    left = config.train.iterations - len(done)
-    return f"an iteration takes about {seconds:.2g} s, so {left:,} iterations take about {duration(left * seconds)} ({how})."
+    left, each = config.train.iterations - len(done), duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+    return f"an iteration takes about {each}, so {left:,} iterations take about {duration(left * seconds)} ({how})."
 
 
 def _test_time(config: Config, sizes: Sizes, run: Run | None) -> str:

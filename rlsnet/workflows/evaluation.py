@@ -145,6 +145,8 @@ def _check_compared(config: Config, recording: Recording | None, names: Sequence
     if compare and (recording is None or recording.kind != "rate"):
         raise UserError("perturb.compare: needs the recorded rates of perturbed trials; expected a run with target=recording.")
     for own, other in (compare or {}).items():
+        if own == other:
+            raise UserError(f"perturb.compare={{{own}:{other}}}: expected another condition than {own}, of recorded perturbed trials.")
         for name in (own, other):
             if name not in names:
                 raise UserError(f"perturb.compare={{{own}:{other}}}: no condition {name}; expected some of {', '.join(names)}.")

@@ -14,6 +14,7 @@ from rlsnet.data.recordings import Recording
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 
+NO_NAME = "(none)"  # of a region or session
 EVERYWHERE = "all"  # region of all neurons where regions are unknown
 MIN_TRIALS = 4  # of a condition, in a session whose single trials are analysed
 MIN_UNITS = 5  # of such a session
@@ -63,7 +64,7 @@ class Activity:
         data, model, _, _, quantity = results.compared()
         trained = {"rate_heldout": "rate_target"}.get(data, data)
         number = trained_conditions(results)
-        known = results.trained()[number].all(axis=0)
+        known = _is_trained(results)
         for name in {data, trained}:
             known &= np.isfinite(results.read(name)[number]).all(axis=(0, 1))
         index = np.flatnonzero(known)
@@ -75,7 +76,9 @@ class Activity:
             return np.stack([results.smooth(name, each) for each in values]).astype(np.float64)
 
         def names(column: str) -> np.ndarray:
-            return np.array([str(each) for each in results.read(column)[index]]) if results.has(column) else np.full(len(index), EVERYWHERE)
+            if not results.has(column):
+                return np.full(len(index), EVERYWHERE)
+            return np.array([str(each) or NO_NAME for each in results.read(column)[index]])
 
         return Activity(
             smoothed(trained),
@@ -112,6 +115,17 @@ class Activity:
 def trained_conditions(results: RunResults) -> np.ndarray:
     """[C] numbers of the conditions that neurons are trained in."""
     return np.flatnonzero(results.trained().any(axis=1))
+
+
+def _is_trained(results: RunResults) -> np.ndarray:
+    """[n] bool, the neurons that are trained in all trained conditions."""
+    return results.trained()[trained_conditions(results)].all(axis=0)
+
+
+def some_trained(results: RunResults) -> np.ndarray:
+    """At most MAX_UNITS positions in test.zarr of trained neurons, evenly spaced."""
+    trained = np.flatnonzero(_is_trained(results))
+    return trained[evenly(len(trained), MAX_UNITS)] if len(trained) else trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,9 +171,11 @@ def single_trials(results: RunResults, recording: Recording | None, sessions: in
     found: list[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]] = []
     found += [] if recording is None else _recorded(results, recording, number)
     found = sorted(found, key=lambda each: -len(each[1]))[:sessions]
-    alone = (EVERYWHERE, evenly(len(results.neurons), MAX_UNITS), None, np.zeros(0, int))
+    alone = (EVERYWHERE, some_trained(results), None, np.zeros(0, int))
     chosen = found or [alone]
     spikes = _ModelSpikes(results, np.unique(np.concatenate([index for _, index, _, _ in chosen])))
+    if (trials := spikes.n_trials // conditions) < MIN_TRIALS:
+        raise UserError(f"{results.run.test}: has {trials} trials of each condition; expected at least {MIN_TRIALS} (test.trials).")
     condition = np.repeat(np.arange(conditions), spikes.n_trials // conditions)
     mine = np.isin(condition, number)
     condition = np.searchsorted(number, condition[mine])
@@ -206,7 +222,7 @@ def _recorded(results: RunResults, recording: Recording, number: np.ndarray) -> 
 
     Only trials of the conditions `number` [C], which are numbered from 0.
     """
-    unit = results.read("unit")
+    unit = np.where(_is_trained(results), results.read("unit"), -1)
     for name, of_session, numbers in trial_counts.sessions(recording.group):
         wanted = np.isin(numbers, unit)
         if wanted.sum() < MIN_UNITS:

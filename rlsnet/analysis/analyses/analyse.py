@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import zarr
 
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
-from rlsnet.analysis.analyses.activity import EVERYWHERE, MAX_UNITS, Activity, SingleTrials, spikes_of, trained_conditions
+from rlsnet.analysis.analyses.activity import EVERYWHERE, NO_NAME, Activity, SingleTrials, some_trained, spikes_of, trained_conditions
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
-from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
@@ -24,14 +24,17 @@ from rlsnet.data.recordings import Recording
 from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
-from rlsnet.io import atomic, zarr_store
+from rlsnet.io import atomic, outputs, zarr_store
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
+
+log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-analysis"
 VERSION = 1
 OF_TEST = "test_fingerprint"  # attribute: the test that was analysed
 DELAY_S = 0.5  # s before the event at time 0, where a coding direction is found by default
+BEFORE_TRIALS = 20  # of a condition, whose time before the first bin is simulated
 SESSIONS = 20  # whose single trials are analysed, those with the most units
 SIMULATED = ("silencing", "single_neuron")  # analyses that simulate new trials
 
@@ -90,7 +93,9 @@ class _Inputs:
         initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
         table = NeuronTable(trained.excitatory, self.recording, config.seed)
         names = table.column("region")
-        region = np.full(trained.n_neurons, EVERYWHERE) if names is None else names.astype(str)
+        if names is None and results.has("region") and len(results.neurons) == trained.n_neurons:  # the recording was moved
+            names = results.read("region")
+        region = np.array([EVERYWHERE if names is None else str(names[n]) or NO_NAME for n in range(trained.n_neurons)])
         known, number = np.unique(region, return_counts=True)
         return Coupling(trained, initial, region, [str(name) for name in known[np.argsort(-number, kind="stable")]], table)
 
@@ -99,11 +104,11 @@ class _Inputs:
         """Numbers of the two conditions of the coding direction; raises UserError where there are not two."""
         names = self.activity.conditions
         if len(names) < 2:
-            raise UserError("there is one condition; this analysis compares two.")
+            raise UserError(f"the network was trained in one condition ({names[0]}); this analysis compares two.")
         chosen = self.options.conditions or (names[0], names[1])
         for name in chosen:
             if name not in names:
-                raise UserError(f"conditions={list(chosen)}: no condition {name}; expected two of {', '.join(names)}.")
+                raise UserError(f"conditions={list(chosen)}: no trained condition {name}; expected two of {', '.join(names)}.")
         if chosen[0] == chosen[1]:
             raise UserError(f"conditions={list(chosen)}: expected two different conditions of {', '.join(names)}.")
         return names.index(chosen[0]), names.index(chosen[1])
@@ -114,8 +119,11 @@ class _Inputs:
         start, end = self.results.span
         if (given := self.options.window) is not None:
             inside = (self.activity.time > given[0]) & (self.activity.time < given[1])
-            if not inside.any() or given[0] < start - 1e-9 or given[1] > end + 1e-9:
-                raise UserError(f"window=[{given[0]:g},{given[1]:g}]: expected a start and an end within {start:g} to {end:g} s.")
+            if len(given) != 2 or given[0] < start - 1e-9 or given[1] > end + 1e-9:
+                text = ",".join(f"{each:g}" for each in given)
+                raise UserError(f"window=[{text}]: expected a start and an end within {start:g} to {end:g} s.")
+            if not inside.any():
+                raise UserError(f"window=[{given[0]:g},{given[1]:g}]: contains the centre of no bin; expected a longer window.")
             return given
         return (-DELAY_S, 0.0) if start <= -DELAY_S and end > 0 else (start, end)
 
@@ -127,7 +135,7 @@ class _Inputs:
 
 def _variability(inputs: _Inputs) -> Result:
     result, results = single_trials.variability(inputs.trials, inputs.results.config.seed), inputs.results
-    some = evenly(len(results.neurons), MAX_UNITS)
+    some = some_trained(results)
     trial, step, neuron = spikes_of(results, some)
     cv, cv2 = interval_variation(neuron, trial, step, len(some))
     arrays, numbers = {**result.arrays}, {**result.numbers}
@@ -154,7 +162,11 @@ def _region_currents(inputs: _Inputs) -> Result:
         raise UserError(
             f"{results.run.test}: has {len(results.neurons):,} of {coupling.trained.n_neurons:,} neurons; expected all of them."
         )
-    return regions.region_currents(coupling, results.read("psth"), results.config.trial.learn_every, results.read("current_mean"))
+    trials = min(int(results.test.attrs["trials"]), BEFORE_TRIALS) if results.test is not None else 1
+    inputs.report(f"Simulating the time before the trial, {len(results.conditions) * trials} times, for the currents at its start.")
+    start = simulations.filtered_before(results.config, coupling, len(results.conditions), trials)
+    every = results.config.trial.learn_every
+    return regions.region_currents(coupling, results.read("psth"), every, results.read("current_mean"), start)
 
 
 def _silencing(inputs: _Inputs) -> Result:
@@ -175,7 +187,7 @@ def _single_neuron(inputs: _Inputs) -> Result:
             raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
         chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]
     inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
-    return simulations.single_neuron(results.config, inputs.coupling, chosen, 0, results.clock)
+    return simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
 
 
 ANALYSES: Mapping[str, Callable[[_Inputs], Result]] = {
@@ -218,14 +230,17 @@ def analyse(results: RunResults, options: AnalysisOptions, report: Callable[[str
         raise UserError(f"conditions={list(options.conditions)}: expected two, such as [left,right].")
     if options.trials < 1:
         raise UserError(f"trials={options.trials}: expected at least 1.")
+    outputs.check_free(run.analysis, partial(outputs.is_store, format=FORMAT), "analyses of rlsnet", "", overwrite=True)
     inputs, found = _Inputs(results, options, report), {}
     if options.window is not None:
         _ = inputs.window  # must be possible, also if another analysis is left out
     if options.conditions is not None:
         _ = inputs.pair
+    if options.decoded_units is not None and options.decoded_units < 1:
+        raise UserError(f"decoded_units={options.decoded_units}: expected at least 1, or null for all.")
     n = int(results.test.attrs.get("n_neurons", 0))
     for each in options.neurons or ():
-        if not 0 <= each < n:
+        if not 0 <= each < n or each != int(each):
             raise UserError(f"neurons={list(options.neurons or ())}: no neuron {each}; expected numbers from 0 to {n - 1:,}.")
     for name in names:
         report(f"{name.replace('_', ' ').capitalize()}.")
@@ -262,10 +277,14 @@ def stored(run: Run) -> dict[str, Result]:
     """The stored results by name, in the order of ANALYSES; {} where there are none, or if they are of an earlier test."""
     if not run.analysis.exists():
         return {}
-    root = zarr_store.open_group(run.analysis, "run", FORMAT)
-    if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
+    try:
+        root = zarr_store.open_group(run.analysis, "run", FORMAT)
+        if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
+            return {}
+        return {name: Result.read(root[name]) for name in ANALYSES if name in root}
+    except UserError as error:
+        log.warning("%s %s makes it anew.", error, typed_command("analyse", run.path))
         return {}
-    return {name: Result.read(root[name]) for name in ANALYSES if name in root}
 
 
 def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:

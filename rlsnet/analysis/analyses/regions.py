@@ -87,26 +87,27 @@ def region_weights(coupling: Coupling) -> Result:
     return Result(arrays, {"kinds": list(KINDS), "classes": list(CLASSES)})
 
 
-def filtered(rate: np.ndarray, bin_ms: float, tau: float | np.ndarray) -> np.ndarray:
+def filtered(rate: np.ndarray, bin_ms: float, tau: float | np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """Mean over each bin of rates filtered by an exponential with decay time `tau`, the mean current of a synapse of weight 1.
 
-    A rate is constant within a bin; before the first bin it was as in the first bin for ever.
+    A rate is constant within a bin.
 
     Args:
       rate: [M, n] 1/ms.
       bin_ms: length of a bin, ms.
       tau: decay time, ms; one number or [n].
+      start: [n] 1/ms, filtered rates before the first bin; None: before it, rates were those of the first bin.
     """
     decay = np.exp(-bin_ms / np.asarray(tau, np.float64))
     within = np.asarray(tau) / bin_ms * (1 - decay)  # mean over a bin of the decaying part
-    state, found = np.array(rate[0], np.float64), np.empty(rate.shape)
+    state, found = np.array(rate[0] if start is None else start, np.float64), np.empty(rate.shape)
     for m, now in enumerate(rate):
         found[m] = now + (state - now) * within
         state = now + (state - now) * decay
     return found
 
 
-def region_currents(coupling: Coupling, rate: np.ndarray, bin_ms: float, current: np.ndarray) -> Result:
+def region_currents(coupling: Coupling, rate: np.ndarray, bin_ms: float, current: np.ndarray, start: np.ndarray) -> Result:
     """Mean current from each region and class to the neurons of each region over time (as Perich et al., bioRxiv 2020.12.18.423348).
 
     Currents are linear in the spikes, so the mean over trials follows from the trained weights and the mean rates of the model.
@@ -116,6 +117,7 @@ def region_currents(coupling: Coupling, rate: np.ndarray, bin_ms: float, current
       rate: [C, M, N] Hz, rates of the model, not smoothed.
       bin_ms: length of a bin, ms.
       current: [C, M, N] total synaptic current of the same trials, threshold units; the rest that the regions leave is stored too.
+      start: [C, N] 1/ms, spikes filtered with the plastic decay time before the first bin, mean over trials.
     """
     regions, number, inhibitory = len(coupling.names), coupling.number, coupling.inhibitory
     synapse, trained = coupling.trained.config.synapse, coupling.trained
@@ -132,10 +134,10 @@ def region_currents(coupling: Coupling, rate: np.ndarray, bin_ms: float, current
         order = np.argsort(source, kind="stable")
         starts = np.searchsorted(source[order], np.arange(regions * len(CLASSES)))
         for c in range(conditions):
-            sent = filtered(rate[c] / 1000, bin_ms, tau)[:, order]
-            for s, start in enumerate(starts):
+            sent = filtered(rate[c] / 1000, bin_ms, tau, start[c] if kind == "plastic" else None)[:, order]
+            for s, first in enumerate(starts):
                 stop = starts[s + 1] if s + 1 < len(starts) else n
-                found[k, c, :, s] = sent[:, start:stop] @ weight[order[start:stop]]
+                found[k, c, :, s] = sent[:, first:stop] @ weight[order[first:stop]]
     by_region = np.stack([current[..., number == r].mean(axis=-1) for r in range(regions)], axis=-1)
     shape = (2, conditions, bins, regions, len(CLASSES), regions)
     arrays = {

@@ -15,6 +15,7 @@ from rlsnet.analysis.analyses.activity import Activity
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
 from rlsnet.config.schema import Config, SilenceConfig
+from rlsnet.data.statistics import ratio
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 from rlsnet.model import connectivity
@@ -46,6 +47,28 @@ def _trials(
                 yield number, place, trial, np.asarray(result.counts)
 
 
+@partial(jax.jit, static_argnames="dynamics")
+def _before(dynamics: Dynamics, network: Network, w: Array, keys: TrialKeys, number: Array, condition: Array) -> tuple[Array, Array]:
+    """[N+X] filtered spikes just before the learned time of a trial, 1/ms, and whether spikes overflowed."""
+    state = before_learning(dynamics, network, w, keys.trial(number, condition))
+    return state.r, state.overflowed
+
+
+def filtered_before(config: Config, coupling: Coupling, conditions: int, trials: int) -> np.ndarray:
+    """[C, N] spikes filtered with the plastic decay time just before the learned time, 1/ms, mean over the first trials of a test."""
+    network, dynamics = coupling.trained.network, Dynamics.from_config(config)
+    w = jnp.asarray(connectivity.to_groups(coupling.trained.weight, network.group_size))
+    keys = TrialKeys.create(config.seed, TESTING)
+    program = Program(_before, dynamics, (), network, w, keys, jnp.int32(0), jnp.int32(0))
+    found = np.zeros((conditions, network.n_neurons))
+    for condition in range(conditions):
+        for trial in range(trials):
+            interrupts.check()
+            r = program(network, w, keys, jnp.int32(trial), jnp.int32(condition))
+            found[condition] += np.asarray(r, np.float64)[: network.n_neurons] / trials
+    return found
+
+
 def silencing(
     config: Config,
     coupling: Coupling,
@@ -74,13 +97,14 @@ def silencing(
     names, conditions = coupling.names, len(activity.conditions)
     perturbations: list[Perturbation | None] = [None]
     for name in names:
-        settings = SilenceConfig(neurons=_selection(name), window=window)
+        members = np.flatnonzero(coupling.region == name)
+        settings = SilenceConfig(neurons=",".join(map(str, members)), window=window)
         perturbations.append(from_config(dataclasses.replace(config, perturb=settings), coupling.table, TESTING, clock.start))
     bins = (activity.time > window[0]) & (activity.time < window[1])
     if not bins.any():
         raise UserError(f"window=[{window[0]:g},{window[1]:g}]: contains no bin of the learned time.")
-    members = np.stack([coupling.number == r for r in range(len(names))]).astype(np.float64)
-    members /= members.sum(axis=1, keepdims=True)
+    averaging = np.stack([coupling.number == r for r in range(len(names))]).astype(np.float64)
+    averaging /= averaging.sum(axis=1, keepdims=True)
     direction = None if pair is None else (activity.trained[pair[0], bins] - activity.trained[pair[1], bins]).mean(axis=0)
     hz = 1000 / config.trial.learn_every
     rate = np.zeros((len(perturbations), conditions, trials, len(names)))
@@ -90,18 +114,18 @@ def silencing(
         if condition == trial == 0:
             report(f"Simulating {conditions * trials} trials, {f'{names[number - 1]} silenced' if number else 'nothing silenced'}.")
         of_neuron = counts[bins].mean(axis=0) * hz
-        rate[number, condition, trial] = members @ of_neuron
+        rate[number, condition, trial] = averaging @ of_neuron
         if direction is not None:
             parts = of_neuron[activity.neurons] * direction
             projected[number, condition, trial] = np.bincount(of_region, parts, len(names))
     change = rate[1:] - rate[:1]  # of the same random numbers
-    flat = change.reshape(len(names), -1, len(names))
+    se = np.sqrt(np.sum(_standard_error(change, 2) ** 2, axis=1)) / conditions  # of the mean over conditions
     arrays = {
         "control": Variable(rate[0].mean(axis=(0, 1)), ("region",), {"units": "Hz"}),
-        "change": Variable(flat.mean(axis=1), ("silenced", "region"), {"units": "Hz", "long_name": "change of the mean rate"}),
-        "change_se": Variable(_standard_error(flat, 1), ("silenced", "region"), {"units": "Hz", "long_name": "over trials"}),
+        "change": Variable(change.mean(axis=(1, 2)), ("silenced", "region"), {"units": "Hz", "long_name": "change of the mean rate"}),
+        "change_se": Variable(se, ("silenced", "region"), {"units": "Hz", "long_name": "over trials"}),
         "region": Variable(np.array(names), ("region",)),
-        "neurons": Variable(np.round(1 / members.max(axis=1)).astype(int), ("region",)),
+        "neurons": Variable(np.round(1 / averaging.max(axis=1)).astype(int), ("region",)),
     }
     numbers = {"window": list(window), "trials": trials}
     if pair is not None:
@@ -110,8 +134,8 @@ def silencing(
         separation = np.einsum("str,sr->st", parts[1:], others)
         unit = np.einsum("tr,sr->st", parts[0], others).mean(axis=1)
         meaning = {"long_name": "of the neurons that are not silenced, relative to the same neurons without silencing"}
-        arrays["separation"] = Variable(separation.mean(axis=1) / unit, ("silenced",), meaning)
-        arrays["separation_se"] = Variable(_standard_error(separation, 1) / np.abs(unit), ("silenced",))
+        arrays["separation"] = Variable(ratio(separation.mean(axis=1), unit), ("silenced",), meaning)
+        arrays["separation_se"] = Variable(ratio(_standard_error(separation, 1), np.abs(unit)), ("silenced",))
         numbers["conditions"] = [activity.conditions[c] for c in pair]
     return Result(arrays, numbers)
 
@@ -120,11 +144,6 @@ def _standard_error(values: np.ndarray, axis: int) -> np.ndarray:
     """Standard error of the mean along an axis; NaN for a single value."""
     n = values.shape[axis]
     return values.std(axis=axis, ddof=1) / np.sqrt(n) if n > 1 else np.full(np.delete(values.shape, axis), np.nan)
-
-
-def _selection(region: str) -> str:
-    """Selection of the neurons of a region whose name may contain characters with a meaning in selections."""
-    return "region:" + "".join("?" if each in "*?[],&" else each for each in region)
 
 
 @partial(jax.jit, static_argnames="dynamics")

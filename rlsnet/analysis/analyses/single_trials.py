@@ -81,7 +81,7 @@ def decoding(trials: Sequence[SingleTrials], conditions: int, time: np.ndarray, 
       UserError: there is only one condition.
     """
     if conditions < 2:
-        raise UserError("the recording has one condition; decoding needs at least two.")
+        raise UserError("the network was trained in one condition; decoding needs at least two.")
     size = max(1, round(DECODED_MS / 1000 / trials[0].bin_s))
     windows = len(time) // size
     share = np.full((len(KINDS), len(trials), windows), np.nan)
@@ -179,7 +179,7 @@ def variability(trials: Sequence[SingleTrials], seed: int) -> Result:
             for name, values in of_kind.items():
                 found.setdefault(f"{name}_{kind}", []).append(values)
     arrays = {"frequency": Variable(frequency, ("frequency",), {"units": "Hz"})}
-    numbers: dict[str, object] = {"window_ms": round(COUNTED_MS / 1000 / trials[0].bin_s) * trials[0].bin_s * 1000}
+    numbers: dict[str, object] = {"window_ms": max(1, round(COUNTED_MS / 1000 / trials[0].bin_s)) * trials[0].bin_s * 1000}
     for name, of_sessions in found.items():
         if name.startswith("power"):
             arrays[name] = Variable(mean_known(np.stack(of_sessions)), ("frequency",), {"units": "Hz^2/Hz"})

@@ -84,7 +84,7 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
         axes[0].set(xlabel="components", ylabel="cumulative share of the variance", ylim=(0, 1.02), title=words)
 
     ceiling = result.numbers.get("ceiling")
-    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in these"
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in these {len(shares['data'])} components"
     words += f"\n(the other half of the trials: {percent(ceiling)})" if ceiling is not None else ""
     panels = [Panel("Trajectories of data and model in the first two principal components.", plane)] if len(shares["data"]) > 1 else []
     panels += [

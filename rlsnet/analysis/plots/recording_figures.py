@@ -88,7 +88,7 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
         axes[0].figure.colorbar(image, ax=axes[0], label=label, ticks=ticks, fraction=0.05, pad=0.02, aspect=30)
 
     names = _names(data)
-    half = "" if data.halves is None else " of odd trials; even trials are drawn"
+    half = "" if data.halves is None else " in odd trials; shown: even trials"
     sorted_by = f"sorted {rows.by}by the time of the peak in {names[0]}{half}"
     words = f"Heatmap of the PSTHs of {len(kept):,} units"
     panels = [Panel(f"{words} in {name}, {sorted_by}.", partial(draw, block[c], name, False)) for c, name in enumerate(names)]
