@@ -163,5 +163,5 @@ def plain_help_text(command: str, module: Any) -> str:
     essential = ESSENTIAL.get(command, ())
     if not essential:
         return "\n".join([*lines, *(["", "Settings:", *_aligned(rows)] if rows else [])])
-    lines += ["", "The settings that one changes most:", *_aligned([row for key in essential for row in rows if row[0] == key])]
+    lines += ["", "The settings most often changed:", *_aligned([row for key in essential for row in rows if row[0] == key])]
     return "\n".join([*lines, "", "More settings:", *_aligned([row for row in rows if row[0] not in essential])])

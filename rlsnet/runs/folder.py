@@ -318,6 +318,7 @@ class Run:
             own = [path.name for path in (Path(which), Path(which).resolve()) if path.parent.resolve() == real]
             return self.checkpoints / own[0] if own else Path(which)
         if not have and not self.bests() and which in ("auto", "best", "last"):
-            raise UserError(f"{key}={which}: {self.path} has no trained weights; expected a run of rlsnet train with a checkpoint.")
+            text = f"{self.path} has no such checkpoint, as nothing was trained there"
+            raise UserError(f"{key}={which}: {text}; expected a run of rlsnet train.")
         listed = ", ".join(map(str, have)) or "none"
         raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has checkpoints of iterations {listed}.")

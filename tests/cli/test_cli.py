@@ -66,7 +66,7 @@ def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_fi
         rows = [row for row in rows if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
         rows = [row for row in rows if not row[0].endswith(".name")]
     found = re.findall(
-        r"^  ([a-z][\w.]*)  ", text.partition("settings that one changes most")[2] or text.partition("Settings:")[2], re.MULTILINE
+        r"^  ([a-z][\w.]*)  ", text.partition("settings most often changed")[2] or text.partition("Settings:")[2], re.MULTILINE
     )
     essential = [key for key in ESSENTIAL.get(command, ())]
     assert sorted(found) == sorted(key for key, _, _ in rows) and found[: len(essential)] == essential
