@@ -44,6 +44,7 @@ def _shell() -> Iterator[Any]:
 
     backend = plt.get_backend()
     shell = Shell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    plt.close("all")  # of this process, which the first cell would show
     shell.run_line_magic("matplotlib", "inline")
     select_figure_formats(shell, {"png"})  # which that command does in the first shell of a process alone
     try:
