@@ -95,15 +95,6 @@ def blocks_of_neurons(n: int) -> Iterator[slice]:
     return (slice(start, min(start + SCORED_NEURONS, n)) for start in range(0, n, SCORED_NEURONS))
 
 
-def regions(recording: Recording | None, n: int, seed: int) -> np.ndarray | None:
-    """[n] regions of the recorded units that the n neurons of a network are trained on; None if they are unknown."""
-    names = None if recording is None else recording.column("region")
-    if recording is None or names is None:
-        return None
-    units = recording.choose(n, seed)
-    return (names if units is None else names[units]).astype(str)
-
-
 def has_random_inputs(config: Config) -> bool:
     """Whether inputs that tell the condition are drawn at random, so that those of a condition that is not trained mean nothing."""
     return isinstance(config.stimulus, OUStimulusConfig) or isinstance(config.feedforward, OUFeedforwardConfig)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from rlsnet.analysis.recording_summary import evenly
+from rlsnet.analysis.single_trials import blocks_of_spikes, has_spikes, trials_of
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.data import trial_counts
 from rlsnet.data.recordings import Recording
@@ -100,8 +101,7 @@ class Activity:
     @property
     def regions(self) -> list[str]:
         """Names of the regions, that with most neurons first."""
-        names, number = np.unique(self.region, return_counts=True)
-        return [str(name) for name in names[np.argsort(-number, kind="stable")]]
+        return by_size(self.region)
 
     def members(self, region: str) -> np.ndarray:
         """[n] bool, the neurons of a region; of all neurons for EVERYWHERE."""
@@ -110,6 +110,12 @@ class Activity:
     def groups(self) -> list[str]:
         """EVERYWHERE, and the regions where there are several."""
         return [EVERYWHERE, *(self.regions if len(self.regions) > 1 else [])]
+
+
+def by_size(region: np.ndarray) -> list[str]:
+    """The different names of regions [n], that of most neurons first."""
+    names, number = np.unique(region, return_counts=True)
+    return [str(name) for name in names[np.argsort(-number, kind="stable")]]
 
 
 def trained_conditions(results: RunResults) -> np.ndarray:
@@ -165,7 +171,7 @@ def single_trials(results: RunResults, recording: Recording | None, sessions: in
     Raises:
       UserError: the test has no spikes, or the memory is too small.
     """
-    if not results.has("spikes/trial_indptr"):
+    if not has_spikes(results.test):
         raise UserError(f"{results.run.test}: has no spikes of single trials; rlsnet test with test.spikes=true stores them.")
     conditions, bin_s, number = len(results.conditions), results.config.trial.learn_every / 1000, trained_conditions(results)
     found: list[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]] = []
@@ -208,13 +214,16 @@ class _ModelSpikes:
 
 def spikes_of(results: RunResults, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(trial, time step, place in `chosen`) of each spike of the neurons at the positions `chosen` in test.zarr."""
-    ends, neuron = (results.read(f"spikes/{name}") for name in ("trial_indptr", "neuron"))
+    assert results.test is not None
     place = np.full(int(results.neurons.max()) + 1, -1, np.int32)
     place[results.neurons[chosen]] = np.arange(len(chosen))
-    mine = place[neuron]
-    kept = mine >= 0
-    number = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(ends))
-    return number[kept], results.read("spikes/step")[kept], mine[kept]
+    found = [(np.zeros(0, np.int32), np.zeros(0, np.uint32), np.zeros(0, np.int32))]
+    for number, step, neuron in blocks_of_spikes(results.test, 0, len(trials_of(results.test)) - 1):
+        mine = place[neuron]
+        kept = mine >= 0
+        found.append((number[kept].astype(np.int32), step[kept], mine[kept]))
+    trial, step, mine = (np.concatenate(each) for each in zip(*found, strict=True))
+    return trial, step, mine
 
 
 def _recorded(results: RunResults, recording: Recording, number: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:

@@ -12,7 +12,16 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
-from rlsnet.analysis.analyses.activity import EVERYWHERE, NO_NAME, Activity, SingleTrials, some_trained, spikes_of, trained_conditions
+from rlsnet.analysis.analyses.activity import (
+    EVERYWHERE,
+    NO_NAME,
+    Activity,
+    SingleTrials,
+    by_size,
+    some_trained,
+    spikes_of,
+    trained_conditions,
+)
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
@@ -36,7 +45,6 @@ OF_TEST = "test_fingerprint"  # attribute: the test that was analysed
 DELAY_S = 0.5  # s before the event at time 0, where a coding direction is found by default
 BEFORE_TRIALS = 20  # of a condition, whose time before the first bin is simulated
 SESSIONS = 20  # whose single trials are analysed, those with the most units
-SIMULATED = ("silencing", "single_neuron")  # analyses that simulate new trials
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +104,7 @@ class _Inputs:
         if names is None and results.has("region") and len(results.neurons) == trained.n_neurons:  # the recording was moved
             names = results.read("region")
         region = np.array([EVERYWHERE if names is None else str(names[n]) or NO_NAME for n in range(trained.n_neurons)])
-        known, number = np.unique(region, return_counts=True)
-        return Coupling(trained, initial, region, [str(name) for name in known[np.argsort(-number, kind="stable")]], table)
+        return Coupling(trained, initial, region, by_size(region), table)
 
     @cached_property
     def pair(self) -> tuple[int, int]:
@@ -139,15 +146,14 @@ def _variability(inputs: _Inputs) -> Result:
     trial, step, neuron = spikes_of(results, some)
     cv, cv2 = interval_variation(neuron, trial, step, len(some))
     arrays, numbers = {**result.arrays}, {**result.numbers}
-    for name, values in (("cv_model", cv), ("cv2_model", cv2)):
-        arrays[name] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
-        numbers[f"median_{name}"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
+    found = {"cv_model": cv, "cv2_model": cv2}
     for name in ("cv", "cv2"):
         recorded = None if inputs.recording is None else inputs.recording.column(f"interval_{name}")
         if recorded is not None and results.has("unit"):
-            values = recorded[results.read("unit")[some]].astype(np.float64)
-            arrays[f"{name}_data"] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
-            numbers[f"median_{name}_data"] = float(np.nanmedian(values)) if np.isfinite(values).any() else None
+            found[f"{name}_data"] = recorded[results.read("unit")[some]].astype(np.float64)
+    for name, values in found.items():
+        arrays[name] = Variable(values, ("unit",), {"long_name": "coefficient of variation of intervals between spikes"})
+        numbers[f"median_{name}"] = single_trials.median(values)
     return Result(arrays, numbers)
 
 

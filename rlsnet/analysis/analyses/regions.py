@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -37,13 +38,13 @@ class Coupling:
     names: list[str]
     table: NeuronTable
 
-    @property
+    @cached_property
     def number(self) -> np.ndarray:
         """[N] index of each neuron's region in `names`."""
         order = np.argsort(self.names)
         return order[np.searchsorted(np.array(self.names)[order], self.region)]
 
-    @property
+    @cached_property
     def inhibitory(self) -> np.ndarray:
         """[N] 1 for inhibitory neurons, 0 for excitatory ones."""
         return (~self.trained.excitatory).astype(np.int64)

@@ -160,6 +160,11 @@ def spectrum(counts: np.ndarray, bin_s: float) -> tuple[np.ndarray, np.ndarray]:
     return frequency[1:], power.mean(axis=0)[1:]
 
 
+def median(values: np.ndarray) -> float | None:
+    """Median of the values that are not NaN; None without any."""
+    return float(np.nanmedian(values)) if np.isfinite(values).any() else None
+
+
 def variability(trials: Sequence[SingleTrials], seed: int) -> Result:
     """Fano factors, signal and noise correlations, and power spectra of data and model, over all sessions."""
     found: dict[str, list[np.ndarray]] = {}
@@ -185,5 +190,5 @@ def variability(trials: Sequence[SingleTrials], seed: int) -> Result:
             arrays[name] = Variable(mean_known(np.stack(of_sessions)), ("frequency",), {"units": "Hz^2/Hz"})
             continue
         arrays[name] = Variable(np.concatenate(of_sessions), ("neuron",) if name.startswith("fano") else ("pair",))
-        numbers[f"median_{name}"] = float(np.nanmedian(arrays[name].values)) if np.isfinite(arrays[name].values).any() else None
+        numbers[f"median_{name}"] = median(arrays[name].values)
     return Result(arrays, numbers)
