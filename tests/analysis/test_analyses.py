@@ -248,7 +248,7 @@ def test_a_single_neuron_obeys_its_equation(run, found):
     assert spiked.any() and result["time"][0] == pytest.approx(-2.0)
 
 
-def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys):
+def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys, caplog, monkeypatch):
     stored = analyse.stored(run)
     assert list(stored) == list(ANALYSES) == list(found)
     np.testing.assert_allclose(stored["silencing"]["change"], found["silencing"]["change"], rtol=1e-6)
@@ -267,6 +267,10 @@ def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys):
     dispatch(["analyse", str(run.path), "only=[trajectories]"])
     assert "Trajectories: the model explains" in capsys.readouterr().out
     assert list(analyse.stored(run)) == list(ANALYSES)  # the others stay
+    with monkeypatch.context() as patched:
+        patched.setattr(analyse, "VERSION", analyse.VERSION + 1)
+        assert analyse.stored(run) == {}
+    assert "another version" in caplog.text and f"rlsnet analyse {run.path}" in caplog.text
     api.test(run, trials=2)
     assert analyse.stored(run) == {}
     assert not {name for name in run_figures.available(results) if name.startswith("analysis_")}

@@ -40,7 +40,7 @@ from rlsnet.workflows.prepare import find_recording
 log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-analysis"
-VERSION = 1
+VERSION = 2  # of what the analyses store; results of another version are made again, not read
 OF_TEST = "test_fingerprint"  # attribute: the test that was analysed
 DELAY_S = 0.5  # s before the event at time 0, where a coding direction is found by default
 BEFORE_TRIALS = 20  # of a condition, whose time before the first bin is simulated
@@ -280,13 +280,15 @@ def _write(run: Run, found: Mapping[str, Result], options: AnalysisOptions) -> N
 
 
 def stored(run: Run) -> dict[str, Result]:
-    """The stored results by name, in the order of ANALYSES; {} where there are none, or if they are of an earlier test."""
+    """The stored results by name, in the order of ANALYSES; {} where none are of this test and this version."""
     if not run.analysis.exists():
         return {}
     try:
         root = zarr_store.open_group(run.analysis, "run", FORMAT)
         if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
             return {}
+        if root.attrs.get("version") != VERSION:
+            raise UserError(f"{run.analysis}: analyses of another version of rlsnet.")
         return {name: Result.read(root[name]) for name in ANALYSES if name in root}
     except UserError as error:
         log.warning("%s %s makes it anew.", error, typed_command("analyse", run.path))
