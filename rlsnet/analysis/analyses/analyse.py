@@ -14,7 +14,6 @@ import zarr
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
 from rlsnet.analysis.analyses.activity import (
     EVERYWHERE,
-    NO_NAME,
     Activity,
     SingleTrials,
     by_size,
@@ -25,6 +24,7 @@ from rlsnet.analysis.analyses.activity import (
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
+from rlsnet.analysis.recording_summary import named
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
@@ -40,7 +40,7 @@ from rlsnet.workflows.prepare import find_recording
 log = logging.getLogger(__name__)
 
 FORMAT = "rlsnet-analysis"
-VERSION = 1
+VERSION = 2  # analyses of another version are made anew
 OF_TEST = "test_fingerprint"  # attribute: the test that was analysed
 DELAY_S = 0.5  # s before the event at time 0, where a coding direction is found by default
 BEFORE_TRIALS = 20  # of a condition, whose time before the first bin is simulated
@@ -103,7 +103,7 @@ class _Inputs:
         names = table.column("region")
         if names is None and results.has("region") and len(results.neurons) == trained.n_neurons:  # the recording was moved
             names = results.read("region")
-        region = np.array([EVERYWHERE if names is None else str(names[n]) or NO_NAME for n in range(trained.n_neurons)])
+        region = np.array([EVERYWHERE if names is None else named(names[n]) for n in range(trained.n_neurons)])
         return Coupling(trained, initial, region, by_size(region), table)
 
     @cached_property
@@ -185,15 +185,19 @@ def _silencing(inputs: _Inputs) -> Result:
 
 
 def _single_neuron(inputs: _Inputs) -> Result:
-    results, chosen = inputs.results, list(inputs.options.neurons or ())
+    results, chosen, fits = inputs.results, list(inputs.options.neurons or ()), []
     if not chosen:
         score = mean_known(results.score(results.compared().score).astype(np.float64))
         order = np.argsort(score)[: int(np.isfinite(score).sum())]
         if not len(order):
             raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
-        chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]
+        fewer = {1: {"only neuron with a score": 0}, 2: {"best fit": -1, "worst fit": 0}}
+        places = fewer.get(len(order), {"best fit": -1, "median fit": len(order) // 2, "worst fit": 0})
+        chosen = [int(results.neurons[order[place]]) for place in places.values()]
+        fits = [f"{name} (r = {score[order[place]]:.2f})" for name, place in places.items()]
     inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
-    return simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
+    found = simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
+    return dataclasses.replace(found, numbers={**found.numbers, "fits": fits})
 
 
 ANALYSES: Mapping[str, Callable[[_Inputs], Result]] = {
@@ -287,6 +291,8 @@ def stored(run: Run) -> dict[str, Result]:
         root = zarr_store.open_group(run.analysis, "run", FORMAT)
         if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
             return {}
+        if root.attrs.get("version") != VERSION:
+            raise UserError(f"{run.analysis}: was made by another version of rlsnet.")
         return {name: Result.read(root[name]) for name in ANALYSES if name in root}
     except UserError as error:
         log.warning("%s %s makes it anew.", error, typed_command("analyse", run.path))

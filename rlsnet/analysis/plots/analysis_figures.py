@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +26,9 @@ from rlsnet.analysis.plots.style import (
     condition_colours,
     condition_handles,
     draw_events,
+    draw_identity,
     draw_mean,
+    integer_ticks,
     style_handles,
 )
 from rlsnet.analysis.test_results import RunResults
@@ -80,12 +83,15 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
 
     def variance(axes: Sequence[Any]) -> None:
         for name, share in shares.items():
-            axes[0].plot(np.arange(1, len(share) + 1), np.cumsum(share), "o", color=LINES[name][0], ms=3, **LINES[name][1])
-        axes[0].set(xlabel="components", ylabel="cumulative share of the variance", ylim=(0, 1.02), title=words)
+            axes[0].plot(np.arange(1, len(share) + 1), np.cumsum(share), "o", color=LINES[name][0], ms=3, label=name, **LINES[name][1])
+        axes[0].set(xlabel="number of components", ylabel="cumulative share of the variance", ylim=(0, 1.02))
+        axes[0].set_title(textwrap.fill(words, 50))
+        integer_ticks(axes[0].xaxis)
+        axes[0].legend(loc="lower right")
 
     ceiling = result.numbers.get("ceiling")
     words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in these {len(shares['data'])} components"
-    words += f"\n(the other half of the trials: {percent(ceiling)})" if ceiling is not None else ""
+    words += f" (the other half of the trials: {percent(ceiling)})" if ceiling is not None else ""
     panels = [Panel("Trajectories of data and model in the first two principal components.", plane)] if len(shares["data"]) > 1 else []
     panels += [
         Panel(f"Component {k + 1} of data and model over time.", partial(over_time, k)) for k in range(min(2, values["data"].shape[2]))
@@ -135,10 +141,11 @@ def decoding(results: RunResults, result: Result) -> PanelFigure:
     def by_session(axes: Sequence[Any]) -> None:
         x, y = share.mean(axis=2)
         low = max(0.0, min(chance, float(np.min(share.mean(axis=2)))) - 0.05)
-        axes[0].plot((low, 1), (low, 1), color=SOFT, lw=0.8)
+        draw_identity(axes[0], low, 1)
         axes[0].plot(x, y, "o", color=MODEL, ms=4, alpha=0.8)
         axes[0].set(xlabel="data", ylabel="model", xlim=(low, 1), ylim=(low, 1), title="mean over time; a dot for each session")
         axes[0].set_aspect("equal")
+        axes[0].legend(loc="lower right")
 
     panels = [Panel("Share of the trials decoded correctly from data and model over time, with chance.", over_time)]
     if np.isfinite(share).all():
@@ -151,14 +158,15 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
     first, second = result.numbers["conditions"]
     groups, data, model = [str(name) for name in result["group"]], result["data"], result["model"]
     unit = results.compared().quantity.split("(")[-1].rstrip(")")
+    start, end = result.numbers["window"]
 
     def scatter(axes: Sequence[Any]) -> None:
         wide = max(1e-9, float(np.quantile(np.abs(np.r_[data, model]), 0.995)))
         options = {"gridsize": 45, "bins": "log", "cmap": DENSITY, "mincnt": 1, "linewidths": 0, "extent": (-wide, wide, -wide, wide)}
         axes[0].hexbin(np.clip(data, -wide, wide), np.clip(model, -wide, wide), **options)
-        axes[0].plot((-wide, wide), (-wide, wide), color=INK, lw=0.8)
-        start, end = result.numbers["window"]
-        where = f"from {start:g} to {end:g} s, a point for each neuron"
+        draw_identity(axes[0], -wide, wide)
+        axes[0].legend(loc="upper left")
+        where = f"from {start:g} to {end:g} s; darker: more neurons"
         axes[0].set(xlabel=f"data: {first} - {second} ({unit})", ylabel=f"model ({unit})", title=where, aspect="equal")
 
     def by_region(axes: Sequence[Any]) -> None:
@@ -187,7 +195,7 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
     ]
     for place in range(min(len(groups), 1 + MAX_CURVES)):
         panels.append(Panel(f"Mean selectivity of {groups[place]} over time, data and model.", partial(over_time, place)))
-    return PanelFigure(f"Selectivity for {first} and {second}", tuple(panels))
+    return PanelFigure(f"Selectivity for {first} and {second}; shaded: from {start:g} to {end:g} s", tuple(panels))
 
 
 def dimensionality(results: RunResults, result: Result) -> PanelFigure:
@@ -238,7 +246,7 @@ def variability(results: RunResults, result: Result) -> PanelFigure:
         low, high = np.quantile(everything, (0.002, 0.998))
         low, high = max(least, float(low)) if least < 0 else 0.0, max(float(high), 1e-3)
         for kind, values in known.items():
-            median = f"{kind}, median {np.median(values):.2f}" if values.size else f"{kind}, undefined"
+            median = f"{kind}, median {round(float(np.median(values)), 2) + 0.0:.2f}" if values.size else f"{kind}, undefined"
             shown, bins = np.clip(values, low, high), np.linspace(low, high, 51)
             weights = np.full(len(shown), 1 / max(1, len(shown)))
             axes[0].hist(shown, bins=bins, weights=weights, histtype="step", color=LINES[kind][0], label=median, **LINES[kind][1])

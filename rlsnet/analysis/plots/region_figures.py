@@ -153,6 +153,7 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
     time, threshold = result["time"], result.numbers["threshold"]
     condition = results.conditions[int(result.numbers["condition"])]
     place = {int(neuron): index for index, neuron in enumerate(results.neurons)}
+    fits = result.numbers.get("fits", [])
 
     def draw(number: int, axes: Sequence[Any]) -> None:
         neuron, spikes = int(result["neuron"][number]), time[result["spiked"][:, number]]
@@ -160,7 +161,8 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
         axes[0].plot(time, result["voltage"][:, number], color=MODEL, lw=0.4, rasterized=True)
         axes[0].vlines(spikes, threshold, threshold + 0.6, color=MODEL, lw=0.7)
         axes[0].axhline(threshold, color=SOFT, lw=0.6, ls=":")
-        axes[0].set(ylabel="voltage\n(threshold)", xlim=results.span, title=f"{name}, one trial, {condition}: {len(spikes)} spikes")
+        which = f"{fits[number]}: " if number < len(fits) else ""
+        axes[0].set(ylabel="voltage\n(threshold)", xlim=results.span, title=f"{which}{name}, one trial, {condition}: {len(spikes)} spikes")
         axes[0].tick_params(labelbottom=False)
         static, plastic = result["static_current"][:, number], result["plastic_current"][:, number]
         parts = [
@@ -170,12 +172,12 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
         ]
         for values, label, colour, width in parts if np.ptp(static) > 0 else parts[1:2]:
             axes[1].plot(time, values, color=colour, lw=width, label=label, rasterized=True)
-        axes[1].axhline(threshold, color=SOFT, lw=0.6, ls=":")
+        axes[1].axhline(threshold, color=SOFT, lw=0.6, ls=":", label="threshold")
         low, high = axes[1].get_ylim()
         axes[1].set(
             ylabel="current\n(threshold)", xlabel=f"{results.clock.label} (s)", xlim=results.span, ylim=(low, high + 0.3 * (high - low))
         )
-        axes[1].legend(ncols=3, loc="upper left", borderaxespad=0)
+        axes[1].legend(ncols=4, loc="upper left", borderaxespad=0)
         draw_events(axes[0], results.clock.events, results.span)
         draw_events(axes[1], results.clock.events, results.span, names=False)
 

@@ -141,7 +141,9 @@ def learning_curve(results: RunResults) -> PanelFigure:
     if validated:
         panels.append(Panel(f"{TITLE.capitalize()} in the validations, with the best of them.", explained))
     panels.append(Panel("Mean firing rates by iteration.", firing))
-    return PanelFigure("Learning curve", tuple(panels), (7.2 / len(panels), 2.9), columns=3)
+    return PanelFigure(
+        "Learning curve (pale lines: each iteration; strong lines: moving means)", tuple(panels), (7.2 / len(panels), 2.9), columns=3
+    )
 
 
 def _draw_test(axis: Any, results: RunResults) -> None:
