@@ -230,6 +230,7 @@ def rates_table(effect: PerturbationEffect) -> str:
     """Mean rates of groups of neurons before, in and after the window, without and with the perturbation."""
 
     def cell(control: float, perturbed: float) -> str:
+        """Both rates in a cell of the table."""
         return f"{control:.2f} -> {perturbed:.2f}" if np.isfinite(control) else ""
 
     rows = [

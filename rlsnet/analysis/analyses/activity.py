@@ -72,10 +72,12 @@ class Activity:
             raise UserError(f"{results.run.test}: no trained neuron has data in all bins; expected at least one with a complete target.")
 
         def smoothed(name: str) -> np.ndarray:
+            """[C, M, n] an array of the test, smoothed as figures show it."""
             values = results.read(name)[number][..., index]
             return np.stack([results.smooth(name, each) for each in values]).astype(np.float64)
 
         def names(column: str) -> np.ndarray:
+            """[n] names in a column of the test."""
             if not results.has(column):
                 return np.full(len(index), EVERYWHERE)
             return np.array([named(each, column) for each in results.read(column)[index]])

@@ -34,6 +34,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, outputs, zarr_store
+from rlsnet.io.formatting import in_words, percent
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
 
@@ -308,45 +309,42 @@ def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:
     return lines
 
 
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.0f} %"
-
-
 def _of_trajectories(result: Result) -> str:
     components, ceiling = len(result["variance_data"]), result.numbers.get("ceiling")
-    words = f"the model explains {_percent(result.numbers['explained'])} of the data's variance in {components} components"
-    return words + (f" (other half of the trials: {_percent(ceiling)})" if ceiling is not None else "")
+    number = f"{components} component{'s' * (components > 1)}"
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in {number}"
+    return words + (f" (other half of the trials: {percent(ceiling)})" if ceiling is not None else "")
 
 
 def _of_direction(result: Result) -> str:
     first, second = result.numbers["conditions"]
-    words = f"{first} and {second} are separated {result.numbers['separation']:.2f} times as far as in the data"
-    return f"{words}; cosine of the directions {result.numbers['cosine']:.2f}"
+    words = f"separation of {first} and {second} relative to the data {in_words(result.numbers['separation'])}"
+    return f"{words}; cosine of the directions {in_words(result.numbers['cosine'])}"
 
 
 def _of_decoding(result: Result) -> str:
     share = dict(zip(result.numbers["kinds"], result["correct"], strict=True))
-    parts = [f"{kind} {_percent(float(each.mean()))}" for kind, each in share.items() if np.isfinite(each).all()]
-    return f"correct in {', '.join(parts)} of the trials, mean over time; chance {_percent(result.numbers['chance'])}"
+    parts = [f"{kind} {percent(float(each.mean()))}" for kind, each in share.items() if np.isfinite(each).all()]
+    return f"correct in {', '.join(parts)} of the trials, mean over time; chance {percent(result.numbers['chance'])}" if parts else ""
 
 
 def _of_dimensionality(result: Result) -> str:
     data, model = result["participation_ratio"][:, 0]
-    return f"participation ratio {data:.1f} of the data, {model:.1f} of the model"
+    return f"participation ratio {in_words(data, '.1f')} of the data, {in_words(model, '.1f')} of the model"
 
 
 def _of_variability(result: Result) -> str:
     parts = []
     for name, label in (("fano", "Fano factor"), ("noise_correlation", "noise correlation"), ("cv2", "CV2 of intervals")):
         values = {kind: result.numbers.get(f"median_{name}_{kind}") for kind in ("data", "model")}
-        known = [f"{kind} {value:.2f}" for kind, value in values.items() if value is not None]
+        known = [f"{kind} {in_words(value)}" for kind, value in values.items() if value is not None]
         parts += [f"{label}: {', '.join(known)}"] if known else []
-    return "; ".join(parts) + " (medians)"
+    return "; ".join(parts) + " (medians)" if parts else ""
 
 
 def _of_selectivity(result: Result) -> str:
     ceiling = float(np.atleast_1d(result["ceiling"])[0])
-    words = f"correlation of data and model over neurons {float(np.atleast_1d(result['correlation'])[0]):.2f}"
+    words = f"correlation of data and model over neurons {in_words(np.atleast_1d(result['correlation'])[0])}"
     return words + (f" (both halves of the data: {ceiling:.2f})" if np.isfinite(ceiling) else "")
 
 

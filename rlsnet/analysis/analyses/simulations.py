@@ -151,6 +151,7 @@ def record(dynamics: Dynamics, network: Network, w: Array, keys: TrialKeys, chos
     """(voltage, static current, plastic current, spikes), [T, n] each, of some neurons in each step from stim_off on."""
 
     def one(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
+        """One time step, and what is recorded after it."""
         state = advance(dynamics, network, w, state, keys, 1)[0]
         static, plastic = currents(network, state.synapses)
         return state, (state.neuron.v[chosen], static[chosen], plastic[chosen], state.spiked[chosen])

@@ -81,6 +81,7 @@ class _Traces:
         data = [None if recorded is None else recorded[c] for c in conditions]
 
         def error(counts: np.ndarray | None) -> np.ndarray | None:
+            """Standard error of the mean over trials; None without counts."""
             return None if counts is None else trial_spikes.standard_error(self.weights, counts, bin_ms)
 
         return [(error(each), error(other)) for each, other in zip(data, model, strict=True)]
@@ -132,6 +133,7 @@ def examples(results: RunResults) -> PanelFigure:
     traces = _Traces(results, np.unique(np.concatenate([neurons for _, neurons in groups])))
 
     def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
+        """Draws the neurons of one group, one below the other."""
         for axis, neuron in zip(axes, map(int, neurons), strict=False):
             explained = traces.explained(neuron)
             percent = f"{100 * explained:.0f} %" if explained > -1 else "below -100 %"

@@ -129,6 +129,7 @@ def raster(results: RunResults) -> PanelFigure:
     edges = edges_of(results.time, results.config.trial.learn_every)
 
     def draw(spikes: Spikes, title: str, colour: str, top: float, axes: Sequence[Any]) -> None:
+        """Draws the spikes and the mean rate of one panel."""
         draw_raster(axes, spikes, rows, colour_of, colour, bins)
         axes[1].set_ylim(0, top)
         axes[0].set_title(title)

@@ -75,6 +75,7 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     block = to_range([drawn[:, :, kept]], drawn[:, :, kept])[0] if len(kept) else drawn[:, :, kept]
 
     def draw(values: np.ndarray, name: str, signed: bool, axes: Sequence[Any]) -> None:
+        """Draws one heat map with its colour bar."""
         style = {"cmap": DIFFERENCE, "vmin": -1, "vmax": 1} if signed else {"cmap": HEAT, "vmin": 0, "vmax": 1}
         extent = (*_span(data), max(1, len(kept)), 0)
         image = axes[0].imshow(values[:, rows.order].T, aspect="auto", extent=extent, interpolation="nearest", **style)
@@ -115,6 +116,7 @@ def examples(data: RecordingSummary) -> PanelFigure:
     start = recording_summary.common_start(session)
 
     def draw(unit: int, axes: Sequence[Any]) -> None:
+        """Draws the trials and the PSTH of one unit."""
         counts = trial_spikes.recorded_trials(recording, unit)
         place = int(np.searchsorted(data.shown, unit))
         for c in range(len(names)):
@@ -165,6 +167,7 @@ def raster(data: RecordingSummary) -> PanelFigure:
     edges, bins = edges_of(data.time, recording.bin_ms), rate_bins(_span(data), recording.bin_ms / 1000)
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
+        """Draws the spikes in one condition, and their mean rate below."""
         spikes = recorded_spikes(recording, condition, None, units, edges)
         if spikes is not None:
             draw_raster(axes, spikes, rows, np.full(len(units), colours[condition]), colours[condition], bins)
@@ -185,6 +188,7 @@ def mean_rates(data: RecordingSummary) -> PanelFigure:
     floor, colours = 0.01, _colours(data)
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws the histogram in each condition."""
         top = max(10 * floor, float(np.nanmax(data.mean, initial=1)))
         bins = np.geomspace(floor, 1.2 * top, 36)
         for c, name in enumerate(_names(data)):
@@ -210,6 +214,7 @@ def _by_region(data: RecordingSummary, values: np.ndarray, what: str, label: str
     few = range(min(3, len(values)))
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws the spread in all units and in each region."""
         draw_spread(axes[0], groups, {condition_label(_names(data)[c]): (values[c], _colours(data)[c], "o") for c in few})
         axes[0].set(xlabel=f"{label}\nmedian, quartiles, 5 to 95 %", **({"xscale": "log"} if log else {}))
         place_legend_above(axes[0], 3, right=True)
@@ -254,12 +259,14 @@ def reliability(data: RecordingSummary) -> PanelFigure:
     low = float(np.floor(10 * min(np.quantile(known, 0.02), 0.9)) / 10) if known.size else -1.0
 
     def cumulative(axes: Sequence[Any]) -> None:
+        """Draws the cumulative distribution in each condition."""
         for c, name in enumerate(names):
             draw_cumulative(axes[0], values[c], colours[c], DATA_LINE, condition_label(name))
         axes[0].set(xlabel="correlation of odd and even trials", ylabel="fraction of units below", xlim=(low, 1), ylim=(0, 1))
         place_legend_above(axes[0], 1, title="median", title_fontsize=7, alignment="left")
 
     def against(axes: Sequence[Any]) -> None:
+        """Draws the density of units by rate and reliability."""
         rate = np.broadcast_to(data.mean, values.shape) if len(data.mean) == len(values) else data.mean[:1]
         drawn = np.isfinite(rate) & np.isfinite(values) & (rate > 0)
         options = {"xscale": "log", "bins": "log", "cmap": DENSITY, "mincnt": 1, "linewidths": 0}

@@ -57,9 +57,11 @@ def weights(results: RunResults, result: Result) -> PanelFigure:
     before, after = kinds.index("plastic before"), kinds.index("plastic")
 
     def of(values: np.ndarray) -> np.ndarray:
+        """The rows and columns of the shown regions."""
         return values[shown, shown]
 
     def draw(values: np.ndarray, title: str, label: str, spec: str, diverging: bool, axes: Sequence[Any]) -> None:
+        """Draws one matrix with its title and unit."""
         _matrix(axes[0], of(values), names, label, spec, diverging)
         axes[0].set(title=title, xlabel="postsynaptic region", ylabel="presynaptic region")
 
@@ -90,6 +92,7 @@ def currents(results: RunResults, result: Result) -> PanelFigure:
     margin = 0.06 * (high - low or 1.0)
 
     def draw(source: int, axes: Sequence[Any]) -> None:
+        """Draws the currents from one source to each region, one below the other."""
         for target, axis in enumerate(axes):
             for c in range(len(conditions)):
                 axis.plot(results.time, current[c, :, source, target], color=colours[c], lw=1.1)
@@ -117,10 +120,12 @@ def silencing(results: RunResults, result: Result) -> PanelFigure:
     start, end = result.numbers["window"]
 
     def matrix(values: np.ndarray, title: str, unit: str, spec: str, axes: Sequence[Any]) -> None:
+        """Draws one matrix of silenced by affected regions."""
         _matrix(axes[0], values, names, unit, spec)
         axes[0].set(title=title, xlabel="effect on", ylabel="silenced")
 
     def separation(axes: Sequence[Any]) -> None:
+        """Draws the separation of two conditions with each region silenced, with standard errors."""
         row = np.arange(len(names))[::-1]
         spread = result["separation_se"][shown]
         axes[0].barh(row, result["separation"][shown], xerr=np.where(np.isfinite(spread), spread, 0), height=0.6, color=MODEL, alpha=0.75)
@@ -156,6 +161,7 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
     fits = result.numbers.get("fits", [])
 
     def draw(number: int, axes: Sequence[Any]) -> None:
+        """Draws the voltage and spikes of one neuron, and its currents below."""
         neuron, spikes = int(result["neuron"][number]), time[result["spiked"][:, number]]
         name = results.unit_name(place[neuron]) if neuron in place else f"neuron {neuron}"
         axes[0].plot(time, result["voltage"][:, number], color=MODEL, lw=0.4, rasterized=True)
@@ -193,6 +199,7 @@ def eigenvalues(results: RunResults, result: Result) -> PanelFigure:
     whole = "all eigenvalues" if result.numbers["complete"] else "the largest eigenvalues"
 
     def draw(name: str, axes: Sequence[Any]) -> None:
+        """Draws the eigenvalues before or after training."""
         real, imaginary = found[name].T
         axes[0].plot(real, imaginary, ".", ms=2.5, color=MODEL, alpha=0.6, rasterized=True)
         axes[0].axhline(0, color=SOFT, lw=0.5)

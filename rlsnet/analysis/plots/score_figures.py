@@ -87,6 +87,7 @@ def explained_variance(results: RunResults) -> PanelFigure:
     colours[-1] = INK  # all neurons
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws all rows, and the standard error of the network."""
         draw_explained(axes[0], names, groups, colours)
         if (error := population.get("standard_error")) is not None:
             axes[0].errorbar(groups[-1][1][names.index("model")], len(groups) - 1, xerr=error, color=SOFT, capsize=2, lw=1)
@@ -131,6 +132,7 @@ def correlations(results: RunResults) -> PanelFigure:
         lines.append(("baseline", BASELINE, baseline, SOFT, BASELINE_LINE))
 
     def cumulative(axes: Sequence[Any]) -> None:
+        """Draws the cumulative distribution of each correlation."""
         for _, label, values, colour, line in lines:
             draw_cumulative(axes[0], values, colour, line, label)
         lowest = min((float(np.nanquantile(v, 0.02)) for _, _, v, _, _ in lines if np.isfinite(v).any()), default=-1)
@@ -141,6 +143,7 @@ def correlations(results: RunResults) -> PanelFigure:
     groups = list(groups_of(results.region, results.read("excitatory")))
 
     def by_group(axes: Sequence[Any]) -> None:
+        """Draws the spread over the neurons of each region or class."""
         shown = {"noise_ceiling": "|", score: "o", "baseline": "s"}
         series = {label: (statistics.mean_known(values), colour, shown[name]) for name, label, values, colour, _ in lines if name in shown}
         draw_spread(axes[0], groups, series)
@@ -189,7 +192,8 @@ def _legend_of_points(axis: Any, results: RunResults, points: int) -> None:
     """A legend of the conditions' colours or, of many points, of their density, and of the lines that have a label."""
     density = Line2D([], [], color=SOFT, marker="h", ls="", label="darker: more neurons")
     shown = condition_handles(results.conditions) if points <= MANY else [density]
-    place_legend_above(axis, 3, handles=[*shown, *axis.get_legend_handles_labels()[0]])
+    handles = [*shown, *axis.get_legend_handles_labels()[0]]
+    place_legend_above(axis, 3 if len(handles) == 3 else 2, handles=handles)
 
 
 def rates(results: RunResults) -> PanelFigure:
@@ -205,6 +209,7 @@ def rates(results: RunResults) -> PanelFigure:
     words = rate_words(data[known], model[known])
 
     def against(axes: Sequence[Any]) -> None:
+        """Draws the rate of each neuron, model against recording."""
         x, y = np.maximum(data, FLOOR), np.maximum(model, FLOOR)
         span, axis = (FLOOR, 1.3 * max(x[known].max(), y[known].max())), axes[0]
         _draw_points(axis, x, y, known, condition_colours(len(x)), log=True)
@@ -214,6 +219,7 @@ def rates(results: RunResults) -> PanelFigure:
         _legend_of_points(axis, results, int(known.sum()))
 
     def errors(axes: Sequence[Any]) -> None:
+        """Draws the spread of the errors by region or class."""
         groups = list(groups_of(results.region, excitatory))
         colours = condition_colours(len(model))
         few = (

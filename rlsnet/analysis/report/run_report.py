@@ -55,6 +55,7 @@ def page(results: RunResults) -> str:
     drawn, missing = run_figures(results)
 
     def titled(*names: str) -> list[Block]:
+        """The figures of these names that there are, with their headings."""
         return [block for name in names for block in drawn.get(name, [])]
 
     sections = [
