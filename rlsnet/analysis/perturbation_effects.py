@@ -91,7 +91,7 @@ class PerturbationEffect:
     def shown_periods(self) -> list[tuple[int, str]]:
         """(number, name) of the periods in the order of time; between windows, where there are several."""
         if self.cue:
-            return [(1, "learned time")]
+            return [(1, "learned part")]
         return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:

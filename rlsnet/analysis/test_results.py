@@ -119,7 +119,7 @@ class RunResults:
 
     @property
     def span(self) -> tuple[float, float]:
-        """(start, end) of the learned time, s."""
+        """(start, end) of the learned part, s."""
         trial = self.config.trial
         start, end = self.clock.seconds([trial.stim_off, trial.stim_off + trial.duration])
         return float(start), float(end)

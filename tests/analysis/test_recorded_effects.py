@@ -67,7 +67,20 @@ def test_recorded_and_predicted_effects_by_hand(run, caplog):
     assert "Effect of the perturbation in recorded trials and in the model" in caplog.text and "left (left_silenced)" in caplog.text
     run_figures.plot(config, folder)
     assert (folder.figures / "perturbed_silence.png").exists()
-    assert perturbation_effects.description(perturbed).startswith("silence: 12 of 40 neurons, 0.06 to 0.09 s")
+    assert perturbation_effects.description(perturbed).startswith("silence: 12 of 40 neurons (0:12), 0.06 to 0.09 s")
+
+
+@pytest.mark.parametrize(
+    ("neurons", "words"),
+    [
+        (None, ""),
+        ("region:ALM", " (region ALM)"),
+        ("region:ALM & exc,inh", " (region ALM & excitatory,inhibitory)"),
+        ("region == 'ALM' and depth > 100 and quality == 'good'", " (region == 'ALM' and depth > 100 and qual…)"),
+    ],
+)
+def test_the_selection_of_a_perturbation_in_words(neurons, words):
+    assert perturbation_effects._selection(neurons) == words
 
 
 def test_conditions_that_cannot_be_compared_are_refused(run, tmp_path):

@@ -55,7 +55,7 @@ class AnalysisOptions:
     only: names of analyses; None: all.
     conditions: the two conditions that a coding direction separates; None: the first two.
     window: start and end of the time, in s of the recording, in which it does, and in which regions are silenced; None: the half second
-      before the event at time 0, or the whole learned time if the event is not within it.
+      before the event at time 0, or the whole learned part if the event is not within it.
     neurons: numbers of the neurons that are shown singly; None: those with the best, the median and the worst score.
     trials: trials of each condition for each region that is silenced.
     decoded_units: units that a decoder of the condition is given, drawn at random 20 times; None: all units of a session.

@@ -46,7 +46,7 @@ WITH: dict[str, Any] = {"ls": "-", "lw": 1.5}
 EXAMPLES = 3
 MAX_CONDITIONS = 4  # that are drawn over each other
 MAX_GROUPS = 5  # regions whose rates over time are drawn
-PIECES = 20  # of the learned time, in which the activity is compared with that of the conditions
+PIECES = 20  # of the learned part, in which the activity is compared with that of the conditions
 
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
