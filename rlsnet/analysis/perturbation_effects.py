@@ -188,16 +188,17 @@ def description(perturbed: zarr.Group) -> str:
     where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
     if _is_cue(perturbed):
         return _cue_words(settings, f"{where} s {clock.words}")
-    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons{_selection(settings.get('neurons'))}"
+    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons{_selection(settings)}"
     return f"{settings['name']}{_strength(settings)}: {who}, {where} s {clock.words}"
 
 
-def _selection(neurons: Any) -> str:
-    """The selection of a stored perturbation in words, such as " (region ALM)"; "" where it is unknown."""
+def _selection(settings: Mapping[str, Any]) -> str:
+    """The selected neurons of a stored perturbation in words, such as " (region ALM)"; "" for all, or where they are unknown."""
+    neurons, part = settings.get("neurons"), settings.get("fraction", 1) < 1 or settings.get("values") is not None
     if not neurons:
         return ""
     words = re.sub(r"\bexc\b", "excitatory", re.sub(r"\binh\b", "inhibitory", str(neurons))).replace("region:", "region ")
-    return f" ({words if len(words) <= MOST_LETTERS else f'{words[: MOST_LETTERS - 1]}…'})"
+    return f" ({'part of ' * part}{words if len(words) <= MOST_LETTERS else f'{words[: MOST_LETTERS - 1]}…'})"
 
 
 def _strength(settings: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import compose
+from matplotlib.lines import Line2D
 from scipy.stats import norm
 from sessions import write as write_sessions
 
@@ -251,16 +252,11 @@ def test_a_single_neuron_obeys_its_equation(run, found):
 
 
 def lines_without_a_name(axes):
-    """Lines of more than two points, or across the axes, of a colour and style that no legend shows."""
-    shown = [legend for legend in (axes.get_legend(), *axes.figure.legends) if legend is not None]
-    named = {(handle.get_color(), handle.get_linestyle()) for legend in shown for handle in legend.get_lines()}
-    styles, colours = {style for _, style in named}, {colour for colour, _ in named}
-    return [
-        line
-        for line in axes.get_lines()
-        if len(line.get_xdata()) > 2 and line.get_linestyle() != "None" and (line.get_color(), line.get_linestyle()) not in named
-        if not (line.get_color() in colours and line.get_linestyle() in styles)  # a legend of colours and one of styles
-    ]
+    """Lines of more than two points with a colour or style in no legend; the label of the axes names a single line."""
+    legends = [legend for legend in (axes.get_legend(), *axes.figure.legends) if legend is not None]
+    colours, styles = ({get(line) for legend in legends for line in legend.get_lines()} for get in (Line2D.get_color, Line2D.get_linestyle))
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"]
+    return [line for line in lines if line.get_color() not in colours or line.get_linestyle() not in styles] if len(lines) > 1 else []
 
 
 def test_what_is_undefined_has_words_and_no_panel(run, found, monkeypatch):

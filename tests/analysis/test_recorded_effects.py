@@ -71,16 +71,19 @@ def test_recorded_and_predicted_effects_by_hand(run, caplog):
 
 
 @pytest.mark.parametrize(
-    ("neurons", "words"),
+    ("settings", "words"),
     [
-        (None, ""),
-        ("region:ALM", " (region ALM)"),
-        ("region:ALM & exc,inh", " (region ALM & excitatory,inhibitory)"),
-        ("region == 'ALM' and depth > 100 and quality == 'good'", " (region == 'ALM' and depth > 100 and qual…)"),
+        ({}, ""),
+        ({"neurons": None, "fraction": 0.5}, ""),
+        ({"neurons": "region:ALM", "fraction": 1.0, "values": None}, " (region ALM)"),
+        ({"neurons": "region:ALM", "fraction": 0.5}, " (part of region ALM)"),
+        ({"neurons": "0:200", "values": "rates.csv"}, " (part of 0:200)"),
+        ({"neurons": "region:ALM & exc,inh"}, " (region ALM & excitatory,inhibitory)"),
+        ({"neurons": "region == 'ALM' and depth > 100 and quality == 'good'"}, " (region == 'ALM' and depth > 100 and qua…)"),
     ],
 )
-def test_the_selection_of_a_perturbation_in_words(neurons, words):
-    assert perturbation_effects._selection(neurons) == words
+def test_the_selection_of_a_perturbation_in_words(settings, words):
+    assert perturbation_effects._selection(settings) == words
 
 
 def test_conditions_that_cannot_be_compared_are_refused(run, tmp_path):

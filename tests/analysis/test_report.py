@@ -202,7 +202,7 @@ def test_a_report_shows_perturbed_tests(place, page):
     recorded = zarr.open_group(str(place / "r.zarr"), mode="r")["time"]
     start = round(recorded[0] - 0.01 + 1, 9)  # perturb.start is 1 s after the stimulus, which ends where the recording begins
     window = f"{start:g} to {start + 1:g} s {recorded.attrs['long_name'].removeprefix('time ')}"
-    assert "no_ALM" in text and f"silence: 20 of 60 neurons, {window}" in text and change in text
+    assert "no_ALM" in text and f"silence: 20 of 60 neurons (region ALM), {window}" in text and change in text
     assert with_[:, inside][:, :, ~others].max() == 0
 
 

@@ -252,7 +252,7 @@ def test_a_perturbation_in_the_time_of_the_recording(folder):
     where, said = folder
     stored = zarr.open_group(str(where / "run/perturbed/silence.zarr"), mode="r")
     assert (stored.attrs["perturb"]["start"], stored.attrs["perturb"]["stop"]) == (240.0, 440.0)
-    assert f"silence: 3 of 16 neurons, -0.1 to 0.1 s from {EVENT}" in said["perturb"]
+    assert f"silence: 3 of 16 neurons (2:5), -0.1 to 0.1 s from {EVENT}" in said["perturb"]
     time, neuron = stored["spikes/time"][...], stored["spikes/neuron"][...]
     assert not ((time >= -0.1 + 1e-9) & (time < 0.1 - 1e-9) & np.isin(neuron, [2, 3, 4])).any()
     assert (np.isin(neuron, [2, 3, 4]) & (time > 0.1)).any()
