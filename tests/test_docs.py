@@ -111,13 +111,24 @@ def test_the_tutorial_runs(tmp_path):
     assert len(list((tmp_path / "tune").glob("*/checkpoints/000001.zarr"))) == 3
 
 
-PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+ROOT = DOCS.parent
+PAGES = sorted(path for folder in ("", "docs", "benchmarks/**") for path in ROOT.glob(f"{folder}/*.md".lstrip("/")))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    for path in re.findall(r"\]\((?!https?://)([^)#\s]+)", page.read_text()):
-        assert (page.parent / path).exists() or page.parent / path == DOCS / "index.md", path  # the start page is README.md
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    text = re.sub(r"^(```.*?^```|    .*?$)", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = (re.sub(r"\]\([^)]*\)", "", heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_headings(page):
+    """In the repository, as on GitHub; on the site they are checked when it is built, which fails at a link that leads nowhere."""
+    for path, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists() and target.is_relative_to(ROOT), path
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{path}#{anchor}"
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -18,9 +19,20 @@ import bench  # noqa: E402
 import bench_case  # noqa: E402
 import bench_programs  # noqa: E402
 import bench_report  # noqa: E402
+import gallery  # noqa: E402
 import robustness  # noqa: E402
 import robustness_cases  # noqa: E402
 from profile_iteration import Event, own_times  # noqa: E402
+
+
+def test_figures_of_the_gallery_keep_the_colours_of_thin_lines():
+    pixels = np.full((200, 256, 3), 255, np.uint8)
+    pixels[:150] = np.arange(256)[None, :, None]  # greys, in many pixels
+    rare = {k: colour for k, colour in enumerate([(33, 102, 172), (209, 54, 47), (224, 159, 31)])}
+    for row, colour in rare.items():
+        pixels[180 + row, :20] = colour
+    reduced = np.asarray(gallery.reduced(Image.fromarray(pixels)).convert("RGB")).astype(int)
+    assert np.abs(reduced - pixels).max() <= 16
 
 
 def check(*arguments: str, timeout: int = 60, **environment: str) -> subprocess.CompletedProcess:

@@ -144,6 +144,7 @@ def columns(comparison: Comparison) -> list[Column]:
     result = [dataclasses.replace(settings[index], rank=index) for index in leading]
 
     def add(name: str, values: list[Any], text: Callable[[Any], str], rank: int, score: str = "") -> None:
+        """Adds a column with a value for each run."""
         known = [None if value is None or not np.isfinite(value) else float(value) for value in values]
         texts = [UNDEFINED if value is None else text(value) for value in known]
         result.append(Column(name, texts, known, 0 if score == comparison.score else rank))

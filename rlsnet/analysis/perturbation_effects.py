@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import zarr
 
 from rlsnet.analysis import score_tables
+from rlsnet.analysis.recording_summary import named
 from rlsnet.data import trial_clock
 from rlsnet.io import zarr_store
 
 MOST_WINDOWS = 4  # windows whose times a description lists
+MOST_LETTERS = 40  # of a selection of neurons in a description
 PERIODS = ("before", "inside", "after", "between")  # the windows of the perturbation
 IN_TIME = (0, 1, 3, 2)  # the periods in the order of time
 
@@ -77,7 +80,7 @@ class PerturbationEffect:
         classes = [(f"{prefix}{name}", others & (self.excitatory == (name == "excitatory"))) for name in ("excitatory", "inhibitory")]
         names: list[str] = [] if self.region is None else np.unique(self.region).tolist()
         where = "" if self.cue else "others in "
-        regions = [(f"{where}{name or 'no region'}", others & (self.region == name)) for name in names]
+        regions = [(f"{where}{named(name)}", others & (self.region == name)) for name in names]
         regions.sort(key=lambda item: -int(item[1].sum()))
         whole = [("all", others)] if self.cue else [("perturbed", self.perturbed), ("others", others)]
         for name, members in [*whole, *classes, *regions[: score_tables.MAX_GROUPS]]:
@@ -88,7 +91,7 @@ class PerturbationEffect:
     def shown_periods(self) -> list[tuple[int, str]]:
         """(number, name) of the periods in the order of time; between windows, where there are several."""
         if self.cue:
-            return [(1, "learned time")]
+            return [(1, "learned part")]
         return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
@@ -177,7 +180,7 @@ def _cue_words(settings: Mapping[str, Any], where: str) -> str:
 
 
 def description(perturbed: zarr.Group) -> str:
-    """Kind, strength, number of neurons and windows of a stored perturbation."""
+    """Kind and strength of a stored perturbation, number and selection of its neurons, and its windows."""
     settings: Any = perturbed.attrs["perturb"]
     clock = trial_clock.of_test(perturbed)
     spans = [[round(float(clock.seconds(time)), 9) + 0.0 for time in each] for each in windows(perturbed)]
@@ -185,8 +188,17 @@ def description(perturbed: zarr.Group) -> str:
     where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
     if _is_cue(perturbed):
         return _cue_words(settings, f"{where} s {clock.words}")
-    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons"
+    who = f"{settings['n']:,} of {perturbed.attrs['n_neurons']:,} neurons{_selection(settings)}"
     return f"{settings['name']}{_strength(settings)}: {who}, {where} s {clock.words}"
+
+
+def _selection(settings: Mapping[str, Any]) -> str:
+    """The selected neurons of a stored perturbation in words, such as " (region ALM)"; "" for all, or where they are unknown."""
+    neurons, part = settings.get("neurons"), settings.get("fraction", 1) < 1 or settings.get("values") is not None
+    if not neurons:
+        return ""
+    words = re.sub(r"\bexc\b", "excitatory", re.sub(r"\binh\b", "inhibitory", str(neurons))).replace("region:", "region ")
+    return f" ({'part of ' * part}{words if len(words) <= MOST_LETTERS else f'{words[: MOST_LETTERS - 1]}…'})"
 
 
 def _strength(settings: Mapping[str, Any]) -> str:
@@ -219,6 +231,7 @@ def rates_table(effect: PerturbationEffect) -> str:
     """Mean rates of groups of neurons before, in and after the window, without and with the perturbation."""
 
     def cell(control: float, perturbed: float) -> str:
+        """Both rates in a cell of the table."""
         return f"{control:.2f} -> {perturbed:.2f}" if np.isfinite(control) else ""
 
     rows = [

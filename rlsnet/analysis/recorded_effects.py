@@ -99,6 +99,7 @@ def table(found: RecordedEffect) -> str:
     """Recorded and predicted effects by groups of neurons, as plain text."""
 
     def cells(values: list[float]) -> list[str]:
+        """The values as cells of the table, empty where they are undefined."""
         return ["" if not np.isfinite(value) else format(value, spec) for value, spec in zip(values, SPECS, strict=True)]
 
     rows = [[name, str(number), *cells(values)] for name, number, values in found.rows()]

@@ -45,6 +45,11 @@ class RecordingSummary:
     halves: np.ndarray | None
 
 
+def named(name: object, column: str = "region") -> str:
+    """The name of a region or session; "no region" or "no session" for a unit without one, in figures, tables and messages alike."""
+    return str(name) or f"no {column}"
+
+
 def evenly(n: int, most: int) -> np.ndarray:
     """At most `most` of the numbers 0..n-1, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
@@ -155,7 +160,7 @@ def unit_rows(group: zarr.Group, recording: Recording) -> Iterator[tuple[str, An
         yield "sessions", f"{len(found):,}: {few if len(found) <= MAX_NAMES // 2 else many}"
     if (region := column(group, "region", n)) is not None:
         found = counts(region)
-        regions = [f"{name or '(none)'} {count:,}" for name, count in found[:MAX_NAMES]]
+        regions = [f"{named(name)} {count:,}" for name, count in found[:MAX_NAMES]]
         yield "units by region", ", ".join(regions) + (f" and {len(found) - MAX_NAMES} more" if len(found) > MAX_NAMES else "")
     if (classes := column(group, cell_classes.COLUMN, n)) is not None:
         yield "cell class", cell_classes.counted(Counter(map(str, classes.tolist())))

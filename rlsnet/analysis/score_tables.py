@@ -12,6 +12,7 @@ import zarr
 from rich.console import Console
 from rich.table import Table
 
+from rlsnet.analysis.recording_summary import named
 from rlsnet.io import formatting
 from rlsnet.learning.scores import SCORES, typical
 
@@ -69,7 +70,7 @@ def _groups(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     yield "all", summary["all"]
     yield from summary.get("by_class", {}).items()
     regions = sorted(summary.get("by_region", {}).items(), key=lambda item: -_count(item[1]))
-    yield from regions[:MAX_GROUPS]
+    yield from ((named(name), group) for name, group in regions[:MAX_GROUPS])
     conditions = list(summary.get("by_condition", {}).items())
     if len(conditions) > 1:
         yield from ((name, group) for name, group in conditions[:MAX_GROUPS] if group)

@@ -119,7 +119,7 @@ class RunResults:
 
     @property
     def span(self) -> tuple[float, float]:
-        """(start, end) of the learned time, s."""
+        """(start, end) of the learned part, s."""
         trial = self.config.trial
         start, end = self.clock.seconds([trial.stim_off, trial.stim_off + trial.duration])
         return float(start), float(end)
@@ -160,6 +160,7 @@ def of_one_test(run: Run, read: Callable[[], Result]) -> Result:
     """The result of a function that reads the test of a run, called once more if a process has replaced the test meanwhile."""
 
     def folder() -> int | None:
+        """The inode of the test, which changes when a test is replaced."""
         return run.test.stat().st_ino if run.test.exists() else None
 
     before = folder()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rlsnet.analysis.recording_summary import named
 from rlsnet.analysis.score_tables import MAX_GROUPS, plain_table
 from rlsnet.io.formatting import percent
 from rlsnet.learning.population import BASELINES, EXPLAINED, biased
@@ -100,7 +101,7 @@ def population_rows(population: Mapping[str, Any]) -> tuple[list[str], list[tupl
     groups = {
         "all": population["all"],
         **({name: each for name, each in conditions.items() if each} if len(conditions) > 1 else {}),
-        **regions,
+        **{named(name): each for name, each in regions.items()},
         **population.get("held_out", {}),
     }
     return names, [(label, [group.get(name) for name in names]) for label, group in groups.items()]

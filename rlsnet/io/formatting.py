@@ -18,8 +18,16 @@ def number(value: Any, spec: str = ".3f") -> str:
     return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
 
 
-def percent(share: float, digits: int = 0) -> str:
-    """A share in percent, such as 72 %."""
+def in_words(value: Any, spec: str = ".2f") -> str:
+    """A number within a sentence, by a format specification; "undefined" where it is missing or not finite."""
+    text = "undefined" if value is None or not np.isfinite(value) else format(value, spec)
+    return text[1:] if not text.strip("-0.") else text  # no -0.00
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """A share in percent, such as 72 %; "undefined" where it is missing or not finite."""
+    if share is None or not np.isfinite(share):
+        return "undefined"
     return f"{round(100 * share, digits) + 0.0:.{digits}f} %"
 
 

@@ -1,11 +1,14 @@
 """Analyses of trained networks against closed forms, plain loops over synapses, and the equations of the neuron."""
 
+import dataclasses
 import re
+import warnings
 
 import numpy as np
 import pytest
 import zarr
 from conftest import compose
+from matplotlib.lines import Line2D
 from scipy.stats import norm
 from sessions import write as write_sessions
 
@@ -248,6 +251,49 @@ def test_a_single_neuron_obeys_its_equation(run, found):
     assert spiked.any() and result["time"][0] == pytest.approx(-2.0)
 
 
+def lines_without_a_name(axes):
+    """Lines of more than two points with a colour or style in no legend; the label of the axes names a single line."""
+    legends = [legend for legend in (axes.get_legend(), *axes.figure.legends) if legend is not None]
+    colours, styles = ({get(line) for legend in legends for line in legend.get_lines()} for get in (Line2D.get_color, Line2D.get_linestyle))
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"]
+    return [line for line in lines if line.get_color() not in colours or line.get_linestyle() not in styles] if len(lines) > 1 else []
+
+
+def test_what_is_undefined_has_words_and_no_panel(run, found, monkeypatch):
+    """As for a single trained neuron: no pairs, no correlation over neurons; and numbers that are stored as null."""
+    results, empty, nan = open_results(run), np.zeros(0), np.full(3, np.nan)
+    values = {
+        "variability": {f"{name}_correlation_{kind}": empty for name in ("noise", "signal") for kind in ("data", "model")},
+        "selectivity": {"correlation": nan, "ceiling": nan},
+    }
+    drawn = {}
+    for name, numbers in {"variability": {}, "selectivity": {}, "coding_direction": {"cosine": None, "separation": float("nan")}}.items():
+        arrays = {key: dataclasses.replace(found[name].arrays[key], values=each) for key, each in values.get(name, {}).items()}
+        result = dataclasses.replace(found[name], arrays={**found[name].arrays, **arrays}, numbers={**found[name].numbers, **numbers})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            drawn[name] = analysis_figures.draw(name, result, results)
+            texts = [axes.get_title("left") for axes in drawn[name].compose().axes] + [
+                words for _, words in analyse.summary({name: result})
+            ]
+        assert "nan" not in " ".join(texts) and "None" not in " ".join(texts)
+    assert drawn["variability"].title == "Variability of single trials (undefined: noise correlation, signal correlation)"
+    assert len(drawn["variability"].panels) == 3 and not any("Correlation" in panel.label for panel in drawn["selectivity"].panels)
+    assert any("undefined" in text for text in texts)
+
+
+def test_the_best_and_the_worst_neuron_are_named(run):
+    results = open_results(run)
+    with configured(results.config.engine):
+        result = analyse._single_neuron(analyse._Inputs(results, AnalysisOptions(), print))
+    score = np.nanmean(results.score("heldout_correlation").astype(float), axis=0)
+    assert result["neuron"][[0, 2]].tolist() == [np.nanargmax(score), np.nanargmin(score)]
+    assert result.numbers["fits"][0] == f"best fit (r = {np.nanmax(score):.2f})" and result.numbers["fits"][2].startswith("worst fit (r = ")
+    axes = analysis_figures.draw("single_neuron", result, results).compose().axes
+    assert axes[0].get_title("left").startswith("best fit (r = ") and axes[4].get_title("left").startswith("worst fit (r = ")
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()][-1] == "threshold"
+
+
 def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys, caplog, monkeypatch):
     stored = analyse.stored(run)
     assert list(stored) == list(ANALYSES) == list(found)
@@ -260,6 +306,7 @@ def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys, ca
         panels = [axes for axes in figure.compose().axes if axes.get_label() != "<colorbar>"]
         assert len(panels) >= len(figure.panels) and any(axes.get_xlabel() for axes in panels)
         assert all(axes.has_data() for axes in panels if axes.get_visible())
+        assert not [axes.get_title("left") for axes in panels if lines_without_a_name(axes)]
     assert {f"analysis_{name}" for name in ANALYSES} <= run_figures.available(results).keys()
     dataset = api.analyse(run, only=["silencing"], trials=1, window=np.array([-0.4, 0.0]))["silencing"]
     assert dataset["change"].dims == ("silenced", "region") and dataset.attrs["window"] == [-0.4, 0]

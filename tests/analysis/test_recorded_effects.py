@@ -67,7 +67,23 @@ def test_recorded_and_predicted_effects_by_hand(run, caplog):
     assert "Effect of the perturbation in recorded trials and in the model" in caplog.text and "left (left_silenced)" in caplog.text
     run_figures.plot(config, folder)
     assert (folder.figures / "perturbed_silence.png").exists()
-    assert perturbation_effects.description(perturbed).startswith("silence: 12 of 40 neurons, 0.06 to 0.09 s")
+    assert perturbation_effects.description(perturbed).startswith("silence: 12 of 40 neurons (0:12), 0.06 to 0.09 s")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ""),
+        ({"neurons": None, "fraction": 0.5}, ""),
+        ({"neurons": "region:ALM", "fraction": 1.0, "values": None}, " (region ALM)"),
+        ({"neurons": "region:ALM", "fraction": 0.5}, " (part of region ALM)"),
+        ({"neurons": "0:200", "values": "rates.csv"}, " (part of 0:200)"),
+        ({"neurons": "region:ALM & exc,inh"}, " (region ALM & excitatory,inhibitory)"),
+        ({"neurons": "region == 'ALM' and depth > 100 and quality == 'good'"}, " (region == 'ALM' and depth > 100 and qua…)"),
+    ],
+)
+def test_the_selection_of_a_perturbation_in_words(settings, words):
+    assert perturbation_effects._selection(settings) == words
 
 
 def test_conditions_that_cannot_be_compared_are_refused(run, tmp_path):

@@ -282,7 +282,7 @@ def test_from_the_command_line(place, capsys):
     out = rlsnet(
         "test", "run=run", "perturb=excite", "perturb.label=lit", "perturb.neurons=exc&0:20", "perturb.start=300", cwd=place
     ).stdout
-    assert "excite 0.5 threshold: 20 of 200 neurons, 0.3 to 0.47 s from the start of the trial" in out
+    assert "excite 0.5 threshold: 20 of 200 neurons (excitatory&0:20), 0.3 to 0.47 s from the start of the trial" in out
     assert before == {path: path.read_bytes() for path in (place / "run" / "test.zarr").rglob("*") if path.is_file()}
     store = place / "run" / "perturbed" / "lit.zarr"
     assert sorted(p.name for p in store.parent.iterdir()) == ["lit.zarr", "silence.zarr"]
@@ -368,8 +368,8 @@ def test_several_windows_and_a_rate_for_each_neuron(tmp_path, record_check):
             record_check("clamp, two windows", "spikes of 50 neurons in 4 trials", f"{expected:.0f}", str(int(mine.sum())))
             assert abs(mine.sum() - expected) < 4.5 * np.sqrt(expected)
     words = perturbation_effects.description(perturbed)
-    assert words == ("clamp 40 to 400 Hz by neuron times 1, 0.5, ramp 100 ms down: 150 of 300 neurons, 0.2 to 0.5 and 0.7 to 1 s from the"
-                     " start of the trial")  # fmt: skip
+    assert words == ("clamp 40 to 400 Hz by neuron times 1, 0.5, ramp 100 ms down: 150 of 300 neurons (part of 0:200), 0.2 to 0.5 and 0.7"
+                     " to 1 s from the start of the trial")  # fmt: skip
     effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
     begin = np.arange(100, 1100, 10)
     where = [begin < 200, ((begin >= 200) & (begin < 500)) | ((begin >= 700) & (begin < 1000)), begin >= 1000,
@@ -382,7 +382,10 @@ def test_several_windows_and_a_rate_for_each_neuron(tmp_path, record_check):
     group = zarr.open_group(str(results[1]), mode="r+")
     group.attrs["perturb"] = {**stored, "rate": 10.0, "start": 200.0, "stop": 500.0}  # as of an earlier version
     assert perturbation_effects.windows(group) == [(200.0, 500.0)]
-    assert perturbation_effects.description(group) == "clamp 10 Hz: 150 of 300 neurons, 0.2 to 0.5 s from the start of the trial"
+    assert (
+        perturbation_effects.description(group)
+        == "clamp 10 Hz: 150 of 300 neurons (part of 0:200), 0.2 to 0.5 s from the start of the trial"
+    )
 
 
 def test_a_list_of_currents_is_that_of_each_neuron():

@@ -11,7 +11,7 @@ from commands import rlsnet, run
 from conftest import compose
 from sessions import write
 
-from rlsnet.analysis import single_trials, test_results
+from rlsnet.analysis import test_results, trial_spikes
 from rlsnet.analysis.plots import example_figures, perturbation_figures, raster_figures, run_figures
 from rlsnet.data import trial_clock
 from rlsnet.errors import UserError
@@ -149,13 +149,13 @@ def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, rec
     where, _ = folder
     results = test_results.open_results(Run.open(str(where / "run"), "plot"))
     test, lab = (zarr.open_group(str(where / name), mode="r") for name in ("run/test.zarr", "lab.zarr"))
-    index, weights, neuron = 3, single_trials.smoothing(results), int(test["neuron"][3])
+    index, weights, neuron = 3, trial_spikes.smoothing(results), int(test["neuron"][3])
     spikes, condition, trial = (test[f"spikes/{name}"][...] for name in ("step", "condition", "trial"))
     mine, counts = test["spikes/neuron"][...] == neuron, np.zeros((2, 3, 25))
     for s, c, k in zip(spikes[mine], condition[mine], trial[mine], strict=True):
         counts[c, k, int((s * 0.1 - 40 + 1e-9) // 20)] += 1
     np.testing.assert_allclose(counts.mean(axis=1) / 0.02, test["psth"][:, :, index], rtol=1e-5)
-    np.testing.assert_array_equal(single_trials.counts_of_neurons(results, np.array([index]))[..., 0], counts)
+    np.testing.assert_array_equal(trial_spikes.counts_of_neurons(results, np.array([index]))[..., 0], counts)
     unit = int(test["unit"][index])
     group = next(each for _, each in lab["trials"].groups() if unit in each["unit"][...])
     column = group["unit"][...].tolist().index(unit)
@@ -168,7 +168,7 @@ def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, rec
             error = np.sqrt(((rates - rates.mean(axis=0)) ** 2).sum(axis=0) / (len(rates) - 1) / len(rates))
             np.testing.assert_allclose(found, error, rtol=1e-6, atol=1e-9)
             assert error.max() > 0
-    even = single_trials.recorded_trials(traces.recording, unit, "even")
+    even = trial_spikes.recorded_trials(traces.recording, unit, "even")
     np.testing.assert_array_equal(even[1], group["counts"][:, :, column][(half == 1) & (of == 1)])
     record_check("bands of examples", "s.d./sqrt(trials) in a plain loop", "equal", f"{len(counts[0])} trials of the model")
 
@@ -252,7 +252,7 @@ def test_a_perturbation_in_the_time_of_the_recording(folder):
     where, said = folder
     stored = zarr.open_group(str(where / "run/perturbed/silence.zarr"), mode="r")
     assert (stored.attrs["perturb"]["start"], stored.attrs["perturb"]["stop"]) == (240.0, 440.0)
-    assert f"silence: 3 of 16 neurons, -0.1 to 0.1 s from {EVENT}" in said["perturb"]
+    assert f"silence: 3 of 16 neurons (2:5), -0.1 to 0.1 s from {EVENT}" in said["perturb"]
     time, neuron = stored["spikes/time"][...], stored["spikes/neuron"][...]
     assert not ((time >= -0.1 + 1e-9) & (time < 0.1 - 1e-9) & np.isin(neuron, [2, 3, 4])).any()
     assert (np.isin(neuron, [2, 3, 4]) & (time > 0.1)).any()

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rlsnet.analysis.recording_summary import evenly
-from rlsnet.analysis.single_trials import blocks_of_spikes, has_spikes, trials_of
+from rlsnet.analysis.recording_summary import evenly, named
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.analysis.trial_spikes import blocks_of_spikes, has_spikes, trials_of
 from rlsnet.data import trial_counts
 from rlsnet.data.recordings import Recording
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
 
-NO_NAME = "(none)"  # of a region or session
 EVERYWHERE = "all"  # region of all neurons where regions are unknown
 MIN_TRIALS = 4  # of a condition, in a session whose single trials are analysed
 MIN_UNITS = 5  # of such a session
@@ -73,13 +72,15 @@ class Activity:
             raise UserError(f"{results.run.test}: no trained neuron has data in all bins; expected at least one with a complete target.")
 
         def smoothed(name: str) -> np.ndarray:
+            """[C, M, n] an array of the test, smoothed as figures show it."""
             values = results.read(name)[number][..., index]
             return np.stack([results.smooth(name, each) for each in values]).astype(np.float64)
 
         def names(column: str) -> np.ndarray:
+            """[n] names in a column of the test."""
             if not results.has(column):
                 return np.full(len(index), EVERYWHERE)
-            return np.array([str(each) or NO_NAME for each in results.read(column)[index]])
+            return np.array([named(each, column) for each in results.read(column)[index]])
 
         return Activity(
             smoothed(trained),

@@ -14,7 +14,6 @@ import zarr
 from rlsnet.analysis.analyses import population, regions, simulations, single_trials
 from rlsnet.analysis.analyses.activity import (
     EVERYWHERE,
-    NO_NAME,
     Activity,
     SingleTrials,
     by_size,
@@ -25,6 +24,7 @@ from rlsnet.analysis.analyses.activity import (
 from rlsnet.analysis.analyses.activity import single_trials as read_single_trials
 from rlsnet.analysis.analyses.regions import Coupling
 from rlsnet.analysis.analyses.variables import Result, Variable
+from rlsnet.analysis.recording_summary import named
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.config.quoting import typed_command
 from rlsnet.data.intervals import interval_variation
@@ -34,6 +34,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, outputs, zarr_store
+from rlsnet.io.formatting import in_words, percent
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
 
@@ -54,7 +55,7 @@ class AnalysisOptions:
     only: names of analyses; None: all.
     conditions: the two conditions that a coding direction separates; None: the first two.
     window: start and end of the time, in s of the recording, in which it does, and in which regions are silenced; None: the half second
-      before the event at time 0, or the whole learned time if the event is not within it.
+      before the event at time 0, or the whole learned part if the event is not within it.
     neurons: numbers of the neurons that are shown singly; None: those with the best, the median and the worst score.
     trials: trials of each condition for each region that is silenced.
     decoded_units: units that a decoder of the condition is given, drawn at random 20 times; None: all units of a session.
@@ -103,7 +104,7 @@ class _Inputs:
         names = table.column("region")
         if names is None and results.has("region") and len(results.neurons) == trained.n_neurons:  # the recording was moved
             names = results.read("region")
-        region = np.array([EVERYWHERE if names is None else str(names[n]) or NO_NAME for n in range(trained.n_neurons)])
+        region = np.array([EVERYWHERE if names is None else named(names[n]) for n in range(trained.n_neurons)])
         return Coupling(trained, initial, region, by_size(region), table)
 
     @cached_property
@@ -185,15 +186,19 @@ def _silencing(inputs: _Inputs) -> Result:
 
 
 def _single_neuron(inputs: _Inputs) -> Result:
-    results, chosen = inputs.results, list(inputs.options.neurons or ())
+    results, chosen, fits = inputs.results, list(inputs.options.neurons or ()), []
     if not chosen:
         score = mean_known(results.score(results.compared().score).astype(np.float64))
         order = np.argsort(score)[: int(np.isfinite(score).sum())]
         if not len(order):
             raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
-        chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]
+        fewer = {1: {"only neuron with a score": 0}, 2: {"best fit": -1, "worst fit": 0}}
+        places = fewer.get(len(order), {"best fit": -1, "median fit": len(order) // 2, "worst fit": 0})
+        chosen = [int(results.neurons[order[place]]) for place in places.values()]
+        fits = [f"{name} (r = {score[order[place]]:.2f})" for name, place in places.items()]
     inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
-    return simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
+    found = simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
+    return dataclasses.replace(found, numbers={**found.numbers, "fits": fits})
 
 
 ANALYSES: Mapping[str, Callable[[_Inputs], Result]] = {
@@ -304,45 +309,42 @@ def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:
     return lines
 
 
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.0f} %"
-
-
 def _of_trajectories(result: Result) -> str:
     components, ceiling = len(result["variance_data"]), result.numbers.get("ceiling")
-    words = f"the model explains {_percent(result.numbers['explained'])} of the data's variance in {components} components"
-    return words + (f" (other half of the trials: {_percent(ceiling)})" if ceiling is not None else "")
+    number = f"{components} component{'s' * (components > 1)}"
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in {number}"
+    return words + (f" (other half of the trials: {percent(ceiling)})" if ceiling is not None else "")
 
 
 def _of_direction(result: Result) -> str:
     first, second = result.numbers["conditions"]
-    words = f"{first} and {second} are separated {result.numbers['separation']:.2f} times as far as in the data"
-    return f"{words}; cosine of the directions {result.numbers['cosine']:.2f}"
+    words = f"separation of {first} and {second} relative to the data {in_words(result.numbers['separation'])}"
+    return f"{words}; cosine of the directions {in_words(result.numbers['cosine'])}"
 
 
 def _of_decoding(result: Result) -> str:
     share = dict(zip(result.numbers["kinds"], result["correct"], strict=True))
-    parts = [f"{kind} {_percent(float(each.mean()))}" for kind, each in share.items() if np.isfinite(each).all()]
-    return f"correct in {', '.join(parts)} of the trials, mean over time; chance {_percent(result.numbers['chance'])}"
+    parts = [f"{kind} {percent(float(each.mean()))}" for kind, each in share.items() if np.isfinite(each).all()]
+    return f"correct in {', '.join(parts)} of the trials, mean over time; chance {percent(result.numbers['chance'])}" if parts else ""
 
 
 def _of_dimensionality(result: Result) -> str:
     data, model = result["participation_ratio"][:, 0]
-    return f"participation ratio {data:.1f} of the data, {model:.1f} of the model"
+    return f"participation ratio {in_words(data, '.1f')} of the data, {in_words(model, '.1f')} of the model"
 
 
 def _of_variability(result: Result) -> str:
     parts = []
     for name, label in (("fano", "Fano factor"), ("noise_correlation", "noise correlation"), ("cv2", "CV2 of intervals")):
         values = {kind: result.numbers.get(f"median_{name}_{kind}") for kind in ("data", "model")}
-        known = [f"{kind} {value:.2f}" for kind, value in values.items() if value is not None]
+        known = [f"{kind} {in_words(value)}" for kind, value in values.items() if value is not None]
         parts += [f"{label}: {', '.join(known)}"] if known else []
-    return "; ".join(parts) + " (medians)"
+    return "; ".join(parts) + " (medians)" if parts else ""
 
 
 def _of_selectivity(result: Result) -> str:
     ceiling = float(np.atleast_1d(result["ceiling"])[0])
-    words = f"correlation of data and model over neurons {float(np.atleast_1d(result['correlation'])[0]):.2f}"
+    words = f"correlation of data and model over neurons {in_words(np.atleast_1d(result['correlation'])[0])}"
     return words + (f" (both halves of the data: {ceiling:.2f})" if np.isfinite(ceiling) else "")
 
 

@@ -104,6 +104,7 @@ def coding_direction(activity: Activity, pair: tuple[int, int], bins: np.ndarray
     projected = {name: (values - middle) @ direction for name, values in (("data", activity.data), ("model", activity.model))}
 
     def separation(values: np.ndarray) -> float:
+        """Mean difference of the two conditions in the bins."""
         return float((values[first, bins] - values[second, bins]).mean())
 
     unit = separation(projected["data"]) or float("nan")
@@ -112,6 +113,7 @@ def coding_direction(activity: Activity, pair: tuple[int, int], bins: np.ndarray
     data = (activity.data[first, bins] - activity.data[second, bins]).mean(axis=0)
 
     def cosine(x: np.ndarray, y: np.ndarray) -> float:
+        """Cosine of the angle between two directions; NaN if one is zero."""
         return float(x @ y / norm) if (norm := np.linalg.norm(x) * np.linalg.norm(y)) > 0 else float("nan")
 
     numbers = {

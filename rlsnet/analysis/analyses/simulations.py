@@ -49,13 +49,13 @@ def _trials(
 
 @partial(jax.jit, static_argnames="dynamics")
 def _before(dynamics: Dynamics, network: Network, w: Array, keys: TrialKeys, number: Array, condition: Array) -> tuple[Array, Array]:
-    """[N+X] filtered spikes just before the learned time of a trial, 1/ms, and whether spikes overflowed."""
+    """[N+X] filtered spikes just before the learned part of a trial, 1/ms, and whether spikes overflowed."""
     state = before_learning(dynamics, network, w, keys.trial(number, condition))
     return state.r, state.overflowed
 
 
 def filtered_before(config: Config, coupling: Coupling, conditions: int, trials: int) -> np.ndarray:
-    """[C, N] spikes filtered with the plastic decay time just before the learned time, 1/ms, mean over the first trials of a test."""
+    """[C, N] spikes filtered with the plastic decay time just before the learned part, 1/ms, mean over the first trials of a test."""
     network, dynamics = coupling.trained.network, Dynamics.from_config(config)
     w = jnp.asarray(connectivity.to_groups(coupling.trained.weight, network.group_size))
     keys = TrialKeys.create(config.seed, TESTING)
@@ -102,7 +102,7 @@ def silencing(
         perturbations.append(from_config(dataclasses.replace(config, perturb=settings), coupling.table, TESTING, clock.start))
     bins = (activity.time > window[0]) & (activity.time < window[1])
     if not bins.any():
-        raise UserError(f"window=[{window[0]:g},{window[1]:g}]: contains no bin of the learned time.")
+        raise UserError(f"window=[{window[0]:g},{window[1]:g}]: contains no bin of the learned part of the trial.")
     averaging = np.stack([coupling.number == r for r in range(len(names))]).astype(np.float64)
     averaging /= averaging.sum(axis=1, keepdims=True)
     direction = None if pair is None else (activity.trained[pair[0], bins] - activity.trained[pair[1], bins]).mean(axis=0)
@@ -151,6 +151,7 @@ def record(dynamics: Dynamics, network: Network, w: Array, keys: TrialKeys, chos
     """(voltage, static current, plastic current, spikes), [T, n] each, of some neurons in each step from stim_off on."""
 
     def one(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
+        """One time step, and what is recorded after it."""
         state = advance(dynamics, network, w, state, keys, 1)[0]
         static, plastic = currents(network, state.synapses)
         return state, (state.neuron.v[chosen], static[chosen], plastic[chosen], state.spiked[chosen])

@@ -25,11 +25,13 @@ from rlsnet.analysis.plots.style import (
     condition_colours,
     condition_handles,
     draw_events,
+    draw_identity,
     draw_mean,
+    integer_ticks,
     style_handles,
 )
 from rlsnet.analysis.test_results import RunResults
-from rlsnet.io.formatting import percent
+from rlsnet.io.formatting import in_words, percent
 
 PREFIX = "analysis_"  # of the names of the figures
 LINES: Mapping[str, tuple[str, Mapping[str, Any]]] = {"data": (DATA, DATA_LINE), "model": (MODEL, MODEL_LINE)}
@@ -63,6 +65,7 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
     shares = {name: result[f"variance_{name}"] for name in LINES}
 
     def plane(axes: Sequence[Any]) -> None:
+        """Draws the trajectories in the first two components."""
         for name, points in values.items():
             for c in range(len(names)):
                 axes[0].plot(points[c, :, 0], points[c, :, 1], color=colours[c], **LINES[name][1])
@@ -71,21 +74,28 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
         axes[0].set_adjustable("datalim")
 
     def label(component: int) -> str:
+        """Label of the axis of a component, with its share of the variance."""
         return f"component {component + 1} ({percent(shares['data'][component])} of the data's variance)"
 
     def over_time(component: int, axes: Sequence[Any]) -> None:
+        """Draws one component over time."""
         _curves(axes[0], results, results.time, {name: points[:, :, component] for name, points in values.items()}, colours)
         axes[0].set(ylabel=f"component {component + 1}")
         draw_events(axes[0], results.clock.events, results.span)
 
     def variance(axes: Sequence[Any]) -> None:
+        """Draws the cumulative share of the variance."""
         for name, share in shares.items():
-            axes[0].plot(np.arange(1, len(share) + 1), np.cumsum(share), "o", color=LINES[name][0], ms=3, **LINES[name][1])
-        axes[0].set(xlabel="components", ylabel="cumulative share of the variance", ylim=(0, 1.02), title=words)
+            axes[0].plot(np.arange(1, len(share) + 1), np.cumsum(share), "o", color=LINES[name][0], ms=3, label=name, **LINES[name][1])
+        axes[0].set(xlabel="number of components", ylabel="cumulative share of the variance", ylim=(0, 1.02))
+        axes[0].set_title(words.replace(" (", "\n("))
+        integer_ticks(axes[0].xaxis)
+        axes[0].legend(loc="lower right")
 
     ceiling = result.numbers.get("ceiling")
-    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in these {len(shares['data'])} components"
-    words += f"\n(the other half of the trials: {percent(ceiling)})" if ceiling is not None else ""
+    number = len(shares["data"])
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance (in {number} component{'s' * (number > 1)}"
+    words += f"; the other half of the trials: {percent(ceiling)})" if ceiling is not None else ")"
     panels = [Panel("Trajectories of data and model in the first two principal components.", plane)] if len(shares["data"]) > 1 else []
     panels += [
         Panel(f"Component {k + 1} of data and model over time.", partial(over_time, k)) for k in range(min(2, values["data"].shape[2]))
@@ -101,14 +111,15 @@ def coding_direction(results: RunResults, result: Result) -> PanelFigure:
     first, second = result.numbers["conditions"]
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws the projections over time."""
         axes[0].axvspan(*result.numbers["window"], **SHADE)
         _curves(axes[0], results, results.time, {name: result[name] for name in LINES}, colours)
         axes[0].set(ylabel=f"activity along {first} - {second}\n(1: separation in the data, shaded)", title=words)
         draw_events(axes[0], results.clock.events, results.span)
 
     cosine, ceiling = result.numbers["cosine"], result.numbers.get("cosine_of_data")
-    words = f"separation {result.numbers['separation']:.2f} times the data's\ncosine of both directions {cosine:.2f}"
-    words += f" (both halves of the data: {ceiling:.2f})" if ceiling is not None else ""
+    words = f"separation relative to the data: {in_words(result.numbers['separation'])}\ncosine of both directions: {in_words(cosine)}"
+    words += f" (both halves of the data: {in_words(ceiling)})" if ceiling is not None else ""
     handles = (*style_handles(_source(results)), *condition_handles(results.conditions, result.numbers["number"]))
     label = f"Projection of data and model on the direction that separates {first} and {second}; {words}."
     return PanelFigure(f"Coding direction of {first} and {second}", (Panel(label, draw),), (5.2, 2.9), handles=handles)
@@ -120,6 +131,7 @@ def decoding(results: RunResults, result: Result) -> PanelFigure:
     sessions, units = result["session"], result["units"]
 
     def over_time(axes: Sequence[Any]) -> None:
+        """Draws the share of correct trials over time, mean over sessions."""
         for k, kind in enumerate(result.numbers["kinds"]):
             if np.isfinite(share[k]).any():
                 spread = share[k].std(axis=0, ddof=1) if len(sessions) > 1 else None
@@ -127,18 +139,20 @@ def decoding(results: RunResults, result: Result) -> PanelFigure:
         axes[0].axhline(chance, color=SOFT, label="chance", **BASELINE_LINE)
         band = f"\nbands: s.d. over {len(sessions)} sessions" if len(sessions) > 1 else ""
         number = str(units.min()) if units.min() == units.max() else f"{units.min()} to {units.max()}"
-        title = f"from {number} units, windows of {result.numbers['window_ms']:g} ms{band}"
+        title = f"from {number} unit{'' if number == '1' else 's'}, windows of {result.numbers['window_ms']:g} ms{band}"
         axes[0].set(xlabel=f"{results.clock.label} (s)", ylabel="trials decoded correctly", ylim=(0, 1.02), xlim=results.span, title=title)
         draw_events(axes[0], results.clock.events, results.span)
         axes[0].legend(loc="lower right")
 
     def by_session(axes: Sequence[Any]) -> None:
+        """Draws the mean over time of each session, model against data."""
         x, y = share.mean(axis=2)
         low = max(0.0, min(chance, float(np.min(share.mean(axis=2)))) - 0.05)
-        axes[0].plot((low, 1), (low, 1), color=SOFT, lw=0.8)
+        draw_identity(axes[0], low, 1)
         axes[0].plot(x, y, "o", color=MODEL, ms=4, alpha=0.8)
         axes[0].set(xlabel="data", ylabel="model", xlim=(low, 1), ylim=(low, 1), title="mean over time; a dot for each session")
         axes[0].set_aspect("equal")
+        axes[0].legend(loc="lower right")
 
     panels = [Panel("Share of the trials decoded correctly from data and model over time, with chance.", over_time)]
     if np.isfinite(share).all():
@@ -151,17 +165,20 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
     first, second = result.numbers["conditions"]
     groups, data, model = [str(name) for name in result["group"]], result["data"], result["model"]
     unit = results.compared().quantity.split("(")[-1].rstrip(")")
+    start, end = result.numbers["window"]
 
     def scatter(axes: Sequence[Any]) -> None:
+        """Draws the density of neurons by their selectivity in data and model."""
         wide = max(1e-9, float(np.quantile(np.abs(np.r_[data, model]), 0.995)))
         options = {"gridsize": 45, "bins": "log", "cmap": DENSITY, "mincnt": 1, "linewidths": 0, "extent": (-wide, wide, -wide, wide)}
         axes[0].hexbin(np.clip(data, -wide, wide), np.clip(model, -wide, wide), **options)
-        axes[0].plot((-wide, wide), (-wide, wide), color=INK, lw=0.8)
-        start, end = result.numbers["window"]
-        where = f"from {start:g} to {end:g} s, a point for each neuron"
+        draw_identity(axes[0], -wide, wide)
+        axes[0].legend(loc="upper left")
+        where = f"from {start:g} to {end:g} s; darker: more neurons"
         axes[0].set(xlabel=f"data: {first} - {second} ({unit})", ylabel=f"model ({unit})", title=where, aspect="equal")
 
     def by_region(axes: Sequence[Any]) -> None:
+        """Draws the correlation of the selectivity in each region."""
         row, shown = np.arange(min(len(groups), MAX_GROUPS))[::-1], slice(MAX_GROUPS)
         axes[0].barh(row, result["correlation"][shown], height=0.6, color=MODEL, alpha=0.75, label="model and data")
         if np.isfinite(result["ceiling"]).any():
@@ -172,6 +189,7 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handlelength=1)
 
     def over_time(place: int, axes: Sequence[Any]) -> None:
+        """Draws the mean selectivity of one region over time."""
         for name, (colour, line) in LINES.items():
             axes[0].plot(results.time, result[f"{name}_over_time"][place], color=colour, label=name, **line)
         axes[0].axvspan(*result.numbers["window"], **SHADE)
@@ -181,13 +199,12 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
         draw_events(axes[0], results.clock.events, results.span)
         axes[0].legend()
 
-    panels = [
-        Panel(f"Selectivity of each neuron for {first} or {second}, model against data.", scatter),
-        Panel("Correlation of the selectivity of data and model over neurons, by region.", by_region),
-    ]
+    panels = [Panel(f"Selectivity of each neuron for {first} or {second}, model against data.", scatter)]
+    if np.isfinite(result["correlation"]).any():
+        panels.append(Panel("Correlation of the selectivity of data and model over neurons, by region.", by_region))
     for place in range(min(len(groups), 1 + MAX_CURVES)):
         panels.append(Panel(f"Mean selectivity of {groups[place]} over time, data and model.", partial(over_time, place)))
-    return PanelFigure(f"Selectivity for {first} and {second}", tuple(panels))
+    return PanelFigure(f"Selectivity for {first} and {second}; shaded: from {start:g} to {end:g} s", tuple(panels))
 
 
 def dimensionality(results: RunResults, result: Result) -> PanelFigure:
@@ -196,6 +213,7 @@ def dimensionality(results: RunResults, result: Result) -> PanelFigure:
     row = np.arange(min(len(groups), MAX_GROUPS))[::-1]
 
     def by_region(axes: Sequence[Any]) -> None:
+        """Draws the participation ratio in each region."""
         for k, (kind, (colour, _)) in enumerate(LINES.items()):
             axes[0].plot(ratio[k, :MAX_GROUPS], row, "o", color=colour, fillstyle="full" if k else "none", ms=5, label=kind)
         axes[0].set(
@@ -206,6 +224,7 @@ def dimensionality(results: RunResults, result: Result) -> PanelFigure:
         axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
 
     def spectrum(axes: Sequence[Any]) -> None:
+        """Draws the share of the variance in each component."""
         for k, (kind, (colour, line)) in enumerate(LINES.items()):
             share = result["variance"][k]
             axes[0].plot(np.arange(1, len(share) + 1), np.maximum(share, 1e-6), "o", ms=3, color=colour, label=kind, **line)
@@ -229,16 +248,19 @@ def variability(results: RunResults, result: Result) -> PanelFigure:
         "signal_correlation": (f"signal correlation, counts in {window}", "pairs", -1.0),
     }
 
+    undefined = [
+        name for name in kinds if not any(np.isfinite(result[array]).any() for kind in LINES if (array := f"{name}_{kind}") in result)
+    ]
+
     def distribution(name: str, axes: Sequence[Any]) -> None:
+        """Draws the distribution of one measure in data and model."""
         label, of, least = kinds[name]
-        known = {
-            kind: values[np.isfinite(values)] for kind in LINES if f"{name}_{kind}" in result and (values := result[f"{name}_{kind}"]).size
-        }
+        known = {kind: values[np.isfinite(values)] for kind in LINES if f"{name}_{kind}" in result for values in [result[f"{name}_{kind}"]]}
         everything = np.concatenate([*known.values(), np.zeros(1)])
         low, high = np.quantile(everything, (0.002, 0.998))
         low, high = max(least, float(low)) if least < 0 else 0.0, max(float(high), 1e-3)
         for kind, values in known.items():
-            median = f"{kind}, median {np.median(values):.2f}" if values.size else f"{kind}, undefined"
+            median = f"{kind}, median {in_words(np.median(values))}" if values.size else f"{kind}, undefined"
             shown, bins = np.clip(values, low, high), np.linspace(low, high, 51)
             weights = np.full(len(shown), 1 / max(1, len(shown)))
             axes[0].hist(shown, bins=bins, weights=weights, histtype="step", color=LINES[kind][0], label=median, **LINES[kind][1])
@@ -247,19 +269,22 @@ def variability(results: RunResults, result: Result) -> PanelFigure:
         axes[0].legend()
 
     def power(axes: Sequence[Any]) -> None:
+        """Draws the power spectra."""
         for kind, (colour, line) in LINES.items():
             if f"power_{kind}" in result:
-                axes[0].plot(result["frequency"], result[f"power_{kind}"], color=colour, label=kind, **line)
+                below = slice(-1)  # the highest frequency, of half the sampling rate, has half the power of its neighbours by definition
+                axes[0].plot(result["frequency"][below], result[f"power_{kind}"][below], color=colour, label=kind, **line)
         axes[0].set(xlabel="frequency (Hz)", ylabel="power (Hz²/Hz)", xscale="log", yscale="log", title="mean rate of a session's units")
         axes[0].legend()
 
     panels = [
         Panel(f"Distribution of the {label}, data and model.", partial(distribution, name))
         for name, (label, _, _) in kinds.items()
-        if f"{name}_model" in result
+        if name not in undefined
     ]
     panels.append(Panel("Power spectrum of the mean rate, data and model.", power))
-    return PanelFigure("Variability of single trials", tuple(panels))
+    missing = f" (undefined: {', '.join(name.replace('_', ' ') for name in undefined)})" if undefined else ""
+    return PanelFigure(f"Variability of single trials{missing}", tuple(panels))
 
 
 Draw = Callable[[RunResults, Result], PanelFigure]

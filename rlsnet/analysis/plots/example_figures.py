@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis import single_trials
+from rlsnet.analysis import trial_spikes
 from rlsnet.analysis.plots.style import (
     DATA_LINE,
     MODEL_LINE,
@@ -17,6 +17,7 @@ from rlsnet.analysis.plots.style import (
     SOFT,
     Panel,
     PanelFigure,
+    band_handle,
     condition_colours,
     condition_handles,
     draw_events,
@@ -53,10 +54,10 @@ class _Traces:
         self.results, self.compared = results, results.compared()
         self.of_rates = "current" not in self.compared.data
         self.conditions = evenly(len(results.conditions), MAX_CONDITIONS)
-        self.counts = single_trials.counts_of_neurons(results, neurons)
+        self.counts = trial_spikes.counts_of_neurons(results, neurons)
         self.place = {int(neuron): k for k, neuron in enumerate(neurons)}
         self.recording = recording_of(results) if self.of_rates and results.has("unit") else None
-        self.half, self.weights = single_trials.heldout_half(results), single_trials.smoothing(results)
+        self.half, self.weights = trial_spikes.heldout_half(results), trial_spikes.smoothing(results)
 
     def mean(self, name: str, condition: int, neuron: int) -> np.ndarray:
         """[M] of an array of the test, smoothed."""
@@ -75,12 +76,13 @@ class _Traces:
             return [(None, each / np.sqrt(trials)) for each in sd]
         recorded = None
         if self.recording is not None:
-            recorded = single_trials.recorded_trials(self.recording, int(self.results.read("unit", neuron)), self.half)
+            recorded = trial_spikes.recorded_trials(self.recording, int(self.results.read("unit", neuron)), self.half)
         model = [None if self.counts is None else self.counts[c, :, :, self.place[neuron]] for c in conditions]
         data = [None if recorded is None else recorded[c] for c in conditions]
 
         def error(counts: np.ndarray | None) -> np.ndarray | None:
-            return None if counts is None else single_trials.standard_error(self.weights, counts, bin_ms)
+            """Standard error of the mean over trials; None without counts."""
+            return None if counts is None else trial_spikes.standard_error(self.weights, counts, bin_ms)
 
         return [(error(each), error(other)) for each, other in zip(data, model, strict=True)]
 
@@ -131,6 +133,7 @@ def examples(results: RunResults) -> PanelFigure:
     traces = _Traces(results, np.unique(np.concatenate([neurons for _, neurons in groups])))
 
     def draw(name: str, neurons: np.ndarray, axes: Sequence[Any]) -> None:
+        """Draws the neurons of one group, one below the other."""
         for axis, neuron in zip(axes, map(int, neurons), strict=False):
             explained = traces.explained(neuron)
             percent = f"{100 * explained:.0f} %" if explained > -1 else "below -100 %"
@@ -146,12 +149,14 @@ def examples(results: RunResults) -> PanelFigure:
         last.tick_params(labelbottom=True)
         axes[min(len(axes), len(neurons)) // 2].set_ylabel(compared.quantity)
 
-    handles = [
+    handles: list[Any] = [
         *condition_handles(results.conditions, traces.conditions),
         *style_handles(compared.data_label, "model", len(results.conditions)),
     ]
     if not traces.of_rates and traces.counts is not None:
         handles.append(Line2D([], [], color=SOFT, marker="|", ls="", ms=6, label="spikes of the model, a row for each trial"))
+    if any(error is not None for _, neurons in groups for n in neurons[:1] for both in traces.errors(int(n)) for error in both):
+        handles.append(band_handle())
     panels = []
     for name, neurons in groups:
         correlations = ", ".join(f"{score[n]:.2f}" for n in neurons)

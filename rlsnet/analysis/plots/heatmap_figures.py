@@ -46,6 +46,7 @@ def heatmaps(results: RunResults) -> PanelFigure:
         raise UserError(f"{results.run.test}: none of its neurons has a target.")
 
     def smoothed(name: str) -> np.ndarray:
+        """An array of the test, smoothed as figures show it."""
         return np.stack([results.smooth(name, results.read(name, c)[:, chosen]) for c in range(len(names))])
 
     recorded = smoothed(data)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlsnet.analysis import recording_summary
 from rlsnet.analysis.plots.style import FAINT, INK, SMALL
 
 MAX_REGIONS = 10  # that have a name in a figure; the smaller ones are drawn together
@@ -29,7 +30,7 @@ def main_regions(region: np.ndarray | None, n: int) -> tuple[np.ndarray, list[st
     by_size = np.argsort(-count, kind="stable")
     rank = np.empty(len(names), int)
     rank[by_size] = np.arange(len(names))
-    shown = [names[k] or "no region" for k in by_size]
+    shown = [recording_summary.named(names[k]) for k in by_size]
     if len(names) <= MAX_REGIONS:
         return rank[index], shown
     return np.minimum(rank[index], MAX_REGIONS - 1), [*shown[: MAX_REGIONS - 1], OTHER]

@@ -12,7 +12,7 @@ import zarr
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from rlsnet.analysis import recorded_effects, single_trials
+from rlsnet.analysis import recorded_effects, trial_spikes
 from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
 from rlsnet.analysis.plots.parts import draw_spread, groups_of, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
@@ -25,9 +25,11 @@ from rlsnet.analysis.plots.style import (
     SOFT,
     Panel,
     PanelFigure,
+    band_handle,
     condition_colours,
     condition_handles,
     draw_events,
+    draw_identity,
     draw_mean,
     style_handles,
 )
@@ -44,7 +46,7 @@ WITH: dict[str, Any] = {"ls": "-", "lw": 1.5}
 EXAMPLES = 3
 MAX_CONDITIONS = 4  # that are drawn over each other
 MAX_GROUPS = 5  # regions whose rates over time are drawn
-PIECES = 20  # of the learned time, in which the activity is compared with that of the conditions
+PIECES = 20  # of the learned part, in which the activity is compared with that of the conditions
 
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
@@ -104,6 +106,7 @@ def perturbed(label: str, results: RunResults) -> PanelFigure:
         Line2D([], [], color=INK, label="own cue" if effect.cue else "without perturbation", **WITHOUT),
         Line2D([], [], color=INK, label="this cue" if effect.cue else "with perturbation", **WITH),
         Rectangle((0, 0), 1, 1, label="stimulus" if effect.cue else "window", **SHADE),
+        *(() if errors is None else (band_handle(),)),
     )
     return PanelFigure(prefix + description(stored), tuple(panels), (2.4, 2.3), columns=3, handles=handles)
 
@@ -143,13 +146,13 @@ def standard_errors(
       members: [n] bool of each group; no neuron is in two.
     """
     tests = [results.test, stored]
-    if not all(single_trials.has_spikes(test) and test is not None and test.attrs["trials"] > 1 for test in tests):
+    if not all(trial_spikes.has_spikes(test) and test is not None and test.attrs["trials"] > 1 for test in tests):
         return None
     group = np.full(int(stored.attrs["n_neurons"]), -1)
     for k, mine in enumerate(members):
         group[effect.neuron[mine]] = k
     scale = 1000 / (results.config.trial.learn_every * np.array([mine.sum() for mine in members]))
-    rates = (single_trials.grouped_counts(results, test, group) * scale for test in tests if test is not None)
+    rates = (trial_spikes.grouped_counts(results, test, group) * scale for test in tests if test is not None)
     return [(rate.std(axis=1, ddof=1) / np.sqrt(rate.shape[1]))[_numbers(results, effect)] for rate in rates]
 
 
@@ -198,9 +201,9 @@ def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]
     for members, colour, name in ((effect.excitatory, EXC, "excitatory"), (~effect.excitatory, INH, "inhibitory")):
         axis.plot(x[others & members], y[others & members], ".", ms=3, mew=0, alpha=0.6, color=colour, rasterized=True)
         axis.plot([], [], ".", color=colour, label=name)
-    axis.plot((0, top), (0, top), color=SOFT, lw=0.8)
+    draw_identity(axis, 0, top)
     axis.set(xlabel="rate without (Hz)", ylabel="rate with (Hz)", xlim=(0, top), ylim=(0, top))
-    axis.set_title("other neurons, rate in the window", pad=15)
+    axis.set_title("other neurons, rate in the window", pad=25)
     place_legend_above(axis, 2)
 
 
@@ -217,11 +220,12 @@ def _selectivity(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[
     axis, wide = axes[0], max(1.0, float(np.max(np.abs(np.r_[x, y]), initial=0)) * 1.05)
     axis.axhline(0, color=SOFT, lw=0.5)
     axis.axvline(0, color=SOFT, lw=0.5)
-    axis.plot((-wide, wide), (-wide, wide), color=SOFT, lw=0.8)
+    draw_identity(axis, -wide, wide)
     axis.plot(x, y, ".", ms=3, mew=0, alpha=0.6, color=INK, rasterized=True)
     first, second = map(shortened, effect.conditions[:2])
     axis.set(xlabel=f"{second} - {first}, without (Hz)", ylabel=f"{second} - {first}, with (Hz)", xlim=(-wide, wide), ylim=(-wide, wide))
-    axis.set_title(f"other neurons, selectivity\n{selectivity_words(x, y)}")
+    axis.set_title(f"other neurons, selectivity\n{selectivity_words(x, y)}", pad=15)
+    place_legend_above(axis)
 
 
 def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
@@ -242,8 +246,8 @@ def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarra
         height = max(height, *(float(rate.max()) for rate, _, _ in drawn))
         top = max(*(float(rate.max()) for rate, _, _ in drawn), 1.0)
         where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "top", "fontsize": SMALL}
-        axis.annotate(results.short_name(neuron), (0.02, base + 1.18 * top), **where)
-        base += 1.25 * top
+        axis.annotate(results.short_name(neuron), (0.02, base + 1.4 * top), **where)
+        base += 1.45 * top
     bar = 10.0 ** np.floor(np.log10(height)) * (5 if height >= 5 * 10 ** np.floor(np.log10(height)) else 1)
     axis.plot((1.03, 1.03), (0, bar), transform=axis.get_yaxis_transform(), color=INK, lw=2, clip_on=False, solid_capstyle="butt")
     axis.annotate(f"{bar:g} Hz", (1.05, bar / 2), xycoords=("axes fraction", "data"), rotation=90, va="center", fontsize=SMALL)
@@ -292,8 +296,7 @@ def _recorded_scatter(found: RecordedEffect, axes: Sequence[Any]) -> None:
     for members, colour, name in ((found.effect.perturbed, INK, "perturbed"), (~found.effect.perturbed, SOFT, "others")):
         if (members & known).any():
             axis.plot(recorded[members & known], model[members & known], ".", ms=3, mew=0, color=colour, label=name, rasterized=True)
-    axis.plot((-top, top), (-top, top), color=SOFT, lw=0.8)
+    draw_identity(axis, -top, top)
     axis.set(xlabel="recorded change (Hz)", ylabel="predicted change (Hz)", xlim=(-top, top), ylim=(-top, top))
-    axis.set_title(f"EV of the effect {found.explained(np.ones(len(recorded), bool)):.2f}", pad=15)
-    if axis.get_legend_handles_labels()[0]:
-        place_legend_above(axis, 2)
+    axis.set_title(f"EV of the effect {found.explained(np.ones(len(recorded), bool)):.2f}", pad=25)
+    place_legend_above(axis, 2)

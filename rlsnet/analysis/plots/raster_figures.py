@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis import single_trials
+from rlsnet.analysis import trial_spikes
 from rlsnet.analysis.plots.parts import Rows, shortened
 from rlsnet.analysis.plots.style import EXC, INH, WIDTH, Panel, PanelFigure, condition_colours, draw_events
 from rlsnet.analysis.recording_summary import evenly
@@ -129,6 +129,7 @@ def raster(results: RunResults) -> PanelFigure:
     edges = edges_of(results.time, results.config.trial.learn_every)
 
     def draw(spikes: Spikes, title: str, colour: str, top: float, axes: Sequence[Any]) -> None:
+        """Draws the spikes and the mean rate of one panel."""
         draw_raster(axes, spikes, rows, colour_of, colour, bins)
         axes[1].set_ylim(0, top)
         axes[0].set_title(title)
@@ -141,7 +142,7 @@ def raster(results: RunResults) -> PanelFigure:
         where = f", {shortened(name)}" if len(results.conditions) > 1 else ""
         found = {f"model, one trial{where}": _of_model(results, c, shown)}
         if recording is not None and np.all(np.diff(unit := results.read("unit")[shown]) > 0):
-            recorded = recorded_spikes(recording, c, single_trials.heldout_half(results), unit, edges)
+            recorded = recorded_spikes(recording, c, trial_spikes.heldout_half(results), unit, edges)
             if recorded is not None:
                 found = {f"data, one trial of each session{where}": recorded} | found
         top = max(1.0, 1.05 * max(_population_rate(spikes, bins).max() for spikes in found.values()))
@@ -160,10 +161,10 @@ def _of_model(results: RunResults, condition: int, shown: np.ndarray) -> Spikes:
     """Spikes of the first trial of a condition in the test, of some neurons, indices in the test."""
     test = results.test
     assert test is not None
-    first = condition * ((len(single_trials.trials_of(test)) - 1) // len(results.conditions))
+    first = condition * ((len(trial_spikes.trials_of(test)) - 1) // len(results.conditions))
     row = np.full(int(test.attrs["n_neurons"]), -1)
     row[results.neurons[shown]] = np.arange(len(shown))
-    found = list(single_trials.blocks_of_spikes(test, first, first + 1))
+    found = list(trial_spikes.blocks_of_spikes(test, first, first + 1))
     step, neuron = (np.concatenate([block[k] for block in found]) if found else np.zeros(0, int) for k in (1, 2))
     mine = row[neuron] >= 0
     return Spikes(results.clock.seconds(step[mine] * results.config.trial.dt), row[neuron[mine]], len(shown))

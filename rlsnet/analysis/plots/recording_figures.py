@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis import recording_summary, single_trials
+from rlsnet.analysis import recording_summary, trial_spikes
 from rlsnet.analysis.plots.heatmap_figures import MAX_COMPARED, columns_for, peak_time, to_range
 from rlsnet.analysis.plots.parts import Rows, draw_cumulative, draw_spread, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.raster_figures import MAX_NEURONS, draw_raster, edges_of, rate_bins, recorded_spikes
@@ -28,6 +28,7 @@ from rlsnet.analysis.plots.style import (
     check_files,
     condition_colours,
     condition_handles,
+    condition_label,
     draw_events,
     draw_mean,
 )
@@ -74,6 +75,7 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     block = to_range([drawn[:, :, kept]], drawn[:, :, kept])[0] if len(kept) else drawn[:, :, kept]
 
     def draw(values: np.ndarray, name: str, signed: bool, axes: Sequence[Any]) -> None:
+        """Draws one heat map with its colour bar."""
         style = {"cmap": DIFFERENCE, "vmin": -1, "vmax": 1} if signed else {"cmap": HEAT, "vmin": 0, "vmax": 1}
         extent = (*_span(data), max(1, len(kept)), 0)
         image = axes[0].imshow(values[:, rows.order].T, aspect="auto", extent=extent, interpolation="nearest", **style)
@@ -114,10 +116,11 @@ def examples(data: RecordingSummary) -> PanelFigure:
     start = recording_summary.common_start(session)
 
     def draw(unit: int, axes: Sequence[Any]) -> None:
-        counts = single_trials.recorded_trials(recording, unit)
+        """Draws the trials and the PSTH of one unit."""
+        counts = trial_spikes.recorded_trials(recording, unit)
         place = int(np.searchsorted(data.shown, unit))
         for c in range(len(names)):
-            error = None if counts is None else single_trials.standard_error(weights, counts[c], recording.bin_ms)
+            error = None if counts is None else trial_spikes.standard_error(weights, counts[c], recording.bin_ms)
             draw_mean(axes[-1], data.time, data.psth[c][:, place], error, colours[c], DATA_LINE)
         axes[-1].set(xlabel=f"{data.time_label} (s)", ylabel="rate (Hz)", xlim=_span(data))
         axes[-1].set_ylim(bottom=0)
@@ -164,6 +167,7 @@ def raster(data: RecordingSummary) -> PanelFigure:
     edges, bins = edges_of(data.time, recording.bin_ms), rate_bins(_span(data), recording.bin_ms / 1000)
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
+        """Draws the spikes in one condition, and their mean rate below."""
         spikes = recorded_spikes(recording, condition, None, units, edges)
         if spikes is not None:
             draw_raster(axes, spikes, rows, np.full(len(units), colours[condition]), colours[condition], bins)
@@ -184,11 +188,12 @@ def mean_rates(data: RecordingSummary) -> PanelFigure:
     floor, colours = 0.01, _colours(data)
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws the histogram in each condition."""
         top = max(10 * floor, float(np.nanmax(data.mean, initial=1)))
         bins = np.geomspace(floor, 1.2 * top, 36)
         for c, name in enumerate(_names(data)):
             known = data.mean[c][np.isfinite(data.mean[c])]
-            label = f"{name}: median {np.median(known):.2f} Hz" if known.size else name
+            label = f"{condition_label(name)}: median {np.median(known):.2f} Hz" if known.size else condition_label(name)
             axes[0].hist(np.maximum(known, floor), bins=bins, label=label, histtype="step", lw=1.2, color=colours[c])
         low = max(floor, 0.5 * float(np.nanquantile(data.mean, 0.005))) if np.isfinite(data.mean).any() else floor
         axes[0].set(xscale="log", xlabel="mean rate of a unit (Hz)", ylabel="units", xlim=(low, 1.2 * top))
@@ -209,7 +214,8 @@ def _by_region(data: RecordingSummary, values: np.ndarray, what: str, label: str
     few = range(min(3, len(values)))
 
     def draw(axes: Sequence[Any]) -> None:
-        draw_spread(axes[0], groups, {_names(data)[c]: (values[c], _colours(data)[c], "o") for c in few})
+        """Draws the spread in all units and in each region."""
+        draw_spread(axes[0], groups, {condition_label(_names(data)[c]): (values[c], _colours(data)[c], "o") for c in few})
         axes[0].set(xlabel=f"{label}\nmedian, quartiles, 5 to 95 %", **({"xscale": "log"} if log else {}))
         place_legend_above(axes[0], 3, right=True)
 
@@ -225,8 +231,8 @@ def regions(data: RecordingSummary) -> PanelFigure:
         if column is None:
             continue
         counted = recording_summary.counts(column)
-        shown = counted[:MAX_BARS]
-        words = f"Units by {name}: " + ", ".join(f"{each or '(none)'} {count:,}" for each, count in shown) + "."
+        shown = [(recording_summary.named(each, name), count) for each, count in counted[:MAX_BARS]]
+        words = f"Units by {name}: " + ", ".join(f"{each} {count:,}" for each, count in shown) + "."
         title = f"{len(counted):,} {name}s" + (f", the {MAX_BARS} largest" if len(counted) > MAX_BARS else "")
         panels.append(Panel(words, partial(_bars, shown, title)))
     rows = max(len(counted[:MAX_BARS]) for _, column in columns if column is not None for counted in [recording_summary.counts(column)])
@@ -240,7 +246,7 @@ def _bars(counted: Sequence[tuple[str, int]], title: str, axes: Sequence[Any]) -
     axis.barh(rows, values, color=SOFT, height=0.75)
     for row, value in zip(rows, values, strict=True):
         axis.text(value, row, f" {value:,}", va="center", fontsize=SMALL)
-    axis.set_yticks(rows, [shortened(name or "(none)", 24) for name, _ in counted])
+    axis.set_yticks(rows, [shortened(name, 24) for name, _ in counted])
     axis.set(xlabel="units", ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.18 * max(values)))
     axis.set_title(title)
 
@@ -253,18 +259,21 @@ def reliability(data: RecordingSummary) -> PanelFigure:
     low = float(np.floor(10 * min(np.quantile(known, 0.02), 0.9)) / 10) if known.size else -1.0
 
     def cumulative(axes: Sequence[Any]) -> None:
+        """Draws the cumulative distribution in each condition."""
         for c, name in enumerate(names):
-            draw_cumulative(axes[0], values[c], colours[c], DATA_LINE, name)
+            draw_cumulative(axes[0], values[c], colours[c], DATA_LINE, condition_label(name))
         axes[0].set(xlabel="correlation of odd and even trials", ylabel="fraction of units below", xlim=(low, 1), ylim=(0, 1))
         place_legend_above(axes[0], 1, title="median", title_fontsize=7, alignment="left")
 
     def against(axes: Sequence[Any]) -> None:
+        """Draws the density of units by rate and reliability."""
         rate = np.broadcast_to(data.mean, values.shape) if len(data.mean) == len(values) else data.mean[:1]
         drawn = np.isfinite(rate) & np.isfinite(values) & (rate > 0)
         options = {"xscale": "log", "bins": "log", "cmap": DENSITY, "mincnt": 1, "linewidths": 0}
         if drawn.any():
             axes[0].hexbin(rate[drawn], values[drawn], gridsize=35, **options)
         axes[0].set(xlabel="mean rate (Hz)", ylabel="correlation of odd and even trials", ylim=(low, 1))
+        axes[0].set_title("darker: more units")
 
     spread = _by_region(data, values, "reliability", "correlation of odd and even trials") if len(values) == len(data.mean) else []
     panels = (

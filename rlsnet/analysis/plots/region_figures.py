@@ -57,9 +57,11 @@ def weights(results: RunResults, result: Result) -> PanelFigure:
     before, after = kinds.index("plastic before"), kinds.index("plastic")
 
     def of(values: np.ndarray) -> np.ndarray:
+        """The rows and columns of the shown regions."""
         return values[shown, shown]
 
     def draw(values: np.ndarray, title: str, label: str, spec: str, diverging: bool, axes: Sequence[Any]) -> None:
+        """Draws one matrix with its title and unit."""
         _matrix(axes[0], of(values), names, label, spec, diverging)
         axes[0].set(title=title, xlabel="postsynaptic region", ylabel="presynaptic region")
 
@@ -90,6 +92,7 @@ def currents(results: RunResults, result: Result) -> PanelFigure:
     margin = 0.06 * (high - low or 1.0)
 
     def draw(source: int, axes: Sequence[Any]) -> None:
+        """Draws the currents from one source to each region, one below the other."""
         for target, axis in enumerate(axes):
             for c in range(len(conditions)):
                 axis.plot(results.time, current[c, :, source, target], color=colours[c], lw=1.1)
@@ -117,10 +120,12 @@ def silencing(results: RunResults, result: Result) -> PanelFigure:
     start, end = result.numbers["window"]
 
     def matrix(values: np.ndarray, title: str, unit: str, spec: str, axes: Sequence[Any]) -> None:
+        """Draws one matrix of silenced by affected regions."""
         _matrix(axes[0], values, names, unit, spec)
         axes[0].set(title=title, xlabel="effect on", ylabel="silenced")
 
     def separation(axes: Sequence[Any]) -> None:
+        """Draws the separation of two conditions with each region silenced, with standard errors."""
         row = np.arange(len(names))[::-1]
         spread = result["separation_se"][shown]
         axes[0].barh(row, result["separation"][shown], xerr=np.where(np.isfinite(spread), spread, 0), height=0.6, color=MODEL, alpha=0.75)
@@ -153,14 +158,17 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
     time, threshold = result["time"], result.numbers["threshold"]
     condition = results.conditions[int(result.numbers["condition"])]
     place = {int(neuron): index for index, neuron in enumerate(results.neurons)}
+    fits = result.numbers.get("fits", [])
 
     def draw(number: int, axes: Sequence[Any]) -> None:
+        """Draws the voltage and spikes of one neuron, and its currents below."""
         neuron, spikes = int(result["neuron"][number]), time[result["spiked"][:, number]]
         name = results.unit_name(place[neuron]) if neuron in place else f"neuron {neuron}"
         axes[0].plot(time, result["voltage"][:, number], color=MODEL, lw=0.4, rasterized=True)
         axes[0].vlines(spikes, threshold, threshold + 0.6, color=MODEL, lw=0.7)
         axes[0].axhline(threshold, color=SOFT, lw=0.6, ls=":")
-        axes[0].set(ylabel="voltage\n(threshold)", xlim=results.span, title=f"{name}, one trial, {condition}: {len(spikes)} spikes")
+        which = f"{fits[number]}: " if number < len(fits) else ""
+        axes[0].set(ylabel="voltage\n(threshold)", xlim=results.span, title=f"{which}{name}, one trial, {condition}: {len(spikes)} spikes")
         axes[0].tick_params(labelbottom=False)
         static, plastic = result["static_current"][:, number], result["plastic_current"][:, number]
         parts = [
@@ -170,12 +178,12 @@ def single_neuron(results: RunResults, result: Result) -> PanelFigure:
         ]
         for values, label, colour, width in parts if np.ptp(static) > 0 else parts[1:2]:
             axes[1].plot(time, values, color=colour, lw=width, label=label, rasterized=True)
-        axes[1].axhline(threshold, color=SOFT, lw=0.6, ls=":")
+        axes[1].axhline(threshold, color=SOFT, lw=0.6, ls=":", label="threshold")
         low, high = axes[1].get_ylim()
         axes[1].set(
             ylabel="current\n(threshold)", xlabel=f"{results.clock.label} (s)", xlim=results.span, ylim=(low, high + 0.3 * (high - low))
         )
-        axes[1].legend(ncols=3, loc="upper left", borderaxespad=0)
+        axes[1].legend(ncols=4, loc="upper left", borderaxespad=0)
         draw_events(axes[0], results.clock.events, results.span)
         draw_events(axes[1], results.clock.events, results.span, names=False)
 
@@ -191,6 +199,7 @@ def eigenvalues(results: RunResults, result: Result) -> PanelFigure:
     whole = "all eigenvalues" if result.numbers["complete"] else "the largest eigenvalues"
 
     def draw(name: str, axes: Sequence[Any]) -> None:
+        """Draws the eigenvalues before or after training."""
         real, imaginary = found[name].T
         axes[0].plot(real, imaginary, ".", ms=2.5, color=MODEL, alpha=0.6, rasterized=True)
         axes[0].axhline(0, color=SOFT, lw=0.5)

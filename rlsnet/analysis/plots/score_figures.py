@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from rlsnet.analysis.plots.parts import draw_cumulative, draw_spread, groups_of, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
@@ -25,6 +26,7 @@ from rlsnet.analysis.plots.style import (
     PanelFigure,
     condition_colours,
     condition_handles,
+    draw_identity,
 )
 from rlsnet.analysis.score_tables import MAX_GROUPS
 from rlsnet.analysis.test_results import RunResults
@@ -85,9 +87,11 @@ def explained_variance(results: RunResults) -> PanelFigure:
     colours[-1] = INK  # all neurons
 
     def draw(axes: Sequence[Any]) -> None:
+        """Draws all rows, and the standard error of the network."""
         draw_explained(axes[0], names, groups, colours)
         if (error := population.get("standard_error")) is not None:
             axes[0].errorbar(groups[-1][1][names.index("model")], len(groups) - 1, xerr=error, color=SOFT, capsize=2, lw=1)
+            axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nerror bar: standard error over trials")
 
     together = ", ".join(
         f"{EXPLAINED[name]} {percent(value)}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None
@@ -128,6 +132,7 @@ def correlations(results: RunResults) -> PanelFigure:
         lines.append(("baseline", BASELINE, baseline, SOFT, BASELINE_LINE))
 
     def cumulative(axes: Sequence[Any]) -> None:
+        """Draws the cumulative distribution of each correlation."""
         for _, label, values, colour, line in lines:
             draw_cumulative(axes[0], values, colour, line, label)
         lowest = min((float(np.nanquantile(v, 0.02)) for _, _, v, _, _ in lines if np.isfinite(v).any()), default=-1)
@@ -138,6 +143,7 @@ def correlations(results: RunResults) -> PanelFigure:
     groups = list(groups_of(results.region, results.read("excitatory")))
 
     def by_group(axes: Sequence[Any]) -> None:
+        """Draws the spread over the neurons of each region or class."""
         shown = {"noise_ceiling": "|", score: "o", "baseline": "s"}
         series = {label: (statistics.mean_known(values), colour, shown[name]) for name, label, values, colour, _ in lines if name in shown}
         draw_spread(axes[0], groups, series)
@@ -165,9 +171,9 @@ def _against_ceiling(results: RunResults, score: str, axes: Sequence[Any]) -> No
         bottom = float(np.floor(10 * min(np.quantile(y[known], 0.01), 0.9)) / 10)
         _draw_points(axes[0], x, y, known, condition_colours(len(x)))
         axes[0].set(xlim=(low, 1), ylim=(bottom, 1))
-    axes[0].plot([low, 1], [low, 1], color=SOFT, lw=0.9)
+    draw_identity(axes[0], low, 1)
     axes[0].set(xlabel="noise ceiling", ylabel=f"correlation with {'held-out' if score[0] == 'h' else 'recorded'} rates")
-    _legend_of_conditions(axes[0], results, int(known.sum()))
+    _legend_of_points(axes[0], results, int(known.sum()))
 
 
 def _draw_points(axis: Any, x: np.ndarray, y: np.ndarray, known: np.ndarray, colours: Sequence[str], log: bool = False) -> None:
@@ -182,10 +188,12 @@ def _draw_points(axis: Any, x: np.ndarray, y: np.ndarray, known: np.ndarray, col
         axis.plot(x[c][known[c]], y[c][known[c]], ".", ms=2.5, mew=0, alpha=0.6, color=colour, rasterized=True)
 
 
-def _legend_of_conditions(axis: Any, results: RunResults, points: int) -> None:
-    """A legend of the conditions' colours, where points are drawn."""
-    if points <= MANY and (handles := condition_handles(results.conditions)):
-        place_legend_above(axis, 3, handles=handles)
+def _legend_of_points(axis: Any, results: RunResults, points: int) -> None:
+    """A legend of the conditions' colours or, of many points, of their density, and of the lines that have a label."""
+    density = Line2D([], [], color=SOFT, marker="h", ls="", label="darker: more neurons")
+    shown = condition_handles(results.conditions) if points <= MANY else [density]
+    handles = [*shown, *axis.get_legend_handles_labels()[0]]
+    place_legend_above(axis, 3 if len(handles) == 3 else 2, handles=handles)
 
 
 def rates(results: RunResults) -> PanelFigure:
@@ -201,15 +209,17 @@ def rates(results: RunResults) -> PanelFigure:
     words = rate_words(data[known], model[known])
 
     def against(axes: Sequence[Any]) -> None:
+        """Draws the rate of each neuron, model against recording."""
         x, y = np.maximum(data, FLOOR), np.maximum(model, FLOOR)
         span, axis = (FLOOR, 1.3 * max(x[known].max(), y[known].max())), axes[0]
         _draw_points(axis, x, y, known, condition_colours(len(x)), log=True)
-        axis.plot(span, span, color=SOFT, lw=0.9)
+        draw_identity(axis, *span)
         axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span)
         axis.text(0.04, 0.97, words.replace(", ", "\n"), transform=axis.transAxes, va="top", fontsize=SMALL)
-        _legend_of_conditions(axis, results, int(known.sum()))
+        _legend_of_points(axis, results, int(known.sum()))
 
     def errors(axes: Sequence[Any]) -> None:
+        """Draws the spread of the errors by region or class."""
         groups = list(groups_of(results.region, excitatory))
         colours = condition_colours(len(model))
         few = (

@@ -18,6 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, t
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from rlsnet.errors import UserError
@@ -81,14 +82,28 @@ def condition_handles(names: Sequence[str], chosen: Iterable[int] | None = None)
     """
     colours, shown = condition_colours(len(names)), list(range(len(names)) if chosen is None else map(int, chosen))
     shown = shown if len(shown) <= len(CONDITIONS) else [shown[0], shown[-1]]
-    labels = {c: f"condition {names[c]}" if names[c].isdigit() else names[c] for c in shown}
-    return [Line2D([], [], color=colours[c], lw=2.2, label=label) for c, label in labels.items()] if len(names) > 1 else []
+    return [Line2D([], [], color=colours[c], lw=2.2, label=condition_label(names[c])) for c in shown] if len(names) > 1 else []
+
+
+def condition_label(name: str) -> str:
+    """A condition in a legend: its name, with the word before a number."""
+    return f"condition {name}" if name.isdigit() else name
 
 
 def style_handles(data: str = "data", model: str = "model", conditions: int = 2) -> list[Line2D]:
     """Entries of a legend for the lines of data and model; of a single condition, in its colour."""
     colour = INK if conditions > 1 else CONDITIONS[0]
     return [Line2D([], [], color=colour, label=data, **DATA_LINE), Line2D([], [], color=colour, label=model, **MODEL_LINE)]
+
+
+def band_handle(label: str = "standard error over trials") -> Rectangle:
+    """Entry of a legend for the bands of `draw_mean`."""
+    return Rectangle((0, 0), 1, 1, color=INK, alpha=BAND_ALPHA, lw=0, label=label)
+
+
+def draw_identity(axis: Any, low: float, high: float) -> None:
+    """Draws the line on which both axes are equal, with an entry for a legend."""
+    axis.plot((low, high), (low, high), color=SOFT, lw=0.9, label="identity")
 
 
 def draw_mean(

@@ -113,11 +113,13 @@ def learning_curve(results: RunResults) -> PanelFigure:
     correlation = curves.values("correlation")
 
     def correlations(axes: Sequence[Any]) -> None:
+        """Draws the correlation of currents and targets in each condition."""
         curves.draw(axes[0], "correlation")
         axes[0].set_ylim(max(-0.5, min(0.0, np.nanmin(correlation, initial=0))) - 0.02, 1)
         curves.finish(axes[0], "correlation of current and target")
 
     def explained(axes: Sequence[Any]) -> None:
+        """Draws the explained variance of the validations, and of the test."""
         axis, (number, score) = axes[0], zip(*validated, strict=True)
         axis.plot(number, score, "o-", color=INK, ms=3.5, lw=1, label="validation, trials trained on" if of_rates else "validation")
         best = int(np.argmax(score))
@@ -128,6 +130,7 @@ def learning_curve(results: RunResults) -> PanelFigure:
         curves.finish(axis, TITLE, columns=1)
 
     def firing(axes: Sequence[Any]) -> None:
+        """Draws the mean rates of both classes."""
         for key, colour, label in (("rate_exc_hz", EXC, "excitatory"), ("rate_inh_hz", INH, "inhibitory")):
             values = curves.values(key)
             axes[0].plot(curves.iteration, values, color=colour, lw=0.7, alpha=0.35)
@@ -141,7 +144,9 @@ def learning_curve(results: RunResults) -> PanelFigure:
     if validated:
         panels.append(Panel(f"{TITLE.capitalize()} in the validations, with the best of them.", explained))
     panels.append(Panel("Mean firing rates by iteration.", firing))
-    return PanelFigure("Learning curve", tuple(panels), (7.2 / len(panels), 2.9), columns=3)
+    return PanelFigure(
+        "Learning curve (pale lines: each iteration; strong lines: moving means)", tuple(panels), (7.2 / len(panels), 2.9), columns=3
+    )
 
 
 def _draw_test(axis: Any, results: RunResults) -> None:
@@ -173,6 +178,7 @@ def weights(results: RunResults) -> PanelFigure:
     inputs, bins = pre[some // int(before["plastic"].attrs["group_size"])], np.linspace(-wide, wide, 81)
 
     def draw(mine: np.ndarray, title: str, colour: str, axes: Sequence[Any]) -> None:
+        """Draws the weights from one class to one class, before and after."""
         axis, values = axes[0], start[mine]
         axis.hist(np.clip(end[mine], -wide, wide), bins=bins, color=colour, alpha=0.75, label="after training")
         if values.size and np.ptp(values) < 1e-6 * wide:

@@ -90,6 +90,7 @@ def learning_curves(names: Sequence[str], runs: Sequence[RunSummary], differing:
     colours = [matplotlib.colormaps["viridis"](1 - index / max(1, len(runs) - 1)) if many else f"C{index}" for index in range(len(runs))]
 
     def draw(against: int, axes: Sequence[Any]) -> None:
+        """Draws the curve of each run against the iteration (0) or the time (1)."""
         for index in reversed(range(len(runs))):  # the best on top
             *x, correlation = _curve(runs[index])
             marker = "." if len(correlation) < 15 else None

@@ -78,6 +78,7 @@ def _sessions(sessions: list[Mapping[str, Any]]) -> Table | Folded:
     """A row for each session of a recording, as its import stored them."""
 
     def cell(value: Any) -> Cell:
+        """A value of a setting in a cell of the table."""
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, int):

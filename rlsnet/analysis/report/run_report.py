@@ -10,6 +10,7 @@ import numpy as np
 from rlsnet.analysis import perturbation_effects, recorded_effects, run_summary, test_results, verdict
 from rlsnet.analysis.plots import analysis_figures, perturbation_figures
 from rlsnet.analysis.plots.run_figures import PERTURBED, figures
+from rlsnet.analysis.recording_summary import named
 from rlsnet.analysis.report import provenance
 from rlsnet.analysis.report.html import Block, Cell, Heading, Number, Page, Paragraph, Section, Table, Tile, figure
 from rlsnet.analysis.run_summary import PRIMARY_SCORES, RunSummary
@@ -54,6 +55,7 @@ def page(results: RunResults) -> str:
     drawn, missing = run_figures(results)
 
     def titled(*names: str) -> list[Block]:
+        """The figures of these names that there are, with their headings."""
         return [block for name in names for block in drawn.get(name, [])]
 
     sections = [
@@ -193,8 +195,7 @@ def _population(summary: RunSummary) -> Iterator[Block]:
         return
     names, groups = verdict.population_rows(summary.population)
     rows: list[list[Cell]] = [
-        [label or "(none)", *(Number(UNDEFINED if value is None else percent(value), value) for value in values)]
-        for label, values in groups
+        [label, *(Number(UNDEFINED if value is None else percent(value), value) for value in values)] for label, values in groups
     ]
     yield Table(TITLE.capitalize(), ("", *(EXPLAINED[name] for name in names)), rows)
 
@@ -226,14 +227,14 @@ def _scores(summary: RunSummary) -> Iterator[Block]:
         by_size = sorted(regions.items(), key=lambda item: -((item[1].get(names[0]) or {}).get("n") or 0))
         yield Heading("By region")
         title = "Median over neurons (rate error: mean) by region; the mark on a bar is the noise ceiling"
-        yield _score_table(title, "region", names, dict(by_size))
+        yield _score_table(title, "region", names, {named(name): group for name, group in by_size})
 
 
 def _score_table(title: str, corner: str, names: list[str], groups: Mapping[str, Any]) -> Table:
     """A row for each group of neurons, a column for each score; the first score has bars."""
     rows: list[list[Cell]] = [
         [
-            label or "(none)",
+            label,
             _count((group.get(names[0]) or {}).get("n")),
             *(_score(group, name, bar=name == names[0]) for name in names),
         ]
