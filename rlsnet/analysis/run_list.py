@@ -52,7 +52,7 @@ def _cells(folder: Path) -> tuple[str, str, str, str]:
     if not (folder / "config.yaml").exists():
         return "not started", experiment_of(folder, None), UNDEFINED, UNDEFINED
     try:
-        run = run_summary.summarize(Run.open(folder, "runs"))
+        run = run_summary.summarize(Run.open(folder))
     except UserError:
         return "damaged", experiment_of(folder, None), UNDEFINED, UNDEFINED
     done, planned = len(run.metrics), run.planned_iterations

@@ -18,6 +18,11 @@ def number(value: Any, spec: str = ".3f") -> str:
     return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things, such as 1 unit or 2,000 units."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def percent(share: float, digits: int = 0) -> str:
     """A share in percent, such as 72 %."""
     return f"{round(100 * share, digits) + 0.0:.{digits}f} %"

@@ -34,6 +34,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, outputs, zarr_store
+from rlsnet.io.formatting import counted
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
 
@@ -96,7 +97,7 @@ class _Inputs:
         trained = TrainedNetwork.load(run, "auto" if not iteration else "best" if own_best else str(iteration), config)
         if trained.test is None:
             raise UserError(f"{run.test}: was not made with weights in {run.checkpoints}; {typed_command('test', run.path)} makes it anew.")
-        weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "run", "rlsnet-network")["plastic/weight"]))
+        weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "", "rlsnet-network")["plastic/weight"]))
         feedforward = trained.weight[:, : trained.n_feedforward]  # no analysis uses those before training
         initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
         table = NeuronTable(trained.excitatory, self.recording, config.seed)
@@ -169,7 +170,8 @@ def _region_currents(inputs: _Inputs) -> Result:
             f"{results.run.test}: has {len(results.neurons):,} of {coupling.trained.n_neurons:,} neurons; expected all of them."
         )
     trials = min(int(results.test.attrs["trials"]), BEFORE_TRIALS) if results.test is not None else 1
-    inputs.report(f"Simulating the time before the trial, {len(results.conditions) * trials} times, for the currents at its start.")
+    times = counted(len(results.conditions) * trials, "time")
+    inputs.report(f"Simulating the time before the trial, {times}, for the currents at its start.")
     start = simulations.filtered_before(results.config, coupling, len(results.conditions), trials)
     every = results.config.trial.learn_every
     return regions.region_currents(coupling, results.read("psth"), every, results.read("current_mean"), start)
@@ -192,7 +194,7 @@ def _single_neuron(inputs: _Inputs) -> Result:
         if not len(order):
             raise UserError("no neuron has a defined score; neurons=[0] shows the first.")
         chosen = [int(results.neurons[order[place]]) for place in (-1, len(order) // 2, 0)]
-    inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
+    inputs.report(f"Simulating one trial, with the voltage of {counted(len(chosen), 'neuron')}.")
     return simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
 
 
@@ -284,7 +286,7 @@ def stored(run: Run) -> dict[str, Result]:
     if not run.analysis.exists():
         return {}
     try:
-        root = zarr_store.open_group(run.analysis, "run", FORMAT)
+        root = zarr_store.open_group(run.analysis, "", FORMAT)
         if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
             return {}
         return {name: Result.read(root[name]) for name in ANALYSES if name in root}
