@@ -14,8 +14,11 @@ UNDEFINED = "–"  # a number that is missing or not finite
 
 
 def number(value: Any, spec: str = ".3f") -> str:
-    """A number by a format specification; a dash where it is missing or not finite."""
-    return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
+    """A number by a format specification, a rounded zero without a minus; a dash where it is missing or not finite."""
+    if value is None or not np.isfinite(value):
+        return UNDEFINED
+    text = format(value, spec)
+    return text if text.strip("-0.") else text.replace("-", "")
 
 
 def counted(n: int, noun: str) -> str:

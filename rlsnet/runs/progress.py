@@ -187,12 +187,12 @@ class Progress:
             yield
 
     @contextlib.contextmanager
-    def counting(self, items: str) -> Iterator[Callable[[int, int], None]]:
-        """Context with a function (done, total) that shows how many `items` are done."""
+    def counting(self, items: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+        """Context with a function (done, total) that shows how many `items` are done; `total` is shown before its first call."""
         if self.mode == "rich":
             with RichProgress(TextColumn(items), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
-                task = bar.add_task(items, total=None)
-                yield lambda done, total: bar.update(task, completed=done, total=total)
+                task = bar.add_task(items, total=total, visible=total is not None)
+                yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
             return
         before = time.monotonic()
 

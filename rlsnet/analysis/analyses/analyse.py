@@ -34,7 +34,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, outputs, zarr_store
-from rlsnet.io.formatting import counted
+from rlsnet.io.formatting import counted, number, percent
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
 
@@ -114,11 +114,13 @@ class _Inputs:
         if len(names) < 2:
             raise UserError(f"the network was trained in one condition ({names[0]}); this analysis compares two.")
         chosen = self.options.conditions or (names[0], names[1])
+        listed = ", ".join(names)
         for name in chosen:
             if name not in names:
-                raise UserError(f"conditions={list(chosen)}: no trained condition {name}; expected two of {', '.join(names)}.")
+                expected = f"expected two of {listed}.{did_you_mean(name, names)}"
+                raise UserError(f"conditions={list(chosen)}: no trained condition {name}; {expected}")
         if chosen[0] == chosen[1]:
-            raise UserError(f"conditions={list(chosen)}: expected two different conditions of {', '.join(names)}.")
+            raise UserError(f"conditions={list(chosen)}: expected two different conditions of {listed}.")
         return names.index(chosen[0]), names.index(chosen[1])
 
     @cached_property
@@ -296,16 +298,12 @@ def stored(run: Run) -> dict[str, Result]:
 
 
 def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:
-    """(analysis, main number in words) of the results that have one."""
-    lines = []
-    for name, result in found.items():
-        if name in SUMMARIES and (words := SUMMARIES[name](result)):
-            lines.append((name.replace("_", " "), words))
-    return lines
+    """(analysis, main number in words) of each result."""
+    return [(name.replace("_", " "), SUMMARIES[name](result)) for name, result in found.items()]
 
 
 def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.0f} %"
+    return "undefined" if value is None or not np.isfinite(value) else percent(value)
 
 
 def _of_trajectories(result: Result) -> str:
@@ -316,8 +314,8 @@ def _of_trajectories(result: Result) -> str:
 
 def _of_direction(result: Result) -> str:
     first, second = result.numbers["conditions"]
-    words = f"{first} and {second} are separated {result.numbers['separation']:.2f} times as far as in the data"
-    return f"{words}; cosine of the directions {result.numbers['cosine']:.2f}"
+    words = f"{first} and {second} are separated {number(result.numbers['separation'], '.2f')} times as far as in the data"
+    return f"{words}; cosine of the directions {number(result.numbers['cosine'], '.2f')}"
 
 
 def _of_decoding(result: Result) -> str:
@@ -335,15 +333,59 @@ def _of_variability(result: Result) -> str:
     parts = []
     for name, label in (("fano", "Fano factor"), ("noise_correlation", "noise correlation"), ("cv2", "CV2 of intervals")):
         values = {kind: result.numbers.get(f"median_{name}_{kind}") for kind in ("data", "model")}
-        known = [f"{kind} {value:.2f}" for kind, value in values.items() if value is not None]
+        known = [f"{kind} {number(value, '.2f')}" for kind, value in values.items() if value is not None]
         parts += [f"{label}: {', '.join(known)}"] if known else []
     return "; ".join(parts) + " (medians)"
 
 
 def _of_selectivity(result: Result) -> str:
     ceiling = float(np.atleast_1d(result["ceiling"])[0])
-    words = f"correlation of data and model over neurons {float(np.atleast_1d(result['correlation'])[0]):.2f}"
-    return words + (f" (both halves of the data: {ceiling:.2f})" if np.isfinite(ceiling) else "")
+    words = f"correlation of data and model over neurons {number(np.atleast_1d(result['correlation'])[0], '.2f')}"
+    return words + (f" (both halves of the data: {number(ceiling, '.2f')})" if np.isfinite(ceiling) else "")
+
+
+ONE_REGION = "there is one region only, and nothing between regions"
+
+
+def _of_region_weights(result: Result) -> str:
+    if len(result["region"]) < 2:
+        return ONE_REGION
+    before, after = (_between_regions(result["sum"][result.numbers["kinds"].index(kind)]) for kind in ("plastic before", "plastic"))
+    return f"of the summed absolute plastic weights, {_percent(after)} lie between regions, before training {_percent(before)}"
+
+
+def _of_region_currents(result: Result) -> str:
+    if len(result["region"]) < 2:
+        return ONE_REGION
+    currents = np.abs(result["current"].sum(axis=0)).mean(axis=(0, 1))  # mean over conditions and time
+    return f"{_percent(_between_regions(currents))} of the absolute current comes from another region, mean over time"
+
+
+def _between_regions(strength: np.ndarray) -> float:
+    """Share of absolute strengths [pre, class, post] between two different regions; NaN without any."""
+    of_pair = np.abs(strength).sum(axis=1)
+    total = of_pair.sum()
+    return float(1 - np.trace(of_pair) / total) if total else np.nan
+
+
+def _of_silencing(result: Result) -> str:
+    names, change, control = result["region"], result["change"], result["control"]
+    others = np.where(np.eye(len(names), dtype=bool), 0.0, change)
+    silenced, region = np.unravel_index(np.argmax(np.abs(others)), others.shape)
+    words = f"{number(control[region] + change[silenced, region], '.2f')} Hz, in the control {number(control[region], '.2f')} Hz"
+    return f"the largest effect on another region: {names[region]} has {words}, while {names[silenced]} is silenced"
+
+
+def _of_single_neuron(result: Result) -> str:
+    neurons, counts = result["neuron"], result["spiked"].sum(axis=0)
+    return (
+        ", ".join(f"neuron {neuron} fires {counted(int(n), 'spike')}" for neuron, n in zip(neurons, counts, strict=True)) + " in one trial"
+    )
+
+
+def _of_eigenvalues(result: Result) -> str:
+    before, after = (number(np.hypot(*result[name][0]), ".3g") for name in ("before", "after"))
+    return f"largest absolute value {after} threshold ms, before training {before}"
 
 
 SUMMARIES: Mapping[str, Callable[[Result], str]] = {
@@ -353,4 +395,9 @@ SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "selectivity": _of_selectivity,
     "dimensionality": _of_dimensionality,
     "variability": _of_variability,
+    "region_weights": _of_region_weights,
+    "region_currents": _of_region_currents,
+    "silencing": _of_silencing,
+    "single_neuron": _of_single_neuron,
+    "eigenvalues": _of_eigenvalues,
 }
