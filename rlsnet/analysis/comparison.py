@@ -205,7 +205,8 @@ def show(comparison: Comparison) -> None:
     terminal = console(WIDTH)
     if comparison.runs:
         table = Table(title=Text(ranking(comparison)), title_justify="left")
-        first = min(max(map(len, comparison.names)), max(MIN_NAME, terminal.width // 3))
+        part = max(len(part) + 1 for name in comparison.names for part in name.split(","))  # a name is broken at its commas alone
+        first = min(max(map(len, comparison.names)), max(MIN_NAME, terminal.width // 3, part))
         table.add_column("run", overflow="fold", width=first)
         room = terminal.width - first - 4
         shown, left = fitting(columns(comparison), room)

@@ -9,11 +9,13 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from rlsnet.config import differences
 from rlsnet.data import cell_classes, recordings
 from rlsnet.data.unit_selection import ImportSummary
 from rlsnet.io.formatting import byte_size, console, counted, duration
 from rlsnet.io.terminal import say
 
+EXPERIMENT = "mouse_decision"  # that the printed command trains
 SHOWN_SOURCES = 20  # sources that are listed
 SHOWN_CONDITIONS = 12  # names of conditions that are printed
 
@@ -35,10 +37,10 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     say(f"{path}: {counted(kept, 'unit')} of {counted(len(summary.sessions), 'session')}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
         say(f"Cell class: {cell_classes.counted(summary.classes)}.")
-    settings = recordings.open_recording(path, summary.kind).settings()
+    settings = differences.beyond(EXPERIMENT, recordings.open_recording(path, summary.kind).settings())
     half = "recording.half=odd" in settings
     say("To train on it" + (", on the odd trials, so that rlsnet test compares with the even ones:" if half else ":"))
-    say(f"  rlsnet train config=mouse_decision {' '.join(map(shlex.quote, settings))}")
+    say(f"  rlsnet train config={EXPERIMENT} {' '.join(map(shlex.quote, settings))}")
 
 
 def _print_dropped(summary: ImportSummary) -> None:
