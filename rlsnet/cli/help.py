@@ -96,7 +96,7 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     usage = USAGES[command].format(experiments=experiments)
     lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
     lines += ["", "Options:", *_aligned(OPTIONS if sections is None else OPTIONS[:1])]
-    lines += [UNITS] if sections is None else []
+    lines += _wrapped(UNITS) if sections is None else []
     example = "neuron=glif3" if sections is None else "perturb=clamp"
     lines += ["", *_wrapped(f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:")]
     lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
