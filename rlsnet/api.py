@@ -113,7 +113,7 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
 
     several = [sources] if isinstance(sources, str | PathLike) else sources
     import_sources([fspath(each) for each in several], _path(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
-    return zarr_store.open_group(_path(out), "import", recordings.FORMAT)
+    return zarr_store.open_group(_path(out), "", recordings.FORMAT)
 
 
 def recording_from_arrays(
@@ -204,7 +204,7 @@ def open_recording(path: Folder) -> Recording:
     from rlsnet.data import recordings
     from rlsnet.io import zarr_store
 
-    group = zarr_store.open_group(_path(path), "recording", recordings.FORMAT)
+    group = zarr_store.open_group(_path(path), "", recordings.FORMAT)
     return recordings.open_recording(_path(path), "current" if "current" in group and "rate" not in group else "rate")
 
 
@@ -493,7 +493,7 @@ def open_run(run: run_folder.Run | Folder) -> Run:
     from rlsnet.results import Run
     from rlsnet.runs import folder as run_folder
 
-    return run if isinstance(run, Run) else Run.open(run.path if isinstance(run, run_folder.Run) else _path(run), "run")
+    return run if isinstance(run, Run) else Run.open(run.path if isinstance(run, run_folder.Run) else _path(run))
 
 
 def _path(path: Folder) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import counted
 from rlsnet.runs import folder
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class Run(folder.Run):
         from rlsnet.analysis import tables
         from rlsnet.analysis.test_results import open_results
 
-        folder.Run.open(self.path, "run")
+        folder.Run.open(self.path)
         return tables.of_perturbed(open_results(self, trust=trust), perturbed)
 
     def _rows(self) -> Iterator[tuple[str, str]]:
@@ -216,17 +217,18 @@ class Run(folder.Run):
         summary = run_summary.summarize(self)
         settings, score = summary.settings, summary.primary_score
         if self.network.exists():
-            n = zarr_store.open_group(self.network, "run", network_store.FORMAT)["neuron/excitatory"].shape[0]
+            n = zarr_store.open_group(self.network, "", network_store.FORMAT)["neuron/excitatory"].shape[0]
             yield "network", f"{n:,} neurons ({settings['neuron']['name']}), at most {settings['plastic']['n_inputs']} plastic inputs each"
         yield "target", settings["target"]["name"] + (f" {path}" if (path := settings["recording"]["path"]) else "")
         last = number(summary.last_correlation, ".2f")
         yield "training", summary.state + (f", last correlation {last}" if summary.metrics else "")
         if score is not None:
             attributes = summary.test_attributes
+            trials = counted(int(attributes.get("trials", 0)), "trial")
             words = f"median {SCORES[score].title} {number(summary.typical(score), '.2f')}"
             yield (
                 "test",
-                f"weights of iteration {attributes.get('iteration')}, {attributes.get('trials')} trials of each condition, {words}",
+                f"weights of iteration {attributes.get('iteration')}, {trials} of each condition, {words}",
             )
         if sentences := verdict.verdict(summary.population):
             yield "verdict", sentences

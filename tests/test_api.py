@@ -379,8 +379,8 @@ def test_psths_spikes_and_scores_by_unit_and_in_the_time_of_the_recording(record
         (lambda run: rlsnet.export(run, "np"), "to=np: expected zarr, npz, sonata, nwb, nest, brian2. Did you mean npz?"),
         (lambda run: rlsnet.compare(), "compare: expected runs"),
         (lambda run: rlsnet.report(run, out=run.path), "a folder; expected the name of a file"),
-        (lambda run: rlsnet.info("nowhere"), "info nowhere: no such folder"),
-        (lambda run: rlsnet.Run("nowhere").spikes(), "run=nowhere: not a run folder"),
+        (lambda run: rlsnet.info("nowhere"), "nowhere: no such folder"),
+        (lambda run: rlsnet.Run("nowhere").spikes(), "nowhere: no such folder"),
         (lambda run: rlsnet.open_recording(run.path), ": not a Zarr store"),
     ],
 )

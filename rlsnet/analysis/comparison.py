@@ -18,7 +18,7 @@ from rlsnet.analysis.run_summary import POPULATION, PRIMARY_SCORES, RunSummary
 from rlsnet.analysis.verdict import best_baseline, verdict
 from rlsnet.config import differences
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import UNDEFINED, byte_size, console, percent, readable
+from rlsnet.io.formatting import UNDEFINED, byte_size, console, counted, percent, readable
 from rlsnet.learning import population
 from rlsnet.learning.scores import SCORES
 from rlsnet.runs.catalogue import run_folders
@@ -88,7 +88,7 @@ def read(paths: Sequence[Path]) -> Comparison:
     """The comparison of all runs at or below some folders; raises UserError where there is none."""
     folders = list(dict.fromkeys(folder for path in paths for folder in run_folders(path)))
     if not folders:
-        raise UserError(f"compare {' '.join(map(str, paths))}: contains no run; expected run folders, or a folder with runs in it.")
+        raise UserError(f"{' '.join(map(str, paths))}: contains no run; expected run folders, or a folder with runs in it.")
     readable, unreadable = [], []
     for name, folder in zip(_names(folders), folders, strict=True):
         summary = _summary(folder)
@@ -108,7 +108,7 @@ def read(paths: Sequence[Path]) -> Comparison:
 def _summary(folder: Path) -> RunSummary | str:
     """The summary of a run, or the reason why it cannot be read."""
     try:
-        return run_summary.summarize(Run.open(folder, "compare"))
+        return run_summary.summarize(Run.open(folder))
     except UserError as error:
         return str(error) if (folder / "config.yaml").exists() else "has no config.yaml: it failed before it started, or waits to start."
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # damaged files raise many kinds
@@ -183,7 +183,7 @@ def ranking(comparison: Comparison) -> str:
         what = f"the best {population.TITLE} of a validation"
     elif comparison.score != TRAINING:
         what = f"the test's {SCORES[comparison.score].title}, median over neurons"
-    return f"{len(comparison.runs):,} run{'s' if len(comparison.runs) != 1 else ''}, sorted by {what}"
+    return f"{counted(len(comparison.runs), 'run')}, sorted by {what}"
 
 
 def verdict_of_first(comparison: Comparison) -> str:
@@ -206,7 +206,8 @@ def show(comparison: Comparison) -> None:
     terminal = console(WIDTH)
     if comparison.runs:
         table = Table(title=Text(ranking(comparison)), title_justify="left")
-        first = min(max(map(len, comparison.names)), max(MIN_NAME, terminal.width // 3))
+        part = max(len(part) + 1 for name in comparison.names for part in name.split(","))  # a name is broken at its commas alone
+        first = min(max(map(len, comparison.names)), max(MIN_NAME, terminal.width // 3, part))
         table.add_column("run", overflow="fold", width=first)
         room = terminal.width - first - 4
         shown, left = fitting(columns(comparison), room)
@@ -219,7 +220,7 @@ def show(comparison: Comparison) -> None:
         terminal.print(table)
         if left:
             names = ", ".join(column.name for column in left[:MAX_NAMED]) + (", ..." if len(left) > MAX_NAMED else "")
-            columns_left = f"{len(left)} column{'s' * (len(left) != 1)}"
+            columns_left = counted(len(left), "column")
             terminal.print(Text(f"There is no room for {columns_left} ({names}); out=FILE.html shows all."), style="dim")
     if sentences := verdict_of_first(comparison):
         terminal.print(Text(sentences))

@@ -15,15 +15,12 @@ from rich.text import Text
 from rlsnet.analysis import perturbation_effects
 from rlsnet.analysis.inspect_stores import Rows, is_narrow, network_rows, store_rows, test_rows, version_rows
 from rlsnet.config.load import unloaded
-from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.formatting import byte_size, console, disk_size, duration, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
-from rlsnet.runs.catalogue import run_folders
-from rlsnet.runs.folder import Run
+from rlsnet.runs.folder import Run, check_content
 from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.workflows import test_store
 
@@ -40,12 +37,10 @@ def show(path: str | None, trust: bool = False) -> None:
     """
     if path is None:
         title, rows = "rlsnet", _installation_rows()
-    elif not Path(path).exists():
-        raise UserError(f"info {path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
     else:
-        _check_is_one(Path(path))
+        check_content(Path(path))
         is_run = (Path(path) / "config.yaml").exists()
-        title, rows = (f"run {path}", _run_rows(Run.open(path, "info"), trust)) if is_run else (path, store_rows(path))
+        title, rows = (f"run {path}", _run_rows(Run.open(path), trust)) if is_run else (path, store_rows(path))
     table = Table("", "", title=Text(title), show_header=False, title_justify="left")
     table.columns[1].overflow = "fold"
     with contextlib.nullcontext() if path is None else jax.default_device("cpu"):
@@ -58,16 +53,6 @@ def show(path: str | None, trust: bool = False) -> None:
     console().print(table)
     for name, value in below:
         console().print(Text(f"{name}:\n{value}"))
-
-
-def _check_is_one(path: Path) -> None:
-    """Raises UserError for a file, and for a folder that contains runs and is none."""
-    if path.is_file():
-        trial = typed_command("import", path, "OUT.zarr", more=["--dry-run"])
-        raise UserError(f"info {path}: a file; expected a run folder or a .zarr; {trial} shows what an import of it would give.")
-    if not (path / zarr_store.METADATA).exists() and not (path / "config.yaml").exists() and (found := len(list(run_folders(path)))):
-        listed = f"{typed_command('runs', path)} lists {'it' if found == 1 else 'them'}"
-        raise UserError(f"info {path}: contains {found} run{'s' * (found != 1)}; {listed}.")
 
 
 def _installation_rows() -> Rows:
@@ -95,7 +80,7 @@ def _run_rows(run: Run, trust: bool) -> Rows:
         words = f"not run, so sizes and memory of {', '.join(models)} are unknown"
         yield "plugins", f"{words}; trust=true runs {', '.join(config.plugins)}"
     if run.network.exists():
-        group = zarr_store.open_group(run.network, "info", network_store.FORMAT)
+        group = zarr_store.open_group(run.network, "", network_store.FORMAT)
         if not models:
             yield from _size_rows(run, config, group)
         yield from (row for row in network_rows(group, str(run.network), degrees=False) if row[0] != "neurons")
@@ -105,10 +90,10 @@ def _run_rows(run: Run, trust: bool) -> Rows:
     names += [f"best of iteration {int(best.name.split('.')[0])}"] if best else []
     yield "checkpoints", ", ".join(names) or "none"
     if done:
-        yield from version_rows(zarr_store.open_group(run.checkpoint("last"), "info", folder.FORMAT).attrs)
+        yield from version_rows(zarr_store.open_group(run.checkpoint("last"), "", folder.FORMAT).attrs)
     yield from _resource_rows(run)
     if run.test.exists():
-        rows = dict(test_rows(test_store.open_test(run, run.test, "info"), str(run.test)))
+        rows = dict(test_rows(test_store.open_test(run, run.test), str(run.test)))
         yield "test", f"{rows['trials']}, current correlation {rows.get('current correlation')}"
         yield from ((name, rows[name]) for name in ("compared with", "verdict", "population", "scores") if name in rows)
     yield from _perturbation_rows(run)
@@ -117,9 +102,9 @@ def _run_rows(run: Run, trust: bool) -> Rows:
 
 def _perturbation_rows(run: Run) -> Rows:
     """Each stored perturbation and its effect on the mean rate of the neurons that it was not applied to."""
-    test = test_store.open_test(run, run.test, "info") if run.test.exists() else None
+    test = test_store.open_test(run, run.test) if run.test.exists() else None
     for label, path in run.perturbed_results().items():
-        words = perturbation_effects.description(group := test_store.open_test(run, path, "info"))
+        words = perturbation_effects.description(group := test_store.open_test(run, path))
         if test is not None:
             effect = perturbation_effects.PerturbationEffect.from_tests(test, group)
             control, perturbed = effect.rate(~effect.perturbed, 1)

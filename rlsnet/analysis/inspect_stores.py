@@ -12,7 +12,7 @@ import zarr
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
 from rlsnet.data import recordings, trial_average, trial_clock
 from rlsnet.io import zarr_store
-from rlsnet.io.formatting import byte_size, console, disk_size
+from rlsnet.io.formatting import byte_size, console, counted, disk_size
 from rlsnet.model import network_store
 from rlsnet.runs import folder
 from rlsnet.workflows import test_store
@@ -42,7 +42,7 @@ def version_rows(attributes: Any) -> Rows:
 
 def store_rows(path: str) -> Rows:
     """Format and contents of a store, and the type and shape of each of its arrays."""
-    group = zarr_store.open_store(path, f"info {path}: not a run folder")
+    group = zarr_store.open_store(path, f"{path}: not a run folder")
     kind = str(group.attrs.get("format", recordings.FORMAT if recordings.TARGETS.keys() & set(group) else "unknown"))
     yield "format", f"{kind} {group.attrs.get('version', '')}".strip()
     if "source" in group.attrs:
@@ -81,9 +81,9 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         yield "static synapses", f"{out.sum():,}"
         if degrees:
             post = zarr_store.array(group, "static/post", ["edges"], "iu", where) if "static/stream" not in group else None
-            counted = post is not None and post.nbytes <= MAX_SYNAPSE_BYTES
+            known = post is not None and post.nbytes <= MAX_SYNAPSE_BYTES
             yield "static outputs of a neuron", _mean_and_sd(out) + ("" if post is not None else ", drawn again for each spike")
-            yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if counted else f"{out.sum() / max(1, n):.1f} on average"
+            yield "static inputs of a neuron", _mean_and_sd(_counts(post, n)) if known else f"{out.sum() / max(1, n):.1f} on average"
     if "plastic/pre" in group:
         size = network_store.group_size_of(group, where)
         pre = zarr_store.array(group, "plastic/pre", [-(-n // size), "L"], "iu", where)
@@ -97,7 +97,7 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         x = zarr_store.array(group, "feedforward/weight", [n, "X"], "f", where).shape[1]
         yield "from feed-forward neurons", f"{n * x:,} synapses of {x:,} neurons"
     if degrees and "target" in group:
-        yield "targets", "{} condition(s), {} learning points".format(*group["target"].shape[:2])
+        yield "targets", f"{counted(group['target'].shape[0], 'condition')}, {counted(group['target'].shape[1], 'learning point')}"
 
 
 def _mean_and_sd(degree: np.ndarray) -> str:
@@ -177,7 +177,10 @@ def test_rows(group: zarr.Group, where: str) -> Rows:
     """Trials, neurons, rates and scores of a test."""
     excitatory = zarr_store.read(zarr_store.array(group, "excitatory", ["n"], "b", where))
     rate = zarr_store.read(zarr_store.array(group, "rate", ["C", len(excitatory)], "f", where))
-    yield "trials", f"{group.attrs.get('trials')} trials per condition with the weights of iteration {group.attrs.get('iteration')}"
+    yield (
+        "trials",
+        f"{counted(int(group.attrs.get('trials', 0)), 'trial')} per condition with the weights of iteration {group.attrs.get('iteration')}",
+    )
     yield "conditions", ", ".join(map(str, zarr_store.read(group["condition"]))) if "condition" in group else len(rate)
     if trial_clock.ATTRIBUTE in group.attrs:
         time, clock = zarr_store.read(group["time"]), trial_clock.of_test(group)

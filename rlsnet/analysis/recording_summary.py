@@ -57,7 +57,7 @@ def evenly(n: int, most: int) -> np.ndarray:
 
 def open_rates_or_currents(path: str) -> Recording:
     """A recording of rates or, where it has none, of currents."""
-    group = zarr_store.open_group(path, "recording", FORMAT)
+    group = zarr_store.open_group(path, "", FORMAT)
     return recordings.open_recording(path, "current" if "current" in group and "rate" not in group else "rate")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from rich.table import Table
+from rich.cells import cell_len
 from rich.text import Text
 
 from rlsnet.analysis import run_summary
@@ -24,6 +24,8 @@ CAPTION = (
     f"EV: {population.TITLE} in the test, or (val.) the best in a validation during training; r: mean correlation of the"
     " current with its target in the last iterations."
 )
+HEADINGS, RIGHT = ("run", "state", "experiment", "iterations", "score", "age"), ("iterations", "age")
+GAP = "  "
 
 
 def show(folders: Sequence[Path], below: Path, rows: int) -> None:
@@ -34,17 +36,33 @@ def show(folders: Sequence[Path], below: Path, rows: int) -> None:
       below: the folder that names of runs are relative to, unless it is the run.
       rows: largest number of runs that are shown.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "state", "experiment", "iterations", "score", "age"):
-        table.add_column(name, justify="right" if name in ("iterations", "age") else "left", overflow="fold")
+    cells = [HEADINGS]
     for folder in folders[:rows]:
         name = readable(folder) if below == Path() else readable(os.path.join(below, folder.relative_to(below)))
-        table.add_row(*map(Text, (name, *_cells(folder), age(time.time() - started(folder)))))
+        cells.append((name, *_cells(folder), age(time.time() - started(folder))))
     terminal = console(100)
-    terminal.print(table)
+    for line in lines_of(cells, terminal.width if terminal.is_terminal else None):
+        terminal.print(Text(line), soft_wrap=True)
     if len(folders) > rows:
         terminal.print(Text(f"{len(folders) - rows:,} older runs are not shown; rows=null shows all."))
     terminal.print(Text(CAPTION), style="dim")
+
+
+def lines_of(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """Aligned lines of a table, with the name of each run whole: above the other cells where these have no room beside it.
+
+    Args:
+      rows: cells of each row, the headings first.
+      width: columns of the terminal; None: there is none, and so room.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    above = width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width
+    lines = []
+    for row in rows:
+        padding = [" " * (size - cell_len(cell)) for cell, size in zip(row, widths, strict=True)]
+        aligned = [f"{pad}{cell}" if name in RIGHT else f"{cell}{pad}" for name, cell, pad in zip(HEADINGS, row, padding, strict=True)]
+        lines += [row[0], GAP + GAP.join(aligned[1:])] if above else [GAP.join(aligned)]
+    return [line.rstrip() for line in lines]
 
 
 def _cells(folder: Path) -> tuple[str, str, str, str]:
@@ -52,7 +70,7 @@ def _cells(folder: Path) -> tuple[str, str, str, str]:
     if not (folder / "config.yaml").exists():
         return "not started", experiment_of(folder, None), UNDEFINED, UNDEFINED
     try:
-        run = run_summary.summarize(Run.open(folder, "runs"))
+        run = run_summary.summarize(Run.open(folder))
     except UserError:
         return "damaged", experiment_of(folder, None), UNDEFINED, UNDEFINED
     done, planned = len(run.metrics), run.planned_iterations

@@ -12,6 +12,7 @@ import zarr
 from rlsnet.config import differences
 from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
+from rlsnet.io.formatting import counted
 from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
@@ -106,7 +107,7 @@ class RunSummary:
             return "simulated, not trained"
         done, planned = len(self.metrics), self.planned_iterations
         if self.ended_early:
-            return f"ended after {done} iterations"
+            return f"ended after {counted(done, 'iteration')}"
         return "done" if done >= planned else f"{done} of {planned} iterations"
 
 

@@ -55,7 +55,7 @@ def headings(names: Sequence[str]) -> list[str]:
 def values(group: Mapping[str, Any], names: Sequence[str], spec: str) -> list[str]:
     """The typical value of each score over a group of neurons; "" where it is undefined."""
     found = [typical(group, name) for name in names]
-    return ["" if value is None else format(value, spec) for value in found]
+    return ["" if value is None else formatting.number(value, spec) for value in found]
 
 
 def score_table(summary: Mapping[str, Any], width: int | None = None) -> str:

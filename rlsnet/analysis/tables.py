@@ -33,7 +33,7 @@ def neuron_columns(results: RunResults) -> dict[str, np.ndarray]:
 
     They come from the test, if it has all neurons, else from the recording.
     """
-    group = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
+    group = zarr_store.open_group(results.run.network, "", network_store.FORMAT)
     columns = {"excitatory": zarr_store.read(group["neuron/excitatory"]).astype(bool)}
     n = len(columns["excitatory"])
     if results.has("neuron") and len(results.neurons) == n:
@@ -259,4 +259,4 @@ def of_perturbed(results: RunResults, label: str | None) -> RunResults:
     if label not in paths:
         known = ", ".join(paths) or "none; rlsnet.test(run, perturb=...) makes one"
         raise UserError(f"perturbed={label}: no such result of {results.run.path}; expected {known}.{did_you_mean(label, paths)}")
-    return RunResults(results.config, results.run, test_store.open_test(results.run, paths[label], "perturbed"))
+    return RunResults(results.config, results.run, test_store.open_test(results.run, paths[label]))

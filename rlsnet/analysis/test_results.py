@@ -186,7 +186,7 @@ def with_config(config: Config, run: Run) -> RunResults:
 def source(results: RunResults) -> tuple[Path | None, Any]:
     """(path, group) of the recording that the targets were made from; None for what is unknown, not found or another recording."""
     run, given = results.run, results.config.recording.path
-    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs if run.network.exists() else {}
+    about = zarr_store.open_group(run.network, "", network_store.FORMAT).attrs if run.network.exists() else {}
     made_from, fingerprint = about.get("recording"), about.get("recording_fingerprint")
     paths = [Path(str(path)) for path in (made_from, given) if path is not None]
     for path in filter(Path.exists, paths):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 COMMANDS = {
     "train": "train a network, or continue a run (train [EXPERIMENT or RUN])",
-    "simulate": "run a network with its initial weights, without training (simulate [EXPERIMENT])",
+    "simulate": "run a network with its initial weights (simulate [EXPERIMENT])",
     "test": "run a trained network with frozen weights (test RUN)",
-    "import": "make a recording.zarr from NWB, Phy, ALF, NumPy, MATLAB or HDF5 files (import SOURCE... OUT.zarr)",
+    "import": "import NWB, Phy, MATLAB and other files (import SOURCE... OUT.zarr)",
     "runs": "list the runs below a folder, the newest first (runs [FOLDER])",
     "plot": "draw the figures of a run or of a recording (plot RUN)",
     "report": "write the results of a run as one HTML page (report RUN)",
-    "analyse": "analyse a tested run: trajectories, decoding, regions, silencing, and more (analyse RUN)",
-    "compare": "compare runs, or the jobs of a sweep, as a table and as a page (compare RUNS)",
+    "analyse": "analyse a tested run: decoding, silencing, and more (analyse RUN)",
+    "compare": "compare runs, or the jobs of a sweep, in a table (compare RUNS)",
     "info": "summarise a run, network, recording or checkpoint (info PATH)",
-    "export": "write a trained network and its spikes for other tools (export RUN to=FORMAT)",
-    "completion": "print the script that completes rlsnet commands in a shell (completion bash)",
+    "export": "write network and spikes for other tools (export RUN to=FORMAT)",
+    "completion": "print the completion script for a shell (completion bash)",
 }
 PLAIN = {
     "import": "rlsnet.cli.commands.import_",
@@ -27,21 +27,19 @@ PLAIN = {
     "info": "rlsnet.cli.commands.info",
     "completion": "rlsnet.cli.completion",
 }  # commands that need no experiment: modules with Options, USAGE and main(paths, options)
-WORK = {
-    "import": "Reading recordings",
-    "plot": "Drawing figures",
-    "report": "Writing the report",
-    "export": "Exporting",
-    "analyse": "Analysing",
-}  # what a terminal shows while a command is at work
 DRY_RUN = "--dry-run"
 WITHOUT_RUNS = ("import", "runs", "completion")  # plain commands for whose paths `last` does not stand for the newest run
-# sections of settings that the help and the completion of a command show; None: all
+# sections of settings that the help and the completion of a command show; None: all but those in HIDDEN
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
     "simulate": None,
-    "test": ("run", "progress", "test", "perturb", "plugins", "trust", "recording.path", "resources_every", "engine"),
+    "test": ("progress", "test", "perturb", "plugins", "trust", "recording.path", "resources_every", "engine"),
 }
+HIDDEN: dict[str, tuple[str, ...]] = {
+    "train": ("run", "perturb"),
+    "simulate": ("run", "resume", "rls", "train", "tracking"),
+    "test": (),
+}  # sections of settings without influence on a command, and settings that another form has replaced
 # settings at the top of the help of a command
 ESSENTIAL: dict[str, tuple[str, ...]] = {
     "train": (
@@ -87,3 +85,9 @@ HEADINGS = {
     "engine": "Computation",
     "": "Run, sweep and display",
 }
+
+
+def is_shown(command: str, key: str) -> bool:
+    """Whether the help and the completion of a command show a section or a setting."""
+    sections, names = SECTIONS[command], {key, key.split(".")[0]}
+    return bool(names & set(sections)) if sections is not None else not names & set(HIDDEN[command])

@@ -16,7 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, SECTIONS, WITHOUT_RUNS
+from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, SECTIONS, WITHOUT_RUNS, is_shown
 from rlsnet.config.arguments import NoOptions
 from rlsnet.config.compose import config_folders, configs_dir, variant_names
 from rlsnet.config.schema import Config
@@ -165,9 +165,9 @@ def _rules(cls: type, before: Sequence[str], prefix: str = "") -> Iterator[tuple
 
 def _keys(word: str, before: Sequence[str]) -> list[str]:
     """Keys that begin with a text; up to the first dot, names of sections."""
-    sections = SECTIONS[before[0]]
-    keys = [f"{key}=" for key, _ in _rules(Config, before) if sections is None or key.split(".")[0] in sections]
-    names = [f"{section}=" for section in _variants_by_section(before)] if sections is None else []
+    command = before[0]
+    keys = [f"{key}=" for key, _ in _rules(Config, before) if is_shown(command, key)]
+    names = [f"{section}=" for section in _variants_by_section(before) if is_shown(command, section)] if SECTIONS[command] is None else []
     every = [key for key in dict.fromkeys([*names, *keys, *HYDRA]) if key.startswith(word)]
     short = [key if "." not in key[len(word) :] else word + key[len(word) :].split(".")[0] + "." for key in every]
     return list(dict.fromkeys(short))

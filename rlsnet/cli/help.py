@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, HEADINGS, SECTIONS
+from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, HEADINGS, SECTIONS, is_shown
 from rlsnet.config.compose import config_folders, variant_names, variant_settings
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.quoting import path_list
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import default_variants, defaults, defaults_of, described
 from rlsnet.errors import UserError
+from rlsnet.io.terminal import fitted, width_of
 
 Row = tuple[str, str, str]  # of a setting: key, default, meaning
 
@@ -31,17 +30,17 @@ Usage: rlsnet COMMAND [THING] [key=value ...]
 {commands}
 
 Examples:
-  rlsnet train tiny                              a few seconds, to see that rlsnet works
-  rlsnet train demo                              two minutes, on synthetic data
+  rlsnet train tiny                       # a first try, a few seconds
+  rlsnet train demo                       # two minutes, on synthetic data
   rlsnet import sessions/*.nwb mine.zarr preset=map
   rlsnet train mouse_decision recording.path=mine.zarr recording.half=odd
   rlsnet train mouse_decision recording.path=mine.zarr --dry-run
-  rlsnet runs                                    all runs, the newest first
-  rlsnet test last                               last is the newest run
-  rlsnet report last                             one HTML page in the run folder
-  rlsnet train last train.iterations=200         continue to 200 iterations
+  rlsnet runs                             # all runs, the newest first
+  rlsnet test last                        # last is the newest run
+  rlsnet report last                      # one HTML page in the run folder
+  rlsnet train last train.iterations=200  # continue to 200 iterations
   rlsnet train tiny sweep=tune rls.penlambda=.4,.8
-  rlsnet compare tune                            the runs of a sweep, the best first
+  rlsnet compare tune                     # runs of a sweep, the best first
   rlsnet export last to=npz
 
 rlsnet COMMAND --help lists the settings of a command.
@@ -56,18 +55,20 @@ USAGES = {
     "test": """RUN [key=value ...]
   RUN   folder of a run, such as outputs/2026-11-21/10-00-00, or last for the newest run""",
 }
-MORE = """Options:
-  --dry-run                   show sizes, memory, disk space and time, and start nothing
-  hydra.run.dir=FOLDER        write the run to FOLDER instead of outputs/DATE/TIME
-  sweep=FOLDER key=a,b        one run for each value, in folders below FOLDER
-  --config-dir FOLDER         use experiments of your own, FOLDER/config/NAME.yaml
-  --cfg job                   print all settings, and start nothing
-A number may have a unit: trial.dt='100 us', target.period='1 s'."""
+OPTIONS = (
+    ("--dry-run", "", "show sizes, memory, disk space and time, and start nothing"),
+    ("hydra.run.dir=FOLDER", "", "write the run to FOLDER instead of outputs/DATE/TIME"),
+    ("sweep=FOLDER key=a,b", "", "one run for each value, in folders below FOLDER"),
+    ("--config-dir FOLDER", "", "use experiments of your own, FOLDER/config/NAME.yaml"),
+    ("--cfg job", "", "print all settings, and start nothing"),
+)
+UNITS = "A number may have a unit: trial.dt='100 us', target.period='1 s'."
 
 
 def overview() -> str:
     """Usage of the program, with its commands and examples."""
-    return OVERVIEW.format(commands="\n".join(f"  {command:<10} {what}" for command, what in COMMANDS.items()))
+    commands = "\n".join(_aligned([(command, "", what) for command, what in COMMANDS.items()]))
+    return "\n".join(_wrapped(OVERVIEW.format(commands=commands)))
 
 
 def _title(command: str) -> list[str]:
@@ -77,8 +78,7 @@ def _title(command: str) -> list[str]:
 
 def columns() -> int:
     """Columns of a line: those of the terminal, within limits."""
-    width = shutil.get_terminal_size((MOST_COLUMNS, 24)).columns if sys.stdout.isatty() else MOST_COLUMNS
-    return max(FEWEST_COLUMNS, min(MOST_COLUMNS, width))
+    return max(FEWEST_COLUMNS, min(MOST_COLUMNS, width_of(sys.stdout) or MOST_COLUMNS))
 
 
 def help_text(command: str, arguments: Sequence[str] = ()) -> str:
@@ -92,17 +92,18 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     load_plugins([os.path.expanduser(path) for a in arguments if a.startswith("plugins=") for path in path_list(a.partition("=")[2])])
     sections, names = SECTIONS[command], variant_names(folders)
     experiments = ", ".join(names.pop("config"))
-    offered = {section: each for section, each in names.items() if sections is None or section in sections}
+    offered = {section: each for section, each in names.items() if is_shown(command, section)}
     usage = USAGES[command].format(experiments=experiments)
     lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
-    lines += ["", *(MORE.splitlines() if sections is None else MORE.splitlines()[:2])]
+    lines += ["", "Options:", *_aligned(OPTIONS if sections is None else OPTIONS[:1])]
+    lines += _wrapped(UNITS) if sections is None else []
     example = "neuron=glif3" if sections is None else "perturb=clamp"
-    lines += ["", f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:"]
+    lines += ["", *_wrapped(f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:")]
     lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
     values = _defaults_of_variants(arguments, folders)
-    rows = [row for row in described(Config, values) if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+    rows = [row for row in described(Config, values) if is_shown(command, row[0])]
     defaults_are = "the defaults of the experiment sinusoid" if sections is None else "the defaults; a run keeps its own"
-    lines += ["", f"The settings most often changed, with {defaults_are}:"]
+    lines += ["", *_wrapped(f"The settings most often changed, with {defaults_are}:")]
     lines += _aligned([row for key in ESSENTIAL[command] for row in rows if row[0] == key])
     for section, mine in _by_section([row for row in rows if row[0] not in ESSENTIAL[command]]):
         chosen = f" ({section}={values[section]['name']})" if section in default_variants() else ""
@@ -132,14 +133,8 @@ def _defaults_of_variants(arguments: Sequence[str], folders: Sequence[Any]) -> d
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines of a text, each wrapped below its own second column."""
-    lines = []
-    for line in text.splitlines():
-        indent = len(line) - len(line.lstrip())
-        columns_of_names = re.match(r"\s*\S+( or \S+)?\s{2,}", line)
-        hanging = " " * (columns_of_names.end() if columns_of_names else indent + 2)
-        lines += textwrap.wrap(line, columns(), subsequent_indent=hanging, break_on_hyphens=False) or [""]
-    return lines
+    """Lines of a text, fitted to the columns."""
+    return fitted(text, columns()).splitlines()
 
 
 def _aligned(rows: Sequence[Row]) -> list[str]:

@@ -130,10 +130,10 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
         Run(given).refuse_links()  # Hydra writes there before the command starts
     if sweep is not None:
         return sweep_overrides(command, sweep, arguments)
-    key, path = ("run", run) if command == "test" else ("resume", None if resume == "auto" else resume)
+    path = run if command == "test" else None if resume == "auto" else resume
     if path is None:
         return []
-    found = Run.open(path, key)
+    found = Run.open(path)
     found.refuse_links()
     if command == "train" and not found.iterations():
         raise UserError(f"resume={path}: no complete checkpoint there; start anew, or with a smaller train.checkpoint_every.")

@@ -13,6 +13,7 @@ from rlsnet.config.compose import compose, config_folders
 from rlsnet.config.load import from_dict
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
+from rlsnet.io.terminal import say
 from rlsnet.kernels import device
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import dry_run as plan
@@ -79,4 +80,4 @@ def dry_run(command: str, arguments: Sequence[str], folder: str | None) -> None:
     if command == "train" and not resumed and run.iterations():
         raise UserError(f"{run.path}: contains a run; choose another hydra.run.dir.")
     for line in plan.lines(command, config, run, DATE_AND_TIME if folder is None else None, resumed):
-        print(line, flush=True)
+        say(line)

@@ -13,11 +13,12 @@ import os
 import sys
 
 from rlsnet.cli import completion, things
-from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, WITHOUT_RUNS, WORK
+from rlsnet.cli.command_table import COMMANDS, DRY_RUN, PLAIN, WITHOUT_RUNS
 from rlsnet.cli.console import lasting_output, lost_output
 from rlsnet.cli.help import help_text, overview, plain_help_text
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.errors import UserError, did_you_mean, os_error
+from rlsnet.io.terminal import say
 
 
 def main() -> None:
@@ -49,8 +50,8 @@ def _status(arguments: list[str]) -> int:
 
 
 def print_error(message: str) -> int:
-    """Prints an error as one line on stderr; returns the exit status."""
-    print(f"rlsnet: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    """Prints an error on stderr, as one line where that is no terminal; returns the exit status."""
+    say(f"rlsnet: error: {' '.join(message.splitlines())}", sys.stderr)
     return 1
 
 
@@ -94,10 +95,4 @@ def _run_plain(command: str, arguments: list[str]) -> None:
         paths = [things.located(path) for path in paths]
         if getattr(options, "run", None) is not None:
             options = dataclasses.replace(options, run=things.located(options.run))
-    if command == "completion":
-        module.main(paths, options)
-        return
-    from rlsnet.runs.progress import working
-
-    with working(WORK.get(command, "Working")):
-        (module.dry_run if is_dry else module.main)(paths, options)
+    (module.dry_run if is_dry else module.main)(paths, options)

@@ -34,6 +34,8 @@ from rlsnet.cli.console import keep_running
 from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.quoting import typed_command
 from rlsnet.errors import UserError, os_error
+from rlsnet.io.formatting import counted
+from rlsnet.io.terminal import say
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.resume import job_state
 
@@ -213,7 +215,7 @@ class Jobs(Launcher):  # type: ignore[misc]
             names = self._name(job_overrides)
             job_overrides = [[*each, f"hydra.sweep.subdir='{name}'"] for each, name in zip(job_overrides, names, strict=True)]
             todo = self._to_do(job_overrides, names)
-        print(f"{self.result.title()}: {_count(len(returns))}, {len(todo)} to do.", flush=True)
+        say(f"{self.result.title()}: {counted(len(returns), 'job')}, {len(todo)} to do.")
         try:
             launched = self.launcher.launch([job_overrides[k] for k in todo], initial_job_idx) if todo else []
         except Exception as error:
@@ -258,10 +260,6 @@ def _first_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _count(n: int) -> str:
-    return f"{n} job{'s' * (n != 1)}"
-
-
 class Result:
     """States of the jobs of a sweep; `folder` is the value of sweep=FOLDER, or None."""
 
@@ -287,18 +285,19 @@ class Result:
         """Prints the numbers of jobs by state; raises UserError if a job failed or is in use by another process."""
         if not self.jobs:
             return
-        counted = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "again", "busy", "failed")}
+        found = {state: [job for job in self.jobs if job[1] == state] for state in ("done", "before", "again", "busy", "failed")}
         sweep = self.title()
         words = {"done": "done", "before": "done before", "again": "given twice", "busy": "in use by another process", "failed": "failed"}
-        print(f"{sweep}: {_count(len(self.jobs))}: {', '.join(f'{len(counted[s])} {word}' for s, word in words.items() if counted[s])}.")
-        if failed := counted["failed"]:
+        numbers = ", ".join(f"{len(found[state])} {word}" for state, word in words.items() if found[state])
+        say(f"{sweep}: {counted(len(self.jobs), 'job')}: {numbers}.")
+        if failed := found["failed"]:
             messages = "; ".join(f"{name} ({' '.join(str(message).split()).rstrip('.')})" for name, _, message in failed[:SHOWN])
             more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             raise UserError(f"{sweep.lower()}: {len(failed)} of {len(self.jobs)} jobs failed: {messages}{more}.")
-        if busy := counted["busy"]:
+        if busy := found["busy"]:
             raise UserError(f"{sweep.lower()}: another process uses {busy[0][0]}{' and others' * (len(busy) > 1)}; wait for it.")
         if self.folder:
-            print(f"Next: {typed_command('compare', self.folder)}")
+            say(f"Next: {typed_command('compare', self.folder)}")
 
 
 @contextlib.contextmanager

@@ -74,18 +74,18 @@ def _key_of(command: str, thing: str, folders: Sequence[Path]) -> str:
     named, is_run = command != "test" and thing in experiments, os.path.isfile(os.path.join(path, "config.yaml"))
     key = {"train": "resume", "test": "run"}.get(command)
     if named and is_run and key is not None:
-        raise UserError(f"{command} {thing}: is an experiment, and a run folder too; expected config={thing} or ./{thing}.")
+        raise UserError(f"{thing}: is an experiment, and a run folder too; expected config={thing} or ./{thing}.")
     if named:
         return f"config={thing}"
     if key is None:
         what = "a run folder; rlsnet test runs the trials of a trained network" if is_run or thing == LAST else "no experiment"
-        raise UserError(f"{command} {thing}: {what}; expected {', '.join(experiments)}.{did_you_mean(thing, experiments)}")
+        raise UserError(f"{thing}: {what}; expected {', '.join(experiments)}.{did_you_mean(thing, experiments)}")
     if is_run or thing == LAST or command == "test":
         return f"{key}={LAST}" if thing == LAST else typed_setting(key, path)
     if os.path.isdir(path):
-        raise UserError(f"{command} {thing}: a folder without a run in it; expected an experiment or a folder that rlsnet train made.")
+        raise UserError(f"{thing}: a folder without a run in it; expected an experiment or a folder that rlsnet train made.")
     listed = f"an experiment ({', '.join(experiments)}) or a run folder such as {EXAMPLE}"
-    raise UserError(f"{command} {thing}: no such experiment or run; expected {listed}.{did_you_mean(thing, experiments)}")
+    raise UserError(f"{thing}: no such experiment or run; expected {listed}.{did_you_mean(thing, experiments)}")
 
 
 def located(path: str) -> str:

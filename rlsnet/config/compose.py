@@ -20,7 +20,7 @@ import yaml
 from rlsnet.config.load import renamed_override
 from rlsnet.config.quoting import SWEEP, hydra_list, hydra_value, in_quotes
 from rlsnet.config.settings import default_variants, keys_with, suggest
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, did_you_mean
 
 Result = TypeVar("Result")
 
@@ -72,8 +72,13 @@ def variant_settings(section: str, name: str, folders: Sequence[Path] = ()) -> d
     """Settings in the YAML file of a variant or experiment; raises UserError if there is no such file."""
     file = next((path for folder in (*folders, configs_dir()) if (path := folder / section / f"{name}.yaml").exists()), None)
     if file is None:
-        raise UserError(f"{section}={name}: no such configuration; expected {', '.join(variant_names(folders)[section])}.")
+        raise UserError(no_such(section, name, variant_names(folders)[section]))
     return yaml.safe_load(file.read_text()) or {}
+
+
+def no_such(section: str, name: str, known: Sequence[str]) -> str:
+    """The message about a variant or experiment that does not exist."""
+    return f"{section}={name}: no such configuration; expected {', '.join(known)}.{did_you_mean(name, known, f'{section}=')}"
 
 
 def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
@@ -242,9 +247,7 @@ def one_line(error: Exception) -> str:
     if match := re.search(r"Could not find '([^']+)'", text):
         section, _, name = match[1].rpartition("/")
         options = getattr(error, "options", None)
-        return (
-            f"{section}={name}: no such configuration; expected {', '.join(options)}." if options else f"{match[1]}: no such configuration."
-        )
+        return no_such(section, name, options) if options else f"{match[1]}: no such configuration."
     if match := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
         return f"{match[2]}: no such key.{suggest(match[2])}"
     return " ".join(text.split()) if text else type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,18 @@ def command(values: Mapping[str, Any]) -> list[str]:
         if (best is None or len(texts) < len(best)) and not (len(texts) > 1 and builds_on_another(name)):
             best = texts
     return best or []
+
+
+def beyond(experiment: str, settings: Sequence[str]) -> list[str]:
+    """Settings key=value, as they are typed, without those that a shipped experiment has anyway."""
+    chosen, given = next((chosen, given) for name, chosen, given in experiments() if name == experiment)
+    base = flat(defaults(chosen)) | flat(given)
+
+    def has(key: str, text: str) -> bool:
+        value = base.get(key)
+        return float(text) == value if isinstance(value, float | int) else text == value
+
+    return [each for each in settings if not has(*each.split("=", 1))]
 
 
 def shell(command: str, arguments: list[str]) -> str:

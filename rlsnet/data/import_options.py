@@ -171,8 +171,9 @@ def preset(name: str) -> dict[str, Any]:
     is_file = name.endswith((".yaml", ".yml"))
     path = Path(name) if is_file else folder / f"{name}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"preset={name}: no such {'file' if is_file else 'preset'}; expected {shipped} or the path of a .yaml file.")
+        shipped, what = sorted(p.stem for p in folder.glob("*.yaml")), "file" if is_file else "preset"
+        expected = f"expected {', '.join(shipped)} or the path of a .yaml file"
+        raise UserError(f"preset={name}: no such {what}; {expected}.{did_you_mean(name, shipped)}")
     try:
         values = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

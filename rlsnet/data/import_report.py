@@ -9,17 +9,15 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from rlsnet.config import differences
 from rlsnet.data import cell_classes, recordings
 from rlsnet.data.unit_selection import ImportSummary
-from rlsnet.io.formatting import byte_size, console, duration
+from rlsnet.io.formatting import byte_size, console, counted, duration
+from rlsnet.io.terminal import say
 
+EXPERIMENT = "mouse_decision"  # that the printed command trains
 SHOWN_SOURCES = 20  # sources that are listed
 SHOWN_CONDITIONS = 12  # names of conditions that are printed
-
-
-def print_line(text: str) -> None:
-    """Prints one line about a source."""
-    console().print(Text(text), soft_wrap=True)
 
 
 def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
@@ -33,17 +31,16 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     _print_dropped(summary)
     kept = sum(entry["kept"] for entry in summary.sessions)
     bins, conditions = len(summary.time), len(summary.conditions)
-    plural = "s" if len(summary.sessions) > 1 else ""
     names = ", ".join(summary.conditions[:SHOWN_CONDITIONS]) + (", ..." if conditions > SHOWN_CONDITIONS else "")
-    shape = f"{conditions:,} condition{'s' if conditions > 1 else ''} ({names}), {bins:,} bins of {summary.bin_ms:g} ms"
+    shape = f"{counted(conditions, 'condition')} ({names}), {counted(bins, 'bin')} of {summary.bin_ms:g} ms"
     shape += " from {:g} to {:g} s".format(*summary.window)
-    print_line(f"{path}: {kept:,} units of {len(summary.sessions):,} session{plural}, {shape}, in {seconds:.1f} s.")
+    say(f"{path}: {counted(kept, 'unit')} of {counted(len(summary.sessions), 'session')}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
-        print_line(f"Cell class: {cell_classes.counted(summary.classes)}.")
-    settings = recordings.open_recording(path, summary.kind).settings()
+        say(f"Cell class: {cell_classes.counted(summary.classes)}.")
+    settings = differences.beyond(EXPERIMENT, recordings.open_recording(path, summary.kind).settings())
     half = "recording.half=odd" in settings
-    print_line("To train on it" + (", on the odd trials, so that rlsnet test compares with the even ones:" if half else ":"))
-    print_line(f"  rlsnet train config=mouse_decision {' '.join(map(shlex.quote, settings))}")
+    say("To train on it" + (", on the odd trials, so that rlsnet test compares with the even ones:" if half else ":"))
+    say(f"  rlsnet train config={EXPERIMENT} {' '.join(map(shlex.quote, settings))}")
 
 
 def _print_dropped(summary: ImportSummary) -> None:
@@ -65,14 +62,14 @@ def print_sources(formats: Mapping[Path, str], sizes: Mapping[Path, int], out: s
       sizes: bytes of each source.
       out: path of the new recording.
     """
-    table = Table("source", "format", "size", title=f"{len(formats):,} source{'s' * (len(formats) != 1)}", title_justify="left")
+    table = Table("source", "format", "size", title=counted(len(formats), "source"), title_justify="left")
     table.columns[2].justify = "right"
     for path, name in list(formats.items())[:SHOWN_SOURCES]:
         table.add_row(Text(str(path)), name, byte_size(sizes[path]))
     console().print(table)
     if len(formats) > SHOWN_SOURCES:
-        print_line(f"and {len(formats) - SHOWN_SOURCES:,} more")
-    print_line(f"Dry run: {out} is not written. The first source is read as a trial:")
+        say(f"and {len(formats) - SHOWN_SOURCES:,} more")
+    say(f"Dry run: {out} is not written. The first source is read as a trial:")
 
 
 def print_estimate(summary: ImportSummary, written: int, sizes: Mapping[Path, int], seconds: float) -> None:
@@ -86,8 +83,8 @@ def print_estimate(summary: ImportSummary, written: int, sizes: Mapping[Path, in
     """
     _print_dropped(summary)
     first, total = next(iter(sizes.values())), sum(sizes.values())
-    print_line(f"Its recording takes {byte_size(written)}, made in {duration(seconds)}.")
+    say(f"Its recording takes {byte_size(written)}, made in {duration(seconds)}.")
     if len(sizes) > 1 and first:
         ratio = total / first
         text = f"{byte_size(ratio * written)} and {duration(ratio * seconds)}"
-        print_line(f"All {len(sizes):,} sources would take about {text}, if they are like the first one ({ratio:.3g} times its size).")
+        say(f"All {len(sizes):,} sources would take about {text}, if they are like the first one ({ratio:.3g} times its size).")

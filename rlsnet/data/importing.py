@@ -48,7 +48,7 @@ def _checked_paths(sources: Sequence[str | Path], path: Path, options: Options) 
     if options.window is not None and options.bin is not None:
         trial_average.bin_centres(options)  # raises before anything is read
     if path.suffix != ".zarr":
-        raise UserError(f"import {path}: the last path is the new recording; expected a name that ends in .zarr.")
+        raise UserError(f"{path}: the last path is the new recording; expected a name that ends in .zarr.")
     paths = source_search.source_paths(sources, path, options)
     made = partial(outputs.is_store, format=recordings.FORMAT)
     outputs.check_free(path, made, "a Zarr store that rlsnet import wrote", "import ", options.overwrite)

@@ -21,6 +21,7 @@ from rlsnet.data.source_bins import SourceBins, bins_of
 from rlsnet.data.unit_selection import ImportSummary, select_units
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
+from rlsnet.io.formatting import counted
 
 SPIKE_SETTINGS = (
     "conditions",
@@ -221,7 +222,7 @@ def _write_attributes(path: Path, summary: ImportSummary, options: Options) -> N
                 name: {"median": middle, "quartiles": [low, high], "trials": len(found[name])}
                 for name, (low, middle, high) in quartiles.items()
             },
-            "source": options.source or f"imported from {len(names)} session{'s' if len(names) > 1 else ''}: {first_names}",
+            "source": options.source or f"imported from {counted(len(names), 'session')}: {first_names}",
             "import": {name: value for name, value in to_dict(used).items() if name not in left_out},
             "sessions": summary.sessions,
             "dropped": dict(summary.dropped.most_common()),

@@ -21,6 +21,7 @@ from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import TrialConfig
 from rlsnet.errors import UserError, package
 from rlsnet.io import zarr_store
+from rlsnet.io.formatting import counted
 from rlsnet.io.precision import LARGEST
 
 FORMAT = "rlsnet-recording"
@@ -60,7 +61,7 @@ class Recording:
     def __repr__(self) -> str:
         names, bins = ", ".join(self.conditions[:6]) + (", ..." if self.n_conditions > 6 else ""), self.values.shape[1]
         start, end = self.time[[0, -1]] + np.array([-1, 1]) * self.bin_ms / 2000
-        shape = f"{self.kind} of {self.n_units:,} units, {self.n_conditions} condition{'s' * (self.n_conditions > 1)} ({names})"
+        shape = f"{self.kind} of {counted(self.n_units, 'unit')}, {counted(self.n_conditions, 'condition')} ({names})"
         half = "" if self.half is None else f", trained on {self.half} trials"
         return f"<Recording {self.path}: {shape}, {bins} bins of {self.bin_ms:g} ms, {start:g} to {end:g} s{half}>"
 

@@ -32,13 +32,13 @@ def source_paths(sources: Sequence[str | Path], out: Path, options: Options) -> 
     for source in map(os.path.expanduser, map(str, sources)):
         matched = [source] if os.path.exists(source) else sorted(glob.glob(source, recursive=True))
         if not matched:
-            raise UserError(f"import {source}: {'matches no file' if glob.has_magic(source) else 'no such file or folder'}.")
+            raise UserError(f"{source}: {'matches no file' if glob.has_magic(source) else 'no such file or folder'}.")
         for each in map(Path, matched):
             paths = _recordings(each, options)
             for path in paths:
                 found.setdefault(os.path.realpath(path), (path, each if paths != [each] and len(paths) == 1 else None))
     if os.path.realpath(out) in found:
-        raise UserError(f"import {out}: is both a source and the new recording; expected another path for the recording.")
+        raise UserError(f"{out}: is both a source and the new recording; expected another path for the recording.")
     return dict(found.values())
 
 

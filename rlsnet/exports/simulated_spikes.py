@@ -50,7 +50,7 @@ def why_missing(trained: TrainedNetwork) -> str:
     remedy = f"{typed_command('test', trained.run.path, more=[f'test.checkpoint={trained.iteration}'])} makes them."
     if not trained.run.test.exists():
         return f"the run has no test.zarr; {remedy}"
-    iteration = test_store.open_test(trained.run, trained.run.test, "export").attrs.get("iteration")
+    iteration = test_store.open_test(trained.run, trained.run.test).attrs.get("iteration")
     if trained.test is None:
         return f"{trained.run.test} has other weights (of iteration {iteration}; expected {trained.iteration}); {remedy}"
     return f"{trained.run.test} was made with test.spikes=false; {remedy}"

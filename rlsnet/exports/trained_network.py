@@ -71,7 +71,7 @@ class TrainedNetwork:
             groups = jnp.asarray(connectivity.to_groups(weight, net.group_size))
         conditions, test = tuple(str(c) for c in range(len(prepared.target))), None
         if run.test.exists():
-            found = test_store.open_test(run, run.test, "export")
+            found = test_store.open_test(run, run.test)
             if "condition" in found:
                 conditions = tuple(map(str, zarr_store.read(found["condition"])))
             same = found.attrs.get("weights", (known := test_store.fingerprint(groups))) == known

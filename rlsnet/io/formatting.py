@@ -14,14 +14,22 @@ UNDEFINED = "–"  # a number that is missing or not finite
 
 
 def number(value: Any, spec: str = ".3f") -> str:
-    """A number by a format specification; a dash where it is missing or not finite."""
-    return UNDEFINED if value is None or not np.isfinite(value) else format(value, spec)
+    """A number by a format specification, a rounded zero without a minus; a dash where it is missing or not finite."""
+    if value is None or not np.isfinite(value):
+        return UNDEFINED
+    text = format(value, spec)
+    return text if text.strip("-0.") else text.replace("-", "")
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things, such as 1 unit or 2,000 units."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def in_words(value: Any, spec: str = ".2f") -> str:
     """A number within a sentence, by a format specification; "undefined" where it is missing or not finite."""
-    text = "undefined" if value is None or not np.isfinite(value) else format(value, spec)
-    return text[1:] if not text.strip("-0.") else text  # no -0.00
+    text = number(value, spec)
+    return "undefined" if text == UNDEFINED else text
 
 
 def percent(share: float | None, digits: int = 0) -> str:

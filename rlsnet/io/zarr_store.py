@@ -84,19 +84,20 @@ def open_group(path: str | Path, key: str, expected: str, *others: str) -> zarr.
 
     Args:
       path: path of the store.
-      key: key of the setting with this path, for messages.
+      key: key of the setting with this path, for messages; "": no setting has it.
       expected: attribute `format` of the store.
       others: other formats that will do.
 
     Raises:
       UserError: if there is no store at the path, or one of another format, or one with damaged metadata.
     """
+    where = f"{key}={path}" if key else str(path)
     if not Path(path).exists():
-        raise UserError(f"{key}={path}: no such folder; expected a Zarr store of format {expected}.")
-    group = open_store(path, f"{key}={path}")
+        raise UserError(f"{where}: no such folder; expected a Zarr store of format {expected}.")
+    group = open_store(path, where)
     found = group.attrs.get("format", expected)
     if found not in (expected, *others):
-        raise UserError(f"{key}={path}: has format {found}; expected {expected}.")
+        raise UserError(f"{where}: has format {found}; expected {expected}.")
     return group
 
 

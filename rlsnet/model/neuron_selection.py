@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, did_you_mean
 
 
 def select_neurons(
@@ -58,5 +58,7 @@ def _in_region(term: str, region: np.ndarray | None, key: str) -> np.ndarray:
     names = np.unique(region.astype(str))
     matching = [name for name in names if fnmatchcase(name, term.removeprefix("region:"))]
     if not matching:
-        raise UserError(f"{key}={term}: no such region; expected {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}.")
+        expected = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        near = did_you_mean(term.removeprefix("region:"), names.tolist(), "region:")
+        raise UserError(f"{key}={term}: no such region; expected {expected}.{near}")
     return np.isin(region.astype(str), matching)

@@ -186,7 +186,7 @@ def _remove_older(run: Run, keep: int | None) -> None:
     for iteration in [] if keep is None else run.iterations()[:-keep]:
         path = run.checkpoint_of(iteration)
         with contextlib.suppress(UserError):  # what cannot be read is left to the user
-            written_with = zarr_store.open_group(path, "checkpoint", FORMAT).attrs.get("config")
+            written_with = zarr_store.open_group(path, "", FORMAT).attrs.get("config")
             if isinstance(written_with, dict) and "keep_checkpoints" in written_with.get("train", {}):
                 atomic.discard(path)
 

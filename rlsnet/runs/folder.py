@@ -22,9 +22,11 @@ from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import from_dict, plugins_of, to_dict, unloaded, without_plugins
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import atomic, locks, outputs, zarr_store
+from rlsnet.io.formatting import counted
 from rlsnet.runs import metrics, saved_settings
+from rlsnet.runs.catalogue import run_folders
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,17 @@ def resuming(path: Path) -> str:
     return typed_command("train", f"./{path}" if is_experiment else path)
 
 
+def check_content(path: Path) -> None:
+    """Raises UserError for a path without content that can be shown: nothing, a file, or a folder that contains runs and is none."""
+    if not path.exists():
+        raise UserError(f"{path}: no such folder; expected a run, network.zarr, recording.zarr, checkpoint or test.zarr.")
+    if path.is_file():
+        trial = typed_command("import", path, "OUT.zarr", more=["--dry-run"])
+        raise UserError(f"{path}: a file; expected a run folder or a .zarr; {trial} shows what an import of it would give.")
+    if not (path / zarr_store.METADATA).exists() and not (path / "config.yaml").exists() and (found := len(list(run_folders(path)))):
+        raise UserError(f"{path}: contains {counted(found, 'run')}; {typed_command('runs', path)} lists {'it' if found == 1 else 'them'}.")
+
+
 class Run:
     """A run, by the paths of the files in its folder; the folder need not exist yet."""
 
@@ -67,11 +80,13 @@ class Run:
         self.analysis = self.path / "analysis.zarr"
 
     @classmethod
-    def open(cls, path: str | Path, key: str) -> Self:
-        """An existing run; `key` is the setting with its path. Raises UserError if the path is not a run folder."""
+    def open(cls, path: str | Path) -> Self:
+        """An existing run. Raises UserError if the path is not a run folder."""
         run = cls(path)
         if not (run.path / "config.yaml").exists():
-            raise UserError(f"{key}={path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
+            what = "not a run folder" if run.path.exists() else "no such folder"
+            beside = {str(each.parent) for each in run.path.parent.glob("*/config.yaml")}
+            raise UserError(f"{path}: {what}; expected a run folder, which rlsnet train makes.{did_you_mean(str(run.path), beside)}")
         return run
 
     @contextlib.contextmanager
@@ -203,7 +218,7 @@ class Run:
         path = self.checkpoint("last") if have else self.best()
         if path is None:
             return None
-        settings: Any = zarr_store.open_group(path, "run", FORMAT).attrs.get("config")
+        settings: Any = zarr_store.open_group(path, "", FORMAT).attrs.get("config")
         return (f"checkpoints/{path.name}", settings) if isinstance(settings, dict) else None
 
     def open_checkpoint(self, path: Path) -> zarr.Group:
@@ -212,7 +227,7 @@ class Run:
         Raises:
           UserError: it cannot be read; or it lies in the folder of this run, but belongs to another iteration, network or settings.
         """
-        group = zarr_store.open_group(path, "checkpoint", FORMAT)
+        group = zarr_store.open_group(path, "", FORMAT)
         if path.parent != self.checkpoints:
             return group
         name, iteration = path.name.split(".")[0], group.attrs.get("iteration")

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from rlsnet.io import terminal
 from rlsnet.io.formatting import byte_size, duration, percent
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ BAR_WIDTH = 10  # columns
 class ConsoleHandler(logging.Handler):
     """Log handler that prints records above a live bar, on the console of rich.
 
-    On a terminal, sentences are wrapped between words; tables and lines with a command, which may be copied, are left as they are.
+    On a terminal, its lines are fitted to the width.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
         console, text = rich.get_console(), self.format(record)
-        if console.is_terminal and "\n" not in text and "rlsnet " not in text:
-            text = textwrap.fill(text, max(20, console.width), break_long_words=False, break_on_hyphens=False)
+        if console.is_terminal:
+            text = terminal.fitted(text, max(terminal.FEWEST, console.width))
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
@@ -187,12 +187,12 @@ class Progress:
             yield
 
     @contextlib.contextmanager
-    def counting(self, items: str) -> Iterator[Callable[[int, int], None]]:
-        """Context with a function (done, total) that shows how many `items` are done."""
+    def counting(self, items: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+        """Context with a function (done, total) that shows how many `items` are done; `total` is shown before its first call."""
         if self.mode == "rich":
             with RichProgress(TextColumn(items), BarColumn(24), MofNCompleteColumn(), transient=True, console=rich.get_console()) as bar:
-                task = bar.add_task(items, total=None)
-                yield lambda done, total: bar.update(task, completed=done, total=total)
+                task = bar.add_task(items, total=total, visible=total is not None)
+                yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
             return
         before = time.monotonic()
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rlsnet.config.schema import Config, EdgesConfig, OUStimulusConfig, RecordingConfig, SinusoidTargetConfig
 from rlsnet.data import recording_source, synthetic
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import duration
+from rlsnet.io.formatting import counted, duration
 from rlsnet.kernels import backend
 from rlsnet.kernels.device import configured
 from rlsnet.learning import rls
@@ -78,7 +78,7 @@ def _sizes_of(config: Config, run: Run | None) -> tuple[Callable[[Config], Sizes
         else:
             recording = recording_source.open_for_config(config, lambda text: None, lambda done, total: None)
             n_units, conditions = recording.n_units, recording.n_conditions
-            words = f"Targets: {n_units:,} units and {conditions} condition{'s' * (conditions != 1)} of {recording.path}."
+            words = f"Targets: {counted(n_units, 'unit')} and {counted(conditions, 'condition')} of {recording.path}."
     return partial(Sizes.of, n_units=n_units, conditions=conditions, stored=stored), words
 
 
@@ -86,10 +86,10 @@ def _size_words(config: Config, sizes: Sizes, command: str) -> str:
     """Numbers of neurons, inputs, conditions, time steps and trials as a sentence."""
     shared = f", shared by groups of {sizes.group_size}" if sizes.group_size > 1 else ""
     inputs = f"{sizes.inputs} trained inputs of each{shared}" + (f", {sizes.edges:,} static synapses" if sizes.edges else "")
-    work = f"{config.train.iterations:,} iterations" if command == "train" else f"{config.test.trials} trials of each condition"
+    iterations, trials = counted(config.train.iterations, "iteration"), counted(config.test.trials, "trial")
+    work = iterations if command == "train" else f"{trials} of each condition"
     trial = f"trials of {config.trial.n_steps:,} time steps with {sizes.points} learning points"
-    conditions = f"{sizes.conditions} condition{'s' * (sizes.conditions != 1)}"
-    return f"Sizes: {sizes.n:,} neurons, {inputs}; {conditions}; {work}; {trial}."
+    return f"Sizes: {sizes.n:,} neurons, {inputs}; {counted(sizes.conditions, 'condition')}; {work}; {trial}."
 
 
 def _training_time(config: Config, sizes: Sizes, run: Run | None) -> str:
@@ -105,7 +105,8 @@ def _training_time(config: Config, sizes: Sizes, run: Run | None) -> str:
                 raise
             return f"not estimated ({error})"
     left, each = config.train.iterations - len(done), duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
-    return f"an iteration takes about {each}, so {left:,} iterations take about {duration(left * seconds)} ({how})."
+    so = f"{counted(left, 'iteration')} take{'s' * (left == 1)} about {duration(left * seconds)}"
+    return f"an iteration takes about {each}, so {so} ({how})."
 
 
 def _test_time(config: Config, sizes: Sizes, run: Run | None) -> str:
@@ -115,7 +116,8 @@ def _test_time(config: Config, sizes: Sizes, run: Run | None) -> str:
         return "not estimated, as no iteration of this network was timed."
     trials = sizes.conditions * (config.test.trials + (min(config.test.untrained_trials, config.test.trials) if sizes.rates else 0))
     seconds = trials * statistics.median(done[-10:])
-    return f"{trials} trials take at most about {duration(seconds)}, as long as trials with learning took in the training of this run."
+    takes = f"{counted(trials, 'trial')} take{'s' * (trials == 1)} at most about {duration(seconds)}"
+    return f"{takes}, as long as trials with learning took in the training of this run."
 
 
 def _measured(config: Config, sizes: Sizes) -> tuple[float, str]:

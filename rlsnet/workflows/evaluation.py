@@ -19,7 +19,7 @@ from rlsnet.config.schema import ChangedConfig, Config, CueConfig, WindowConfig
 from rlsnet.data import trial_clock
 from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
 from rlsnet.model.network import Network
@@ -111,7 +111,9 @@ def evaluate(
     log.info("Compiled in %.1f s.", one.seconds)
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
-    with atomic.replacing(path) as temporary, show.counting("trials") as report:
+    total = len(target) * (trials + untrained)
+    items = "trials" + (f" ({len(target) * untrained} of them with the initial weights)" if untrained else "")
+    with atomic.replacing(path) as temporary, show.counting(items, total) as report:
         out = create_test(temporary, config, network, w, recording, trained[:, neurons], neurons, clock, about)
         if perturbation is not None:
             _describe(out.root, config, perturbation, neurons)
@@ -125,7 +127,7 @@ def evaluate(
                 result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
                 average.add(result)
                 store(result.words)
-                report(next(done), len(target) * (trials + untrained))
+                report(next(done), total)
             return average
 
         for condition in range(len(target)):
@@ -149,7 +151,8 @@ def _check_compared(config: Config, recording: Recording | None, names: Sequence
             raise UserError(f"perturb.compare={{{own}:{other}}}: expected another condition than {own}, of recorded perturbed trials.")
         for name in (own, other):
             if name not in names:
-                raise UserError(f"perturb.compare={{{own}:{other}}}: no condition {name}; expected some of {', '.join(names)}.")
+                expected = f"expected some of {', '.join(names)}.{did_you_mean(name, names)}"
+                raise UserError(f"perturb.compare={{{own}:{other}}}: no condition {name}; {expected}")
         if trained[list(names).index(other)].any():
             log.warning("The network was trained on condition %s, so its effect is no prediction; train.conditions leaves it out.", other)
 

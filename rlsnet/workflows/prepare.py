@@ -20,6 +20,7 @@ from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
+from rlsnet.io.formatting import counted
 from rlsnet.kernels.device import configured
 from rlsnet.learning import held_out, targets
 from rlsnet.model import build, network_store
@@ -104,8 +105,8 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
     else:
         with show.counting("targets") as advance:
             target = targets.make(config, net, recording, advance, *calibration)
-        counted = f"{len(target)} condition{'s' * (len(target) != 1)}"
-        log.info("Targets: %s, %d learning points (%.1f s).", counted, target.shape[1], time.perf_counter() - drawn)
+        seconds_made = time.perf_counter() - drawn
+        log.info("Targets: %s, %d learning points (%.1f s).", counted(len(target), "condition"), target.shape[1], seconds_made)
     build.check_conditions(net, len(target))
     target, rate, trained = _held_out(config, net, recording, target, _mean_rates(config, net, recording))
     seconds = (drawn - start, time.perf_counter() - drawn)
@@ -230,7 +231,7 @@ def find_recording(config: Config, run: Run, named: bool = False) -> Recording |
     Raises:
       UserError: no recording at the path that the user names, or a different one although the run holds out half of the trials.
     """
-    about = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs
+    about = zarr_store.open_group(run.network, "", network_store.FORMAT).attrs
     made_from, half, given = about.get("recording"), about.get("recording_half"), config.recording.path
     if made_from is None:
         return None
@@ -260,7 +261,7 @@ def find_recording(config: Config, run: Run, named: bool = False) -> Recording |
 
 def is_other(recording: Recording, run: Run) -> bool:
     """Whether a recording is not the one that a run was trained on, by its fingerprint; runs of early versions have stored none."""
-    stored = zarr_store.open_group(run.network, "run", network_store.FORMAT).attrs.get("recording_fingerprint")
+    stored = zarr_store.open_group(run.network, "", network_store.FORMAT).attrs.get("recording_fingerprint")
     return stored is not None and stored != recording.fingerprint
 
 

@@ -110,13 +110,13 @@ def fingerprint(w: Array) -> str:
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
 
 
-def open_test(run: Run, path: Path, key: str = "run") -> zarr.Group:
-    """The test or perturbed test of a run at a path, opened for reading; `key` as in `zarr_store.open_group`.
+def open_test(run: Run, path: Path) -> zarr.Group:
+    """The test or perturbed test of a run at a path, opened for reading.
 
     Raises:
       UserError: it cannot be read, or was made with another network than the one in the folder.
     """
-    group = zarr_store.open_group(path, key, FORMAT)
+    group = zarr_store.open_group(path, "", FORMAT)
     run.check_network(path, group)
     return group
 

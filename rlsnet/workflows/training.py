@@ -13,6 +13,7 @@ from jax import Array
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import counted
 from rlsnet.kernels import backend
 from rlsnet.learning import rls, targets
 from rlsnet.learning.rls import Learner
@@ -137,5 +138,5 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
         with trackers.tracked(config, run, done) as track, _saying_what_is_safe(run):
             stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
     if not stopped:
-        log.info("Done: %d iterations in %s. Next: %s", run.iterations()[-1], run.path, typed_command("test", run.path))
+        log.info("Done: %s in %s. Next: %s", counted(run.iterations()[-1], "iteration"), run.path, typed_command("test", run.path))
     return stopped

@@ -323,6 +323,31 @@ def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys, ca
     assert not {name for name in run_figures.available(results) if name.startswith("analysis_")}
 
 
+def test_each_analysis_has_a_line_with_its_number(run, found):
+    lines = dict(analyse.summary(found))
+    assert [name.replace(" ", "_") for name in lines] == list(analyse.ANALYSES) and not any("-0.00" in line for line in lines.values())
+    static, plastic = synapses_of(run, True)
+    matrix = np.zeros((31, 31))
+    for pre, post, weight in static + plastic:
+        matrix[post, pre] += weight
+    assert f"largest absolute value {np.abs(np.linalg.eigvals(matrix)).max():.3g} threshold ms" in lines["eigenvalues"]
+    region = [str(name) for name in zarr.open_group(str(run.test), mode="r")["region"][...]]
+    excitatory = zarr.open_group(str(run.test), mode="r")["excitatory"][...]
+    sums = {}
+    for pre, post, weight in plastic:
+        cell = region[pre], bool(excitatory[pre]), region[post]
+        sums[cell] = sums.get(cell, 0) + weight
+    share = sum(abs(total) for cell, total in sums.items() if cell[0] != cell[2]) / sum(map(abs, sums.values()))
+    assert f"weights, {100 * share:.0f} % lie between regions" in lines["region weights"]
+    spikes = found["single_neuron"]["spiked"].sum(axis=0)
+    assert lines["single neuron"].startswith(f"neuron 3 fires {spikes[0]} spike")
+    names, change = found["silencing"]["region"], found["silencing"]["change"].copy()
+    np.fill_diagonal(change, 0)
+    silenced, other = np.argwhere(np.abs(change) == np.abs(change).max())[0]
+    assert f": {names[other]} has" in lines["silencing"] and lines["silencing"].endswith(f"while {names[silenced]} is silenced")
+    assert lines["region currents"].endswith("% of the absolute current comes from another region, mean over time")
+
+
 def test_what_is_impossible_is_said(run, tmp_path, capsys):
     for arguments, message in (
         (["only=[pca]"], "only=pca: no such analysis; expected trajectories, coding_direction"),

@@ -413,19 +413,19 @@ def test_info_on_an_imported_recording(place, capsys):
 
 
 WRONG = [
-    (["report", "nowhere"], "report nowhere: not a run folder"),
+    (["report", "nowhere"], "nowhere: no such folder"),
     (["report"], "report: expected one run folder"),
-    (["report", "r.zarr"], "report r.zarr: not a run folder"),
+    (["report", "r.zarr"], "r.zarr: not a run folder"),
     (["report", "run", "out=."], "out=.: a folder"),
     (["report", "run", "colour=red"], "colour: no such setting of report."),
     (["compare"], "compare: expected run folders"),
-    (["compare", "nowhere"], "compare nowhere: no such folder"),
-    (["compare", "r.zarr"], "compare r.zarr: contains no run"),
+    (["compare", "nowhere"], "nowhere: no such folder"),
+    (["compare", "r.zarr"], "r.zarr: contains no run"),
     (["plot"], "plot: expected one path"),
-    (["plot", "nowhere"], "plot nowhere: no such folder"),
-    (["plot", "run=nowhere"], "run=nowhere: not a run folder"),
+    (["plot", "nowhere"], "nowhere: no such folder"),
+    (["plot", "run=nowhere"], "nowhere: no such folder"),
     (["plot", "run/test.zarr"], "expected a run folder or a recording.zarr"),
-    (["plot", "sweep"], "plot sweep: neither a run folder nor a recording.zarr"),
+    (["plot", "sweep"], "sweep: neither a run folder nor a recording.zarr"),
     (["plot", "r.zarr", "out=run/config.yaml"], "out=run/config.yaml: a file"),
     (["plot", "negative.zarr"], "expected a finite rate of at least 0 Hz"),
 ]

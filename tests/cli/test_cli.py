@@ -15,7 +15,7 @@ import zarr
 from commands import rlsnet
 from conftest import small_network, write_network
 
-from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, PLAIN, SECTIONS
+from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, PLAIN, is_shown
 from rlsnet.config.schema import Config
 from rlsnet.config.settings import defaults
 from rlsnet.io import zarr_store
@@ -49,6 +49,29 @@ def test_help_needs_neither_jax_nor_hydra():
     assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+sinusoid, tiny", listing)
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_a_narrow_terminal(monkeypatch, width):
+    from rlsnet.cli import help as texts
+
+    monkeypatch.setattr(texts, "width_of", lambda stream: width)
+    shown = [texts.overview(), *(texts.help_text(command) for command in COMMANDS if command not in PLAIN)]
+    shown += [texts.plain_help_text(command, importlib.import_module(module)) for command, module in PLAIN.items()]
+    copied = ("rlsnet completion", 'eval "$(rlsnet')  # lines of a start-up file are not broken
+    lines = [line for text in shown for line in text.splitlines() if not line.strip().startswith(copied)]
+    assert [line for line in lines if len(line) > width] == []
+
+
+def test_the_help_of_a_command_has_no_settings_without_influence_on_it():
+    shown = {command: {row for row in defaults() if is_shown(command, row)} for command in ("train", "simulate", "test")}
+    assert {"run", "perturb"} & shown["train"] == set() and {"resume", "rls", "train", "perturb"} & shown["simulate"] == {"perturb"}
+    assert "resume" in shown["train"] and "run" not in shown["test"] and {"test", "perturb"} <= shown["test"]
+
+
+@pytest.mark.parametrize("command", [command for command in PLAIN if "RUN" in importlib.import_module(PLAIN[command]).USAGE])
+def test_commands_that_take_a_run_say_what_last_is(command):
+    assert "last for the newest run" in importlib.import_module(PLAIN[command]).USAGE
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_first(command):
     """Also of a terminal of 80 columns, and with the words of the schema, whatever the lines."""
@@ -62,8 +85,7 @@ def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_fi
         values = {field.name: None for field in dataclasses.fields(module.Options)} | defaults_of(module.Options)
         rows = list(described(module.Options, values))
     else:
-        rows, sections = list(described(Config, defaults())), SECTIONS[command]
-        rows = [row for row in rows if sections is None or {row[0], row[0].split(".")[0]} & set(sections)]
+        rows = [row for row in described(Config, defaults()) if is_shown(command, row[0])]
         rows = [row for row in rows if not row[0].endswith(".name")]
     found = re.findall(
         r"^  ([a-z][\w.]*)  ", text.partition("settings most often changed")[2] or text.partition("Settings:")[2], re.MULTILINE
@@ -191,7 +213,7 @@ def test_info_on_a_network_counts_its_synapses(tmp_path):
     for name, degree in degrees.items():
         assert shown[name].startswith(f"{degree.mean():.1f}, s.d. {degree.std():.1f}"), name
     assert shown["static synapses"] == f"{len(arrays['static/post']):,}" and shown["plastic synapses"] == f"{np.sum(pre >= 0):,}"
-    assert shown["targets"] == "2 condition(s), 20 learning points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
+    assert shown["targets"] == "2 conditions, 20 learning points" and "shared by groups of 4" in shown["plastic inputs of a neuron"]
 
 
 def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
@@ -433,7 +455,7 @@ WRONG = [
         "a file; expected a recording.zarr, which rlsnet import rates.nwb OUT.zarr",
     ),
     (["test", "run", "perturb=silence", "perturb.neurons=ALM"], "or a filter such as region == 'ALM'. Did you mean region:ALM?"),
-    (["info", "rates.nwb"], "info rates.nwb: a file; expected a run folder or a .zarr; rlsnet import rates.nwb OUT.zarr --dry-run shows"),
+    (["info", "rates.nwb"], "error: rates.nwb: a file; expected a run folder or a .zarr; rlsnet import rates.nwb OUT.zarr --dry-run shows"),
     (["train", "neurone=lif"], "neurone: no such key. Did you mean neuron?"),
     (["train", "trial.learn_every=0.15"], "trial.learn_every=0.15 ms: expected a multiple of trial.dt=0.1 ms"),
     (["train", "trial.stim_on=1500"], "trial.stim_on=1500 ms: expected a time that is not after trial.stim_off=1000 ms."),
@@ -441,7 +463,7 @@ WRONG = [
     (["train", "train.iterations=many"], "train.iterations=many: expected a whole number."),
     (["train", "config=mouse_decision", "recording.path=nowhere.zarr"], "recording.path=nowhere.zarr: no such folder"),
     (["train", "config=million", "network.n_neurons=100000000"], " (fits in "),
-    (["train", "resume=nowhere"], "resume=nowhere: not a run folder"),
+    (["train", "resume=nowhere"], "error: nowhere: no such folder; expected a run folder, which rlsnet train makes."),
     (["train", "engine.platform=gpu"], "engine.platform=gpu: JAX finds no such device here, only cpu"),
     (["train", "trial.dt=["], "trial.dt=["),
     (["train", "trial.dt=5 Hz"], "trial.dt=5 Hz: Hz is not a unit of this setting; expected a number in ms, or with its unit"),
@@ -453,8 +475,14 @@ WRONG = [
         "expected at least 0.005",
     ),
     (["train", "network.load=empty.zarr"], "neuron/excitatory has 0 values; expected one per neuron"),
-    (["plot", "run=nowhere"], "run=nowhere: not a run folder"),
-    (["info", "nowhere"], "info nowhere: no such folder"),
+    (["test", "urn"], "error: urn: no such folder; expected a run folder, which rlsnet train makes. Did you mean run?"),
+    (["analyse", "empty.zarr"], "error: empty.zarr: not a run folder"),
+    (["plot", "run=nowhere"], "error: nowhere: no such folder"),
+    (["info", "nowhere"], "error: nowhere: no such folder"),
+    (["train", "config=tinny"], "Did you mean config=tiny?"),
+    (["test", "run", "perturb=silense"], "expected clamp, cue, excite, none, silence. Did you mean perturb=silence?"),
+    (["train", "tiny", "rls.storage=packd"], "expected full or packed or window. Did you mean packed?"),
+    (["import", "x.nwb", "y.zarr", "preset=mpa"], "or the path of a .yaml file. Did you mean map?"),
 ]
 
 

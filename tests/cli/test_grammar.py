@@ -183,6 +183,58 @@ def test_progress_fits_80_columns_with_labels_and_a_mean(monkeypatch):
     assert "validation 50 %" in plain and "memory 420.0 GB" in plain
 
 
+def test_names_of_runs_are_whole_at_any_width():
+    from rlsnet.analysis.run_list import HEADINGS, lines_of
+
+    names = ["a", "sweep/rls.penlambda=0.2,trial.learn_every=5,train.iterations=200", "x" * 200]
+    rows = [HEADINGS, *((name, "tested", "mouse_decision", "40/40", "EV 93 %", "3 s") for name in names)]
+    for width in (40, 80, 120, None):
+        lines = lines_of(rows, width)
+        assert [name for name in names if not any(line.split()[0] == name for line in lines)] == []
+        assert max(len(line) for line in lines if line.split()[0] not in names) <= (width or 300) or width == 40
+        assert len(lines) == (4 if width is None else 8)
+    assert lines_of(rows[:2], 80)[1] == "a    tested  mouse_decision       40/40  EV 93 %  3 s"
+
+
+@pytest.mark.parametrize("command", ["analyse", "plot", "report", "export", "compare", "info", "runs"])
+def test_what_does_not_exist_is_said_before_a_sign_of_work(tmp_path, command):
+    """On a terminal of 80 columns, whose lines fit."""
+    import pty
+    import subprocess
+    import sys
+
+    ours, theirs = pty.openpty()
+    more = ["to=npz"] if command == "export" else []
+    environment = {**os.environ, "COLUMNS": "80"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlsnet", command, "nothing", *more], cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment
+    )
+    assert process.wait(60) == 1
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert shown.startswith("rlsnet: error: nothing: no such folder; expected a") and max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_count_has_its_total_from_the_start(monkeypatch):
+    """Without one it appears when it is known."""
+    from rich.console import Console
+
+    import rlsnet.runs.progress as module
+
+    console = Console(width=80, force_terminal=True, file=open(os.devnull, "w"))
+    monkeypatch.setattr(module.rich, "get_console", lambda: console)
+    bars = []
+    kept = module.RichProgress.add_task
+    monkeypatch.setattr(module.RichProgress, "add_task", lambda self, *a, **k: bars.append(self) or kept(self, *a, **k))
+    for total in (40, None):
+        with progress.Progress("rich").counting("trials", total) as report:
+            task = bars[-1].tasks[0]
+            assert (task.total, task.visible) == (total, total is not None)
+            report(3, 40)
+            assert (task.completed, task.total, task.visible) == (3, 40, True)
+
+
 def test_a_comparison_keeps_the_names_of_runs_in_80_columns(place, monkeypatch, capsys):
     from rich.console import Console
 

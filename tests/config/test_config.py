@@ -11,7 +11,7 @@ import yaml
 from conftest import compose
 
 from rlsnet.config import compose as composition
-from rlsnet.config import schema
+from rlsnet.config import differences, schema
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import flat, from_dict, to_dict
 from rlsnet.config.settings import choices_of, default_variants, variants
@@ -468,3 +468,10 @@ def test_a_resumed_configuration_is_the_saved_one_with_the_command_line_over_it_
     ):
         with pytest.raises(UserError, match=message.replace("[", r"\[")):
             resumed_config(run, composition.compose([override] if "=" in override else []) | {"resume": "here"}, [override])
+
+
+def test_settings_that_an_experiment_has_are_left_out():
+    """Numbers are equal however they are written."""
+    given = ["target=currents", "recording.path=r.zarr", "trial.learn_every=20", "trial.duration=2500", "recording.half=odd"]
+    assert differences.beyond("mouse_decision", given) == [given[0], given[1], given[3], given[4]]
+    assert differences.beyond("mouse_decision", ["plastic.n_inputs=96", "rls.penlambda=0.020"]) == []

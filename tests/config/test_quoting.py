@@ -150,5 +150,5 @@ def test_the_line_of_a_run_names_it(tmp_path):
     path.mkdir()
     (path / "config.yaml").touch()
     run = quoting.typed_command("test", settings={"run": path})
-    assert shlex.split(run)[:2] == ["rlsnet", "test"] and Run.open(setting(shlex.split(run)[2:], "run"), "run").path == path
+    assert shlex.split(run)[:2] == ["rlsnet", "test"] and Run.open(setting(shlex.split(run)[2:], "run")).path == path
     assert config_schema.Config().recording.path is None

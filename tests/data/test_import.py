@@ -590,7 +590,7 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     (tmp_path / "data.zarr").mkdir()
     for arguments, message in (
         (["x.nwb"], "expected at least one source and, last, the new recording"),
-        (["x.nwb", "y.zarr"], "rlsnet: error: import x.nwb: no such file or folder."),
+        (["x.nwb", "y.zarr"], "rlsnet: error: x.nwb: no such file or folder."),
         (["*.nwb", "y.zarr"], "matches no file"),
         ([maps[0][0], "y"], "expected a name that ends in .zarr"),
         ([maps[0][0], "data.zarr"], "not a Zarr store"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import zarr
 from conftest import compose
 
 from rlsnet.cli.commands.export import Options
+from rlsnet.cli.main import dispatch
 from rlsnet.config.arguments import plain_arguments
 from rlsnet.data.formats import rlsnet_export
 from rlsnet.data.import_options import Options as ImportOptions
@@ -25,7 +27,7 @@ from rlsnet.data.importing import import_sources
 from rlsnet.errors import UserError
 from rlsnet.exports.synapses import CLASSES, plastic_synapses, static_synapses
 from rlsnet.exports.trained_network import TrainedNetwork
-from rlsnet.exports.writer import FORMATS, export
+from rlsnet.exports.writer import FORMATS, export, format_module
 from rlsnet.model import build, edge_files, network_store
 from rlsnet.runs import memory_plan
 from rlsnet.runs.folder import Run
@@ -337,6 +339,21 @@ def test_what_is_no_export_stays(run, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "precious"
     for to, name in (("zarr", "trained.zarr"), ("nest", "nest")):
         export(run, to, run / "export" / name, overwrite=True)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_dry_run_says_the_size_and_writes_nothing(run, capsys, to):
+    """The size is that of the export in RUN/export; a format that cannot express the network is refused as without --dry-run."""
+    before = {path: path.stat().st_mtime for path in run.rglob("*")}
+    dispatch(["export", str(run), f"to={to}", "overwrite=true", "--dry-run"])
+    shown = capsys.readouterr().out
+    out = run / "export" / format_module(to).FILE_NAME
+    size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.rglob("*")) if file.is_file())
+    assert f"{out} is not replaced." in shown and {path: path.stat().st_mtime for path in run.rglob("*")} == before
+    taken = re.search(r"It would take ([\d.]+) (kB|MB): ", shown)
+    assert float(taken[1]) * {"kB": 1e3, "MB": 1e6}[taken[2]] == pytest.approx(size, rel=0.02)
+    with pytest.raises(UserError, match="exists already"):
+        dispatch(["export", str(run), f"to={to}", "--dry-run"])
 
 
 def test_overwrite_replaces_and_leaves_nothing_else(run):

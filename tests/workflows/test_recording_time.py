@@ -114,7 +114,7 @@ def test_neurons_keep_the_ids_of_their_units(folder):
     unit = test["unit"][...]
     for name in ("session", "id", "region", "probe"):
         np.testing.assert_array_equal(test[name][...], lab[f"unit/{name}"][...][unit])
-    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(where / "run")))
     assert results.unit_name(3) == f"{test['region'][3]} neuron 5 ({test['session'][3]} unit {test['id'][3]})"
 
 
@@ -123,7 +123,7 @@ def test_named_events_are_stored_and_shown(folder):
     lab = zarr.open_group(str(where / "lab.zarr"), mode="r")
     about = lab.attrs["events"][CUE]
     assert about["quartiles"][0] <= about["median"] <= about["quartiles"][1] < 0 < about["trials"]
-    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(where / "run")))
     assert results.clock.events == {CUE: about["median"], EVENT: 0.0} == trial_clock.events(lab)
     np.testing.assert_allclose(results.span, (-0.3, 0.2))
     assert f"events {CUE} at {about['median']:g} s, {EVENT} at 0 s" in words(said["info lab.zarr"])
@@ -135,7 +135,7 @@ def test_figures_have_the_event_in_their_axes(folder):
     from rlsnet.analysis.plots.run_figures import figures
 
     where, _ = folder
-    drawn = dict(figures(test_results.open_results(Run.open(str(where / "run"), "plot"))))
+    drawn = dict(figures(test_results.open_results(Run.open(str(where / "run")))))
     for name in ("psth_examples", "psth_heatmaps", "raster", "perturbed_silence"):
         figure = drawn[name].compose()
         labels = {axis.get_xlabel() for axis in figure.axes}
@@ -147,7 +147,7 @@ def test_figures_have_the_event_in_their_axes(folder):
 def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, record_check):
     """Those of trials counted and smoothed in a plain loop: spikes of the test, and counts of the recording, all of them or of a half."""
     where, _ = folder
-    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(where / "run")))
     test, lab = (zarr.open_group(str(where / name), mode="r") for name in ("run/test.zarr", "lab.zarr"))
     index, weights, neuron = 3, trial_spikes.smoothing(results), int(test["neuron"][3])
     spikes, condition, trial = (test[f"spikes/{name}"][...] for name in ("step", "condition", "trial"))
@@ -176,7 +176,7 @@ def test_bands_are_standard_errors_over_the_trials_of_data_and_model(folder, rec
 def test_bands_of_a_perturbation_are_standard_errors_of_the_means_of_groups(folder):
     """Over trials, of the neurons perturbed and of those of each region; also changes and selectivity, by the stored PSTHs."""
     where, _ = folder
-    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(where / "run")))
     stored = perturbation_figures.open_perturbed(results, "silence")
     effect = perturbation_figures.effect_of(results, stored)
     groups = perturbation_figures.groups(effect)
@@ -200,7 +200,7 @@ def test_bands_of_a_perturbation_are_standard_errors_of_the_means_of_groups(fold
 
 def test_the_raster_of_the_data_is_of_one_trial_of_each_session(folder):
     where, _ = folder
-    results = test_results.open_results(Run.open(str(where / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(where / "run")))
     recording = test_results.recording_of(results)
     units, edges = results.read("unit"), raster_figures.edges_of(results.time, 20)
     found = raster_figures.recorded_spikes(recording, 1, None, units, edges)
@@ -222,7 +222,7 @@ def test_figures_are_drawn_on_axes_of_the_user(folder):
     """All of a figure, its first panels, or a figure of its own; a wrong number, or no such figure, gets one line."""
     from matplotlib.figure import Figure
 
-    results = test_results.open_results(Run.open(str(folder[0] / "run"), "plot"))
+    results = test_results.open_results(Run.open(str(folder[0] / "run")))
     figure = Figure()
     axes = figure.subplots(3, 3)
     assert run_figures.draw(results, "psth_examples", axes=axes.T) is figure

@@ -34,7 +34,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.exports.trained_network import TrainedNetwork
 from rlsnet.io import atomic, outputs, zarr_store
-from rlsnet.io.formatting import in_words, percent
+from rlsnet.io.formatting import counted, in_words, percent
 from rlsnet.runs.folder import Run
 from rlsnet.workflows.prepare import find_recording
 
@@ -97,7 +97,7 @@ class _Inputs:
         trained = TrainedNetwork.load(run, "auto" if not iteration else "best" if own_best else str(iteration), config)
         if trained.test is None:
             raise UserError(f"{run.test}: was not made with weights in {run.checkpoints}; {typed_command('test', run.path)} makes it anew.")
-        weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "run", "rlsnet-network")["plastic/weight"]))
+        weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "", "rlsnet-network")["plastic/weight"]))
         feedforward = trained.weight[:, : trained.n_feedforward]  # no analysis uses those before training
         initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
         table = NeuronTable(trained.excitatory, self.recording, config.seed)
@@ -114,11 +114,13 @@ class _Inputs:
         if len(names) < 2:
             raise UserError(f"the network was trained in one condition ({names[0]}); this analysis compares two.")
         chosen = self.options.conditions or (names[0], names[1])
+        listed = ", ".join(names)
         for name in chosen:
             if name not in names:
-                raise UserError(f"conditions={list(chosen)}: no trained condition {name}; expected two of {', '.join(names)}.")
+                expected = f"expected two of {listed}.{did_you_mean(name, names)}"
+                raise UserError(f"conditions={list(chosen)}: no trained condition {name}; {expected}")
         if chosen[0] == chosen[1]:
-            raise UserError(f"conditions={list(chosen)}: expected two different conditions of {', '.join(names)}.")
+            raise UserError(f"conditions={list(chosen)}: expected two different conditions of {listed}.")
         return names.index(chosen[0]), names.index(chosen[1])
 
     @cached_property
@@ -170,7 +172,8 @@ def _region_currents(inputs: _Inputs) -> Result:
             f"{results.run.test}: has {len(results.neurons):,} of {coupling.trained.n_neurons:,} neurons; expected all of them."
         )
     trials = min(int(results.test.attrs["trials"]), BEFORE_TRIALS) if results.test is not None else 1
-    inputs.report(f"Simulating the time before the trial, {len(results.conditions) * trials} times, for the currents at its start.")
+    times = counted(len(results.conditions) * trials, "time")
+    inputs.report(f"Simulating the time before the trial, {times}, for the currents at its start.")
     start = simulations.filtered_before(results.config, coupling, len(results.conditions), trials)
     every = results.config.trial.learn_every
     return regions.region_currents(coupling, results.read("psth"), every, results.read("current_mean"), start)
@@ -196,7 +199,7 @@ def _single_neuron(inputs: _Inputs) -> Result:
         places = fewer.get(len(order), {"best fit": -1, "median fit": len(order) // 2, "worst fit": 0})
         chosen = [int(results.neurons[order[place]]) for place in places.values()]
         fits = [f"{name} (r = {score[order[place]]:.2f})" for name, place in places.items()]
-    inputs.report(f"Simulating one trial, with the voltage of {len(chosen)} neuron(s).")
+    inputs.report(f"Simulating one trial, with the voltage of {counted(len(chosen), 'neuron')}.")
     found = simulations.single_neuron(results.config, inputs.coupling, chosen, int(trained_conditions(results)[0]), results.clock)
     return dataclasses.replace(found, numbers={**found.numbers, "fits": fits})
 
@@ -289,7 +292,7 @@ def stored(run: Run) -> dict[str, Result]:
     if not run.analysis.exists():
         return {}
     try:
-        root = zarr_store.open_group(run.analysis, "run", FORMAT)
+        root = zarr_store.open_group(run.analysis, "", FORMAT)
         if root.attrs.get(OF_TEST) != zarr_store.fingerprint(run.test):
             return {}
         if root.attrs.get("version") != VERSION:
@@ -301,18 +304,13 @@ def stored(run: Run) -> dict[str, Result]:
 
 
 def summary(found: Mapping[str, Result]) -> Sequence[tuple[str, str]]:
-    """(analysis, main number in words) of the results that have one."""
-    lines = []
-    for name, result in found.items():
-        if name in SUMMARIES and (words := SUMMARIES[name](result)):
-            lines.append((name.replace("_", " "), words))
-    return lines
+    """(analysis, main number in words) of each result; "undefined" without one."""
+    return [(name.replace("_", " "), SUMMARIES[name](result) or "undefined") for name, result in found.items()]
 
 
 def _of_trajectories(result: Result) -> str:
     components, ceiling = len(result["variance_data"]), result.numbers.get("ceiling")
-    number = f"{components} component{'s' * (components > 1)}"
-    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in {number}"
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance in {counted(components, 'component')}"
     return words + (f" (other half of the trials: {percent(ceiling)})" if ceiling is not None else "")
 
 
@@ -345,7 +343,51 @@ def _of_variability(result: Result) -> str:
 def _of_selectivity(result: Result) -> str:
     ceiling = float(np.atleast_1d(result["ceiling"])[0])
     words = f"correlation of data and model over neurons {in_words(np.atleast_1d(result['correlation'])[0])}"
-    return words + (f" (both halves of the data: {ceiling:.2f})" if np.isfinite(ceiling) else "")
+    return words + (f" (both halves of the data: {in_words(ceiling)})" if np.isfinite(ceiling) else "")
+
+
+ONE_REGION = "there is one region only, and nothing between regions"
+
+
+def _of_region_weights(result: Result) -> str:
+    if len(result["region"]) < 2:
+        return ONE_REGION
+    squares = np.nan_to_num(result["number"] * (result["sd"] ** 2 + result["mean"] ** 2)).sum(axis=2)  # kind, pre, post
+    before, after = (_between_regions(squares[result.numbers["kinds"].index(kind)]) for kind in ("plastic before", "plastic"))
+    return f"{percent(after)} of the summed squares of plastic weights are of synapses between regions, before training {percent(before)}"
+
+
+def _of_region_currents(result: Result) -> str:
+    if len(result["region"]) < 2:
+        return ONE_REGION
+    currents = np.abs(result["current"].sum(axis=(0, 4))).mean(axis=(0, 1))  # of kinds and classes; mean over conditions and time
+    return f"of the absolute mean currents that regions get from regions, {percent(_between_regions(currents))} come from another region"
+
+
+def _between_regions(strength: np.ndarray) -> float:
+    """Share of strengths [pre, post] between two different regions; NaN without any."""
+    total = strength.sum()
+    return float(1 - np.trace(strength) / total) if total else np.nan
+
+
+def _of_silencing(result: Result) -> str:
+    names, change, control = result["region"], result["change"], result["control"]
+    if len(names) < 2:
+        return ONE_REGION
+    others = np.where(np.eye(len(names), dtype=bool), 0.0, change)
+    silenced, region = np.unravel_index(np.argmax(np.abs(others)), others.shape)
+    words = f"{in_words(control[region] + change[silenced, region])} Hz, in the control {in_words(control[region])} Hz"
+    return f"the largest effect on another region: {names[region]} has {words}, while {names[silenced]} is silenced"
+
+
+def _of_single_neuron(result: Result) -> str:
+    counts = zip(result["neuron"], result["spiked"].sum(axis=0), strict=True)
+    return ", ".join(f"neuron {neuron} fires {counted(int(n), 'spike')}" for neuron, n in counts) + " in one trial"
+
+
+def _of_eigenvalues(result: Result) -> str:
+    before, after = (in_words(np.hypot(*result[name][0]), ".3g") for name in ("before", "after"))
+    return f"largest absolute value {after} threshold ms, before training {before}"
 
 
 SUMMARIES: Mapping[str, Callable[[Result], str]] = {
@@ -355,4 +397,9 @@ SUMMARIES: Mapping[str, Callable[[Result], str]] = {
     "selectivity": _of_selectivity,
     "dimensionality": _of_dimensionality,
     "variability": _of_variability,
+    "region_weights": _of_region_weights,
+    "region_currents": _of_region_currents,
+    "silencing": _of_silencing,
+    "single_neuron": _of_single_neuron,
+    "eigenvalues": _of_eigenvalues,
 }

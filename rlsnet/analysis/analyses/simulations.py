@@ -18,6 +18,7 @@ from rlsnet.config.schema import Config, SilenceConfig
 from rlsnet.data.statistics import ratio
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import counted
 from rlsnet.model import connectivity
 from rlsnet.model.network import Network
 from rlsnet.simulation.perturbation import Perturbation, from_config
@@ -112,7 +113,8 @@ def silencing(
     of_region = coupling.number[activity.neurons]
     for number, condition, trial, counts in _trials(config, coupling, perturbations, activity.number, trials):
         if condition == trial == 0:
-            report(f"Simulating {conditions * trials} trials, {f'{names[number - 1]} silenced' if number else 'nothing silenced'}.")
+            silenced = names[number - 1] if number else "nothing"
+            report(f"Simulating {counted(conditions * trials, 'trial')}, {silenced} silenced.")
         of_neuron = counts[bins].mean(axis=0) * hz
         rate[number, condition, trial] = averaging @ of_neuron
         if direction is not None:

@@ -51,7 +51,7 @@ PIECES = 20  # of the learned part, in which the activity is compared with that 
 
 def open_perturbed(results: RunResults, label: str) -> zarr.Group:
     """The stored test with the perturbation of that label."""
-    return test_store.open_test(results.run, results.run.perturbed_results()[label], "perturb")
+    return test_store.open_test(results.run, results.run.perturbed_results()[label])
 
 
 def effect_of(results: RunResults, stored: zarr.Group) -> PerturbationEffect:

@@ -24,6 +24,7 @@ from rlsnet.analysis.plots.style import (
     draw_events,
 )
 from rlsnet.analysis.test_results import RunResults
+from rlsnet.io.formatting import counted
 
 MAX_REGIONS = 12  # in a matrix
 MAX_TRACES = 5  # regions whose currents are drawn
@@ -149,7 +150,7 @@ def silencing(results: RunResults, result: Result) -> PanelFigure:
     ]
     if "separation" in result:
         panels.append(Panel("Separation of two conditions along the coding direction with each region silenced.", separation))
-    title = f"Each region silenced in turn, from {start:g} to {end:g} s; {result.numbers['trials']} trials of each condition"
+    title = f"Each region silenced in turn, from {start:g} to {end:g} s; {counted(result.numbers['trials'], 'trial')} of each condition"
     return PanelFigure(title, tuple(panels), (3.6, 3.0))
 
 

@@ -167,8 +167,8 @@ def _draw_test(axis: Any, results: RunResults) -> None:
 def weights(results: RunResults) -> PanelFigure:
     """Histograms of plastic weights before and after training, by the classes of both neurons."""
     last = results.run.checkpoint("last")
-    before = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
-    after = zarr_store.open_group(last, "run", FORMAT)["plastic/weight"]
+    before = zarr_store.open_group(results.run.network, "", network_store.FORMAT)
+    after = zarr_store.open_group(last, "", FORMAT)["plastic/weight"]
     excitatory, pre = before["neuron/excitatory"][...], before["plastic/pre"][...]
     some = evenly(len(excitatory), MAX_WEIGHT_NEURONS)
     start, end = before["plastic/weight"].oindex[some], after.oindex[some]

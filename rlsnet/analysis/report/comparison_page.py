@@ -16,6 +16,7 @@ from rlsnet.analysis.plots.style import SOFT, Panel, PanelFigure, integer_ticks
 from rlsnet.analysis.report.html import Block, Cell, Number, Page, Paragraph, Section, Table, figure
 from rlsnet.analysis.run_summary import RunSummary
 from rlsnet.config import differences
+from rlsnet.io.formatting import counted
 from rlsnet.learning.population import EXPLAINED, TITLE
 
 MAX_LEGEND = 10  # runs in the legend
@@ -37,7 +38,7 @@ def page(comparison: Comparison) -> str:
     if differing:
         more = f" and {len(differing) - MAX_SETTINGS} more settings" if len(differing) > MAX_SETTINGS else ""
         lead = f"They differ in {', '.join(key for key, _ in differing[:MAX_SETTINGS])}{more}."
-    return Page(f"{len(runs):,} run{'s' if len(runs) != 1 else ''} compared", "rlsnet comparison", lead, sections).html()
+    return Page(f"{counted(len(runs), 'run')} compared", "rlsnet comparison", lead, sections).html()
 
 
 def _runs(comparison: Comparison) -> list[Block]:

@@ -16,7 +16,7 @@ from rlsnet.analysis.test_results import RunResults, source
 from rlsnet.config import differences
 from rlsnet.config.load import flat
 from rlsnet.io import zarr_store
-from rlsnet.io.formatting import UNDEFINED, byte_size, disk_size
+from rlsnet.io.formatting import UNDEFINED, byte_size, counted, disk_size
 from rlsnet.runs.folder import FORMAT
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
@@ -90,7 +90,7 @@ def _sessions(sessions: list[Mapping[str, Any]]) -> Table | Folded:
     stored = dict.fromkeys(key for session in sessions for key in session)
     headings = {key: SESSION_COLUMNS.get(key, (key, True)) for key in [*SESSION_COLUMNS, *stored] if key in stored}
     shown = [key for key, (_, always) in headings.items() if always or any(session.get(key) for session in sessions)]
-    title = f"{len(sessions):,} session{'s' if len(sessions) > 1 else ''}"
+    title = counted(len(sessions), "session")
     rows = [[cell(session.get(key, "")) for key in shown] for session in sessions]
     table = Table(title, [headings[key][0] for key in shown], rows)
     return table if len(sessions) <= MAX_OPEN_ROWS else Folded(f"The {title}", table)
@@ -102,7 +102,7 @@ def resources(results: RunResults, run: RunSummary) -> Iterator[Block]:
         yield _usage(run.resources)
     about: dict[str, Any] = {}
     if results.run.iterations():
-        attributes = zarr_store.open_group(results.run.checkpoint("last"), "run", FORMAT).attrs
+        attributes = zarr_store.open_group(results.run.checkpoint("last"), "", FORMAT).attrs
         if isinstance(machine := attributes.get("machine"), Mapping):
             about |= {name: byte_size(value) if name == "memory" else value for name, value in machine.items()}
         if isinstance(versions := attributes.get("versions"), Mapping):

@@ -109,7 +109,7 @@ def _network(results: RunResults) -> tuple[int | None, str, str]:
     """(N, where the cell classes come from, what is trained if not all), of the stored network; (None, "", "") where there is none."""
     if not results.run.network.exists():
         return None, "", ""
-    group = zarr_store.open_group(results.run.network, "run", network_store.FORMAT)
+    group = zarr_store.open_group(results.run.network, "", network_store.FORMAT)
     if "neuron/excitatory" not in group:
         return None, "", ""
     return int(group["neuron/excitatory"].shape[0]), network_store.cell_class(group), str(group.attrs.get("trained", ""))

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
+from rlsnet.io.terminal import say
+
+if TYPE_CHECKING:
+    from rlsnet.runs.folder import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,8 @@ class Options:
     trust: bool = key("true: run the plugins that the run names, now and later", default=False)
 
 
-USAGE = """RUN [key=value ...]   RUN: a tested run, such as outputs/2026-11-21/10-00-00
+USAGE = """RUN [key=value ...]
+  RUN   a tested run, such as outputs/2026-11-21/10-00-00, or last for the newest run
 
 Results are stored in RUN/analysis.zarr, and figures in RUN/figures. The analyses:
   trajectories      trial averages of data and model in principal components
@@ -51,28 +58,33 @@ def main(paths: list[str], options: Options) -> None:
     """Runs `rlsnet analyse RUN`."""
     if len(paths) != 1:
         raise UserError("analyse: expected one run, such as rlsnet analyse outputs/2026-11-21/10-00-00.")
+    from rlsnet.runs.folder import Run
+    from rlsnet.runs.progress import working
+
+    run = Run.open(paths[0])
+    with working("Analysing"):
+        _analyse(run, options)
+
+
+def _analyse(run: Run, options: Options) -> None:
+    """Analyses a run, stores results and figures, and prints the main number of each analysis."""
     from rlsnet.analysis.analyses import analyse
     from rlsnet.analysis.plots import analysis_figures
     from rlsnet.analysis.plots.style import check_files
     from rlsnet.analysis.test_results import open_results
     from rlsnet.kernels.device import configured
-    from rlsnet.runs.folder import Run
 
-    def warn(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    run = Run.open(paths[0], "analyse")
     chosen = analyse.AnalysisOptions(
         options.only, options.conditions, options.window, options.neurons, options.trials, options.decoded_units
     )
     results = open_results(run, trust=options.trust)
     check_files(run.figures, analysis_figures.FIGURES)
     with configured(results.config.engine):
-        found = analyse.analyse(results, chosen, print, warn)
-    print(f"Wrote {run.analysis}.")
+        found = analyse.analyse(results, chosen, say, partial(say, stream=sys.stderr))
+    say(f"Wrote {run.analysis}.")
     run.figures.mkdir(exist_ok=True)
     for name, figure in analysis_figures.figures(results, found):
         figure.save(run.figures / f"{name}.png")
-        print(run.figures / f"{name}.png")
+        say(str(run.figures / f"{name}.png"))
     for name, words in analyse.summary(found):
-        print(f"{name.capitalize()}: {words}.")
+        say(f"{name.capitalize()}: {words}.")

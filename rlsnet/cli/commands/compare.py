@@ -8,6 +8,7 @@ from pathlib import Path
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
 from rlsnet.io.outputs import html_file
+from rlsnet.io.terminal import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Options:
 
 
 USAGE = """RUNS... [key=value ...]
-  RUNS   run folders, or folders that contain runs, such as that of a sweep"""
+  RUNS   run folders, last for the newest run, or folders that contain runs, such as that of a sweep"""
 
 
 def main(paths: list[str], options: Options) -> None:
@@ -28,14 +29,17 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError("compare: expected run folders, or a folder with runs in it such as multirun/2026-11-21/10-00-00.")
     for path in paths:
         if not Path(path).is_dir():
-            raise UserError(f"compare {path}: no such folder; expected a run, or a folder with runs in it.")
+            raise UserError(f"{path}: no such folder; expected a run, or a folder with runs in it.")
     out = None if options.out is None else html_file(options.out, Path(), options.overwrite)
-    from rlsnet.analysis import comparison
-    from rlsnet.analysis.report import comparison_page
-    from rlsnet.analysis.report.html import write_page
+    from rlsnet.runs.progress import working
 
-    found = comparison.read([Path(path) for path in paths])
-    comparison.show(found)
-    if out is not None:
-        write_page(out, comparison_page.page(found))
-        print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
+    with working("Comparing"):
+        from rlsnet.analysis import comparison
+        from rlsnet.analysis.report import comparison_page
+        from rlsnet.analysis.report.html import write_page
+
+        found = comparison.read([Path(path) for path in paths])
+        comparison.show(found)
+        if out is not None:
+            write_page(out, comparison_page.page(found))
+            say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

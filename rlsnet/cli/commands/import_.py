@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlsnet.data.import_options import Options, base
 from rlsnet.errors import UserError
+from rlsnet.io.terminal import say
 
 __all__ = ["USAGE", "Options", "base", "dry_run", "main"]
 
@@ -26,34 +28,39 @@ Examples:
 
 def main(paths: Sequence[str], options: Options) -> None:
     """Runs `rlsnet import SOURCE... OUT.zarr`."""
-    _check(paths)
-    from rlsnet.data import import_report
-    from rlsnet.data.importing import import_sources  # imports h5py and zarr, which help does not need
+    with _reading(paths):
+        from rlsnet.data import import_report
+        from rlsnet.data.importing import import_sources  # imports h5py and zarr, which help does not need
 
-    started = time.perf_counter()
-    summary = import_sources(paths[:-1], paths[-1], options, log=import_report.print_line)
-    import_report.print_summary(summary, paths[-1], time.perf_counter() - started)
+        started = time.perf_counter()
+        summary = import_sources(paths[:-1], paths[-1], options, log=say)
+        import_report.print_summary(summary, paths[-1], time.perf_counter() - started)
 
 
 def dry_run(paths: Sequence[str], options: Options) -> None:
     """Runs `rlsnet import SOURCE... OUT.zarr --dry-run`: lists the sources, and imports the first one into a temporary folder."""
-    _check(paths)
-    from rlsnet.data import import_report
-    from rlsnet.data.importing import found_sources, import_sources
-    from rlsnet.io.formatting import bytes_below
+    with _reading(paths):
+        from rlsnet.data import import_report
+        from rlsnet.data.importing import found_sources, import_sources
+        from rlsnet.io.formatting import bytes_below
 
-    found = found_sources(paths[:-1], paths[-1], options)
-    sizes = {path: bytes_below(path) if path.is_dir() else path.stat().st_size for path in found}
-    import_report.print_sources(found, sizes, paths[-1])
-    first, options = next(iter(found)), dataclasses.replace(options, subsample=None)  # of the units of all sources
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "first.zarr"
-        summary = import_sources(paths[:-1] if len(found) == 1 else [first], out, options, log=import_report.print_line)
-        import_report.print_estimate(summary, bytes_below(out), sizes, time.perf_counter() - started)
+        found = found_sources(paths[:-1], paths[-1], options)
+        sizes = {path: bytes_below(path) if path.is_dir() else path.stat().st_size for path in found}
+        import_report.print_sources(found, sizes, paths[-1])
+        first, options = next(iter(found)), dataclasses.replace(options, subsample=None)  # of the units of all sources
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "first.zarr"
+            summary = import_sources(paths[:-1] if len(found) == 1 else [first], out, options, log=say)
+            import_report.print_estimate(summary, bytes_below(out), sizes, time.perf_counter() - started)
 
 
-def _check(paths: Sequence[str]) -> None:
-    """Raises UserError unless there are a source and the new recording."""
+@contextlib.contextmanager
+def _reading(paths: Sequence[str]) -> Iterator[None]:
+    """Context in which recordings are read; raises UserError unless there are a source and the new recording."""
     if len(paths) < 2:
         raise UserError(f"import {' '.join(paths)}: expected at least one source and, last, the new recording, such as OUT.zarr.")
+    from rlsnet.runs.progress import working
+
+    with working("Reading recordings"):
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
@@ -24,9 +25,15 @@ def main(paths: list[str], options: Options) -> None:
     """Runs `rlsnet info [PATH]`."""
     if len(paths) > 1:
         raise UserError(f"info {' '.join(paths)}: expected one path, or none for the versions and devices of this installation.")
-    from rlsnet.analysis import inspect  # these import JAX, which help does not need
-    from rlsnet.kernels import device
+    from rlsnet.runs.folder import check_content
+    from rlsnet.runs.progress import working
 
     if paths:
-        device.restrict_to_cpu()
-    inspect.show(paths[0] if paths else None, options.trust)
+        check_content(Path(paths[0]))
+    with working("Reading"):
+        from rlsnet.analysis import inspect  # these import JAX, which help does not need
+        from rlsnet.kernels import device
+
+        if paths:
+            device.restrict_to_cpu()
+        inspect.show(paths[0] if paths else None, options.trust)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
+from rlsnet.io.terminal import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +43,24 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError("plot: expected one path, a run such as outputs/2026-11-21/10-00-00 or a recording.zarr.")
     path = Path(given[0])
     if options.run is None and not path.exists():
-        raise UserError(f"plot {path}: no such folder; expected a run or a recording.zarr.")
+        raise UserError(f"{path}: no such folder; expected a run or a recording.zarr.")
     out = None if options.out is None else Path(options.out)
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out}: a file; expected a folder for the figures.")
-    if options.run is None and not (path / "config.yaml").exists():
-        _plot_recording(path, out, options)
-        return
-    from rlsnet.analysis.plots import run_figures
-    from rlsnet.analysis.test_results import open_results
     from rlsnet.runs.folder import Run
+    from rlsnet.runs.progress import working
 
-    results = open_results(Run.open(path, "run"), options.plugins, options.trust)
-    run_figures.plot(results.config, results.run, out, print, lambda text: print(text, file=sys.stderr), options.format, options.dpi)
+    is_run = options.run is not None or (path / "config.yaml").exists()
+    run = Run.open(path) if is_run else None
+    with working("Drawing figures"):
+        if run is None:
+            _plot_recording(path, out, options)
+            return
+        from rlsnet.analysis.plots import run_figures
+        from rlsnet.analysis.test_results import open_results
+
+        results = open_results(run, options.plugins, options.trust)
+        run_figures.plot(results.config, run, out, say, partial(say, stream=sys.stderr), options.format, options.dpi)
 
 
 def _plot_recording(path: Path, out: Path | None, options: Options) -> None:
@@ -62,9 +69,9 @@ def _plot_recording(path: Path, out: Path | None, options: Options) -> None:
     from rlsnet.data import recordings
     from rlsnet.io import zarr_store
 
-    group = zarr_store.open_store(path, f"plot {path}: neither a run folder nor a recording.zarr")
+    group = zarr_store.open_store(path, f"{path}: neither a run folder nor a recording.zarr")
     kind = group.attrs.get("format", recordings.FORMAT)
     if kind != recordings.FORMAT or not recordings.TARGETS.keys() & set(group):
-        raise UserError(f"plot {path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
+        raise UserError(f"{path}: has format {kind} and no recorded rates; expected a run folder or a recording.zarr.")
 
-    recording_figures.plot(str(path), out, print, options.format, options.dpi)
+    recording_figures.plot(str(path), out, say, options.format, options.dpi)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
 from rlsnet.io.outputs import html_file
+from rlsnet.io.terminal import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +30,17 @@ def main(paths: list[str], options: Options) -> None:
     """Runs `rlsnet report RUN`."""
     if len(paths) != 1:
         raise UserError("report: expected one run folder, such as outputs/2026-11-21/10-00-00; rlsnet compare takes several.")
-    path = Path(paths[0])
-    if not (path / "config.yaml").exists():
-        raise UserError(f"report {path}: not a run folder; expected a folder that rlsnet train made, with a config.yaml.")
-    out = html_file(options.out, path / "report.html", options.overwrite)
-    from rlsnet.analysis.report import run_report
-    from rlsnet.analysis.report.html import write_page
-    from rlsnet.analysis.test_results import of_one_test, open_results
     from rlsnet.runs.folder import Run
 
-    run = Run(path)
-    page = of_one_test(run, lambda: run_report.page(open_results(run, options.plugins, options.trust)))
-    write_page(out, page)
-    print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")
+    run = Run.open(paths[0])
+    out = html_file(options.out, run.path / "report.html", options.overwrite)
+    from rlsnet.runs.progress import working
+
+    with working("Writing the report"):
+        from rlsnet.analysis.report import run_report
+        from rlsnet.analysis.report.html import write_page
+        from rlsnet.analysis.test_results import of_one_test, open_results
+
+        page = of_one_test(run, lambda: run_report.page(open_results(run, options.plugins, options.trust)))
+        write_page(out, page)
+        say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB); it opens in any browser.")

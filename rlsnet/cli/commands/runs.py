@@ -26,11 +26,17 @@ def main(paths: list[str], options: Options) -> None:
         raise UserError(f"runs {' '.join(paths)}: expected one folder, or none for the present folder.")
     folder = Path(paths[0]) if paths else Path()
     if not folder.is_dir():
-        raise UserError(f"runs {folder}: no such folder; expected a folder with runs in it.")
-    from rlsnet.analysis import run_list  # imports JAX, which help does not need
+        raise UserError(f"{folder}: no such folder; expected a folder with runs in it.")
     from rlsnet.runs import catalogue
 
     found = catalogue.newest_first(folder, None if paths else catalogue.DEPTH)
     if not found:
-        raise UserError(f"runs {folder}: contains no run; rlsnet train makes one, in outputs/DATE/TIME or in hydra.run.dir=FOLDER.")
-    run_list.show(found, folder, len(found) if options.rows is None else options.rows)
+        below = f"in the present folder or in {catalogue.DEPTH} levels of folders below it"
+        where = f"{folder}: contains no run" if paths else f"there is no run {below}"
+        raise UserError(f"{where}; rlsnet train makes one, in outputs/DATE/TIME or in hydra.run.dir=FOLDER.")
+    from rlsnet.runs.progress import working
+
+    with working("Reading runs"):
+        from rlsnet.analysis import run_list  # imports JAX, which help does not need
+
+        run_list.show(found, folder, len(found) if options.rows is None else options.rows)

@@ -21,6 +21,7 @@ from rlsnet.data.import_options import Options
 from rlsnet.data.session import PrecomputedRates, SeparateTrials, Session, Table
 from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import counted
 
 NEXT_SPIKES = 20  # spikes after which, at the mean rate of all trials together, the next one is certain
 FEWEST_ASCENDING = 5  # trials whose relative times ascend from trial to trial by chance in 1 of 10,000 files
@@ -108,7 +109,7 @@ def averaged_trials(binned: BinnedValues, trials: Table) -> PrecomputedRates:
     known = np.isfinite(values).any(axis=1)  # [T, U]
     halved = kind == "rate" and min(map(len, rows)) > 1
     half = np.stack([np.stack([mean_known(values[each[h::2]]) for each in rows]) for h in (0, 1)]) if halved else None
-    note = f"rates of {len(values):,} single trials, averaged over trials of {len(names)} condition{'s' if len(names) > 1 else ''}"
+    note = f"rates of {len(values):,} single trials, averaged over trials of {counted(len(names), 'condition')}"
     n_trials = np.stack([known[each].sum(axis=0) for each in rows], axis=1).astype(np.int32) if halved else None
     return PrecomputedRates(path.stem, path, rate, kind, bin_ms, names, units, (*notes, note), time, half, n_trials, single_trials=True)
 
