@@ -16,6 +16,7 @@ import reference
 import zarr
 from conftest import FORMS, KERNELS, NATIVE, compose, difference, form_name, metrics, settings, small_network, write_network
 
+from rlsnet.data.neuron_table import NeuronTable
 from rlsnet.errors import UserError, os_error
 from rlsnet.io import atomic, zarr_store
 from rlsnet.kernels import backend
@@ -236,7 +237,7 @@ def test_bursts_beyond_the_spike_capacity_change_nothing(x64, tmp_path, monkeypa
                          "perturb=clamp", "perturb.rate=2000", "perturb.start=62.3", "perturb.stop=71.7", "perturb.neurons=exc",
                          f"rls.method={method}")  # fmt: skip
         net, weight, target = build.build(config)
-        burst = perturbation.from_config(config, arrays["neuron/excitatory"], None, TRAINING)
+        burst = perturbation.from_config(config, NeuronTable(arrays["neuron/excitatory"]), TRAINING)
         keys = dataclasses.replace(TrialKeys.create(1, TRAINING), perturbation=burst)
         learner = rls.init(config.rls, net, jnp.asarray(connectivity.to_groups(weight, 1)))
         dynamics, rates = Dynamics.from_config(config), []
