@@ -31,7 +31,7 @@ from rlsnet.analysis.plots.style import (
     style_handles,
 )
 from rlsnet.analysis.test_results import RunResults
-from rlsnet.io.formatting import in_words, percent
+from rlsnet.io.formatting import counted, in_words, percent
 
 PREFIX = "analysis_"  # of the names of the figures
 LINES: Mapping[str, tuple[str, Mapping[str, Any]]] = {"data": (DATA, DATA_LINE), "model": (MODEL, MODEL_LINE)}
@@ -93,8 +93,8 @@ def trajectories(results: RunResults, result: Result) -> PanelFigure:
         axes[0].legend(loc="lower right")
 
     ceiling = result.numbers.get("ceiling")
-    number = len(shares["data"])
-    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance (in {number} component{'s' * (number > 1)}"
+    components = counted(len(shares["data"]), "component")
+    words = f"the model explains {percent(result.numbers['explained'])} of the data's variance (in {components}"
     words += f"; the other half of the trials: {percent(ceiling)})" if ceiling is not None else ")"
     panels = [Panel("Trajectories of data and model in the first two principal components.", plane)] if len(shares["data"]) > 1 else []
     panels += [
@@ -138,8 +138,10 @@ def decoding(results: RunResults, result: Result) -> PanelFigure:
                 draw_mean(axes[0], time, share[k].mean(axis=0), spread, *LINES[kind], label=kind)
         axes[0].axhline(chance, color=SOFT, label="chance", **BASELINE_LINE)
         band = f"\nbands: s.d. over {len(sessions)} sessions" if len(sessions) > 1 else ""
-        number = str(units.min()) if units.min() == units.max() else f"{units.min()} to {units.max()}"
-        title = f"from {number} unit{'' if number == '1' else 's'}, windows of {result.numbers['window_ms']:g} ms{band}"
+        few, many = int(units.min()), int(units.max())
+        title = (
+            f"from {counted(few, 'unit') if few == many else f'{few} to {many} units'}, windows of {result.numbers['window_ms']:g} ms{band}"
+        )
         axes[0].set(xlabel=f"{results.clock.label} (s)", ylabel="trials decoded correctly", ylim=(0, 1.02), xlim=results.span, title=title)
         draw_events(axes[0], results.clock.events, results.span)
         axes[0].legend(loc="lower right")
