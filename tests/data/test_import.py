@@ -581,7 +581,8 @@ def test_from_the_command_line_to_training(maps, tmp_path, monkeypatch, capsys):
     status, out, err = run("import", *[path for path, _ in maps], "mine.zarr", "preset=map", "subsample=30")
     assert status == 0 and not err and "units left out" in out and "from -2 to 1 s" in out and "not among the 30 drawn" in out
     command = out.strip().splitlines()[-1].split()
-    assert command[:2] == ["rlsnet", "train"] and "trial.learn_every=20" in command and "trial.duration=3000" in command
+    expected = "rlsnet train config=mouse_decision recording.path=mine.zarr recording.half=odd plastic.n_inputs=14".split()
+    assert command == expected  # and not learn_every and duration, which the experiment has
     config = compose(*command[2:], "train.iterations=1", "progress=off")
     assert training.run_training(config, Run(tmp_path / "run"), resumed=False) == 0
     assert zarr.open_group("run/network.zarr", mode="r")["target"].shape == (2, 150, 30)
