@@ -149,9 +149,7 @@ def columns(comparison: Comparison) -> list[Column]:
         texts = [UNDEFINED if value is None else text(value) for value in known]
         result.append(Column(name, texts, known, 0 if score == comparison.score else rank))
 
-    other = ["other_recording" in run.test_attributes for run in runs]
-    states = [run.state + ", tested with another recording" * each for run, each in zip(runs, other, strict=True)]
-    result.append(Column("state", states, [None] * len(runs), 2))
+    result.append(Column("state", [run.state for run in runs], [None] * len(runs), 2))
     add("iterations", [len(run.metrics) or None for run in runs], "{:,.0f}".format, 2)
     add("last correlation", [run.last_correlation for run in runs], "{:.3f}".format, 2, TRAINING)
     add("best validation", [run.best_validation for run in runs], partial(percent, digits=1), 2, VALIDATION)
@@ -192,6 +190,12 @@ def verdict_of_first(comparison: Comparison) -> str:
     return f"{comparison.names[0]}: {sentences}" if sentences else ""
 
 
+def reservations(comparison: Comparison) -> list[str]:
+    """A sentence for each run whose scores are of another recording than the one that it was trained on."""
+    others = [(name, run.test_attributes.get("other_recording")) for name, run in zip(comparison.names, comparison.runs, strict=True)]
+    return [f"{name}: tested with another recording than it was trained on, {readable(other)}." for name, other in others if other]
+
+
 def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
     """(columns that fit in a width, columns left out), by rank."""
     fit, left = list(shown), list[Column]()
@@ -202,7 +206,7 @@ def fitting(shown: Sequence[Column], width: int) -> tuple[list[Column], list[Col
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the comparison as a table, and below it the folders that could not be read."""
+    """Prints the comparison as a table, and below it reservations, and the folders that could not be read."""
     terminal = console(WIDTH)
     if comparison.runs:
         table = Table(title=Text(ranking(comparison)), title_justify="left")
@@ -224,5 +228,7 @@ def show(comparison: Comparison) -> None:
             terminal.print(Text(f"There is no room for {columns_left} ({names}); out=FILE.html shows all."), style="dim")
     if sentences := verdict_of_first(comparison):
         terminal.print(Text(sentences))
+    for sentence in reservations(comparison):
+        terminal.print(Text(sentence), style="yellow")
     for name, reason in comparison.unreadable:
         terminal.print(Text(f"{name}: {reason}"), style="red")

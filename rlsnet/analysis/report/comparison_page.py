@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis.comparison import Comparison, columns, ranking, verdict_of_first
+from rlsnet.analysis.comparison import Comparison, columns, ranking, reservations, verdict_of_first
 from rlsnet.analysis.plots import score_figures
 from rlsnet.analysis.plots.style import SOFT, Panel, PanelFigure, integer_ticks
 from rlsnet.analysis.report.html import Block, Cell, Number, Page, Paragraph, Section, Table, figure
@@ -51,8 +51,8 @@ def _runs(comparison: Comparison) -> list[Block]:
         for index, name in enumerate(comparison.names)
     ]
     table = Table(ranking(comparison), ("run", *(column.name for column in shown)), rows, sortable=True)
-    sentences = verdict_of_first(comparison)
-    return [*([Paragraph(sentences)] if sentences else []), table, Paragraph("Click a heading to sort the table.", "note screen")]
+    sentences = [verdict_of_first(comparison), *reservations(comparison)]
+    return [*(Paragraph(each) for each in sentences if each), table, Paragraph("Click a heading to sort the table.", "note screen")]
 
 
 def _scores(comparison: Comparison) -> list[Block]:
