@@ -186,7 +186,7 @@ class Run(folder.Run):
 
         Args:
           name: of the figure, such as learning_curve, psth_examples, psth_heatmaps, raster or weights.
-          axes: axes of Matplotlib to draw into, as many as the figure has; None: a figure of its own.
+          axes: axes of Matplotlib to draw into, one, or one for each axes of the figure or of its first panels; None: a new figure.
 
         Raises:
           UserError: no such figure, no results for it, or another number of axes.

@@ -107,8 +107,8 @@ def test_the_tutorial_runs(tmp_path):
             text = text.replace(before, after)
         for command in [["python", "-c", text]] if language == "python" else map(shlex.split, text.splitlines()):
             run([sys.executable, *command[1:]] if command[0] == "python" else command)
-    assert (tmp_path / "runs/first/report.html").exists() and (tmp_path / "runs/first/perturbed/silence.zarr").exists()
-    assert len(list((tmp_path / "tune").glob("*/checkpoints/000001.zarr"))) == 3
+    assert (tmp_path / "runs/tutorial/report.html").exists() and (tmp_path / "runs/tutorial/perturbed/silence.zarr").exists()
+    assert len(list((tmp_path / "penalty").glob("*/checkpoints/000001.zarr"))) == 3
 
 
 ROOT = DOCS.parent

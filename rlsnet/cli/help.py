@@ -31,7 +31,7 @@ Usage: rlsnet COMMAND [THING] [key=value ...]
 
 Examples:
   rlsnet train tiny                       # a first try, a few seconds
-  rlsnet train demo                       # two minutes, on synthetic data
+  rlsnet train demo                       # a minute or two, synthetic data
   rlsnet import sessions/*.nwb mine.zarr preset=map
   rlsnet train mouse_decision recording.path=mine.zarr recording.half=odd
   rlsnet train mouse_decision recording.path=mine.zarr --dry-run
