@@ -332,20 +332,17 @@ def test_each_analysis_has_a_line_with_its_number(run, found):
         matrix[post, pre] += weight
     assert f"largest absolute value {np.abs(np.linalg.eigvals(matrix)).max():.3g} threshold ms" in lines["eigenvalues"]
     region = [str(name) for name in zarr.open_group(str(run.test), mode="r")["region"][...]]
-    excitatory = zarr.open_group(str(run.test), mode="r")["excitatory"][...]
-    sums = {}
-    for pre, post, weight in plastic:
-        cell = region[pre], bool(excitatory[pre]), region[post]
-        sums[cell] = sums.get(cell, 0) + weight
-    share = sum(abs(total) for cell, total in sums.items() if cell[0] != cell[2]) / sum(map(abs, sums.values()))
-    assert f"weights, {100 * share:.0f} % lie between regions" in lines["region weights"]
+    squares, between = (sum(w**2 for pre, post, w in plastic if region[pre] != region[post] or every) for every in (True, False))
+    assert lines["region weights"].startswith(f"{100 * between / squares:.0f} % of the summed squares of plastic weights are of synapses")
     spikes = found["single_neuron"]["spiked"].sum(axis=0)
     assert lines["single neuron"].startswith(f"neuron 3 fires {spikes[0]} spike")
     names, change = found["silencing"]["region"], found["silencing"]["change"].copy()
     np.fill_diagonal(change, 0)
     silenced, other = np.argwhere(np.abs(change) == np.abs(change).max())[0]
     assert f": {names[other]} has" in lines["silencing"] and lines["silencing"].endswith(f"while {names[silenced]} is silenced")
-    assert lines["region currents"].endswith("% of the absolute current comes from another region, mean over time")
+    total = np.abs(found["region_currents"]["current"].sum(axis=(0, 4)))  # condition, time, pre, post
+    other = total.sum() - np.einsum("ctpp->", total)
+    assert lines["region currents"].endswith(f" {100 * other / total.sum():.0f} % come from another region")
 
 
 def test_what_is_impossible_is_said(run, tmp_path, capsys):

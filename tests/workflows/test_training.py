@@ -549,7 +549,7 @@ def test_a_signal_finishes_the_iteration_saves_and_says_how_to_resume(tmp_path, 
     process = start(tmp_path / "run", "train.iterations=100000", "train.checkpoint_every=100000")
     wait_for(lambda: len(Run(tmp_path / "run").read_metrics()) > 2)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 128 + number and "Traceback" not in output
     done = Run(tmp_path / "run").iterations()
     assert len(done) == 1 and done[0] == len(metrics(tmp_path / "run"))
