@@ -137,7 +137,7 @@ def examples(results: RunResults) -> PanelFigure:
         """Draws the neurons of one group, one below the other."""
         for axis, neuron in zip(axes, map(int, neurons), strict=False):
             explained = traces.explained(neuron)
-            percent = f"{100 * explained:.0f} %" if explained > -1 else "below -100 %"
+            percent = f"{100 * explained:.0f} %" if explained > -1 else "< -100 %"
             number = f"r = {score[neuron]:.2f}, explained variance {percent if np.isfinite(explained) else 'undefined'}"
             first = f"{name.capitalize()} fits: " if neuron == neurons[0] else ""
             _draw_neuron(traces, neuron, f"{first}{results.short_name(neuron)}\n{number}", axis)

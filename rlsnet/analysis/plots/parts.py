@@ -171,7 +171,7 @@ def place_legend_above(axis: Any, columns: int = 2, right: bool = False, **optio
     """
     labels = [str(handle.get_label()) for handle in options.get("handles") or axis.get_legend_handles_labels()[0]]
     em, font = LEGEND_SIZE / 72, FontProperties(size=LEGEND_SIZE)
-    room = axis.get_window_extent().width / axis.figure.dpi * (1.2 if right else 1.05)
+    room = axis.get_window_extent().width / axis.figure.dpi * (1.2 if right else 1.12)
 
     def width(columns: int) -> float:
         """Width of a legend of so many columns, inches; they are filled one after the other."""

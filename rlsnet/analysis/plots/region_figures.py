@@ -34,12 +34,12 @@ ALIKE = 0.5  # values of one sign, none less than this part of the largest, have
 STATIC, PLASTIC = "#a9adb3", "#8a7a2f"  # currents; neither of conditions nor of classes of neurons
 
 
-def _regions(result: Result, most: int) -> tuple[list[str], list[str], int, str]:
-    """(names of the largest regions, names with the others as one, number of single ones among these, words for a title)."""
+def _regions(result: Result, most: int) -> tuple[list[str], list[str], str]:
+    """(names of the largest regions, the same and the others as one, words for a title), at most so many."""
     names = [shortened(str(name)) for name in result["region"]]
     if len(names) <= most:
-        return names, names, len(names), ""
-    return names[:most], [*names[: most - 1], OTHER], most - 1, f"; the {most} largest of {len(names)} regions"
+        return names, names, ""
+    return names[: most - 1], [*names[: most - 1], OTHER], f"; the {most - 1} largest of {len(names)} regions"
 
 
 def pooled(values: np.ndarray, shown: int, axis: int, weight: np.ndarray | None = None) -> np.ndarray:
@@ -79,6 +79,7 @@ def _matrix(
         if np.isfinite(values[row, column]):
             dark = np.dot(image.to_rgba(values[row, column])[:3], (0.299, 0.587, 0.114)) < 0.55
             text = format(values[row, column], spec)
+            text = text if float(text.replace(",", "")) else "0"
             axis.text(column, row, text, ha="center", va="center", fontsize=fontsize, color="#ffffff" if dark else INK)
     bar = axis.figure.colorbar(image, ax=axis, label=unit, shrink=0.85)
     if alike:
@@ -88,7 +89,8 @@ def _matrix(
 
 def weights(results: RunResults, result: Result) -> PanelFigure:
     """Number of synapses between regions, the mean input through plastic ones by class, and its change by training."""
-    _, names, shown, which = _regions(result, MAX_REGIONS)
+    single, names, which = _regions(result, MAX_REGIONS)
+    shown = len(single)
     kinds, unit = result.numbers["kinds"], "threshold ms"
     number, received = result["number"], result["input"]
     before, after = kinds.index("plastic before"), kinds.index("plastic")
@@ -114,8 +116,8 @@ def weights(results: RunResults, result: Result) -> PanelFigure:
 
 def currents(results: RunResults, result: Result) -> PanelFigure:
     """Mean current from each region to the neurons of each region over time, by condition."""
-    names, sources, shown, which = _regions(result, MAX_TRACES)
-    current = pooled(result["current"].sum(axis=(0, 4))[..., : len(names)], shown, 2)  # [C, M, pre, post]
+    names, sources, which = _regions(result, MAX_TRACES)
+    current = pooled(result["current"].sum(axis=(0, 4))[..., : len(names)], len(names), 2)  # [C, M, pre, post]
     if result.numbers["feedforward"]:
         current = np.concatenate([current, result["rest"][:, :, None, : len(names)]], axis=2)
         sources = [*sources, "feed-forward"]
@@ -147,10 +149,10 @@ def currents(results: RunResults, result: Result) -> PanelFigure:
 
 def silencing(results: RunResults, result: Result) -> PanelFigure:
     """Change of the mean rate of each region when a region is silenced, and of the separation of two conditions."""
-    names, affected, shown, which = _regions(result, MAX_REGIONS)
+    names, affected, which = _regions(result, MAX_REGIONS)
     rows, neurons = slice(len(names)), result["neurons"]
-    change, se = pooled(result["change"][rows], shown, 1, neurons), result["change_se"][rows, :shown]
-    control = pooled(result["control"], shown, 0, neurons)
+    change, se = pooled(result["change"][rows], len(names), 1, neurons), result["change_se"][rows, rows]
+    control = pooled(result["control"], len(names), 0, neurons)
     start, end = result.numbers["window"]
 
     def matrix(values: np.ndarray, title: str, unit: str, spec: str, axes: Sequence[Any]) -> None:

@@ -39,6 +39,7 @@ WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed wi
 SMALL = 6.5  # pt, the smallest letters
 LEGEND_SIZE = 7.0  # pt
 TITLE_SIZE = 8.5  # pt, of the title of a figure
+LEAST_ROOM = 0.5  # inches, of titles and labels
 TITLE_GAP = 0.06  # inches, between a title and the panel on its right
 LINE_HEIGHT = 0.15  # inches, of titles and legends
 LEGEND_WIDTH = 2.6  # inches, of a legend alone, as on a phone, unless one label is longer
@@ -316,25 +317,32 @@ def wrapped(text: str, width: float, font: FontProperties) -> str:
 
 def fit_texts(figure: Figure) -> None:
     """Wraps titles and labels of axes, and moves names of events, so that none reaches into the next panel or beyond the figure."""
-    layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
-    width, height = figure.get_size_inches()
+    layout, (width, height) = figure.get_layout_engine(), figure.get_size_inches()
     drawn = [axis for axis in figure.axes if axis.get_visible()]
-    lefts = sorted({axis.get_position().x0 for axis in drawn if axis.get_subplotspec() is not None})
+
+    def arrange() -> None:
+        """Gives the axes their places."""
+        if layout is not None:
+            layout.execute(figure)
+
+    def fit(text: Text, room: float) -> bool:
+        """Wraps a text where it is wider than the room, inches; whether it was."""
+        before = text.get_text()
+        text.set_text(wrapped(before, max(LEAST_ROOM, room), text.get_fontproperties()) if before else "")
+        return text.get_text() != before
+
+    arrange()
+    middles = [(axis, (axis.get_position().y0 + axis.get_position().y1) / 2) for axis in drawn]
+    if any([fit(axis.yaxis.label, 2 * min(middle, 1 - middle) * height - TITLE_GAP) for axis, middle in middles]):
+        arrange()  # these labels move the axes
+    lefts = sorted({axis.get_position(original=True).x0 for axis in drawn if axis.get_subplotspec() is not None})
     for axis in drawn:
-        box = axis.get_position()
+        box = axis.get_position(original=True)
         end = next((left for left in lefts if left > box.x0 + 0.02), 1.0)  # of the room of the panel
-        title = axis._left_title  # type: ignore[attr-defined]
-        middle_x, middle_y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
-        rooms = [
-            (title, (end - box.x0) * width - TITLE_GAP),
-            (axis.xaxis.label, 2 * min(middle_x, end - middle_x) * width - TITLE_GAP),
-            (axis.yaxis.label, 2 * min(middle_y, 1 - middle_y) * height - TITLE_GAP),
-        ]
-        for text, room in rooms:
-            if text.get_text():
-                text.set_text(wrapped(text.get_text(), room, text.get_fontproperties()))
+        axis.apply_aspect()
+        middle, start = (box.x0 + box.x1) / 2, axis.get_position().x0
+        fit(axis._left_title, (end - start) * width - TITLE_GAP)  # type: ignore[attr-defined]
+        fit(axis.xaxis.label, 2 * min(middle, end - middle) * width - TITLE_GAP)
         for text in axis.texts:
             if text.get_label() == EVENT:
                 _move_inside(text, figure)
