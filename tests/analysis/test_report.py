@@ -363,11 +363,11 @@ def test_no_text_of_a_figure_is_cut(place):
         assert cut_texts_of(figure) == [] and figure.compose().get_figwidth() <= WIDTH + 1e-6, name
 
 
-def test_rasters_and_heatmaps_have_one_order_of_regions(place):
+def test_rasters_and_heatmaps_have_one_order_of_regions(place, monkeypatch):
     """And a name for each region, however small."""
     results = open_results(Run(place / "<script>x"))
     region = np.repeat(["a", "tiny", "z", "m"], [14, 1, 25, 20])
-    results.__dict__["region"] = region
+    monkeypatch.setattr(RunResults, "region", property(lambda _: region))
     for draw in (heatmap_figures.heatmaps, raster_figures.raster):
         labels = [label.get_text() for label in draw(results).compose().axes[0].get_yticklabels()]
         assert labels == ["z", "m", "a", "tiny"]
