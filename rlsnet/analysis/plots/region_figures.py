@@ -110,7 +110,7 @@ def weights(results: RunResults, result: Result) -> PanelFigure:
         (change, "change of the plastic input by training", unit, ".2g", True),
     ]
     panels = [Panel(f"Matrix of regions: {title}.", partial(draw, *each)) for each in matrices for title in each[1:2]]
-    title = f"Synapses between regions; input: sum of the weights from a region to a neuron{which}"
+    title = f"Synapses between regions{which}; input: sum of the weights from a region to a neuron"
     return PanelFigure(title, tuple(panels), (3.6, 3.0))
 
 
