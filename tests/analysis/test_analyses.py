@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import compose
+from cut_text import cut_texts_of
 from matplotlib.lines import Line2D
 from scipy.stats import norm
 from sessions import write as write_sessions
@@ -307,6 +308,7 @@ def test_results_are_stored_and_drawn_until_the_next_test(run, found, capsys, ca
         assert len(panels) >= len(figure.panels) and any(axes.get_xlabel() for axes in panels)
         assert all(axes.has_data() for axes in panels if axes.get_visible())
         assert not [axes.get_title("left") for axes in panels if lines_without_a_name(axes)]
+        assert cut_texts_of(figure) == []
     assert {f"analysis_{name}" for name in ANALYSES} <= run_figures.available(results).keys()
     dataset = api.analyse(run, only=["silencing"], trials=1, window=np.array([-0.4, 0.0]))["silencing"]
     assert dataset["change"].dims == ("silenced", "region") and dataset.attrs["window"] == [-0.4, 0]

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import zarr
 from conftest import compose
+from cut_text import cut_texts_of
 
 from rlsnet.analysis import comparison, inspect, recording_summary
-from rlsnet.analysis.plots import heatmap_figures, score_figures
+from rlsnet.analysis.plots import heatmap_figures, perturbation_figures, raster_figures, recording_figures, run_figures, score_figures
+from rlsnet.analysis.plots.style import WIDTH
 from rlsnet.analysis.test_results import RunResults, open_results
 from rlsnet.cli.commands import compare, plot, report
 from rlsnet.cli.main import dispatch
@@ -348,6 +350,40 @@ def test_heatmaps_are_fractions_of_the_range_of_a_neuron_in_the_data(place):
     for panel, (d, m) in enumerate(wanted):
         for row, expected in enumerate((d, m, m - d)):
             np.testing.assert_allclose(drawn[panel + 3 * row], expected[:, order].T, atol=1e-5, err_msg=f"panel {panel}, row {row}")
+
+
+def test_no_text_of_a_figure_is_cut(place):
+    """Of the run, of its perturbed tests and of the recording; nor are titles and labels over each other, and all fit a page."""
+    results = open_results(Run(place / "<script>x"))
+    data = recording_summary.summarize(str(place / "r.zarr"))
+    drawn = dict(run_figures.figures(results)) | {name: draw(data) for name, draw in recording_figures.available(data).items()}
+    assert "perturbed_no_ALM" in drawn and "psth_heatmap" in drawn
+    for name, figure in drawn.items():
+        assert not isinstance(figure, UserError), f"{name}: {figure}"
+        assert cut_texts_of(figure) == [] and figure.compose().get_figwidth() <= WIDTH + 1e-6, name
+
+
+def test_rasters_and_heatmaps_have_one_order_of_regions(place, monkeypatch):
+    """And a name for each region, however small."""
+    results = open_results(Run(place / "<script>x"))
+    region = np.repeat(["a", "tiny", "z", "m"], [14, 1, 25, 20])
+    monkeypatch.setattr(RunResults, "region", property(lambda _: region))
+    for draw in (heatmap_figures.heatmaps, raster_figures.raster):
+        labels = [label.get_text() for label in draw(results).compose().axes[0].get_yticklabels()]
+        assert labels == ["z", "m", "a", "tiny"]
+
+
+def test_the_legend_of_a_cue_names_what_is_drawn(place):
+    """The stimulus ends where the learned part begins; the title says when the cue was given."""
+    results = open_results(Run(place / "<script>x"))
+    given = [*SMALL, f"recording.path={place / 'r.zarr'}", "recording.half=odd", "perturb=cue"]
+    for label, setting, words in (("told", "perturb.cue=left", ", before the time shown"), ("none", "perturb.factor=0", "; own cue from ")):
+        testing.run_test(compose(*given, setting, f"perturb.label={label}"), results.run)
+        figure = perturbation_figures.perturbed(label, results)
+        assert "stimulus" not in [handle.get_label() for handle in figure.handles] and words in figure.title
+        assert cut_texts_of(figure) == []
+    shaded = perturbation_figures.perturbed("no_ALM", results)
+    assert "window" in [handle.get_label() for handle in shaded.handles]
 
 
 def population_of(place: Path) -> dict:

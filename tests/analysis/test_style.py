@@ -5,10 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import zarr
+from cut_text import cut_texts, cut_texts_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from rlsnet.analysis.plots import parts, perturbation_figures, recording_figures, score_figures, style, training_figures
+from rlsnet.analysis.plots import parts, perturbation_figures, recording_figures, region_figures, score_figures, style, training_figures
 from rlsnet.analysis.plots.style import Panel, PanelFigure
 from rlsnet.analysis.recording_summary import summarize
 from rlsnet.io import zarr_store
@@ -108,7 +109,9 @@ def test_numbers_in_figures_are_those_of_numpy():
     values = np.array([1.0, np.nan, 3.0, 4.0, 8.0])
     np.testing.assert_allclose(training_figures.moving_mean(values, 3), [1, 2, 3.5, 5, 6])
     before, after = np.array([1.0, 1.0, -1.0, 1.0]), np.array([2.0, -1.0, -1.0, 0.0])
-    assert training_figures.change_words(before, after) == f"25 % changed sign, r.m.s. change {np.sqrt((1 + 4 + 0 + 1) / 4):.2g}"
+    assert (
+        training_figures.change_words(before, after) == f"25 % changed sign, r.m.s. change {np.sqrt((1 + 4 + 0 + 1) / 4):.2g} threshold ms"
+    )
     axis = Figure().subplots()
     parts.draw_cumulative(axis, values, "k", {}, "v")
     assert axis.lines[0].get_label() == "v: 3.50" and axis.lines[0].get_ydata()[-1] == 1
@@ -117,7 +120,7 @@ def test_numbers_in_figures_are_those_of_numpy():
     parts.draw_spread(spread, [("few", members), ("none", members & False)], {"v": (values, "k", "o")})
     medians = [line for line in spread.lines if line.get_marker() == "o" and len(line.get_xdata())]
     assert [float(line.get_xdata()[0]) for line in medians] == [2.0]  # of 1 and 3; a group without neurons has none
-    assert [label.get_text() for label in spread.get_yticklabels()] == ["few (3)", "none (0)"]
+    assert [label.get_text() for label in spread.get_yticklabels()] == ["few (2)", "none (0)"]  # one of three has no value
 
 
 def test_explained_variances_are_drawn_as_they_are():
@@ -148,3 +151,72 @@ def test_rows_are_by_region_the_largest_first():
     assert names == [*(f"r{k:02}" for k in range(parts.MAX_REGIONS - 1)), parts.OTHER]
     assert np.bincount(number).tolist() == [*range(30, 21, -1), sum(range(1, 22))]
     assert parts.shortened("a" * 40, 16) == "a" * 7 + "…" + "a" * 8
+    part = parts.Rows.of(np.array(["a", "b"]), np.zeros(2), np.array(["a", "b", "b"]))
+    assert list(part.names) == ["b", "a"] and part.order.tolist() == [1, 0]  # as in the whole
+
+
+def test_names_of_small_regions_are_apart():
+    """At least a line apart, in their order, within the axes, and as close to their rows as that allows."""
+    place = np.array([5.0, 6.0, 7.0, 50.0, 99.0, 99.5])
+    found = parts.apart(place, 10, 5, 95)
+    assert np.diff(found).min() >= 10 - 1e-9 and found[0] >= 5 and found[-1] <= 95 and found[3] == 50
+    np.testing.assert_allclose(parts.apart(np.array([20.0, 60.0]), 10, 0, 100), [20, 60])
+    np.testing.assert_allclose(np.diff(parts.apart(np.zeros(11), 50, 0, 100)), 10)  # no room for more
+    region = np.repeat(["big", "middle", *"abcdefg"], [60, 40, 1, 1, 1, 1, 1, 1, 1])
+    rows = parts.Rows.of(region, np.zeros(len(region)))
+
+    def draw(axes):
+        axes[0].set(xlim=(0, 1), ylim=(len(region), 0))
+        rows.draw(axes[0])
+
+    figure = PanelFigure("a", (Panel("b", draw),) * 2, (3.6, 1.7))
+    assert [label.get_text() for label in figure.compose().axes[0].get_yticklabels()] == ["big", "middle", *"abcdefg"]
+    assert cut_texts_of(figure) == []
+
+
+def test_long_titles_and_labels_are_wrapped():
+    """And the check of cut text finds those that are not."""
+
+    def draw(axes):
+        axes[0].set_title("other neurons, the rate in the window and all that is known about it")
+        axes[0].set(xlabel="correlation of the odd and the even trials of a recording (none)", ylabel="w" * 40)
+        axes[0].plot([0, 1], [0, 1], label="a condition")
+        axes[0].plot([0, 1], [1, 0], label="another one with a long name")
+        parts.place_legend_above(axes[0])
+
+    def draw_with_event(axes):
+        axes[0].set_title("other neurons, the rate in the window and all that is known about it")
+        axes[0].set_xlim(0, 1)
+        style.draw_events(axes[0], {"an event at the end": 0.99}, (0, 1))
+
+    handles = tuple(style.condition_handles(["a long name of a condition", "one that is longer than the other one"]))
+    figure = PanelFigure(
+        "A title with many words " * 8,
+        (Panel("b", draw), Panel("b", draw), Panel("c", draw_with_event)),
+        (2.4, 2.6),
+        columns=3,
+        handles=handles,
+    )
+    assert cut_texts_of(figure) == []
+    composed = figure.compose()
+    composed.axes[0].set_title("cut " * 40)
+    composed.axes[2].set_title("cut " * 40)
+    assert any("overlap" in words for words in cut_texts(composed)) and any("is cut" in words for words in cut_texts(composed))
+
+
+def test_small_regions_together_are_sums_or_means():
+    values, weight = np.arange(12.0).reshape(3, 4), np.array([5, 1, 3, 1])
+    expected = np.stack([values[:, 0], (values[:, 1] + 3 * values[:, 2] + values[:, 3]) / 5], axis=1)
+    np.testing.assert_allclose(region_figures.pooled(values, 1, 1, weight), expected)
+    np.testing.assert_allclose(region_figures.pooled(values, 1, 0), [values[0], values[1] + values[2]])
+    assert region_figures.pooled(values, 4, 1) is not None and region_figures.pooled(values, 4, 1).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"), [([[12, 14], [13, 13.5]], (12, 14)), ([[-3, -2], [-2.5, -2]], (-3, -2)), ([[-1, 4], [2, 3]], (-4, 4))]
+)
+def test_colours_of_a_matrix_tell_alike_values_apart(values, limits):
+    figure = Figure()
+    axis = figure.subplots()
+    region_figures._matrix(axis, np.array(values, float), ["a", "b"], ["a", "b"], "Hz")
+    assert axis.images[0].get_clim() == limits

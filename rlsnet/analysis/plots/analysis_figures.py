@@ -11,6 +11,7 @@ import numpy as np
 from rlsnet.analysis.analyses.analyse import ANALYSES
 from rlsnet.analysis.analyses.variables import Result
 from rlsnet.analysis.plots import region_figures
+from rlsnet.analysis.plots.parts import outer_bins, shortened
 from rlsnet.analysis.plots.style import (
     BASELINE_LINE,
     DATA,
@@ -57,6 +58,11 @@ def _curves(axis: Any, results: RunResults, time: np.ndarray, values: Mapping[st
         for c, line in enumerate(lines):
             axis.plot(time, line, color=colours[c], **LINES[name][1])
     axis.set(xlabel=f"{results.clock.label} (s)", xlim=results.span)
+
+
+def _largest(groups: Sequence[str]) -> str:
+    """A line for the label of an axis, where not all groups, of which the first are all neurons, have a row."""
+    return f"\n(the {MAX_GROUPS - 1} largest of {len(groups) - 1} regions)" if len(groups) > MAX_GROUPS else ""
 
 
 def trajectories(results: RunResults, result: Result) -> PanelFigure:
@@ -176,7 +182,8 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
         axes[0].hexbin(np.clip(data, -wide, wide), np.clip(model, -wide, wide), **options)
         draw_identity(axes[0], -wide, wide)
         axes[0].legend(loc="upper left")
-        where = f"from {start:g} to {end:g} s; darker: more neurons"
+        beyond = outer_bins(np.r_[data, model], -wide, wide, "; at the edges: values beyond").strip("\n()")
+        where = f"from {start:g} to {end:g} s; darker: more neurons{beyond}"
         axes[0].set(xlabel=f"data: {first} - {second} ({unit})", ylabel=f"model ({unit})", title=where, aspect="equal")
 
     def by_region(axes: Sequence[Any]) -> None:
@@ -186,7 +193,10 @@ def selectivity(results: RunResults, result: Result) -> PanelFigure:
         if np.isfinite(result["ceiling"]).any():
             axes[0].plot(result["ceiling"][shown], row, "|", color=INK, ms=11, mew=1.8, label="both halves of the data")
         axes[0].set(
-            yticks=row, yticklabels=groups[shown], xlabel="correlation of selectivity over neurons", xlim=(min(0, axes[0].get_xlim()[0]), 1)
+            yticks=row,
+            yticklabels=[shortened(name) for name in groups[shown]],
+            xlabel=f"correlation of selectivity over neurons{_largest(groups)}",
+            xlim=(min(0, axes[0].get_xlim()[0]), 1),
         )
         axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0, handlelength=1)
 
@@ -219,7 +229,10 @@ def dimensionality(results: RunResults, result: Result) -> PanelFigure:
         for k, (kind, (colour, _)) in enumerate(LINES.items()):
             axes[0].plot(ratio[k, :MAX_GROUPS], row, "o", color=colour, fillstyle="full" if k else "none", ms=5, label=kind)
         axes[0].set(
-            yticks=row, yticklabels=groups[:MAX_GROUPS], xlabel="participation ratio of trial averages", ylim=(-0.6, len(row) - 0.4)
+            yticks=row,
+            yticklabels=groups[:MAX_GROUPS],
+            xlabel=f"participation ratio of trial averages{_largest(groups)}",
+            ylim=(-0.6, len(row) - 0.4),
         )
         axes[0].set_xlim(0, 1.1 * float(np.nanmax(ratio, initial=1)))
         axes[0].set_title("region (neurons)")
@@ -266,7 +279,7 @@ def variability(results: RunResults, result: Result) -> PanelFigure:
             shown, bins = np.clip(values, low, high), np.linspace(low, high, 51)
             weights = np.full(len(shown), 1 / max(1, len(shown)))
             axes[0].hist(shown, bins=bins, weights=weights, histtype="step", color=LINES[kind][0], label=median, **LINES[kind][1])
-        axes[0].set(xlabel=label, ylabel=f"share of the {of}")
+        axes[0].set(xlabel=label + outer_bins(everything, low, high), ylabel=f"share of the {of}")
         axes[0].set_ylim(top=axes[0].get_ylim()[1] * 1.25)
         axes[0].legend()
 

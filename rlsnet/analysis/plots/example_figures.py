@@ -115,13 +115,14 @@ def _draw_neuron(traces: _Traces, neuron: int, title: str, axis: Any) -> None:
 def _draw_spikes(traces: _Traces, neuron: int, colours: Sequence[str], axis: Any) -> None:
     """Draws the spikes of the model below its currents, a row for each trial, at the centres of their bins."""
     assert traces.counts is not None
+    inches = 0.9 * axis.get_window_extent().height / axis.figure.dpi
     low, high = axis.get_ylim()
     axis.set_ylim(low - (high - low) * RASTER / (1 - RASTER), high)
     trials = [(c, t) for c in map(int, traces.conditions) for t in range(min(traces.counts.shape[1], MAX_TRIALS // len(traces.conditions)))]
     for row, (c, trial) in enumerate(trials):
         spikes = traces.results.time[traces.counts[c, trial, :, traces.place[neuron]] > 0]
-        height = RASTER * 0.9 * (1 - (row + 0.5) / len(trials))
-        options = {"transform": axis.get_xaxis_transform(), "ms": 0.75 * RASTER * 72 / len(trials), "mew": 0.6, "color": colours[c]}
+        height = RASTER * (0.04 + 0.86 * (1 - (row + 0.5) / len(trials)))  # the lowest row is above the axis
+        options = {"transform": axis.get_xaxis_transform(), "ms": 0.7 * RASTER * inches * 72 / len(trials), "mew": 0.6, "color": colours[c]}
         axis.plot(spikes, np.full(len(spikes), height), "|", **options)
 
 
@@ -136,7 +137,7 @@ def examples(results: RunResults) -> PanelFigure:
         """Draws the neurons of one group, one below the other."""
         for axis, neuron in zip(axes, map(int, neurons), strict=False):
             explained = traces.explained(neuron)
-            percent = f"{100 * explained:.0f} %" if explained > -1 else "below -100 %"
+            percent = f"{100 * explained:.0f} %" if explained > -1 else "< -100 %"
             number = f"r = {score[neuron]:.2f}, explained variance {percent if np.isfinite(explained) else 'undefined'}"
             first = f"{name.capitalize()} fits: " if neuron == neurons[0] else ""
             _draw_neuron(traces, neuron, f"{first}{results.short_name(neuron)}\n{number}", axis)

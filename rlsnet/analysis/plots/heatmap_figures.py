@@ -54,7 +54,7 @@ def heatmaps(results: RunResults) -> PanelFigure:
     ordering, by = recorded[0], source
     if data == "rate_heldout":
         ordering, by = results.smooth("rate_target", results.read("rate_target", 0)[:, chosen]), "trials trained on"
-    rows = Rows.of(None if results.region is None else results.region[chosen], peak_time(ordering))
+    rows = Rows.of(None if results.region is None else results.region[chosen], peak_time(ordering), results.region)
     draw, several = partial(_draw, results, rows, quantity.split(" (")[0], source), len(names) > 1
     panels = []
     for c, name in enumerate(names):

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from rlsnet.analysis import recorded_effects, trial_spikes
-from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
+from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance, windows
 from rlsnet.analysis.plots.parts import draw_spread, groups_of, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
     DATA_LINE,
@@ -38,6 +38,7 @@ from rlsnet.analysis.recording_summary import evenly
 from rlsnet.analysis.test_results import RunResults
 from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
+from rlsnet.io.formatting import percent
 from rlsnet.workflows import test_store
 
 SHADE: dict[str, Any] = {"color": "#f2c14e", "alpha": 0.22, "lw": 0}
@@ -73,42 +74,48 @@ def groups(effect: PerturbationEffect) -> list[tuple[str, np.ndarray]]:
     if effect.region is None:
         found += [(f"{other}excitatory neurons", others & effect.excitatory), (f"{other}inhibitory neurons", others & ~effect.excitatory)]
     else:
-        number, names = main_regions(effect.region, len(others))
-        found += [(f"{other}neurons in {shortened(name)}", others & (number == k)) for k, name in enumerate(names)]
-    return [(name, members) for name, members in found if members.any()][: 1 + MAX_GROUPS]
+        # regions that are perturbed as a whole have no other neurons
+        number, names = main_regions(effect.region[others], int(others.sum()), most=MAX_GROUPS)
+        for k, name in enumerate(names):
+            members = np.zeros(len(others), bool)
+            members[others] = number == k
+            found.append((f"{other}neurons in {shortened(name)}", members))
+    return [(name, members) for name, members in found if members.any()]
 
 
 def perturbed(label: str, results: RunResults) -> PanelFigure:
     """Rates with and without the perturbation over time by group, changes of rates and of selectivity, and PSTHs that changed most."""
     stored = open_perturbed(results, label)
     effect, prefix = effect_of(results, stored), "" if label == stored.attrs["perturb"]["name"] else f"{label}, "
-    drawn, others = groups(effect), ~effect.perturbed
+    drawn, others, shaded = groups(effect), ~effect.perturbed, visible_windows(results, stored)
     errors = standard_errors(results, stored, effect, [members for _, members in drawn])
     panels = []
     for k, (name, members) in enumerate(drawn):
         words = f"Mean rate of {members.sum():,} {name} over time in each condition, with the perturbation and without."
         error = None if errors is None else [each[..., k] for each in errors]
-        panels.append(Panel(words, partial(_population, results, effect, name, members, error)))
+        panels.append(Panel(words, partial(_population, results, effect, name, members, error, shaded)))
     if effect.cue and len(effect.conditions) > 1:
         words = "Activity with this cue as a sum of the activity in the conditions with their own cues: shares over time."
         panels.append(Panel(words, partial(_resemblance, results, effect)))
     if others.any() and not effect.cue:
         panels += _of_others(results, effect, others)
     if others.any():
-        panels.append(Panel("The neurons whose rates changed most, with and without.", partial(_examples, results, effect, others)))
+        panels.append(Panel("The neurons whose rates changed most, with and without.", partial(_examples, results, effect, others, shaded)))
     assert results.test is not None
     if (recorded := recorded_effects.recorded_effect(results.test, stored)) is not None:
-        panels.append(Panel("Change of the mean rate over time, recorded and predicted.", partial(_recorded_course, results, recorded)))
+        panels.append(
+            Panel("Change of the mean rate over time, recorded and predicted.", partial(_recorded_course, results, recorded, shaded))
+        )
         words = "Change of each neuron's rate in the windows, predicted against recorded."
         panels.append(Panel(words, partial(_recorded_scatter, recorded)))
     handles = (
         *condition_handles(results.conditions, [_numbers(results, effect)[c] for c in evenly(len(effect.conditions), MAX_CONDITIONS)]),
         Line2D([], [], color=INK, label="own cue" if effect.cue else "without perturbation", **WITHOUT),
         Line2D([], [], color=INK, label="this cue" if effect.cue else "with perturbation", **WITH),
-        Rectangle((0, 0), 1, 1, label="stimulus" if effect.cue else "window", **SHADE),
+        *([Rectangle((0, 0), 1, 1, label="stimulus" if effect.cue else "window", **SHADE)] if shaded else []),
         *(() if errors is None else (band_handle(),)),
     )
-    return PanelFigure(prefix + description(stored), tuple(panels), (2.4, 2.3), columns=3, handles=handles)
+    return PanelFigure(prefix + description(stored) + unseen(results, stored), tuple(panels), (2.4, 2.3), columns=3, handles=handles)
 
 
 def _of_others(results: RunResults, effect: PerturbationEffect, others: np.ndarray) -> list[Panel]:
@@ -156,10 +163,39 @@ def standard_errors(
     return [(rate.std(axis=1, ddof=1) / np.sqrt(rate.shape[1]))[_numbers(results, effect)] for rate in rates]
 
 
-def _shade(results: RunResults, effect: PerturbationEffect, axis: Any) -> None:
-    """Shades the windows of the perturbation."""
-    for window in effect.windows:
-        axis.axvspan(*(float(time) for time in results.clock.seconds(window)), **SHADE)
+def visible_windows(results: RunResults, stored: zarr.Group) -> list[tuple[float, float]]:
+    """(start, stop) s, the windows of the perturbation of which a part is within the time that is drawn."""
+    low, high = results.span
+    found = [] if _without_stimulus(stored) else _seconds(results, stored)
+    return [(start, stop) for start, stop in found if start < high - 1e-9 and stop > low + 1e-9]
+
+
+def unseen(results: RunResults, stored: zarr.Group) -> str:
+    """Words for the title where no window of the perturbation is within the time that is drawn."""
+    found = _seconds(results, stored)
+    if _without_stimulus(stored):
+        return f"; own cue from {found[0][0]:g} to {found[-1][1]:g} s {results.clock.words}"
+    if visible_windows(results, stored):
+        return ""
+    return f", {'before' if found[-1][1] <= results.span[0] + 1e-9 else 'outside of'} the time shown"
+
+
+def _without_stimulus(stored: zarr.Group) -> bool:
+    """Whether the perturbation is a cue without a stimulus."""
+    settings: Any = stored.attrs["perturb"]
+    return bool(settings["name"] == "cue" and settings["factor"] == 0)
+
+
+def _seconds(results: RunResults, stored: zarr.Group) -> list[tuple[float, float]]:
+    """(start, stop) of each window of a stored perturbation, s of the recording's time."""
+    clock = results.clock.seconds
+    return [(round(float(clock(start)), 9) + 0.0, round(float(clock(stop)), 9) + 0.0) for start, stop in windows(stored)]
+
+
+def _shade(shaded: Sequence[tuple[float, float]], axis: Any) -> None:
+    """Shades windows of the perturbation."""
+    for window in shaded:
+        axis.axvspan(*window, **SHADE)
 
 
 def _population(
@@ -168,10 +204,11 @@ def _population(
     name: str,
     members: np.ndarray,
     errors: Sequence[np.ndarray] | None,
+    shaded: Sequence[tuple[float, float]],
     axes: Sequence[Any],
 ) -> None:
     """Draws the mean rate of a group over time in each condition, with bands of a standard error [C, M] over trials."""
-    _shade(results, effect, axes[0])
+    _shade(shaded, axes[0])
     colours = _colours(results, effect)
     for c in map(int, evenly(len(colours), MAX_CONDITIONS)):
         for k, (psth, line) in enumerate(((effect.psth_control, WITHOUT), (effect.psth_perturbed, WITH))):
@@ -190,7 +227,7 @@ def _changes(effect: PerturbationEffect, axes: Sequence[Any]) -> None:
     draw_spread(axes[0], shown, {label: each for label, each in series.items() if np.isfinite(each[0]).any()})
     axes[0].axvline(0, color=SOFT, lw=0.8)
     axes[0].set(xlabel="change of rate (Hz)\nmedian, quartiles, 5 to 95 %")
-    axes[0].set_title("other neurons, change", pad=15)
+    axes[0].set_title("other neurons, change")
     place_legend_above(axes[0], 2, right=True)
 
 
@@ -203,7 +240,7 @@ def _scatter(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]
         axis.plot([], [], ".", color=colour, label=name)
     draw_identity(axis, 0, top)
     axis.set(xlabel="rate without (Hz)", ylabel="rate with (Hz)", xlim=(0, top), ylim=(0, top))
-    axis.set_title("other neurons, rate in the window", pad=25)
+    axis.set_title("other neurons, rate in the window")
     place_legend_above(axis, 2)
 
 
@@ -224,15 +261,17 @@ def _selectivity(effect: PerturbationEffect, others: np.ndarray, axes: Sequence[
     axis.plot(x, y, ".", ms=3, mew=0, alpha=0.6, color=INK, rasterized=True)
     first, second = map(shortened, effect.conditions[:2])
     axis.set(xlabel=f"{second} - {first}, without (Hz)", ylabel=f"{second} - {first}, with (Hz)", xlim=(-wide, wide), ylim=(-wide, wide))
-    axis.set_title(f"other neurons, selectivity\n{selectivity_words(x, y)}", pad=15)
+    axis.set_title(f"other neurons, selectivity\n{selectivity_words(x, y)}")
     place_legend_above(axis)
 
 
-def _examples(results: RunResults, effect: PerturbationEffect, others: np.ndarray, axes: Sequence[Any]) -> None:
+def _examples(
+    results: RunResults, effect: PerturbationEffect, others: np.ndarray, shaded: Sequence[tuple[float, float]], axes: Sequence[Any]
+) -> None:
     """Draws the PSTHs of the other neurons whose rate in the window changed most, one above the other, with a scale bar."""
     axis, base, colours = axes[0], 0.0, _colours(results, effect)
     size = np.where(others, np.nan_to_num(np.abs(effect.rates()[1] - effect.rates()[0]).max(axis=0)), -1)
-    _shade(results, effect, axis)
+    _shade(shaded, axis)
     height = 1.0
     for neuron in [int(n) for n in np.argsort(-size)[:EXAMPLES] if others[n]]:
         drawn = [
@@ -273,17 +312,17 @@ def _resemblance(results: RunResults, effect: PerturbationEffect, axes: Sequence
     draw_events(axis, results.clock.events, results.span)
 
 
-def _recorded_course(results: RunResults, found: RecordedEffect, axes: Sequence[Any]) -> None:
+def _recorded_course(results: RunResults, found: RecordedEffect, shaded: Sequence[tuple[float, float]], axes: Sequence[Any]) -> None:
     """Draws the change of the mean rate over neurons of each condition: of the recorded trials (solid), and of the model (dashed)."""
     axis, colours = axes[0], _colours(results, found.effect)
-    _shade(results, found.effect, axis)
+    _shade(shaded, axis)
     for d, name in enumerate(found.names):
         own = next((c for c, each in enumerate(found.effect.conditions) if name.startswith(f"{each} (")), d)
         for values, line in ((found.recorded, DATA_LINE), (found.model, MODEL_LINE)):
             axis.plot(results.time, mean_known(values[d].T.astype(float)), color=colours[own], **line)
     axis.axhline(0, color=SOFT, lw=0.6)
     axis.set(xlabel=f"{results.clock.label} (s)", ylabel="change of mean rate (Hz)", xlim=results.span)
-    axis.set_title("all neurons, change of rate", pad=15)
+    axis.set_title("all neurons, change of rate")
     place_legend_above(axis, 2, handles=style_handles("recorded", "predicted"))
     draw_events(axis, results.clock.events, results.span, names=False)
 
@@ -298,5 +337,5 @@ def _recorded_scatter(found: RecordedEffect, axes: Sequence[Any]) -> None:
             axis.plot(recorded[members & known], model[members & known], ".", ms=3, mew=0, color=colour, label=name, rasterized=True)
     draw_identity(axis, -top, top)
     axis.set(xlabel="recorded change (Hz)", ylabel="predicted change (Hz)", xlim=(-top, top), ylim=(-top, top))
-    axis.set_title(f"EV of the effect {found.explained(np.ones(len(recorded), bool)):.2f}", pad=25)
+    axis.set_title(f"explained variance of the effect {percent(found.explained(np.ones(len(recorded), bool)))}")
     place_legend_above(axis, 2)

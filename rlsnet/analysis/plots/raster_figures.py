@@ -107,7 +107,8 @@ def draw_raster(axes: Sequence[Any], spikes: Spikes, rows: Rows, colour_of: np.n
             "rasterized": len(spikes.time) > 2000,
         }
         raster.plot(spikes.time[mine], row_of[spikes.neuron[mine]] + 0.5, "|", **style)
-    raster.set(xlim=(bins[0], bins[-1]), ylim=(len(rows.order), 0))
+    margin = 0.012 * len(rows.order)  # the marks of the first and the last row are whole
+    raster.set(xlim=(bins[0], bins[-1]), ylim=(len(rows.order) + margin, -margin))
     rows.draw(raster)
     if not any(rows.names):
         raster.set_ylabel("neuron")
@@ -122,7 +123,7 @@ def raster(results: RunResults) -> PanelFigure:
     assert results.test is not None
     excitatory = results.read("excitatory")
     shown = evenly(len(excitatory), MAX_NEURONS)
-    rows = Rows.of(None if results.region is None else results.region[shown], ~excitatory[shown])
+    rows = Rows.of(None if results.region is None else results.region[shown], ~excitatory[shown], results.region)
     colour_of, colours = np.where(excitatory[shown], EXC, INH), condition_colours(len(results.conditions))
     recording = recording_of(results) if results.has("unit") else None
     bins = rate_bins(results.span, 0 if recording is None else recording.bin_ms / 1000)
@@ -153,6 +154,8 @@ def raster(results: RunResults) -> PanelFigure:
     handles = [Line2D([], [], color=colour, marker="|", ls="", ms=6, mew=1.2, label=name) for name, colour in classes]
     by = "by region and class" if any(rows.names) else "by class"
     title = f"Spikes of {len(shown)} neurons in single trials, sorted {by}"
+    if recording is not None and len(panels) > len(results.conditions[:MAX_CONDITIONS]):
+        title += f"; recorded spikes in bins of {recording.bin_ms:g} ms"
     columns = 2 if len(panels) > 1 else 1
     return PanelFigure(title, tuple(panels), (WIDTH / 2, 3.3), 2, columns, tuple(handles), (3.2, 1))
 

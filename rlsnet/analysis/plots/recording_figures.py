@@ -11,7 +11,7 @@ import numpy as np
 
 from rlsnet.analysis import recording_summary, trial_spikes
 from rlsnet.analysis.plots.heatmap_figures import MAX_COMPARED, columns_for, peak_time, to_range
-from rlsnet.analysis.plots.parts import Rows, draw_cumulative, draw_spread, main_regions, place_legend_above, shortened
+from rlsnet.analysis.plots.parts import Rows, draw_cumulative, draw_spread, main_regions, outer_bins, place_legend_above, shortened
 from rlsnet.analysis.plots.raster_figures import MAX_NEURONS, draw_raster, edges_of, rate_bins, recorded_spikes
 from rlsnet.analysis.plots.style import (
     DATA_LINE,
@@ -71,7 +71,7 @@ def heatmap(data: RecordingSummary) -> PanelFigure:
     ordering, drawn = (data.psth, data.psth) if data.halves is None else data.halves
     kept = np.flatnonzero(np.isfinite(ordering[0]).any(axis=0) & np.isfinite(drawn).any(axis=(0, 1)))
     region = _column(data, "region")
-    rows = Rows.of(None if region is None else region[data.shown[kept]], peak_time(ordering[0][:, kept]))
+    rows = Rows.of(None if region is None else region[data.shown[kept]], peak_time(ordering[0][:, kept]), region)
     block = to_range([drawn[:, :, kept]], drawn[:, :, kept])[0] if len(kept) else drawn[:, :, kept]
 
     def draw(values: np.ndarray, name: str, signed: bool, axes: Sequence[Any]) -> None:
@@ -155,7 +155,8 @@ def _draw_trials(axis: Any, counts: Sequence[np.ndarray], time: np.ndarray, colo
         rows = min(len(each), MAX_TRIALS)
         axis.plot(time[place], base + trial + 0.5, "|", color=colour, ms=1.2, mew=0.6, rasterized=True)
         base += rows
-    axis.set(ylim=(max(base, 1), 0), ylabel="trial", yticks=[])
+    margin = 0.015 * max(base, 1)  # the marks of the first and the last trial are whole
+    axis.set(ylim=(max(base, 1) + margin, -margin), ylabel="trial", yticks=[])
     axis.tick_params(labelbottom=False)
 
 
@@ -163,7 +164,7 @@ def raster(data: RecordingSummary) -> PanelFigure:
     """Raster of one trial of each session in each condition, by region, with the mean rate below."""
     recording, names, colours = data.recording, _names(data), _colours(data)
     units, region = evenly(recording.n_units, MAX_NEURONS), _column(data, "region")
-    rows = Rows.of(None if region is None else region[units], -data.mean[:, units].mean(axis=0))
+    rows = Rows.of(None if region is None else region[units], -data.mean[:, units].mean(axis=0), region)
     edges, bins = edges_of(data.time, recording.bin_ms), rate_bins(_span(data), recording.bin_ms / 1000)
 
     def draw(condition: int, axes: Sequence[Any]) -> None:
@@ -196,7 +197,8 @@ def mean_rates(data: RecordingSummary) -> PanelFigure:
             label = f"{condition_label(name)}: median {np.median(known):.2f} Hz" if known.size else condition_label(name)
             axes[0].hist(np.maximum(known, floor), bins=bins, label=label, histtype="step", lw=1.2, color=colours[c])
         low = max(floor, 0.5 * float(np.nanquantile(data.mean, 0.005))) if np.isfinite(data.mean).any() else floor
-        axes[0].set(xscale="log", xlabel="mean rate of a unit (Hz)", ylabel="units", xlim=(low, 1.2 * top))
+        beyond = outer_bins(data.mean[np.isfinite(data.mean)], low, np.inf, f"below {low:.2g} Hz: not shown")
+        axes[0].set(xscale="log", xlabel=f"mean rate of a unit (Hz){beyond}", ylabel="units", xlim=(low, 1.2 * top))
         place_legend_above(axes[0], 1)
 
     label = f"Histogram of mean rates, median {np.nanmedian(data.mean):.2f} Hz." if np.isfinite(data.mean).any() else "No rates."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from rlsnet.analysis.plots.parts import draw_cumulative, draw_spread, groups_of, place_legend_above, shortened
+from rlsnet.analysis.plots.parts import draw_cumulative, draw_spread, groups_of, outer_bins, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
     BASELINE_LINE,
     DATA,
@@ -81,6 +81,7 @@ def explained_variance(results: RunResults) -> PanelFigure:
     """Population explained variance of the network, of the other half of the trials and of baselines, by condition and region."""
     population = results.explained()
     names, groups = population_rows(population)
+    title = TITLE.capitalize() + (f"; the first {MAX_GROUPS} of {len(groups)} rows" if len(groups) > MAX_GROUPS else "")
     groups = groups[:MAX_GROUPS][::-1]
     of_condition = dict(zip(results.conditions, condition_colours(len(results.conditions)), strict=True))
     colours = [of_condition.get(label, SOFT) if len(of_condition) > 1 else SOFT for label, _ in groups]
@@ -97,7 +98,7 @@ def explained_variance(results: RunResults) -> PanelFigure:
         f"{EXPLAINED[name]} {percent(value)}" for name, value in zip(names, groups[-1][1], strict=True) if value is not None
     )
     label = f"{TITLE.capitalize()} by condition and region; of all neurons: {together}."
-    return PanelFigure(TITLE.capitalize(), (Panel(label, draw),), (3.6, 1.3 + 0.2 * len(groups)))
+    return PanelFigure(title, (Panel(label, draw),), (3.6, 1.3 + 0.2 * len(groups)))
 
 
 def baseline_correlation(results: RunResults) -> np.ndarray | None:
@@ -214,7 +215,8 @@ def rates(results: RunResults) -> PanelFigure:
         span, axis = (FLOOR, 1.3 * max(x[known].max(), y[known].max())), axes[0]
         _draw_points(axis, x, y, known, condition_colours(len(x)), log=True)
         draw_identity(axis, *span)
-        axis.set(xlabel="recorded rate (Hz)", ylabel="model rate (Hz)", xlim=span, ylim=span)
+        edge = f"\n(at the left and the lower edge: {FLOOR:g} Hz or less)" if min(data[known].min(), model[known].min()) < FLOOR else ""
+        axis.set(xlabel=f"recorded rate (Hz){edge}", ylabel="model rate (Hz)", xlim=span, ylim=span)
         axis.text(0.04, 0.97, words.replace(", ", "\n"), transform=axis.transAxes, va="top", fontsize=SMALL)
         _legend_of_points(axis, results, int(known.sum()))
 
@@ -261,6 +263,7 @@ def _by_class(results: RunResults, model: np.ndarray, excitatory: np.ndarray, ax
     for members, colour, name in ((excitatory, EXC, "excitatory"), (~excitatory, INH, "inhibitory")):
         values = model[:, members].ravel()
         label = f"{name}: mean {values.mean():.1f} Hz, s.d. {values.std():.1f} Hz" if values.size else name
-        axes[0].hist(np.minimum(values, bins[-1]), bins=bins, histtype="step", lw=1.3, color=colour, label=label)
-    axes[0].set(xlabel="firing rate (Hz)", ylabel="neurons", xlim=(0, bins[-1]))
+        axes[0].hist(np.minimum(values, 0.5 * (bins[-1] + bins[-2])), bins=bins, histtype="step", lw=1.3, color=colour, label=label)
+    beyond = outer_bins(model.ravel(), -np.inf, bins[-1], "last bin: values beyond, too")
+    axes[0].set(xlabel=f"firing rate (Hz){beyond}", ylabel="neurons", xlim=(0, bins[-1]))
     place_legend_above(axes[0], 1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,9 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from rlsnet.errors import UserError
@@ -35,10 +37,15 @@ BASELINE_LINE: dict[str, Any] = {"ls": (0, (1, 1.4)), "lw": 1.1}
 BAND_ALPHA = 0.18
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
+LEGEND_SIZE = 7.0  # pt
+TITLE_SIZE = 8.5  # pt, of the title of a figure
+LEAST_ROOM = 0.5  # inches, of titles and labels
+TITLE_GAP = 0.06  # inches, between a title and the panel on its right
 LINE_HEIGHT = 0.15  # inches, of titles and legends
 LEGEND_WIDTH = 2.6  # inches, of a legend alone, as on a phone, unless one label is longer
 SVG_IMAGE_DPI = 150  # of heatmaps and other images within an SVG: the resolution of a panel at its widest
 PNG_DPI = 200
+EVENT = "_event"  # mark of the names of events
 MARKED_FIELD = {"png": "Software", "pdf": "Creator", "svg": "Creator"}  # formats of files, and the field that names the program
 STYLE = {
     "axes.spines.top": False,
@@ -57,11 +64,14 @@ STYLE = {
     "pdf.fonttype": 42,  # letters that a program for drawings can change
     "text.parse_math": False,  # a name of the user's with two $ is no formula
     "legend.frameon": False,
-    "legend.fontsize": 7,
+    "legend.fontsize": LEGEND_SIZE,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
 }
 HEAT = matplotlib.colormaps["viridis"].with_extremes(bad="#bbbbbb")
 DIFFERENCE = LinearSegmentedColormap.from_list("difference", [CONDITIONS[0], "#ffffff", CONDITIONS[1]]).with_extremes(bad="#bbbbbb")
+ABOVE = LinearSegmentedColormap.from_list("above", ["#fbe9e7", CONDITIONS[1]]).with_extremes(bad="#bbbbbb")  # of values above 0 alone
+BELOW = LinearSegmentedColormap.from_list("below", [CONDITIONS[0], "#e3edf6"]).with_extremes(bad="#bbbbbb")
+GREYS = LinearSegmentedColormap.from_list("greys", ["#f7f7f7", INK]).with_extremes(bad="#bbbbbb")
 RESIDUAL = matplotlib.colormaps["PRGn_r"].with_extremes(bad="#bbbbbb")  # of model minus data; DIFFERENCE is of two conditions
 DENSITY = ListedColormap([(*to_rgb(MODEL), alpha) for alpha in np.linspace(0.15, 1, 64)], "density")
 
@@ -154,14 +164,15 @@ class PanelFigure:
 
     def _new_figure(self, width: float, height: float, whole: bool = True) -> Figure:
         """A figure for panels of that size together, inches; if it is `whole`, with the title and the shared legend above them."""
-        lines = textwrap.wrap(self.title, int(15 * width)) if whole else []
+        bold = FontProperties(size=TITLE_SIZE, weight="bold")
+        lines = wrapped(self.title, width - 0.12, bold).split("\n") if whole else []
         columns, rows = self._legend(width) if whole else (0, 0)
         above = LINE_HEIGHT * (len(lines) + rows) + 0.06
         layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / (height + above)))
         figure = Figure(figsize=(width, height + above), layout=layout)
         FigureCanvasAgg(figure)
         top = 1 - 0.03 / (height + above)
-        figure.text(0.06 / width, top, "\n".join(lines), va="top", fontsize=8.5, fontweight="bold", linespacing=1.1)
+        figure.text(0.06 / width, top, "\n".join(lines), va="top", fontproperties=bold, linespacing=1.1)
         if rows:
             place = (0.02 / width, 1 - (LINE_HEIGHT * len(lines) + 0.02) / (height + above))
             figure.legend(handles=self.handles, loc="upper left", bbox_to_anchor=place, ncols=columns, borderaxespad=0, handlelength=1.8)
@@ -171,9 +182,13 @@ class PanelFigure:
         """(columns, rows) of the shared legend in a width, inches."""
         if not self.handles:
             return 0, 0
-        longest = max(len(str(handle.get_label())) for handle in self.handles)
-        columns = min(len(self.handles), max(1, int(width / (0.42 + 0.052 * longest))))
+        columns = min(len(self.handles), max(1, int(width / (0.52 + self._longest_label()))))
         return columns, -(-len(self.handles) // columns)
+
+    def _longest_label(self) -> float:
+        """Width of the longest label of the shared legend, inches."""
+        font = FontProperties(size=LEGEND_SIZE)
+        return max(text_width(str(handle.get_label()), font) for handle in self.handles)
 
     def compose(self) -> Figure:
         """All panels in one figure, below its title and the shared legend."""
@@ -191,6 +206,16 @@ class PanelFigure:
                     for axis in mine:
                         axis.set_visible(False)
             _write_powers_plainly(figure.axes)
+            fit_texts(figure)
+        return figure
+
+    def compose_panel(self, panel: Panel) -> Figure:
+        """One panel alone, without the title and the shared legend."""
+        with self._svg_style():
+            figure = self._new_figure(*self.size, whole=False)
+            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
+            _write_powers_plainly(figure.axes)
+            fit_texts(figure)
         return figure
 
     def draw_on(self, axes: Any) -> Figure:
@@ -233,18 +258,14 @@ class PanelFigure:
     def panel_svg(self, panel: Panel) -> str:
         """One panel as an SVG document with a transparent background."""
         with self._svg_style():
-            figure = self._new_figure(*self.size, whole=False)
-            panel.draw(list(figure.subplots(self.stacked, 1, squeeze=False, height_ratios=self._heights)[:, 0]))
-            _write_powers_plainly(figure.axes)
-            return _svg(figure)
+            return _svg(self.compose_panel(panel))
 
     def legend_svg(self) -> tuple[str, tuple[float, float]] | None:
         """The shared legend as an SVG document, and its width and height in inches, for a narrow page; None without one."""
         columns, rows = self._legend(LEGEND_WIDTH)
         if not rows:
             return None
-        longest = max(len(str(handle.get_label())) for handle in self.handles)
-        size = (max(LEGEND_WIDTH, 0.45 + 0.06 * longest), LINE_HEIGHT * rows + 0.08)
+        size = (max(LEGEND_WIDTH, 0.55 + self._longest_label()), LINE_HEIGHT * rows + 0.08)
         with self._svg_style():
             figure = Figure(figsize=size)
             FigureCanvasAgg(figure)
@@ -262,6 +283,79 @@ def _svg(figure: Figure) -> str:
     without_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", dpi=SVG_IMAGE_DPI, transparent=True, metadata=without_metadata)
     return buffer.getvalue()
+
+
+@functools.cache
+def _renderer(dpi: float) -> Any:
+    """A renderer that measures text."""
+    return FigureCanvasAgg(Figure(dpi=dpi)).get_renderer()
+
+
+def text_width(text: str, font: FontProperties) -> float:
+    """Width of a line of text, inches: the larger one of files and of a screen, where letters are moved to whole pixels."""
+    return max(float(_renderer(dpi).get_text_width_height_descent(text, font, ismath=False)[0]) / dpi for dpi in (100.0, PNG_DPI))
+
+
+def wrapped(text: str, width: float, font: FontProperties) -> str:
+    """A text with line ends where it would be wider than `width` inches, between words or, in a word that is wider, within it."""
+    lines = []
+    for given in text.split("\n"):
+        line = ""
+        for word in given.split(" "):
+            rest = f"{line} {word}" if line else word
+            if line and text_width(rest, font) > width:
+                lines.append(line)
+                rest = word
+            while len(rest) > 1 and text_width(rest, font) > width:
+                most = next((n for n in range(len(rest) - 1, 1, -1) if text_width(rest[:n], font) <= width), 1)
+                lines.append(rest[:most])
+                rest = rest[most:]
+            line = rest
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def fit_texts(figure: Figure) -> None:
+    """Wraps titles and labels of axes, and moves names of events, so that none reaches into the next panel or beyond the figure."""
+    layout, (width, height) = figure.get_layout_engine(), figure.get_size_inches()
+    drawn = [axis for axis in figure.axes if axis.get_visible()]
+
+    def arrange() -> None:
+        """Gives the axes their places."""
+        if layout is not None:
+            layout.execute(figure)
+
+    def fit(text: Text, room: float) -> bool:
+        """Wraps a text where it is wider than the room, inches; whether it was."""
+        before = text.get_text()
+        text.set_text(wrapped(before, max(LEAST_ROOM, room), text.get_fontproperties()) if before else "")
+        return text.get_text() != before
+
+    arrange()
+    middles = [(axis, (axis.get_position().y0 + axis.get_position().y1) / 2) for axis in drawn]
+    if any([fit(axis.yaxis.label, 2 * min(middle, 1 - middle) * height - TITLE_GAP) for axis, middle in middles]):
+        arrange()  # these labels move the axes
+    lefts = sorted({axis.get_position(original=True).x0 for axis in drawn if axis.get_subplotspec() is not None})
+    for axis in drawn:
+        box = axis.get_position(original=True)
+        end = next((left for left in lefts if left > box.x0 + 0.02), 1.0)  # of the room of the panel
+        axis.apply_aspect()
+        middle, start = (box.x0 + box.x1) / 2, axis.get_position().x0
+        fit(axis._left_title, (end - start) * width - TITLE_GAP)  # type: ignore[attr-defined]
+        fit(axis.xaxis.label, 2 * min(middle, end - middle) * width - TITLE_GAP)
+        for text in axis.texts:
+            if text.get_label() == EVENT:
+                _move_inside(text, figure)
+
+
+def _move_inside(text: Text, figure: Figure) -> None:
+    """Moves a centred annotation to the left, so that it ends within the figure."""
+    box = text.get_window_extent()
+    beyond = box.x1 - figure.bbox.x1 + 1, figure.bbox.x0 + 1 - box.x0
+    shift = -beyond[0] if beyond[0] > 0 else max(0.0, beyond[1])
+    if shift and hasattr(text, "xyann"):
+        x, y = text.xyann
+        text.xyann = (x + shift * 72 / figure.dpi, y)
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -317,6 +411,6 @@ def draw_events(axis: Any, events: Mapping[str, float], span: tuple[float, float
         ends[row : row + 1] = [place + half]
         offset = {"xytext": (0, 1 + 1.35 * SMALL * row), "textcoords": "offset points", "annotation_clip": False}
         where = {"xycoords": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": SMALL}
-        axis.annotate(name, (time, 1), color=SOFT, **where, **offset)
+        axis.annotate(name, (time, 1), color=SOFT, label=EVENT, **where, **offset)
     title = axis._left_title if axis.get_title("left") else axis.title
     axis.set_title(title.get_text(), loc="left", fontsize=title.get_fontsize(), pad=3 + 1.35 * SMALL * len(ends))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rlsnet.analysis.plots.parts import place_legend_above
+from rlsnet.analysis.plots.parts import outer_bins, place_legend_above
 from rlsnet.analysis.plots.style import (
     EXC,
     FAINT,
@@ -182,12 +182,13 @@ def weights(results: RunResults) -> PanelFigure:
         axis, values = axes[0], start[mine]
         axis.hist(np.clip(end[mine], -wide, wide), bins=bins, color=colour, alpha=0.75, label="after training")
         if values.size and np.ptp(values) < 1e-6 * wide:
-            axis.axvline(values[0], color=INK, ls="--", lw=1, label=f"before: all {values[0]:.3g}")
+            axis.axvline(values[0], color=INK, ls="--", lw=1, label=f"before: all {values[0]:.3g} threshold ms")
         else:
             axis.hist(np.clip(values, -wide, wide), bins=bins, histtype="step", color=INK, label="before")
         axis.axvline(0, color=FAINT, lw=0.7, zorder=0)
-        axis.set(xlabel="plastic weight (threshold ms)", ylabel="synapses")
-        axis.set_title(title, pad=16)
+        beyond = outer_bins(np.r_[end[mine], values], -wide, wide)
+        axis.set(xlabel=f"plastic weight (threshold ms){beyond}", ylabel="synapses")
+        axis.set_title(title)
         place_legend_above(axis, 2)
 
     panels = []
@@ -206,4 +207,4 @@ def change_words(before: np.ndarray, after: np.ndarray) -> str:
     if not before.size:
         return "no synapses"
     changed = np.mean(np.sign(after) == -np.sign(before))
-    return f"{100 * changed:.0f} % changed sign, r.m.s. change {np.sqrt(np.mean((after - before) ** 2)):.2g}"
+    return f"{100 * changed:.0f} % changed sign, r.m.s. change {np.sqrt(np.mean((after - before) ** 2)):.2g} threshold ms"

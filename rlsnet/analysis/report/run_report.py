@@ -38,7 +38,7 @@ CAPTIONS = {
     "correlations": "The noise ceiling is the correlation that the true rate would have with these data. The condition average is the mean"
     " of the recorded rates over conditions: what a model reaches that does not tell conditions apart.",
     "rates": "Mean over the trial, for each neuron and condition.",
-    "raster": "The same neurons in all panels. Spikes of the data are known in bins of the recording. Sessions were recorded one after the"
+    "raster": "The same neurons in all panels. Recorded spikes are shown in bins of the recording. Sessions were recorded one after the"
     " other, so that a panel of data shows one trial of each.",
     "weights": "By the classes of the presynaptic and the postsynaptic neuron; excitatory E, inhibitory I.",
     **analysis_figures.CAPTIONS,
