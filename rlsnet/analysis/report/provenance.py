@@ -24,7 +24,8 @@ MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
 
 def settings(run: RunSummary) -> Iterator[Block]:
     """Settings that differ from the defaults, and all settings."""
-    meaning, differ = differences.meanings(run.settings), differences.differences(run.settings)
+    used = run.settings_of_results
+    meaning, differ = differences.meanings(used), differences.differences(used)
     rows: list[list[Cell]] = [
         [Literal(key), differences.shown(value), differences.shown(default), meaning.get(key, "")] for key, value, default in differ
     ]
