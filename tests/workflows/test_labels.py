@@ -1,7 +1,10 @@
 """Labels of perturbed tests: no result of another perturbation is replaced; the settings that a stored test was made with."""
 
+import dataclasses
 import logging
 import re
+import shlex
+import shutil
 
 import pytest
 import zarr
@@ -9,11 +12,14 @@ from conftest import compose
 
 import rlsnet
 from rlsnet.analysis import run_summary
+from rlsnet.analysis.report import provenance, run_report
+from rlsnet.analysis.report.html import Code
+from rlsnet.analysis.test_results import open_results
 from rlsnet.config.load import to_dict
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.runs.folder import Run
-from rlsnet.workflows import testing, tested_settings, training
+from rlsnet.workflows import tested_settings, testing, training
 
 SMALL = ["config=tiny", "network.n_neurons=60", "static.out_degree=10", "trial.duration=300", "train.iterations=2", "test.trials=4",
          "progress=off", "resources_every=0"]  # fmt: skip
@@ -98,3 +104,42 @@ def test_the_settings_of_a_test_are_those_that_it_was_made_with(run):
     assert to_dict(run.config())["test"]["trials"] == 4
     tested = run_summary.summarize(run).tested_settings
     assert tested["trials"] == 3 and tested["neurons"] == "0:7"
+    first = run_summary.summarize(run)
+    shutil.copytree(run.path, other := run.path.parent / "other")
+    testing.run_test(compose(*SMALL, "test.trials=2", "test.neurons=0:7"), Run(other))
+    assert run_summary.differing_settings([first, run_summary.summarize(Run(other))]) == [("test.trials", [3, 2])]
+
+
+def test_a_report_reproduces_what_it_shows(run):
+    """Its commands, given to the composition of settings, are those of the stored tests."""
+    given = [["test.trials=3"], [*INH, "test.trials=1"], [*EXC, "perturb.window=[[0.25,0.3],[0.35,0.4]]", "perturb.label=two"],
+             ["perturb=cue", "perturb.factor=0", "perturb.label='0.5'"],
+             ["perturb=excite", "perturb.neurons=[3,4]", "perturb.strength=[1,2]"],
+             ["perturb=silence", "perturb.neurons='excitatory and neuron < 9'"]]  # fmt: skip
+    for settings in given:
+        testing.run_test(compose(*SMALL, *settings), run)
+    *_, code = (block for block in provenance.reproduction(open_results(run), run_summary.summarize(run)) if isinstance(block, Code))
+    lines = [shlex.split(line) for line in code.text.replace("\\\n", " ").splitlines()]
+    again = f"{run.path}_again"
+    assert [line[1] for line in lines] == ["train", *["test"] * 6, "report"] and lines[0][-1] == f"hydra.run.dir={again}"
+    assert to_dict(compose(*lines[0][2:-1])) == to_dict(compose(*SMALL)) | {"progress": "auto"}
+    tests = [line[3:] for line in lines[1:-1]]
+    assert all(line[2] == again for line in lines[1:-1]) and tests[0] == ["test.trials=3"]
+    assert next(line for line in tests if "perturb.neurons=inh" in line) == [*INH, "test.trials=1"]
+    for arguments in tests[1:]:
+        config = compose(*SMALL, *arguments)
+        label = config.perturb.result
+        stored = zarr.open_group(str(run.perturbed_result(label)), mode="r")
+        assert tested_settings.of_config(config)["perturb"] | {"label": None} == tested_settings.of_perturbation(stored) | {"label": None}
+        assert tested_settings.of_test(stored) == tested_settings.of_config(config)["test"]
+
+
+def test_a_simulation_is_reproduced_and_said_to_be_one(tmp_path):
+    run = Run(tmp_path / "s")
+    testing.run_simulation(compose(*SMALL, *INH), run)
+    results, summary = open_results(run), run_summary.summarize(run)
+    *_, code = (block for block in provenance.reproduction(results, summary) if isinstance(block, Code))
+    lines = [shlex.split(line) for line in code.text.replace("\\\n", " ").splitlines()]
+    assert [line[1] for line in lines] == ["simulate", "simulate", "report"]
+    assert compose(*lines[1][2:-1]) == dataclasses.replace(compose(*SMALL, *INH), progress="auto")
+    assert "were simulated with their initial weights" in run_report.page(results) and " learn " not in run_report._lead(results)

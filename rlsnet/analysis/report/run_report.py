@@ -101,7 +101,11 @@ def _lead(results: RunResults) -> str:
     target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
     name = getattr(config.target, "name", "")
     length = f"trials of {config.trial.duration / 1000:g} s"
-    first = f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
+    inputs = f"{neurons} with {config.plastic.n_inputs} plastic inputs each"
+    if results.run.is_simulation():
+        what = f"were simulated with their initial weights, without training, in {length}, seed {config.seed}"
+        return f"{inputs} {what}. Scores compare them with {target.get(name, name)}, which they have not learned."
+    first = f"{inputs} learn {target.get(name, name)} in {length}, seed {config.seed}."
     return first + (f" Trained: {trained}." if trained else "") + (f" Cell class: {cell_class}." if cell_class else "")
 
 
