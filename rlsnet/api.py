@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 if TYPE_CHECKING:
     import pandas
@@ -180,9 +180,7 @@ def recording_from_arrays(
         if values is not None
     }
     if len(given) != 1:
-        raise UserError(
-            f"recording_from_arrays: {' and '.join(given) or 'no array'} given; expected one of rate, current, counts and spikes."
-        )
+        raise UserError(f"recording_from_arrays: {joined(given) or 'no array'} given; expected one of rate, current, counts and spikes.")
     if trial_times is not None and spikes is None:
         raise UserError("trial_times: applies to spikes; in counts each trial has its own row.")
     path, plain = Path(_path(out)), _plain(settings)

@@ -344,7 +344,7 @@ def test_each_analysis_has_a_line_with_its_number(run, found):
     names, change = found["silencing"]["region"], found["silencing"]["change"].copy()
     np.fill_diagonal(change, 0)
     silenced, other = np.argwhere(np.abs(change) == np.abs(change).max())[0]
-    assert f": {names[other]} has" in lines["silencing"] and lines["silencing"].endswith(f"while {names[silenced]} is silenced")
+    assert lines["silencing"].startswith(f"silencing {names[silenced]} changes {names[other]} most: from ")
     assert lines["region currents"].endswith("% of the absolute current comes from another region, mean over time")
 
 

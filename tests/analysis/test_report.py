@@ -406,7 +406,7 @@ def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):
 def test_info_on_an_imported_recording(place, capsys):
     inspect.show(str(place / "r.zarr"))
     shown = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
-    assert "units by region ALM 20, <b>thalamus</b> 20, no region 20" in shown and "dropped mean rate below 0.5 Hz 30" in shown
+    assert "units by region ALM 20, <b>thalamus</b> 20, no region 20" in shown and "left out mean rate below 0.5 Hz 30" in shown
     reliability = recording_summary.summarize(str(place / "r.zarr")).reliability
     assert reliability is not None and f"reliability left median {np.median(reliability[0]):.2f}" in shown
     assert "align=go_start_times" in shown and "sessions 1: 0 (60 units)" in shown

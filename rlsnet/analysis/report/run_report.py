@@ -271,7 +271,7 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             yield Paragraph(f"{drawn.title}.")
             assert results.test is not None
             if differ := perturbation_effects.differences(results.test, group):
-                yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
+                yield Paragraph(f"The perturbed test has {'; '.join(differ)}.", "note")
             yield figure(drawn, PERTURBATION_CAPTION)
             yield _rates_table(effect)
             if (recorded := recorded_effects.recorded_effect(results.test, group)) is not None:
