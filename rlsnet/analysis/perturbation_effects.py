@@ -91,10 +91,10 @@ class PerturbationEffect:
 
     @property
     def shown_periods(self) -> list[tuple[int, str]]:
-        """(number, name) of the periods in the order of time; between windows, where there are several."""
+        """(number, name) of the periods with bins in the order of time; between windows, where there are several."""
         if self.cue:
             return [(1, "learned part")]
-        return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
+        return [(period, PERIODS[period]) for period in IN_TIME if period == 1 or (self.period == period).any()]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
         """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period, or there are no members."""
