@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlsnet.config.schema import Config
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 if TYPE_CHECKING:
     import pandas
@@ -180,9 +180,7 @@ def recording_from_arrays(
         if values is not None
     }
     if len(given) != 1:
-        raise UserError(
-            f"recording_from_arrays: {' and '.join(given) or 'no array'} given; expected one of rate, current, counts and spikes."
-        )
+        raise UserError(f"recording_from_arrays: {joined(given) or 'no array'} given; expected one of rate, current, counts and spikes.")
     if trial_times is not None and spikes is None:
         raise UserError("trial_times: applies to spikes; in counts each trial has its own row.")
     path, plain = Path(_path(out)), _plain(settings)
@@ -278,7 +276,8 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
 
     Args:
       run: the run, or its folder.
-      perturb: settings of the section `perturb`, among them `name`; the others have their defaults.
+      perturb: settings of the section `perturb`, among them `name`; the others have their defaults. Without a `label` the result is
+        stored under this name or, where another perturbation has it, NAME_2 and so on.
       trust: whether the plugins that the run's config.yaml names may run, now and later; those that you have trained with may.
       settings: settings of the section `test`: trials, neurons, checkpoint, spikes.
 
@@ -297,10 +296,9 @@ def test(run: Run | Folder, *, perturb: Mapping[str, Any] | None = None, trust: 
     test_settings = {**saved.get("test", {}), **_plain(settings)}
     config = from_dict({**saved, "test": test_settings, "perturb": perturbation}, [f"perturb.{name}=" for name in perturb or {}])
     with _logged(run):
-        log_results(run, run_test(config, run))
-    if isinstance(config.perturb, ChangedConfig):
-        return test_store.open_test(run, run.perturbed_result(config.perturb.result))
-    return load(run)
+        results = run_test(config, run)
+        log_results(run, results)
+    return test_store.open_test(run, results[-1]) if isinstance(config.perturb, ChangedConfig) else load(run)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest does not collect it as a test

@@ -1,4 +1,4 @@
-"""Mistakes in the input of a user: the exception, and suggestions of similar words."""
+"""Mistakes in the input of a user: the exception, and suggestions of similar words, and lists of words."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: floa
     by_lower_case = {each.lower(): each for each in known}
     close = difflib.get_close_matches(word.lower(), by_lower_case, 1, cutoff)
     return f" Did you mean {prefix}{by_lower_case[close[0]]}?" if close else ""
+
+
+def joined(words: Iterable[object], last: str = "and") -> str:
+    """Words as a list in a sentence, such as a, b and c."""
+    *first, final = [*map(str, words)] or [""]
+    return f"{', '.join(first)} {last} {final}" if first else final
 
 
 def package(name: str, extra: str, what: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rlsnet.analysis.test_results import RunResults
     from rlsnet.data.recordings import Recording
 
+WIDTH = 100  # columns of a description
 KINDS = ("plastic", "static", "all")  # of weights
 
 
@@ -243,7 +245,9 @@ class Run(folder.Run):
             return [("state", f"cannot be read: {error}")]
 
     def __repr__(self) -> str:
-        return "\n".join([f"rlsnet.Run({str(self.path)!r})", *(f"  {name:<9} {text}" for name, text in self._described())])
+        lines = (f"  {name:<9} {text}" for name, text in self._described())
+        wrapped = (line for each in lines for line in textwrap.wrap(each, WIDTH, subsequent_indent=" " * 12, break_long_words=False))
+        return "\n".join([f"rlsnet.Run({str(self.path)!r})", *wrapped])
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""

@@ -17,7 +17,7 @@ from rlsnet.analysis.inspect_stores import Rows, is_narrow, network_rows, store_
 from rlsnet.config.load import unloaded
 from rlsnet.config.schema import Config
 from rlsnet.io import atomic, zarr_store
-from rlsnet.io.formatting import byte_size, console, disk_size, duration, percent
+from rlsnet.io.formatting import byte_size, console, counted, disk_size, duration, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder, memory_plan, resources
 from rlsnet.runs.folder import Run, check_content
@@ -110,7 +110,7 @@ def _perturbation_rows(run: Run) -> Rows:
             control, perturbed = effect.rate(~effect.perturbed, 1)
             if np.isfinite(control):
                 words += f"; mean rate of the other neurons: {perturbed:.2f} Hz, in the control {control:.2f} Hz"
-            words += "".join(f"; the control was made with {each}" for each in perturbation_effects.differences(test, group))
+            words += "".join(f"; it has {each}" for each in perturbation_effects.differences(test, group))
         yield f"perturbed {label}", words
 
 
@@ -121,8 +121,10 @@ def _size_rows(run: Run, config: Config, group: zarr.Group) -> Rows:
     conditions = group["target"].shape[0] if "target" in group else 1
     sizes = memory_plan.Sizes.of(dataclasses.replace(config, network=of_run, engine=of_engine), None, conditions)
     x = group["feedforward/weight"].shape[1] if "feedforward/weight" in group else 0
-    feedforward = f", X {x}" if x else ""
-    yield "sizes", f"N {sizes.n:,}, L {sizes.inputs - x}{feedforward}, S {sizes.group_size}, C {sizes.conditions}, M {sizes.points}"
+    inputs = f"{counted(sizes.inputs - x, 'trained input')} of each (L)" + (f", {x:,} from feed-forward neurons (X)" if x else "")
+    shared = f", P shared by groups of {sizes.group_size} (S)" if sizes.group_size > 1 else ""
+    times = f"{counted(sizes.conditions, 'condition')} (C), {counted(sizes.points, 'time bin')} (M)"
+    yield "sizes", f"{sizes.n:,} neurons (N), {inputs}{shared}, {times}"
     parts = dict(group.attrs.get(memory_plan.PLAN) or memory_plan.plan(sizes, learning=True))
     yield "memory of training", f"P {byte_size(parts.get('P', 0))}, about {byte_size(sum(parts.values()))} in all"
 

@@ -12,7 +12,7 @@ import zarr
 from rlsnet.analysis import perturbation_effects, recording_summary, score_tables, verdict
 from rlsnet.data import recordings, trial_average, trial_clock
 from rlsnet.io import zarr_store
-from rlsnet.io.formatting import byte_size, console, counted, disk_size
+from rlsnet.io.formatting import byte_size, console, counted, disk_size, percent
 from rlsnet.model import network_store
 from rlsnet.runs import folder
 from rlsnet.workflows import test_store
@@ -60,7 +60,8 @@ def store_rows(path: str) -> Rows:
     for name, array in sorted(group.members(max_depth=None)):
         if isinstance(array, zarr.Array):
             dims = getattr(array.metadata, "dimension_names", None) or [""] * array.ndim
-            yield name, f"{array.dtype} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"
+            kind = array.dtype if array.dtype.kind in "biufc" else "text"
+            yield name, f"{kind} [{', '.join(f'{d} {s:,}'.strip() for d, s in zip(dims, array.shape, strict=True))}]"
 
 
 def _class_counts(excitatory: np.ndarray) -> str:
@@ -148,7 +149,8 @@ def _recording_rows(group: zarr.Group, where: str) -> Rows:
     yield f"mean {recording.kind}", f"{total / known:.3f} {'Hz' if rates else 'threshold'}" if known else "none"
     if rates:
         yield "silent units", f"{silent:,}"
-    yield "missing values", f"{1 - known / recording.values.size:.3%}"
+    values, missing = recording.values.size, recording.values.size - known
+    yield "missing values", f"{missing:,} of {values:,} ({percent(missing / values, 1)})" if missing else "none"
     if negative and rates:
         yield "negative values", f"{negative:,}; expected rates of at least 0 Hz"
     yield from recording_summary.unit_rows(group, recording)
@@ -160,7 +162,7 @@ def _checkpoint_rows(group: zarr.Group, where: str) -> Rows:
     for name in ("iteration", "correlation"):
         if name in group.attrs:
             yield name, group.attrs[name]
-    yield "sizes", f"N {weight.shape[0]:,}, L {weight.shape[1]}"
+    yield "sizes", f"{weight.shape[0]:,} neurons (N), {counted(weight.shape[1], 'trained input')} of each (L)"
     if "P" in group:
         yield "P", f"{group['P'].shape[0]:,} upper triangles, {byte_size(group['P'].nbytes)}"
     elif "window/r" in group:

@@ -13,7 +13,9 @@ import zarr
 from rlsnet.analysis import score_tables
 from rlsnet.analysis.recording_summary import named
 from rlsnet.data import trial_clock
+from rlsnet.errors import joined
 from rlsnet.io import zarr_store
+from rlsnet.io.formatting import counted
 
 MOST_WINDOWS = 4  # windows whose times a description lists
 MOST_LETTERS = 40  # of a selection of neurons in a description
@@ -89,10 +91,10 @@ class PerturbationEffect:
 
     @property
     def shown_periods(self) -> list[tuple[int, str]]:
-        """(number, name) of the periods in the order of time; between windows, where there are several."""
+        """(number, name) of the periods with bins in the order of time; between windows, where there are several."""
         if self.cue:
             return [(1, "learned part")]
-        return [(period, PERIODS[period]) for period in IN_TIME if period != 3 or len(self.windows) > 1]
+        return [(period, PERIODS[period]) for period in IN_TIME if period == 1 or (self.period == period).any()]
 
     def rate(self, members: np.ndarray, period: int) -> tuple[float, float]:
         """Mean rates in Hz without and with the perturbation; NaN where no bin lies in the period, or there are no members."""
@@ -176,7 +178,7 @@ def _cue_words(settings: Mapping[str, Any], where: str) -> str:
     words = [f"{settings['cue']} in all trials{inputs}"] if settings["cue"] is not None else []
     if settings["factor"] != 1:
         words.append(f"stimulus times {settings['factor']:g}" if settings["factor"] else "no stimulus")
-    return f"cue: {', '.join(words) or 'of each condition'}" + (f"; stimulus from {where}" if settings["factor"] else "")
+    return f"cue: {', '.join(words) or 'as in training, at another time'}" + (f"; stimulus from {where}" if settings["factor"] else "")
 
 
 def description(perturbed: zarr.Group) -> str:
@@ -184,7 +186,7 @@ def description(perturbed: zarr.Group) -> str:
     settings: Any = perturbed.attrs["perturb"]
     clock = trial_clock.of_test(perturbed)
     spans = [[round(float(clock.seconds(time)), 9) + 0.0 for time in each] for each in windows(perturbed)]
-    where = " and ".join(f"{start:g} to {stop:g}" for start, stop in spans[:MOST_WINDOWS])
+    where = joined(f"{start:g} to {stop:g}" for start, stop in spans[:MOST_WINDOWS])
     where = f"{len(spans)} windows, {spans[0][0]:g} to {spans[-1][1]:g}" if len(spans) > MOST_WINDOWS else where
     if _is_cue(perturbed):
         return _cue_words(settings, f"{where} s {clock.words}")
@@ -215,11 +217,12 @@ def _strength(settings: Mapping[str, Any]) -> str:
 
 
 def differences(test: zarr.Group, perturbed: zarr.Group) -> list[str]:
-    """Differences between two tests other than the perturbation, in words; [] where they are of the same trials."""
-    trials = f"another number of trials ({test.attrs.get('trials')}, not {perturbed.attrs.get('trials')})"
-    words = {"weights": "other weights", "trials": trials, "trained_on": "another recording"}
+    """What a perturbed test has that a test does not, other than the perturbation; [] where they are of the same trials."""
+    than, mine = "than the unperturbed test", counted(int(perturbed.attrs.get("trials", 0)), "trial")
+    trials = f"{mine}, but the unperturbed test has {test.attrs.get('trials')}"
+    words = {"weights": f"other weights {than}", "trials": trials, "trained_on": f"another recording {than}"}
     found = [words[name] for name in words if name in test.attrs and test.attrs[name] != perturbed.attrs.get(name)]
-    return found + ["other neurons"] * (not same_neurons(test, perturbed))
+    return found + [f"other neurons {than}"] * (not same_neurons(test, perturbed))
 
 
 def same_neurons(test: zarr.Group, perturbed: zarr.Group) -> bool:

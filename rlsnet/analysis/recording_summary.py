@@ -184,6 +184,6 @@ def _reliability_text(values: np.ndarray) -> str:
 def import_rows(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(name, text) of the import of a recording: units left out, and options."""
     if isinstance(dropped := attributes.get("dropped"), Mapping):
-        yield "dropped", ", ".join(f"{reason} {count:,}" for reason, count in dropped.items() if count) or "none"
+        yield "left out", ", ".join(f"{reason} {count:,}" for reason, count in dropped.items() if count) or "none"
     if isinstance(options := attributes.get("import"), Mapping):
         yield "imported with", ", ".join(f"{name}={value}" for name, value in options.items() if value not in (None, "", [], {}))

@@ -20,10 +20,11 @@ from rlsnet.learning import population
 from rlsnet.runs.catalogue import started
 from rlsnet.runs.folder import Run
 
-CAPTION = (
-    f"EV: {population.TITLE} in the test, or (val.) the best in a validation during training; r: mean correlation of the"
-    " current with its target in the last iterations."
-)
+MEANINGS = {
+    "EV": f"EV: {population.TITLE} in the test",
+    "(val.)": "(val.): the best in a validation during training",
+    "r": "r: mean correlation of the current with its target in the last iterations",
+}  # of the words in scores
 HEADINGS, RIGHT = ("run", "state", "experiment", "iterations", "score", "age"), ("iterations", "age")
 GAP = "  "
 
@@ -45,7 +46,14 @@ def show(folders: Sequence[Path], below: Path, rows: int) -> None:
         terminal.print(Text(line), soft_wrap=True)
     if len(folders) > rows:
         terminal.print(Text(f"{len(folders) - rows:,} older runs are not shown; rows=null shows all."))
-    terminal.print(Text(CAPTION), style="dim")
+    if words := caption([row[HEADINGS.index("score")] for row in cells[1:]]):
+        terminal.print(Text(words), style="dim")
+
+
+def caption(scores: Sequence[str]) -> str:
+    """The meaning of what is shown in some scores."""
+    shown = {word for score in scores for word in score.split()}
+    return "; ".join(meaning for word, meaning in MEANINGS.items() if word in shown) + "." * bool(shown & MEANINGS.keys())
 
 
 def lines_of(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

@@ -17,7 +17,7 @@ from rlsnet.learning.scores import SCORES, summary, typical
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import last_correlation, no_longer_better, validations
 from rlsnet.runs.resources import read as read_resources
-from rlsnet.workflows import test_store
+from rlsnet.workflows import test_store, tested_settings
 
 POPULATION = "population"  # block of the scores; ranks runs before all others
 PRIMARY_SCORES = ("heldout_correlation", "rate_correlation", "current_correlation")  # the first that a test has ranks a run
@@ -33,6 +33,7 @@ class RunSummary:
     resources: lines of resources.jsonl.
     scores: `stored_scores` of test.zarr, empty where the run has not been tested.
     test_attributes: attributes of test.zarr.
+    tested_settings: section `test` that the stored test was made with, as far as it is known; {} where the run has not been tested.
     """
 
     run: Run
@@ -41,6 +42,14 @@ class RunSummary:
     resources: list[dict[str, Any]]
     scores: dict[str, Any]
     test_attributes: dict[str, Any]
+    tested_settings: dict[str, Any]
+
+    @property
+    def settings_of_results(self) -> dict[str, Any]:
+        """Nested settings that the stored results were made with: those of training, and those of the test; no `test` without one."""
+        return {name: values for name, values in self.settings.items() if name != "test"} | (
+            {"test": self.tested_settings} if self.tested_settings else {}
+        )
 
     @property
     def planned_iterations(self) -> int:
@@ -117,7 +126,8 @@ def summarize(run: Run) -> RunSummary:
     test = test_store.open_test(run, run.test) if run.test.exists() else None
     found = {} if test is None else stored_scores(test)
     attributes = {} if test is None else dict(test.attrs)
-    return RunSummary(run, settings, run.read_metrics(), read_resources(run.resources), found, attributes)
+    tested = {} if test is None else tested_settings.of_test(test)
+    return RunSummary(run, settings, run.read_metrics(), read_resources(run.resources), found, attributes, tested)
 
 
 def stored_scores(test: zarr.Group) -> dict[str, Any]:
@@ -134,8 +144,9 @@ def differing_settings(runs: Sequence[RunSummary]) -> list[tuple[str, list[Any]]
     """(key, values) of the settings in which runs differ, those of the model before those of training, testing and the engine.
 
     Settings that only some of the runs have, because they belong to one variant of a section, are left out: the variant is listed.
+    Those of tests are compared where all runs were tested.
     """
-    each, found = [flat(run.settings) for run in runs], []
+    each, found = [flat(run.settings_of_results) for run in runs], []
     for key in each[0] if each else ():
         if key.split(".")[0] not in differences.OF_A_COMMAND and all(key in settings for settings in each):
             values = [settings[key] for settings in each]

@@ -26,20 +26,38 @@ CAPTION = f"{STATISTIC} The best possible r is noise ceiling x model ceiling; th
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", width: int | None = None) -> str:
     """A table without lines, its first column aligned left, without a trailing line end.
 
+    Columns that have no room follow in a second block of lines, with the first column again: no cell is broken or cut.
+
     Without a `width` it is that of the terminal, at most 120.
     """
     width = min(MAX_WIDTH, formatting.console(MAX_WIDTH).width) if width is None else width
-    natural = sum(max(map(len, column)) + 1 for column in zip(head, *rows, strict=True))
+    columns = [[name, *cells] for name, *cells in zip(head, *rows, strict=True)]
+    if sum(max(map(len, column)) + 1 for column in columns) > width:
+        columns = [[name.replace(" ", "\n"), *cells] for name, *cells in columns]
+    blocks = [columns[:1]]
+    for column in columns[1:]:
+        if len(blocks[-1]) > 1 and sum(map(_width, [*blocks[-1], column])) > width:
+            blocks.append(columns[:1])
+        blocks[-1] = [*blocks[-1], column]
+    lines = [line for block in blocks for line in _block(block, width)]
+    return "\n".join([*lines, *textwrap.wrap(caption, width)])
+
+
+def _width(column: Sequence[str]) -> int:
+    """Characters of a column, whose heading may have several lines, and of the gap after it."""
+    return max(len(line) for text in column for line in text.split("\n")) + 1
+
+
+def _block(columns: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Lines of a table of some columns, each with its heading first."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    for index, name in enumerate(head):
-        heading = name if natural <= width else name.replace(" ", "\n")
-        table.add_column(heading, justify="right" if index else "left", vertical="bottom")
-    for row in rows:
+    for index, (heading, *_) in enumerate(columns):
+        table.add_column(heading, justify="right" if index else "left", vertical="bottom", no_wrap=index > 0)
+    for row in list(zip(*columns, strict=True))[1:]:
         table.add_row(*row)
     console = Console(width=width, file=io.StringIO(), color_system=None)
     console.print(table)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join([*(line.rstrip() for line in lines), *textwrap.wrap(caption, width)])
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
 def shown_scores(*groups: Mapping[str, Any]) -> list[str]:

@@ -77,10 +77,9 @@ def _log_perturbed(run: Run, perturbed: zarr.Group) -> None:
     test = test_store.open_test(run, run.test)
     if differ := perturbation_effects.differences(test, perturbed):
         log.warning(
-            "%s was made with %s, so differences below are not those of the perturbation alone; run rlsnet test again with the same"
+            "The perturbed test has %s. So differences below are not those of the perturbation alone; run rlsnet test again with the same"
             " settings.",
-            run.test,
-            ", ".join(differ),
+            "; ".join(differ),
         )
     effect = perturbation_effects.PerturbationEffect.from_tests(test, perturbed)
     log.info("%s", perturbation_effects.rates_table(effect))

@@ -83,7 +83,9 @@ def _key_of(command: str, thing: str, folders: Sequence[Path]) -> str:
     if is_run or thing == LAST or command == "test":
         return f"{key}={LAST}" if thing == LAST else typed_setting(key, path)
     if os.path.isdir(path):
-        raise UserError(f"{thing}: a folder without a run in it; expected an experiment or a folder that rlsnet train made.")
+        from rlsnet.runs.folder import no_run
+
+        raise UserError(f"{thing}: {no_run(Path(path))}")
     listed = f"an experiment ({', '.join(experiments)}) or a run folder such as {EXAMPLE}"
     raise UserError(f"{thing}: no such experiment or run; expected {listed}.{did_you_mean(thing, experiments)}")
 

@@ -66,6 +66,14 @@ def command(values: Mapping[str, Any]) -> list[str]:
     return best or []
 
 
+def of_section(section: str, values: Mapping[str, Any]) -> list[str]:
+    """Arguments key=value, unquoted, that give a section these values: its variant, and what differs from the defaults."""
+    variant = {section: str(values["name"])} if "name" in values else {}
+    base = defaults(variant).get(section, {})
+    differ = {key: value for key, value in values.items() if key != "name" and not same(value, base.get(key, MISSING))}
+    return [*(f"{key}={value}" for key, value in variant.items()), *(f"{section}.{key}={typed(value)}" for key, value in differ.items())]
+
+
 def beyond(experiment: str, settings: Sequence[str]) -> list[str]:
     """Settings key=value, as they are typed, without those that a shipped experiment has anyway."""
     chosen, given = next((chosen, given) for name, chosen, given in experiments() if name == experiment)
@@ -90,6 +98,8 @@ def typed(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{typed(name)}:{typed(each)}' for name, each in value.items())}}}"
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_/.][\w./:@%+-]*", value):
         return in_quotes(value)
     return str(value)

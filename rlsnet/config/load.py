@@ -19,7 +19,7 @@ from rlsnet.config.plugins import load_plugins
 from rlsnet.config.schema import LIMITS, MOST, Config, Variant
 from rlsnet.config.settings import choices_of, chosen_variants, defaults, plain, suggest, variants
 from rlsnet.config.units import quantity
-from rlsnet.errors import UserError, did_you_mean
+from rlsnet.errors import UserError, did_you_mean, joined
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _scalar(key: str, value: Any, options: Sequence[Any], rule: Mapping[str, Any
         raise UserError(f"{key}={value}: expected a finite number{' in' + unit if unit else ''}.")
     if "choices" in rule and value not in rule["choices"]:
         known = list(map(str, rule["choices"]))
-        raise UserError(f"{key}={value}: expected {' or '.join(known)}.{did_you_mean(str(value), known)}")
+        raise UserError(f"{key}={value}: expected {joined(known, 'or')}.{did_you_mean(str(value), known)}")
     if kind is int and "most" not in rule:
         rule = {**rule, "most": MOST}
     for word, broken, words in LIMITS:
@@ -185,7 +185,7 @@ def _variant(key: str, values: Any, options: Sequence[Any]) -> Any:
     by_name = {choice: each for each in options for choice in choices_of(each)}
     chosen = values.get("name") if isinstance(values, Mapping) else values
     if chosen not in by_name:
-        raise UserError(f"{key}.name={chosen}: expected {' or '.join(by_name)}.{did_you_mean(str(chosen), by_name)}")
+        raise UserError(f"{key}.name={chosen}: expected {joined(by_name, 'or')}.{did_you_mean(str(chosen), by_name)}")
     return by_name[chosen]
 
 

@@ -1102,7 +1102,11 @@ class NoPerturbConfig(PerturbConfig):
 class ChangedConfig(PerturbConfig, abc.ABC):
     """Settings of all perturbations: the name of the result, and the recorded trials that it is compared with."""
 
-    label: str | None = key("name of the result, which is stored in perturbed/LABEL.zarr; null: the name of the perturbation", default=None)
+    label: str | None = key(
+        "name of the result, which is stored in perturbed/LABEL.zarr; null: the name of the perturbation, followed by _2 and so on where"
+        " another perturbation has it",
+        default=None,
+    )
     compare: dict[str, str] | None = key(
         "recorded conditions with the same perturbation, by the condition that they are compared with, such as"
         " {left: left_silenced}; they belong to the recording of the run, and train.conditions leaves them out of training",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlsnet.config.schema import Config, Variant
-from rlsnet.errors import did_you_mean
+from rlsnet.errors import did_you_mean, joined
 
 
 def variants(annotation: Any) -> list[Any]:
@@ -57,7 +57,7 @@ def suggest(key: str) -> str:
     tails = {k.rsplit(".", 1)[-1]: k for k in known}
     if key in tails:
         same = [k for k in known if k.endswith(f".{key}")]
-        return f" Did you mean {' or '.join(same[:3])}?"
+        return f" Did you mean {joined(same[:3], 'or')}?"
     if similar := did_you_mean(key, known, cutoff=0.75):
         return similar
     tail = did_you_mean(key.rsplit(".", 1)[-1], tails, cutoff=0.7).removeprefix(" Did you mean ").removesuffix("?")

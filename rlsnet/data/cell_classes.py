@@ -17,7 +17,7 @@ from rlsnet.data import query
 from rlsnet.data.import_options import Options
 from rlsnet.data.recordings import Recording
 from rlsnet.data.session import Table
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 if TYPE_CHECKING:
     from jax import Array
@@ -177,4 +177,4 @@ def _recorded(recording: Recording, config: Config) -> tuple[np.ndarray, str]:
 
 def _words(given: Mapping[str, str]) -> str:
     """Rules in words."""
-    return " and ".join(f"{name} if {text}" for name, text in given.items())
+    return joined(f"{name} if {text}" for name, text in given.items())

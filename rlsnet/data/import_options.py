@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from rlsnet.config.arguments import joined_flags, plain_arguments
 from rlsnet.config.compose import configs_dir
-from rlsnet.config.quoting import path_of
+from rlsnet.config.quoting import in_quotes, path_of, unquoted
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError, did_you_mean
 
@@ -185,6 +186,33 @@ def preset(name: str) -> dict[str, Any]:
         if setting not in known:
             raise UserError(f"preset={name}: {setting} is not a setting of import.{did_you_mean(setting, known)}")
     return {str(setting): value for setting, value in values.items()}
+
+
+def arguments_of(stored: Mapping[str, Any]) -> list[str]:
+    """Arguments key=value, unquoted, that give an import its stored options; a preset that is not found any more is not named."""
+    name, values = stored.get("preset"), {}
+    with contextlib.suppress(UserError):
+        values = preset(name) if name else {}
+    base = {field.name: field.default for field in dataclasses.fields(Options)} | values
+    found = [f"preset={_typed(name)}"] if values else []
+    for setting, before in base.items():
+        value = stored.get(setting, before)
+        if setting == "preset" or value == (list(before) if isinstance(before, tuple) else before):
+            continue
+        if not isinstance(value, Mapping):
+            found.append(f"{setting}={_typed(value)}")
+            continue
+        kept = before if isinstance(before, Mapping) and (setting != "conditions" or set(value) <= set(before)) else {}
+        found += [f"{setting}.{each}={_typed(text)}" for each, text in value.items() if kept.get(each) != text]
+        found += [f"{setting}.{each}=null" for each in kept if each not in value]
+    return found
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed: a text as it is unless it would be read as something else, another value as YAML."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return in_quotes(value) if value in ("", "null") or unquoted(value) != value else value
 
 
 @contextlib.contextmanager

@@ -37,10 +37,15 @@ def print_summary(summary: ImportSummary, path: str, seconds: float) -> None:
     say(f"{path}: {counted(kept, 'unit')} of {counted(len(summary.sessions), 'session')}, {shape}, in {seconds:.1f} s.")
     if summary.classes:
         say(f"Cell class: {cell_classes.counted(summary.classes)}.")
-    settings = differences.beyond(EXPERIMENT, recordings.open_recording(path, summary.kind).settings())
+    recording = recordings.open_recording(path, summary.kind)
+    settings = differences.beyond(EXPERIMENT, recording.settings())
     half = "recording.half=odd" in settings
     say("To train on it" + (", on the odd trials, so that rlsnet test compares with the even ones:" if half else ":"))
     say(f"  rlsnet train config={EXPERIMENT} {' '.join(map(shlex.quote, settings))}")
+    if left_out := [name for name in recording.conditions if name not in recording.unperturbed]:
+        say(f"It leaves out {', '.join(left_out)}, by whose names trials were perturbed; without train.conditions it trains on all.")
+    elif conditions > 2:
+        say("It trains on all conditions; if trials of some were perturbed, name the others in train.conditions=[NAME,...].")
 
 
 def _print_dropped(summary: ImportSummary) -> None:

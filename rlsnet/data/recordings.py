@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rlsnet.io.formatting import counted
 from rlsnet.io.precision import LARGEST
 
 FORMAT = "rlsnet-recording"
+PERTURBED = re.compile("photostim|photoinhib|opto|laser|silenc|inactivat|perturb", re.IGNORECASE)  # in the name of a condition
 VERSION = 1
 CHUNK_UNITS = 4096
 FEW_INPUTS = 96  # plastic inputs of the experiments; a recording that allows fewer names their number
@@ -77,8 +79,9 @@ class Recording:
         """Settings that train a network on the recording, for `rlsnet.compose` or the command line: path, times and held-out trials.
 
         A recording of few units, or with few of one cell class, also needs fewer plastic inputs than an experiment for many neurons has;
-        half of them are from each class.
+        half of them are from each class. Conditions whose names say that their trials were perturbed are left out of training.
         """
+        from rlsnet.config.differences import typed
         from rlsnet.config.quoting import typed_setting
 
         found = ["target=currents"] if self.kind == "current" else []
@@ -89,7 +92,14 @@ class Recording:
         known = [0, 0] if classes is None else [int(np.sum(classes == name)) for name in ("excitatory", "inhibitory")]
         fewest = min(known) + (self.n_units - sum(known)) // 4  # of the rarer class; other units have a class drawn at random
         most = max(2, 2 * min(self.n_units // 4, fewest))
+        found += [f"train.conditions={typed(self.unperturbed)}"] if len(self.unperturbed) < self.n_conditions else []
         return found + ([f"plastic.n_inputs={most}"] if most < FEW_INPUTS else [])
+
+    @property
+    def unperturbed(self) -> list[str]:
+        """Names of the conditions, without those that name a perturbation, such as left_photostim; all where none or all do."""
+        plain = [name for name in self.conditions if not PERTURBED.search(name)]
+        return plain or list(self.conditions)
 
     def to_xarray(self) -> Any:
         """The recording as an `xarray.Dataset`, read from the disk where it is used; columns of the units are coordinates."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rlsnet.data.formats import nwb
 from rlsnet.data.formats.registry import READERS
 from rlsnet.data.import_options import Options, presets_of_format
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 SEARCHED_SUFFIXES = (".npz", ".mat", ".h5", ".hdf5", ".jld2")  # of files in a folder; a table beside others may be one of trials
 MAX_LEVELS = 5  # depth of folders that are searched
@@ -102,7 +102,7 @@ def _nothing_found(path: Path, options: Options) -> str:
         return f"is a folder without recordings in the format {options.format}; expected another source, or format=auto."
     origin = f", which preset={options.preset} sets" if options.preset else ""
     presets = [f"preset={name}" for name in presets_of_format(others[0])]
-    hint = f" ({' or '.join(presets)})" if presets and options.preset else ""
+    hint = f" ({joined(presets, 'or')})" if presets and options.preset else ""
     return f"is a folder in the format {others[0]}; expected format={others[0]}{hint} and not format={options.format}{origin}."
 
 

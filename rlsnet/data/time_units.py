@@ -20,7 +20,7 @@ from rlsnet.data import query
 from rlsnet.data.formats.table_files import TRIAL_TIME_NAMES
 from rlsnet.data.import_options import TIME_KINDS, TIME_UNITS, Options
 from rlsnet.data.session import Session, Table
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 SPELLINGS = {
@@ -63,7 +63,7 @@ def stated_unit(attributes: Mapping[str, Any], above: Mapping[str, Any] | None =
 def common_unit(units: Iterable[str | None]) -> str | None:
     """What is stated for several arrays that are read as one: their unit, None if nothing is, or a text that is refused if they differ."""
     different = sorted({each or "none" for each in units})
-    return " and ".join(different) if different and different != ["none"] else None
+    return joined(different) if different and different != ["none"] else None
 
 
 def split_name(name: str) -> tuple[str, str | None]:
@@ -88,7 +88,7 @@ def chosen_unit(options: Options, kind: str) -> str | None:
         if name not in (*TIME_KINDS, "all"):
             raise UserError(f"time_unit.{name}={unit}: expected time_unit, or a unit for each of {', '.join(TIME_KINDS)}.")
         if unit not in TIME_UNITS:
-            raise UserError(f"time_unit{'' if isinstance(given, str) else f'.{name}'}={unit}: expected {' or '.join(TIME_UNITS)}.")
+            raise UserError(f"time_unit{'' if isinstance(given, str) else f'.{name}'}={unit}: expected {joined(TIME_UNITS, 'or')}.")
     return units.get(kind)
 
 
@@ -190,7 +190,7 @@ def in_seconds(session: Session, options: Options) -> Session:
             (trials if kind == "trials" else series)[name] = query.require_numbers(stored[found], where) * scale
         if unit != "s":
             used.setdefault(unit, []).append("trials" if kind == "trials" else found)
-    notes = (f"times of {' and '.join(dict.fromkeys(what))} are {unit}" for unit, what in sorted(used.items()))
+    notes = (f"times of {joined(dict.fromkeys(what))} are {unit}" for unit, what in sorted(used.items()))
     events: Mapping[str, np.ndarray] = ChainMap(series, session.events) if series else session.events  # type: ignore[arg-type]
     return dataclasses.replace(session, trials=trials, events=events, notes=(*session.notes, *notes), warnings=tuple(warnings))
 

@@ -36,6 +36,9 @@ def _prepared(
     if not out:
         opened.refuse_links()
     path = Path(out) if out else opened.path / "export" / module.FILE_NAME
+    if out:
+        ending = Path(module.FILE_NAME).suffix
+        outputs.check_ending(path, (ending,) if ending else (), f"an export to {format}" + ("" if ending else ", a folder,"))
     outputs.check_free(path, module.is_export, f"an export to {format}, and nothing else", "out=", overwrite)
     config = opened.config(trust=trust, whole=True)
     with device.configured(dataclasses.replace(config.engine, platform="cpu")):

@@ -14,10 +14,27 @@ from rlsnet.errors import UserError
 
 HEAD_BYTES = 4096  # of a file, in which its mark is looked for
 PAGE, FIGURE = b'name="generator" content="rlsnet', b"Software\0rlsnet"  # marks of HTML pages and of PNG files
+HTML = (".html", ".htm")
+ENDINGS = {f".{name}" for name in "html htm png pdf svg zarr nwb npz npy csv tsv json yaml h5 mat parquet txt".split()}  # of known formats
 SVG, PDF = (
     b"<dc:title>rlsnet</dc:title>",
     b"% drawn by rlsnet",
 )  # marks of SVG files, in the name of their creator, and at the end of PDF files
+
+
+def check_ending(path: Path, expected: Sequence[str], what: str) -> None:
+    """Raises UserError if the ending of a path out= says that it is something else.
+
+    Args:
+      path: of the file or folder to be written.
+      expected: endings of which a file has one or none; (): a folder, whose name has none of ENDINGS.
+      what: what is written, such as "an HTML page".
+    """
+    ending = path.suffix.lower()
+    if ending in expected or (not ending if expected else ending not in ENDINGS):
+        return
+    hint = f"a name that ends in {expected[0]}" if expected else f"a name without {ending}"
+    raise UserError(f"out={path}: {what} is written; expected {hint}, such as {path.with_suffix(expected[0] if expected else '')}.")
 
 
 def check_free(path: Path, made: Callable[[Path], bool], what: str, key: str, overwrite: bool) -> None:
@@ -95,11 +112,12 @@ def html_file(given: str | None, otherwise: Path, overwrite: bool) -> Path:
       overwrite: whether an earlier page of rlsnet at `given` may be replaced.
 
     Raises:
-      UserError: the path is a folder, a symbolic link, or a file that may not be replaced.
+      UserError: the path is a folder, a symbolic link, or a file that may not be replaced, or has the ending of another format.
     """
     out = otherwise if given is None else Path(given)
     if out.is_dir():
         raise UserError(f"out={out}: a folder; expected the name of a file, such as {out / 'report.html'}.")
+    check_ending(out, HTML, "an HTML page")
     made = partial(is_marked, marks=(PAGE,))
     check_free(out, made, "a page that rlsnet wrote", "out=", overwrite or given is None)
     return out

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 
+from rlsnet.errors import joined
 from rlsnet.io import atomic
 from rlsnet.kernels import processors
 
@@ -247,7 +248,7 @@ def _answer(command: list[str]) -> str:
 
 def _compile(compiler: list[str], options: list[str], sources: Sequence[Path], library: Path) -> None:
     """Compiles sources, side by side, into a shared library in the cache; raises RuntimeError."""
-    names = " and ".join(source.name for source in sources)
+    names = joined(source.name for source in sources)
     log.info("Compiling %s with %s, once.", names, compiler[0])
     began = time.monotonic()
     with atomic.replacing(library) as made, tempfile.TemporaryDirectory() as folder:

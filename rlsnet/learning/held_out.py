@@ -13,7 +13,7 @@ import numpy as np
 
 from rlsnet.config.schema import Config
 from rlsnet.data.neuron_table import NeuronTable
-from rlsnet.errors import UserError, did_you_mean
+from rlsnet.errors import UserError, did_you_mean, joined
 from rlsnet.model import rng
 
 
@@ -34,7 +34,7 @@ class Trained(NamedTuple):
         for what, mask in (("neurons", self.neurons), ("conditions", self.conditions)):
             if not mask.all():
                 found.append(f"{int(mask.sum()):,} of {len(mask):,} {what}")
-        return " and ".join(found)
+        return joined(found)
 
 
 def choose(config: Config, table: NeuronTable, conditions: Sequence[str]) -> Trained:

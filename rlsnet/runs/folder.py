@@ -22,6 +22,7 @@ from rlsnet.config.compose import configs_dir
 from rlsnet.config.load import from_dict, plugins_of, to_dict, unloaded, without_plugins
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import Config
+from rlsnet.data import recordings
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import atomic, locks, outputs, zarr_store
 from rlsnet.io.formatting import counted
@@ -65,8 +66,31 @@ def check_content(path: Path) -> None:
     if path.is_file():
         trial = typed_command("import", path, "OUT.zarr", more=["--dry-run"])
         raise UserError(f"{path}: a file; expected a run folder or a .zarr; {trial} shows what an import of it would give.")
-    if not (path / zarr_store.METADATA).exists() and not (path / "config.yaml").exists() and (found := len(list(run_folders(path)))):
-        raise UserError(f"{path}: contains {counted(found, 'run')}; {typed_command('runs', path)} lists {'it' if found == 1 else 'them'}.")
+    if not (path / "config.yaml").exists() and (words := _several(path)):
+        raise UserError(f"{path}: {words}.")
+
+
+def _several(path: Path) -> str:
+    """How many runs a folder contains, and the command that lists them; "" for a store, and without runs."""
+    if (path / zarr_store.METADATA).exists() or not (found := len(list(run_folders(path)))):
+        return ""
+    return f"contains {counted(found, 'run')}; {typed_command('runs', path)} lists {'it' if found == 1 else 'them'}"
+
+
+def no_run(path: Path) -> str:
+    """What a path is that is no run, and what was expected, for a message after the path."""
+    if not path.exists():
+        beside = {str(each.parent) for each in path.parent.glob("*/config.yaml") if not each.parent.name.startswith(".")}
+        return f"no such folder; expected a run folder, which rlsnet train makes.{did_you_mean(str(path), beside)}"
+    if words := _several(path):
+        example = next(run_folders(path))
+        return f"{words}; expected a run, such as {example}."
+    if outputs.read_json(path / zarr_store.METADATA).get("attributes", {}).get("format") == recordings.FORMAT:
+        train = typed_command("train", "mouse_decision", settings={"recording.path": path})
+        return f"is a recording, not a run folder; {train} trains a network on it, and {typed_command('info', path)} describes it."
+    if (around := next((each for each in list(path.parents)[:2] if (each / "network.zarr").exists()), None)) is not None:
+        return f"is a part of a run, not a run folder; expected {around}."
+    return "not a run folder; expected a run folder, which rlsnet train makes."
 
 
 class Run:
@@ -84,9 +108,7 @@ class Run:
         """An existing run. Raises UserError if the path is not a run folder."""
         run = cls(path)
         if not (run.path / "config.yaml").exists():
-            what = "not a run folder" if run.path.exists() else "no such folder"
-            beside = {str(each.parent) for each in run.path.parent.glob("*/config.yaml")}
-            raise UserError(f"{path}: {what}; expected a run folder, which rlsnet train makes.{did_you_mean(str(run.path), beside)}")
+            raise UserError(f"{path}: {no_run(run.path)}")
         return run
 
     @contextlib.contextmanager

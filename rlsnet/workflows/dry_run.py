@@ -26,6 +26,7 @@ from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import Sizes
 from rlsnet.runs.progress import Progress
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
+from rlsnet.workflows import tested_settings
 from rlsnet.workflows.prepare import prepare
 from rlsnet.workflows.training import with_rate_table
 
@@ -47,6 +48,8 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
       UserError: the command would fail: settings or files do not agree, or the memory or the disk is too small.
     """
     exists = resumed or command == "test"
+    if exists:
+        tested_settings.labelled(config, run)  # a label that is taken is refused
     with configured(config.engine) as device:
         yield f"Dry run of rlsnet {command} on {device} in {config.engine.precision}: no run folder is made or changed."
         yield f"Run folder: {new_folder or run.path} ({'exists' if run.path.exists() and new_folder is None else 'new'})."

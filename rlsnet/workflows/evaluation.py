@@ -98,16 +98,17 @@ def evaluate(
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials
     keys = TrialKeys.create(config.seed, TESTING)
-    table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
-    neurons = table.select(config.test.neurons, "test.neurons")
-    clock = trial_clock.of_recording(recording, config.trial)
-    trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
-    names = test_store.condition_names(recording, len(target))
-    perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
-    _check_compared(config, recording, names, trained)
-    keys = dataclasses.replace(keys, perturbation=perturbation)
-    chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
-    one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
+    with show.busy("Compiling"):
+        table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
+        neurons = table.select(config.test.neurons, "test.neurons")
+        clock = trial_clock.of_recording(recording, config.trial)
+        trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
+        names = test_store.condition_names(recording, len(target))
+        perturbation = perturbations.from_config(config, table, TESTING, clock.start) or cues.from_config(config, names, clock.start)
+        _check_compared(config, recording, names, trained)
+        keys = dataclasses.replace(keys, perturbation=perturbation)
+        chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
+        one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0

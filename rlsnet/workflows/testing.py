@@ -21,7 +21,7 @@ from rlsnet.model import connectivity
 from rlsnet.runs import checkpoint, folder, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.runs.progress import Progress
-from rlsnet.workflows import evaluation, test_store
+from rlsnet.workflows import evaluation, test_store, tested_settings
 from rlsnet.workflows.prepare import Prepared, find_recording, is_other, prepare, reopen, save_network, start
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
         w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
         results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)]
         if isinstance(config.perturb, ChangedConfig):
-            results.append(_test(config, prepared, w, run, show, 0))
+            results.append(_test(tested_settings.labelled(config, run), prepared, w, run, show, 0))
     return results
 
 
@@ -60,6 +60,7 @@ def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
     """
     trackers.require(config.tracking)
     run.checkpoint(config.test.checkpoint)  # must exist
+    config = tested_settings.labelled(config, run)
     with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run, named))
         path, stored, w = checkpoint.chosen_weights(run, config.test.checkpoint, "test.checkpoint", prepared.network)
@@ -105,7 +106,8 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, ChangedConfig) else run.test
     initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
-    about = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
+    about: dict[str, Any] = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
+    about["settings"] = tested_settings.of_config(config)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
     evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)

@@ -341,10 +341,10 @@ def test_each_analysis_has_a_line_with_its_number(run, found):
     names, change = found["silencing"]["region"], found["silencing"]["change"].copy()
     np.fill_diagonal(change, 0)
     silenced, other = np.argwhere(np.abs(change) == np.abs(change).max())[0]
-    assert f": {names[other]} has" in lines["silencing"] and lines["silencing"].endswith(f"while {names[silenced]} is silenced")
+    assert lines["silencing"].startswith(f"silencing {names[silenced]} changes {names[other]} most: from ")
     total = np.abs(found["region_currents"]["current"].sum(axis=(0, 4)))  # condition, time, pre, post
-    other = total.sum() - np.einsum("ctpp->", total)
-    assert lines["region currents"].endswith(f" {100 * other / total.sum():.0f} % come from another region")
+    between = total.sum() - np.einsum("ctpp->", total)
+    assert lines["region currents"].endswith(f" {100 * between / total.sum():.0f} % come from another region")
 
 
 def test_what_is_impossible_is_said(run, tmp_path, capsys):

@@ -442,7 +442,7 @@ def test_a_summary_is_what_numpy_says_of_the_whole(place, tmp_path):
 def test_info_on_an_imported_recording(place, capsys):
     inspect.show(str(place / "r.zarr"))
     shown = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
-    assert "units by region ALM 20, <b>thalamus</b> 20, no region 20" in shown and "dropped mean rate below 0.5 Hz 30" in shown
+    assert "units by region ALM 20, <b>thalamus</b> 20, no region 20" in shown and "left out mean rate below 0.5 Hz 30" in shown
     reliability = recording_summary.summarize(str(place / "r.zarr")).reliability
     assert reliability is not None and f"reliability left median {np.median(reliability[0]):.2f}" in shown
     assert "align=go_start_times" in shown and "sessions 1: 0 (60 units)" in shown
@@ -451,8 +451,17 @@ def test_info_on_an_imported_recording(place, capsys):
 WRONG = [
     (["report", "nowhere"], "nowhere: no such folder"),
     (["report"], "report: expected one run folder"),
-    (["report", "r.zarr"], "r.zarr: not a run folder"),
+    (["report", "r.zarr"], "r.zarr: is a recording, not a run folder; rlsnet train mouse_decision recording.path=r.zarr trains"),
+    (["report", "sweep"], "lists them; expected a run, such as sweep/"),
+    (["report", "run/test.zarr"], "run/test.zarr: is a part of a run, not a run folder; expected run."),
+    (["train", "r.zarr"], "r.zarr: is a recording, not a run folder"),
+    (["train", "sweep"], "sweep: contains "),
     (["report", "run", "out=."], "out=.: a folder"),
+    (["report", "run", "out=r.pdf"], "out=r.pdf: an HTML page is written; expected a name that ends in .html, such as r.html."),
+    (["compare", "run", "out=x.csv"], "out=x.csv: an HTML page is written; expected a name that ends in .html, such as x.html."),
+    (["plot", "run", "out=rates.png"], "out=rates.png: a folder of figures is written; expected a name without .png, such as rates."),
+    (["export", "run", "to=npz", "out=a.npz"], "out=a.npz: an export to npz, a folder, is written; expected a name without .npz"),
+    (["export", "run", "to=nwb", "out=a.zarr"], "out=a.zarr: an export to nwb is written; expected a name that ends in .nwb"),
     (["report", "run", "colour=red"], "colour: no such setting of report."),
     (["compare"], "compare: expected run folders"),
     (["compare", "nowhere"], "nowhere: no such folder"),
@@ -461,7 +470,7 @@ WRONG = [
     (["plot", "nowhere"], "nowhere: no such folder"),
     (["plot", "run=nowhere"], "nowhere: no such folder"),
     (["plot", "run/test.zarr"], "expected a run folder or a recording.zarr"),
-    (["plot", "sweep"], "sweep: neither a run folder nor a recording.zarr"),
+    (["plot", "sweep"], "runs; rlsnet runs sweep lists them."),
     (["plot", "r.zarr", "out=run/config.yaml"], "out=run/config.yaml: a file"),
     (["plot", "negative.zarr"], "expected a finite rate of at least 0 Hz"),
 ]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rlsnet.analysis import score_tables
 from rlsnet.analysis.verdict import population_table, verdict, warnings
 
 BEGINS = "The network explains 62 % of the variance of the held-out rates"
@@ -73,3 +74,14 @@ def test_a_wrong_mean_rate_is_beside_the_difference_of_the_trials():
     assert "needs three trials of each condition" in next(warnings(unknown | {"trials": 2}))
     assert "run rlsnet test again" in next(warnings({"all": {"model": 0.6}}))
     assert "(standard error 14 %), because trials differ much. Use more test.trials." in next(warnings({"standard_error": 0.14}))
+
+
+def test_a_table_that_is_too_wide_has_blocks_with_whole_cells():
+    head = ["", "neurons", "before (Hz)", "inside the windows (Hz)", "SNR-corrected EV"]
+    rows = [["others in thalamus", "213", "18.26 -> 12.16", "1.00 -> 2.00", "0.92"], ["left_photostim", "7", "3.00 -> 4.00", "", "0.5"]]
+    for width in (30, 44, 60, 80, 120):
+        lines = score_tables.plain_table(head, rows, width=width).splitlines()
+        text = " ".join(" ".join(lines).split())
+        assert max(map(len, lines)) <= width and "…" not in text and "18.26 -> 12.16" in text
+        assert all(cell in text for row in rows for cell in row) and "SNR-corrected" in text
+    assert len(score_tables.plain_table(head, rows, width=120).splitlines()) == 3

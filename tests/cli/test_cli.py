@@ -160,7 +160,7 @@ def rows(text: str) -> dict[str, str]:
 
 def test_info_on_a_run_says_what_its_files_say(place):
     shown = rows(rlsnet("info", "run", cwd=place).stdout)
-    assert shown["sizes"] == "N 300, L 32, S 1, C 1, M 100"
+    assert shown["sizes"] == "300 neurons (N), 32 trained inputs of each (L), 1 condition (C), 100 time bins (M)"
     assert (shown["static synapses"], shown["plastic synapses"]) == ("18,000", "9,600")
     assert re.match(r"P 1\.23 MB, about \d", shown["memory of training"])
     lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -223,11 +223,16 @@ def test_info_on_a_recording_a_checkpoint_and_a_test(place, tmp_path):
     root.create_array("rate", data=rate, chunks=(2, 50, 4))
     shown = rows(rlsnet("info", "r.zarr", cwd=tmp_path).stdout)
     assert (shown["conditions"], shown["bins"], shown["units"], shown["source"]) == ("3: 0, 1, 2", "50 of 20 ms, 1 s", "9", "[my] lab")
-    assert shown["mean rate"] == f"{np.nanmean(rate):.3f} Hz" and shown["missing values"] == f"{np.isnan(rate).mean():.3%}"
+    missing = f"{np.isnan(rate).sum()} of {rate.size:,} ({100 * np.isnan(rate).mean():.1f} %)"
+    assert shown["mean rate"] == f"{np.nanmean(rate):.3f} Hz" and shown["missing values"] == missing
     assert shown["silent units"] == "1" and "negative values" not in shown
     best = next((place / "run" / "checkpoints").glob("*.best.zarr"))
     shown = rows(rlsnet("info", str(best), cwd=place).stdout)
-    assert shown["P"].startswith("none") and shown["sizes"] == "N 300, L 32" and "rls.penlambda=0.8" in shown["settings"]
+    assert (
+        shown["P"].startswith("none")
+        and shown["sizes"] == "300 neurons (N), 32 trained inputs of each (L)"
+        and "rls.penlambda=0.8" in shown["settings"]
+    )
     shown, test = rows(rlsnet("info", "run/test.zarr", cwd=place).stdout), zarr.open_group(str(place / "run" / "test.zarr"), mode="r")
     assert shown["neurons"] == "300 of 300: 150 excitatory, 150 inhibitory" and shown["spikes"] == f"{test['spikes/step'].shape[0]:,}"
     assert shown["rates"].startswith(f"{test['rate'][:, :150].mean():.2f} Hz excitatory")
@@ -481,7 +486,7 @@ WRONG = [
     (["info", "nowhere"], "error: nowhere: no such folder"),
     (["train", "config=tinny"], "Did you mean config=tiny?"),
     (["test", "run", "perturb=silense"], "expected clamp, cue, excite, none, silence. Did you mean perturb=silence?"),
-    (["train", "tiny", "rls.storage=packd"], "expected full or packed or window. Did you mean packed?"),
+    (["train", "tiny", "rls.storage=packd"], "expected full, packed or window. Did you mean packed?"),
     (["import", "x.nwb", "y.zarr", "preset=mpa"], "or the path of a .yaml file. Did you mean map?"),
 ]
 

@@ -246,3 +246,11 @@ def test_a_comparison_keeps_the_names_of_runs_in_80_columns(place, monkeypatch, 
     names = "".join(line.split("│")[1].strip() for line in table)
     assert all(name.replace(",", "") in names.replace(",", "") for name in found.names)
     assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown and re.search(r"There is no room for \d+ column", shown)
+
+
+def test_only_the_scores_that_are_shown_are_explained():
+    from rlsnet.analysis.run_list import caption
+
+    assert caption(["EV 90 %", "\u2013"]).startswith("EV: ") and not re.search(r"val|r:", caption(["EV 90 %"]))
+    assert "; (val.): the best" in caption(["EV 9 % (val.)"]) and caption(["r 0.40"]).startswith("r: mean correlation")
+    assert caption(["\u2013"]) == caption([]) == ""

@@ -1,6 +1,7 @@
 """Import of NWB files written with pynwb: contents of the recording, units left out, messages, and training on the result."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from conftest import compose
 from rlsnet import data
 from rlsnet.cli.main import main
 from rlsnet.config.arguments import plain_arguments
-from rlsnet.data import importing, pooling, recordings, trial_average, trial_counts
+from rlsnet.data import import_options, importing, pooling, recordings, trial_average, trial_counts
 from rlsnet.data.formats import nwb
 from rlsnet.data.import_options import Options, base, options_of
 from rlsnet.data.session import PrecomputedRates
@@ -456,6 +457,27 @@ def test_a_preset_file_of_the_user(maps, tmp_path):
 @pytest.mark.parametrize("preset", [["preset=map"], ["--preset", "map"]])
 def test_conditions_of_a_preset_are_replaced(preset, arguments, expected):
     assert options(*preset, *arguments).conditions == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["preset=map"],
+        ["preset=map", "conditions.go=a == 'x, y' # 1"],
+        ["preset=map", "conditions.left=b == 1", "conditions.right=null"],
+        ["preset=map", "conditions=null", "trials=null", "window=[-0.5,1]", "regions=[ALM, 'Primary motor*']"],
+        ["preset=nowhere.yaml", "units='null'", "variables.rate=psth", "time_unit.spikes=ms", "min_rate=0.5"],
+        ["time_unit=ms", "halves=false", "bin=10", "columns=[depth]", "trials_table=a b.csv", "source=''mine''"],
+    ],
+)
+def test_the_arguments_of_stored_options_give_the_same_options(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nowhere.yaml").write_text("min_trials: 3")
+    made = options(*arguments)
+    (tmp_path / "nowhere.yaml").unlink()
+    again = options(*import_options.arguments_of(json.loads(json.dumps(dataclasses.asdict(made)))))
+    assert dataclasses.replace(again, preset=None) == dataclasses.replace(made, preset=None)
 
 
 NO_COLUMNS = ["region_column=null", "align=start_time"]

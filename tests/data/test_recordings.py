@@ -281,3 +281,19 @@ def test_wrong_recordings_are_refused(tmp_path, change, message):
         recording = recording_source.open_for_config(config, print, QUIET)
         net, _, _ = build.build(config, recording.n_units)
         targets.make(config, net, recording, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("names", "trained"),
+    [
+        (["left", "right", "left_photostim", "right_photostim"], "train.conditions=[left,right]"),
+        (["go", "Opto go", "ALM silenced"], "train.conditions=[go]"),
+        (["left", "right", "both"], None),
+        (["silenced ALM", "silenced striatum"], None),
+    ],
+)
+def test_conditions_with_a_perturbation_in_their_name_are_not_trained(tmp_path, names, trained):
+    root = zarr.open_group(str(write(tmp_path / "r.zarr", np.ones((len(names), 10, 6), "f4"))), mode="a")
+    root["condition"] = np.array(names)
+    settings = recordings.open_recording(str(tmp_path / "r.zarr"), "rate").settings()
+    assert [each for each in settings if each.startswith("train.")] == ([trained] if trained else [])

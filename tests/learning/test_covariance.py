@@ -254,7 +254,7 @@ def test_groups_learn_as_their_neurons_would_alone(x64, record_check, extra):
         (["rls.storage=window", "rls.precision=int16"], "rls.precision=int16: expected auto with rls.storage=window"),
         (["rls.storage=window", "rls.forgetting=0.9"], "rls.forgetting=0.9: expected 1 with rls.storage=window"),
         (["rls.precision=float64"], "rls.precision=float64: expected another unless engine.precision=float64"),
-        (["rls.storage=sparse"], "rls.storage=sparse: expected full or packed or window"),
+        (["rls.storage=sparse"], "rls.storage=sparse: expected full, packed or window"),
         (["rls.forgetting=0"], "rls.forgetting=0.0: expected a value above 0"),
         (["rls.forgetting=1.1"], "rls.forgetting=1.1: expected at most 1"),
     ],

@@ -83,7 +83,7 @@ def test_a_tracker_that_is_not_installed_is_said_before_any_work(tmp_path):
     output = rlsnet("train", *SMALL, "hydra.run.dir=run", "tracking=tensorboard", cwd=tmp_path, status=1, code=hidden)
     line = "tracking=tensorboard: tensorboardX is not installed; pip install 'rlsnet[tensorboard]' installs it."
     assert output == f"rlsnet: error: {line}\n" and not (tmp_path / "run" / "network.zarr").exists()
-    assert "expected none or tensorboard or wandb or mlflow" in rlsnet("train", "tracking=aim", cwd=tmp_path, status=1)
+    assert "expected none, tensorboard, wandb or mlflow" in rlsnet("train", "tracking=aim", cwd=tmp_path, status=1)
 
 
 def test_a_tracker_that_fails_does_not_stop_the_run(tmp_path):

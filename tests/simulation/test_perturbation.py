@@ -312,10 +312,10 @@ def test_what_cannot_be_compared_is_said_and_all_is_drawn(place, caplog):
     training.run_training(compose(*SMALL, "train.iterations=3", "progress=off"), run, resumed=True)
     with caplog.at_level("INFO"):
         test_log.log_results(run, testing.run_test(configs["silence"], run))
-    assert "test.zarr was made with other weights, so differences below" in caplog.text
+    assert "The perturbed test has other weights than the unperturbed test. So differences below" in caplog.text
     with caplog.at_level("INFO"):
         test_log.log_results(run, testing.run_test(configs["clamp"], run))
-    assert re.search(r"test.zarr was made with another number of trials \(\d, not \d\), other neurons, so", caplog.text)
+    assert re.search(r"has \d trials?, but the unperturbed test has \d; other neurons than the unperturbed test. So", caplog.text)
     run_figures.plot(compose(*SMALL), run)
     assert {"perturbed_silence.png", "perturbed_clamp.png"} <= {path.name for path in run.figures.iterdir()}
     with pytest.raises(UserError, match="perturb=silence: is for test and simulate; expected none for"):

@@ -78,7 +78,7 @@ def test_a_quantity_has_one_number_and_one_name_everywhere(folder):
         "rates while learning": (f"{lines[-1]['rate_exc_hz']:.2f}", (info, report)),
         "plastic synapses": (f"{n_plastic} plastic synapses, {16 * 4} from feed-forward neurons", (train,)),
         "plastic synapses, stored": (f"plastic synapses {n_plastic} from feed-forward neurons {16 * 4} synapses", (info,)),
-        "sizes": ("N 16, L 4, X 4", (info,)),
+        "sizes": ("16 neurons (N), 4 trained inputs of each (L), 4 from feed-forward neurons (X)", (info,)),
         "trials": ("3 trials per condition", (info, info_test)),
         "neurons": ("10 of 16", (log, info_test, report)),
     }

@@ -398,7 +398,7 @@ def test_weighted_conditions_are_drawn_as_often_as_they_weigh():
         (["train.order=weighted", "train.weights=[1,2,3]"], "expected 2 numbers, one for each trained condition"),
         (["train.order=weighted", "train.weights=3"], "train.weights=3: expected a list"),
         (["train.weights=[1,2]"], "train.order=in_turn: expected weighted, as train.weights is given."),
-        (["train.order=random"], "train.order=random: expected in_turn or shuffled or weighted"),
+        (["train.order=random"], "train.order=random: expected in_turn, shuffled or weighted"),
     ],
 )
 def test_wrong_orders_are_refused(tmp_path, overrides, message):

@@ -376,8 +376,8 @@ def _of_silencing(result: Result) -> str:
         return ONE_REGION
     others = np.where(np.eye(len(names), dtype=bool), 0.0, change)
     silenced, region = np.unravel_index(np.argmax(np.abs(others)), others.shape)
-    words = f"{in_words(control[region] + change[silenced, region])} Hz, in the control {in_words(control[region])} Hz"
-    return f"the largest effect on another region: {names[region]} has {words}, while {names[silenced]} is silenced"
+    words = f"from {in_words(control[region])} to {in_words(control[region] + change[silenced, region])} Hz"
+    return f"silencing {names[silenced]} changes {names[region]} most: {words}"
 
 
 def _of_single_neuron(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,21 +11,27 @@ import numpy as np
 import yaml
 
 from rlsnet.analysis import recording_summary
+from rlsnet.analysis.analyses import analyse
+from rlsnet.analysis.plots import perturbation_figures
 from rlsnet.analysis.report.html import Block, Cell, Code, Folded, Literal, Number, Paragraph, Table, key_values
 from rlsnet.analysis.run_summary import RunSummary
 from rlsnet.analysis.test_results import RunResults, source
 from rlsnet.config import differences
 from rlsnet.config.load import flat
+from rlsnet.config.quoting import typed_path
+from rlsnet.data.import_options import arguments_of
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import UNDEFINED, byte_size, counted, disk_size
 from rlsnet.runs.folder import FORMAT
+from rlsnet.workflows import tested_settings
 
 MAX_OPEN_ROWS = 12  # a longer table of sessions is folded
 
 
 def settings(run: RunSummary) -> Iterator[Block]:
     """Settings that differ from the defaults, and all settings."""
-    meaning, differ = differences.meanings(run.settings), differences.differences(run.settings)
+    used = run.settings_of_results
+    meaning, differ = differences.meanings(used), differences.differences(used)
     rows: list[list[Cell]] = [
         [Literal(key), differences.shown(value), differences.shown(default), meaning.get(key, "")] for key, value, default in differ
     ]
@@ -140,19 +147,76 @@ def _mean(lines: list[dict[str, Any]], key: str, form: str) -> Number:
 
 
 def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
-    """The command lines that reproduce the run."""
-    name = results.run.path.resolve().name
-    folder = name if re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII) else "again"
-    arguments = differences.command(run.settings)
-    command = "train" if run.metrics or results.run.iterations() else "simulate"
-    lines = [differences.shell(command, [*arguments, f"hydra.run.dir={folder}"])]
-    if results.test is not None and command == "train":
-        lines.append(f"rlsnet test {folder}")
-    lines.append(f"rlsnet report {folder}")
+    """The command lines that reproduce what the report shows: import, training, tests, perturbed tests, analyses."""
+    path = results.run.path if results.run.path.name else results.run.path.resolve()
+    folder = f"{path}_again" if re.fullmatch(r"[A-Za-z/.][\w./-]*", str(path), re.ASCII) else "again"
     yield Paragraph(
         "On one kind of CPU the same settings and versions give the same numbers; on a GPU sums may differ in their last digits."
     )
+    trained = bool(run.metrics or results.run.iterations())
+    settings, into = run.settings, f"hydra.run.dir={folder}"
+    if not trained:
+        settings = {**settings, "perturb": {"name": "none"}, "test": {**settings["test"], **run.tested_settings}}
+    lines = [*_import_lines(results), differences.shell("train" if trained else "simulate", [*differences.command(settings), into])]
+    if trained and results.test is not None:
+        lines.append(differences.shell("test", [folder, *_test_arguments(run, run.tested_settings)]))
+    unknown = []
+    for label in results.run.perturbed_results():
+        group = perturbation_figures.open_perturbed(results, label)
+        arguments, lists = _perturbation_arguments(label, tested_settings.of_perturbation(group))
+        unknown += lists
+        if trained:
+            lines.append(differences.shell("test", [folder, *arguments, *_test_arguments(run, tested_settings.of_test(group))]))
+        else:
+            lines.append(differences.shell("simulate", [*differences.command(settings), *arguments, into]))
+    lines += [differences.shell("analyse", [folder, *arguments]) for arguments in _analyses(results)]
+    lines.append(differences.shell("report", [folder]))
     yield Code("\n".join(lines))
+    if unknown:
+        yield Paragraph(f"{', '.join(unknown)}: a list of numbers that is not stored; give it in addition.", "note")
+    where, group = source(results)
+    if where is not None and not (group is not None and isinstance(group.attrs.get("import"), Mapping)):
+        yield Paragraph(f"Recording: {where}; no import is stored in it, so the command that made it is not known.", "note")
     if own := [f"{section}={variant}" for section, variant in differences.unknown(run.settings)]:
         yield Paragraph(f"{', '.join(own)}: a variant of your own; give its folder with --config-dir.", "note")
-    yield Paragraph("Relative paths among the settings refer to the folder where the run was started.", "note")
+    yield Paragraph("Relative paths refer to the folders where the import and the run were started.", "note")
+
+
+def _import_lines(results: RunResults) -> Iterator[str]:
+    """The command that imported the recording, where it is stored in the recording."""
+    path, group = source(results)
+    options, sessions = (group.attrs.get(name) if group is not None else None for name in ("import", "sessions"))
+    if path is None or not isinstance(options, Mapping) or not isinstance(sessions, list):
+        return
+    files = list(dict.fromkeys(str(each["path"]) for each in sessions if isinstance(each, Mapping) and "path" in each))
+    if files:
+        given = results.config.recording.path or path
+        yield differences.shell("import", [*map(typed_path, files), typed_path(given), *arguments_of(options)])
+
+
+def _test_arguments(run: RunSummary, tested: Mapping[str, Any]) -> list[str]:
+    """Settings of a test in which it differs from those that the run was started with."""
+    planned = run.settings.get("test", {})
+    return [f"test.{name}={differences.typed(value)}" for name, value in tested.items() if not differences.same(value, planned.get(name))]
+
+
+def _perturbation_arguments(label: str, values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(arguments of a perturbed test, settings of it that are not stored: long lists of numbers)."""
+    unknown = [name for name in ("strength", "rate") if name in values and not isinstance(values[name], float | int | list)]
+    arguments = differences.of_section("perturb", {name: value for name, value in values.items() if name not in unknown})
+    arguments += [f"perturb.label={differences.typed(label)}"] if label != values.get("name") else []
+    return arguments, [f"perturb.{name} of {label}" for name in unknown if values.get("values") is None]
+
+
+def _analyses(results: RunResults) -> list[list[str]]:
+    """Arguments of each call of rlsnet analyse, whose results are stored."""
+    calls: dict[tuple[str, ...], list[str]] = {}
+    default = dataclasses.asdict(analyse.AnalysisOptions())
+    for name, result in analyse.stored(results.run).items():
+        given = result.numbers.get("settings", {})
+        differ = {each: given[each] for each in default if each != "only" and each in given and given[each] != default[each]}
+        calls.setdefault(tuple(f"{each}={differences.typed(value)}" for each, value in differ.items()), []).append(name)
+    return [
+        [*([] if set(names) == set(analyse.ANALYSES) else [f"only={differences.typed(names)}"]), *arguments]
+        for arguments, names in calls.items()
+    ]

@@ -101,7 +101,11 @@ def _lead(results: RunResults) -> str:
     target = {"sinusoid": "sinusoidal currents", "recording": "recorded firing rates", "currents": "recorded currents"}
     name = getattr(config.target, "name", "")
     length = f"trials of {config.trial.duration / 1000:g} s"
-    first = f"{neurons} with {config.plastic.n_inputs} plastic inputs each learn {target.get(name, name)} in {length}, seed {config.seed}."
+    inputs = f"{neurons} with {config.plastic.n_inputs} plastic inputs each"
+    if results.run.is_simulation():
+        what = f"were simulated with their initial weights, without training, in {length}, seed {config.seed}"
+        return f"{inputs} {what}. Scores compare them with {target.get(name, name)}, which they have not learned."
+    first = f"{inputs} learn {target.get(name, name)} in {length}, seed {config.seed}."
     return first + (f" Trained: {trained}." if trained else "") + (f" Cell class: {cell_class}." if cell_class else "")
 
 
@@ -267,7 +271,7 @@ def _perturbations(results: RunResults, summary: RunSummary) -> Iterator[Block]:
             yield Paragraph(f"{drawn.title}.")
             assert results.test is not None
             if differ := perturbation_effects.differences(results.test, group):
-                yield Paragraph(f"Not of the same trials as the unperturbed test: {', '.join(differ)}.", "note")
+                yield Paragraph(f"The perturbed test has {'; '.join(differ)}.", "note")
             yield figure(drawn, PERTURBATION_CAPTION)
             yield _rates_table(effect)
             if (recorded := recorded_effects.recorded_effect(results.test, group)) is not None:

@@ -87,4 +87,5 @@ def _analyse(run: Run, options: Options) -> None:
         figure.save(run.figures / f"{name}.png")
         say(str(run.figures / f"{name}.png"))
     for name, words in analyse.summary(found):
-        say(f"{name.capitalize()}: {words}.")
+        line = words if words.startswith(f"{name} ") else f"{name}: {words}"
+        say(f"{line[0].upper()}{line[1:]}.")

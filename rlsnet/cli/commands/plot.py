@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlsnet.config.schema import key
 from rlsnet.errors import UserError
+from rlsnet.io.outputs import check_ending
 from rlsnet.io.terminal import say
 
 
@@ -47,9 +48,12 @@ def main(paths: list[str], options: Options) -> None:
     out = None if options.out is None else Path(options.out)
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out}: a file; expected a folder for the figures.")
-    from rlsnet.runs.folder import Run
+    if out is not None and not out.exists():
+        check_ending(out, (), "a folder of figures")
+    from rlsnet.runs.folder import Run, check_content
     from rlsnet.runs.progress import working
 
+    check_content(path)
     is_run = options.run is not None or (path / "config.yaml").exists()
     run = Run.open(path) if is_run else None
     with working("Drawing figures"):

@@ -19,7 +19,7 @@ from rlsnet.data.formats.array_sources import read_arrays
 from rlsnet.data.formats.matlab import opened_arrays
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 SUFFIX = ".spikes.cellinfo.mat"
 
@@ -33,7 +33,7 @@ def read(path: Path, options: Options) -> Session:
     """Session in a file or folder; raises UserError if it has no spikes or trials, or files are damaged or do not fit together."""
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
     if len(files) != 1 or not files[0].is_file():
-        listed = " or ".join(map(str, files))
+        listed = joined(files, "or")
         raise UserError(f"{path}: expected {listed if len(files) > 1 else f'a file BASENAME{SUFFIX}'} as source.")
     (file,) = files
     basename = file.name.removesuffix(SUFFIX)

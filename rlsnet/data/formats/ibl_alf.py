@@ -21,7 +21,7 @@ from rlsnet.data.formats import spike_grouping, table_files
 from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 from rlsnet.io import npz_files
 
 SORTERS = ("iblsorter", "pykilosort", "")  # folders of a probe; the first that exists is used, else the only other one with spikes
@@ -116,7 +116,7 @@ def _sorter(probe: Path) -> Path | None:
         return found[0]
     others = [each for each in _folders(probe) if _has_spikes(each)] if probe.parent.name == "alf" or probe.name.startswith("probe") else []
     if len(others) > 1:
-        raise UserError(f"{probe}: has spikes of several sorters; expected one of them as source: {' or '.join(map(str, others))}.")
+        raise UserError(f"{probe}: has spikes of several sorters; expected one of them as source: {joined(others, 'or')}.")
     return others[0] if others else None
 
 

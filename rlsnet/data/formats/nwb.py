@@ -21,7 +21,7 @@ from rlsnet.data.formats.array_names import ArrayNames
 from rlsnet.data.formats.nwb_tables import is_dataset, is_group, opened, read_dataset, read_plain_columns, read_ragged_index
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, joined
 
 EXTENSIONS = (".nwb",)
 REGION_COLUMNS = (
@@ -263,7 +263,7 @@ def _trials(file: Any, path: Path, options: Options) -> tuple[dict[str, np.ndarr
     if options.trials_table is not None:
         query.require_column(name, tables, f"trials_table={name}", f"the intervals of {path}")
     elif name not in tables:
-        others = f", or trials_table={' or '.join(sorted(tables))}" if tables else ""
+        others = f", or trials_table={joined(sorted(tables), 'or')}" if tables else ""
         raise UserError(f"{path}: has no trials; expected the table intervals/trials{others}.")
     columns = read_plain_columns(file["intervals"][name], path)
     columns.update({alf: columns[names[0]] for alf, names in _alf_names(columns)})
