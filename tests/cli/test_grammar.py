@@ -62,7 +62,7 @@ def test_the_words_of_all_commands(place, tmp_path):
         ("simulate", ["tiny"], ["config=tiny"]),
         ("train", ["./tiny"], ["resume=./tiny"]),
         ("train", ["tny"], "no such experiment or run.*Did you mean tiny"),
-        ("train", ["both"], "both: a folder without a run"),
+        ("train", ["both"], "both: not a run folder; expected a run folder"),
         ("train", ["tiny", "demo"], "train tiny demo: expected one experiment or run"),
         ("train", ["tiny", "config=demo"], "tiny config=demo: expected one of them"),
         ("test", ["a", "b"], "test a b: expected one run"),

@@ -107,7 +107,7 @@ def test_round_trip():
         ("engine.devices=2", "engine.devices=2: expected at most 1"),
         ("+train.iteratons=3", "train.iteratons: no such key. Did you mean train.iterations?"),
         ("+learn_evry=3", "learn_evry: no such key. Did you mean trial.learn_every?"),
-        ("stimulus.name=noise", "stimulus.name=noise: expected ou or none"),
+        ("stimulus.name=noise", "stimulus.name=noise: expected ou, none or given"),
         ("trial=3", "trial=3: expected a section with keys dt, stim_on"),
         ("seed=-1", "seed=-1: expected at least 0"),
         ("neuron.tau_m=[10]", "neuron.tau_m=[10]: expected one value, or two: of excitatory and of inhibitory neurons"),

@@ -331,12 +331,12 @@ def test_mistakes_are_one_line(run, to, more, message):
 def test_what_is_no_export_stays(run, tmp_path):
     """overwrite=true replaces exports of the same format, nothing else."""
     zarr.create_group(str(tmp_path / "mine.zarr"), attributes={"format": "rlsnet-recording"})
-    (tmp_path / "notes.txt").write_text("precious")
+    (tmp_path / "notes.nwb").write_text("precious")
     shutil.copytree(run / "export" / "nest", tmp_path / "nest")
-    for to, name in (("zarr", "mine.zarr"), ("nwb", "notes.txt"), ("brian2", "nest")):
+    for to, name in (("zarr", "mine.zarr"), ("nwb", "notes.nwb"), ("brian2", "nest")):
         with pytest.raises(UserError, match=f"exists and is not an export to {to}"):
             export(run, to, tmp_path / name, overwrite=True)
-    assert (tmp_path / "notes.txt").read_text() == "precious"
+    assert (tmp_path / "notes.nwb").read_text() == "precious"
     for to, name in (("zarr", "trained.zarr"), ("nest", "nest")):
         export(run, to, run / "export" / name, overwrite=True)
 
@@ -422,7 +422,7 @@ def test_settings_with_dashes():
         (["run", "--to"], "--to: expected a value, as --to VALUE or to=VALUE"),
         (["run", "--two", "npz"], "export --two: no such option"),
         (["run", "-t", "npz"], "export -t: no such option"),
-        (["run", "--to", "csv"], "to=csv: expected zarr or npz or"),
+        (["run", "--to", "csv"], "to=csv: expected zarr, npz, sonata"),
         (["run"], "to: missing; expected format of the export: zarr"),
     ):
         with pytest.raises(UserError, match=message):
