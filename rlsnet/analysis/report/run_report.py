@@ -27,7 +27,8 @@ from rlsnet.runs.folder import resuming
 OF_THE_RECORDING = ("noise_ceiling", "reliability")  # scores that no perturbation of the model changes
 CAPTIONS = {
     "learning_curve": "Correlation of the synaptic currents with their targets, mean over neurons, and firing rates in each training"
-    " trial; strong lines are moving means. Validations are trials with frozen weights.",
+    " trial; strong lines are moving means. Validations are trials with frozen weights; their noise counts as an"
+    " error, and in a test it does not.",
     "psth_examples": "Means over trials; bands are one standard error over trials. The model is smoothed as the recorded rates or, where"
     " these are not smoothed, both are averaged over the window of the scores, as currents are. r and explained variance are means over"
     " conditions.",
