@@ -345,7 +345,7 @@ def rounded(file):
         (None, ["region_column=anno"], "region_column=anno: no anno in the units or electrodes of {path}; expected one of"),
         (None, ["trials_table=licks"], "trials_table=licks: no licks in the intervals of {path}; expected one of trials."),
         (None, ["bin=70"], "bin=70: makes 42.857 bins; expected a length that divides the window of 3000 ms, such as 69.7674 ms"),
-        (None, ["format=nwbb"], "format=nwbb: expected auto or nwb"),
+        (None, ["format=nwbb"], "format=nwbb: expected auto, nwb, "),
         (None, ["window=[1,2,3]"], "window=[1, 2, 3]: expected 2 values."),
         (None, ["axes=[time, unit]"], "axes: does not apply to NWB files"),
         (None, ["presett=map"], "presett: no such setting of import. Did you mean preset?"),

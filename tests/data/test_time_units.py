@@ -102,7 +102,7 @@ def test_units_that_are_not_known(tmp_path):
     assert imported(path, tmp_path, "time_unit.bins=ms")[0].attrs["bin_ms"] == 1
     mixed = {f"unit_{n}": train * (1e3 if n else 1) for n, train in enumerate(TRAINS)} | {"trials/start_time": EVENTS}
     write_group(path, mixed, {"unit_0": "s", "unit_1": "ms"})
-    refused(path, tmp_path, "spike_times has units 'ms and none and s'")
+    refused(path, tmp_path, "spike_times has units 'ms, none and s'")
     write_group(
         path, {"spike_times": TIMES, "spike_clusters": LABELS} | {"trials/start_time": EVENTS}, {"spike_times": "n/a"}, [("trials", 20)]
     )

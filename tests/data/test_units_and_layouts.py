@@ -97,7 +97,7 @@ def test_units_by_kind(tmp_path):
         *("ms", "s", "ms")
     ]
     assert time_units.chosen_unit(options("time_unit.trials=us"), "spikes") is None
-    for argument, pattern in (("time_unit=min", "time_unit=min: expected s or ms"), ("time_unit.spike=ms", "a unit for each of spikes")):
+    for argument, pattern in (("time_unit=min", "time_unit=min: expected s, ms"), ("time_unit.spike=ms", "a unit for each of spikes")):
         with pytest.raises(UserError, match=pattern):
             time_units.chosen_unit(options(argument), "spikes")
     with pytest.raises(UserError, match="conditions=all: expected texts with names"):
