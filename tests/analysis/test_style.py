@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import zarr
+from conftest import compose
 from cut_text import cut_texts, cut_texts_of
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -12,7 +13,9 @@ from matplotlib.figure import Figure
 from rlsnet.analysis.plots import parts, perturbation_figures, recording_figures, region_figures, score_figures, style, training_figures
 from rlsnet.analysis.plots.style import Panel, PanelFigure
 from rlsnet.analysis.recording_summary import summarize
+from rlsnet.analysis.test_results import open_results
 from rlsnet.io import zarr_store
+from rlsnet.runs.folder import Run
 
 NAMES = ["$x_{$", "$\\frac$", "{name}", "100 %", "\\", "a$b"]
 
@@ -220,3 +223,17 @@ def test_colours_of_a_matrix_tell_alike_values_apart(values, limits):
     axis = figure.subplots()
     region_figures._matrix(axis, np.array(values, float), ["a", "b"], ["a", "b"], "Hz")
     assert axis.images[0].get_clim() == limits
+
+
+def test_a_learning_curve_far_below_zero(tmp_path):
+    """Explained variances below the axis are drawn at its lower edge, and the label says so; they do not push the axes out."""
+    run = Run(tmp_path / "run")
+    run.path.mkdir()
+    run.save_config(compose("config=tiny"))
+    line = {"task": 0, "seconds": 0.1, "rate_hz": 3.0, "rate_exc_hz": 2.0, "rate_inh_hz": 4.0, "correlation": 0.5, "n_undefined": 0}
+    for iteration, score in ((1, -32.0), (2, -0.7), (3, 0.2)):
+        run.append_metrics({"iteration": iteration, **line, "validation": score})
+    figure = training_figures.learning_curve(open_results(run)).compose()
+    axes = figure.axes[1]
+    assert axes.get_lines()[0].get_ydata().tolist() == [-0.5, -0.5, 0.2] and "-0.5 or less" in axes.get_ylabel()
+    assert not cut_texts(figure) and axes.get_position().height > 0.4

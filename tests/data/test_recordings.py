@@ -12,7 +12,7 @@ from conftest import compose
 
 from rlsnet.data import recording_source, recordings, synthetic, trial_average
 from rlsnet.errors import UserError
-from rlsnet.io import atomic
+from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import targets
 from rlsnet.model import build
 from rlsnet.model.fi_curve import EulerScheme, InverseTransfer, NoisyLIF, euler_rate, firing_rate
@@ -294,6 +294,6 @@ def test_wrong_recordings_are_refused(tmp_path, change, message):
 )
 def test_conditions_with_a_perturbation_in_their_name_are_not_trained(tmp_path, names, trained):
     root = zarr.open_group(str(write(tmp_path / "r.zarr", np.ones((len(names), 10, 6), "f4"))), mode="a")
-    root["condition"] = np.array(names)
+    zarr_store.write(root, "condition", np.array(names), ["condition"])
     settings = recordings.open_recording(str(tmp_path / "r.zarr"), "rate").settings()
     assert [each for each in settings if each.startswith("train.")] == ([trained] if trained else [])

@@ -18,6 +18,7 @@ from rlsnet.analysis.plots.style import (
     EXC,
     INH,
     INK,
+    LEAST_EXPLAINED,
     MODEL,
     MODEL_LINE,
     SMALL,
@@ -38,7 +39,6 @@ from rlsnet.learning import scores
 from rlsnet.learning.population import EXPLAINED, TITLE
 
 MARKERS = "osD^v"  # of baselines
-LEAST = -0.5  # lowest explained variance of an axis
 BASELINE = "condition average"  # baseline of a correlation: the recorded rates, averaged over conditions
 OF_MODEL = {  # correlations of the model: label and colour, where it is not the first of them
     "heldout_correlation": ("model, held-out trials", MODEL),
@@ -60,7 +60,7 @@ def draw_explained(axis: Any, names: Sequence[str], groups: Sequence[tuple[str, 
     """
     row = np.arange(len(groups))
     for index, name in enumerate(names):
-        values = np.maximum(np.array([each[index] for _, each in groups], float), LEAST)  # None: NaN
+        values = np.maximum(np.array([each[index] for _, each in groups], float), LEAST_EXPLAINED)  # None: NaN
         if name == "model":
             axis.barh(row, values, height=0.6, color=colours, alpha=0.75)
             axis.barh(0, 0, color=INK, alpha=0.75, label=EXPLAINED[name])
@@ -69,7 +69,7 @@ def draw_explained(axis: Any, names: Sequence[str], groups: Sequence[tuple[str, 
         else:
             style = {"marker": MARKERS[index % len(MARKERS)], "ls": "", "ms": 4, "fillstyle": "none", "clip_on": False, "zorder": 3}
             axis.plot(values, row, color=INK, label=EXPLAINED[name], **style)
-    axis.set(xlabel=f"{TITLE}\n(at the left edge: {LEAST:g} or less)", xlim=(LEAST, 1))
+    axis.set(xlabel=f"{TITLE}\n(at the left edge: {LEAST_EXPLAINED:g} or less)", xlim=(LEAST_EXPLAINED, 1))
     axis.set_yticks(row, [shortened(label, 24) for label, _ in groups])
     axis.axvline(0, color=INK, lw=0.6)
     handles, labels = axis.get_legend_handles_labels()

@@ -37,6 +37,7 @@ BASELINE_LINE: dict[str, Any] = {"ls": (0, (1, 1.4)), "lw": 1.1}
 BAND_ALPHA = 0.18
 WIDTH = 7.2  # inches: two columns of a journal, in which a figure is printed with letters of 6.5 pt and more
 SMALL = 6.5  # pt, the smallest letters
+LEAST_EXPLAINED = -0.5  # lowest explained variance of an axis
 LEGEND_SIZE = 7.0  # pt
 TITLE_SIZE = 8.5  # pt, of the title of a figure
 LEAST_ROOM = 0.5  # inches, of titles and labels

@@ -15,6 +15,7 @@ from rlsnet.analysis.plots.style import (
     FAINT,
     INH,
     INK,
+    LEAST_EXPLAINED,
     SOFT,
     Panel,
     PanelFigure,
@@ -126,8 +127,12 @@ def learning_curve(results: RunResults) -> PanelFigure:
         star: dict[str, Any] = {"color": "#e09f1f", "mec": INK, "mew": 0.5, "ms": 9, "ls": "", "zorder": 4, "clip_on": False}
         axis.plot(number[best], score[best], "*", label=f"best validation, {100 * score[best]:.0f} %", **star)
         _draw_test(axis, results)
-        axis.set_ylim(max(-0.5, min(0.0, *score)) - 0.02, 1)
-        curves.finish(axis, TITLE, columns=1)
+        lowest = min(0.0, *(float(np.nanmin(line.get_ydata(), initial=0)) for line in axis.get_lines()))
+        for line in axis.get_lines():
+            line.set_ydata(np.maximum(line.get_ydata(), LEAST_EXPLAINED))
+        axis.set_ylim(max(LEAST_EXPLAINED, lowest) - 0.02, 1)
+        edge = f"\n(at the lower edge: {LEAST_EXPLAINED:g} or less)" if lowest < LEAST_EXPLAINED else ""
+        curves.finish(axis, f"{TITLE}{edge}", columns=1)
 
     def firing(axes: Sequence[Any]) -> None:
         """Draws the mean rates of both classes."""
