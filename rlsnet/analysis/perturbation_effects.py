@@ -16,6 +16,7 @@ from rlsnet.data import trial_clock
 from rlsnet.errors import joined
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import counted
+from rlsnet.workflows.tested_settings import windows
 
 MOST_WINDOWS = 4  # windows whose times a description lists
 MOST_LETTERS = 40  # of a selection of neurons in a description
@@ -158,12 +159,6 @@ def periods(begin: np.ndarray, end: np.ndarray, windows: Sequence[tuple[float, f
     if not inside.any():
         inside = ~apart
     return np.select([inside, before, after, apart], [1, 0, 2, 3], -1)
-
-
-def windows(perturbed: zarr.Group) -> list[tuple[float, float]]:
-    """(start, stop) of each window of a stored perturbation, ms from the start of the trial; earlier versions have one window."""
-    settings: Any = perturbed.attrs["perturb"]
-    return [(float(start), float(stop)) for start, stop in settings.get("windows") or [(settings["start"], settings["stop"])]]
 
 
 def _is_cue(perturbed: zarr.Group) -> bool:

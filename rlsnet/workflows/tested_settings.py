@@ -56,10 +56,10 @@ def of_perturbation(test: zarr.Group) -> dict[str, Any]:
         found: Mapping[str, Any] = stored["perturb"]
     else:  # of an earlier version, which stored the windows in ms
         found = {name: value for name, value in about.items() if name not in UNSTORED}
-        if len(windows := _windows(about)) > 1 or about.get("name") == "cue":
-            seconds = [[round(float(time), 9) + 0.0 for time in trial_clock.of_test(test).seconds(each)] for each in windows]
+        if len(stored_windows := windows(test)) > 1 or about.get("name") == "cue":
+            seconds = [[round(float(time), 9) + 0.0 for time in trial_clock.of_test(test).seconds(each)] for each in stored_windows]
             found = {name: value for name, value in found.items() if name not in TIMES}
-            found["window"] = seconds if len(windows) > 1 else seconds[0]
+            found["window"] = seconds if len(stored_windows) > 1 else seconds[0]
     return {} if found.get("name", "none") == "none" else {name: value for name, value in found.items() if name != "label"}
 
 
@@ -68,9 +68,11 @@ def _about(test: zarr.Group) -> Mapping[str, Any]:
     return about if isinstance(about, Mapping) else {}
 
 
-def _windows(about: Mapping[str, Any]) -> list[list[float]]:
-    """(start, stop) of each window of an attribute `perturb`, ms from the start of the trial."""
-    return about.get("windows") or ([[about["start"], about["stop"]]] if "start" in about else [])
+def windows(test: zarr.Group) -> list[tuple[float, float]]:
+    """(start, stop) of each window of a stored perturbation, ms from the start of the trial; earlier versions have one window."""
+    about = _about(test)
+    stored = about.get("windows") or ([(about["start"], about["stop"])] if "start" in about else [])
+    return [(float(start), float(stop)) for start, stop in stored]
 
 
 def labelled(config: Config, run: Run) -> Config:
@@ -112,13 +114,14 @@ def _other(path: Path, config: Config) -> str | None:
     mine = of_config(config)["perturb"]
     stored = defaults({"perturb": stored.get("name", "none")}).get("perturb", {}) | stored
     same = all(stored.get(name) == value for name, value in mine.items() if name not in (*TIMES, "label", "compare"))
-    if same and stored["compare"] in (None, mine["compare"]) and _windows(_about(test)) == _planned(config, test):
+    if same and stored["compare"] in (None, mine["compare"]) and windows(test) == _planned(config, test):
         return None
     return " ".join(of_section("perturb", {name: value for name, value in stored.items() if name != "label"}))
 
 
-def _planned(config: Config, test: zarr.Group) -> list[list[float]]:
+def _planned(config: Config, test: zarr.Group) -> list[tuple[float, float]]:
     """(start, stop) in ms of each window of the perturbation of a configuration, in the time of a test."""
     perturb: Any = config.perturb
     found = perturb.steps(config.trial, trial_clock.of_test(test).start)
-    return [[round(step * config.trial.dt, 9) for step in each] for each in (found if isinstance(found[0], tuple) else (found,))]
+    pairs = found if isinstance(found[0], tuple) else (found,)
+    return [(round(start * config.trial.dt, 9), round(stop * config.trial.dt, 9)) for start, stop in pairs]

@@ -49,10 +49,11 @@ def main_regions(
 
 def apart(place: np.ndarray, least: float, low: float, high: float) -> np.ndarray:
     """Places closest to ascending places [k] that are at least `least` apart, from `low` to `high`; less apart where there is no room."""
-    k = np.arange(len(place))
+    from scipy.optimize import isotonic_regression
+
     least = min(least, (high - low) / max(1, len(place) - 1))
-    free = place - least * k  # to be ascending: the means of those that touch each other
-    found = np.array([max(min(free[first : last + 1].mean() for last in range(i, len(k))) for first in range(i + 1)) for i in k])
+    k = np.arange(len(place))
+    found = isotonic_regression(place - least * k).x
     return np.clip(found, low, high - least * (len(place) - 1)) + least * k
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from rlsnet.analysis import recorded_effects, trial_spikes
-from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance, windows
+from rlsnet.analysis.perturbation_effects import PerturbationEffect, description, resemblance
 from rlsnet.analysis.plots.parts import draw_spread, groups_of, main_regions, place_legend_above, shortened
 from rlsnet.analysis.plots.style import (
     DATA_LINE,
@@ -40,6 +40,7 @@ from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import percent
 from rlsnet.workflows import test_store
+from rlsnet.workflows.tested_settings import windows
 
 SHADE: dict[str, Any] = {"color": "#f2c14e", "alpha": 0.22, "lw": 0}
 WITHOUT: dict[str, Any] = MODEL_LINE | {"lw": 1.0}
