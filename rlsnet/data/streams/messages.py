@@ -1,0 +1,87 @@
+"""What a source of a running experiment delivers, in a form that all sources share: spikes of units, and markers of events."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+
+NO_SPIKES = np.zeros(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A unit of a source.
+
+    key: text that identifies it through the whole experiment, such as ProbeA/103/12/3 (stream, node, electrode, sorted unit).
+    stream: stream that it belongs to, whose clock its spike times have; "" where a source has one clock.
+    """
+
+    key: str
+    stream: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Marker:
+    """An event of the experiment, such as a TTL edge or a text.
+
+    time: s, on the clock of its stream.
+    stream: stream whose clock that is; "" where a source has one clock.
+    name: of the event, such as line2, or line2_off for a falling edge.
+    value: text that the event carries, such as left for condition=left; "": none.
+    arrival: s, on the clock of this machine (`time.time`), when it was received.
+    """
+
+    time: float
+    stream: str
+    name: str
+    value: str
+    arrival: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What has arrived since the batch before; possibly nothing.
+
+    spike_time: [n] float64 s, on the clock of the unit's stream.
+    spike_unit: [n] int32, indices into `Source.units`.
+    markers: events, in the order of arrival.
+    until: the time that the clock of each stream is known to have reached, s; of streams with news.
+    lost: messages that are known to be lost before they reached this program.
+    rejected: messages that could not be understood.
+    reason: why the first of them could not be understood, in words.
+    """
+
+    spike_time: np.ndarray = NO_SPIKES
+    spike_unit: np.ndarray = NO_SPIKES.astype(np.int32)
+    markers: Sequence[Marker] = ()
+    until: Mapping[str, float] = MappingProxyType({})
+    lost: int = 0
+    rejected: int = 0
+    reason: str = ""
+
+
+class Source(Protocol):
+    """A source of messages. One thread reads it; it never raises for what a sender does.
+
+    name: the source in words, for messages, such as Open Ephys at 127.0.0.1:5557.
+    units: units seen so far; `read` appends to it.
+    """
+
+    name: str
+    units: list[Unit]
+
+    def read(self, timeout: float) -> Batch | None:
+        """What has arrived; waits up to `timeout` s for something. None: the source has ended, and nothing more will come."""
+        ...
+
+    def problem(self) -> str:
+        """Why nothing can be received at present, in words, such as a lost connection; "": nothing is known to be wrong."""
+        ...
+
+    def close(self) -> None:
+        """Ends connections and threads."""
+        ...
