@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-
-NO_SPIKES = np.zeros(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +52,10 @@ class Batch:
     reason: why the first of them could not be understood, in words.
     """
 
-    spike_time: np.ndarray = NO_SPIKES
-    spike_unit: np.ndarray = NO_SPIKES.astype(np.int32)
+    spike_time: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    spike_unit: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     markers: Sequence[Marker] = ()
-    until: Mapping[str, float] = MappingProxyType({})
+    until: Mapping[str, float] = dataclasses.field(default_factory=dict)
     lost: int = 0
     rejected: int = 0
     reason: str = ""

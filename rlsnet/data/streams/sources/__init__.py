@@ -1,0 +1,48 @@
+"""Sources of a running experiment, each in a module, and the choice of one by its text."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rlsnet.data.streams.messages import Source
+from rlsnet.errors import UserError, did_you_mean
+
+KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, which takes the text
+    "oe": ("open_ephys", "OpenEphysSource"),
+}
+EXPECTED = "a folder, a stream.zarr, or oe://HOST:PORT (Open Ephys)"
+
+
+def opened(source: str, stored: Callable[[Path], Source] | None = None) -> Source:
+    """The source that a text names, connected if it is a program.
+
+    Args:
+      source: a folder that grows, or an address; the modules here say what they take.
+      stored: opens a stream.zarr, which is a folder too.
+
+    Raises:
+      UserError: no such folder, an address that cannot be right, or a package that is missing.
+    """
+    scheme, colon, _ = source.partition(":")
+    if colon and scheme in KINDS:
+        module, name = KINDS[scheme]
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if stored is not None and (path / "zarr.json").exists():
+            return stored(path)
+        return _folder(path)
+    if "://" in source:
+        raise UserError(f"{source}: {scheme} is no known kind of source; expected {EXPECTED}.{did_you_mean(scheme, KINDS)}")
+    raise UserError(f"{source}: {'is a file' if path.exists() else 'no such folder'}; expected {EXPECTED}.")
+
+
+def _folder(path: Path) -> Source:
+    """The source of a folder that grows; raises UserError for a Zarr store, which grows in another way."""
+    from rlsnet.data.streams.sources.folder import FolderSource
+
+    if (path / "zarr.json").exists():
+        raise UserError(f"{path}: is a Zarr store; expected {EXPECTED}.")
+    return FolderSource(path)
