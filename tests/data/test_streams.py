@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from rlsnet.data.streams.sources import folder, opened
+from rlsnet.data.streams.sources import folder, incoming, opened
 from rlsnet.errors import UserError
 
 zmq = pytest.importorskip("zmq")
@@ -262,3 +262,27 @@ def test_a_stored_stream_is_opened_by_the_function_that_is_given(tmp_path):
     assert opened(str(tmp_path), lambda path: ("stored", path)) == ("stored", tmp_path)
     with pytest.raises(UserError, match=re.escape("is a Zarr store")):
         opened(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "pairs"),
+    [
+        ("condition=left", "", [("condition", "left")]),
+        ("go cue", "", [("go cue", "")]),
+        (
+            '{"side": "left", "contrast": 0.5, "early": false, "note": null}',
+            "",
+            [("side", "left"), ("contrast", "0.5"), ("early", "false"), ("note", "")],
+        ),
+        ("a=b", "rule", [("rule", "a=b")]),
+        ('{"side": "left"}', "rule", [("side", "left")]),
+    ],
+)
+def test_texts_of_markers_are_names_and_values(text, name, pairs):
+    assert list(incoming.names_and_values(text, name)) == pairs
+
+
+@pytest.mark.parametrize("text", ["", "=left", "{broken", "x" * 300, "a=" + "x" * 2000, "a=b\x07"])
+def test_texts_that_are_no_markers_are_refused(text):
+    with pytest.raises(incoming.Refused):
+        list(incoming.names_and_values(text))
