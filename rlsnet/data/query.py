@@ -49,9 +49,10 @@ def require_column(name: str, columns: Iterable[str], what: str, where: str) -> 
     raise UserError(f"{what}: no {name} in {where}; expected one of {', '.join(columns) or 'none'}.{did_you_mean(name, columns)}")
 
 
-def column_names(text: str) -> list[str]:
-    """Names of the columns in a filter, in order."""
-    found = [node.id for node in ast.walk(_parse(text, text)) if isinstance(node, ast.Name) and node.id != "nan"]
+def column_names(text: str, what: str = "") -> list[str]:
+    """Names of the columns in a filter, in order; `what`: the setting that contains it, for the message if it cannot be read."""
+    tree = _parse(text, f"{what}={text}" if what else text)
+    found = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id != "nan"]
     return list(dict.fromkeys(found))
 
 

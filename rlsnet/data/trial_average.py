@@ -219,7 +219,7 @@ def _count_spikes(
     return out
 
 
-def _not_recorded(total: np.ndarray, pad: int) -> np.ndarray:
+def not_recorded(total: np.ndarray, pad: int) -> np.ndarray:
     """[B] bool, the bins before or after the window, if no unit spiked in any of them although many spikes were expected.
 
     Args:
@@ -234,7 +234,7 @@ def _not_recorded(total: np.ndarray, pad: int) -> np.ndarray:
     return nowhere
 
 
-def _smooth(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Values [..., B] convolved with a kernel of 2 P + 1 weights, without the P bins on each side: [..., M]."""
     pad = len(weight) // 2
     return convolve1d(values, weight, axis=-1, mode="constant")[..., pad : values.shape[-1] - pad]
@@ -273,13 +273,13 @@ def average_trials(
         which[rows] = trials.half[pattern_of_unit].T
         windows.append(trials)
         counted.append(_count_spikes(session, units, pattern_of_unit, trials, width, None if single is None else single[rows]))
-    missing = _not_recorded(sum(counts.sum(axis=(0, 1)) for counts in counted), pad)
+    missing = not_recorded(sum(counts.sum(axis=(0, 1)) for counts in counted), pad)
     if missing.any():
         sides = [side for side, bin_ in (("before", 0), ("after", -1)) if missing[bin_]]
         log.info("%s has no spikes %s the window: taken as not recorded.", session.name, " and ".join(sides))
     for c, trials in enumerate(windows):
-        spikes = _smooth(counted[c], weight) / width
-        exposure = _smooth(np.where(missing, 0, trials.exposure), weight)[pattern_of_unit].transpose(1, 0, 2)
+        spikes = smooth(counted[c], weight) / width
+        exposure = smooth(np.where(missing, 0, trials.exposure), weight)[pattern_of_unit].transpose(1, 0, 2)
         n_trials[:, c] = (trials.half >= 0).sum(axis=1)[pattern_of_unit]
         with np.errstate(divide="ignore", invalid="ignore"):
             rate[c] = (spikes.sum(axis=0) / exposure.sum(axis=0)).T

@@ -1,0 +1,125 @@
+"""Averages of the trials so far (PSTHs) while an experiment runs: the same numbers as `rlsnet import` computes from all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rlsnet.data import query
+from rlsnet.data.recordings import HALVES
+from rlsnet.data.streams.trials import StreamTrial, Window
+from rlsnet.data.trial_average import not_recorded, smooth
+
+ABSENT = "false"  # value of a marker that no trial has had yet: not true, no number, and equal to no other text
+
+
+def conditions_of(trial: StreamTrial, conditions: Mapping[str, str]) -> list[int]:
+    """Numbers of the conditions whose expressions are true for a trial.
+
+    Args:
+      trial: the trial, with the columns of its markers.
+      conditions: expressions by name, as of `query`; an empty one is true for each trial. A marker that the trial lacks is false.
+
+    Raises:
+      UserError: an expression cannot be read.
+    """
+    found = []
+    for number, (name, text) in enumerate(conditions.items()):
+        names = query.column_names(text, f"conditions.{name}") if text.strip() else []
+        table = {each: np.array([trial.columns.get(each, np.nan if each.endswith("_time") else ABSENT)]) for each in names}
+        if query.select_rows(text, table, 1, f"conditions.{name}", f"trial {trial.number + 1}")[0]:
+            found.append(number)
+    return found
+
+
+class RunningAverage:
+    """Spikes of C conditions, summed over the odd-numbered and over the even-numbered trials of each unit, and rates from them.
+
+    n_trials: [C, 2, U] int64 number of trials that count, by half.
+    """
+
+    def __init__(self, window: Window, n_conditions: int, weight: np.ndarray):
+        """No trials yet; weight: [2 P + 1] of the smoothing kernel, as of `trial_average.smoothing_kernel`."""
+        self.window, self.weight = window, weight
+        self._counts = np.zeros((n_conditions, 2, 0, window.total), np.int32)
+        self.n_trials = np.zeros((n_conditions, 2, 0), np.int64)
+        self._before = np.zeros((n_conditions, 2, 0), np.int64)  # trials of a unit that has not spiked yet, by stream
+        self._streams: dict[str, int] = {}
+
+    @property
+    def n_units(self) -> int:
+        """Number of units U so far."""
+        return self.n_trials.shape[2]
+
+    def add(self, trial: StreamTrial, condition: int, streams: list[str]) -> None:
+        """Adds a trial to a condition.
+
+        A unit that has its first spike later is taken to have been silent in the trials before, as in a recording of all of them.
+
+        Args:
+          trial: the trial.
+          condition: its number.
+          streams: [U] the stream of each unit so far.
+        """
+        for stream in trial.events:
+            self._add_stream(stream)
+        for stream in streams:
+            self._add_stream(stream)
+        index = np.array([self._streams[stream] for stream in streams], np.int64)
+        new = len(streams) - self.n_units
+        if new:
+            self._counts = np.concatenate([self._counts, np.zeros((*self._counts.shape[:2], new, self.window.total), np.int32)], axis=2)
+            self.n_trials = np.concatenate([self.n_trials, self._before[:, :, index[self.n_units :]]], axis=2)
+        known = len(trial.counted)
+        half = self.n_trials[condition, :, :known].sum(axis=0) % 2
+        for h in (0, 1):
+            mine = np.flatnonzero(trial.counted & (half == h))
+            self._counts[condition, h, mine] += trial.counts[mine]
+            self.n_trials[condition, h, mine] += 1
+        for stream in trial.events:
+            place = self._streams[stream]
+            self._before[condition, self._before[condition, :, place].sum() % 2, place] += 1
+
+    def _add_stream(self, stream: str) -> None:
+        """Adds a stream, in which no trial has counted so far."""
+        if stream not in self._streams:
+            self._streams[stream] = len(self._streams)
+            if len(self._streams) > self._before.shape[2]:
+                self._before = np.pad(self._before, ((0, 0), (0, 0), (0, 1)))
+
+    def rates(self, half: str | None = None) -> np.ndarray:
+        """[C, M, U] float32 Hz, smoothed; NaN for a unit without trials in a condition.
+
+        Args:
+          half: odd, even or, with None, all trials of each unit.
+        """
+        pad, total = self.window.pad, self._counts.sum(axis=(0, 1, 2), dtype=np.int64)
+        missing = not_recorded(total.astype(float), pad) if self.n_units else np.zeros(self.window.total, bool)
+        chosen = slice(None) if half is None else [HALVES.index(half)]
+        found = np.empty((len(self._counts), self.window.bins, self.n_units), np.float32)
+        for c, counts in enumerate(self._counts):
+            spikes = smooth(counts[chosen].astype(float), self.weight) / self.window.width
+            exposure = self.n_trials[c][chosen][:, :, None] * np.where(missing, 0.0, np.ones(self.window.total))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found[c] = (spikes.sum(axis=0) / smooth(exposure, self.weight).sum(axis=0)).T
+        return found
+
+    def mean_rate(self, half: str | None = None) -> np.ndarray:
+        """[U] Hz, mean over all trials and bins of the window; NaN for a unit without trials. `half` as of `rates`."""
+        chosen, pad = slice(None) if half is None else [HALVES.index(half)], self.window.pad
+        window = self._counts[:, chosen, :, pad : pad + self.window.bins]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            per_trial = window.sum(axis=(0, 1, 3)) / self.n_trials[:, chosen].sum(axis=(0, 1))
+        return per_trial / (self.window.bins * self.window.width)
+
+    def shrunk(self, prior: float, half: str | None = None) -> np.ndarray:
+        """[C, M, U] Hz: rates drawn to the unit's mean rate while trials are few, (n r + prior*mean)/(n + prior) after n trials.
+
+        A condition without trials has the mean rate; a unit without trials in any condition is NaN. `half` as of `rates`.
+        """
+        chosen = slice(None) if half is None else [HALVES.index(half)]
+        n = self.n_trials[:, chosen].sum(axis=1)[:, None, :]
+        rates, mean = self.rates(half), self.mean_rate(half)
+        with np.errstate(invalid="ignore"):
+            return np.where(n > 0, (n * np.where(n > 0, rates, 0) + prior * mean) / (n + prior), mean)
