@@ -10,7 +10,7 @@ import pytest
 from conftest import COMPILER, UPDATES, compose, difference
 
 from rlsnet.kernels.backend import Backend
-from rlsnet.learning import blocks, covariance_forms, rls, updates
+from rlsnet.learning import blocks, covariance_forms, retargeting, rls, updates
 from rlsnet.model import build, connectivity
 
 L, S = 24, 3
@@ -307,3 +307,33 @@ def test_neurons_do_not_interact_through_learning():
     differs = np.any(np.asarray(results[0].w != results[1].w), axis=(1, 2))
     np.testing.assert_array_equal(np.flatnonzero(differs), [7])
     np.testing.assert_array_equal(results[0].P.numbers, results[1].P.numbers)
+
+
+@pytest.mark.parametrize(
+    ("form", "precision"),
+    [*(pytest.param(form, "auto", id=form.update) for form in UPDATES if form.update in ("deferred", "native")), (DENSE, "float32")],
+)
+def test_v8_new_targets_give_the_weights_of_training_with_them_from_the_start(x64, form, precision):
+    """Also for targets that differ between two conditions, with a neuron that is not trained, and with P in fewer bits."""
+    spikes, arrived, _, w0 = problem(20, 50)
+    random, condition, x = np.random.default_rng(7), np.arange(20) % 2, filtered(arrived)
+    before, after = random.normal(0, 1, (2, 2, 50, L))
+    before[:, :, 5] = after[:, :, 5] = np.nan
+    extra = (f"rls.precision={precision}",)
+    trained, expected = (run(form, spikes, arrived, y[condition], w0, jnp.float64, extra=extra) for y in (before, after))
+    sums = jnp.zeros((L, 2, 50))
+    for each, c in zip(x, condition, strict=True):
+        sums = retargeting.add_traces(sums, jnp.int32(c), jnp.asarray(each))
+    start = np.asarray(trained.w)
+    found = retargeting.retargeted(everybody()[0], trained, sums, jnp.asarray(after - before))
+    scale, tolerance = np.abs(expected.w).max(), 1e-11 if precision == "auto" else 1e-4
+    assert difference(start, expected.w) > 0.1 * scale
+    assert difference(found.w, expected.w) < tolerance * scale
+    np.testing.assert_array_equal(found.w[1, :, 2], w0[1, :, 2])
+    np.testing.assert_array_equal(found.P.numbers, expected.P.numbers)
+
+
+@pytest.mark.parametrize("setting", ["rls.forgetting=0.99", "rls.gain=tsn_head", "rls.dale=true", "rls.storage=window"])
+def test_why_weights_for_new_targets_cannot_be_computed(setting):
+    assert setting in retargeting.impossible(compose(setting).rls)
+    assert retargeting.impossible(compose().rls) == ""
