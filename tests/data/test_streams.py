@@ -198,6 +198,24 @@ def test_files_of_a_folder_are_read_in_order_until_its_end(tmp_path):
     assert sum(batch.rejected for batch in batches) == 0
 
 
+def test_a_folder_that_is_read_again_goes_on_after_what_was_read(tmp_path):
+    def spikes(name, time):
+        put(tmp_path / name, spike_times=np.array([time]), spike_clusters=np.array([1]))
+
+    spikes("b.npz", 1.0)
+    spikes("c.npz", 2.0)
+    first = opened(str(tmp_path))
+    assert all_spikes(first, [first.read(0)])[0].tolist() == [1.0, 2.0]
+    spikes("a.npz", 3.0)
+    late = first.read(0)
+    assert late.rejected == 1 and "c.npz was read before it" in late.reason
+    assert first.read(0).rejected == 0
+    spikes("d.npz", 4.0)
+    again = opened(str(tmp_path), position=first.position)
+    batch = again.read(0)
+    assert (batch.spike_time.tolist(), batch.rejected, again.position) == ([4.0], 0, "d.npz")
+
+
 def test_keys_of_units_are_texts_or_indices_into_texts(tmp_path):
     put(tmp_path / "a.npz", spike_times=np.array([1.0, 2.0]), spike_clusters=np.array(["x", "y"]))
     put(tmp_path / "b.npz", spike_times=np.array([3.0, 4.0]), spike_clusters=np.array([1, 0]), unit_keys=np.array(["z", "x"]))

@@ -66,10 +66,12 @@ class Source(Protocol):
 
     name: the source in words, for messages, such as Open Ephys at 127.0.0.1:5557.
     units: units seen so far; `read` appends to it.
+    position: what was delivered so far, in a form from which the same source, opened again, goes on; "": nothing can be repeated.
     """
 
     name: str
     units: list[Unit]
+    position: str
 
     def read(self, timeout: float) -> Batch | None:
         """What has arrived; waits up to `timeout` s for something. None: the source has ended, and nothing more will come."""

@@ -15,12 +15,13 @@ KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, 
 EXPECTED = "a folder, a stream.zarr, or oe://HOST:PORT (Open Ephys)"
 
 
-def opened(source: str, stored: Callable[[Path], Source] | None = None) -> Source:
+def opened(source: str, stored: Callable[[Path], Source] | None = None, position: str = "") -> Source:
     """The source that a text names, connected if it is a program.
 
     Args:
       source: a folder that grows, or an address; the modules here say what they take.
       stored: opens a stream.zarr, which is a folder too.
+      position: of the source when it was last read, from which it goes on; "": from its start.
 
     Raises:
       UserError: no such folder, an address that cannot be right, or a package that is missing.
@@ -33,16 +34,16 @@ def opened(source: str, stored: Callable[[Path], Source] | None = None) -> Sourc
     if path.is_dir():
         if stored is not None and (path / "zarr.json").exists():
             return stored(path)
-        return _folder(path)
+        return _folder(path, position)
     if "://" in source:
         raise UserError(f"{source}: {scheme} is no known kind of source; expected {EXPECTED}.{did_you_mean(scheme, KINDS)}")
     raise UserError(f"{source}: {'is a file' if path.exists() else 'no such folder'}; expected {EXPECTED}.")
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path, position: str) -> Source:
     """The source of a folder that grows; raises UserError for a Zarr store, which grows in another way."""
     from rlsnet.data.streams.sources.folder import FolderSource
 
     if (path / "zarr.json").exists():
         raise UserError(f"{path}: is a Zarr store; expected {EXPECTED}.")
-    return FolderSource(path)
+    return FolderSource(path, position)

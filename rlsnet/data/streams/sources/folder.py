@@ -4,9 +4,10 @@
     unit_keys [U] texts, optional: spike_clusters are then indices into it
     marker_times [k] s, marker_names [k] texts, marker_values [k] texts: optional, values also beside names
 
-Files are read once, in the order of their names, those that exist at the start first. Each should appear complete: written under another
-name and then renamed. One that cannot be read is tried again for `PATIENCE_S`. An empty file named END says that no more will come.
-All times are on one clock. A row that cannot be used is left out and counted; a file whose arrays do not fit together is left out.
+Files are read once, in the order of their names, those that exist at the start first; a new file needs a name after those before. Each
+should appear complete: written under another name and then renamed. One that cannot be read is tried again for `PATIENCE_S`. An empty file
+named END says that no more will come. All times are on one clock. A row that cannot be used is left out and counted; a file whose arrays
+do not fit together is left out.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ ARRAYS = ("spike_times", "spike_clusters", "unit_keys", "marker_times", "marker_
 class FolderSource:
     """A folder of .npz files that grows; see `Source`."""
 
-    def __init__(self, path: Path):
-        """Raises UserError if the folder cannot be read."""
+    def __init__(self, path: Path, position: str = ""):
+        """Goes on after the file with the name `position`; raises UserError if the folder cannot be read."""
         self.name = f"folder {path}"
         self._path = path
         self._incoming = Incoming()
         self.units: list[Unit] = self._incoming.units
-        self._read: set[str] = set()
+        self.position = position  # name of the last file that was read
         self._tried_since: float | None = None  # when the first attempt at the next file was made
         self._problem = ""
         try:
-            os.listdir(path)
+            self._seen = {name for name in os.listdir(path) if name <= position}  # files that were read, or come too late
         except OSError as error:
             raise UserError(os_error(error)) from error
 
@@ -71,14 +72,19 @@ class FolderSource:
             time.sleep(min(INTERVAL_S, max(0.0, until - time.monotonic())))
 
     def _waiting(self) -> list[str]:
-        """Names of the files that were not read yet, in order."""
+        """Names of the files that were not read yet, in order; one that comes too late is counted as rejected."""
         try:
             names = os.listdir(self._path)
         except OSError as error:
             self._problem = f"{self.name}: {os_error(error)}"
             return []
         self._problem = ""
-        return sorted(name for name in names if name.endswith(".npz") and not name.startswith(".") and name not in self._read)
+        new = sorted(name for name in names if name.endswith(".npz") and not name.startswith(".") and name not in self._seen)
+        for name in new:
+            if name <= self.position:
+                self._incoming.reject(f"{name}: {self.position} was read before it; expected a name after that")
+                self._seen.add(name)
+        return [name for name in new if name > self.position]
 
     def _take(self, name: str) -> int | None:
         """Number of spikes of a file, which are added; None: it cannot be read yet."""
@@ -94,8 +100,8 @@ class FolderSource:
         except Exception as error:  # whatever NumPy says about a file that anyone may have written
             self._incoming.reject(f"{name}: {first_line(error)}")
             spikes = 0
-        self._read.add(name)
-        self._tried_since = None
+        self._seen.add(name)
+        self.position, self._tried_since = name, None
         return spikes
 
     def _add(self, arrays: Mapping[str, np.ndarray]) -> int:

@@ -38,6 +38,8 @@ SENT_WITHIN_MS = 2  # a message that is on its way already belongs to the batch
 class OpenEphysSource:
     """Event Broadcaster of Open Ephys; see `Source`."""
 
+    position = ""  # it sends what happens now, and keeps nothing
+
     def __init__(self, text: str):
         """Connects; raises UserError if the address cannot be right or pyzmq is missing."""
         self._zmq = zmq = package("zmq", "live", text)
