@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -210,7 +211,9 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
       UserError: if the array is missing, or has another shape or kind.
     """
     try:
-        found = group.get(name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="(?s).*stored chunk shape")  # Zarr 3.4 reads such an array as its fill value
+            found = group.get(name)
     except Exception as error:  # zarr raises many kinds for damaged metadata
         raise UserError(f"{where}: {name} cannot be read, its {METADATA} is damaged ({first_line(error)}); {REMEDY}.") from error
     if not isinstance(found, zarr.Array):
