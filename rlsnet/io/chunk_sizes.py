@@ -80,17 +80,25 @@ def _zstd_size(content: bytes | memoryview) -> int:
     return total
 
 
+def shape_of_chunks(values: Mapping[str, Any]) -> list[int] | None:
+    """Shape of the chunks by the metadata of a Zarr array; None where it is not known."""
+    try:
+        return list(values["chunks"] if values.get("zarr_format") == 2 else values["chunk_grid"]["configuration"]["chunk_shape"])
+    except (KeyError, TypeError):
+        return None
+
+
 def of_metadata(values: Mapping[str, Any]) -> tuple[str, int | None]:
     """(codec, bytes of a chunk) by the metadata of a Zarr array; "" and None where they are not known."""
     kind = ""
     try:
         if values.get("zarr_format") == 2:
-            kind, shape, dtype = values["compressor"]["id"], values["chunks"], values["dtype"]
+            kind, dtype = values["compressor"]["id"], values["dtype"]
         else:
             names = [each["name"] for each in values["codecs"] if each["name"] != "crc32c"]
-            kind, shape, dtype = names[-1], values["chunk_grid"]["configuration"]["chunk_shape"], values["data_type"]
-        size = np.dtype(dtype)
+            kind, dtype = names[-1], values["data_type"]
+        size, shape = np.dtype(dtype), shape_of_chunks(values)
         known = size.kind != "O" and kind != "sharding_indexed"
-        return str(kind), math.prod(shape) * size.itemsize if known else None
+        return str(kind), math.prod(shape) * size.itemsize if shape is not None and known else None
     except (KeyError, IndexError, TypeError, ValueError):
         return str(kind), None

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -211,21 +210,26 @@ def array(group: zarr.Group, name: str, shape: Sequence[int | str], kind: str, w
       UserError: if the array is missing, or has another shape or kind.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="(?s).*stored chunk shape")  # Zarr 3.4 reads such an array as its fill value
-            found = group.get(name)
+        found = group.get(name)
     except Exception as error:  # zarr raises many kinds for damaged metadata
         raise UserError(f"{where}: {name} cannot be read, its {METADATA} is damaged ({first_line(error)}); {REMEDY}.") from error
     if not isinstance(found, zarr.Array):
         raise UserError(f"{where}: has no array {name}; expected one of shape [{', '.join(map(str, shape))}].")
     if not _fits(found.shape, shape):
         raise UserError(f"{where}: {name} has shape {list(found.shape)}; expected [{', '.join(map(str, shape))}].")
-    if found.size and 0 in found.chunks:
-        raise UserError(f"{where}: {name} has chunks of shape {list(found.chunks)}; expected at least 1 along each axis.")
+    _check_chunks(found, f"{where}: {name}")
     if found.dtype.kind not in kind:
         names = {"f": "real numbers", "i": "integers", "b": "booleans", "T": "texts"}
         raise UserError(f"{where}: {name} holds {found.dtype}; expected {names[kind[0]]}.")
     return found
+
+
+def _check_chunks(stored: zarr.Array, where: str) -> None:
+    """Raises UserError for chunks without extent, by which early versions of Zarr divide, and which 3.4 reads as the fill value."""
+    folder = Path(str(stored.store_path).removeprefix("file://"))
+    metadata = outputs.read_json(folder / METADATA) or outputs.read_json(folder / ".zarray")
+    if stored.size and 0 in (chunks := chunk_sizes.shape_of_chunks(metadata) or []):
+        raise UserError(f"{where} has chunks of shape {chunks}; expected at least 1 along each axis.")
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
@@ -264,6 +268,8 @@ def open_plain(path: str, key: str, shape: Sequence[int | str]) -> Any:
         )
     except Exception as error:  # numpy and zarr raise many kinds
         raise UserError(f"{key}={path}: cannot be read ({str(error).splitlines()[0]}); expected a .npy file or a Zarr array.") from error
+    if isinstance(values, zarr.Array):
+        _check_chunks(values, f"{key}={path}:")
     if not _fits(values.shape, shape) or not values.size:
         raise UserError(f"{key}={path}: has shape {list(values.shape)}; expected [{', '.join(map(str, shape))}].")
     return values

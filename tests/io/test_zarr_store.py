@@ -155,6 +155,8 @@ def test_chunks_without_extent_are_refused(tmp_path):
     (tmp_path / "s.zarr/rate/.zarray").write_text(json.dumps(array))
     with pytest.raises(UserError, match="rate"):
         zarr_store.array(zarr_store.open_store(tmp_path / "s.zarr"), "rate", ["N"], "f", "s.zarr")
+    with pytest.raises(UserError, match="stimulus.path=.*rate: has chunks of shape \\[0\\]; expected at least 1"):
+        zarr_store.open_plain(str(tmp_path / "s.zarr/rate"), "stimulus.path", ["N"])
 
 
 def test_many_chunks_are_written_a_few_at_a_time(tmp_path, monkeypatch):
