@@ -44,8 +44,7 @@ class RunningAverage:
         self.window, self.weight = window, weight
         self._counts = np.zeros((n_conditions, 2, 0, window.total), np.int32)
         self.n_trials = np.zeros((n_conditions, 2, 0), np.int64)
-        self._before = np.zeros((n_conditions, 2, 0), np.int64)  # trials of a unit that has not spiked yet, by stream
-        self._streams: dict[str, int] = {}
+        self._before: dict[str, np.ndarray] = {}  # [C, 2] trials of a unit that has not spiked yet, by stream
 
     @property
     def n_units(self) -> int:
@@ -62,15 +61,12 @@ class RunningAverage:
           condition: its number.
           streams: [U] the stream of each unit so far.
         """
-        for stream in trial.events:
-            self._add_stream(stream)
-        for stream in streams:
-            self._add_stream(stream)
-        index = np.array([self._streams[stream] for stream in streams], np.int64)
-        new = len(streams) - self.n_units
-        if new:
-            self._counts = np.concatenate([self._counts, np.zeros((*self._counts.shape[:2], new, self.window.total), np.int32)], axis=2)
-            self.n_trials = np.concatenate([self.n_trials, self._before[:, :, index[self.n_units :]]], axis=2)
+        for stream in (*trial.events, *streams):
+            self._before.setdefault(stream, np.zeros(self.n_trials.shape[:2], np.int64))
+        if new := streams[self.n_units :]:
+            silent = np.zeros((*self._counts.shape[:2], len(new), self.window.total), np.int32)
+            self._counts = np.concatenate([self._counts, silent], axis=2)
+            self.n_trials = np.concatenate([self.n_trials, np.stack([self._before[stream] for stream in new], axis=2)], axis=2)
         known = len(trial.counted)
         half = self.n_trials[condition, :, :known].sum(axis=0) % 2
         for h in (0, 1):
@@ -78,15 +74,8 @@ class RunningAverage:
             self._counts[condition, h, mine] += trial.counts[mine]
             self.n_trials[condition, h, mine] += 1
         for stream in trial.events:
-            place = self._streams[stream]
-            self._before[condition, self._before[condition, :, place].sum() % 2, place] += 1
-
-    def _add_stream(self, stream: str) -> None:
-        """Adds a stream, in which no trial has counted so far."""
-        if stream not in self._streams:
-            self._streams[stream] = len(self._streams)
-            if len(self._streams) > self._before.shape[2]:
-                self._before = np.pad(self._before, ((0, 0), (0, 0), (0, 1)))
+            before = self._before[stream][condition]
+            before[before.sum() % 2] += 1
 
     def rates(self, half: str | None = None) -> np.ndarray:
         """[C, M, U] float32 Hz, smoothed; NaN for a unit without trials in a condition.
@@ -94,13 +83,12 @@ class RunningAverage:
         Args:
           half: odd, even or, with None, all trials of each unit.
         """
-        pad, total = self.window.pad, self._counts.sum(axis=(0, 1, 2), dtype=np.int64)
-        missing = not_recorded(total.astype(float), pad) if self.n_units else np.zeros(self.window.total, bool)
+        missing = not_recorded(self._counts.sum(axis=(0, 1, 2), dtype=float), self.window.pad)
         chosen = slice(None) if half is None else [HALVES.index(half)]
         found = np.empty((len(self._counts), self.window.bins, self.n_units), np.float32)
         for c, counts in enumerate(self._counts):
             spikes = smooth(counts[chosen].astype(float), self.weight) / self.window.width
-            exposure = self.n_trials[c][chosen][:, :, None] * np.where(missing, 0.0, np.ones(self.window.total))
+            exposure = self.n_trials[c][chosen][:, :, None] * np.where(missing, 0.0, 1.0)
             with np.errstate(divide="ignore", invalid="ignore"):
                 found[c] = (spikes.sum(axis=0) / smooth(exposure, self.weight).sum(axis=0)).T
         return found

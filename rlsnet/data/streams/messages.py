@@ -60,6 +60,18 @@ class Batch:
     rejected: int = 0
     reason: str = ""
 
+    def extents(self, units: Sequence[Unit]) -> dict[str, tuple[float, float]]:
+        """(first, last) time of the spikes and markers of each stream, s; `units` are those that `spike_unit` counts."""
+        found: dict[str, tuple[float, float]] = {}
+        stream_of_spike = np.array([unit.stream for unit in units], dtype=object)[self.spike_unit]
+        for stream in set(stream_of_spike.tolist()):
+            times = self.spike_time[stream_of_spike == stream]
+            found[stream] = float(times.min()), float(times.max())
+        for each in self.markers:
+            first, last = found.get(each.stream, (each.time, each.time))
+            found[each.stream] = min(first, each.time), max(last, each.time)
+        return found
+
 
 class Source(Protocol):
     """A source of messages. One thread reads it; it never raises for what a sender does.

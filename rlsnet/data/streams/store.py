@@ -21,7 +21,7 @@ import zarr
 
 from rlsnet.data.streams.messages import Batch, Marker, Unit
 from rlsnet.errors import UserError
-from rlsnet.io import atomic, outputs, zarr_store
+from rlsnet.io import atomic, zarr_store
 
 FORMAT, VERSION = "rlsnet-stream", 1
 RESTART_S = 5.0  # a clock that goes back by more has been started again; within this time, messages may come in any order
@@ -80,18 +80,17 @@ class StreamStore:
         if not path.exists():
             with atomic.replacing(path) as temporary:
                 _create(temporary)
-        self._root = zarr.open_group(str(_checked(path)), mode="r+")
+        stored = read(path)
+        self._root = zarr.open_group(str(path), mode="r+")
         self._committed = {name: int(count) for name, count in self._root.attrs["committed"].items()}
         self._arrays = {f"{group}/{name}": self._root[f"{group}/{name}"] for group, each in ARRAYS.items() for name in each}
-        stored = read(path)
         self.units, self._number = list(stored.units), {unit.key: number for number, unit in enumerate(stored.units)}
         self.n_spikes, self.n_markers = len(stored.spike_time), len(stored.markers)
         self.position = str(self._root.attrs.get("position", ""))
         self.lost, self.rejected = (int(self._root.attrs.get(name, 0)) for name in ("lost", "rejected"))
         self._clocks: dict[str, list[float]] = {name: list(each) for name, each in self._root.attrs.get("clocks", {}).items()}
         self._seen_markers = {(each.stream, each.name, each.time) for each in stored.markers[-CHUNKS["marker"] :]}
-        self._pending: dict[str, list[Any]] = {name: [] for name in self._arrays}
-        self._known: set[str] = set(self._clocks)
+        self._pending: dict[str, list[np.ndarray]] = {name: [] for name in self._arrays}
 
     def append(self, batch: Batch, units: Sequence[Unit], position: str) -> Batch:
         """Adds messages, which `commit` writes; markers that have come twice are left out.
@@ -105,8 +104,8 @@ class StreamStore:
           The batch as it is stored: units by their numbers in the stream, and times on clocks that do not start again.
         """
         shift = self._shifts(batch, units)
-        streams = np.array([shift.get(unit.stream, 0.0) for unit in units])
-        time = batch.spike_time + (streams[batch.spike_unit] if len(units) else 0.0)
+        streams = np.array([shift.get(unit.stream, 0.0) for unit in units], float)
+        time = batch.spike_time + streams[batch.spike_unit]
         unit = self._numbers(batch.spike_unit, units)
         markers = []
         for each in batch.markers:
@@ -114,10 +113,9 @@ class StreamStore:
             if (known := (moved.stream, moved.name, moved.time)) not in self._seen_markers:
                 self._seen_markers.add(known)
                 markers.append(moved)
-        for name, values in {"spike/time": time, "spike/unit": unit}.items():
-            self._pending[name].append(values)
-        for field in ARRAYS["marker"]:
-            self._pending[f"marker/{field}"].append([getattr(each, field) for each in markers])
+        self._pending["spike/time"].append(time)
+        self._pending["spike/unit"].append(unit)
+        self._add("marker", markers)
         self.n_spikes, self.n_markers = self.n_spikes + len(time), self.n_markers + len(markers)
         self.lost, self.rejected, self.position = self.lost + batch.lost, self.rejected + batch.rejected, position
         until = {stream: time + shift.get(stream, 0.0) for stream, time in batch.until.items()}
@@ -125,22 +123,21 @@ class StreamStore:
 
     def add_trial(self, row: TrialRow) -> None:
         """Adds what training did about the next trial, which `commit` writes."""
-        for name in ARRAYS["trial"]:
-            self._pending[f"trial/{name}"].append([getattr(row, name)])
+        self._add("trial", [row])
 
     def commit(self) -> None:
         """Writes all that was added. After an error, such as a full disk, all is still to be written."""
         counts = dict(self._committed)
         for name, array in self._arrays.items():
             group, field = name.split("/")
-            values = [each for block in self._pending[name] for each in block] if ARRAYS[group][field] is str else self._joined(name)
+            values = np.concatenate([np.zeros(0, ARRAYS[group][field]), *self._pending[name]])
             if len(values):
                 start = self._committed[group]
                 array.resize((start + len(values),))
-                array[start:] = np.array(values, dtype=str) if ARRAYS[group][field] is str else values
+                array[start:] = values
                 counts[group] = start + len(values)
         about = {"committed": counts, "lost": self.lost, "rejected": self.rejected, "position": self.position, "clocks": self._clocks}
-        if counts != self._committed or any(self._root.attrs.get(name) != value for name, value in about.items()):
+        if any(self._root.attrs.get(name) != value for name, value in about.items()):
             self._root = self._root.update_attributes(about)  # in one write; attrs.update would write each attribute by itself
         self._committed = counts
         for blocks in self._pending.values():
@@ -151,12 +148,10 @@ class StreamStore:
         """Number of spikes that `commit` has still to write."""
         return self.n_spikes - self._committed["spike"]
 
-    def _joined(self, name: str) -> np.ndarray:
-        """Pending numbers of an array."""
-        group, field = name.split("/")
-        return np.concatenate(
-            [np.zeros(0, ARRAYS[group][field]), *(np.asarray(each, ARRAYS[group][field]) for each in self._pending[name])]
-        )
+    def _add(self, group: str, rows: Sequence[Any]) -> None:
+        """Adds rows of markers, units or trials, which `commit` writes."""
+        for field, dtype in ARRAYS[group].items():
+            self._pending[f"{group}/{field}"].append(np.array([getattr(row, field) for row in rows], dtype))
 
     def _numbers(self, numbers: np.ndarray, units: Sequence[Unit]) -> np.ndarray:
         """[n] int32 numbers in the stream of units that have numbers [n] in the source; new units are added."""
@@ -166,34 +161,19 @@ class StreamStore:
             if unit.key not in self._number:
                 self._number[unit.key] = len(self.units)
                 self.units.append(unit)
-                for field in ARRAYS["unit"]:
-                    self._pending[f"unit/{field}"].append([getattr(unit, field)])
+                self._add("unit", [unit])
         place = np.zeros(len(units), np.int32)
         place[present] = [self._number[units[index].key] for index in present]
-        return place[numbers] if len(units) else np.zeros(0, np.int32)
+        return place[numbers]
 
     def _shifts(self, batch: Batch, units: Sequence[Unit]) -> dict[str, float]:
         """Seconds to add to the clock of each stream; a clock that starts again goes on GAP_S after its last time."""
-        for stream, (first, last) in _extents(batch, units).items():
-            latest, shift = self._clocks.setdefault(stream, [first, 0.0])
-            if stream in self._known and last + shift < latest - RESTART_S:
+        for stream, (first, last) in batch.extents(units).items():
+            latest, shift = self._clocks.get(stream, (first, 0.0))
+            if last + shift < latest - RESTART_S:
                 shift = latest + GAP_S - first
-            self._known.add(stream)
             self._clocks[stream] = [max(latest, last + shift), shift]
         return {stream: shift for stream, (_, shift) in self._clocks.items()}
-
-
-def _extents(batch: Batch, units: Sequence[Unit]) -> dict[str, tuple[float, float]]:
-    """(first, last) time of each stream in a batch, s."""
-    found: dict[str, tuple[float, float]] = {}
-    names = np.array([unit.stream for unit in units], dtype=object)
-    for stream in dict.fromkeys(names[np.unique(batch.spike_unit)].tolist() if len(batch.spike_unit) else ()):
-        times = batch.spike_time[names[batch.spike_unit] == stream]
-        found[stream] = float(times.min()), float(times.max())
-    for each in batch.markers:
-        first, last = found.get(each.stream, (each.time, each.time))
-        found[each.stream] = min(first, each.time), max(last, each.time)
-    return found
 
 
 def _create(path: Path) -> None:
@@ -206,22 +186,17 @@ def _create(path: Path) -> None:
             zarr_store.create(root, f"{group}/{name}", (0,), dtype, [group], chunks=(CHUNKS[group],), **attributes)
 
 
-def _checked(path: Path) -> Path:
-    """The path; raises UserError unless a stream is there."""
+def _opened(path: Path) -> zarr.Group:
+    """A stream, opened for reading; raises UserError if there is none."""
     group = zarr_store.open_group(path, "", FORMAT)
     if not isinstance(group.attrs.get("committed"), dict):
         raise UserError(f"{path}: attribute committed is missing; {zarr_store.REMEDY}.")
-    return path
-
-
-def is_stream(path: Path) -> bool:
-    """Whether a stream is at a path."""
-    return outputs.is_store(path, FORMAT)
+    return group
 
 
 def read(path: Path) -> Stream:
     """Committed content of a stream; raises UserError if there is none, or it is damaged."""
-    group = zarr_store.open_group(_checked(path), "", FORMAT)
+    group = _opened(path)
     committed: Any = group.attrs["committed"]
 
     def values(name: str) -> Any:

@@ -125,16 +125,12 @@ class TrialAssembler:
         self._time = np.concatenate([self._time, batch.spike_time])
         self._unit = np.concatenate([self._unit, batch.spike_unit])
         self._n_spikes, self._n_markers = self._n_spikes + len(batch.spike_time), self._n_markers + len(batch.markers)
-        of_spike = np.array(self._stream, dtype=object)[batch.spike_unit] if len(batch.spike_unit) else np.zeros(0, object)
-        news = dict(batch.until)
-        for stream in set(of_spike.tolist()):
-            times = batch.spike_time[of_spike == stream]
-            news[stream] = max(news.get(stream, -np.inf), float(times.max()))
-            self.late += int((times < self._taken.get(stream, -np.inf)).sum())
+        taken = np.array([self._taken.get(stream, -np.inf) for stream in self._stream])
+        self.late += int((batch.spike_time < taken[batch.spike_unit]).sum())
         for each in batch.markers:
             self._add(each)
-            news[each.stream] = max(news.get(each.stream, -np.inf), each.time)
-        for stream, time in news.items():
+        reached = [*batch.until.items(), *((stream, last) for stream, (_, last) in batch.extents(units).items())]
+        for stream, time in reached:
             self._until[stream] = max(time, self._until.get(stream, -np.inf))
 
     def _add(self, marker: Marker) -> None:
@@ -189,7 +185,7 @@ class TrialAssembler:
         at = np.array([trial.events.get(stream, np.nan) for stream in self._stream]) + window.start - window.pad * window.width
         units, total = len(self._stream), window.total
         with np.errstate(invalid="ignore"):
-            bins = np.floor((self._time - at[self._unit]) / window.width + EDGE_TOLERANCE) if units else np.zeros(0)
+            bins = np.floor((self._time - at[self._unit]) / window.width + EDGE_TOLERANCE)
             inside = (bins >= 0) & (bins < total)
         cell = self._unit[inside].astype(np.int64) * total + bins[inside].astype(np.int64)
         counts = np.bincount(cell, minlength=units * total).reshape(units, total).astype(np.uint16)
