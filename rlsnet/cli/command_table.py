@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train a network, or continue a run (train [EXPERIMENT or RUN])",
     "simulate": "run a network with its initial weights (simulate [EXPERIMENT])",
+    "watch": "train while an experiment runs (watch SOURCE [RUN])",
     "test": "run a trained network with frozen weights (test RUN)",
     "import": "import NWB, Phy, MATLAB and other files (import SOURCE... OUT.zarr)",
     "runs": "list the runs below a folder, the newest first (runs [FOLDER])",
@@ -33,11 +34,17 @@ WITHOUT_RUNS = ("import", "runs", "completion")  # plain commands for whose path
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
     "simulate": None,
+    "watch": None,
     "test": ("progress", "test", "perturb", "plugins", "trust", "recording.path", "resources_every", "engine"),
 }
 HIDDEN: dict[str, tuple[str, ...]] = {
-    "train": ("run", "perturb"),
-    "simulate": ("run", "resume", "rls", "train", "tracking"),
+    "train": ("run", "perturb", "watch"),
+    "simulate": ("run", "resume", "rls", "train", "tracking", "watch"),
+    "watch": (
+        *("run", "resume", "sweep", "perturb", "test", "tracking", "network.load"),
+        *("recording.path", "recording.excitatory", "recording.inhibitory"),
+        *(f"train.{name}" for name in ("iterations", "order", "weights", "save_best", "validate_every", "stop_when")),
+    ),
     "test": (),
 }  # sections of settings without influence on a command, and settings that another form has replaced
 # settings at the top of the help of a command
@@ -62,6 +69,15 @@ ESSENTIAL: dict[str, tuple[str, ...]] = {
         "trial.duration",
         "test.trials",
     ),
+    "watch": (
+        "watch.align",
+        "watch.start",
+        "watch.conditions",
+        "watch.iterations",
+        "network.n_neurons",
+        "trial.duration",
+        "trial.learn_every",
+    ),
     "test": ("test.trials", "test.checkpoint", "test.neurons", "test.spikes", "recording.path"),
     "import": ("preset", "align", "window", "bin", "conditions", "units", "regions", "min_trials"),
 }
@@ -81,6 +97,7 @@ HEADINGS = {
     "rls": "Learning by recursive least squares (RLS)",
     "train": "Training",
     "test": "Test",
+    "watch": "Training while an experiment runs",
     "perturb": "Perturbation",
     "engine": "Computation",
     "": "Run, sweep and display",

@@ -125,7 +125,7 @@ def _things(word: str, before: Sequence[str]) -> list[str]:
     if command in WITHOUT_RUNS or any("=" not in each and not each.startswith("-") for each in before[1:]):
         return []
     names = variant_names(config_folders(before))["config"] if command in ("train", "simulate") else []
-    runs = [LAST, *(path for path in _paths(word) if path.endswith("/"))] if command in ("train", "test") else [LAST]
+    runs = [LAST, *(path for path in _paths(word) if path.endswith("/"))] if command in ("train", "test", "watch") else [LAST]
     return [each for each in [*names, *(runs if command != "simulate" else [])] if each.startswith(word)]
 
 

@@ -52,6 +52,9 @@ USAGES = {
   RUN          folder of a run to continue, or last for the newest run; train.iterations is the total""",
     "simulate": """[EXPERIMENT] [key=value ...]
   EXPERIMENT   {experiments}; without it, sinusoid""",
+    "watch": """SOURCE [RUN] [key=value ...], or RUN alone to continue
+  SOURCE   oe://HOST:PORT (Open Ephys), a folder that grows, or a stream.zarr to repeat
+  RUN      new folder for the run, or one to continue; without it, outputs/DATE/TIME""",
     "test": """RUN [key=value ...]
   RUN   folder of a run, such as outputs/2026-11-21/10-00-00, or last for the newest run""",
 }

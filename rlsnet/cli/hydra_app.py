@@ -122,8 +122,10 @@ def folder_overrides(command: str, arguments: list[str]) -> list[str]:
         raise UserError(
             f"run={run}: is for test, plot and report; {command} takes hydra.run.dir=FOLDER, and rlsnet train RUN continues a run."
         )
-    if command != "train" and resume is not None:
-        raise UserError(f"resume={resume}: is for train.")
+    if command not in ("train", "watch") and resume is not None:
+        raise UserError(f"resume={resume}: is for train and watch.")
+    if command == "watch" and several:
+        raise UserError("watch -m: expected one run; watch.models=4 trains several networks side by side.")
     if several and resume not in (None, "auto"):
         raise UserError(f"resume={resume}: expected resume=auto in a sweep, where every job has its own folder.")
     if (given := setting(arguments, "hydra.run.dir")) is not None:

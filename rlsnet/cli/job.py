@@ -18,6 +18,7 @@ from rlsnet.kernels import device
 from rlsnet.runs.folder import Run
 from rlsnet.workflows import dry_run as plan
 from rlsnet.workflows import resume, testing, training
+from rlsnet.workflows.online import watch
 
 DATE_AND_TIME = "outputs/DATE/TIME"  # of a new run folder
 
@@ -29,7 +30,7 @@ def run_of(folder: Path) -> Run:
 
 def job_config(command: str, values: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple[Config, bool]:
     """(configuration, whether a training continues the run) of a command; arguments and errors as for `run_job`."""
-    resumed = command == "train" and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
+    resumed = command in ("train", "watch") and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
     if command == "test" or resumed:
         return resume.resumed_config(run, values, overrides), resumed
     return from_dict({**values, **resume.COMMAND_ONLY}, overrides), False
@@ -53,6 +54,8 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     if config.engine.platform == "cpu":
         device.restrict_to_cpu()
     named = any(text.lstrip("+").startswith("recording.path=") for text in overrides)
+    if command == "watch":
+        return watch.run_watch(config, run, resumed)
     if command == "train":
         return training.run_training(config, run, resumed, named)
     test_log.log_results(run, testing.run_simulation(config, run) if command == "simulate" else testing.run_test(config, run, named))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ VALUED = (
     "--info",
     "-i",
 )  # options with a value as the next word
+ADDRESS = re.compile(r"[a-z]+://|lsl:")  # of a source of messages
 EXAMPLE = "outputs/2026-11-21/10-00-00"
 
 
@@ -38,6 +40,8 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     """
     found = [index for index, text in enumerate(arguments) if _is_thing(text) and (index == 0 or arguments[index - 1] not in VALUED)]
     keyed = list(arguments)
+    if command == "watch":
+        return _of_watch([arguments[index] for index in found], [text for index, text in enumerate(arguments) if index not in found])
     if len(found) > 1:
         words = " ".join(arguments[index] for index in found)
         raise UserError(
@@ -54,7 +58,27 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _is_thing(text: str) -> bool:
     """Whether an argument is neither an option nor key=value; the name of a job in a sweep has a = too."""
-    return not text.startswith("-") and ("=" not in text or os.path.exists(text))
+    return not text.startswith("-") and ("=" not in text or os.path.exists(text) or ADDRESS.match(text) is not None)
+
+
+def _of_watch(given: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Arguments of watch from SOURCE and RUN, or the run to continue, and the other arguments; raises UserError for more things."""
+    if len(given) > 2:
+        raise UserError(f"watch {' '.join(given)}: expected a source and a run folder, and settings as key=value.")
+    things = [str(newest(Path())) if thing == LAST else thing for thing in given]
+    run = things[-1] if things and os.path.isfile(os.path.join(things[-1], "config.yaml")) else None
+    sources = things[:-1] if run is not None else things[:1]
+    keyed = [typed_setting("watch.source", each) for each in sources]
+    if run is not None:
+        keyed += [typed_setting("resume", run)]
+    elif len(things) == 2:
+        keyed += [typed_setting("hydra.run.dir", things[1])]
+    for text in keyed:
+        key = text.partition("=")[0]
+        if twice := [each for each in others if each.startswith(f"{key}=")]:
+            raise UserError(f"watch {' '.join(given)} {twice[0]}: expected one of them, as {given[0]} stands for {text}.")
+    chosen = any(text.startswith("config=") for text in others)
+    return [*([] if chosen or run is not None else ["config=online"]), *keyed, *others]
 
 
 def _with_newest(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from rlsnet.config.load import renamed_override
-from rlsnet.config.quoting import SWEEP, hydra_list, hydra_value, in_quotes
+from rlsnet.config.quoting import SWEEP, hydra_list, hydra_value, in_quotes, unquoted
 from rlsnet.config.settings import default_variants, keys_with, suggest
 from rlsnet.errors import UserError, did_you_mean
 
@@ -126,6 +126,8 @@ def quoted(override: str, sweep: bool = False) -> str:
         if plain in keys_with("paths"):
             return f"{key}={hydra_list(value, sweep)}"
         return f"{key}={hydra_value(value, plain in (*ONE_PATH, *HYDRA_PATHS), sweep)}"
+    if equals and plain.rpartition(".")[0] in keys_with("texts"):  # a name that the user chooses, which Hydra does not know
+        return f"++{plain}={value if value == 'null' else in_quotes(unquoted(value))}"
     if value[:1] in ("'", '"') or "${" in value or SWEEP.match(value):
         return override
     if equals and ("/" in plain or plain.partition("@")[0] in (*default_variants(), "config")):

@@ -28,7 +28,8 @@ def key(help: str, unit: str = "", *, default: Any = dataclasses.MISSING, source
       default: default value; without it the setting is required.
       source: publication of the default, or the reason for it.
       **rule: allowed values: `least`, `above`, `most` or `choices`; `decay=True` for a time constant, at least two time steps;
-        `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list; `path=True` for a path,
+        `steps=True` for a time in whole time steps; `items=True` for a text that may be written as a list;
+        `texts=True` for texts under names that the user chooses; `path=True` for a path,
         with `paths=True` for a list of paths.
     """
     return dataclasses.field(default=default, kw_only=True, metadata={"help": help, "unit": unit, "source": source, **rule})
@@ -39,6 +40,7 @@ def variant(help: str, name: str) -> Any:
     return key(help, default=name, choices=(name,))
 
 
+KERNELS = ("gaussian", "boxcar", "causal_exp", "none")  # for smoothing rates over time
 MOST = 2**31 - 1  # largest whole number of most settings, that of an int32
 # rule, comparison of a value that breaks it, words for what is expected
 LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "a value above"), ("most", operator.gt, "at most"))
@@ -1085,6 +1087,81 @@ class TestConfig(Section):
         check_neurons("test.neurons", self.neurons)
 
 
+@dataclasses.dataclass(frozen=True)
+class WatchConfig(Section):
+    """Training while an experiment runs: its messages, its trials, and what is done after each of them."""
+
+    source: str | None = key(
+        "where the messages of the experiment come from: an address, a folder that grows, or a stream.zarr to repeat, like rlsnet watch"
+        " SOURCE RUN",
+        default=None,
+        path=True,
+    )
+    align: str = key("name of the marker at time 0 of a trial, such as line1 for the first TTL line", default="line1")
+    start: float = key("start of the learned part of a trial, from the marker; it ends trial.duration later", "ms", default=0.0)
+    conditions: dict[str, str] | None = key(
+        "expression of markers that selects the trials of each condition, such as watch.conditions.left=line2; null: one condition of all"
+        " trials",
+        default=None,
+        texts=True,
+    )
+    kernel: str = key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
+    sigma: float = key(
+        "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)",
+        "ms",
+        default=50.0,
+        above=0,
+    )
+    trial_start: str | None = key(
+        "name of the marker that starts a trial, before watch.align; null: a trial has the markers since the end of the one before",
+        default=None,
+    )
+    trial_end: str | None = key(
+        "name of the marker at which a trial is complete; null: a trial is complete when its time has passed", default=None
+    )
+    settle: float = key("time after a trial in which late spikes still count", "ms", default=100.0, least=0)
+    iterations: int = key("largest number of iterations of training after a trial", default=10, least=0)
+    keep_up: bool = key(
+        "true: as soon as the next trial is complete, iterations are left out; false: all are done, however late", default=True
+    )
+    prior_trials: float = key(
+        "number of trials n_0 that the mean rate of a unit counts for: after n trials the target is (n PSTH + n_0 mean)/(n + n_0)",
+        default=5.0,
+        least=0,
+    )
+    retarget: bool = key(
+        "true: weights follow a change of the targets at once, by least squares; false: by further training alone", default=True
+    )
+    models: int = key(
+        "number of networks that learn side by side, with the seeds seed, seed + 1, ...; their spread tells how certain a prediction is",
+        default=1,
+        least=1,
+        most=64,
+    )
+    perturbations: str | None = key(
+        "YAML file with perturbations whose effects are predicted after each trial: a section like perturb under each name",
+        default=None,
+        path=True,
+    )
+    prediction_trials: int = key("number of trials per condition with which each effect is predicted", default=4, least=2)
+    publish: str | None = key("address of a ZeroMQ publisher for the results of each trial, such as tcp://127.0.0.1:5560", default=None)
+    warm_start: str | None = key(
+        "run whose network and weights are the start, such as that of the day before or of pooled sessions; units with the same keys keep"
+        " their neurons",
+        default=None,
+        path=True,
+    )
+
+    def check(self, config: Config) -> None:
+        """Checks what the names of files and conditions can be."""
+        if self.conditions == {}:
+            raise UserError("watch.conditions={}: expected at least one condition, or null for one of all trials.")
+        if self.publish is not None and not re.fullmatch(r"(tcp|ipc)://.+", self.publish):
+            raise UserError(f"watch.publish={self.publish}: expected an address such as tcp://127.0.0.1:5560.")
+        if self.align in (self.trial_start, self.trial_end):
+            raise UserError(f"watch.align={self.align}: expected another marker than watch.trial_start and watch.trial_end.")
+
+
 class PerturbConfig(Variant):
     """What a test with frozen weights changes: some neurons in time windows, or the cue of the conditions."""
 
@@ -1417,6 +1494,7 @@ class Config:
     rls: RLSConfig = RLSConfig()
     train: TrainConfig = TrainConfig()
     test: TestConfig = TestConfig()
+    watch: WatchConfig = WatchConfig()
     perturb: PerturbConfig = NoPerturbConfig()
     engine: EngineConfig = EngineConfig()
 

@@ -14,13 +14,12 @@ import yaml
 from rlsnet.config.arguments import joined_flags, plain_arguments
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.quoting import in_quotes, path_of, unquoted
-from rlsnet.config.schema import key
+from rlsnet.config.schema import KERNELS, key
 from rlsnet.errors import UserError, did_you_mean
 
 FORMATS = ("nwb", "phy", "alf", "cellexplorer", "sonata", "rlsnet", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
 TIME_UNITS = ("s", "ms", "us", "samples")
 TIME_KINDS = ("spikes", "trials", "events", "bins")  # what may have a unit of time of its own
-KERNELS = ("gaussian", "boxcar", "causal_exp", "none")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,20 +23,22 @@ class NeuronTable:
     excitatory: [N] bool.
     recording: the recording whose units they reproduce, or None.
     seed: of the experiment, which decides the units of a network that is smaller than the recording.
+    more: [N] other columns by name.
     """
 
     excitatory: np.ndarray
     recording: Recording | None = None
     seed: int = 0
+    more: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Names of all columns; a column of the recording of the name of a column of the network is hidden."""
         recorded = [] if self.recording is None else self.recording.columns()
-        return [*OWN, *(name for name in recorded if name not in OWN)]
+        return [*OWN, *self.more, *(name for name in recorded if name not in OWN)]
 
     def column(self, name: str) -> np.ndarray | None:
         """Column [N], or None if there is none of that name."""
-        own = {"neuron": np.arange(len(self.excitatory)), "excitatory": self.excitatory, "inhibitory": ~self.excitatory}
+        own = {"neuron": np.arange(len(self.excitatory)), "excitatory": self.excitatory, "inhibitory": ~self.excitatory, **self.more}
         if name in own or self.recording is None:
             return own.get(name)
         values = self.recording.column(name)

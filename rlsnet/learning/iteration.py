@@ -41,6 +41,7 @@ class Outcome:
     rate, rate_exc, rate_inh: Hz, mean rates over the whole trial.
     rate_error: Hz, mean over neurons of the rate from stim_off on minus the recorded rate; None without recorded rates.
     finite: bool, whether all weights are finite numbers.
+    traces: [M, N+X] 1/ms, filtered spikes at each update, 0 at learning points without one; None unless they were requested.
     """
 
     correlation: Array
@@ -51,6 +52,7 @@ class Outcome:
     rate_inh: Array
     rate_error: Array | None
     finite: Array
+    traces: Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -62,15 +64,17 @@ class Unfinished:
     done: int32, number of learning points done.
     currents: [M, N] mean currents of the intervals done, threshold units.
     n_before: [N] spikes before stim_off, mean over the trials.
+    traces: as of `Outcome`, of the updates done.
     """
 
     state: SimState
     done: Array
     currents: Array
     n_before: Array
+    traces: Array | None = None
 
 
-@partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
+@partial(jax.jit, static_argnames=("dynamics", "rls", "traces"), donate_argnames="learner")
 def iterate(
     dynamics: Dynamics,
     rls: RLSConfig,
@@ -81,6 +85,7 @@ def iterate(
     number: Array,
     condition: Array,
     recorded: Array | None = None,
+    traces: bool = False,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
     """One iteration: trials with learning, and their metrics. `Iteration` also finishes trials that stopped after an overflow.
 
@@ -94,13 +99,20 @@ def iterate(
       number: int32, number of the trial in the stage, from 0; or [B], the numbers of trials that run side by side.
       condition: int32, index of the condition.
       recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
+      traces: whether the outcome has the filtered spikes of the updates.
 
     Returns:
       Learner, metrics and, with fixed-shape arrays, the trials, which must be resumed if their state has overflowed.
     """
     keys = keys.trial(number, condition)
     state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
-    start = Unfinished(state, jnp.int32(0), jnp.zeros(target.shape[1:], target.dtype), _mean(state.n_spikes.astype(target.dtype)))
+    start = Unfinished(
+        state,
+        jnp.int32(0),
+        jnp.zeros(target.shape[1:], target.dtype),
+        _mean(state.n_spikes.astype(target.dtype)),
+        jnp.zeros((target.shape[1], network.n_neurons + network.n_feedforward), target.dtype) if traces else None,
+    )
     return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
 
 
@@ -187,10 +199,10 @@ def _learn_from(
 
         return lax.scan(one, (state, state), None, length=n)
 
-    def until_learning(carry: Carry, point: Array) -> tuple[Carry, Array]:
+    def until_learning(carry: Carry, point: Array) -> tuple[Carry, tuple[Array, Array | None]]:
         state, learner, pending = carry
         (state, after), currents = intervals(state, learner.w, rls.every)
-        return update(state, point, (after, learner, pending)), currents
+        return update(state, point, (after, learner, pending)), (currents, None if start.traces is None else _mean(state.regressors))
 
     def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
         trial, learner, pending = carry
@@ -198,28 +210,33 @@ def _learn_from(
         fits, currents = ~after.overflowed, trial.currents.at[trial.done].set(_mean(after.u_sum) / every)
         due = fits & ((trial.done + 1) % rls.every == 0)
         after, learner, pending = update_if(due, state, trial.done, (after.with_zero_sum(), learner, pending))
+        traces = trial.traces
+        if traces is not None:
+            traces = traces.at[trial.done].set(jnp.where(due, _mean(state.regressors), traces[trial.done]))
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
         state = jax.tree.map(partial(jnp.where, fits), after, before)
-        return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before), learner, pending
+        return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before, traces), learner, pending
 
     pending = updates.begin(rls, dynamics.backend, network, learner, points // rls.every)
-    unfinished, currents = None, start.currents
+    unfinished, currents, traces = None, start.currents, start.traces
     if dynamics.backend.delivery == "fixed_shape":
 
         def going_on(carry: tuple[Unfinished, Learner, Pending | None]) -> Array:
             return (carry[0].done < points) & ~carry[0].state.overflowed
 
         unfinished, learner, pending = lax.while_loop(going_on, until_learning_or_overflow, (start, learner, pending))
-        state, currents = unfinished.state, unfinished.currents
+        state, currents, traces = unfinished.state, unfinished.currents, unfinished.traces
     else:
         learned = jnp.arange(rls.every - 1, points, rls.every, dtype=jnp.int32)
-        (state, learner, pending), currents = lax.scan(until_learning, (start.state, learner, pending), learned)
+        (state, learner, pending), (currents, x) = lax.scan(until_learning, (start.state, learner, pending), learned)
+        traces = None if traces is None or x is None else traces.at[learned].set(x)
         (_, state), rest = intervals(state, learner.w, points % rls.every)
         currents = jnp.concatenate([currents.reshape(-1, target.shape[2]), rest])
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
     n_spikes = _mean(state.n_spikes.astype(target.dtype))
-    return learner, outcome(dynamics, network, learner, target, condition, currents, n_spikes, start.n_before, recorded), unfinished
+    result = outcome(dynamics, network, learner, target, condition, currents, n_spikes, start.n_before, recorded)
+    return learner, dataclasses.replace(result, traces=traces), unfinished
 
 
 def outcome(
@@ -272,24 +289,25 @@ class Iteration:
     """Function `iterate`, compiled ahead of time; after an overflow it continues the trials with a larger spike capacity.
 
     Attributes:
+      target, recorded: as of `iterate`; arrays of the same shapes and types may replace them.
       seconds: duration of the compilation, s.
       executable: the compiled program.
     """
 
     def __init__(
         self, dynamics: Dynamics, rls: RLSConfig, network: Network, learner: Learner, target: Array, keys: TrialKeys,
-        recorded: Array | None = None, trials: int = 1,
+        recorded: Array | None = None, trials: int = 1, traces: bool = False,
     ):  # fmt: skip
-        """Compiles an iteration of `trials` trials side by side."""
-        self._trials = trials
-        self._dynamics, self._rls, self._trial, self._recorded = dynamics, rls, (target, keys), recorded
+        """Compiles an iteration of `trials` trials side by side; `traces` as of `iterate`."""
+        self._trials, self._traces, self.target, self.recorded = trials, traces, target, recorded
+        self._dynamics, self._rls, self._keys = dynamics, rls, keys
         self._network = network
         self.seconds = self._compile(learner)
 
     def _compile(self, learner: Learner) -> float:
-        arguments = self._network, learner, *self._trial, self._numbers(0), jnp.int32(0), self._recorded
+        arguments = self._network, learner, self.target, self._keys, self._numbers(0), jnp.int32(0), self.recorded
         self._compiled_for = self._dynamics
-        self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments)
+        self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments, self._traces)
         return seconds
 
     def _numbers(self, number: int) -> Array:
@@ -304,7 +322,7 @@ class Iteration:
         while unfinished is not None and bool(unfinished.state.overflowed):
             self._dynamics = self._dynamics.enlarged()
             if int(unfinished.done):
-                arguments = self._network, learner, *self._trial, *which, self._recorded, unfinished
+                arguments = self._network, learner, self.target, self._keys, *which, self.recorded, unfinished
                 learner, result, unfinished = resume(self._dynamics, self._rls, *arguments)
             else:  # an overflow may be before the first interval, so repeat the trials from their start
                 learner, result, unfinished = self._whole_trials(learner, *which)
@@ -313,4 +331,4 @@ class Iteration:
     def _whole_trials(self, learner: Learner, number: Array, condition: Array) -> tuple[Learner, Outcome, Unfinished | None]:
         if self._dynamics != self._compiled_for:
             self._compile(learner)
-        return self.executable(self._network, learner, *self._trial, number, condition, self._recorded)
+        return self.executable(self._network, learner, self.target, self._keys, number, condition, self.recorded)

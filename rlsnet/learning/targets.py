@@ -259,6 +259,16 @@ def from_rates(
     Raises:
       UserError: the noise is too weak for the inverse of low rates, or there are too many different neurons to simulate.
     """
+    convert, out = currents_of_rates(target, config, network, calibration), _empty(config, network, recording)
+    for part, rates in _blocks(config, network, recording, report):
+        out[:, :, part] = convert(rates, part)
+    return out
+
+
+def currents_of_rates(
+    target: RecordingTargetConfig, config: Config, network: Network, calibration: Calibration | None
+) -> Callable[[np.ndarray, slice], np.ndarray]:
+    """Function that gives target currents from rates [C, M, n], Hz, of the neurons of a slice; errors as of `from_rates`."""
     _check_noise(config, network, calibration, "target=recording")
     drive = constant_drive(config, network)
     inverse: Callable[[np.ndarray, slice], np.ndarray] = (
@@ -266,10 +276,7 @@ def from_rates(
         if has_transfer_formula(config.neuron)
         else simulated_inverse(config, network, calibration)
     )
-    out = _empty(config, network, recording)
-    for part, rates in _blocks(config, network, recording, report):
-        out[:, :, part] = inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
-    return out
+    return lambda rates, part: inverse(np.maximum(rates, target.rate_floor), part) - drive[part]
 
 
 def constant_drive(config: Config, network: Network) -> np.ndarray:

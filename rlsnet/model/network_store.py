@@ -18,8 +18,7 @@ from rlsnet.model.connectivity import Edges
 from rlsnet.model.network import Network
 
 FORMAT = "rlsnet-network"
-
-
+TARGETS = "rlsnet-targets"
 VERSION = 1
 
 
@@ -208,10 +207,23 @@ def save(
             zarr_store.write(root, "feedforward/rate", network.rates, ["condition", "time", "feedforward"], along=2, units="Hz")
         if network.stimulus is not None:
             zarr_store.write(root, "stimulus", network.stimulus, ["condition", "bin", "neuron"], along=2, units="threshold")
-        zarr_store.write(root, "target", target, ["condition", "time", "neuron"], along=2, units="threshold")
-        if recorded_rate is not None:
-            zarr_store.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")
+        _write_target(root, target, recorded_rate)
         zarr_store.seal(temporary)
+
+
+def save_targets(path: Path, target: np.ndarray, recorded_rate: np.ndarray, **attributes: Any) -> None:
+    """Writes a targets.zarr, whose targets replace those of the network.zarr beside it; arguments and errors as of `save`."""
+    with atomic.replacing(path) as temporary:
+        root = zarr.create_group(str(temporary), attributes={"format": TARGETS, "version": VERSION, **attributes})
+        _write_target(root, target, recorded_rate)
+        zarr_store.seal(temporary)
+
+
+def _write_target(root: zarr.Group, target: np.ndarray, recorded_rate: np.ndarray | None) -> None:
+    """Writes target [C, M, N] and recorded_rate [C, N], if there is one."""
+    zarr_store.write(root, "target", target, ["condition", "time", "neuron"], along=2, units="threshold")
+    if recorded_rate is not None:
+        zarr_store.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")
 
 
 def _write_neurons(root: zarr.Group, network: Network) -> None:

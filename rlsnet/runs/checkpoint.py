@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -137,8 +137,9 @@ class PackedP(NamedTuple):
 
 
 def save_checkpoint(
-    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, working: int = 0
-) -> None:
+    run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, working: int = 0,
+    more: Mapping[str, tuple[np.ndarray, list[str]]] | None = None, **attributes: Any,
+) -> None:  # fmt: skip
     """Writes weights and P; the checkpoint appears under its name when it is complete on the disk, and then older ones are removed.
 
     The learner may change after this function has returned: `writer` writes a copy of it, and there is at most one copy. If the
@@ -152,11 +153,13 @@ def save_checkpoint(
       learner: weights and P.
       config: the settings, for the attributes.
       working: bytes that training needs, in addition to those in use now, while it goes on.
+      more: other arrays by name, with the names of their axes; they must not change afterwards.
+      attributes: other attributes of the store.
     """
     began = time.perf_counter()
     writer.wait()
     path, weight = run.checkpoint_of(iteration), from_groups(np.array(learner.w), network.n_neurons)
-    extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()}
+    extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()} | dict(more or {})
     numbers = learner.P.numbers
     P = None if numbers is None else PackedP.of(numbers, network.n_inputs)
     copied = P is None or 2 * P.n_bytes < free_memory() - working
@@ -166,7 +169,7 @@ def save_checkpoint(
 
     def write() -> None:
         with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
-            root = _create(run, temporary, iteration, weight, network, config)
+            root = _create(run, temporary, iteration, weight, network, config, **attributes)
             for name, (values, dims) in extra.items():
                 zarr_store.write(root, name, values, dims, compress=False)
             if P is not None:
@@ -214,7 +217,7 @@ def load_weights(group: zarr.Group, path: Path, network: Network) -> Array:
     weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
     for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
         if weight[:, columns].size:
-            weight[:, columns] = _read(group, name, weight[:, columns].shape, "f", path)
+            weight[:, columns] = read_array(group, name, weight[:, columns].shape, "f", path)
     return jnp.asarray(to_groups(weight, network.group_size))
 
 
@@ -246,7 +249,7 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     w = load_weights(group, path, network)
     like = jax.eval_shape(partial(rls.init, config.rls, update=backend.from_config(config).update), network, w).P
     extra = {
-        name: jnp.asarray(_read(group, name, expected.shape, "fiub", path).astype(expected.dtype))
+        name: jnp.asarray(read_array(group, name, expected.shape, "fiub", path).astype(expected.dtype))
         for name, (expected, _) in like.extra().items()
     }
     expected = like.numbers
@@ -276,7 +279,7 @@ def _create(run: Run, path: Path, iteration: int, weight: np.ndarray, network: N
     return root
 
 
-def _read(group: zarr.Group, name: str, shape: Sequence[int], kind: str, path: Path) -> np.ndarray:
+def read_array(group: zarr.Group, name: str, shape: Sequence[int], kind: str, path: Path) -> np.ndarray:
     """A complete array of a checkpoint; arguments as in `zarr_store.array`."""
     stored = zarr_store.array(group, name, list(shape), kind, str(path))
     zarr_store.check_complete(stored)

@@ -36,8 +36,9 @@ VERSION = 1
 NETWORK = "network_fingerprint"  # attribute of a checkpoint and of a test: that of network.zarr
 # what is written in place, and folders that are written into; all else is written anew and renamed
 HYDRA = (".hydra", *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
-IN_PLACE = (".lock", *HYDRA, "rlsnet.log", *(f"{name}.{kind}" for name in ("metrics", "resources") for kind in ("jsonl", "crc32")))
-FOLDERS = ("checkpoints", "perturbed", "figures", "export", "tensorboard", "wandb")
+LINES = tuple(f"{name}.{kind}" for name in ("metrics", "resources", "trials") for kind in ("jsonl", "crc32"))
+IN_PLACE = (".lock", *HYDRA, "rlsnet.log", *LINES)
+FOLDERS = ("checkpoints", "perturbed", "figures", "export", "tensorboard", "wandb", "models", "stream.zarr")
 
 
 def versions() -> dict[str, str]:
@@ -101,7 +102,8 @@ class Run:
         self.network, self.metrics, self.test = self.path / "network.zarr", self.path / "metrics.jsonl", self.path / "test.zarr"
         self.resources, self.perturbed = self.path / "resources.jsonl", self.path / "perturbed"
         self.figures, self.checkpoints = self.path / "figures", self.path / "checkpoints"
-        self.analysis = self.path / "analysis.zarr"
+        self.analysis, self.targets = self.path / "analysis.zarr", self.path / "targets.zarr"
+        self.recorded, self.stream, self.trials = self.path / "recording.zarr", self.path / "stream.zarr", self.path / "trials.jsonl"
 
     @classmethod
     def open(cls, path: str | Path) -> Self:

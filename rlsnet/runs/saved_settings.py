@@ -29,6 +29,7 @@ MUTABLE = (
     *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.save_best", "train.validate_every", "train.stop_when"),
     *("engine.platform", "engine.kernels", "rls.method"),
+    *(f"watch.{name}" for name in ("source", "iterations", "keep_up", "perturbations", "prediction_trials", "publish")),
 )
 
 

@@ -101,13 +101,8 @@ def train(
             condition = trained[condition_of(config, len(trained), iteration)]
             learner, result = iteration_of(learner, iteration - 1, condition)
             result = jax.device_get(result)
-            line = _metrics(iteration, condition, time.perf_counter() - start, result)
-            if not result.finite:
-                raise UserError(
-                    f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
-                    f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
-                    f" bound. {run.path} has the results of the iterations before."
-                )
+            line = metrics_line(iteration, condition, time.perf_counter() - start, result)
+            check_finite(config, run, iteration, result)
             if validate is not None and config.train.validate_every and iteration % config.train.validate_every == 0:
                 line |= _validated(validate, iteration, learner.w)
             run.append_metrics(line)
@@ -151,7 +146,17 @@ def _log_end(config: Config, iteration: int) -> None:
     )
 
 
-def _metrics(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
+def check_finite(config: Config, run: Run, iteration: int, outcome: Outcome) -> None:
+    """Raises UserError if the weights are no longer finite numbers after an iteration of a run."""
+    if not outcome.finite:
+        raise UserError(
+            f"iteration {iteration}: the weights are no longer finite numbers; rls.penlambda={config.rls.penlambda:g} may be"
+            f" too small, rls.gain={config.rls.gain} may diverge, rls.forgetting={config.rls.forgetting:g} may let P grow without"
+            f" bound. {run.path} has the results of the iterations before."
+        )
+
+
+def metrics_line(iteration: int, condition: int, seconds: float, outcome: Outcome) -> dict[str, Any]:
     """Line of an iteration in metrics.jsonl, with the keys of `metrics.Metrics`."""
 
     def number(x: Any) -> float | None:

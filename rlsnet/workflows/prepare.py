@@ -204,23 +204,27 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
         if learning:
             disk_plan.check(config, sizes_of(own), run.path)
     net, weight, target = build.build(own, stored=stored)
+    rates = group
+    if run.targets.exists():
+        rates = zarr_store.open_group(run.targets, "", network_store.TARGETS)
+        target = zarr_store.read(zarr_store.array(rates, "target", ["C", config.trial.n_points, net.n_neurons], "f", str(run.targets)))
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
-    rate = zarr_store.read(group["recorded_rate"]) if "recorded_rate" in group else None
+    rate = zarr_store.read(rates["recorded_rate"]) if "recorded_rate" in rates else None
     return Prepared(
         net, weight, target, None, rate, cell_class=network_store.cell_class(group), trained=str(group.attrs.get("trained", ""))
     )
 
 
-def save_network(run: Run, prepared: Prepared, learning: bool) -> None:
-    """Writes network.zarr, with the path, fingerprint and half of the recording, and the memory plan of training."""
+def save_network(run: Run, prepared: Prepared, learning: bool, **more: Any) -> None:
+    """Writes network.zarr, with the path, fingerprint and half of the recording, the memory plan of training, and `more` attributes."""
     recording = prepared.recording
     about: dict[str, Any] = {"cell_class": prepared.cell_class, **({PLAN: prepared.memory_plan} if learning else {})}
     about |= {"trained": prepared.trained} if prepared.trained else {}
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint
-    network_store.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about)
+    network_store.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about, **more)
 
 
 def find_recording(config: Config, run: Run, named: bool = False) -> Recording | None:
@@ -248,7 +252,8 @@ def find_recording(config: Config, run: Run, named: bool = False) -> Recording |
         if other:
             log.warning("The recording %s is not the one that %s was trained on: its rates differ.", recording.path, run.path)
         return recording
-    found = [path for path in dict.fromkeys((str(made_from), given)) if path is not None and Path(path).exists()]
+    made_from = str(run.path / str(made_from))  # relative where it lies in the run folder
+    found = [path for path in dict.fromkeys((made_from, given)) if path is not None and Path(path).exists()]
     for path in found:
         recording = recordings.open_recording(path, kind)
         if not is_other(recording, run):

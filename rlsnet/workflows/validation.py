@@ -8,7 +8,8 @@ the same at each validation, so that scores differ by the weights alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from rlsnet.model.network import Network, RateTable
 from rlsnet.simulation.state import VALIDATION, Dynamics, TrialKeys
 from rlsnet.simulation.trial import Program
 from rlsnet.workflows.evaluation import run_trial
-from rlsnet.workflows.test_store import blocks_of_neurons
+from rlsnet.workflows.test_store import TrialResult, blocks_of_neurons
 
 
 def _rate_table(config: Config, network: Network) -> RateTable | None:
@@ -34,6 +35,43 @@ def _rate_table(config: Config, network: Network) -> RateTable | None:
         return targets.rate_table(config, network)
     except UserError:  # such as static synapses
         return None
+
+
+class FrozenTrials:
+    """Trials with frozen weights, averaged; compiled when the first is simulated.
+
+    table: transfer functions of the neurons, which give rates that are far less noisy than spikes; None where there are none.
+    """
+
+    def __init__(self, config: Config, network: Network, rates: bool = True):
+        """`rates`: whether the transfer functions are made."""
+        self._dynamics, self._network = Dynamics.from_config(config), network
+        self._keys, self._trials = TrialKeys.create(config.seed, VALIDATION), config.train.validation_trials
+        self.table = _rate_table(config, network) if rates else None
+        self._program: Program | None = None
+
+    def _mean(self, w: Array, condition: int, values: Callable[[TrialResult], Any]) -> np.ndarray:
+        """[M, N] mean over the trials of a condition of what `values` takes from each."""
+        total: np.ndarray | None = None
+        for trial in range(self._trials):
+            arguments = self._network, w, self._keys, jnp.int32(trial), jnp.int32(condition), None
+            if self._program is None:
+                self._program = Program(run_trial, self._dynamics, (False,), *arguments)
+            one = np.asarray(values(self._program(*arguments)), np.float32)
+            total = one if total is None else total + one
+        assert total is not None
+        return total / self._trials
+
+    def current(self, w: Array, condition: int) -> np.ndarray:
+        """[M, N] threshold units, mean current in the trials of a condition with weights w [G, X+L, S]."""
+        return self._mean(w, condition, lambda result: result.current)
+
+    def rate(self, w: Array, condition: int) -> np.ndarray:
+        """[M, N] Hz, mean rate in the trials of a condition with weights w [G, X+L, S]: by the transfer functions, or of the spikes."""
+        table, bias = self.table, self._network.bias[None, :]
+        if table is None:
+            return self._mean(w, condition, lambda result: result.counts * (1000 / self._dynamics.trial.learn_every))
+        return self._mean(w, condition, lambda result: 1000 * jax.vmap(table)(result.current + bias))
 
 
 class Validation:
@@ -48,19 +86,15 @@ class Validation:
           target: [C, M, N] target currents, threshold units; NaN: not trained.
           recording: the recording that the target was made from; None, or one without rates: compare with the target.
         """
-        self._dynamics, self._network = Dynamics.from_config(config), network
-        self._keys, self._trials = TrialKeys.create(config.seed, VALIDATION), config.train.validation_trials
-        with_rates = recording is not None and recording.kind == "rate"
-        self._table = _rate_table(config, network) if with_rates else None
+        self._trials = FrozenTrials(config, network, rates=recording is not None and recording.kind == "rate")
         self._data, self._weights = target, scores.window_weights(config.trial)
-        if self._table is not None and recording is not None:
+        if self._trials.table is not None and recording is not None:
             trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
             rates = recording.read(recording.choose(network.n_neurons, config.seed))
             self._data = rates if trained.all() else np.where(trained[:, None, :], rates, np.nan)
             self._weights = scores.smoothing_weights(recording.smoothing, config.trial.n_points)
         self._total = sum(population.recorded_errors(self._data[..., part], None)["total"].sum() for part in self._blocks())
         self._conditions = [c for c, values in enumerate(self._data) if np.isfinite(values).any()]
-        self._program: Program | None = None
 
     def _blocks(self) -> Iterable[slice]:
         return blocks_of_neurons(self._data.shape[2])
@@ -76,14 +110,7 @@ class Validation:
 
     def _error(self, w: Array, condition: int) -> float:
         """Squared error of the mean of the trials in a condition."""
-        total = np.zeros(self._data.shape[1:], np.float32)
-        for trial in range(self._trials):
-            arguments = self._network, w, self._keys, jnp.int32(trial), jnp.int32(condition), None
-            if self._program is None:
-                self._program = Program(run_trial, self._dynamics, (False,), *arguments)
-            current = self._program(*arguments).current
-            total += current if self._table is None else 1000 * jax.vmap(self._table)(current + self._network.bias[None, :])
+        mean = (self._trials.current if self._trials.table is None else self._trials.rate)(w, condition)
         return sum(
-            population.squared_error(self._weights @ total[None, :, part] / self._trials, self._data[[condition], :, part]).sum()
-            for part in self._blocks()
+            population.squared_error(self._weights @ mean[None, :, part], self._data[[condition], :, part]).sum() for part in self._blocks()
         )

@@ -77,7 +77,7 @@ def test_running_averages_are_those_of_an_import_bin_for_bin(session, tmp_path, 
 
     for count, (batch, units) in enumerate(messages(session, size)):
         made.feed(stored.append(batch, units, ""), stored.units)
-        while made.complete(now=0.0):
+        while made.n_complete(now=0.0):
             take()
         if count % 50 == 0:
             stored.commit()
@@ -139,12 +139,12 @@ def test_a_marker_can_start_the_trials():
 def test_a_trial_is_complete_after_its_window_and_its_end():
     made = TrialAssembler(Window(0.0, 0.01, 40, 5), Rules("go", end="over", settle=0.1))
     made.feed(marked((1.0, "go"), (1.6, "other")), [])
-    assert not made.complete(now=100.0)  # its end has not come
+    assert not made.n_complete(now=100.0)  # its end has not come
     made.feed(marked((1.61, "over")), [])
-    assert made.complete(now=0.0)
+    assert made.n_complete(now=0.0)
     waiting = TrialAssembler(Window(0.0, 0.01, 40, 5), Rules("go", settle=0.1))
     waiting.feed(marked((1.0, "go"), (1.54, "other")), [])
-    assert not waiting.complete(now=1.9) and waiting.complete(now=2.06)  # a source that sends nothing more
+    assert not waiting.n_complete(now=1.9) and waiting.n_complete(now=2.06)  # a source that sends nothing more
 
 
 def test_spikes_after_their_trial_was_taken_are_counted():

@@ -111,6 +111,7 @@ class TrialAssembler:
         self._time, self._unit = np.zeros(0), np.zeros(0, np.int32)
         self._stream: list[str] = []  # of each unit
         self._until: dict[str, float] = {}
+        self._reached: dict[str, float] = {}  # as _until, by spikes and markers alone, which are the same when a stream is repeated
         self._taken: dict[str, float] = {}  # end of the last trial that was taken, by stream
         self._n_spikes = self._n_markers = 0
 
@@ -129,9 +130,9 @@ class TrialAssembler:
         self.late += int((batch.spike_time < taken[batch.spike_unit]).sum())
         for each in batch.markers:
             self._add(each)
-        reached = [*batch.until.items(), *((stream, last) for stream, (_, last) in batch.extents(units).items())]
-        for stream, time in reached:
-            self._until[stream] = max(time, self._until.get(stream, -np.inf))
+        reached = {stream: last for stream, (_, last) in batch.extents(units).items()}
+        for latest, news in ((self._until, batch.until), (self._until, reached), (self._reached, reached)):
+            latest.update({stream: max(time, latest.get(stream, -np.inf)) for stream, time in news.items()})
 
     def _add(self, marker: Marker) -> None:
         """Adds a marker to its trial, or opens a new trial."""
@@ -165,11 +166,12 @@ class TrialAssembler:
             return marker.time <= trial.events[marker.stream] + self.window.end
         return marker.arrival <= trial.arrival + self.window.end
 
-    def complete(self, now: float) -> bool:
-        """Whether the oldest open trial is complete at the time `now`, s (`time.time()`)."""
-        if not self._open:
-            return False
-        trial = self._open[0]
+    def n_complete(self, now: float) -> int:
+        """Number of trials that are complete at the time `now`, s (`time.time()`), and not taken; a trial waits for those before it."""
+        return next((n for n, trial in enumerate(self._open) if not self._is_complete(trial, now)), len(self._open))
+
+    def _is_complete(self, trial: _Open, now: float) -> bool:
+        """Whether the messages of a trial have arrived, or are no longer waited for."""
         if self.rules.end is not None and not trial.ended:
             return False
         after = self.window.end + self.window.pad * self.window.width + self.rules.settle
@@ -199,7 +201,7 @@ class TrialAssembler:
     def _forget(self) -> None:
         """Drops spikes that no open trial, and none that is still to come, has."""
         before = self.window.pad * self.window.width - min(0.0, self.window.start) + EDGE_TOLERANCE
-        horizon = {stream: until - KEEP_S - before - max(0.0, self.window.end) for stream, until in self._until.items()}
+        horizon = {stream: until - KEEP_S - before - max(0.0, self.window.end) for stream, until in self._reached.items()}
         for trial in self._open:
             for stream, time in trial.events.items():
                 horizon[stream] = min(horizon.get(stream, np.inf), time - before)

@@ -1,0 +1,113 @@
+"""Files of a run that learns while an experiment runs, for `rlsnet live`, tests and figures; each is replaced as a whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from rlsnet.config.schema import Config
+from rlsnet.data import recording_writer
+from rlsnet.data.trial_average import reliability
+from rlsnet.io import atomic, zarr_store
+from rlsnet.runs.folder import Run
+from rlsnet.workflows.online.predictions import Prediction
+from rlsnet.workflows.online.session import START_HZ, Learned, Session, window_of
+
+ONLINE, PREDICTION = "online.zarr", "prediction.zarr"
+
+
+def trial_line(learned: Learned, session: Session, latency: float | None, lag: int) -> dict[str, Any]:
+    """Line of a trial in trials.jsonl.
+
+    Args:
+      learned: what was learned from it.
+      session: the session after it.
+      latency: s, from the message that completed the trial to new weights and predictions; None when a stream is repeated.
+      lag: number of trials that waited meanwhile.
+    """
+    trial, score, pad = learned.trial, learned.score, session.average.window.pad
+    return {
+        "trial": trial.number + 1,
+        "condition": session.conditions[learned.conditions[0]] if learned.conditions else None,
+        "time_s": next(iter(trial.events.values()), None),
+        "n_spikes": int(trial.counts[:, pad : pad + session.average.window.bins].sum()),
+        "n_units": len(trial.counted),
+        "iterations": learned.iterations,
+        "total_iterations": session.models[0].done,
+        "latency_s": None if latency is None else round(latency, 4),
+        "lag_trials": lag,
+        "held_out": learned.held_out,
+        "score": None if score is None else score.score,
+        "ceiling": None if score is None else score.ceiling,
+        "variance": None if score is None else score.variance,
+    }
+
+
+def write_online(run: Run, session: Session, config: Config) -> None:
+    """Writes online.zarr: PSTHs of data and model."""
+    n_units, neuron = session.average.n_units, session.assignment.neuron[: session.average.n_units]
+    model = np.where(neuron >= 0, session.model_rate[:, :, np.maximum(neuron, 0)], np.float32(np.nan))
+    halves = np.stack([session.average.rates("odd"), session.average.rates("even")])
+    columns = {"id": [unit.key for unit in session.units[:n_units]], "stream": [unit.stream for unit in session.units[:n_units]]}
+    with atomic.replacing(run.path / ONLINE) as temporary:
+        root = zarr.create_group(str(temporary), attributes={"format": "rlsnet-online", "version": 1, "trial": session.n_trials})
+        zarr_store.write(root, "condition", np.array(session.conditions), ["condition"])
+        zarr_store.write(root, "time", centres(config), ["time"], units="s")
+        zarr_store.write(root, "n_trials", session.average.n_trials.sum(axis=1).max(axis=1, initial=0), ["condition"])
+        if n_units:
+            zarr_store.write(root, "data", session.average.rates(), ["condition", "time", "unit"], units="Hz")
+            zarr_store.write(root, "model", model.astype(np.float32), ["condition", "time", "unit"], units="Hz")
+            zarr_store.write(root, "reliability", reliability(halves).T, ["condition", "unit"])
+            for name, values in columns.items():
+                zarr_store.write(root, f"unit/{name}", np.array(values, dtype=str), ["unit"])
+        zarr_store.seal(temporary)
+
+
+def write_prediction(run: Run, prediction: Prediction, session: Session, seeds: list[int]) -> None:
+    """Writes prediction.zarr."""
+    with atomic.replacing(run.path / PREDICTION) as temporary:
+        root = zarr.create_group(str(temporary), attributes={"format": "rlsnet-prediction", "version": 1, "trial": session.n_trials})
+        zarr_store.write(root, "perturbation", np.array(prediction.names), ["perturbation"])
+        zarr_store.write(root, "condition", np.array(session.conditions), ["condition"])
+        zarr_store.write(root, "seed", np.array(seeds, np.int64), ["model"])
+        zarr_store.write(root, "effect", prediction.effect.astype(np.float32), ["model", "perturbation", "condition", "unit"], units="Hz")
+        zarr_store.write(root, "noise", prediction.noise.astype(np.float32), ["model", "perturbation", "condition"], units="Hz")
+        zarr_store.write(root, "observed", prediction.observed.astype(np.float32), ["perturbation", "condition", "unit"], units="Hz")
+        zarr_store.write(root, "disagreement", prediction.disagreement, ["perturbation"], units="Hz")
+        zarr_store.seal(temporary)
+
+
+def centres(config: Config) -> np.ndarray:
+    """[M] s, centres of the bins of a trial, from its event."""
+    window, _ = window_of(config)
+    return np.round(window.start + window.width * (np.arange(window.bins) + 0.5), 9)
+
+
+def write_recording(path: Path, config: Config, conditions: list[str], n_neurons: int, session: Session | None = None) -> None:
+    """Writes the recording.zarr of a run: the PSTHs so far in the order of the neurons, NaN for those without a unit.
+
+    Without a session, before the first trial, all neurons have the same constant rate.
+    """
+    _, weight = window_of(config)
+    rates = np.full((len(conditions), config.trial.n_points, n_neurons), START_HZ, np.float32)
+    half, columns = None, {"id": np.full(n_neurons, "", object)}
+    if session is not None:
+        units, extend = session.units[: session.average.n_units], session.assignment.by_neuron
+        rates = extend(session.average.rates(), n_neurons)
+        half = np.stack([extend(session.average.rates(name), n_neurons) for name in ("odd", "even")])
+        for name, values in (("id", [unit.key for unit in units]), ("stream", [unit.stream for unit in units])):
+            columns[name] = extend(np.array(values, object), n_neurons, "")
+        columns["mean_rate"] = extend(session.average.mean_rate().astype(np.float32), n_neurons)
+        columns["n_trials"] = extend(session.average.n_trials.sum(axis=1), n_neurons, 0).T
+        columns["reliability"] = reliability(half)
+    about: dict[str, Any] = {
+        "bin_ms": config.trial.learn_every,
+        "source": f"messages of {config.watch.source}",
+        "smoothing": weight.tolist(),
+    }
+    event = config.watch.align
+    with recording_writer.writing(path, "rate", conditions, centres(config), half is not None, event, **about) as writer:
+        writer.append(rates, columns, half)
