@@ -132,7 +132,7 @@ class Ingest:
         except OSError as error:
             if not self._disk:
                 log.error("%s cannot be written (%s); all is kept in memory and written later.", self.store.path, error.strerror or error)
-            self._disk = f"{self.store.path.name} cannot be written: {error.strerror or error}"
+            self._disk = f"{self.store.path.name} cannot be written: {error.strerror or error}."
             return False
         if self._disk:
             log.info("%s is written again; nothing was lost.", self.store.path)
@@ -150,7 +150,7 @@ class Ingest:
         self._stated = time_, self.store.n_spikes
         problem = self._disk or ("" if self._over else self.source.problem())
         if problem and problem != self._problem:
-            log.warning("%s: %s.", self.source.name, problem)
+            log.warning("%s", problem)
         self._problem = problem
         about = {
             "time": time_,

@@ -65,6 +65,8 @@ def read(config: Config) -> dict[str, WindowConfig]:
         raise UserError(f"{where}: cannot be read ({first_line(error)}).") from error
     if not isinstance(content, dict) or not content or not all(isinstance(each, dict) for each in content.values()):
         raise UserError(f"{where}: expected a section like perturb under the name of each perturbation, such as no_exc: {{name: silence}}.")
+    if odd := [name for name in content if not isinstance(name, str)]:
+        raise UserError(f"{where}: the name {yaml.safe_dump(odd[0]).split()[0]} is no text; expected quotes around it, or another name.")
     found = {}
     for name, section in content.items():
         try:
@@ -76,7 +78,7 @@ def read(config: Config) -> dict[str, WindowConfig]:
         for each in (*(made.compare or {}), *(made.compare or {}).values()):
             if each not in (known := config.watch.conditions or {"all": ""}):
                 raise UserError(f"{where}: {name}: perturb.compare: no condition {each}.{did_you_mean(each, known)}")
-        found[str(name)] = made
+        found[name] = made
     return found
 
 

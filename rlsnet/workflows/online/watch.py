@@ -28,6 +28,7 @@ from rlsnet.data.streams.trials import StreamTrial
 from rlsnet.errors import UserError, os_error, package
 from rlsnet.io import outputs
 from rlsnet.io.formatting import counted, percent
+from rlsnet.model.network_store import StoredNetwork
 from rlsnet.runs import metrics
 from rlsnet.runs.checkpoint import CheckpointWriter
 from rlsnet.runs.folder import Run, resuming
@@ -62,6 +63,8 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
       UserError: settings do not agree, the source cannot be opened, or training has failed.
     """
     _check(config, run, resumed)
+    if config.watch.warm_start is not None and not resumed:
+        config = _with_size_of(config, Run.open(config.watch.warm_start))
     predictor = Predictor(config)
     publish = _Publisher(config.watch.publish)
     repeated = _stream_of(config.watch.source)
@@ -82,6 +85,8 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
             loop.follow(lambda: bool(stop.signal), live=repeated is None)
             loop.finish()
     log.info("Received: %s.", ingest.describe())
+    if store.uncommitted_spikes:
+        raise UserError(f"{run.stream}: {counted(store.uncommitted_spikes, 'spike')} could not be written, as the disk is full.")
     if loop.failed is not None:
         raise UserError(f"{_words(loop.failed)} The experiment was recorded to its end; {resuming_watch(run)} learns the rest.")
     if stop.signal:
@@ -110,7 +115,9 @@ def _check(config: Config, run: Run, resumed: bool) -> None:
         raise UserError(f"target={config.target.name}: expected recording, as in config=online: rates are what an experiment gives.")
     if config.recording.path is not None:
         raise UserError(f"recording.path={config.recording.path}: expected null; rlsnet watch records to {run.recorded}.")
-    if config.network.n_neurons is None and config.network.load is None:
+    if config.network.load is not None:
+        raise UserError(f"network.load={config.network.load}: expected null; watch.warm_start=RUN takes the network of a run.")
+    if config.network.n_neurons is None:
         raise UserError("network.n_neurons=null: expected a number, larger than that of the units to come.")
     if isinstance(config.perturb, ChangedConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; watch.perturbations=FILE predicts effects.")
@@ -119,6 +126,14 @@ def _check(config: Config, run: Run, resumed: bool) -> None:
         raise UserError(f"{run.path}: contains a run; {resuming_watch(run)} continues it; or choose another folder.")
     if resumed and not run.stream.exists():
         raise UserError(f"{run.path}: has no stream.zarr, so rlsnet watch did not make it; {resuming(run.path)} trains it further.")
+
+
+def _with_size_of(config: Config, earlier: Run) -> Config:
+    """The configuration with as many neurons as the network of an earlier run; raises UserError if that has none."""
+    excitatory = StoredNetwork(str(earlier.network)).read("neuron/excitatory", ["N"], "b")
+    assert excitatory is not None
+    log.info("Network of %s, of %s.", earlier.path, counted(len(excitatory), "neuron"))
+    return dataclasses.replace(config, network=dataclasses.replace(config.network, n_neurons=len(excitatory)))
 
 
 def _stream_of(source: str | None) -> Path | None:
@@ -165,9 +180,8 @@ def _session(config: Config, run: Run, recorded: Stream, show: Progress) -> tupl
     point = _restart(runs, len(recorded.trials))
     models: list[OnlineModel] = []
     if point is None:
-        n = config.network.n_neurons
-        if n is not None:
-            files.write_recording(run.recorded, config, conditions, n)
+        assert config.network.n_neurons is not None  # `_check`
+        files.write_recording(run.recorded, config, conditions, config.network.n_neurons)
     for own, each in zip(configs, runs, strict=True):
         each.path.mkdir(parents=True, exist_ok=True)
         if point is None:
@@ -282,6 +296,8 @@ class _Loop:
                     return
                 self._learn(session.assembler.take(), row)
         self._feed(_part(stream, slice(spikes, None), slice(markers, None)), time.time() if live else math.inf, stream.units)
+        if self._predictor and stream.trials:
+            self._predict(lambda: bool(stop()) or len(self._complete) > 0)
 
     def follow(self, stop: Any, live: bool) -> None:
         """Learns the trials that come, until the source ends or `stop` is true."""
