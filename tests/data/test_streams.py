@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from stream_batches import all_spikes, received
 
 from rlsnet.data.streams.sources import folder, incoming, opened
 from rlsnet.errors import UserError
@@ -47,22 +48,6 @@ class Publisher:
     def close(self):
         self.socket.close(linger=5000)
         self.context.term()
-
-
-def received(source, n, seconds=10.0):
-    """Batches of a source until n spikes, markers and rejected messages have come, or the time is over."""
-    batches, count, end = [], 0, time.monotonic() + seconds
-    while count < n and time.monotonic() < end and (batch := source.read(0.2)) is not None:
-        batches.append(batch)
-        count += len(batch.spike_time) + len(batch.markers) + batch.rejected
-    return batches
-
-
-def all_spikes(source, batches):
-    """Pairs of time and key of all spikes, in order of arrival."""
-    times = np.concatenate([batch.spike_time for batch in batches])
-    units = np.concatenate([batch.spike_unit for batch in batches])
-    return times, np.array([unit.key for unit in source.units])[units]
 
 
 @pytest.fixture
