@@ -12,8 +12,9 @@ from rlsnet.errors import UserError, did_you_mean
 KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, which takes the text and the position
     "oe": ("open_ephys", "OpenEphysSource"),
     "redis": ("redis_streams", "RedisSource"),
+    "lsl": ("lab_streaming_layer", "LabStreamingLayerSource"),
 }
-EXPECTED = "a folder, a stream.zarr, oe://HOST:PORT (Open Ephys) or redis://HOST:PORT/STREAM (Redis)"
+EXPECTED = "a folder, a stream.zarr, oe://HOST:PORT (Open Ephys), redis://HOST:PORT/STREAM (Redis) or lsl:NAME (Lab Streaming Layer)"
 
 
 def opened(source: str, stored: Callable[[Path], Source] | None = None, position: str = "") -> Source:
