@@ -68,6 +68,18 @@ def test_streams_are_read_in_the_order_in_which_entries_were_added(server, monke
     source.close()
 
 
+@pytest.mark.parametrize("first", ["spikes", "events"])
+def test_a_source_ends_with_its_spikes_whether_its_events_end_before_or_after(server, first):
+    rows = {"spikes": [(1, 0, 30)], "events": [(2, 1, 60)]}
+    for name in sorted(rows, key=lambda each: each != first):
+        server.river(f"{name}-0", rows[name], eof=1, sample_index=0)
+    source = opened(server.address("spikes?markers=events"))
+    batch = source.read(0)
+    assert batch.spike_time.tolist() == [0.001] and [each.name for each in batch.markers] == ["line2"]
+    assert source.read(0) is None
+    source.close()
+
+
 def test_counts_of_brand_and_markers_with_texts(server):
     stored = [[0, 2, 0, 1], [0, 0, 0, 0], [1, 0, 0, 3]]
     for number, counts in enumerate(stored):

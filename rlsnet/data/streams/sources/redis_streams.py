@@ -141,7 +141,7 @@ class RedisSource:
                 place.move_to(place.following())
             else:
                 place.ended = True
-                self._ended = place is self._places[0]
+                self._ended |= place is self._places[0]
         (self._decoder.spikes if place is self._places[0] else self._decoder.markers)(content)
 
     def _wait(self, seconds: float) -> bool:
