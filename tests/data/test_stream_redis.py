@@ -50,14 +50,16 @@ def test_thirty_thousand_spikes_and_the_events_of_river_arrive_exactly(server):
     source.close()
 
 
-def test_streams_are_read_in_the_order_in_which_entries_were_added(server, monkeypatch):
+@pytest.mark.parametrize("per_ms", [1, 30])
+def test_streams_are_read_in_the_order_in_which_entries_were_added(server, monkeypatch, per_ms):
     monkeypatch.setattr(redis_streams, "MOST_ENTRIES", 10)
     monkeypatch.setattr(redis_streams, "MOST_MESSAGES", 1)  # one answer of the server is a batch
-    for moment in range(100):  # identifiers as the server would give them within 1 s
+    for moment in range(100):  # identifiers as the server would give them: ms, and the number within it of each stream
         value = np.array([(0, 0, 30 * moment)], PACKED).tobytes()
-        server.client.xadd("spikes-0", {"val": value}, id=f"{1000 + moment}-0")
-        if moment % 20 == 5:
-            server.client.xadd("events-0", {"val": np.array([(1, 1, 30 * moment)], PACKED).tobytes()}, id=f"{1000 + moment}-0")
+        server.client.xadd("spikes-0", {"val": value}, id=f"{1000 + moment // per_ms}-{moment % per_ms}")
+        if moment % 20 == 15:
+            event = np.array([(1, 1, 30 * moment)], PACKED).tobytes()
+            server.client.xadd("events-0", {"val": event}, id=f"{1000 + moment // per_ms}-{moment % per_ms // 20}")
     source = opened(server.address("spikes?markers=events"))
     n_spikes = 0
     for batch in received(source, 105):

@@ -115,10 +115,12 @@ class RedisSource:
         for place, state in zip(open_places, states, strict=True):
             if isinstance(state, Mapping):
                 self._incoming.lose(place.check(state, bool(entries.get(place.key))))
-        full = [entry_id(found[-1][0]) for found in entries.values() if len(found) >= MOST_ENTRIES]
-        horizon = min(full) if full else None
-        found = [(place, entries.get(place.key, [])) for place in open_places]
-        return [(place, [each for each in some if horizon is None or entry_id(each[0]) <= horizon]) for place, some in found], bool(full)
+        full = {key: entry_id(found[-1][0]) for key, found in entries.items() if len(found) >= MOST_ENTRIES}
+        first = min(full, key=lambda key: full[key], default=None)
+        if first is not None:  # the numbers within a ms are those of each stream, so that they say nothing about another one
+            for key in entries.keys() - {first}:
+                entries[key] = [each for each in entries[key] if entry_id(each[0])[0] < full[first][0]]
+        return [(place, entries.get(place.key, [])) for place in open_places], bool(full)
 
     def _find_starts(self) -> None:
         """Puts places at the end of their streams if only new entries are wanted."""
