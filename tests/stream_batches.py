@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 
-def received(source, n, seconds=10.0):
+def received(source, n, seconds=60.0):
     """Batches of a source until n spikes, markers and rejected messages have come, or the time is over."""
     batches, count, end = [], 0, time.monotonic() + seconds
     while count < n and time.monotonic() < end and (batch := source.read(0.2)) is not None:

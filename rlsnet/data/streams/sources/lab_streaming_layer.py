@@ -123,44 +123,49 @@ class _Stream:
         self._lsl, self.name, self.of_spikes = lsl, name, of_spikes
         self._resolver = lsl.ContinuousResolver("name", name)
         self._inlet: Any = None
-        self._offset: float | None = None  # s from the clock of the sender to the one of this machine
+        self._offset: float | None = None
         self._looked = -np.inf
-        self.problem = f"no LSL stream has the name {name} yet; is its sender running, in the same network?"
+        self._missing = f"no LSL stream has the name {name} at present; is its sender running, in the same network?"
+        self.problem = self._missing
 
     def samples(self) -> tuple[list[list[Any]], np.ndarray]:
         """(values of the channels [n], times [n] s) that have arrived."""
-        nothing: tuple[list[list[Any]], np.ndarray] = [], np.zeros(0)
-        if time.monotonic() - self._looked >= LOOK_S:
-            self._look()
-            self._looked = time.monotonic()
-        if self._inlet is None:
-            return nothing
+        try:
+            if time.monotonic() - self._looked >= LOOK_S:
+                self._look()
+                self._looked = time.monotonic()
+            if self._inlet is not None and (offset := self._clock_offset()) is not None:
+                values, times = self._inlet.pull_chunk(0.0, MOST_SAMPLES)
+                return values, np.array(times, np.float64) + offset
+        except RuntimeError as error:  # all errors of LSL are
+            self._close_inlet()
+            self.problem = f"the LSL stream {self.name} was lost: {first_line(error)} It is looked for again and again"
+        return [], np.zeros(0)
+
+    def _clock_offset(self) -> float | None:
+        """Seconds from the clock of the sender to the one of this machine, as measured last; None: not yet."""
         try:
             if self._offset is None:
                 self._inlet.open_stream(CLOCK_S)
-                self._offset = self._inlet.time_correction(CLOCK_S)
-            values, times = self._inlet.pull_chunk(0.0, MOST_SAMPLES)
-            if times:
-                self._offset = self._inlet.time_correction(CLOCK_S)
+            self._offset = self._inlet.time_correction(CLOCK_S)
         except self._lsl.util.TimeoutError:
-            if self._offset is None:
-                return nothing
-        except self._lsl.util.LostError:
-            self.close_inlet()
-            return nothing
-        return values, np.array(times, np.float64) + self._offset
+            pass
+        return self._offset
 
     def _look(self) -> None:
         """Connects to the stream when it is found, and notes whether it exists."""
         found = self._resolver.results()
-        if len(found) == 1:
-            self.problem = self._unfit(found[0])
-            if self._inlet is None and not self.problem:
-                self._inlet = self._lsl.StreamInlet(found[0], max_buflen=BUFFER)
-        elif found:
-            self.problem = f"{len(found)} LSL streams have the name {self.name}; expected one"
+        if not found:
+            self.problem = self._missing
         elif self._inlet is not None:
-            self.problem = f"the LSL stream {self.name} is not found any more; it is looked for again and again"
+            self.problem = ""
+        elif len(found) > 1:  # also for some seconds after a sender has started again
+            self.problem = f"{len(found)} LSL streams have the name {self.name}; expected one"
+        elif not (unfit := self._unfit(found[0])):
+            self._inlet = self._lsl.StreamInlet(found[0], max_buflen=BUFFER)
+            self.problem = ""
+        else:
+            self.problem = unfit
 
     def _unfit(self, info: Any) -> str:
         """Why a stream cannot have the values that are expected, in words; "" if it can."""
@@ -170,7 +175,7 @@ class _Stream:
             return f"the LSL stream {self.name} has {info.channel_count()} channels; expected one, of integers, the numbers of units"
         return "" if kind else f"the LSL stream {self.name} has values that are neither texts nor integers; expected markers"
 
-    def close_inlet(self) -> None:
+    def _close_inlet(self) -> None:
         """Ends the connection; the stream is looked for again."""
         if self._inlet is not None:
             self._inlet.close_stream()
@@ -178,5 +183,5 @@ class _Stream:
 
     def close(self) -> None:
         """Ends the connection, and the search for the stream."""
-        self.close_inlet()
+        self._close_inlet()
         self._resolver = None
