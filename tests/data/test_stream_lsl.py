@@ -1,7 +1,6 @@
 """Streams of the Lab Streaming Layer, in this machine only: markers and spikes arrive, at their times."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from stream_batches import all_markers, all_spikes, counted, received
 
-from rlsnet.data.streams.sources import opened
+from rlsnet.data.streams.sources import lab_streaming_layer, opened
 from rlsnet.errors import UserError
 
 LOCAL = "[multicast]\nResolveScope = machine\n[ports]\nIPv6 = disable\n[log]\nlevel = -2\n"  # LSL sends nothing beyond this machine
@@ -23,8 +22,9 @@ def lsl(tmp_path_factory):
         pytest.skip("pylsl was imported before, with a configuration that may send messages beyond this machine")
     path = tmp_path_factory.mktemp("lsl") / "lsl_api.cfg"
     path.write_text(LOCAL)
-    os.environ["LSLAPICFG"] = str(path)
-    return pytest.importorskip("pylsl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSLAPICFG", str(path))
+        yield pytest.importorskip("pylsl")
 
 
 def outlet(lsl, name, format="string", channels=1, source_id="here"):
@@ -65,7 +65,9 @@ def test_markers_and_spikes_arrive_at_their_times(lsl):
 
 
 @pytest.mark.parametrize("source_id", ["here", ""])  # LSL itself connects again to a stream with an identifier only
-def test_numbers_are_names_and_a_sender_that_starts_again_is_found_again(lsl, source_id):
+def test_numbers_are_names_and_a_sender_that_starts_again_is_found_again(lsl, source_id, monkeypatch):
+    monkeypatch.setattr(lab_streaming_layer, "FORGET_S", 2.0)
+    monkeypatch.setattr(lab_streaming_layer, "LOOK_S", 0.2)
     sender = outlet(lsl, "codes", "int32", 2, source_id)
     source = opened("lsl:codes")
     wait_for(source, sender)

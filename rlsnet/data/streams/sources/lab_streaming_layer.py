@@ -30,6 +30,7 @@ BUFFER = 3600  # hundreds of samples that LSL keeps for this program, of a strea
 MOST_SAMPLES = 20_000  # at once
 INTERVAL_S = 0.01  # between two looks at the streams
 LOOK_S = 1.0  # between two looks at which streams exist
+FORGET_S = 5.0  # a stream that has not answered for longer does not exist any more
 CLOCK_S = 2.0  # longest wait for the first comparison of the clocks
 
 
@@ -121,7 +122,7 @@ class _Stream:
 
     def __init__(self, lsl: Any, name: str, of_spikes: bool):
         self._lsl, self.name, self.of_spikes = lsl, name, of_spikes
-        self._resolver = lsl.ContinuousResolver("name", name)
+        self._resolver = lsl.ContinuousResolver("name", name, forget_after=FORGET_S)
         self._inlet: Any = None
         self._offset: float | None = None
         self._looked = -np.inf
