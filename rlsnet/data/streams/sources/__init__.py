@@ -9,10 +9,12 @@ from pathlib import Path
 from rlsnet.data.streams.messages import Source
 from rlsnet.errors import UserError, did_you_mean
 
-KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, which takes the text
+KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, which takes the text and the position
     "oe": ("open_ephys", "OpenEphysSource"),
+    "redis": ("redis_streams", "RedisSource"),
+    "lsl": ("lab_streaming_layer", "LabStreamingLayerSource"),
 }
-EXPECTED = "a folder, a stream.zarr, or oe://HOST:PORT (Open Ephys)"
+EXPECTED = "a folder, a stream.zarr, oe://HOST:PORT (Open Ephys), redis://HOST:PORT/STREAM (Redis) or lsl:NAME (Lab Streaming Layer)"
 
 
 def opened(source: str, stored: Callable[[Path], Source] | None = None, position: str = "") -> Source:
@@ -29,7 +31,7 @@ def opened(source: str, stored: Callable[[Path], Source] | None = None, position
     scheme, colon, _ = source.partition(":")
     if colon and scheme in KINDS:
         module, name = KINDS[scheme]
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(source)
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(source, position)
     path = Path(source).expanduser()
     if path.is_dir():
         if stored is not None and (path / "zarr.json").exists():

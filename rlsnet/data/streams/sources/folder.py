@@ -108,13 +108,7 @@ class FolderSource:
         """Adds the content of a file and returns its number of spikes; raises Refused if its arrays do not fit together."""
         times, keys, codes = _spikes(arrays)
         markers = _markers(arrays)
-        index = np.full(len(keys), -1)
-        for code in np.unique(codes):
-            try:
-                index[code] = self._incoming.unit(keys[code])
-            except Refused as refused:
-                self._incoming.reject(refused, int((codes == code).sum()))
-        self._incoming.spikes(times, index[codes])
+        self._incoming.spikes(times, self._incoming.unit_indices(keys, codes))
         for moment, name, value in zip(*markers, strict=True):
             self._add_marker(float(moment), name, value)
         reached = np.concatenate([times, markers[0]])

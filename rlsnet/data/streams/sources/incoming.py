@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -152,6 +152,21 @@ class Incoming:
             index = self._unit_index[unit] = len(self.units)
             self.units.append(unit)
         return index
+
+    def unit_indices(self, keys: Sequence[object], codes: np.ndarray) -> np.ndarray:
+        """Indices [n] of units.
+
+        Args:
+          keys: [U] of the units.
+          codes: [n] which of them each spike has; of a unit that cannot be used, each is counted as rejected and has the index -1.
+        """
+        index = np.full(len(keys), -1)
+        for code, count in enumerate(np.bincount(codes, minlength=len(keys))):
+            try:
+                index[code] = self.unit(keys[code]) if count else -1
+            except Refused as refused:
+                self.reject(refused, int(count))
+        return index[codes]
 
     def stream(self, name: object) -> str:
         """Name of a stream; raises Refused if it cannot be used, or for too many streams."""

@@ -40,8 +40,8 @@ class OpenEphysSource:
 
     position = ""  # it sends what happens now, and keeps nothing
 
-    def __init__(self, text: str):
-        """Connects; raises UserError if the address cannot be right or pyzmq is missing."""
+    def __init__(self, text: str, position: str = ""):
+        """Connects, always to what is sent from now on; raises UserError if the address cannot be right or pyzmq is missing."""
         self._zmq = zmq = package("zmq", "live", text)
         self._events = package("zmq.utils.monitor", "live", text)
         self._address = address.parsed(text, PORT, (), EXPECTED)
