@@ -1120,9 +1120,11 @@ class WatchConfig(Section):
         "name of the marker at which a trial is complete; null: a trial is complete when its time has passed", default=None
     )
     settle: float = key("time after a trial in which late spikes still count", "ms", default=100.0, least=0)
-    iterations: int = key("largest number of iterations of training after a trial", default=10, least=0)
+    iterations: int = key("largest number of iterations of training after a trial", default=10, least=1)
     keep_up: bool = key(
-        "true: as soon as the next trial is complete, iterations are left out; false: all are done, however late", default=True
+        "true: training after a trial ends when the next one is complete, and trials that wait are only recorded; false: all iterations"
+        " are done, however late",
+        default=True,
     )
     prior_trials: float = key(
         "number of trials n_0 that the mean rate of a unit counts for: after n trials the target is (n PSTH + n_0 mean)/(n + n_0)",

@@ -50,28 +50,33 @@ class FrozenTrials:
         self.table = _rate_table(config, network) if rates else None
         self._program: Program | None = None
 
-    def _mean(self, w: Array, condition: int, values: Callable[[TrialResult], Any]) -> np.ndarray:
-        """[M, N] mean over the trials of a condition of what `values` takes from each."""
-        total: np.ndarray | None = None
-        for trial in range(self._trials):
+    def _mean(self, w: Array, condition: int, trials: Iterable[int], values: Callable[[TrialResult], Any]) -> np.ndarray:
+        """[M, N] mean over trials of a condition of what `values` takes from each."""
+        total, count = np.zeros((), np.float32), 0
+        for trial in trials:
             arguments = self._network, w, self._keys, jnp.int32(trial), jnp.int32(condition), None
             if self._program is None:
                 self._program = Program(run_trial, self._dynamics, (False,), *arguments)
-            one = np.asarray(values(self._program(*arguments)), np.float32)
-            total = one if total is None else total + one
-        assert total is not None
-        return total / self._trials
+            total, count = total + np.asarray(values(self._program(*arguments)), np.float32), count + 1
+        return total / count
 
     def current(self, w: Array, condition: int) -> np.ndarray:
         """[M, N] threshold units, mean current in the trials of a condition with weights w [G, X+L, S]."""
-        return self._mean(w, condition, lambda result: result.current)
+        return self._mean(w, condition, range(self._trials), lambda result: result.current)
 
-    def rate(self, w: Array, condition: int) -> np.ndarray:
-        """[M, N] Hz, mean rate in the trials of a condition with weights w [G, X+L, S]: by the transfer functions, or of the spikes."""
+    def rate(self, w: Array, condition: int, trials: Iterable[int] | None = None) -> np.ndarray:
+        """[M, N] Hz, mean rate in trials of a condition with weights w [G, X+L, S]: by the transfer functions, or of the spikes.
+
+        Args:
+          w: the weights.
+          condition: the condition.
+          trials: numbers of the trials; None: all of train.validation_trials.
+        """
+        trials = range(self._trials) if trials is None else trials
         table, bias = self.table, self._network.bias[None, :]
         if table is None:
-            return self._mean(w, condition, lambda result: result.counts * (1000 / self._dynamics.trial.learn_every))
-        return self._mean(w, condition, lambda result: 1000 * jax.vmap(table)(result.current + bias))
+            return self._mean(w, condition, trials, lambda result: result.counts * (1000 / self._dynamics.trial.learn_every))
+        return self._mean(w, condition, trials, lambda result: 1000 * jax.vmap(table)(result.current + bias))
 
 
 class Validation:

@@ -226,13 +226,14 @@ def test_the_score_of_single_trials_is_unbiased():
     rng, n = np.random.default_rng(1), 4000
     true, mean = rng.uniform(0, 40, (20, 6)), np.full(6, 15.0)
     model, average = true + rng.normal(0, 4, true.shape), true + rng.normal(0, 3, (n, *true.shape))
+    noisy = model + rng.normal(0, 5, (n, 2, *true.shape))  # the network's own noise, of two sets of trials
     data = rng.poisson(true * 0.02, (n, *true.shape)) / 0.02
-    scores = [scoring.of_trial(data[t], model, average[t], average[t], mean) for t in range(n)]
+    scores = [scoring.of_trial(data[t], noisy[t], average[t], average[t], mean) for t in range(n)]
     variance = ((true - mean) ** 2).sum()
     assert np.mean([each.variance for each in scores]) == pytest.approx(variance, rel=0.02)
     assert np.mean([each.score for each in scores]) == pytest.approx(variance - ((true - model) ** 2).sum(), rel=0.02)
     assert np.mean([each.ceiling for each in scores]) == pytest.approx(variance - 9 * true.size, rel=0.02)
-    assert scoring.of_trial(data[0], np.full(true.shape, np.nan), model, model, mean) is None
+    assert scoring.of_trial(data[0], np.full((2, *true.shape), np.nan), model, model, mean) is None
 
 
 @pytest.mark.parametrize(("form", "trials"), [*((form, 1) for form in UPDATES if form.update != "dense"), (UPDATES[-1], 2)])
@@ -333,7 +334,9 @@ def test_an_error_of_training_does_not_end_the_recording(experiment, tmp_path, m
 def test_iterations_are_left_out_when_trials_wait(experiment, tmp_path):
     watched(tmp_path / "run", experiment[0], "watch.iterations=50")
     done = [line["iterations"] for line in lines_of(Run(tmp_path / "run"))]
-    assert done[0] < 50 and done[-1] == 50 and len(done) == N_TRIALS
+    assert done[0] == 0 and done[-1] == 50 and len(done) == N_TRIALS  # all but the last were complete from the start
+    watched(tmp_path / "again", tmp_path / "run" / "stream.zarr")
+    assert_same(Run(tmp_path / "run"), Run(tmp_path / "again"))
 
 
 def test_results_are_published(run, tmp_path):

@@ -137,9 +137,13 @@ class OnlineModel:
         self.run.append_metrics(line)
         return line
 
-    def rate(self, condition: int) -> np.ndarray:
-        """[M, N] Hz, rates of the network in a condition with its present weights, smoothed as the recorded ones."""
-        return self._smoothing @ self._frozen.rate(self.learner.w, condition)
+    def rates(self, condition: int) -> np.ndarray:
+        """[2, M, N] Hz, rates of the network in a condition with its present weights, smoothed as recorded ones: of odd and even trials.
+
+        There are train.validation_trials of them, at least 2.
+        """
+        trials = range(max(2, self.config.train.validation_trials))
+        return np.stack([self._smoothing @ self._frozen.rate(self.learner.w, condition, trials[half::2]) for half in (0, 1)])
 
     def wait(self) -> None:
         """Waits until the weights are computed."""

@@ -1,13 +1,13 @@
 """Scores of single trials before they are used: how much of a trial the network predicts, and how much the trials before it do.
 
-For the rates d of a trial, smoothed as those of a recording, the rates m of the network in its condition, the average p of the earlier
-trials of this condition and the mean rate q of each unit so far, sums over units and bins give
+For the rates d of a trial, smoothed as those of a recording, the rates m1 and m2 of the network in two sets of trials of its condition,
+the average p of the earlier trials of this condition and the mean rate q of each unit so far, sums over units and bins give
 
-    score    = sum (d - q)^2 - (d - m)^2      squared error that the network removes
+    score    = sum (d - q)^2 - (d - m1) (d - m2)   squared error that the network removes, without the noise of its own trials
     ceiling  = sum (d - q)^2 - (d - p')^2     that the targets p' of the network remove
     variance = sum (d - q) (p - q)            estimate of the variance of the true rates around the mean rate
 
-The trial has no part in m, p, p' and q. So the expected values of score and ceiling are those for the true rates in place of d, less a
+The trial has no part in m1, m2, p, p' and q. So the expected values of score and ceiling are those for the true rates in place of d, less a
 noise that cancels, and that of the variance has no noise of the trials in it. A single trial is noisy: sum score/sum variance over trials
 is an estimate of the population explained variance.
 """
@@ -32,17 +32,17 @@ def of_trial(data: np.ndarray, model: np.ndarray, target: np.ndarray, average: n
 
     Args:
       data: [M, U] Hz, the trial, NaN for units that were not recorded in it.
-      model: [M, U] Hz, the network in its condition, NaN for units without a neuron.
+      model: [2, M, U] Hz, the network in two sets of trials of the condition, NaN for units without a neuron.
       target: [M, U] Hz, its targets.
       average: [M, U] Hz, average of the earlier trials of the condition, NaN without.
       mean: [U] Hz, mean rate so far.
     """
-    known = np.isfinite(data) & np.isfinite(model) & np.isfinite(target) & np.isfinite(average) & np.isfinite(mean)
+    known = np.isfinite(data) & np.isfinite(model).all(axis=0) & np.isfinite(target) & np.isfinite(average) & np.isfinite(mean)
     if not known.any():
         return None
-    d, m, t, p = (values.astype(np.float64) - mean for values in (data, model, target, average))
+    d, m1, m2, t, p = (values.astype(np.float64) - mean for values in (data, *model, target, average))
 
     def total(values: np.ndarray) -> float:
         return float(np.where(known, values, 0).sum())
 
-    return TrialScore(total(d**2 - (d - m) ** 2), total(d**2 - (d - t) ** 2), total(d * p))
+    return TrialScore(total(d**2 - (d - m1) * (d - m2)), total(d**2 - (d - t) ** 2), total(d * p))

@@ -121,26 +121,26 @@ class Session:
             model.set_rates(*self.targets(), follow=False)
 
     def learn(self, trial: StreamTrial, iterations: int, stop: Callable[[], bool] = lambda: False) -> Learned:
-        """Scores a trial, adds it to the averages, and trains the models.
+        """Scores a trial, adds it to the averages, and trains the models, with one iteration at least; or only adds it.
 
         Args:
           trial: the next trial.
-          iterations: largest number of iterations.
+          iterations: largest number of iterations; 0: the trial is only added, and the targets change with the next one.
           stop: function that tells, between two iterations, whether training must stop.
 
         Raises:
           UserError: the weights are no longer finite numbers.
         """
         found = conditions_of(trial, self._expressions)
-        score = self._score(trial, found[0]) if found else None
+        score = self._score(trial, found[0]) if found and iterations else None
         self.absorb(trial)
         done, trained = 0, self.models[0].trained.conditions
-        if found:
+        ready = np.flatnonzero(trained & self.average.n_trials.any(axis=(1, 2)))
+        if found and iterations and len(ready):
             rates, missing = self.targets()
             for model in self.models:
                 model.set_rates(rates, missing)
-            ready = np.flatnonzero(trained & self.average.n_trials.any(axis=(1, 2)))
-            while len(ready) and done < iterations and not stop():
+            while done < iterations and not (done and stop()):
                 for model in self.models:
                     model.iterate(int(ready[model.done % len(ready)]))
                 done += 1
@@ -151,10 +151,10 @@ class Session:
         model = self.models[0]
         if not (self.average.n_units and self.average.n_trials[condition].any() and model.trained.conditions[condition]):
             return None
-        self.model_rate[condition] = model.rate(condition)
-        u = self.average.n_units
+        rates, u = model.rates(condition), self.average.n_units
+        self.model_rate[condition] = rates.mean(axis=0)
         data = smooth(trial.counts[:u].astype(float), self.weight).T / self.average.window.width
         data = np.where(trial.counted[:u] & (self.assignment.neuron[:u] >= 0), data, np.nan)
         target = self.average.shrunk(self._config.watch.prior_trials)
-        predicted = self.model_rate[condition][:, np.maximum(self.assignment.neuron[:u], 0)]
+        predicted = rates[:, :, np.maximum(self.assignment.neuron[:u], 0)]
         return of_trial(data, predicted, target[condition], self.average.rates()[condition], self.average.mean_rate())

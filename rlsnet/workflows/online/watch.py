@@ -317,7 +317,8 @@ class _Loop:
                 return bool(stop()) or (keep_up and len(self._complete) > 0)
 
             received = self._complete.popleft()
-            self._learn_new(self._session.assembler.take(), limit, interrupted, received if live else None)
+            waits = keep_up and len(self._complete) > 0
+            self._learn_new(self._session.assembler.take(), 0 if waits else limit, interrupted, received if live else None)
             self._state("waiting for trials")
 
     def _drain(self, timeout: float) -> None:
@@ -348,7 +349,7 @@ class _Loop:
             learned = self._session.learn(trial, limit, stop)
             for each in self._session.models:
                 each.wait()
-            if self._predictor and learned.conditions:
+            if self._predictor and learned.iterations:
                 self._predict(stop)
             latency = None if received is None else time.time() - received
             row = TrialRow(trial.n_spikes, trial.n_markers, learned.iterations)
@@ -401,7 +402,10 @@ class _Loop:
 
     def _sentence(self, line: dict[str, Any]) -> str:
         """A trial in words."""
-        words = f"Trial {line['trial']} ({line['condition'] or 'no condition'}): {counted(line['iterations'], 'iteration')}"
+        words = f"Trial {line['trial']} ({line['condition'] or 'no condition'}): "
+        if not line["iterations"]:
+            return words + ("recorded, as the next one was complete." if line["lag_trials"] else "recorded.")
+        words += counted(line["iterations"], "iteration")
         words += "" if line["latency_s"] is None else f", {line['latency_s']:.2f} s after it was complete"
         if (variance := sum(each.variance for each in self._scores)) > 0 and self._scores:
             score, ceiling = (sum(getattr(each, name) for each in self._scores) / variance for name in ("score", "ceiling"))
