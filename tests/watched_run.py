@@ -77,7 +77,14 @@ def write_prediction(folder: Path, trial: int, n_units: int = 300, n_models: int
 
 def trial_line(trial: int, score: float | None = 5.0, **values) -> dict:
     name = None if trial % 17 == 0 else CONDITIONS[trial % 2]
-    line = {"trial": trial, "condition": name, "time_s": 6.1 * trial, "n_spikes": 8000 + 13 * trial, "n_units": 300, "iterations": 4 * trial}
+    line = {
+        "trial": trial,
+        "condition": name,
+        "time_s": 6.1 * trial,
+        "n_spikes": 8000 + 13 * trial,
+        "n_units": 300,
+        "iterations": 4 * trial,
+    }
     line |= {"total_iterations": 4 * trial, "latency_s": 0.4 + 0.01 * (trial % 7), "lag_trials": 0, "held_out": trial % 5 == 0}
     return {**line, "score": score, "ceiling": 8.0, "variance": 10.0, **values}
 
@@ -85,8 +92,21 @@ def trial_line(trial: int, score: float | None = 5.0, **values) -> dict:
 def write_ingest(folder: Path, trial: int, **values) -> None:
     now = time.time()
     content = {"time": now, "source": "Open Ephys at tcp://127.0.0.1:5557", "problem": "", "spikes": 21000 * trial, "spikes_per_s": 3480.0}
-    content |= {"spikes_in_windows": 9000 * trial, "units": 300, "markers": 2 * trial, "trials": trial, "trials_without_condition": trial // 17}
-    content |= {"lost": 0, "rejected": 3, "rejected_reason": "a unit of an unknown probe", "late": 12, "lag_trials": 0, "last_message": now - 0.2}
+    content |= {
+        "spikes_in_windows": 9000 * trial,
+        "units": 300,
+        "markers": 2 * trial,
+        "trials": trial,
+        "trials_without_condition": trial // 17,
+    }
+    content |= {
+        "lost": 0,
+        "rejected": 3,
+        "rejected_reason": "a unit of an unknown probe",
+        "late": 12,
+        "lag_trials": 0,
+        "last_message": now - 0.2,
+    }
     content |= {"free_bytes": 4.1e11, "training": "training"}
     with atomic.replacing(folder / "ingest.json") as temporary:
         temporary.write_text(json.dumps({**content, **values}))
@@ -94,7 +114,15 @@ def write_ingest(folder: Path, trial: int, **values) -> None:
 
 def iteration_line(iteration: int, seed: int = 0) -> dict:
     random, rise = np.random.default_rng([seed, iteration]), 1 - np.exp(-iteration / 60)
-    line = {"iteration": iteration, "task": iteration % 2, "seconds": 0.083, "rate_hz": 5.0, "rate_exc_hz": 4.0, "rate_inh_hz": 9.0, "n_undefined": 0}
+    line = {
+        "iteration": iteration,
+        "task": iteration % 2,
+        "seconds": 0.083,
+        "rate_hz": 5.0,
+        "rate_exc_hz": 4.0,
+        "rate_inh_hz": 9.0,
+        "n_undefined": 0,
+    }
     line |= {"correlation": float(0.85 * rise + random.normal(0, 0.02)), "explained_variance": float(0.7 * rise + random.normal(0, 0.03))}
     return {**line, **({"validation": float(0.6 * rise), "validation_seconds": 0.2} if iteration % 20 == 0 else {})}
 

@@ -42,7 +42,12 @@ def _render(run: Run, **values: Any) -> str:
     """The page, with links to its files, or with `style`, `scripts` and `data` in it."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     given = {"style": None, "scripts": (), "data": None, "date": None, **values}
-    names = {"styles_linked": STYLES, "scripts_linked": SCRIPTS, "version": metadata.version("rlsnet"), "name": text(run.path.absolute().name)}
+    names = {
+        "styles_linked": STYLES,
+        "scripts_linked": SCRIPTS,
+        "version": metadata.version("rlsnet"),
+        "name": text(run.path.absolute().name),
+    }
     return readable(environment.from_string(_content("live.html")).render(**given, **names))
 
 

@@ -185,7 +185,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Status and text for a request that is not answered; None for one that is."""
         hosts, origins = (self.headers.get_all(name) or [] for name in ("Host", "Origin"))
         if len(hosts) != 1 or not self.server.is_own(hosts[0]):
-            return 403, f"The address names another computer or port; expected 127.0.0.1:{self.server.port} or localhost:{self.server.port}."
+            return (
+                403,
+                f"The address names another computer or port; expected 127.0.0.1:{self.server.port} or localhost:{self.server.port}.",
+            )
         if any(origin != f"http://{hosts[0]}" for origin in origins):
             return 403, "Another site may not ask for this page."
         if not self._is_known(path, query):

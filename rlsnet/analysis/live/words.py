@@ -17,7 +17,7 @@ FEW_SPIKES = 0.01  # of all, in the windows of the trials
 MOST_CONDITIONS = 60
 
 Line = Mapping[str, Any]
-Row = tuple[str, str]
+Row = tuple[str, str, bool]
 
 
 def integer(value: Any) -> str:
@@ -87,7 +87,7 @@ def newest_score(metrics: Sequence[Line], trials: Mapping[str, Any] | None) -> t
     """(label, value, note) of the score that tells most: over trials, of a validation, or the correlation in training."""
     if trials is not None:
         (score, ceiling), window = trials["last"], min(trials["window"], trials["n"])
-        return "explained signal variance", share(score), f"last {window} trials; data of earlier trials: {share(ceiling)}"
+        return "explained signal variance", share(score), f"last {window} trials; ceiling {share(ceiling)}"
     if validated := [line for line in metrics if number(line.get("validation")) is not None]:
         return "validation", percent(validated[-1]["validation"]), f"explained variance, iteration {validated[-1]['iteration']}"
     recent = known(metrics[-RECENT:], "correlation")
@@ -96,30 +96,41 @@ def newest_score(metrics: Sequence[Line], trials: Mapping[str, Any] | None) -> t
 
 
 def recording(ingest: Line, trials: Sequence[Line]) -> list[Row]:
-    """Health of the recording, (name, value) rows: source, spikes, trials, what was lost, delays."""
+    """Health of the recording, (name, value, whether it is as it should be) rows: source, spikes, trials, what was lost, delays."""
     seen, within = count(ingest.get("spikes")), count(ingest.get("spikes_in_windows"))
     part = f" ({percent(within / seen, 1)} of all)" if seen and within is not None else ""
     rejected, reason = count(ingest.get("rejected")), text(ingest.get("rejected_reason") or "")
     latency, waiting = known(trials[-RECENT:], "latency_s"), count(ingest.get("lag_trials"))
     free, message, now = number(ingest.get("free_bytes")), number(ingest.get("last_message")), number(ingest.get("time"))
-    return [
+    problem, training = text(ingest.get("problem") or ""), text(ingest.get("training") or UNDEFINED)
+    rows: list[tuple[str, str] | Row] = [
         ("source", text(ingest.get("source") or UNDEFINED)),
-        ("connection", text(ingest.get("problem") or "") or "connected"),
+        ("connection", problem or "connected", not problem),
         ("last message", "none yet" if message is None or now is None else f"{duration(max(0.0, now - message))} before this state"),
-        ("training", text(ingest.get("training") or UNDEFINED)),
-        ("spikes", f"{integer(seen)}, now {formatted(number(ingest.get('spikes_per_s')), ',.0f')} per second"),
-        ("spikes in windows of trials", f"{integer(within)}{part}"),
+        ("training", training, not training.startswith("stopped")),
+        ("spikes", integer(seen)),
+        ("spikes per second", formatted(number(ingest.get("spikes_per_s")), ",.0f")),
+        ("spikes in windows of trials", f"{integer(within)}{part}", not too_few(ingest)),
         ("units", integer(ingest.get("units"))),
         ("markers", integer(ingest.get("markers"))),
         ("trials", integer(ingest.get("trials"))),
         ("trials without a condition", integer(ingest.get("trials_without_condition"))),
-        ("lost messages", integer(ingest.get("lost"))),
+        ("lost messages", integer(ingest.get("lost")), not ingest.get("lost")),
         ("rejected messages", integer(rejected) + (f" ({reason})" if rejected and reason else "")),
         ("spikes that came too late", integer(ingest.get("late"))),
         ("trials that wait for training", integer(waiting)),
         ("delay after a trial", f"{median(latency):.2g} s, longest {max(latency):.2g} s" if latency else UNDEFINED),
         ("free disk space", UNDEFINED if free is None else byte_size(free)),
     ]
+    return [row if len(row) == 3 else (*row, True) for row in rows]
+
+
+def too_few(ingest: Line) -> bool:
+    """Whether so few spikes lie in the windows of the trials that times may be those of different clocks."""
+    seen, within, trials = (count(ingest.get(name)) for name in ("spikes", "spikes_in_windows", "trials"))
+    if seen is None or within is None or trials is None:
+        return False
+    return trials >= FEWEST_TRIALS and within < FEW_SPIKES * seen
 
 
 def conditions(trials: Sequence[Line]) -> list[dict[str, Any]]:
@@ -171,10 +182,10 @@ def _of_recording(running: bool, ingest: Line) -> list[str]:
         found.append(f"No message has come from the source for {duration(written - message)}.")
     if lost := count(ingest.get("lost")):
         found.append(f"{lost:,} messages were lost between the source and rlsnet.")
-    seen, within, trials = (count(ingest.get(name)) for name in ("spikes", "spikes_in_windows", "trials"))
-    if seen and within is not None and (trials or 0) >= FEWEST_TRIALS and within < FEW_SPIKES * seen:
+    if too_few(ingest):
+        seen, within, trials = (integer(ingest.get(name)) for name in ("spikes", "spikes_in_windows", "trials"))
         found.append(
-            f"Only {within:,} of {seen:,} spikes lie in the windows of the {trials:,} trials:"
+            f"Only {within} of {seen} spikes lie in the windows of the {trials} trials:"
             " times of markers and of spikes may be those of different clocks."
         )
     return found

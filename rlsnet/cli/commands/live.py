@@ -23,7 +23,9 @@ class Options:
     """Settings of rlsnet live."""
 
     port: int = key("port of the page; 0: any that is free", default=0, least=0, most=65535)
-    host: str = key("address that the page is served at; that of another network than this computer's own needs expose=true", default="127.0.0.1")
+    host: str = key(
+        "address that the page is served at; that of another network than this computer's own needs expose=true", default="127.0.0.1"
+    )
     expose: bool = key("true: other computers can open the page, unencrypted, if they have its token", default=False)
     open: bool = key("true: open the page in the browser", default=False)
     terminal: bool = key("true: show the run in the terminal, and serve no page", default=False)
@@ -74,8 +76,8 @@ def _serve(reader: Reader, options: Options) -> None:
     if not is_loopback(options.host) and not options.expose:
         port = options.port or 8765
         raise UserError(
-            f"host={options.host}: other computers could open the page, and its token would cross the network unencrypted; expected no host=,"
-            f" port={port}, and on the other computer: {_tunnel(port)} (or expose=true)."
+            f"host={options.host}: other computers could open the page, and its token would cross the network unencrypted;"
+            f" expected no host=, port={port}, and on the other computer: {_tunnel(port)} (or expose=true)."
         )
     server = Server(reader, options.host, options.port)
     print(server.address, flush=True)
@@ -97,7 +99,9 @@ def _explain(server: Server) -> None:
     name, tunnel = server.feed.ask(lambda reader: reader.run.path), _tunnel(server.port)
     who = "this computer alone" if is_loopback(server.host) else "all computers that reach it, unencrypted"
     same = "with the same port on both sides, and open the same address there"
-    better = f"From another computer: {tunnel}" if is_loopback(server.host) else f"Safer is host=127.0.0.1 and, on the other computer, {tunnel}"
+    better = (
+        f"From another computer: {tunnel}" if is_loopback(server.host) else f"Safer is host=127.0.0.1 and, on the other computer, {tunnel}"
+    )
     say(f"The page shows {name} to {who}, until Ctrl-C. {better}, {same}.")
 
 

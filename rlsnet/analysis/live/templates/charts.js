@@ -1,5 +1,5 @@
 "use strict";
-// Charts of the live page, drawn as SVG and on canvas; a chart keeps what it shows, and is drawn again when the window changes.
+// Charts of the live page, drawn as SVG and on canvas; a chart keeps what it shows, and is drawn again when its width changes.
 const SVG = "http://www.w3.org/2000/svg";
 
 function set(node, attributes, children) {
@@ -41,19 +41,21 @@ function range(values) {
 
 const CHARTS = new Map();  // what each place shows: its function and the content
 function show(place, draw, content) {
+  if (!CHARTS.has(place)) widths.observe(place);
   CHARTS.set(place, [draw, content]);
   draw(place, content);
 }
-let width = window.innerWidth;
-addEventListener("resize", () => {
-  if (window.innerWidth === width) return;
-  width = window.innerWidth;
-  for (const [place, [draw, content]] of CHARTS) if (place.isConnected) draw(place, content);
+const widths = new ResizeObserver((changes) => {
+  for (const { target } of changes) {
+    if (!target.isConnected) { widths.unobserve(target); CHARTS.delete(target); continue; }
+    if (target.clientWidth && target.clientWidth !== target.drawnWidth) { const [draw, content] = CHARTS.get(target); draw(target, content); }
+  }
 });
 
 // Axes with ticks and names; returns the drawing and the scales of both axes.
 function frame(place, { xRange, yRange, xName, yName, height, format, label, whole }) {
-  const wide = Math.max(220, place.clientWidth || 600), left = 48, right = 12, top = 8, bottom = 38;
+  const wide = Math.max(220, place.clientWidth || 600), left = 58, right = 14, top = 8, bottom = 42;
+  place.drawnWidth = place.clientWidth;
   const x = (value) => left + (value - xRange[0]) / (xRange[1] - xRange[0]) * (wide - left - right);
   const y = (value) => height - bottom - (value - yRange[0]) / (yRange[1] - yRange[0]) * (height - top - bottom);
   const drawing = svg("svg", { viewBox: `0 0 ${wide} ${height}`, width: wide, height, role: "img", "aria-label": label });

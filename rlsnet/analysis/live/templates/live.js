@@ -67,8 +67,8 @@ const render = {
   },
   recording(rows) {
     find("#recording").hidden = !rows;
-    find("#health tbody").replaceChildren(...(rows ?? []).map(([name, value, bad]) =>
-      html("tr", {}, html("th", { scope: "row" }, name), html("td", { class: bad ? "bad" : null }, value))));
+    find("#health").replaceChildren(...(rows ?? []).map(([name, value, good]) =>
+      html("div", {}, html("dt", {}, name), html("dd", { class: good ? null : "bad" }, value))));
     without();
   },
   trials(trials) {
@@ -166,12 +166,13 @@ function drawUnit(unit) {
   const places = find("#psth .psths"), before = [...places.children];
   const charts = chosen.map((index) => {
     const same = before.find((each) => each.dataset.condition === String(index));
-    return same ?? html("div", { "data-condition": index }, html("h4", {}), html("div", { class: "chart" }));
+    return same ?? html("div", { "data-condition": index }, html("h4", {}), html("p", { class: "note" }), html("div", { class: "chart" }));
   });
   places.replaceChildren(...charts);
   chosen.forEach((index, at) => {
     const [r, ceiling] = [unit.correlations[index], unit.ceilings[index]];
-    charts[at].firstChild.textContent = `${names[index]}: ${r === null ? "correlation unknown" : `correlation ${short(r, 2)}`}${ceiling === null ? "" : `, ceiling ${short(ceiling, 2)}`}`;
+    charts[at].children[0].textContent = names[index];
+    charts[at].children[1].textContent = `correlation ${short(r, 2)}, ceiling ${short(ceiling, 2)}`;
     show(charts[at].lastChild, curves, {
       series: [{ name: "data", kind: "data", x: unit.time, y: unit.data[index] }, { name: "model", kind: "model", x: unit.time, y: unit.model[index] }],
       xRange: range(unit.time), yRange: [Math.min(0, ...rates), Math.max(1, ...rates) * 1.05], height: chosen.length > 2 ? 190 : 250, zero: true,
