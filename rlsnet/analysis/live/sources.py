@@ -49,15 +49,19 @@ class Source(Generic[Content]):
         self.content: Content | None = None
         self.problem = ""
         self.version = 0
-        self._read, self._seen, self._earliest = read, signature(Path()), -math.inf
+        self._seen: tuple[int, int, int] | None = None  # signature of what `content` was read from
+        self._read, self._earliest = read, -math.inf
 
     def refresh(self) -> None:
         """Reads the file if it has changed, unless that took so long before that it would be too much work."""
         found = signature(self.path)
+        if found is None:
+            self._seen, self.problem = None, ""
+            return
         if found == self._seen or time.monotonic() < self._earliest:
             return
         began = time.monotonic()
-        for _ in range(ATTEMPTS if found else 0):
+        for _ in range(ATTEMPTS):
             self._attempt()
             self._seen, found = (None if self.problem else found), signature(self.path)
             if found == self._seen or found is None:
