@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import watched_run as watched
+from browser import CHROMIUM, Browser
 from rich.console import Console
-from test_report import CHROMIUM, FLAGS, Page
+from test_report import Page
 
 from rlsnet.analysis.live import page, terminal
 from rlsnet.analysis.live.server import MOST_CONNECTIONS, MOST_STREAMS, Server
@@ -574,69 +575,69 @@ def test_a_low_window_shows_what_fits_and_names_the_rest(experiment):
 # ---------------------------------------------------------------- browser
 
 
-FRAMES = """<!DOCTYPE html><title>frames</title><body><script>
-const pages = {pages}, widths = [360, 390, 1440], found = [];
-const look = (frame, index, width) => {{
-  const inside = frame.contentDocument, sections = [...inside.querySelectorAll("main section")].filter((each) => !each.hidden);
-  const canvas = inside.querySelector("#maps canvas");
+DRAWN = """(() => {
+  const canvas = document.querySelector("#maps canvas"), colours = new Set();
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  const colours = new Set(), window = frame.contentWindow;
   for (let at = 0; at < pixels.length; at += 4) colours.add(pixels.slice(at, at + 4).join());
-  found.push({{ index, width, scroll: inside.documentElement.scrollWidth, inner: window.innerWidth,
-    sections: sections.map((each) => each.id),
-    curves: [...inside.querySelectorAll("path.curve")].filter((each) => each.getAttribute("d").length > 20).length,
-    strips: inside.querySelectorAll(".strip svg").length, colours: colours.size,
-    unit: inside.querySelector("#psth figcaption").textContent }});
-  if (found.length == pages.length * widths.length) document.body.dataset.found = JSON.stringify(found);
-}};
-pages.forEach((page, index) => widths.forEach((width) => {{
-  const frame = document.createElement("iframe");
-  frame.width = width; frame.height = 800; frame.style.border = 0; frame.srcdoc = page;
-  frame.onload = () => setTimeout(() => {{
-    const worst = frame.contentDocument.querySelector("[data-pick=worst]");
-    if (worst) worst.click();
-    setTimeout(() => look(frame, index, width), 300);
-  }}, 300);
-  document.body.append(frame);
-}}));
-</script>"""
+  return {
+    scroll: document.documentElement.scrollWidth, inner: window.innerWidth, colours: colours.size,
+    sections: [...document.querySelectorAll("main section")].filter((each) => !each.hidden).map((each) => each.id),
+    curves: [...document.querySelectorAll("path.curve")].filter((each) => each.getAttribute("d").length > 20).length,
+    strips: document.querySelectorAll(".strip > svg").length, unit: document.querySelector("#psth figcaption").textContent,
+  };
+})()"""
+ALL = ["recording", "scores", "rates", "regions", "prediction"]
 
 
-def browse(address: str, folder: Path, *flags: str) -> tuple[str, str]:
-    """(document after its scripts have run, log of the browser)."""
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
     assert CHROMIUM, "chromium is not on PATH"
-    command = [CHROMIUM, *FLAGS.split(), "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", *flags]
-    result = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
-    return result.stdout, result.stderr
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.mark.browser
-def test_the_page_to_keep_fits_a_phone_and_a_desk_and_draws_all_its_parts(experiment, run, tmp_path):
+@pytest.mark.parametrize("width", [360, 390, 1440])
+def test_the_page_to_keep_fits_a_phone_and_a_desk_and_draws_all_its_parts(experiment, run, tmp_path, browser, width):
     """pytest -m browser: of an experiment, and of a run of train."""
-    pages = json.dumps([page.saved(reader_of(each)) for each in (experiment[0], run)]).replace("</", "<\\/").replace("<!--", "<\\!--")
-    (tmp_path / "frames.html").write_text(FRAMES.format(pages=pages))
-    shown, log = browse(f"file://{tmp_path / 'frames.html'}", tmp_path, "--virtual-time-budget=20000")
-    match = re.search(r'data-found="([^"]*)"', shown)
-    assert match, log[-2000:]
-    found = json.loads(html.unescape(match[1]))
-    assert len(found) == 6 and "CONSOLE" not in log, log[-2000:]
-    assert all(each["scroll"] <= each["inner"] == each["width"] for each in found), found
+    for index, each in enumerate((experiment[0], run)):
+        (tmp_path / f"{index}.html").write_text(page.saved(reader_of(each)))
+    browser.open(f"file://{tmp_path}/0.html", width)
     worst = state_of(experiment[0])["rates"]["chosen"]["worst"]
-    for each in found:
-        if each["index"] == 0:
-            assert each["sections"] == ["recording", "scores", "rates", "regions", "prediction"] and each["unit"].startswith(
-                f"Unit probe{'AB'[worst % 2]}-{worst} "
-            )
-            assert each["curves"] == 2 * 2 + 2 and each["strips"] == 8 and each["colours"] > 50
-        else:
-            assert each["sections"] == ["scores"] and each["curves"] == 2
+    browser.value("document.querySelector('[data-pick=worst]').click()")
+    browser.until(f"document.querySelector('#psth figcaption').textContent.startsWith('Unit probe{'AB'[worst % 2]}-{worst} ')")
+    found = browser.value(DRAWN)
+    assert found["scroll"] <= found["inner"] == width and found["sections"] == ALL
+    assert found["curves"] == 2 * 2 + 2 + 1 and found["strips"] == 8 and found["colours"] > 50
+    browser.value("(() => { const s = document.querySelector('#search'); s.value = 'midbrain'; s.dispatchEvent(new Event('input')); })()")
+    browser.until("document.querySelectorAll('#found button').length === 60")
+    browser.open(f"file://{tmp_path}/1.html", width)
+    found = browser.value(DRAWN)
+    assert found["scroll"] <= found["inner"] == width and found["sections"] == ["scores"] and found["curves"] == 1
+    assert not browser.complaints
 
 
 @pytest.mark.browser
-def test_the_served_page_shows_the_run_in_a_browser(client, tmp_path):
-    """pytest -m browser: the cookie, the policy and the stream work together."""
-    shown, log = browse(client.server.address, tmp_path, "--timeout=6000")
-    assert "CONSOLE" not in log, log[-2000:]
-    assert (
-        re.search(r"median correlation of data and model 0\.\d", shown) and "silence thalamus" in shown and shown.count('class="curve') >= 6
-    )
+def test_the_served_page_follows_the_run_in_a_browser(run, serve, browser):
+    """pytest -m browser: the cookie, the policy, the stream, the questions and the pause work together."""
+    watched.write_watched(run.path, 20)
+    client = serve(run)
+    browser.open(client.server.address, 1440)
+    browser.until("document.querySelector('#rates-note').textContent.startsWith('After trial 20:')")
+    browser.until("document.querySelectorAll('path.curve').length === 7")
+    assert browser.value("location.href") == f"http://{client.host}/" and browser.value("document.cookie") == ""
+    found = browser.value(DRAWN)
+    assert found["sections"] == ALL and found["colours"] > 50 and found["scroll"] <= 1440
+    browser.value("document.querySelector('#pause').click()")
+    watched.write_online(run.path, 21)
+    time.sleep(1)
+    assert browser.value("document.querySelector('#rates-note').textContent").startswith("After trial 20:")
+    browser.value("document.querySelector('#pause').click()")
+    browser.until("document.querySelector('#rates-note').textContent.startsWith('After trial 21:')")
+    browser.open(f"http://{client.host}/", 390)  # loaded again without the token
+    browser.until("document.querySelector('#rates-note').textContent.startsWith('After trial 21:')")
+    assert not browser.complaints
+    client.server.feed.stop()
+    client.server.shutdown()
+    browser.until("document.querySelector('#status').textContent.startsWith('No connection')")

@@ -56,6 +56,9 @@ function without() {
   place.textContent = state.iterations ? "Firing rates of data and model, and predictions, are shown for runs of rlsnet watch." : "No iteration is complete yet; this page shows each one as soon as it is.";
 }
 
+const LEAST = -0.5;  // of a score that is drawn; lower ones lie on the edge
+const edge = (values) => known(values).some((each) => each < LEAST) ? ` At the lower edge: ${short(LEAST)} or less.` : "";
+
 const render = {
   running: status,
   path: status,
@@ -77,7 +80,7 @@ const render = {
     if (!trials) return;
     const rows = trials.conditions.map((each) => ({ cells: [each.name, short(each.trials), short(each.held_out), short(each.spikes, 4)] }));
     table(find("#conditions"), ["condition", "trials", "held out", "spikes per trial"], rows, ["", "number", "number", "number"]);
-    const low = Math.max(-0.5, Math.min(0, ...known(trials.score)));
+    const low = Math.max(LEAST, Math.min(0, ...known(trials.score)));
     show(find("#over-trials .chart"), curves, {
       series: [
         { name: "model", kind: "model", x: trials.trial, y: trials.score },
@@ -87,7 +90,7 @@ const render = {
       xName: "trial", xWord: "trial", yName: "explained signal variance", label: "Explained signal variance over trials, of the model and its ceiling",
     });
     const [score, ceiling] = trials.all;
-    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${short(trials.n)} trials: ${percent(score)}, ceiling ${percent(ceiling)}.`;
+    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${short(trials.n)} trials: ${percent(score)}, ceiling ${percent(ceiling)}.${edge(trials.score)}`;
   },
   iterations(iterations) {
     find("#over-iterations").hidden = !iterations;
@@ -101,10 +104,10 @@ const render = {
     ].filter((each) => known(each.y).length);
     if (!series.length) return;
     show(find("#over-iterations .chart"), curves, {
-      series, xRange: range([1, ...iterations.iteration]), yRange: [Math.max(-0.5, Math.min(0, ...series.flatMap((each) => known(each.y)))), 1],
+      series, xRange: range([1, ...iterations.iteration]), yRange: [Math.max(LEAST, Math.min(0, ...series.flatMap((each) => known(each.y)))), 1],
       height: 260, whole: true, format: (value) => short(value, 2), xName: "iteration", xWord: "iteration", yName: "score", label: "Scores over iterations of training",
     });
-    find("#over-iterations figcaption").textContent = "Correlation and explained variance: input currents and their targets, during learning." + (iterations.validations.length ? " Validation: population explained variance with frozen weights." : "");
+    find("#over-iterations figcaption").textContent = "Correlation and explained variance: input currents and their targets, during learning." + (iterations.validations.length ? " Validation: population explained variance with frozen weights." : "") + edge(series.flatMap((each) => each.y));
   },
   rates(rates) {
     find("#rates").hidden = !rates;
@@ -144,6 +147,7 @@ function regions(rows) {
 
 // Shows the chosen unit, or the best, median or worst one.
 async function chooseUnit(unit = null) {
+  if (!state.rates) return;
   if (unit !== null) Object.assign(choice, { unit, pick: null });
   if (choice.pick && state.rates.chosen[choice.pick] !== undefined) choice.unit = state.rates.chosen[choice.pick];
   choice.unit ??= 0;
