@@ -103,6 +103,8 @@ def test_the_score_over_trials_is_the_ratio_of_sums_of_the_last_30_trials(run):
         assert found["score"][trial] == pytest.approx(score[known].sum() / variance[known].sum(), rel=1e-3)
         assert found["ceiling"][trial] == pytest.approx(ceiling[part].sum() / variance[part].sum(), rel=1e-3)
     assert found["all"] == pytest.approx([np.nansum(score) / variance[np.isfinite(score)].sum(), ceiling.sum() / variance.sum()], rel=1e-3)
+    held_out = np.arange(4, 75, 5)
+    assert found["n_held_out"] == 15 and found["held_out"][1] == pytest.approx(ceiling[held_out].sum() / variance[held_out].sum(), rel=1e-3)
     rows = {each["name"]: each["trials"] for each in found["conditions"]}
     assert rows["no condition"] == 75 // 17 and sum(rows.values()) == 75
 

@@ -49,16 +49,20 @@ def over_trials(lines: Sequence[Line]) -> dict[str, Any]:
     """Share of the signal variance that the model explains, and its ceiling, over the last WINDOW trials at each trial, and over all.
 
     Returns:
-      trial: [points] numbers; score, ceiling: [points], None where unknown; all: (score, ceiling) of all trials; last: of the last WINDOW.
+      trial: [points] numbers; score, ceiling: [points], None where unknown; all: (score, ceiling) of all trials; last: of the last WINDOW;
+      held_out: of the trials that were not learned; n_held_out: their number.
     """
     known = [line for line in lines if count(line.get("trial")) is not None]
     at = np.unique(np.linspace(0, len(known) - 1, MOST_POINTS).astype(int)) if known else np.zeros(0, int)
     shares = {name: _shares(known, name) for name in ("score", "ceiling")}
+    held_out = [line for line in known if line.get("held_out") is True]
     return {
         "window": WINDOW,
         "trial": [known[index]["trial"] for index in at],
         **{name: all_rounded(moving[at]) for name, (moving, _) in shares.items()},
         "all": [rounded(whole) for _, whole in shares.values()],
+        "held_out": [rounded(_shares(held_out, name)[1]) for name in ("score", "ceiling")],
+        "n_held_out": len(held_out),
         "last": [rounded(moving[-1]) if len(moving) else None for moving, _ in shares.values()],
     }
 

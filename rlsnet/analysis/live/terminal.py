@@ -15,13 +15,13 @@ from rich.text import Text
 from rlsnet.analysis.live.state import Reader
 from rlsnet.analysis.live.words import share
 from rlsnet.errors import joined
-from rlsnet.io.formatting import UNDEFINED, console, number
+from rlsnet.io.formatting import UNDEFINED, console, counted, number
 
 Part = tuple[str, RenderableType]  # its name, and what is shown
 
 EVERY = 1.0  # s between two readings
 LEVELS = "▁▂▃▄▅▆▇█"
-CURVE, RATES = 40, 24  # characters of a curve of scores, and of the rates of a unit
+CURVE, RATES = 24, 24  # characters of a curve of scores, and of the rates of a unit
 MOST_CONDITIONS, MOST_PERTURBATIONS, MOST_REGIONS = 4, 4, 8  # that are shown
 
 
@@ -139,17 +139,17 @@ def _recording(rows: Sequence[tuple[str, str, bool]]) -> Table:
 
 def _scores(state: dict[str, Any]) -> Table:
     """Curves of scores over trials and iterations, each with its last value."""
-    table = _table("Scores", "", "", "last", "all", numeric=(2, 3))
+    table = _table("Scores", "", "over", "", "last", "all", numeric=(3, 4))
     if (trials := state["trials"]) is not None:
-        for index, (key, name) in enumerate((("score", "signal variance explained, over trials"), ("ceiling", "ceiling, over trials"))):
-            table.add_row(name, sparkline(trials[key], CURVE, 0, 1), share(trials["last"][index]), share(trials["all"][index]))
+        over = counted(trials["n"], "trial")
+        for index, (key, name) in enumerate((("score", "explained signal variance"), ("ceiling", "its ceiling"))):
+            table.add_row(name, over, sparkline(trials[key], CURVE, 0, 1), share(trials["last"][index]), share(trials["all"][index]))
     if (iterations := state["iterations"]) is not None:
-        for key in ("correlation", "explained_variance"):
-            values = iterations[key]
+        over = counted(iterations["iteration"][-1], "iteration")
+        curves = [("correlation", iterations["correlation"]), ("explained variance", iterations["explained_variance"])]
+        for name, values in [*curves, ("validation", [score for _, score in iterations["validations"]])]:
             if any(each is not None for each in values):
-                table.add_row(f"{key.replace('_', ' ')}, over iterations", sparkline(values, CURVE, 0, 1), number(values[-1], ".2f"), "")
-        if validated := [score for _, score in iterations["validations"]]:
-            table.add_row("validation, over iterations", sparkline(validated, CURVE, 0, 1), number(validated[-1], ".2f"), "")
+                table.add_row(name, over, sparkline(values, CURVE, 0, 1), number(values[-1], ".2f"), "")
     return table
 
 

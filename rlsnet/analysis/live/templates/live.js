@@ -89,8 +89,9 @@ const render = {
       xRange: range([1, ...trials.trial]), yRange: [low, Math.max(1, ...known(trials.ceiling).map((each) => Math.min(each, 1.5)))], height: 260, format: percent, whole: true,
       xName: "trial", xWord: "trial", yName: "explained signal variance", label: "Explained signal variance over trials, of the model and its ceiling",
     });
-    const [score, ceiling] = trials.all;
-    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${short(trials.n)} trials: ${percent(score)}, ceiling ${percent(ceiling)}.${edge(trials.score)}`;
+    const [score, ceiling] = trials.all, [ofHeldOut, itsCeiling] = trials.held_out;
+    const heldOut = trials.n_held_out ? ` Over the ${short(trials.n_held_out)} held-out trials alone, which are never learned: ${percent(ofHeldOut)}, ceiling ${percent(itsCeiling)}.` : "";
+    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${short(trials.n)} trials: ${percent(score)}, ceiling ${percent(ceiling)}.${heldOut}${edge(trials.score)}`;
   },
   iterations(iterations) {
     find("#over-iterations").hidden = !iterations;
