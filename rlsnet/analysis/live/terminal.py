@@ -21,7 +21,7 @@ Part = tuple[str, RenderableType]  # its name, and what is shown
 
 EVERY = 1.0  # s between two readings
 LEVELS = "▁▂▃▄▅▆▇█"
-CURVE, RATES = 24, 24  # characters of a curve of scores, and of the rates of a unit
+CURVE, RATES = 22, 24  # characters of a curve of scores, and of the rates of a unit
 MOST_CONDITIONS, MOST_PERTURBATIONS, MOST_REGIONS = 4, 4, 8  # that are shown
 
 

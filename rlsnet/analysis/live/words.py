@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlsnet.analysis.live.sources import count, number, text
-from rlsnet.io.formatting import UNDEFINED, byte_size, duration, percent
+from rlsnet.io.formatting import UNDEFINED, byte_size, counted, duration, percent
 from rlsnet.io.formatting import number as formatted
 
 SILENT_SECONDS = 10  # without a new ingest.json, or without a message, of a running experiment
@@ -61,7 +61,11 @@ def tiles(
     return [
         ("state", "running" if running else "not running", f"on {device}" if device else ""),
         ("iterations", f"{done:,}", f"of {planned:,}{f', {left}' if left else ''}" if planned else "of training"),
-        ("time per iteration", UNDEFINED if seconds is None else f"{seconds:.2g} s", f"median of the last {min(RECENT, len(metrics))}"),
+        (
+            "time per iteration",
+            UNDEFINED if seconds is None else f"{seconds:.2g} s",
+            f"median of the last {min(RECENT, len(metrics))}" if metrics else "no iteration is complete yet",
+        ),
         score,
         (
             "memory",
@@ -87,12 +91,16 @@ def newest_score(metrics: Sequence[Line], trials: Mapping[str, Any] | None) -> t
     """(label, value, note) of the score that tells most: over trials, of a validation, or the correlation in training."""
     if trials is not None:
         (score, ceiling), window = trials["last"], min(trials["window"], trials["n"])
-        return "explained signal variance", share(score), f"last {window} trials; ceiling {share(ceiling)}"
+        return "explained signal variance", share(score), f"last {counted(window, 'trial')}; ceiling {share(ceiling)}"
     if validated := [line for line in metrics if number(line.get("validation")) is not None]:
         return "validation", percent(validated[-1]["validation"]), f"explained variance, iteration {validated[-1]['iteration']}"
     recent = known(metrics[-RECENT:], "correlation")
     mean = sum(recent) / len(recent) if recent else None
-    return "correlation", formatted(mean, ".2f"), f"with the targets, mean of the last {len(recent)} iterations"
+    return (
+        "correlation",
+        formatted(mean, ".2f"),
+        f"with the targets, mean of the last {counted(len(recent), 'iteration')}" if recent else "with the targets",
+    )
 
 
 def recording(ingest: Line, trials: Sequence[Line]) -> list[Row]:
@@ -174,7 +182,7 @@ def _of_recording(running: bool, ingest: Line) -> list[str]:
     """Sentences about the content of ingest.json."""
     found = []
     if problem := text(ingest.get("problem") or "", 300):
-        found.append(f"Source: {problem.rstrip('.')}.")
+        found.append(f"Source: {problem}{'' if problem[-1] in '.?!' else '.'}")
     written, message = number(ingest.get("time")), number(ingest.get("last_message"))
     if running and written is not None and time.time() - written > SILENT_SECONDS:
         found.append(f"ingest.json was written {duration(time.time() - written)} ago; it should be written each second.")

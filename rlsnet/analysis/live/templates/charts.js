@@ -20,6 +20,8 @@ function short(value, digits = 3) {
   const text = Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
   return text.replace("-", "−");
 }
+const worded = (value) => value === null || value === undefined ? "unknown" : short(value, 2);
+const counted = (n, noun) => `${short(n)} ${noun}${n === 1 ? "" : "s"}`;
 const percent = (value) => value === null || value === undefined ? "–" : `${short(Math.round(100 * value))} %`;
 
 // Round positions between two numbers, about n of them.
@@ -103,6 +105,9 @@ function curves(place, content) {
         if (alone) drawing.append(svg("circle", { class: `c-${each.kind}`, r: 2.5, cx: x(each.x[index]), cy: y(Math.min(yRange[1], Math.max(yRange[0], value))) }));
       });
     }
+  }
+  if (!series.some((each) => known(each.y).length)) {
+    drawing.append(svg("text", { x: (left + wide - right) / 2, y: (top + height - bottom) / 2 - 10, "text-anchor": "middle" }, "no value yet"));
   }
   const row = html("p", { class: "legend-row" }), cursor = svg("line", { class: "cursor", y1: top, y2: height - bottom, visibility: "hidden" });
   const point = (at) => {

@@ -90,8 +90,8 @@ const render = {
       xName: "trial", xWord: "trial", yName: "explained signal variance", label: "Explained signal variance over trials, of the model and its ceiling",
     });
     const [score, ceiling] = trials.all, [ofHeldOut, itsCeiling] = trials.held_out;
-    const heldOut = trials.n_held_out ? ` Over the ${short(trials.n_held_out)} held-out trials alone, which are never learned: ${percent(ofHeldOut)}, ceiling ${percent(itsCeiling)}.` : "";
-    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${short(trials.n)} trials: ${percent(score)}, ceiling ${percent(ceiling)}.${heldOut}${edge(trials.score)}`;
+    const heldOut = trials.n_held_out ? ` Over the ${counted(trials.n_held_out, "held-out trial")} alone, never learned: ${percent(ofHeldOut)}, ceiling ${percent(itsCeiling)}.` : "";
+    find("#over-trials figcaption").textContent = `Share of the signal variance of single trials, each predicted before it is learned, over the last ${trials.window} trials; over all ${counted(trials.n, "trial")}: ${percent(score)}, ceiling ${percent(ceiling)}.${heldOut}${edge(trials.score)}`;
   },
   iterations(iterations) {
     find("#over-iterations").hidden = !iterations;
@@ -115,7 +115,7 @@ const render = {
     find("#regions").hidden = !rates?.regions.length;
     without();
     if (!rates) return;
-    find("#rates-note").textContent = `After trial ${short(rates.trial)}: ${short(rates.n_units)} units; median correlation of data and model ${short(rates.correlation, 2)}, its ceiling ${short(rates.ceiling, 2)}.`;
+    find("#rates-note").textContent = `After trial ${short(rates.trial)}: ${counted(rates.n_units, "unit")}; median correlation of data and model ${worded(rates.correlation)}, its ceiling ${worded(rates.ceiling)}.`;
     options();
     regions(rates.regions);
     find("#scatter").hidden = !rates.dots.length;
@@ -152,7 +152,10 @@ async function chooseUnit(unit = null) {
   if (unit !== null) Object.assign(choice, { unit, pick: null });
   if (choice.pick && state.rates.chosen[choice.pick] !== undefined) choice.unit = state.rates.chosen[choice.pick];
   choice.unit ??= 0;
-  for (const each of document.querySelectorAll("[data-pick]")) each.setAttribute("aria-pressed", each.dataset.pick === choice.pick);
+  for (const each of document.querySelectorAll("[data-pick]")) {
+    each.disabled = state.rates.chosen[each.dataset.pick] === undefined;  // no unit has a score yet
+    each.setAttribute("aria-pressed", !each.disabled && each.dataset.pick === choice.pick);
+  }
   if (state.rates.dots.length) {
     const dots = saved ? state.rates.dots.filter(([each]) => saved.units.some(({ unit }) => unit === each)) : state.rates.dots;
     show(find("#scatter .chart"), scatter, { dots, chosen: choice.unit, choose: chooseUnit });
@@ -166,7 +169,7 @@ async function chooseUnit(unit = null) {
 
 function drawUnit(unit) {
   const names = state.rates.conditions, chosen = choice.condition === "all" ? names.map((_, index) => index) : [Number(choice.condition)];
-  find("#psth figcaption").textContent = `Unit ${unit.id}${unit.region ? ` in ${unit.region}` : ""}; correlation ${short(unit.correlation, 2)}.`;
+  find("#psth figcaption").textContent = `Unit ${unit.id}${unit.region ? ` in ${unit.region}` : ""}; correlation ${worded(unit.correlation)}.`;
   const rates = chosen.flatMap((index) => [...known(unit.data[index] ?? []), ...known(unit.model[index] ?? [])]);
   const places = find("#psth .psths"), before = [...places.children];
   const charts = chosen.map((index) => {
@@ -177,7 +180,7 @@ function drawUnit(unit) {
   chosen.forEach((index, at) => {
     const [r, ceiling] = [unit.correlations[index], unit.ceilings[index]];
     charts[at].children[0].textContent = names[index];
-    charts[at].children[1].textContent = `correlation ${short(r, 2)}, ceiling ${short(ceiling, 2)}`;
+    charts[at].children[1].textContent = `correlation ${worded(r)}, ceiling ${worded(ceiling)}`;
     show(charts[at].lastChild, curves, {
       series: [{ name: "data", kind: "data", x: unit.time, y: unit.data[index] }, { name: "model", kind: "model", x: unit.time, y: unit.model[index] }],
       xRange: range(unit.time), yRange: [Math.min(0, ...rates), Math.max(1, ...rates) * 1.05], height: chosen.length > 2 ? 190 : 250, zero: true,
@@ -195,6 +198,7 @@ async function drawMaps() {
   [map.data, map.model].forEach((each, index) => {
     const levels = Uint8Array.from(atob(each), (character) => character.charCodeAt(0)), canvas = canvases[index], name = index ? "model" : "data";
     heatMap(canvas, levels, rows, map.columns);
+    canvas.previousElementSibling.textContent = levels.every((level) => level === 255) ? `${name}: unknown until now` : name;
     canvas.setAttribute("aria-label", `Firing rates of ${map.n_units} units over time, ${name}`);
     canvas.onclick = (event) => {
       const box = canvas.getBoundingClientRect(), row = Math.floor((event.clientY - box.top) / box.height * rows);
@@ -204,7 +208,7 @@ async function drawMaps() {
   });
   const scale = html("canvas", { class: "scale" }), grouped = map.per_row > 1 ? `, up to ${map.per_row} neighbours averaged in a row` : "";
   heatMap(scale, Uint8Array.from({ length: 255 }, (_, index) => index), 1, 255);
-  find("#maps figcaption").replaceChildren("lowest", scale, `highest rate of each unit in the data of all conditions. ${short(map.n_units)} units, sorted by the time of the peak in the data${grouped}. A press on a row shows its unit.`);
+  find("#maps figcaption").replaceChildren("lowest", scale, `highest rate of each unit in the data of all conditions. ${counted(map.n_units, "unit")}, sorted by the time of the peak in the data${grouped}. A press on a row shows its unit.`);
 }
 
 function prediction(content) {
