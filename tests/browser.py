@@ -71,6 +71,11 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def click(self, x: float, y: float) -> None:
+        """Presses the left button at a place of the window, px."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def until(self, expression: str) -> None:
         """Waits until an expression is true."""
         deadline = time.monotonic() + SECONDS

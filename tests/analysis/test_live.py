@@ -235,6 +235,39 @@ def test_a_store_that_is_replaced_all_the_time_is_read_as_one_of_its_versions(ru
     assert len(seen) == 6
 
 
+def test_at_the_start_of_an_experiment_little_is_known(run, capsys):
+    """The model is not simulated yet, one condition has no trial, reliability is missing, and so are keys of all files."""
+    append_line(run.path / "trials.jsonl", {"trial": 1})
+    with (run.path / "ingest.json").open("w") as file:
+        json.dump({"source": "a"}, file)
+    watched.write_online(run.path, 1, n_units=7, n_bins=20)
+    unknown = {"data": np.where(np.arange(2)[:, None, None] == 0, watched.rates(7, watched.CONDITIONS, 20, 1)[1], np.nan)}
+    unknown |= {"model": np.full((2, 20, 7), np.nan), "condition": np.array(watched.CONDITIONS), "unit/id": np.array(list("abcdefg"))}
+    unknown |= {"time": np.arange(20) / 50, "n_trials": np.array([1, 0])}
+    dims = {"data": ["condition", "time", "unit"], "model": ["condition", "time", "unit"], "condition": ["condition"], "unit/id": ["unit"]}
+    arrays = {name: (values, dims.get(name, ["x"])) for name, values in unknown.items()}
+    watched.store(run.path / "online.zarr", "rlsnet-online", 1, arrays)
+    reader = reader_of(run)
+    state = reader.state()
+    assert (
+        state["notes"] == []
+        and state["rates"]["chosen"] == {}
+        and state["rates"]["correlation"] is None
+        and state["rates"]["regions"] == []
+    )
+    assert state["trials"]["score"] == state["trials"]["ceiling"] == [None]
+    assert reader.heat_map(1)["units"] == [] and reader.heat_map(1)["model"] == "" and len(reader.heat_map(0)["units"]) == 7
+    assert set(page.base64.b64decode(reader.heat_map(0)["model"])) == {255}
+    assert reader.unit(3)["model"] == [[None] * 20] * 2 and reader.unit(3)["region"] is None
+    assert "NaN" not in page.saved(reader)
+    dispatch(["live", str(run.path), "terminal=true"])
+    assert "Firing rates after trial 1; median correlation –" in " ".join(capsys.readouterr().out.split())
+    watched.write_online(run.path, 2, n_units=0, n_bins=20)
+    reader = reader_of(run)
+    assert reader.state()["rates"]["n_units"] == reader.units("")["n"] == 0 and reader.heat_map(0)["units"] == []
+    assert "NaN" not in page.saved(reader) and reader.state()["notes"] == []
+
+
 def test_updates_of_a_large_network_are_small(run):
     names = [f"condition {i} with a name that is rather long" for i in range(6)]
     watched.write_watched(run.path, 400, n_units=8000, conditions=names, n_bins=150)
@@ -444,6 +477,25 @@ def test_a_page_that_nobody_looks_at_reads_nothing(run, serve, monkeypatch):
     assert 0 < seen == len(readings)
 
 
+def test_an_answer_that_fails_is_one_line(run, serve, monkeypatch, capfd):
+    watched.write_online(run.path, 1, n_units=3)
+    monkeypatch.setattr(Reader, "heat_map", lambda self, condition: 1 / 0)
+    client = serve(run)
+    for path in ("/map?condition=0", "/saved.html"):
+        status, _, body = client.ask(path)
+        assert status == 500 and body == b"This could not be read from the files of the run (division by zero)."
+    assert client.ask("/unit?number=1")[0] == 200 and capfd.readouterr().err == ""
+
+
+def test_the_address_given_to_a_browser_opens_the_page_a_single_time(run, serve):
+    client = serve(run)
+    once = client.server.address_for_once().partition("/?")[2]
+    assert client.server.token not in once
+    status, headers, _ = client.ask(f"/?{once}", cookie=False)
+    assert status == 200 and client.server.token in headers["Set-Cookie"]
+    assert client.ask(f"/?{once}", cookie=False)[0] == 403 and client.ask("/")[0] == 200
+
+
 def test_too_many_clients_are_sent_away_and_those_that_go_make_room(run, serve):
     client = serve(run)
     streams = []
@@ -588,6 +640,7 @@ DRAWN = """(() => {
     strips: document.querySelectorAll(".strip > svg").length, unit: document.querySelector("#psth figcaption").textContent,
   };
 })()"""
+CHOOSE = "(() => {{ const s = document.querySelector('{selector}'); s.value = '{value}'; s.dispatchEvent(new Event('change')); }})()"
 ALL = ["recording", "scores", "rates", "regions", "prediction"]
 
 
@@ -620,6 +673,34 @@ def test_the_page_to_keep_fits_a_phone_and_a_desk_and_draws_all_its_parts(experi
     assert not browser.complaints
 
 
+def act_on_the_page(browser, run: Run) -> None:
+    """Chooses units and conditions by all means that the page has."""
+    reader, unit = reader_of(run), "document.querySelector('#psth figcaption').textContent.match(/^Unit (\\S+)/)[1]"
+    found = reader.heat_map(1)
+    browser.value(CHOOSE.format(selector="#map-condition", value="1"))
+    browser.until("document.querySelector('#map-condition').value === '1'")
+    time.sleep(0.5)
+    browser.value("document.querySelector('#maps canvas').scrollIntoView({behavior: 'instant'})")
+    left, top, height = (
+        browser.value(f"document.querySelector('#maps canvas').getBoundingClientRect().{side}") for side in ("left", "top", "height")
+    )
+    browser.click(left + 30, top + height * 50.5 / 200)
+    browser.until(f"{unit} === '{reader.unit(found['units'][50])['id']}'")
+    browser.value("document.querySelector('[data-pick=median]').click()")
+    browser.until(f"{unit} === '{reader.unit(reader.state()['rates']['chosen']['median'])['id']}'")
+    browser.value("document.querySelector('#scatter').scrollIntoView({behavior: 'instant'})")
+    number, *_ = reader.state()["rates"]["dots"][-1]  # the worst one, apart from the others
+    x, y = (browser.value(f"[...document.querySelectorAll('.unit-dot')].at(-2).getBoundingClientRect().{side}") for side in ("x", "y"))
+    browser.click(x + 3, y + 3)
+    browser.until(f"{unit} === '{reader.unit(number)['id']}'")
+    browser.value(CHOOSE.format(selector="#condition", value="1"))
+    browser.until("document.querySelectorAll('.psths h4').length === 1 && document.querySelector('.psths h4').textContent === 'lick right'")
+    browser.value("(() => { const s = document.querySelector('#search'); s.value = 'A-42'; s.dispatchEvent(new Event('input')); })()")
+    browser.until("document.querySelectorAll('#found button').length === 1")
+    browser.value("document.querySelector('#found button').click()")
+    browser.until(f"{unit} === 'probeA-42'")
+
+
 @pytest.mark.browser
 def test_the_served_page_follows_the_run_in_a_browser(run, serve, browser):
     """pytest -m browser: the cookie, the policy, the stream, the questions and the pause work together."""
@@ -631,6 +712,7 @@ def test_the_served_page_follows_the_run_in_a_browser(run, serve, browser):
     assert browser.value("location.href") == f"http://{client.host}/" and browser.value("document.cookie") == ""
     found = browser.value(DRAWN)
     assert found["sections"] == ALL and found["colours"] > 50 and found["scroll"] <= 1440
+    act_on_the_page(browser, run)
     browser.value("document.querySelector('#pause').click()")
     watched.write_online(run.path, 21)
     time.sleep(1)

@@ -69,6 +69,8 @@ def read(path: Path) -> Rates:
     group, where = zarr_store.open_group(path, "", FORMAT), str(path)
     data = zarr_store.array(group, "data", ["condition", "time", "unit"], "f", where)
     n_conditions, n_bins, n_units = data.shape
+    if 0 in (n_conditions, n_bins):
+        raise UserError(f"{where}: data has {n_conditions} conditions and {n_bins} bins of time; expected one of each at least.")
 
     def values(name: str, shape: list[int], kind: str = "fiu") -> np.ndarray:
         return zarr_store.read(zarr_store.array(group, name, shape, kind, where))
@@ -229,5 +231,5 @@ def _levels(rates: Rates, block: np.ndarray, groups: list[np.ndarray], every: in
         low, high = (reduce(reduce(everywhere, axis=0), axis=0) for reduce in (np.fmin.reduce, np.fmax.reduce))
         scaled = (block[:, group] - low) / np.where(high > low, high - low, 1)
         rows.append(_binned(mean_known(scaled.T)[None], every)[0])
-    values = np.array(rows).reshape(len(rows), -1)
+    values = np.array(rows, float).reshape(len(rows), -(-len(block) // every))
     return np.where(np.isfinite(values), np.round(np.clip(np.nan_to_num(values), 0, 1) * (UNKNOWN - 1)), UNKNOWN).astype(np.uint8)

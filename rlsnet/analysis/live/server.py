@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 from rlsnet.analysis.live import page
 from rlsnet.analysis.live.feed import Feed, as_json
 from rlsnet.analysis.live.state import Reader
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 
 MOST_STREAMS = 12  # pages that are kept up to date at a time
 MOST_CONNECTIONS = 48  # at a time, of all kinds
@@ -80,6 +80,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
             raise UserError(f"host={host} port={port}: cannot be listened at ({error.strerror or error}); {hint}.") from error
         self.feed, self.files = Feed(reader), page.files(reader.run)
         self.token = secrets.token_urlsafe(32)
+        self._once: str | None = None  # a token that opens the page a single time
         self.streams = threading.BoundedSemaphore(MOST_STREAMS)
         self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
@@ -95,9 +96,26 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 
     @property
     def address(self) -> str:
-        """What a browser opens."""
+        """What a user opens in a browser."""
+        return self._address(self.token)
+
+    def address_for_once(self) -> str:
+        """An address that opens the page a single time: other users of this computer may see it among the arguments of the browser."""
+        self._once = secrets.token_urlsafe(32)
+        return self._address(self._once)
+
+    def _address(self, token: str) -> str:
         host = platform.node() if self.host in ("0.0.0.0", "::") else f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/?token={self.token}"
+        return f"http://{host}:{self.port}/?token={token}"
+
+    def knows(self, token: str) -> bool:
+        """Whether a token opens the page."""
+        if hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode()):
+            return True
+        if self._once is None or not hmac.compare_digest(token.encode("utf-8", "replace"), self._once.encode()):
+            return False
+        self._once = None
+        return True
 
     def is_own(self, host: str) -> bool:
         """Whether a header Host names this server: if not, another site has made its own name point here (DNS rebinding)."""
@@ -166,8 +184,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path == "/events":
             self._stream()
         elif path == "/saved.html":
-            content = self.server.feed.ask(page.saved).encode()
-            self._send(200, content, "text/html; charset=utf-8", {"Content-Disposition": f'attachment; filename="{page.SAVED}"'})
+            more = {"Content-Disposition": f'attachment; filename="{page.SAVED}"'}
+            self._ask(lambda reader: page.saved(reader).encode(), "text/html; charset=utf-8", more)
         elif path in QUESTIONS:
             self._question(path, query)
         else:
@@ -202,7 +220,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         given = [value for each in self.headers.get_all("Cookie") or [] for value in _values(each, self.server.cookie)]
         if path == "/" and query.startswith("token="):
             given.append(query.removeprefix("token="))
-        return any(hmac.compare_digest(each.encode("utf-8", "replace"), self.server.token.encode()) for each in given)
+        return any(map(self.server.knows, given))
 
     def _new_cookie(self) -> dict[str, str]:
         """The header that lets the page be loaded again without the token in its address."""
@@ -213,13 +231,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         key, answer = QUESTIONS[path]
         try:
             value = parse_qs(query, keep_blank_values=True, max_num_fields=4)[key][0]
-            content = as_json(self.server.feed.ask(lambda reader: answer(reader, value)))
         except (KeyError, ValueError):
             self._send(400, f"expected {path}?{key}=.")
+        else:
+            self._ask(lambda reader: as_json(answer(reader, value)), "application/json")
+
+    def _ask(self, question: Callable[[Reader], bytes], kind: str, more: dict[str, str] | None = None) -> None:
+        """Answers with what the files of the run tell, or with why they do not."""
+        try:
+            content = self.server.feed.ask(question)
         except UserError as error:
             self._send(404, str(error))
+        except Exception as error:  # damage of a kind that was not foreseen does not end the view
+            self._send(500, f"This could not be read from the files of the run ({first_line(error)}).")
         else:
-            self._send(200, content, "application/json")
+            self._send(200, content, kind, more)
 
     def _send(self, status: int, content: str | bytes, kind: str = "text/plain; charset=utf-8", more: dict[str, str] | None = None) -> None:
         """Sends a complete answer."""

@@ -85,7 +85,7 @@ def _serve(reader: Reader, options: Options) -> None:
     if options.open:
         import webbrowser
 
-        webbrowser.open(server.address)
+        webbrowser.open(server.address_for_once())
     try:
         server.serve()
     except KeyboardInterrupt:
