@@ -135,7 +135,10 @@ def by_region(rates: Rates, score: np.ndarray, ceiling: np.ndarray) -> list[dict
     """Number of units, medians of correlation [U] and ceiling [U], and mean rates of the regions, those with most units first."""
     names = np.array(rates.regions)
     known, index, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    means = {name: mean_known(block.reshape(-1, len(names))) for name, block in (("data_hz", rates.data), ("model_hz", rates.model))}
+    means = {
+        name: mean_known(block.reshape(len(rates.conditions) * len(rates.time), len(names)))
+        for name, block in (("data_hz", rates.data), ("model_hz", rates.model))
+    }
     rows = []
     for region in np.argsort(-sizes, kind="stable")[:MOST_REGIONS]:
         of_it = index == region

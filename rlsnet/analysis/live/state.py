@@ -41,6 +41,12 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
+def _with_summary(path: Path) -> tuple[rates.Rates, dict[str, Any]]:
+    """The PSTHs in online.zarr, and what a page shows of them at once."""
+    content = rates.read(path)
+    return content, rates.summary(content)
+
+
 class Reader:
     """Files of a run, read anew where they have changed.
 
@@ -53,11 +59,10 @@ class Reader:
         self.resources = Source(run.resources, Lines)
         self.trials = Source(run.path / "trials.jsonl", Lines)
         self.ingest = Source(run.path / "ingest.json", _object)
-        self.rates = Source(run.path / "online.zarr", rates.read)
+        self.rates = Source(run.path / "online.zarr", _with_summary)
         self.prediction = Source(run.path / "prediction.zarr", predictions.read)
         self.settings = Source(run.path / "config.yaml", lambda _: run.saved_config())
         self.log = Source(run.path / "rlsnet.log", _device)
-        self._summary: tuple[int, dict[str, Any] | None] = (0, None)
         self._running, self._looked = False, float("-inf")
         self._mapped: rates.Rates | None = None  # whose heat maps are kept
         self._heat_maps: dict[int, dict[str, Any]] = {}
@@ -73,8 +78,6 @@ class Reader:
             source.refresh()
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._running, self._looked = self.run.busy(), time.monotonic()
-        if (content := self.rates.content) is not None and self._summary[0] != self.rates.version:
-            self._summary = self.rates.version, rates.summary(content)
 
     def state(self) -> dict[str, Any]:
         """What is known of the run: numbers, texts, lists and dictionaries of these, as JSON has them.
@@ -102,7 +105,6 @@ class Reader:
             self._lines(self.resources),
             words.newest_score(metrics, over),
         )
-        version, summary = self._summary
         return {
             "name": text(self.run.path.absolute().name),
             "path": text(self.run.path, 300),
@@ -112,7 +114,7 @@ class Reader:
             "iterations": curves.over_iterations(metrics) if metrics else None,
             "recording": None if ingest is None else words.recording(ingest, trials),
             "trials": over,
-            "rates": None if summary is None else {**summary, "version": version},
+            "rates": None if self.rates.content is None else {**self.rates.content[1], "version": self.rates.version},
             "prediction": self.prediction.content,
         }
 
@@ -138,7 +140,7 @@ class Reader:
         """The PSTHs that were read last; raises UserError if there are none."""
         if self.rates.content is None:
             raise UserError(f"{self.rates.path}: is not there yet; rlsnet watch writes it after the first trial.")
-        return self.rates.content
+        return self.rates.content[0]
 
     def _lines(self, source: Source[Lines]) -> list[dict[str, Any]]:
         """The lines of a file; [] before it can be read."""
