@@ -93,5 +93,5 @@ def _kept(summary: dict[str, Any]) -> list[int]:
     chosen = list(dict.fromkeys(summary["chosen"].values()))
     most = max(1, MOST_NUMBERS // (2 * max(1, summary["n_points"])))
     others = [unit for unit, *_ in summary["dots"]] or list(range(summary["n_units"]))
-    every = -(-len(others) // most)
+    every = max(1, -(-len(others) // most))
     return sorted({*chosen, *others[::every]})
