@@ -170,6 +170,11 @@ def test_health_of_the_recording_and_what_to_act_on(run):
     watched.write_ingest(run.path, 20, time=time.time() - 60, last_message=None)
     with run.claimed():
         assert any("ingest.json was written 60 s ago" in each for each in state_of(run)["notes"])
+    watched.write_ingest(run.path, 20, ended=True, training="stopped")
+    rows = {name: (value, good) for name, value, good in state_of(run)["recording"]}
+    assert rows["connection"] == ("ended", True) and rows["training"] == ("stopped", True)
+    watched.write_ingest(run.path, 20, training="stopped: out of memory")
+    assert ["training", "stopped: out of memory", False] in state_of(run)["recording"]
     (run.path / "ingest.json").write_text("{}")
     assert "holds no JSON object" in state_of(run)["notes"][0]
     (run.path / "ingest.json").write_text('{"spikes": "many", "lost": null, "source": 7, "last_message": NaN}')
@@ -262,6 +267,8 @@ def test_at_the_start_of_an_experiment_little_is_known(run, capsys):
     assert "NaN" not in page.saved(reader)
     dispatch(["live", str(run.path), "terminal=true"])
     assert "Firing rates after trial 1; median correlation –" in " ".join(capsys.readouterr().out.split())
+    watched.store(run.path / "online.zarr", "rlsnet-online", 0, {"condition": (np.array(["left"]), ["condition"])})  # no unit yet
+    assert state_of(run)["rates"] is None and state_of(run)["notes"] == []
     watched.write_online(run.path, 2, n_units=0, n_bins=20)
     reader = reader_of(run)
     assert reader.state()["rates"]["n_units"] == reader.units("")["n"] == 0 and reader.heat_map(0)["units"] == []

@@ -60,13 +60,15 @@ class Rates:
         return mean_known(self.correlation)
 
 
-def read(path: Path) -> Rates:
-    """The content of online.zarr.
+def read(path: Path) -> Rates | None:
+    """The content of online.zarr; None if there is no unit yet.
 
     Raises:
       UserError: an array is missing, damaged, or has another shape than the others.
     """
     group, where = zarr_store.open_group(path, "", FORMAT), str(path)
+    if "unit/id" not in group:
+        return None
     data = zarr_store.array(group, "data", ["condition", "time", "unit"], "f", where)
     n_conditions, n_bins, n_units = data.shape
     if 0 in (n_conditions, n_bins):

@@ -41,10 +41,10 @@ def _object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _with_summary(path: Path) -> tuple[rates.Rates, dict[str, Any]]:
-    """The PSTHs in online.zarr, and what a page shows of them at once."""
+def _with_summary(path: Path) -> tuple[rates.Rates, dict[str, Any]] | None:
+    """The PSTHs in online.zarr, and what a page shows of them at once; None before the first unit."""
     content = rates.read(path)
-    return content, rates.summary(content)
+    return None if content is None else (content, rates.summary(content))
 
 
 class Reader:

@@ -113,9 +113,9 @@ def recording(ingest: Line, trials: Sequence[Line]) -> list[Row]:
     problem, training = text(ingest.get("problem") or ""), text(ingest.get("training") or UNDEFINED)
     rows: list[tuple[str, str] | Row] = [
         ("source", text(ingest.get("source") or UNDEFINED)),
-        ("connection", problem or "connected", not problem),
+        ("connection", problem or ("ended" if ingest.get("ended") is True else "connected"), not problem),
         ("last message", "none yet" if message is None or now is None else f"{duration(max(0.0, now - message))} before this state"),
-        ("training", training, not training.startswith("stopped")),
+        ("training", training, not training.startswith("stopped:")),
         ("spikes", integer(seen)),
         ("spikes per second", formatted(number(ingest.get("spikes_per_s")), ",.0f")),
         ("spikes in windows of trials", f"{integer(within)}{part}", not too_few(ingest)),
@@ -186,7 +186,7 @@ def _of_recording(running: bool, ingest: Line) -> list[str]:
     written, message = number(ingest.get("time")), number(ingest.get("last_message"))
     if running and written is not None and time.time() - written > SILENT_SECONDS:
         found.append(f"ingest.json was written {duration(time.time() - written)} ago; it should be written each second.")
-    elif running and written is not None and message is not None and written - message > SILENT_SECONDS:
+    elif running and ingest.get("ended") is not True and written is not None and message is not None and written - message > SILENT_SECONDS:
         found.append(f"No message has come from the source for {duration(written - message)}.")
     if lost := count(ingest.get("lost")):
         found.append(f"{lost:,} messages were lost between the source and rlsnet.")
