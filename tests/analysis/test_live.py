@@ -27,6 +27,7 @@ from rlsnet.analysis.live.server import MOST_CONNECTIONS, MOST_STREAMS, Server
 from rlsnet.analysis.live.state import Reader
 from rlsnet.cli.main import dispatch
 from rlsnet.errors import UserError
+from rlsnet.io import locks
 from rlsnet.runs.folder import Run
 from rlsnet.runs.metrics import append_line
 
@@ -61,7 +62,7 @@ def state_of(run: Run) -> dict:
 # ---------------------------------------------------------------- state
 
 
-def test_a_run_of_train_is_shown_by_its_metrics_and_resources(run):
+def test_a_run_of_train_is_shown_by_its_metrics_and_resources(run, monkeypatch):
     lines = [json.loads(each) for each in (run.path / "metrics.jsonl").read_text().splitlines()]
     memory = json.loads((run.path / "resources.jsonl").read_text().splitlines()[-1])["memory_mb"]
     state, correlations = state_of(run), [each["correlation"] for each in lines]
@@ -74,6 +75,8 @@ def test_a_run_of_train_is_shown_by_its_metrics_and_resources(run):
     with run.claimed():
         assert state_of(run)["running"]
     assert not state_of(run)["running"]
+    monkeypatch.setattr(locks, "is_held", lambda path: open("/nowhere/lock"))  # somebody else's run
+    assert state_of(run)["running"] is None and ["state", "unknown", ""] in state_of(run)["tiles"]
 
 
 def test_long_curves_are_means_of_neighbours(run):

@@ -47,6 +47,14 @@ def _with_summary(path: Path) -> tuple[rates.Rates, dict[str, Any]] | None:
     return None if content is None else (content, rates.summary(content))
 
 
+def _is_running(run: Run) -> bool | None:
+    """Whether a process works in the folder of a run; None if the lock cannot be read, as of somebody else's run."""
+    try:
+        return run.busy()
+    except OSError:
+        return None
+
+
 class Reader:
     """Files of a run, read anew where they have changed.
 
@@ -63,7 +71,8 @@ class Reader:
         self.prediction = Source(run.path / "prediction.zarr", predictions.read)
         self.settings = Source(run.path / "config.yaml", lambda _: run.saved_config())
         self.log = Source(run.path / "rlsnet.log", _device)
-        self._running, self._looked = False, float("-inf")
+        self._running: bool | None = None
+        self._looked = float("-inf")
         self._mapped: rates.Rates | None = None  # whose heat maps are kept
         self._heat_maps: dict[int, dict[str, Any]] = {}
 
@@ -77,14 +86,14 @@ class Reader:
         for source in self.sources:
             source.refresh()
         if time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._running, self._looked = self.run.busy(), time.monotonic()
+            self._running, self._looked = _is_running(self.run), time.monotonic()
 
     def state(self) -> dict[str, Any]:
         """What is known of the run: numbers, texts, lists and dictionaries of these, as JSON has them.
 
         Keys:
           name, path: of the run.
-          running: whether a process works in its folder.
+          running: whether a process works in its folder; None if that cannot be found out.
           tiles: (label, value, note) of the key figures.
           notes: sentences.
           iterations: `curves.over_iterations`, or None before the first.

@@ -16,6 +16,8 @@ FEWEST_TRIALS = 5  # before few spikes in the windows are pointed out
 FEW_SPIKES = 0.01  # of all, in the windows of the trials
 MOST_CONDITIONS = 60
 
+RUNNING = {True: "running", False: "not running", None: "unknown"}
+
 Line = Mapping[str, Any]
 Row = tuple[str, str, bool]
 
@@ -41,12 +43,12 @@ def known(lines: Sequence[Line], name: str) -> list[float]:
 
 
 def tiles(
-    running: bool, planned: int | None, device: str, metrics: Sequence[Line], resources: Sequence[Line], score: tuple[str, str, str]
+    running: bool | None, planned: int | None, device: str, metrics: Sequence[Line], resources: Sequence[Line], score: tuple[str, str, str]
 ) -> list[Any]:
     """(label, value, note) of the key figures.
 
     Args:
-      running: whether a process works in the run folder.
+      running: whether a process works in the run folder; None: unknown.
       planned: iterations that the settings ask for; None: not known, or an experiment decides.
       device: on which the run computes; "" if it is not known.
       metrics: lines of metrics.jsonl.
@@ -59,7 +61,7 @@ def tiles(
     last = resources[-1] if resources else {}
     memory, free = number(last.get("memory_mb")), number(last.get("system_free_mb"))
     return [
-        ("state", "running" if running else "not running", f"on {device}" if device else ""),
+        ("state", RUNNING[running], f"on {device}" if device else ""),
         ("iterations", f"{done:,}", f"of {planned:,}{f', {left}' if left else ''}" if planned else "of training"),
         (
             "time per iteration",
@@ -160,7 +162,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), 1) if values else None
 
 
-def notes(running: bool, ingest: Line | None, trials: Sequence[Line], problems: Sequence[str]) -> list[str]:
+def notes(running: bool | None, ingest: Line | None, trials: Sequence[Line], problems: Sequence[str]) -> list[str]:
     """What a reader should act on, in sentences.
 
     Args:
@@ -178,7 +180,7 @@ def notes(running: bool, ingest: Line | None, trials: Sequence[Line], problems: 
     return found
 
 
-def _of_recording(running: bool, ingest: Line) -> list[str]:
+def _of_recording(running: bool | None, ingest: Line) -> list[str]:
     """Sentences about the content of ingest.json."""
     found = []
     if problem := text(ingest.get("problem") or "", 300):
