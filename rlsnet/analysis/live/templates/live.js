@@ -219,7 +219,7 @@ function prediction(content) {
   const spread = all.flatMap((each) => each.models.flatMap((value, index) => value === null ? [] : [value - (each.noise[index] ?? 0), value + (each.noise[index] ?? 0)]));
   const limits = range([0, ...spread, ...known(all.map((each) => each.observed))]);
   const first = rows[0];
-  find("#differ").textContent = first.disagreement === null || rows.length < 2 || content.models < 2 ? "" : `The ${content.models} models differ most about ${first.name} (s.d. ${short(first.disagreement, 2)} Hz): its observation tells most about which model is right.`;
+  find("#differ").textContent = first.disagreement === null || rows.length < 2 || content.models < 2 ? "" : `The ${content.models} models differ most about “${first.name}” (s.d. ${short(first.disagreement, 2)} Hz): its observation tells most about which model is right.`;
   const head = html("span", {}, "effect on the mean rate, Hz", html("span", { class: "ends" }, html("span", {}, short(limits[0], 2)), html("span", {}, short(limits[1], 2))));
   const body = rows.flatMap((each) => each.conditions.map((condition, index) => ({
     first: index === 0,
@@ -231,7 +231,7 @@ function prediction(content) {
   table(find("#prediction table"), ["perturbation", "condition", head, "disagreement, Hz", "observed, Hz", "correlation over units"], body, ["", "", "strip", "number", "number", "number"]);
   const more = content.n > rows.length ? ` ${short(content.n - rows.length)} others, about which the models differ less, are not shown.` : "";
   find("#prediction-note").replaceChildren(html("span", { class: "legend-row" }, ...legend([["models, with the s.d. due to few trials", "model", "point"], ["observed", "observed", "diamond"]])),
-    `After trial ${short(content.trial)}. Mean over the units whose effect was observed or, where none was, over all. Correlation: of predicted and observed effects over units.${more}`);
+    `After trial ${short(content.trial)}. Mean over the units whose effect was observed or, where none was, over all. Disagreement: s.d. between models, root mean square over units and conditions, without what few trials cause. Correlation: of predicted and observed effects over units.${more}`);
 }
 
 function update(parts) {
