@@ -64,7 +64,7 @@ def write_prediction(folder: Path, trial: int, n_units: int = 300, n_models: int
     observed[0, :, : n_units // 2] = centre[0] + 0.3 + random.normal(0, 1, (2, n_units // 2))
     arrays = {
         "perturbation": (np.array(PERTURBATIONS), ["perturbation"]),
-        "condition": (np.array(CONDITIONS), ["condition"]),
+        "condition": (np.array(CONDITIONS[:2]), ["condition"]),
         "seed": (np.arange(n_models), ["seed"]),
         "effect": (effect, ["seed", "perturbation", "condition", "unit"]),
         "noise": (np.full((n_models, n, 2), 0.15, "f4"), ["seed", "perturbation", "condition"]),

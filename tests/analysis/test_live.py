@@ -6,8 +6,10 @@ import http.client
 import io
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -596,7 +598,7 @@ def test_the_command_prints_the_address_and_ends_with_an_interrupt(run):
     connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=10)
     connection.request("GET", f"/?token={address[2]}")
     assert connection.getresponse().status == 200
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 0 and "no longer served" in err and "Traceback" not in err
 
@@ -634,6 +636,24 @@ def test_a_low_window_shows_what_fits_and_names_the_rest(experiment):
     lines = target.render_lines(shown, pad=False)
     text = "".join(segment.text for line in lines for segment in line)
     assert len(lines) <= 22 and "explained signal variance" in text and "too low to show" in text and "firing rates" in text
+
+
+def test_the_view_in_a_terminal_is_renewed_until_an_interrupt(experiment):
+    """In a pseudo-terminal of 90 columns and 30 lines."""
+    parent, child = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
+    command = [sys.executable, "-m", "rlsnet", "live", str(experiment[0].path), "terminal=true"]
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, start_new_session=True)
+    os.close(child)
+    shown, deadline = b"", time.monotonic() + 20
+    while shown.count(b"not running") < 2 and time.monotonic() < deadline:
+        shown += os.read(parent, 2**16)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(parent, 2**16):
+            shown += part
+    os.close(parent)
+    assert process.wait(10) == 0 and shown.count(b"not running") >= 2 and b"Traceback" not in shown
 
 
 # ---------------------------------------------------------------- browser
@@ -709,6 +729,24 @@ def act_on_the_page(browser, run: Run) -> None:
     browser.until("document.querySelectorAll('#found button').length === 1")
     browser.value("document.querySelector('#found button').click()")
     browser.until(f"{unit} === 'probeA-42'")
+
+
+@pytest.mark.browser
+def test_long_names_fit_a_phone(run, tmp_path, browser, monkeypatch):
+    """pytest -m browser: names without spaces, and with markup."""
+    names = [f"condition_{i}_{'long' * 20}<img src=x onerror=alert(1)>" for i in range(12)]
+    monkeypatch.setattr(watched, "CONDITIONS", names)
+    monkeypatch.setattr(watched, "REGIONS", ["Region<b>" + "abcdefghij" * 8])
+    watched.write_watched(run.path, 24, conditions=names, n_units=60)
+    watched.write_ingest(run.path, 24, source="redis://" + "host" * 25, problem="p" * 110, rejected_reason="r" * 110)
+    run.path.rename(run.path.with_name("n" * 100))
+    (tmp_path / "long.html").write_text(page.saved(reader_of(Run(run.path.with_name("n" * 100)))))
+    for width in (360, 1440):
+        browser.open(f"file://{tmp_path}/long.html", width)
+        browser.until("document.querySelectorAll('path.curve').length >= 4")
+        found = browser.value(DRAWN)
+        assert found["scroll"] <= found["inner"] == width and browser.value("document.images.length") == 0
+    assert not browser.complaints
 
 
 @pytest.mark.browser
