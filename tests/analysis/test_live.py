@@ -56,6 +56,13 @@ def reader_of(run: Run) -> Reader:
     return reader
 
 
+def refresh_at_once(reader: Reader) -> None:
+    """Reads what has changed, however long the reading before took."""
+    for source in reader.sources:
+        source._earliest = 0.0
+    reader.refresh()
+
+
 def state_of(run: Run) -> dict:
     """The state as a page gets it."""
     return json.loads(json.dumps(reader_of(run).state(), allow_nan=False))
@@ -195,15 +202,13 @@ def test_missing_and_damaged_files_keep_what_was_shown(run):
     shutil.rmtree(run.path / "prediction.zarr")
     (run.path / "online.zarr" / "zarr.json").write_text("{damaged")
     (run.path / "ingest.json").write_text("[")
-    time.sleep(0.5)  # more than ten times what the last reading took
-    reader.refresh()
+    refresh_at_once(reader)
     after = reader.state()
     assert after["trials"] == before["trials"] and after["rates"] == before["rates"] and after["prediction"] == before["prediction"]
     assert len(after["notes"]) == 2 and all("online.zarr" in each or "ingest.json" in each for each in after["notes"])
     watched.write_online(run.path, 22, n_units=12, n_bins=30)
     watched.write_ingest(run.path, 22)
-    time.sleep(0.5)
-    reader.refresh()
+    refresh_at_once(reader)
     assert reader.state()["rates"]["trial"] == 22 and reader.state()["notes"] == []
 
 
@@ -234,8 +239,7 @@ def test_a_store_that_is_replaced_all_the_time_is_read_as_one_of_its_versions(ru
     try:
         deadline = time.monotonic() + 20
         while len(seen) < 6 and time.monotonic() < deadline:
-            reader.rates._earliest = 0.0
-            reader.refresh()
+            refresh_at_once(reader)
             unit, trial = reader.unit(3), reader.state()["rates"]["trial"]
             assert set(unit["data"][0]) == set(unit["model"][0]) == {trial}
             seen.add(trial)
@@ -518,14 +522,13 @@ def test_too_many_clients_are_sent_away_and_those_that_go_make_room(run, serve):
     status, _, body = client.ask("/events")
     assert status == 503 and b"open already" in body
     idle = [socket.create_connection(("127.0.0.1", client.server.port)) for _ in range(MOST_CONNECTIONS - MOST_STREAMS)]
-    time.sleep(0.2)
     assert client.ask("/")[0] == 503
     for each in idle:
         each.close()
     for answer, connection in streams:
         answer.close()
         connection.close()
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 20
     while (status := client.ask("/events", "HEAD")[0]) != 200 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert status == 200
