@@ -8,6 +8,7 @@ COMMANDS = {
     "watch": "train while an experiment runs (watch SOURCE [RUN])",
     "test": "run a trained network with frozen weights (test RUN)",
     "import": "import NWB, Phy, MATLAB and other files (import SOURCE... OUT.zarr)",
+    "live": "show a run while it trains, on a page or in the terminal (live RUN)",
     "runs": "list the runs below a folder, the newest first (runs [FOLDER])",
     "plot": "draw the figures of a run or of a recording (plot RUN)",
     "report": "write the results of a run as one HTML page (report RUN)",
@@ -19,6 +20,7 @@ COMMANDS = {
 }
 PLAIN = {
     "import": "rlsnet.cli.commands.import_",
+    "live": "rlsnet.cli.commands.live",
     "runs": "rlsnet.cli.commands.runs",
     "plot": "rlsnet.cli.commands.plot",
     "report": "rlsnet.cli.commands.report",

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 log = logging.getLogger(__name__)
 
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF}  # of file systems without flock
+LOOK_SECONDS = 0.05  # longer than another process looks whether a lock is held
 
 _held: set[Path] = set()  # lock files of this process
 
@@ -61,7 +63,7 @@ def held(path: Path, file: IO[Any]) -> Iterator[None]:
     Raises:
       Taken: another process has the lock.
     """
-    if flock(file, exclusive=True):
+    if _flock_after_a_look(file):
         yield
         return
     mark = _mark(path)
@@ -73,6 +75,15 @@ def held(path: Path, file: IO[Any]) -> Iterator[None]:
     finally:
         _held.discard(mark)
         mark.unlink(missing_ok=True)
+
+
+def _flock_after_a_look(file: IO[Any]) -> bool:
+    """`flock` for this process alone; tries once more, as a process that only looks (`is_held`) has the lock for an instant."""
+    try:
+        return flock(file, exclusive=True)
+    except Taken:
+        time.sleep(LOOK_SECONDS)
+        return flock(file, exclusive=True)
 
 
 def is_held(path: Path) -> bool:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from rlsnet.errors import UserError
-from rlsnet.io import atomic
+from rlsnet.io import atomic, locks
 from rlsnet.runs.folder import Run
 
 HOLD = """
@@ -112,3 +112,18 @@ def test_a_cache_that_is_made_needs_no_lock(tmp_path, kind):
     with atomic.locked(tmp_path / "made"):
         (tmp_path / "made").touch()
     assert (tmp_path / "made").exists()
+
+
+def test_a_look_at_the_lock_refuses_nobody(tmp_path, monkeypatch):
+    """A process that looks whether a run goes on has the lock for an instant, in which a run may start."""
+    run, waits = Run(tmp_path / "run"), []
+    with run.claimed():
+        pass
+    with (run.path / ".lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        with pytest.raises(UserError, match="another process uses this folder"), run.claimed():
+            pass  # one who has the lock for longer is no look
+        monkeypatch.setattr(locks.time, "sleep", lambda seconds: (waits.append(seconds), fcntl.flock(look, fcntl.LOCK_UN)))
+        with run.claimed():
+            assert run.busy()
+    assert waits == [0.05]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
+from rlsnet.analysis.live.state import Reader
 from rlsnet.data.import_options import Options
 from rlsnet.data.session import Session as RecordedSession
 from rlsnet.data.streams import store as stream_store
@@ -132,6 +133,33 @@ def test_every_trial_has_a_line_and_a_row(experiment, run):
     assert status["spikes"] == sum(map(len, experiment[3])) and status["trials"] == N_TRIALS and status["ended"]
 
 
+def shown_of(run):
+    """What rlsnet live reads of a run."""
+    reader = Reader(run)
+    reader.refresh()
+    return reader
+
+
+def test_live_shows_what_was_written(run):
+    reader = shown_of(run)
+    state, lines = reader.state(), lines_of(run)
+    assert state["notes"] == [] and state["trials"]["n"] == state["rates"]["trial"] == N_TRIALS and state["rates"]["n_units"] == N_UNITS
+    rows = {name: value for name, value, _ in state["recording"]}
+    assert (
+        rows["trials"] == str(N_TRIALS)
+        and rows["connection"] == "ended"
+        and rows["training"] == "stopped"
+        and rows["units"] == str(N_UNITS)
+    )
+    assert rows["spikes in windows of trials"].startswith(f"{sum(line['n_spikes'] for line in lines):,} (")
+    variance = sum(line["variance"] for line in lines if line["score"] is not None)
+    assert state["trials"]["all"][0] == pytest.approx(sum(line["score"] or 0 for line in lines) / variance, rel=1e-3)
+    online = zarr.open_group(str(run.path / "online.zarr"), mode="r")
+    np.testing.assert_allclose(reader.unit(5)["data"], online["data"][..., 5], rtol=1e-3, atol=1e-6)
+    known = np.isfinite(online["data"][0]).any(axis=0).sum()
+    assert reader.heat_map(0)["n_units"] == known and state["rates"]["n_scored"] == min(N_UNITS, 40)
+
+
 def test_a_stream_that_is_repeated_gives_the_same_run_to_the_bit(run, tmp_path):
     assert watched(tmp_path / "again", run.stream) == 0
     again = Run(tmp_path / "again")
@@ -196,6 +224,10 @@ def test_predictions_are_the_effects_that_tests_find(run, tmp_path):
             psth.append(zarr.open_group(str(path), mode="r")["psth"][...][:, :, [ids.index(key) for key in keys]])
         np.testing.assert_allclose(found["effect"][k, 0], (psth[1] - psth[0])[:, 6:].mean(axis=1), atol=1e-4)
     assert found["disagreement"][0] > 0 and not np.array_equal(found["effect"][0], found["effect"][1])
+    shown = shown_of(Run(tmp_path / "two")).state()
+    assert shown["notes"] == [] and shown["prediction"]["models"] == 2 and shown["prediction"]["trial"] == N_TRIALS
+    first = next(each for each in shown["prediction"]["perturbations"] if each["name"] == found["perturbation"][0])
+    np.testing.assert_allclose(first["conditions"][1]["models"], found["effect"][:, 0, 1].mean(axis=1), rtol=1e-3)
 
 
 def test_a_weight_that_starts_warm_is_that_of_the_earlier_run(run, experiment, tmp_path):
