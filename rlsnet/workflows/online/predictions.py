@@ -96,6 +96,11 @@ class Predictor:
             except UserError as error:
                 raise UserError(f"watch.perturbations={config.watch.perturbations}: {name}: {error}") from error
 
+    @property
+    def compile_seconds(self) -> float:
+        """Time that compilations have taken so far, s."""
+        return sum(program.seconds for program in self._programs.values())
+
     def __bool__(self) -> bool:
         """Whether there is something to predict."""
         return bool(self._settings)

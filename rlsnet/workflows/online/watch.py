@@ -7,14 +7,9 @@ iterations is written to stream.zarr. So a run that is continued, or a stream.za
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
-import json
 import logging
-import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +18,11 @@ from rlsnet.config.schema import ChangedConfig, Config, RecordingTargetConfig
 from rlsnet.data.streams import sources
 from rlsnet.data.streams import store as stream_store
 from rlsnet.data.streams.messages import Batch, Source
-from rlsnet.data.streams.store import Stream, StreamStore, TrialRow
-from rlsnet.data.streams.trials import StreamTrial
-from rlsnet.errors import UserError, os_error, package
+from rlsnet.data.streams.store import Stream, StreamStore
+from rlsnet.errors import UserError
 from rlsnet.io import outputs
-from rlsnet.io.formatting import counted, percent
+from rlsnet.io.formatting import counted
 from rlsnet.model.network_store import StoredNetwork
-from rlsnet.runs import metrics
 from rlsnet.runs.checkpoint import CheckpointWriter
 from rlsnet.runs.folder import Run, resuming
 from rlsnet.runs.progress import Progress
@@ -38,14 +31,12 @@ from rlsnet.workflows.loop import graceful_stop
 from rlsnet.workflows.online import files, model
 from rlsnet.workflows.online.ingest import Ingest
 from rlsnet.workflows.online.model import OnlineModel
-from rlsnet.workflows.online.predictions import Prediction, Predictor, as_message
+from rlsnet.workflows.online.predictions import Predictor
 from rlsnet.workflows.online.session import Session, conditions_from, window_of
+from rlsnet.workflows.online.trial_loop import Publisher, TrialLoop, words_of
 from rlsnet.workflows.prepare import start
 
 log = logging.getLogger(__name__)
-
-SHARE = 0.05  # of the time that large files for figures may take
-LAST = 30  # trials whose score is shown
 
 
 def run_watch(config: Config, run: Run, resumed: bool) -> int:
@@ -66,7 +57,7 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
     if config.watch.warm_start is not None and not resumed:
         config = _with_size_of(config, Run.open(config.watch.warm_start))
     predictor = Predictor(config)
-    publish = _Publisher(config.watch.publish)
+    publish = Publisher(config.watch.publish)
     repeated = _stream_of(config.watch.source)
     with contextlib.closing(publish), run.claimed(), start(config, run, "watch") as show:
         position = StreamStore(run.stream).position if run.stream.exists() else ""
@@ -80,15 +71,15 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
         with graceful_stop() as stop, CheckpointWriter() as writer, ingest.running():
             log.info("Source: %s. Recording to %s.", repeated or source.name, run.stream)
             session, from_trial = _session(config, run, recorded, show)
-            loop = _Loop(config, run, session, ingest, writer, predictor, publish, show)
-            loop.repeat(recorded, from_trial, lambda: bool(stop.signal), live=repeated is None)
-            loop.follow(lambda: bool(stop.signal), live=repeated is None)
+            loop = TrialLoop(config, run, session, ingest, writer, predictor, publish, show, lambda: bool(stop.signal))
+            loop.repeat(recorded, from_trial, live=repeated is None)
+            loop.follow(live=repeated is None)
             loop.finish()
     log.info("Received: %s.", ingest.describe())
     if store.uncommitted_spikes:
         raise UserError(f"{run.stream}: {counted(store.uncommitted_spikes, 'spike')} could not be written, as the disk is full.")
     if loop.failed is not None:
-        raise UserError(f"{_words(loop.failed)} The experiment was recorded to its end; {resuming_watch(run)} learns the rest.")
+        raise UserError(f"{words_of(loop.failed)} The experiment was recorded to its end; {resuming_watch(run)} learns the rest.")
     if stop.signal:
         log.info("Stopped after %s. To continue: %s", counted(session.n_trials, "trial"), resuming_watch(run))
     else:
@@ -100,11 +91,6 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
 def resuming_watch(run: Run) -> str:
     """The line that continues a run of rlsnet watch."""
     return typed_command("watch", run.path)
-
-
-def _words(error: Exception) -> str:
-    """An error as one sentence."""
-    return os_error(error) if isinstance(error, OSError) else str(error)
 
 
 def _check(config: Config, run: Run, resumed: bool) -> None:
@@ -224,244 +210,3 @@ def _earlier_units(config: Config) -> list[str]:
     recording = recordings.open_recording(path)
     keys = recording.column("id")
     return [] if keys is None else keys.astype(str).tolist()
-
-
-class _Publisher:
-    """ZeroMQ publisher of results; does nothing without an address."""
-
-    def __init__(self, address: str | None):
-        """Binds the address; raises UserError if that is not possible."""
-        self._socket: Any = None
-        if address is None:
-            return
-        zmq = package("zmq", "live", f"watch.publish={address}")
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
-        self._socket.setsockopt(zmq.LINGER, 500)
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            raise UserError(
-                f"watch.publish={address}: cannot be used ({error}); expected a free one, such as tcp://127.0.0.1:5560."
-            ) from error
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Sends a message as JSON to all that listen; never waits for them."""
-        if self._socket is not None:
-            self._socket.send_string(json.dumps(message))
-
-    def close(self) -> None:
-        """Closes the socket."""
-        if self._socket is not None:
-            self._socket.close()
-
-
-class _Loop:
-    """Trials one after another: learning, files, and the display.
-
-    Attributes:
-      failed: what has ended the training; the recording goes on.
-    """
-
-    def __init__(
-        self, config: Config, run: Run, session: Session, ingest: Ingest, writer: CheckpointWriter,
-        predictor: Predictor, publish: _Publisher, show: Progress,
-    ):  # fmt: skip
-        self._config, self._run, self._session, self._ingest, self._writer = config, run, session, ingest, writer
-        self._predictor, self._publish, self._show = predictor, publish, show
-        self.failed: Exception | None = None
-        self._complete: collections.deque[float] = collections.deque()  # when each complete trial was known to be
-        self._saved = (0, 0)  # iterations and trials of the last checkpoint
-        self._snapshot_due = 0.0
-        self._prediction: Prediction | None = None
-        self._scores: collections.deque[Any] = collections.deque(maxlen=LAST)
-        self._units_left_out = 0
-
-    def repeat(self, stream: Stream, from_trial: int, stop: Any, live: bool) -> None:
-        """Repeats the trials of a stream; those after `from_trial` are learned again, with as many iterations as before."""
-        session, spikes, markers = self._session, 0, 0
-        lines = [line for _, line in metrics.read_lines(self._run.trials) if isinstance(line, dict)]
-        metrics.write_metrics(self._run.trials, [line for line in lines if line.get("trial", 0) <= from_trial])
-        if stream.trials:
-            log.info("Repeating %s, of which %d are learned already.", counted(len(stream.trials), "trial"), from_trial)
-        self._saved = (session.models[0].done, from_trial)
-        for number, row in enumerate(stream.trials):
-            session.feed(_part(stream, slice(spikes, row.n_spikes), slice(markers, row.n_markers)), stream.units)
-            spikes, markers = row.n_spikes, row.n_markers
-            if number < from_trial:
-                session.absorb(session.assembler.take())
-                if number == from_trial - 1:
-                    session.restore_targets()
-            else:
-                if stop():
-                    return
-                self._learn(session.assembler.take(), row)
-        self._feed(_part(stream, slice(spikes, None), slice(markers, None)), time.time() if live else math.inf, stream.units)
-        if self._predictor and stream.trials:
-            self._predict(lambda: bool(stop()) or len(self._complete) > 0)
-
-    def follow(self, stop: Any, live: bool) -> None:
-        """Learns the trials that come, until the source ends or `stop` is true."""
-        keep_up, limit = live and self._config.watch.keep_up, self._config.watch.iterations
-        self._state("waiting for trials")
-        while not stop():
-            self._drain(0.1)
-            if not self._complete or self.failed is not None:
-                if self._ingest.ended and not self._arrived(math.inf):
-                    break
-                if self.failed is not None:
-                    self._complete.clear()
-                continue
-
-            def interrupted() -> bool:
-                self._drain(0.0)
-                return bool(stop()) or (keep_up and len(self._complete) > 0)
-
-            received = self._complete.popleft()
-            waits = keep_up and len(self._complete) > 0
-            self._learn_new(self._session.assembler.take(), 0 if waits else limit, interrupted, received if live else None)
-            self._state("waiting for trials")
-
-    def _drain(self, timeout: float) -> None:
-        """Feeds all messages that are on the disk; waits up to `timeout` s for some."""
-        found = self._ingest.take(timeout)
-        while found is not None:
-            self._feed(found.batch, found.received, self._ingest.store.units)
-            found = self._ingest.take(0.0)
-        self._arrived(math.inf if self._ingest.ended else time.time())
-
-    def _feed(self, batch: Batch, received: float, units: Any) -> None:
-        """Feeds messages, and notes when trials have become complete."""
-        if self.failed is None:
-            self._session.feed(batch, units)
-            self._arrived(received if math.isfinite(received) else time.time())
-
-    def _arrived(self, now: float) -> int:
-        """Notes the trials that are complete at the time `now`; returns how many wait."""
-        if self.failed is None:
-            new = self._session.assembler.n_complete(now) - len(self._complete)
-            self._complete.extend([min(now, time.time())] * max(0, new))
-        return len(self._complete)
-
-    def _learn_new(self, trial: StreamTrial, limit: int, stop: Any, received: float | None) -> None:
-        """Learns a trial of a running experiment; an error ends the training and not the recording."""
-        self._state("training")
-        try:
-            learned = self._session.learn(trial, limit, stop)
-            for each in self._session.models:
-                each.wait()
-            if self._predictor and learned.iterations:
-                self._predict(stop)
-            latency = None if received is None else time.time() - received
-            row = TrialRow(trial.n_spikes, trial.n_markers, learned.iterations)
-            on_disk = self._ingest.add_trial(row)
-            self._after(learned, latency)
-            if on_disk and self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
-                self._save()
-        except (UserError, OSError) as error:
-            self.failed = error
-            log.error("Training has stopped: %s The recording goes on.", _words(error))
-            self._state(f"stopped: {_words(error)}")
-
-    def _learn(self, trial: StreamTrial, row: TrialRow) -> None:
-        """Learns a trial again, as before."""
-        learned = self._session.learn(trial, row.iterations)
-        self._after(learned, None)
-        if self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
-            self._save()
-
-    def _predict(self, stop: Any) -> None:
-        """Predicts effects, unless the next trial is complete before that."""
-        found = self._predictor.predict(self._session, stop)
-        if found is not None:
-            self._prediction = found
-            seeds = [each.config.seed for each in self._session.models]
-            files.write_prediction(self._run, found, self._session, seeds)
-
-    def _after(self, learned: Any, latency: float | None) -> None:
-        """Writes, publishes and shows what was learned from a trial."""
-        session = self._session
-        line = files.trial_line(learned, session, latency, len(self._complete))
-        metrics.append_line(self._run.trials, line)
-        if latency is not None and self._prediction is not None:
-            line = {
-                **line,
-                "prediction": as_message(self._prediction, session.conditions),
-                "most_informative": self._prediction.most_informative,
-            }
-        self._publish.send(line)
-        if learned.score is not None:
-            self._scores.append(learned.score)
-        self._show.iteration = session.models[0].done
-        log.info("%s", self._sentence(line))
-        if session.assignment.n_left_out > self._units_left_out:
-            self._units_left_out = session.assignment.n_left_out
-            words = counted(self._units_left_out, "unit")
-            log.warning("%s without a neuron: recorded, not trained. A larger network.n_neurons in a new run repeats the stream.", words)
-        if time.monotonic() >= self._snapshot_due:
-            self._snapshot()
-
-    def _sentence(self, line: dict[str, Any]) -> str:
-        """A trial in words."""
-        words = f"Trial {line['trial']} ({line['condition'] or 'no condition'}): "
-        if not line["iterations"]:
-            return words + ("recorded, as the next one was complete." if line["lag_trials"] else "recorded.")
-        words += counted(line["iterations"], "iteration")
-        words += "" if line["latency_s"] is None else f", {line['latency_s']:.2f} s after it was complete"
-        if (variance := sum(each.variance for each in self._scores)) > 0 and self._scores:
-            score, ceiling = (sum(getattr(each, name) for each in self._scores) / variance for name in ("score", "ceiling"))
-            words += (
-                f"; explained variance of {counted(len(self._scores), 'trial')} before {percent(score)}, by the targets {percent(ceiling)}"
-            )
-        return words + "."
-
-    def _snapshot(self) -> None:
-        """Writes the files for figures and tests; so seldom that they take a small share of the time."""
-        began = time.monotonic()
-        files.write_online(self._run, self._session, self._config)
-        files.write_recording(self._run.recorded, self._config, self._session.conditions, self._session.models[0].n_neurons, self._session)
-        for each in self._session.models:
-            each.save_targets()
-        self._snapshot_due = time.monotonic() + (time.monotonic() - began) / SHARE
-
-    def _save(self) -> None:
-        """Writes checkpoints of all models."""
-        for each in self._session.models:
-            each.save(self._writer, self._session.n_trials)
-        self._saved = (self._session.models[0].done, self._session.n_trials)
-
-    def finish(self) -> None:
-        """Writes what belongs to the end; what a full disk prevents is left to the next start."""
-        done = self._session.models[0].done
-        with _unless(self.failed):
-            if done and (done, self._session.n_trials) != self._saved:
-                self._save()
-            if self._session.n_trials:
-                self._snapshot()
-        self._state("stopped" if self.failed is None else f"stopped: {_words(self.failed)}")
-
-    def _state(self, training: str) -> None:
-        """What ingest.json says about training."""
-        session = self._session
-        self._ingest.status = {
-            "trials": session.n_trials,
-            "trials_without_condition": session.n_without_condition,
-            "spikes_in_windows": session.n_spikes_in_windows,
-            "late": session.assembler.late,
-            "lag_trials": len(self._complete),
-            "training": training,
-        }
-
-
-@contextlib.contextmanager
-def _unless(failed: Exception | None) -> Iterator[None]:
-    """Context in which an OSError is ignored if training has failed before."""
-    try:
-        yield
-    except OSError:
-        if failed is None:
-            raise
-
-
-def _part(stream: Stream, spikes: slice, markers: slice) -> Batch:
-    """Some messages of a stream."""
-    return Batch(stream.spike_time[spikes], stream.spike_unit[spikes], stream.markers[markers])

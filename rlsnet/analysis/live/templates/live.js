@@ -40,8 +40,8 @@ function table(place, head, rows, classes = []) {
 
 function status() {
   if (saved) return;
-  const words = paused ? "Paused; the run goes on" : !connected ? "No connection: rlsnet live has ended, or does not answer" : state.running ? "Running" : state.running === false ? "Not running" : "Whether it is running is unknown";
-  find("#status").replaceChildren(html("span", { class: `dot ${connected && state.running && !paused ? "running" : ""}` }), words, `: ${state.path ?? ""}`);
+  const words = paused ? "Paused; the run goes on" : !connected ? "No connection: rlsnet live has ended, or does not answer" : state.running ? "Running" : state.running === false ? "Not running" : state.path === undefined ? "Reading the files of the run" : "Whether it is running is unknown";
+  find("#status").replaceChildren(html("span", { class: `dot ${connected && state.running && !paused ? "running" : ""}` }), words, state.path === undefined ? "" : `: ${state.path}`);
 }
 
 function notes() {
