@@ -1131,6 +1131,12 @@ class WatchConfig(Section):
         default=5.0,
         least=0,
     )
+    lost: float = key(
+        "a unit whose silence is less likely than this, by its mean rate, is taken for lost, and its target stays as it was; 0: never",
+        default=1e-6,
+        least=0,
+        most=0.1,
+    )
     retarget: bool = key(
         "true: weights follow a change of the targets at once, by least squares; false: by further training alone", default=True
     )

@@ -46,7 +46,7 @@ def test_help_needs_neither_jax_nor_hydra():
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
     assert re.search(r"trial\.dt +0\.1 +time step of the simulation \(Euler\) \[ms\]", listing)
-    assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+sinusoid, tiny", listing)
+    assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+online,\s+sinusoid, tiny", listing)
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -448,7 +448,7 @@ WRONG = [
     (
         ["train", "config=mouse"],
         "config=mouse: no such configuration; expected demo, million, million_small_memory, mouse_decision, mouse_decision_published, "
-        "sinusoid, tiny.",
+        "online, sinusoid, tiny.",
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),
     (["train", "trial.lern_every=5"], "trial.lern_every: no such key. Did you mean trial.learn_every?"),

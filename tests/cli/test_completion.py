@@ -68,10 +68,10 @@ def test_candidates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine" / "config").mkdir(parents=True)
     (tmp_path / "mine" / "config" / "own.yaml").write_text("")
-    assert candidates("rlsnet ")[:3] == ["train", "simulate", "test"]
+    assert candidates("rlsnet ")[:4] == ["train", "simulate", "watch", "test"]
     assert candidates("rlsnet train config=") == [
         f"config={name}"
-        for name in ("demo", "million", "million_small_memory", "mouse_decision", "mouse_decision_published", "sinusoid", "tiny")
+        for name in ("demo", "million", "million_small_memory", "mouse_decision", "mouse_decision_published", "online", "sinusoid", "tiny")
     ]
     assert "config=own" in candidates("rlsnet train --config-dir mine config=") and "config=own" in candidates(
         "rlsnet train --config-dir=mine config=o"

@@ -12,7 +12,7 @@ from rlsnet.data.streams import store
 from rlsnet.data.streams.averages import RunningAverage, conditions_of
 from rlsnet.data.streams.messages import Batch, Marker, Unit
 from rlsnet.data.streams.store import StreamStore, TrialRow
-from rlsnet.data.streams.trials import Rules, TrialAssembler, Window
+from rlsnet.data.streams.trials import Rules, StreamTrial, TrialAssembler, Window
 from rlsnet.data.trial_average import average_trials, bin_centres, smoothing_kernel
 from rlsnet.errors import UserError
 
@@ -269,3 +269,21 @@ def test_what_is_no_stream_is_refused_in_one_line(tmp_path):
     chunk.write_bytes(chunk.read_bytes()[:-6])
     with pytest.raises(UserError, match="spike/time: cannot be read, the file is damaged"):
         StreamStore(tmp_path / "stream.zarr")
+
+
+def test_a_unit_that_falls_silent_keeps_its_target_until_it_comes_back():
+    """Four spikes in each of 5 trials, silence in 6, 1 trial with spikes: from the fourth silent trial on, it is taken for lost."""
+    window, kernel = Window(0.0, 0.1, 5, 0), np.ones(1)
+    average, expected, seen = RunningAverage(window, 1, kernel, lost=1e-6), RunningAverage(window, 1, kernel), []
+    for number, spikes in enumerate([4] * 5 + [0] * 6 + [4]):
+        counts = np.array([[spikes, 0, 0, 0, 0], [1, 1, 1, 1, 0]], np.uint16)
+        trial = StreamTrial(number, {"": float(number)}, 0.0, {}, counts, np.ones(2, bool), 0, 0)
+        average.add(trial, 0, ["", ""])
+        expected.add(trial, 0, ["", ""])
+        seen.append(average.lost.tolist())
+        np.testing.assert_array_equal(average.rates(), expected.rates())
+        n = {8: 5, 9: 5, 10: 5, 11: 6}.get(number, number + 1)  # exp(-4 * 4) is below 1e-6
+        total = 4 * min(number + 1, 5) + 4 * (number == 11)
+        np.testing.assert_allclose(average.shrunk(0.0)[0, :, 0], [total / n / 0.1, 0, 0, 0, 0], rtol=1e-6)
+        np.testing.assert_allclose(average.shrunk(0.0)[0, :, 1], [10, 10, 10, 10, 0], rtol=1e-6)
+    assert seen == [[8 <= number <= 10, False] for number in range(12)]

@@ -35,6 +35,7 @@ def trial_line(learned: Learned, session: Session, latency: float | None, lag: i
         "time_s": next(iter(trial.events.values()), None),
         "n_spikes": int(trial.counts[:, pad : pad + session.average.window.bins].sum()),
         "n_units": len(trial.counted),
+        "n_lost_units": int(session.average.lost.sum()),
         "iterations": learned.iterations,
         "total_iterations": session.models[0].done,
         "latency_s": None if latency is None else round(latency, 4),

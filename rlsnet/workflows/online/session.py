@@ -81,7 +81,7 @@ class Session:
         window, self.weight = window_of(config)
         watch = config.watch
         self.assembler = TrialAssembler(window, Rules(watch.align, watch.trial_start, watch.trial_end, watch.settle / 1000))
-        self.average = RunningAverage(window, len(self.conditions), self.weight)
+        self.average = RunningAverage(window, len(self.conditions), self.weight, watch.lost)
         n = models[0].n_neurons
         self.units: list[Unit] = []
         self.assignment, self._warm = Assignment(n, earlier_units), watch.warm_start is not None
@@ -109,7 +109,7 @@ class Session:
     def targets(self) -> tuple[np.ndarray, float | None]:
         """([C, M, N] Hz the targets now, NaN for neurons without a unit; Hz, that of these, None: that of an earlier run)."""
         half = self._config.recording.half
-        rates, mean = self.average.shrunk(self._config.watch.prior_trials, half), self.average.mean_rate(half)
+        rates, mean = self.average.shrunk(self._config.watch.prior_trials, half), self.average.mean_rate(half, present=True)
         known = mean[np.isfinite(mean)]
         filled = float(known.mean()) if known.size else START_HZ
         by_neuron = self.assignment.by_neuron(rates, self.models[0].n_neurons)
@@ -154,7 +154,7 @@ class Session:
         rates, u = model.rates(condition), self.average.n_units
         self.model_rate[condition] = rates.mean(axis=0)
         data = smooth(trial.counts[:u].astype(float), self.weight).T / self.average.window.width
-        data = np.where(trial.counted[:u] & (self.assignment.neuron[:u] >= 0), data, np.nan)
+        data = np.where(trial.counted[:u] & (self.assignment.neuron[:u] >= 0) & ~self.average.lost, data, np.nan)
         target = self.average.shrunk(self._config.watch.prior_trials)
         predicted = rates[:, :, np.maximum(self.assignment.neuron[:u], 0)]
         return of_trial(data, predicted, target[condition], self.average.rates()[condition], self.average.mean_rate())
