@@ -43,7 +43,7 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     "train": ("run", "perturb", "watch"),
     "simulate": ("run", "resume", "rls", "train", "tracking", "watch"),
     "watch": (
-        *("run", "resume", "sweep", "perturb", "test", "tracking", "network.load"),
+        *("run", "resume", "sweep", "perturb", "test", "tracking", "target", "network.load"),
         *("recording.path", "recording.excitatory", "recording.inhibitory"),
         *(f"train.{name}" for name in ("iterations", "order", "weights", "save_best", "validate_every", "stop_when")),
     ),

@@ -6,11 +6,11 @@ import dataclasses
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlsnet.cli.command_table import COMMANDS, ESSENTIAL, HEADINGS, SECTIONS, is_shown
-from rlsnet.config.compose import config_folders, variant_names, variant_settings
+from rlsnet.config.compose import config_folders, experiment, variant_names, variant_settings
 from rlsnet.config.plugins import load_plugins
 from rlsnet.config.quoting import path_list
 from rlsnet.config.schema import Config
@@ -53,7 +53,7 @@ USAGES = {
     "simulate": """[EXPERIMENT] [key=value ...]
   EXPERIMENT   {experiments}; without it, sinusoid""",
     "watch": """SOURCE [RUN] [key=value ...], or RUN alone to continue
-  SOURCE   oe://HOST:PORT (Open Ephys), a folder that grows, or a stream.zarr to repeat
+  SOURCE   oe://HOST:PORT (Open Ephys), redis://HOST:PORT/STREAM, lsl:NAME, a folder that grows, or a stream.zarr to repeat
   RUN      new folder for the run, or one to continue; without it, outputs/DATE/TIME""",
     "test": """RUN [key=value ...]
   RUN   folder of a run, such as outputs/2026-11-21/10-00-00, or last for the newest run""",
@@ -98,14 +98,19 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     offered = {section: each for section, each in names.items() if is_shown(command, section)}
     usage = USAGES[command].format(experiments=experiments)
     lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
-    lines += ["", "Options:", *_aligned(OPTIONS if sections is None else OPTIONS[:1])]
+    lines += [
+        "",
+        "Options:",
+        *_aligned([row for row in OPTIONS if not row[0].startswith("sweep") or command != "watch"] if sections is None else OPTIONS[:1]),
+    ]
     lines += _wrapped(UNITS) if sections is None else []
     example = "neuron=glif3" if sections is None else "perturb=clamp"
     lines += ["", *_wrapped(f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:")]
     lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
-    values = _defaults_of_variants(arguments, folders)
+    of = "online" if command == "watch" else "sinusoid"
+    values = _defaults_of_variants(arguments, folders, *experiment(of))
     rows = [row for row in described(Config, values) if is_shown(command, row[0])]
-    defaults_are = "the defaults of the experiment sinusoid" if sections is None else "the defaults; a run keeps its own"
+    defaults_are = f"the defaults of the experiment {of}" if sections is None else "the defaults; a run keeps its own"
     lines += ["", *_wrapped(f"The settings most often changed, with {defaults_are}:")]
     lines += _aligned([row for key in ESSENTIAL[command] for row in rows if row[0] == key])
     for section, mine in _by_section([row for row in rows if row[0] not in ESSENTIAL[command]]):
@@ -123,15 +128,26 @@ def _by_section(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     yield from ((section, mine) for section, mine in found.items() if mine)
 
 
-def _defaults_of_variants(arguments: Sequence[str], folders: Sequence[Any]) -> dict[str, Any]:
-    """Nested default settings, with the variants that the arguments choose, also from the user's own files."""
-    chosen = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in default_variants() and "=" in a)
+def _defaults_of_variants(
+    arguments: Sequence[str], folders: Sequence[Any], variants: Mapping[str, str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Nested default settings, with the variants that the arguments choose, also from the user's own files.
+
+    Args:
+      arguments: of the command line.
+      folders: of --config-dir.
+      variants: that an experiment has chosen, by section.
+      settings: of this experiment.
+    """
+    chosen = dict(variants) | dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in default_variants() and "=" in a)
     given = {section: variant_settings(section, name, folders) for section, name in chosen.items()}
     values = defaults({section: str(each.get("name")) for section, each in given.items()})
     for section, each in given.items():
         if section not in values:
             raise UserError(f"{section}.name={each.get('name')}: no such variant; expected plugins=[FILE.py] with it.")
         values[section] = values[section] | each
+    for section, each in settings.items():
+        values[section] = values[section] | each if isinstance(each, Mapping) and isinstance(values.get(section), dict) else each
     return values
 
 

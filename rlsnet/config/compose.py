@@ -84,10 +84,10 @@ def no_such(section: str, name: str, known: Sequence[str]) -> str:
 def experiments() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
     """(name, chosen variants, settings) of each shipped experiment."""
     for name in variant_names()["config"]:
-        yield name, *_experiment(name)
+        yield name, *experiment(name)
 
 
-def _experiment(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+def experiment(name: str) -> tuple[dict[str, str], dict[str, Any]]:
     """(chosen variants, settings) of a shipped experiment, with those of the experiment that it builds on."""
     own = variant_settings("config", name)
     chosen: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _experiment(name: str) -> tuple[dict[str, str], dict[str, Any]]:
         if isinstance(entry, dict):
             chosen |= {key.removeprefix("override /"): variant for key, variant in entry.items()}
         elif entry != "_self_":
-            also_chosen, given = _experiment(entry)
+            also_chosen, given = experiment(entry)
             chosen, settings = chosen | also_chosen, _merged(settings, given)
     return chosen, _merged(settings, own)
 

@@ -27,6 +27,7 @@ from rlsnet.runs.memory_plan import Sizes
 from rlsnet.runs.progress import Progress
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
 from rlsnet.workflows import tested_settings
+from rlsnet.workflows.online import watch
 from rlsnet.workflows.prepare import prepare
 from rlsnet.workflows.training import with_rate_table
 
@@ -47,27 +48,36 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
     Raises:
       UserError: the command would fail: settings or files do not agree, or the memory or the disk is too small.
     """
-    exists = resumed or command == "test"
+    exists, learns = resumed or command == "test", command in ("train", "watch")
+    if command == "watch":
+        watch.check(config, run, resumed)
     if exists:
         tested_settings.labelled(config, run)  # a label that is taken is refused
     with configured(config.engine) as device:
         yield f"Dry run of rlsnet {command} on {device} in {config.engine.precision}: no run folder is made or changed."
         yield f"Run folder: {new_folder or run.path} ({'exists' if run.path.exists() and new_folder is None else 'new'})."
-        sizes_of, words = _sizes_of(config, run if exists else None)
+        sizes_of, words = _sizes_of(config, run if exists else None, command)
         sizes = sizes_of(config)
         if words:
             yield words
         yield _size_words(config, sizes, command)
-        yield memory_plan.check(config, sizes_of, command == "train", drawn=exists)
-        if command == "train":
+        yield memory_plan.check(config, sizes_of, learns, drawn=exists)
+        if learns:
             yield disk_plan.check(config, sizes, run.path)
+        if command == "watch":
+            yield f"Time: an iteration takes about {_iteration_time(config, sizes, run if resumed else None)}."
+        elif command == "train":
             yield f"Time: {_training_time(config, sizes, run if resumed else None)}"
         else:
             yield f"Time: {_test_time(config, sizes, run if exists else None)}"
 
 
-def _sizes_of(config: Config, run: Run | None) -> tuple[Callable[[Config], Sizes], str]:
+def _sizes_of(config: Config, run: Run | None, command: str) -> tuple[Callable[[Config], Sizes], str]:
     """(sizes as a function of the configuration, a sentence about the recording); `run` is an existing run, or None for a new one."""
+    if command == "watch":
+        names = watch.conditions_from(config)
+        words = f"Source: {config.watch.source}; {counted(len(names), 'condition')}: {', '.join(names)}."
+        return partial(Sizes.of, n_units=None, conditions=len(names), stored=StoredNetwork(None)), words
     if run is not None:
         network = dataclasses.replace(config.network, load=str(run.network), n_neurons=None)
         stored = StoredNetwork(str(run.network))
@@ -90,26 +100,41 @@ def _size_words(config: Config, sizes: Sizes, command: str) -> str:
     shared = f", shared by groups of {sizes.group_size}" if sizes.group_size > 1 else ""
     inputs = f"{sizes.inputs} trained inputs of each{shared}" + (f", {sizes.edges:,} static synapses" if sizes.edges else "")
     iterations, trials = counted(config.train.iterations, "iteration"), counted(config.test.trials, "trial")
-    work = iterations if command == "train" else f"{trials} of each condition"
+    after = f"at most {counted(config.watch.iterations, 'iteration')} after each trial"
+    work = {"train": iterations, "watch": after}.get(command, f"{trials} of each condition")
     trial = f"trials of {config.trial.n_steps:,} time steps with {sizes.points} learning points"
     return f"Sizes: {sizes.n:,} neurons, {inputs}; {counted(sizes.conditions, 'condition')}; {work}; {trial}."
 
 
 def _training_time(config: Config, sizes: Sizes, run: Run | None) -> str:
     """Expected time of the iterations that are left, and how it was found, as a sentence; `run` is the run that is continued."""
-    done = [line["seconds"] for line in run.read_metrics()] if run is not None else []
-    if done:
-        seconds, how = statistics.median(done[-10:]), "the median of the last iterations of this run"
-    else:
-        try:
-            seconds, how = _measured(config, sizes)
-        except UserError as error:
-            if sizes.n <= MEASURED_NEURONS:
-                raise
-            return f"not estimated ({error})"
-    left, each = config.train.iterations - len(done), duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+    done = len(run.read_metrics()) if run is not None else 0
+    try:
+        seconds, how = _iteration_seconds(config, sizes, run)
+    except UserError as error:
+        if sizes.n <= MEASURED_NEURONS:
+            raise
+        return f"not estimated ({error})"
+    left = config.train.iterations - done
     so = f"{counted(left, 'iteration')} take{'s' * (left == 1)} about {duration(left * seconds)}"
-    return f"an iteration takes about {each}, so {so} ({how})."
+    return f"an iteration takes about {_short(seconds)}, so {so} ({how})."
+
+
+def _iteration_time(config: Config, sizes: Sizes, run: Run | None) -> str:
+    """Expected time of an iteration, and how it was found; arguments as of `_training_time`."""
+    seconds, how = _iteration_seconds(config, sizes, run)
+    return f"{_short(seconds)} ({how})"
+
+
+def _short(seconds: float) -> str:
+    """A time in words."""
+    return duration(seconds) if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _iteration_seconds(config: Config, sizes: Sizes, run: Run | None) -> tuple[float, str]:
+    """(s of an iteration, how they were found); arguments as of `_training_time`, errors as of `_measured`."""
+    done = [line["seconds"] for line in run.read_metrics()] if run is not None else []
+    return (statistics.median(done[-10:]), "the median of the last iterations of this run") if done else _measured(config, sizes)
 
 
 def _test_time(config: Config, sizes: Sizes, run: Run | None) -> str:

@@ -26,9 +26,9 @@ def conditions_of(trial: StreamTrial, conditions: Mapping[str, str]) -> list[int
     """
     found = []
     for number, (name, text) in enumerate(conditions.items()):
-        names = query.column_names(text, f"conditions.{name}") if text.strip() else []
+        names = query.column_names(text, f"watch.conditions.{name}") if text.strip() else []
         table = {each: np.array([trial.columns.get(each, np.nan if each.endswith("_time") else ABSENT)]) for each in names}
-        if query.select_rows(text, table, 1, f"conditions.{name}", f"trial {trial.number + 1}")[0]:
+        if query.select_rows(text, table, 1, f"watch.conditions.{name}", f"trial {trial.number + 1}")[0]:
             found.append(number)
     return found
 

@@ -53,7 +53,7 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
     Raises:
       UserError: settings do not agree, the source cannot be opened, or training has failed.
     """
-    _check(config, run, resumed)
+    check(config, run, resumed)
     if config.watch.warm_start is not None and not resumed:
         config = _with_size_of(config, Run.open(config.watch.warm_start))
     predictor = Predictor(config)
@@ -93,7 +93,7 @@ def resuming_watch(run: Run) -> str:
     return typed_command("watch", run.path)
 
 
-def _check(config: Config, run: Run, resumed: bool) -> None:
+def check(config: Config, run: Run, resumed: bool) -> None:
     """Raises UserError if the settings or the run folder are not for an experiment that runs."""
     if config.watch.source is None:
         raise UserError("watch.source=null: expected a source of messages, such as rlsnet watch oe://127.0.0.1:5557 RUN.")

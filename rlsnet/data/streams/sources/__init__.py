@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlsnet.data.streams.messages import Source
@@ -17,12 +17,11 @@ KINDS: Mapping[str, tuple[str, str]] = {  # scheme: module here, and its class, 
 EXPECTED = "a folder, a stream.zarr, oe://HOST:PORT (Open Ephys), redis://HOST:PORT/STREAM (Redis) or lsl:NAME (Lab Streaming Layer)"
 
 
-def opened(source: str, stored: Callable[[Path], Source] | None = None, position: str = "") -> Source:
+def opened(source: str, position: str = "") -> Source:
     """The source that a text names, connected if it is a program.
 
     Args:
       source: a folder that grows, or an address; the modules here say what they take.
-      stored: opens a stream.zarr, which is a folder too.
       position: of the source when it was last read, from which it goes on; "": from its start.
 
     Raises:
@@ -34,8 +33,6 @@ def opened(source: str, stored: Callable[[Path], Source] | None = None, position
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)(source, position)
     path = Path(source).expanduser()
     if path.is_dir():
-        if stored is not None and (path / "zarr.json").exists():
-            return stored(path)
         return _folder(path, position)
     if "://" in source:
         raise UserError(f"{source}: {scheme} is no known kind of source; expected {EXPECTED}.{did_you_mean(scheme, KINDS)}")
