@@ -28,6 +28,7 @@ from rlsnet.runs.progress import Progress
 from rlsnet.simulation.state import TRAINING, Dynamics, TrialKeys
 from rlsnet.workflows import tested_settings
 from rlsnet.workflows.online import watch
+from rlsnet.workflows.online.session import conditions_from
 from rlsnet.workflows.prepare import prepare
 from rlsnet.workflows.training import with_rate_table
 
@@ -75,7 +76,7 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
 def _sizes_of(config: Config, run: Run | None, command: str) -> tuple[Callable[[Config], Sizes], str]:
     """(sizes as a function of the configuration, a sentence about the recording); `run` is an existing run, or None for a new one."""
     if command == "watch":
-        names = watch.conditions_from(config)
+        names = conditions_from(config)
         words = f"Source: {config.watch.source}; {counted(len(names), 'condition')}: {', '.join(names)}."
         return partial(Sizes.of, n_units=None, conditions=len(names), stored=StoredNetwork(None)), words
     if run is not None:

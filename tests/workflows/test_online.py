@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -427,3 +428,48 @@ def test_mistakes_in_a_list_of_perturbations(experiment, tmp_path, content, mess
 def test_a_run_is_neither_overwritten_nor_mixed_with_training(run, experiment):
     with pytest.raises(UserError, match="contains a run; rlsnet watch .* continues it"):
         watched(run.path, experiment[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("RLSNET_STEINMETZ" not in os.environ, reason="the folder RLSNET_STEINMETZ has the real sessions")
+def test_a_real_session_is_learned_as_well_as_offline(tmp_path):
+    """342 trials of session 11, one iteration after each: equal to an import, and scores on held-out trials as of offline training."""
+    from rlsnet.data.importing import import_sources
+    from rlsnet.data.recordings import open_recording
+    from rlsnet import results
+    from rlsnet.workflows.training import run_training
+    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    import replay_experiment
+
+    path, conditions = Path(os.environ["RLSNET_STEINMETZ"]) / "session11.npz", {
+        "left": "contrast_left > contrast_right", "right": "contrast_right > contrast_left", "equal": "contrast_left == contrast_right",
+    }  # fmt: skip
+    (tmp_path / "source").mkdir()
+    replay_experiment.main(
+        [str(path), str(tmp_path / "source"), "speed=max", *(f"line{n}={each}" for n, each in enumerate(conditions.values(), 2))]
+    )
+    shared = [
+        "config=online",
+        "network.n_neurons=900",
+        "trial.duration=1200",
+        "trial.stim_on=100",
+        "trial.stim_off=300",
+        "recording.half=odd",
+    ]
+    lines = [f"watch.conditions.{name}=line{n}" for n, name in enumerate(conditions, 2)]
+    config = compose(
+        *shared, *lines, "watch.start=-200", "watch.iterations=1", "watch.keep_up=false", f"watch.source={tmp_path / 'source'}"
+    )
+    online, offline = Run(tmp_path / "online"), Run(tmp_path / "offline")
+    watch.run_watch(config, online, False)
+    assert len(lines_of(online)) == 342
+    import_sources([path], tmp_path / "r.zarr", Options(window=(-0.2, 1.0), bin=20, conditions=conditions, min_trials=0), lambda text: None)
+    one, other = open_recording(tmp_path / "r.zarr"), open_recording(online.recorded)
+    place = {key: neuron for neuron, key in enumerate(other.column("id").tolist()) if key}
+    np.testing.assert_array_equal(one.read(), other.read()[..., [place[str(key)] for key in one.column("id")]])
+    run_training(compose(*shared, "train.iterations=342", f"recording.path={online.recorded}"), offline, False)
+    scores = []
+    for each in (online, offline):
+        run_test(dataclasses.replace(each.config(), test=dataclasses.replace(each.config().test, trials=20)), each)
+        scores.append(results.Run(each.path).explained().loc["all", "model"])
+    assert scores[0] > 0.95 * scores[1] > 0.5

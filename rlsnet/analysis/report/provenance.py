@@ -157,7 +157,11 @@ def reproduction(results: RunResults, run: RunSummary) -> Iterator[Block]:
     settings, into = run.settings, f"hydra.run.dir={folder}"
     if not trained:
         settings = {**settings, "perturb": {"name": "none"}, "test": {**settings["test"], **run.tested_settings}}
-    lines = [*_import_lines(results), differences.shell("train" if trained else "simulate", [*differences.command(settings), into])]
+    given = differences.command(settings)
+    lines = [*_import_lines(results), differences.shell("train" if trained else "simulate", [*given, into])]
+    if results.run.stream.exists():  # an experiment that was followed: its messages, with the iterations after each trial
+        others = [each for each in given if not each.startswith(("watch.source=", "train.iterations="))]
+        lines = [differences.shell("watch", [str(path / "stream.zarr"), folder, *others])]
     if trained and results.test is not None:
         lines.append(differences.shell("test", [folder, *_test_arguments(run, run.tested_settings)]))
     unknown = []

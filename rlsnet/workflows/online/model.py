@@ -150,7 +150,8 @@ class OnlineModel:
         jax.block_until_ready(self.learner)
 
     def save(self, writer: CheckpointWriter, trials: int) -> None:
-        """Writes a checkpoint, with the number of trials after which it was made."""
+        """Writes a checkpoint, with the number of trials after which it was made; its iterations are all that the settings ask for."""
+        self.run.save_config(dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, iterations=max(1, self.done))))
         more = {} if self._sums is None else {SUMS: (np.asarray(self._sums), ["presynaptic", "condition", "time"])}
         checkpoint.save_checkpoint(
             self.run, writer, self.done, self.network, self.learner, self.config, self._working, more, **{TRIALS: trials}
