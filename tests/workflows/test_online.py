@@ -434,10 +434,11 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_training(run, experiment):
 @pytest.mark.skipif("RLSNET_STEINMETZ" not in os.environ, reason="the folder RLSNET_STEINMETZ has the real sessions")
 def test_a_real_session_is_learned_as_well_as_offline(tmp_path):
     """342 trials of session 11, one iteration after each: equal to an import, and scores on held-out trials as of offline training."""
+    from rlsnet import results
     from rlsnet.data.importing import import_sources
     from rlsnet.data.recordings import open_recording
-    from rlsnet import results
     from rlsnet.workflows.training import run_training
+
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
     import replay_experiment
 
