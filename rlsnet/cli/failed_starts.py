@@ -12,7 +12,7 @@ from pathlib import Path
 from rlsnet.io import atomic
 from rlsnet.runs.folder import IN_PLACE, Run
 
-MADE = (*IN_PLACE, "config.yaml", "network.zarr", "recording.zarr", "ingest.json", "models")
+MADE = (*IN_PLACE, "config.yaml", "network.zarr", "recording.zarr", "ingest.json", "earlier_units.json", "models")
 RESULTS = ("metrics.jsonl", "test.zarr", "checkpoints", "perturbed", "stream.zarr")  # a run with one of them has computed something
 
 

@@ -173,6 +173,31 @@ def test_a_stream_that_is_repeated_gives_the_same_run_to_the_bit(run, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_run_that_goes_on_after_trials_without_training_is_the_same(experiment, run, tmp_path):
+    """The last trials before the end were only recorded; their targets come with the next trial that is trained on."""
+    whole, counts = stream_store.read(run.stream), [3, 2, 0, 3, 1, 0, 0, 4, 0, 0, 2, 3, 0, 1, 2, 3]
+    ends = [int((whole.spike_time < end).sum()) for end in (*(experiment[1][1:] - 0.6), 1e9)]  # spikes of the files of the trials so far
+    rows = [TrialRow(end, 2 * number, iterations) for number, (end, iterations) in enumerate(zip(ends, counts, strict=True), 1)]
+
+    def add(path, first, last):
+        """Adds the messages and rows of some trials to a stream."""
+        store, start, end = StreamStore(path), rows[first - 1] if first else TrialRow(0, 0, 0), rows[last - 1]
+        spikes, markers = slice(start.n_spikes, end.n_spikes), slice(start.n_markers, end.n_markers)
+        store.append(Batch(whole.spike_time[spikes], whole.spike_unit[spikes], whole.markers[markers]), whole.units, "")
+        for row in rows[first:last]:
+            store.add_trial(row)
+        store.commit()
+
+    add(tmp_path / "whole.zarr", 0, N_TRIALS)
+    add(tmp_path / "first.zarr", 0, 10)
+    watched(tmp_path / "unbroken", tmp_path / "whole.zarr")
+    watched(tmp_path / "broken", tmp_path / "first.zarr")
+    add(tmp_path / "broken" / "stream.zarr", 10, N_TRIALS)
+    watched(tmp_path / "broken", tmp_path / "first.zarr", resumed=True)
+    assert_same(Run(tmp_path / "unbroken"), Run(tmp_path / "broken"))
+    assert [line["iterations"] for line in lines_of(Run(tmp_path / "broken"))] == counts
+
+
 def test_a_killed_run_goes_on_and_its_stream_gives_the_same_weights(experiment, tmp_path):
     """SIGKILL while it learns, twice; the source goes on meanwhile. The whole is the same as its own stream without a kill."""
     folder, place = tmp_path / "growing", tmp_path / "run"

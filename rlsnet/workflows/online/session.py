@@ -17,6 +17,7 @@ from rlsnet.data.streams.averages import RunningAverage, conditions_of
 from rlsnet.data.streams.messages import Batch, Unit
 from rlsnet.data.streams.trials import Rules, StreamTrial, TrialAssembler, Window
 from rlsnet.data.trial_average import smooth, smoothing_kernel
+from rlsnet.errors import UserError
 from rlsnet.workflows.online.model import OnlineModel
 from rlsnet.workflows.online.scoring import TrialScore, of_trial
 from rlsnet.workflows.online.units import Assignment
@@ -94,9 +95,17 @@ class Session:
             self.units += units[len(self.units) : int(batch.spike_unit.max()) + 1]
         self.assembler.feed(batch, self.units)
 
+    def _conditions_of(self, trial: StreamTrial) -> list[int]:
+        """Numbers of the conditions of a trial; none, and a line in the log, where a marker has a value that cannot be compared."""
+        try:
+            return conditions_of(trial, self._expressions)
+        except UserError as error:
+            log.warning("Trial %d has no condition: %s", trial.number + 1, error)
+            return []
+
     def absorb(self, trial: StreamTrial) -> list[int]:
         """Adds a trial to the averages alone; returns its conditions."""
-        found = conditions_of(trial, self._expressions)
+        found = self._conditions_of(trial)
         self.assignment.extend(self.units[: len(trial.counted)])
         for condition in found:
             self.average.add(trial, condition, [unit.stream for unit in self.units[: len(trial.counted)]])
@@ -131,7 +140,7 @@ class Session:
         Raises:
           UserError: the weights are no longer finite numbers.
         """
-        found = conditions_of(trial, self._expressions)
+        found = self._conditions_of(trial)
         score = self._score(trial, found[0]) if found and iterations else None
         self.absorb(trial)
         done, trained = 0, self.models[0].trained.conditions
@@ -155,6 +164,6 @@ class Session:
         self.model_rate[condition] = rates.mean(axis=0)
         data = smooth(trial.counts[:u].astype(float), self.weight).T / self.average.window.width
         data = np.where(trial.counted[:u] & (self.assignment.neuron[:u] >= 0) & ~self.average.lost, data, np.nan)
-        target = self.average.shrunk(self._config.watch.prior_trials)
+        target = self.average.shrunk(self._config.watch.prior_trials, self._config.recording.half)
         predicted = rates[:, :, np.maximum(self.assignment.neuron[:u], 0)]
         return of_trial(data, predicted, target[condition], self.average.rates()[condition], self.average.mean_rate())

@@ -17,7 +17,7 @@ from rlsnet.config.schema import Config
 from rlsnet.data.streams.messages import Batch
 from rlsnet.data.streams.store import Stream, TrialRow
 from rlsnet.data.streams.trials import StreamTrial
-from rlsnet.errors import UserError, os_error, package
+from rlsnet.errors import UserError, first_line, os_error, package
 from rlsnet.io.formatting import counted, percent
 from rlsnet.runs import metrics
 from rlsnet.runs.checkpoint import CheckpointWriter
@@ -37,7 +37,9 @@ PREDICTION_TRIALS = 10  # after so many trials without a prediction, one is made
 
 def words_of(error: Exception) -> str:
     """An error as one sentence."""
-    return os_error(error) if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return os_error(error)
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}."
 
 
 class Publisher:
@@ -101,17 +103,19 @@ class TrialLoop:
         if stream.trials:
             log.info("Repeating %s, of which %d are learned already.", counted(len(stream.trials), "trial"), from_trial)
         self._saved = (session.models[0].done, from_trial)
+        last_targets = max((n for n, row in enumerate(stream.trials[:from_trial]) if row.iterations), default=None)
         for number, row in enumerate(stream.trials):
             session.feed(_part(stream, slice(spikes, row.n_spikes), slice(markers, row.n_markers)), stream.units)
             spikes, markers = row.n_spikes, row.n_markers
-            if number < from_trial:
-                session.absorb(session.assembler.take())
-                if number == from_trial - 1:
-                    session.restore_targets()
-            else:
-                if self._stop():
+            trial = session.assembler.take()
+            if number >= from_trial:
+                self._learn(trial, row.iterations, lambda: False, known=True)
+                if self._stop() or self.failed is not None:
                     return
-                self._learn(session.assembler.take(), row)
+                continue
+            session.absorb(trial)
+            if number == last_targets:
+                session.restore_targets()
         self._feed(_part(stream, slice(spikes, None), slice(markers, None)), time.time() if live else math.inf, stream.units)
         if self._predictor and stream.trials:
             self._predict(lambda: self._stop() or len(self._complete) > 0)
@@ -135,7 +139,8 @@ class TrialLoop:
 
             received = self._complete.popleft()
             waits = keep_up and len(self._complete) > 0
-            self._learn_new(self._session.assembler.take(), 0 if waits else limit, interrupted, received if live else None)
+            self._state("training")
+            self._learn(self._session.assembler.take(), 0 if waits else limit, interrupted, received if live else None)
             self._state("waiting for trials")
 
     def _drain(self, timeout: float) -> None:
@@ -161,32 +166,32 @@ class TrialLoop:
             self._recent.extend(arrived)
         return len(self._complete)
 
-    def _learn_new(self, trial: StreamTrial, limit: int, stop: Callable[[], bool], received: float | None) -> None:
-        """Learns a trial of a running experiment; an error ends the training and not the recording."""
-        self._state("training")
+    def _learn(self, trial: StreamTrial, limit: int, stop: Callable[[], bool], received: float | None = None, known: bool = False) -> None:
+        """Learns a trial; an error ends the training and not the recording.
+
+        Args:
+          trial: the next trial.
+          limit: largest number of iterations.
+          stop: whether training must stop, asked between iterations.
+          received: when it was known to be complete, s; None when a stream is repeated.
+          known: whether the stream has what was done after the trial.
+        """
         try:
             learned = self._session.learn(trial, limit, stop)
             for each in self._session.models:
                 each.wait()
-            if self._predictor and learned.iterations:
+            if self._predictor and learned.iterations and not known:
                 self._predict(stop)
             latency = None if received is None else time.time() - received
-            row = TrialRow(trial.n_spikes, trial.n_markers, learned.iterations)
-            on_disk = self._ingest.add_trial(row)
+            stored = known or self._ingest.add_trial(TrialRow(trial.n_spikes, trial.n_markers, learned.iterations))
             self._after(learned, latency)
-            if on_disk and self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
+            if stored and self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
                 self._save()
-        except (UserError, OSError) as error:
+        except Exception as error:
             self.failed = error
-            log.error("Training has stopped: %s The recording goes on.", words_of(error))
-            self._state(f"stopped: {words_of(error)}")
-
-    def _learn(self, trial: StreamTrial, row: TrialRow) -> None:
-        """Learns a trial again, as before."""
-        learned = self._session.learn(trial, row.iterations)
-        self._after(learned, None)
-        if self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
-            self._save()
+            log.error(
+                "Training has stopped: %s The recording goes on.", words_of(error), exc_info=not isinstance(error, UserError | OSError)
+            )
 
     def _predict(self, stop: Callable[[], bool]) -> None:
         """Predicts effects, unless the next trial is complete before that; at least every PREDICTION_TRIALS trials."""
@@ -266,11 +271,13 @@ class TrialLoop:
                 self._save()
             if self._session.n_trials:
                 self._snapshot()
-        self._state("stopped" if self.failed is None else f"stopped: {words_of(self.failed)}")
+        self._state("stopped")
 
     def _state(self, training: str) -> None:
         """What ingest.json says about training."""
         session = self._session
+        if self.failed is not None:
+            training = f"stopped: {words_of(self.failed)}"
         self._ingest.status = {
             "trials": session.n_trials,
             "trials_without_condition": session.n_without_condition,

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config, RecordingTargetConfig
+from rlsnet.data import recordings
 from rlsnet.data.streams import sources
 from rlsnet.data.streams import store as stream_store
 from rlsnet.data.streams.messages import Batch, Source
 from rlsnet.data.streams.store import Stream, StreamStore
 from rlsnet.errors import UserError
-from rlsnet.io import outputs
+from rlsnet.io import atomic, outputs
 from rlsnet.io.formatting import counted
 from rlsnet.model.network_store import StoredNetwork
 from rlsnet.runs.checkpoint import CheckpointWriter
@@ -37,6 +39,8 @@ from rlsnet.workflows.online.trial_loop import Publisher, TrialLoop, words_of
 from rlsnet.workflows.prepare import start
 
 log = logging.getLogger(__name__)
+
+EARLIER = "earlier_units.json"
 
 
 def run_watch(config: Config, run: Run, resumed: bool) -> int:
@@ -116,10 +120,16 @@ def check(config: Config, run: Run, resumed: bool) -> None:
 
 def _with_size_of(config: Config, earlier: Run) -> Config:
     """The configuration with as many neurons as the network of an earlier run; raises UserError if that has none."""
-    excitatory = StoredNetwork(str(earlier.network)).read("neuron/excitatory", ["N"], "b")
+    n = _n_neurons(earlier)
+    log.info("Network of %s, of %s.", earlier.path, counted(n, "neuron"))
+    return dataclasses.replace(config, network=dataclasses.replace(config.network, n_neurons=n))
+
+
+def _n_neurons(run: Run) -> int:
+    """Number of neurons of the network of a run; raises UserError if it has none."""
+    excitatory = StoredNetwork(str(run.network)).read("neuron/excitatory", ["N"], "b")
     assert excitatory is not None
-    log.info("Network of %s, of %s.", earlier.path, counted(len(excitatory), "neuron"))
-    return dataclasses.replace(config, network=dataclasses.replace(config.network, n_neurons=len(excitatory)))
+    return len(excitatory)
 
 
 def _stream_of(source: str | None) -> Path | None:
@@ -176,7 +186,8 @@ def _session(config: Config, run: Run, recorded: Stream, show: Progress) -> tupl
             each.cut_metrics(point[0])
             models.append(model.existing(own, each, conditions, kernel, show))
             models[-1].restore(point[0])
-    return Session(config, models, _earlier_units(config)), 0 if point is None else point[1]
+    earlier = _earlier_units(config, run.path / EARLIER, point is not None)
+    return Session(config, models, earlier), 0 if point is None else point[1]
 
 
 def _restart(runs: list[Run], n_trials: int) -> tuple[int, int] | None:
@@ -196,17 +207,34 @@ def _restart(runs: list[Run], n_trials: int) -> tuple[int, int] | None:
     return None
 
 
-def _earlier_units(config: Config) -> list[str]:
-    """[N] key of the unit of each neuron in the run watch.warm_start; none without one, or where it is not known."""
+def _earlier_units(config: Config, stored: Path, resumed: bool) -> list[str]:
+    """[N] key of the unit of each neuron in the run watch.warm_start; none without one, or where it is not known.
+
+    Args:
+      config: the experiment.
+      stored: file that keeps them, as the earlier run may change.
+      resumed: whether the file is read, and not written.
+    """
     if config.watch.warm_start is None:
         return []
-    from rlsnet.data import recordings
+    if resumed:
+        return [str(each) for each in json.loads(stored.read_text())]
+    keys = _unit_keys(config.watch.warm_start)
+    with atomic.replacing(stored) as temporary:
+        temporary.write_text(json.dumps(keys))
+    return keys
 
-    earlier = Run.open(config.watch.warm_start)
-    path = earlier.recorded if earlier.recorded.exists() else earlier.saved_config().get("recording", {}).get("path")
+
+def _unit_keys(path_of_run: str) -> list[str]:
+    """[N] key of the unit of each neuron of a run; none where it is not known."""
+    earlier = Run.open(path_of_run)
+    saved = earlier.saved_config()
+    path = earlier.recorded if earlier.recorded.exists() else saved.get("recording", {}).get("path")
     if path is None or not Path(path).exists():
         log.info("%s: its recording was not found, so no unit keeps its neuron.", earlier.path)
         return []
     recording = recordings.open_recording(path)
-    keys = recording.column("id")
-    return [] if keys is None else keys.astype(str).tolist()
+    keys, units = recording.column("id"), recording.choose(_n_neurons(earlier), saved["seed"])
+    if keys is None:
+        return []
+    return list((keys if units is None else keys[units]).astype(str))
