@@ -30,7 +30,8 @@ def run_of(folder: Path) -> Run:
 
 def job_config(command: str, values: dict[str, Any], overrides: Sequence[str], run: Run) -> tuple[Config, bool]:
     """(configuration, whether a training continues the run) of a command; arguments and errors as for `run_job`."""
-    resumed = command in ("train", "watch") and values["resume"] is not None and (values["resume"] != "auto" or bool(run.iterations()))
+    begun = bool(run.iterations()) or (command == "watch" and (run.path / "config.yaml").exists())
+    resumed = command in ("train", "watch") and values["resume"] is not None and (values["resume"] != "auto" or begun)
     if command == "test" or resumed:
         return resume.resumed_config(run, values, overrides), resumed
     return from_dict({**values, **resume.COMMAND_ONLY}, overrides), False

@@ -76,7 +76,7 @@ def _of_watch(given: Sequence[str], others: Sequence[str]) -> list[str]:
     for text in keyed:
         key = text.partition("=")[0]
         if twice := [each for each in others if each.startswith(f"{key}=")]:
-            raise UserError(f"watch {' '.join(given)} {twice[0]}: expected one of them, as {given[0]} stands for {text}.")
+            raise UserError(f"watch {' '.join(given)} {twice[0]}: expected one of them, as {text} is set already.")
     chosen = any(text.startswith("config=") for text in others)
     return [*([] if chosen or run is not None else ["config=online"]), *keyed, *others]
 

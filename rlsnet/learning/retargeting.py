@@ -33,6 +33,8 @@ from rlsnet.model.network import Network
 
 def impossible(rls: RLSConfig) -> str:
     """Why the weights for new targets cannot be computed with these settings, in words; "" if they can."""
+    if not rls.apply:
+        return "rls.apply=false keeps the weights"
     if rls.forgetting != 1:
         return f"rls.forgetting={rls.forgetting:g} gives early trials less weight"
     if rls.gain != "textbook":

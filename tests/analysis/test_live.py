@@ -598,11 +598,11 @@ def test_the_command_prints_the_address_and_ends_with_an_interrupt(run):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     address = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=(\S+)\n", process.stdout.readline())
     assert address and f"ssh -N -L {address[1]}:127.0.0.1:{address[1]}" in process.stdout.readline()
-    connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=60)
     connection.request("GET", f"/?token={address[2]}")
     assert connection.getresponse().status == 200
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "no longer served" in err and "Traceback" not in err
 
 

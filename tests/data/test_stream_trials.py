@@ -218,7 +218,7 @@ def test_what_is_committed_is_whole_whenever_the_process_ends(tmp_path, monkeypa
             monkeypatch.setattr(zarr.storage.LocalStore, "set", real)
             if contents(path) != before:  # the counts were written, and what comes after them failed
                 break
-            assert two.uncommitted_spikes == 2
+            assert two.uncommitted == 4  # two spikes, a marker and a trial
     monkeypatch.setattr(zarr.storage.LocalStore, "set", real)
     assert failing.after > 10  # every array was reached
     assert contents(path) == ([1.0, 2.0, 3.0, 4.0], ["go", "go"], 2, 1)
@@ -287,3 +287,24 @@ def test_a_unit_that_falls_silent_keeps_its_target_until_it_comes_back():
         np.testing.assert_allclose(average.shrunk(0.0)[0, :, 0], [total / n / 0.1, 0, 0, 0, 0], rtol=1e-6)
         np.testing.assert_allclose(average.shrunk(0.0)[0, :, 1], [10, 10, 10, 10, 0], rtol=1e-6)
     assert seen == [[8 <= number <= 10, False] for number in range(12)]
+
+
+def test_late_and_repeated_markers_do_not_start_a_clock_again(tmp_path, caplog):
+    """Of a stream with spikes, only spikes that go back do; old markers keep their times, and those that come again are dropped."""
+    one, units = StreamStore(tmp_path / "stream.zarr"), [Unit("a")]
+    one.append(spike_batch([1.0, 20.0], 0, (1.5, "go")), units, "")
+    late = one.append(Batch(markers=[Marker(3.0, "", "outcome", "", 0.0), Marker(1.5, "", "go", "", 0.0)]), units, "")
+    assert [(each.time, each.name) for each in late.markers] == [(3.0, "outcome")] and not caplog.records
+    again = one.append(spike_batch([0.5], 0, (1.5, "go")), units, "")  # the clock starts at 0 again, and so does the experiment
+    assert again.spike_time == pytest.approx([30.0]) and [each.time for each in again.markers] == pytest.approx([31.0])
+    assert "has started again" in caplog.text
+
+
+def test_markers_that_start_a_trial_in_two_streams_start_one(session):
+    """The start in the second stream, with a condition marker between them, begins no other trial."""
+    made = TrialAssembler(WINDOW, Rules("go", start="trial"))
+    events = [(1.0, "A", "trial"), (1.01, "A", "line2"), (1.02, "B", "trial"), (1.1, "A", "go"), (1.11, "B", "go")]
+    made.feed(Batch(markers=[Marker(t, stream, name, "", t) for t, stream, name in events]), [])
+    assert made.n_open == 1
+    trial = made.take()
+    assert set(trial.events) == {"A", "B"} and conditions_of(trial, CONDITIONS) == [0]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import threading
 import time
 
@@ -258,13 +257,6 @@ def test_a_wrong_source_is_one_line(text, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as error:
         opened(text)
     assert "\n" not in str(error.value)
-
-
-def test_a_stored_stream_is_opened_by_the_function_that_is_given(tmp_path):
-    (tmp_path / "zarr.json").write_text("{}")
-    assert opened(str(tmp_path), lambda path: ("stored", path)) == ("stored", tmp_path)
-    with pytest.raises(UserError, match=re.escape("is a Zarr store")):
-        opened(str(tmp_path))
 
 
 @pytest.mark.parametrize(

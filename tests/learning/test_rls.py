@@ -333,7 +333,7 @@ def test_v8_new_targets_give_the_weights_of_training_with_them_from_the_start(x6
     np.testing.assert_array_equal(found.P.numbers, expected.P.numbers)
 
 
-@pytest.mark.parametrize("setting", ["rls.forgetting=0.99", "rls.gain=tsn_head", "rls.dale=true", "rls.storage=window"])
+@pytest.mark.parametrize("setting", ["rls.forgetting=0.99", "rls.gain=tsn_head", "rls.dale=true", "rls.storage=window", "rls.apply=false"])
 def test_why_weights_for_new_targets_cannot_be_computed(setting):
     assert setting in retargeting.impossible(compose(setting).rls)
     assert retargeting.impossible(compose().rls) == ""

@@ -12,6 +12,7 @@ is complete up to there. A store that grows is read by opening it anew.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ import zarr
 from rlsnet.data.streams.messages import Batch, Marker, Unit
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
+
+log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "rlsnet-stream", 1
 RESTART_S = 5.0  # a clock that goes back by more has been started again; within this time, messages may come in any order
@@ -57,6 +60,7 @@ class Stream:
     markers: in the order of arrival.
     units: in the order of their first spikes.
     trials: in order.
+    rules: settings that made the trials, by name; empty where they are not known.
     """
 
     spike_time: np.ndarray
@@ -64,6 +68,7 @@ class Stream:
     markers: Sequence[Marker]
     units: Sequence[Unit]
     trials: Sequence[TrialRow]
+    rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class StreamStore:
@@ -72,6 +77,8 @@ class StreamStore:
     units: units of the stream so far.
     n_spikes, n_markers: numbers so far, those included that are not yet committed.
     position: what the source has delivered, as the source describes it.
+    source: text that names this source.
+    rules: settings that make the trials, by name.
     """
 
     def __init__(self, path: Path):
@@ -86,10 +93,14 @@ class StreamStore:
         self._arrays = {f"{group}/{name}": self._root[f"{group}/{name}"] for group, each in ARRAYS.items() for name in each}
         self.units, self._number = list(stored.units), {unit.key: number for number, unit in enumerate(stored.units)}
         self.n_spikes, self.n_markers = len(stored.spike_time), len(stored.markers)
-        self.position = str(self._root.attrs.get("position", ""))
+        self.position, self.source = (str(self._root.attrs.get(name, "")) for name in ("position", "source"))
+        self.rules: dict[str, Any] = dict(stored.rules)
         self.lost, self.rejected = (int(self._root.attrs.get(name, 0)) for name in ("lost", "rejected"))
         self._clocks: dict[str, list[float]] = {name: list(each) for name, each in self._root.attrs.get("clocks", {}).items()}
-        self._seen_markers = {(each.stream, each.name, each.time) for each in stored.markers[-CHUNKS["marker"] :]}
+        self._with_spikes = {stored.units[unit].stream for unit in np.unique(stored.spike_unit)}
+        moved = {stream: shift for stream, (_, shift) in self._clocks.items()}
+        recent = stored.markers[-CHUNKS["marker"] :]
+        self._seen_markers = {(each.stream, each.name, each.time - moved.get(each.stream, 0.0)) for each in recent}
         self._pending: dict[str, list[np.ndarray]] = {name: [] for name in self._arrays}
 
     def append(self, batch: Batch, units: Sequence[Unit], position: str) -> Batch:
@@ -103,16 +114,13 @@ class StreamStore:
         Returns:
           The batch as it is stored: units by their numbers in the stream, and times on clocks that do not start again.
         """
-        shift = self._shifts(batch, units)
+        fresh = [each for each in batch.markers if (each.stream, each.name, each.time) not in self._seen_markers]
+        shift = self._shifts(dataclasses.replace(batch, markers=fresh), units)
         streams = np.array([shift.get(unit.stream, 0.0) for unit in units], float)
         time = batch.spike_time + streams[batch.spike_unit]
         unit = self._numbers(batch.spike_unit, units)
-        markers = []
-        for each in batch.markers:
-            moved = dataclasses.replace(each, time=each.time + shift.get(each.stream, 0.0))
-            if (known := (moved.stream, moved.name, moved.time)) not in self._seen_markers:
-                self._seen_markers.add(known)
-                markers.append(moved)
+        new = [each for each in batch.markers if self._is_new(each)]  # also where the clock has started again
+        markers = [dataclasses.replace(each, time=each.time + shift.get(each.stream, 0.0)) for each in new]
         self._pending["spike/time"].append(time)
         self._pending["spike/unit"].append(unit)
         self._add("marker", markers)
@@ -120,6 +128,22 @@ class StreamStore:
         self.lost, self.rejected, self.position = self.lost + batch.lost, self.rejected + batch.rejected, position
         until = {stream: time + shift.get(stream, 0.0) for stream, time in batch.until.items()}
         return dataclasses.replace(batch, spike_time=time, spike_unit=unit, markers=markers, until=until)
+
+    def copy(self, stream: Stream, with_trials: bool) -> None:
+        """Adds all messages of another stream, and what was done after its trials, to an empty one."""
+        self._pending["spike/time"].append(stream.spike_time)
+        self._pending["spike/unit"].append(stream.spike_unit)
+        for group, rows in (("marker", stream.markers), ("unit", stream.units), ("trial", stream.trials if with_trials else ())):
+            self._add(group, rows)
+        self.units, self.n_spikes, self.n_markers = list(stream.units), len(stream.spike_time), len(stream.markers)
+
+    def _is_new(self, marker: Marker) -> bool:
+        """Whether a marker has not come before, on the clock of its source."""
+        known = marker.stream, marker.name, marker.time
+        if known in self._seen_markers:
+            return False
+        self._seen_markers.add(known)
+        return True
 
     def add_trial(self, row: TrialRow) -> None:
         """Adds what training did about the next trial, which `commit` writes."""
@@ -136,7 +160,8 @@ class StreamStore:
                 array.resize((start + len(values),))
                 array[start:] = values
                 counts[group] = start + len(values)
-        about = {"committed": counts, "lost": self.lost, "rejected": self.rejected, "position": self.position, "clocks": self._clocks}
+        about = {"committed": counts, "lost": self.lost, "rejected": self.rejected, "position": self.position}
+        about |= {"source": self.source, "rules": self.rules, "clocks": self._clocks}
         if any(self._root.attrs.get(name) != value for name, value in about.items()):
             self._root = self._root.update_attributes(about)  # in one write; attrs.update would write each attribute by itself
         self._committed = counts
@@ -144,9 +169,9 @@ class StreamStore:
             blocks.clear()
 
     @property
-    def uncommitted_spikes(self) -> int:
-        """Number of spikes that `commit` has still to write."""
-        return self.n_spikes - self._committed["spike"]
+    def uncommitted(self) -> int:
+        """Number of spikes, markers and trials that `commit` has still to write."""
+        return sum(len(block) for name in ("spike/time", "marker/time", "trial/iterations") for block in self._pending[name])
 
     def _add(self, group: str, rows: Sequence[Any]) -> None:
         """Adds rows of markers, units or trials, which `commit` writes."""
@@ -167,10 +192,17 @@ class StreamStore:
         return place[numbers]
 
     def _shifts(self, batch: Batch, units: Sequence[Unit]) -> dict[str, float]:
-        """Seconds to add to the clock of each stream; a clock that starts again goes on GAP_S after its last time."""
+        """Seconds to add to the clock of each stream; a clock that starts again goes on GAP_S after its last time.
+
+        In a stream with spikes, only spikes tell that the clock has started again: a marker may come late.
+        """
+        spiking = {units[unit].stream for unit in np.unique(batch.spike_unit)}
+        self._with_spikes |= spiking
         for stream, (first, last) in batch.extents(units).items():
             latest, shift = self._clocks.get(stream, (first, 0.0))
-            if last + shift < latest - RESTART_S:
+            if last + shift < latest - RESTART_S and (stream in spiking or stream not in self._with_spikes):
+                log.warning("The clock of %s has started again, at %.3f s; it goes on %g s later.", stream or "the source", first, GAP_S)
+                self._seen_markers = {known for known in self._seen_markers if known[0] != stream}
                 shift = latest + GAP_S - first
             self._clocks[stream] = [max(latest, last + shift), shift]
         return {stream: shift for stream, (_, shift) in self._clocks.items()}
@@ -198,6 +230,7 @@ def read(path: Path) -> Stream:
     """Committed content of a stream; raises UserError if there is none, or it is damaged."""
     group = _opened(path)
     committed: Any = group.attrs["committed"]
+    rules: Any = group.attrs.get("rules", {})
 
     def values(name: str) -> Any:
         count = int(committed[name.split("/")[0]])
@@ -210,4 +243,4 @@ def read(path: Path) -> Stream:
         columns = [values(f"{kind}/{name}").tolist() for name in ARRAYS[kind]]
         return [cls(**dict(zip(ARRAYS[kind], each, strict=True))) for each in zip(*columns, strict=True)]
 
-    return Stream(values("spike/time"), values("spike/unit"), rows("marker", Marker), rows("unit", Unit), rows("trial", TrialRow))
+    return Stream(values("spike/time"), values("spike/unit"), rows("marker", Marker), rows("unit", Unit), rows("trial", TrialRow), rules)

@@ -101,10 +101,12 @@ class TrialAssembler:
 
     n_trials: trials that were taken.
     late: spikes that arrived after the trial to which they belong was taken.
+    since: when messages began to arrive, s (`time.time()`): what arrived before is not older than this, for a stream without news.
     """
 
     def __init__(self, window: Window, rules: Rules):
-        self.window, self.rules, self.n_trials, self.late = window, rules, 0, 0
+        self.window, self.rules, self.n_trials, self.late, self.since = window, rules, 0, 0, 0.0
+        self._started: tuple[str, float] | None = None  # stream and arrival of the last marker that starts a trial
         self._open: list[_Open] = []
         self._last: _Open | None = None  # the newest trial, open or not
         self._waiting: list[Marker] = []  # markers that belong to the next trial or, with rules.start, to the present one
@@ -137,8 +139,8 @@ class TrialAssembler:
     def _add(self, marker: Marker) -> None:
         """Adds a marker to its trial, or opens a new trial."""
         last = self._last
-        if marker.name == self.rules.start:
-            self._waiting = []
+        if marker.name == self.rules.start and not self._is_same_start(marker):
+            self._started, self._waiting = (marker.stream, marker.arrival), []
             if last is not None:
                 last.ended = True
         if marker.name == self.rules.align:
@@ -160,6 +162,10 @@ class TrialAssembler:
         if marker.name == self.rules.end and self._last is not None:
             self._last.ended = True
 
+    def _is_same_start(self, marker: Marker) -> bool:
+        """Whether a marker that starts a trial is that of another stream for the same trial."""
+        return self._started is not None and marker.stream != self._started[0] and marker.arrival - self._started[1] <= SAME_EVENT_S
+
     def _within(self, trial: _Open, marker: Marker) -> bool:
         """Whether a marker comes before the end of the window of a trial."""
         if marker.stream in trial.events:
@@ -175,7 +181,7 @@ class TrialAssembler:
         if self.rules.end is not None and not trial.ended:
             return False
         after = self.window.end + self.window.pad * self.window.width + self.rules.settle
-        if now >= trial.arrival + after + WAIT_S:
+        if now >= max(trial.arrival, self.since) + after + WAIT_S:
             return True
         streams = trial.events.keys() & set(self._stream) or trial.events.keys()
         return all(self._until.get(stream, -np.inf) >= trial.events[stream] + after for stream in streams)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rlsnet.data.streams.messages import Batch, Source
 from rlsnet.data.streams.store import StreamStore, TrialRow
+from rlsnet.errors import first_line
 from rlsnet.io import atomic
 from rlsnet.io.formatting import counted
 
@@ -41,6 +42,8 @@ class Ingest:
     Attributes:
       status: what training adds to ingest.json, by key.
       ended: whether the source has ended and all its messages were delivered.
+      failed: what has ended the recording, though the source had not ended.
+      disk: why nothing can be written, in words; "": it can.
     """
 
     def __init__(self, source: Source, store: StreamStore, folder: Path):
@@ -49,8 +52,8 @@ class Ingest:
         self._path, self._lock, self._stop = folder / STATUS, threading.Lock(), threading.Event()
         self._queue: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._waiting: list[Delivery] = []  # not on the disk
-        self._failed: BaseException | None = None
-        self._disk = ""  # why nothing can be written, in words
+        self.failed: BaseException | None = None
+        self.disk = ""
         self._reason = ""  # why the first rejected message was
         self._last_message: float | None = None
         self._over = False  # whether the source has ended
@@ -70,19 +73,12 @@ class Ingest:
             self.source.close()
 
     def take(self, timeout: float) -> Delivery | None:
-        """The next messages that are on the disk; None after `timeout` s without any, and after the end of the source.
-
-        Raises:
-          Exception: what has stopped the thread.
-        """
+        """The next messages that are on the disk; None after `timeout` s without any, and after the end of the source."""
         if self.ended:
             return None
         with contextlib.suppress(queue.Empty):
             found = self._queue.get(timeout=timeout) if timeout > 0 else self._queue.get_nowait()
-            if found is None:
-                self.ended = True
-                if self._failed is not None:
-                    raise self._failed
+            self.ended = found is None
             return found
         return None
 
@@ -106,11 +102,12 @@ class Ingest:
                         self._commit()
                         committed = now
                 self._state()
-            while self._disk and not self._stop.wait(READ_S):
+            while self.disk and not self._stop.wait(READ_S):
                 with self._lock:
                     self._commit()
         except BaseException as error:
-            self._failed = error
+            self.failed = error
+            log.exception("The recording has stopped.")
         self._queue.put(None)
         self._over = True
         while not self._stop.wait(READ_S):
@@ -130,13 +127,13 @@ class Ingest:
         try:
             self.store.commit()
         except OSError as error:
-            if not self._disk:
+            if not self.disk:
                 log.error("%s cannot be written (%s); all is kept in memory and written later.", self.store.path, error.strerror or error)
-            self._disk = f"{self.store.path.name} cannot be written: {error.strerror or error}."
+            self.disk = f"{self.store.path.name} cannot be written: {error.strerror or error}."
             return False
-        if self._disk:
+        if self.disk:
             log.info("%s is written again; nothing was lost.", self.store.path)
-        self._disk = ""
+        self.disk = ""
         for each in self._waiting:
             self._queue.put(each)
         self._waiting.clear()
@@ -148,7 +145,11 @@ class Ingest:
         if time_ - before < STATUS_S and not now:
             return
         self._stated = time_, self.store.n_spikes
-        problem = self._disk or ("" if self._over else self.source.problem())
+        problem = (
+            self.disk
+            or ("" if self.failed is None else f"the recording has stopped: {first_line(self.failed)}.")
+            or ("" if self._over else self.source.problem())
+        )
         if problem and problem != self._problem:
             log.warning("%s", problem)
         self._problem = problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import yaml
 
 from rlsnet.config.load import from_dict, to_dict
-from rlsnet.config.schema import Config, WindowConfig
-from rlsnet.data.neuron_table import NeuronTable
+from rlsnet.config.schema import Config, WindowConfig, is_filter
+from rlsnet.data import query
+from rlsnet.data.neuron_table import OWN, NeuronTable
 from rlsnet.errors import UserError, did_you_mean, first_line
+from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.simulation import perturbation as perturbations
 from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
@@ -22,6 +25,10 @@ from rlsnet.simulation.trial import Program
 from rlsnet.workflows.evaluation import run_trial
 from rlsnet.workflows.online.model import OnlineModel
 from rlsnet.workflows.online.session import Session
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("unit", "stream", "recorded")  # of a neuron: key and stream of the unit that it reproduces, whether there is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +85,18 @@ def read(config: Config) -> dict[str, WindowConfig]:
         for each in (*(made.compare or {}), *(made.compare or {}).values()):
             if each not in (known := config.watch.conditions or {"all": ""}):
                 raise UserError(f"{where}: {name}: perturb.compare: no condition {each}.{did_you_mean(each, known)}")
+        _check_neurons(made, config.network.n_neurons or 2, f"{where}: {name}: perturb.neurons={made.neurons}")
         found[name] = made
     return found
+
+
+def _check_neurons(settings: WindowConfig, n: int, where: str) -> None:
+    """Raises UserError if neurons cannot be selected in a network of n neurons, or with columns that there are not."""
+    if not is_filter(settings.neurons):
+        select_neurons(settings.neurons, np.arange(n) % 2 == 0, None, where)
+        return
+    for column in query.column_names(str(settings.neurons)):
+        query.require_column(column, [*OWN, *COLUMNS], where, "the network")
 
 
 class Predictor:
@@ -89,7 +106,8 @@ class Predictor:
         """Reads watch.perturbations; errors as of `read`."""
         self._config, self._settings = config, read(config)
         self._clock = (config.watch.start - config.trial.stim_off) / 1000
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[tuple[str, int], Program] = {}
+        self._without: set[str] = set()  # perturbations that had no neuron when they were last asked for
         for name, settings in self._settings.items():
             try:
                 settings.steps(config.trial, self._clock)
@@ -114,12 +132,12 @@ class Predictor:
         for k, model in enumerate(session.models):
             table = _table(model, session)
             for c in range(shape[2]):
-                without = self._trials("", model, None, c, stop)
+                without = self._trials("", k, model, None, c, stop)
                 for p, name in enumerate(names):
                     made = self._perturbation(name, model, table)
                     if without is None or made is None:
                         continue
-                    changed = self._trials(name, model, made, c, stop)
+                    changed = self._trials(name, k, model, made, c, stop)
                     if changed is None:
                         return None
                     each = (changed - without)[:, self._first_bin(name) :].mean(axis=1) * (1000 / self._config.trial.learn_every)
@@ -131,17 +149,18 @@ class Predictor:
         return Prediction(names, effect, noise, self._observed(session), _disagreement(effect, variance))
 
     def _perturbation(self, name: str, model: OnlineModel, table: NeuronTable) -> Perturbation | None:
-        """A perturbation of a model; None if it has no neurons yet."""
+        """A perturbation of a model; None, and once a line in the log, if it cannot be made with the units so far."""
         config = dataclasses.replace(model.config, perturb=self._settings[name])
         try:
             return perturbations.from_config(config, table, TESTING, self._clock)
-        except UserError:
-            if len(table.more.get("unit", ())) and not np.any(table.more["recorded"]):
-                return None  # no unit so far
-            raise
+        except UserError as error:
+            if name not in self._without:
+                log.warning("No prediction of %s with the units so far: %s", name, error)
+            self._without.add(name)
+            return None
 
     def _trials(
-        self, name: str, model: OnlineModel, perturbation: Perturbation | None, condition: int, stop: Callable[[], bool]
+        self, name: str, number: int, model: OnlineModel, perturbation: Perturbation | None, condition: int, stop: Callable[[], bool]
     ) -> np.ndarray | None:
         """[T, M, N] spikes in trials of a condition; None if `stop` is true."""
         keys = dataclasses.replace(TrialKeys.create(model.config.seed, TESTING), perturbation=perturbation)
@@ -150,9 +169,9 @@ class Predictor:
             if stop():
                 return None
             arguments = model.network, model.learner.w, keys, jnp.int32(trial), jnp.int32(condition), None
-            if name not in self._programs:
-                self._programs[name] = Program(run_trial, Dynamics.from_config(self._config), (False,), *arguments)
-            counts.append(np.asarray(self._programs[name](*arguments).counts))
+            if (name, number) not in self._programs:
+                self._programs[name, number] = Program(run_trial, Dynamics.from_config(self._config), (False,), *arguments)
+            counts.append(np.asarray(self._programs[name, number](*arguments).counts))
         return np.stack(counts)
 
     def _first_bin(self, name: str) -> int:
@@ -192,7 +211,7 @@ def _table(model: OnlineModel, session: Session) -> NeuronTable:
     for each, neuron in zip(session.units, session.assignment.neuron, strict=False):
         if neuron >= 0:
             unit[neuron], stream[neuron] = each.key, each.stream
-    more: dict[str, Any] = {"unit": unit.astype(str), "stream": stream.astype(str), "recorded": unit != ""}
+    more = dict(zip(COLUMNS, (unit.astype(str), stream.astype(str), unit != ""), strict=True))
     return NeuronTable(np.asarray(model.network.excitatory), more=more)
 
 

@@ -103,9 +103,9 @@ class Session:
             log.warning("Trial %d has no condition: %s", trial.number + 1, error)
             return []
 
-    def absorb(self, trial: StreamTrial) -> list[int]:
-        """Adds a trial to the averages alone; returns its conditions."""
-        found = self._conditions_of(trial)
+    def absorb(self, trial: StreamTrial, conditions: list[int] | None = None) -> None:
+        """Adds a trial to the averages alone; to these conditions, if they are known."""
+        found = self._conditions_of(trial) if conditions is None else conditions
         self.assignment.extend(self.units[: len(trial.counted)])
         for condition in found:
             self.average.add(trial, condition, [unit.stream for unit in self.units[: len(trial.counted)]])
@@ -113,7 +113,6 @@ class Session:
         self.n_without_condition += not found
         pad = self.average.window.pad
         self.n_spikes_in_windows += int(trial.counts[:, pad : pad + self.average.window.bins].sum()) if found else 0
-        return found
 
     def targets(self) -> tuple[np.ndarray, float | None]:
         """([C, M, N] Hz the targets now, NaN for neurons without a unit; Hz, that of these, None: that of an earlier run)."""
@@ -142,7 +141,7 @@ class Session:
         """
         found = self._conditions_of(trial)
         score = self._score(trial, found[0]) if found and iterations else None
-        self.absorb(trial)
+        self.absorb(trial, found)
         done, trained = 0, self.models[0].trained.conditions
         ready = np.flatnonzero(trained & self.average.n_trials.any(axis=(1, 2)))
         if found and iterations and len(ready):

@@ -86,10 +86,12 @@ class TrialLoop:
         self._config, self._run, self._session, self._ingest, self._writer = config, run, session, ingest, writer
         self._predictor, self._publish, self._show = predictor, publish, show
         self.failed: Exception | None = None
+        self._whole = True  # whether all that was learned is in the stream and in trials.jsonl, as a checkpoint needs
         self._complete: collections.deque[float] = collections.deque()  # when each complete trial was known to be
         self._saved = (0, 0)  # iterations and trials of the last checkpoint
         self._snapshot_due = 0.0
         self._prediction: Prediction | None = None
+        self._predicts = True
         self._predicted, self._prediction_s = -PREDICTION_TRIALS, 0.0  # trials at the last prediction, and how long it took, s
         self._recent: collections.deque[float] = collections.deque(maxlen=11)  # when the last trials became complete, s
         self._scores: collections.deque[Any] = collections.deque(maxlen=LAST)
@@ -107,9 +109,11 @@ class TrialLoop:
         for number, row in enumerate(stream.trials):
             session.feed(_part(stream, slice(spikes, row.n_spikes), slice(markers, row.n_markers)), stream.units)
             spikes, markers = row.n_spikes, row.n_markers
+            if not session.assembler.n_open:
+                raise UserError(f"{self._run.stream}: trial {number + 1} is not there with these settings; expected those of its run.")
             trial = session.assembler.take()
             if number >= from_trial:
-                self._learn(trial, row.iterations, lambda: False, known=True)
+                self._learn(trial, row.iterations, lambda: False, lambda: False, known=True)
                 if self._stop() or self.failed is not None:
                     return
                 continue
@@ -117,7 +121,7 @@ class TrialLoop:
             if number == last_targets:
                 session.restore_targets()
         self._feed(_part(stream, slice(spikes, None), slice(markers, None)), time.time() if live else math.inf, stream.units)
-        if self._predictor and stream.trials:
+        if stream.trials:
             self._predict(lambda: self._stop() or len(self._complete) > 0)
 
     def follow(self, live: bool) -> None:
@@ -133,14 +137,17 @@ class TrialLoop:
                     self._complete.clear()
                 continue
 
-            def interrupted() -> bool:
+            def arrived() -> bool:
                 self._drain(0.0)
-                return self._stop() or (keep_up and (len(self._complete) > 0 or self._time_to_predict()))
+                return self._stop() or (keep_up and len(self._complete) > 0)
+
+            def interrupted() -> bool:
+                return arrived() or (keep_up and self._time_to_predict())
 
             received = self._complete.popleft()
             waits = keep_up and len(self._complete) > 0
             self._state("training")
-            self._learn(self._session.assembler.take(), 0 if waits else limit, interrupted, received if live else None)
+            self._learn(self._session.assembler.take(), 0 if waits else limit, interrupted, arrived, received if live else None)
             self._state("waiting for trials")
 
     def _drain(self, timeout: float) -> None:
@@ -166,25 +173,30 @@ class TrialLoop:
             self._recent.extend(arrived)
         return len(self._complete)
 
-    def _learn(self, trial: StreamTrial, limit: int, stop: Callable[[], bool], received: float | None = None, known: bool = False) -> None:
+    def _learn(
+        self, trial: StreamTrial, limit: int, stop: Callable[[], bool], arrived: Callable[[], bool],
+        received: float | None = None, known: bool = False,
+    ) -> None:  # fmt: skip
         """Learns a trial; an error ends the training and not the recording.
 
         Args:
           trial: the next trial.
           limit: largest number of iterations.
           stop: whether training must stop, asked between iterations.
+          arrived: whether predictions must stop.
           received: when it was known to be complete, s; None when a stream is repeated.
           known: whether the stream has what was done after the trial.
         """
+        self._whole = False
         try:
             learned = self._session.learn(trial, limit, stop)
             for each in self._session.models:
                 each.wait()
-            if self._predictor and learned.iterations and not known:
-                self._predict(stop)
-            latency = None if received is None else time.time() - received
             stored = known or self._ingest.add_trial(TrialRow(trial.n_spikes, trial.n_markers, learned.iterations))
-            self._after(learned, latency)
+            if learned.iterations and not known:
+                self._predict(arrived)
+            self._after(learned, None if received is None else time.time() - received)
+            self._whole = stored
             if stored and self._session.models[0].done - self._saved[0] >= self._config.train.checkpoint_every:
                 self._save()
         except Exception as error:
@@ -194,7 +206,20 @@ class TrialLoop:
             )
 
     def _predict(self, stop: Callable[[], bool]) -> None:
-        """Predicts effects, unless the next trial is complete before that; at least every PREDICTION_TRIALS trials."""
+        """Predicts effects, unless the next trial is complete before that; at least every PREDICTION_TRIALS trials.
+
+        An error ends the predictions, and nothing else.
+        """
+        if not self._predictor or not self._predicts:
+            return
+        try:
+            self._predict_now(stop)
+        except Exception as error:
+            self._predicts = False
+            log.error("No more predictions: %s", words_of(error), exc_info=not isinstance(error, UserError | OSError))
+
+    def _predict_now(self, stop: Callable[[], bool]) -> None:
+        """Predicts effects and writes them."""
         began, compiled = time.time(), self._predictor.compile_seconds
         due = self._session.n_trials - self._predicted >= PREDICTION_TRIALS
         found = self._predictor.predict(self._session, self._stop if due else stop)
@@ -206,7 +231,7 @@ class TrialLoop:
 
     def _time_to_predict(self) -> bool:
         """Whether training must end, so that a prediction is made before the next trial is probably complete."""
-        if not self._predictor or len(self._recent) < 3:
+        if not self._predictor or not self._predicts or len(self._recent) < 3:
             return False
         following = self._recent[-1] + statistics.median(b - a for a, b in itertools.pairwise(self._recent))
         return time.time() + self._prediction_s > following
@@ -267,9 +292,9 @@ class TrialLoop:
         """Writes what belongs to the end; what a full disk prevents is left to the next start."""
         done = self._session.models[0].done
         with _unless(self.failed):
-            if done and (done, self._session.n_trials) != self._saved:
+            if self._whole and done and (done, self._session.n_trials) != self._saved:
                 self._save()
-            if self._session.n_trials:
+            if self._whole and self._session.n_trials:
                 self._snapshot()
         self._state("stopped")
 

@@ -11,17 +11,19 @@ import contextlib
 import dataclasses
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config, RecordingTargetConfig
 from rlsnet.data import recordings
+from rlsnet.data.recordings import Recording
 from rlsnet.data.streams import sources
 from rlsnet.data.streams import store as stream_store
 from rlsnet.data.streams.messages import Batch, Source
 from rlsnet.data.streams.store import Stream, StreamStore
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 from rlsnet.io import atomic, outputs
 from rlsnet.io.formatting import counted
 from rlsnet.model.network_store import StoredNetwork
@@ -31,7 +33,7 @@ from rlsnet.runs.progress import Progress
 from rlsnet.workflows import interrupts
 from rlsnet.workflows.loop import graceful_stop
 from rlsnet.workflows.online import files, model
-from rlsnet.workflows.online.ingest import Ingest
+from rlsnet.workflows.online.ingest import STATUS, Ingest
 from rlsnet.workflows.online.model import OnlineModel
 from rlsnet.workflows.online.predictions import Predictor
 from rlsnet.workflows.online.session import Session, conditions_from, window_of
@@ -59,37 +61,89 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
     """
     check(config, run, resumed)
     if config.watch.warm_start is not None and not resumed:
-        config = _with_size_of(config, Run.open(config.watch.warm_start))
+        config = _as_earlier(config, Run.open(config.watch.warm_start))
     predictor = Predictor(config)
     publish = Publisher(config.watch.publish)
-    repeated = _stream_of(config.watch.source)
+    repeated, text = _stream_of(config.watch.source), str(config.watch.source)
+    loop: TrialLoop | None = None
     with contextlib.closing(publish), run.claimed(), start(config, run, "watch") as show:
-        position = StreamStore(run.stream).position if run.stream.exists() else ""
-        source: Source = _Ended() if repeated is not None else sources.opened(str(config.watch.source), position=position)
+        position = _position(run, text)
+        source: Source = _Ended() if repeated is not None else sources.opened(text, position=position)
         store = StreamStore(run.stream)
-        if repeated is not None and not store.n_markers and not store.n_spikes:
-            _copy(stream_store.read(repeated), store)
-        recorded = stream_store.read(run.stream)
-        ingest = Ingest(source, store, run.path)
-        interrupts.check()
-        with graceful_stop() as stop, CheckpointWriter() as writer, ingest.running():
-            log.info("Source: %s. Recording to %s.", repeated or source.name, run.stream)
-            session, from_trial = _session(config, run, recorded, show)
-            loop = TrialLoop(config, run, session, ingest, writer, predictor, publish, show, lambda: bool(stop.signal))
-            loop.repeat(recorded, from_trial, live=repeated is None)
-            loop.follow(live=repeated is None)
-            loop.finish()
+        try:
+            _begin(store, text, config, None if repeated is None else stream_store.read(repeated))
+            if not resumed:
+                run.save_config(config)  # so that a run that is killed from now on can be continued
+            recorded = stream_store.read(run.stream)
+            ingest = Ingest(source, store, run.path)
+            interrupts.check()
+            with graceful_stop() as stop, CheckpointWriter() as writer, ingest.running():
+                log.info("Source: %s. Recording to %s.", repeated or source.name, run.stream)
+                with _recording_on(ingest, lambda: bool(stop.signal), resumed and repeated is None):
+                    session, from_trial = _session(config, run, recorded, show)
+                    loop = TrialLoop(config, run, session, ingest, writer, predictor, publish, show, lambda: bool(stop.signal))
+                    loop.repeat(recorded, from_trial, live=repeated is None)
+                loop.follow(live=repeated is None)
+                loop.finish()
+        finally:
+            if loop is None and not resumed:  # other settings are possible; what was received stays
+                empty = not store.n_spikes and not store.n_markers
+                for path in (run.path / "config.yaml", run.recorded, *((run.stream, run.path / STATUS) if empty else ())):
+                    atomic.remove(path)
     log.info("Received: %s.", ingest.describe())
-    if store.uncommitted_spikes:
-        raise UserError(f"{run.stream}: {counted(store.uncommitted_spikes, 'spike')} could not be written, as the disk is full.")
-    if loop.failed is not None:
-        raise UserError(f"{words_of(loop.failed)} The experiment was recorded to its end; {resuming_watch(run)} learns the rest.")
+    _check_end(run, loop, ingest, store)
     if stop.signal:
         log.info("Stopped after %s. To continue: %s", counted(session.n_trials, "trial"), resuming_watch(run))
     else:
         done = f"{counted(session.n_trials, 'trial')}, {counted(session.models[0].done, 'iteration')} in {run.path}"
         log.info("Done: %s.%s", done, f" Next: {typed_command('test', run.path)}" if session.models[0].done else "")
     return stop.signal
+
+
+def _position(run: Run, source: str) -> str:
+    """What a run has already of a source, as the source describes it; "" for another source than before."""
+    if not run.stream.exists():
+        return ""
+    store = StreamStore(run.stream)
+    return store.position if store.source == source else ""
+
+
+def _begin(store: StreamStore, source: str, config: Config, repeated: Stream | None) -> None:
+    """Notes the source and the rules of the trials in a stream, and copies the stream that is repeated into an empty one."""
+    trial, watch = config.trial, config.watch
+    rules = {name: getattr(watch, name) for name in ("align", "start", "kernel", "sigma", "trial_start", "trial_end", "settle")}
+    store.rules = {**rules, "duration": trial.duration, "learn_every": trial.learn_every}
+    if store.source != source:
+        store.source, store.position = source, ""
+    if repeated is not None and not store.n_markers and not store.n_spikes:
+        same = not repeated.rules or repeated.rules == store.rules
+        if not same:
+            log.info("The trials of the stream were made by other settings; iterations are not those of its run.")
+        store.copy(repeated, with_trials=same)
+    store.commit()
+
+
+@contextlib.contextmanager
+def _recording_on(ingest: Ingest, stop: Callable[[], bool], going_on: bool) -> Iterator[None]:
+    """Context of the start of training; if it fails in a run that is continued, the experiment is recorded to its end before the error."""
+    try:
+        yield
+    except Exception as error:
+        if going_on:
+            log.error("Training cannot go on: %s The recording goes on.", words_of(error))
+            while not stop() and not ingest.ended:
+                ingest.take(0.1)
+        raise
+
+
+def _check_end(run: Run, loop: TrialLoop, ingest: Ingest, store: StreamStore) -> None:
+    """Raises UserError if the recording or the training has failed."""
+    if ingest.failed is not None:
+        raise UserError(f"{run.stream}: the recording has stopped ({first_line(ingest.failed)}); {resuming_watch(run)} goes on.")
+    if store.uncommitted:
+        raise UserError(f"{counted(store.uncommitted, 'spike, marker or trial')} lost: {ingest.disk}")
+    if loop.failed is not None:
+        raise UserError(f"{words_of(loop.failed)} The experiment was recorded to its end; {resuming_watch(run)} learns the rest.")
 
 
 def resuming_watch(run: Run) -> str:
@@ -118,11 +172,20 @@ def check(config: Config, run: Run, resumed: bool) -> None:
         raise UserError(f"{run.path}: has no stream.zarr, so rlsnet watch did not make it; {resuming(run.path)} trains it further.")
 
 
-def _with_size_of(config: Config, earlier: Run) -> Config:
-    """The configuration with as many neurons as the network of an earlier run; raises UserError if that has none."""
-    n = _n_neurons(earlier)
+def _as_earlier(config: Config, earlier: Run) -> Config:
+    """The configuration with as many neurons as the network of an earlier run; raises UserError if it had other conditions."""
+    n, recording, names = _n_neurons(earlier), _recording_of(earlier), list(conditions_from(config))
+    if recording is not None and list(recording.conditions) != names:
+        theirs = ", ".join(recording.conditions)
+        raise UserError(f"watch.warm_start={earlier.path}: has the conditions {theirs}; expected {', '.join(names)}, as watch.conditions.")
     log.info("Network of %s, of %s.", earlier.path, counted(n, "neuron"))
     return dataclasses.replace(config, network=dataclasses.replace(config.network, n_neurons=n))
+
+
+def _recording_of(run: Run) -> Recording | None:
+    """The recording of a run, of rlsnet watch or of train; None if it is not found."""
+    path = run.recorded if run.recorded.exists() else run.saved_config().get("recording", {}).get("path")
+    return recordings.open_recording(path) if path is not None and Path(path).exists() else None
 
 
 def _n_neurons(run: Run) -> int:
@@ -138,14 +201,6 @@ def _stream_of(source: str | None) -> Path | None:
         if outputs.is_store(path, stream_store.FORMAT):
             return path
     return None
-
-
-def _copy(stream: Stream, store: StreamStore) -> None:
-    """Copies a stream, with what was done after its trials."""
-    store.append(Batch(stream.spike_time, stream.spike_unit, stream.markers), stream.units, "")
-    for row in stream.trials:
-        store.add_trial(row)
-    store.commit()
 
 
 class _Ended:
@@ -174,6 +229,10 @@ def _session(config: Config, run: Run, recorded: Stream, show: Progress) -> tupl
     runs = [run, *(Run(run.path / "models" / str(k)) for k in range(2, config.watch.models + 1))]
     configs = [dataclasses.replace(config, seed=config.seed + k) for k in range(len(runs))]
     point = _restart(runs, len(recorded.trials))
+    for each in runs:  # later ones belong to trials that are not in the stream
+        for iteration in each.iterations():
+            if point is None or iteration > point[0]:
+                atomic.discard(each.checkpoint_of(iteration))
     models: list[OnlineModel] = []
     if point is None:
         assert config.network.n_neurons is not None  # `_check`
@@ -228,13 +287,11 @@ def _earlier_units(config: Config, stored: Path, resumed: bool) -> list[str]:
 def _unit_keys(path_of_run: str) -> list[str]:
     """[N] key of the unit of each neuron of a run; none where it is not known."""
     earlier = Run.open(path_of_run)
-    saved = earlier.saved_config()
-    path = earlier.recorded if earlier.recorded.exists() else saved.get("recording", {}).get("path")
-    if path is None or not Path(path).exists():
+    recording = _recording_of(earlier)
+    if recording is None:
         log.info("%s: its recording was not found, so no unit keeps its neuron.", earlier.path)
         return []
-    recording = recordings.open_recording(path)
-    keys, units = recording.column("id"), recording.choose(_n_neurons(earlier), saved["seed"])
+    keys, units = recording.column("id"), recording.choose(_n_neurons(earlier), earlier.saved_config()["seed"])
     if keys is None:
         return []
     return list((keys if units is None else keys[units]).astype(str))
