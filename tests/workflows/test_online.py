@@ -256,6 +256,28 @@ def test_predictions_are_the_effects_that_tests_find(run, tmp_path):
     np.testing.assert_allclose(first["conditions"][1]["models"], found["effect"][:, 0, 1].mean(axis=1), rtol=1e-3)
 
 
+def test_a_stream_with_other_windows_makes_other_trials(run, tmp_path):
+    """The iterations of its run do not fit its trials then, and are chosen anew."""
+    assert watched(tmp_path / "other", run.stream, "watch.start=0", "trial.duration=200", "watch.iterations=1") == 0
+    other = Run(tmp_path / "other")
+    assert [line["iterations"] for line in lines_of(other)] == [1] * N_TRIALS
+    one, two = (zarr.open_group(str(each.recorded), mode="r")["rate"][...] for each in (run, other))
+    np.testing.assert_allclose(one[:, 10:20], two[:, 5:15], atol=1e-5, equal_nan=True)  # the same spikes, from 50 to 150 ms
+
+
+def test_predictions_of_networks_of_other_widths_and_of_units_that_have_not_come(run, tmp_path, caplog):
+    """Each network has a program of its own; a perturbation that selects nobody is left out, with a line, and nothing stops."""
+    listed = {"exc": "exc", "late": "stream == 'B'"}
+    content = {name: {"name": "silence", "neurons": neurons, "start": 100, "stop": 200} for name, neurons in listed.items()}
+    (tmp_path / "list.yaml").write_text(json.dumps(content))
+    own = [each for each in SMALL if not each.startswith("feedforward")]  # whose neurons would reach all others
+    extra = ["feedforward=none", "watch.models=2", f"watch.perturbations={tmp_path / 'list.yaml'}", f"watch.source={run.stream}"]
+    assert watch.run_watch(compose(*own, *extra), Run(tmp_path / "two"), False) == 0
+    effect = zarr.open_group(str(tmp_path / "two" / "prediction.zarr"), mode="r")["effect"][...]
+    assert np.isfinite(effect[:, 0]).all() and np.isnan(effect[:, 1]).all()
+    assert sum("No prediction of late" in each.message for each in caplog.records) == 1
+
+
 def test_a_weight_that_starts_warm_is_that_of_the_earlier_run(run, experiment, tmp_path):
     """A source without spikes: nothing is learned, units with known keys keep their neurons when they come."""
     folder = tmp_path / "first"
@@ -441,6 +463,8 @@ def test_mistakes_end_before_anything_is_written(experiment, tmp_path, settings,
         ("off: {name: silence}", "the name false is no text; expected quotes around it"),
         ("one: {name: none}", "expected silence, excite or clamp"),
         ("one: {name: silence, compare: {left: center}}", "no condition center"),
+        ("one: {name: silence, neurons: depth > 3}", "one: perturb.neurons=depth > 3.*depth"),
+        ("one: {name: silence, neurons: 0:900}", "one: perturb.neurons=0:900"),
         ("late: {name: silence, start: 900}", "late: perturb.start=900"),
     ],
 )
