@@ -255,7 +255,7 @@ class TrialLoop:
         if session.assignment.n_left_out > self._units_left_out:
             self._units_left_out = session.assignment.n_left_out
             words = counted(self._units_left_out, "unit")
-            log.warning("%s without a neuron: recorded, not trained. A larger network.n_neurons in a new run repeats the stream.", words)
+            log.warning("%s without a neuron: recorded, not trained. A new run with a larger network.n_neurons can repeat the stream.", words)
         if time.monotonic() >= self._snapshot_due:
             self._snapshot()
 
@@ -268,9 +268,8 @@ class TrialLoop:
         words += "" if line["latency_s"] is None else f", {line['latency_s']:.2f} s after it was complete"
         if (variance := sum(each.variance for each in self._scores)) > 0 and self._scores:
             score, ceiling = (sum(getattr(each, name) for each in self._scores) / variance for name in ("score", "ceiling"))
-            words += (
-                f"; explained variance of {counted(len(self._scores), 'trial')} before {percent(score)}, by the targets {percent(ceiling)}"
-            )
+            last = f"the last {len(self._scores)} trials" if len(self._scores) > 1 else "the trial"
+            words += f"; of {last}, before learning from them, explained {percent(score)} of the variance (targets: {percent(ceiling)})"
         return words + "."
 
     def _snapshot(self) -> None:
