@@ -145,6 +145,8 @@ def test_a_trial_is_complete_after_its_window_and_its_end():
     waiting = TrialAssembler(Window(0.0, 0.01, 40, 5), Rules("go", settle=0.1))
     waiting.feed(marked((1.0, "go"), (1.54, "other")), [])
     assert not waiting.n_complete(now=1.9) and waiting.n_complete(now=2.06)  # a source that sends nothing more
+    waiting.since = 50.0  # the program starts again, and the source may have more of the trial
+    assert not waiting.n_complete(now=50.9) and waiting.n_complete(now=51.06)
 
 
 def test_spikes_after_their_trial_was_taken_are_counted():

@@ -120,6 +120,8 @@ class TrialLoop:
             session.absorb(trial)
             if number == last_targets:
                 session.restore_targets()
+        if live:
+            session.assembler.since = time.time()  # the source may still deliver what it has sent meanwhile
         self._feed(_part(stream, slice(spikes, None), slice(markers, None)), time.time() if live else math.inf, stream.units)
         if stream.trials:
             self._predict(lambda: self._stop() or len(self._complete) > 0)
@@ -255,7 +257,9 @@ class TrialLoop:
         if session.assignment.n_left_out > self._units_left_out:
             self._units_left_out = session.assignment.n_left_out
             words = counted(self._units_left_out, "unit")
-            log.warning("%s without a neuron: recorded, not trained. A new run with a larger network.n_neurons can repeat the stream.", words)
+            log.warning(
+                "%s without a neuron: recorded, not trained. A new run with a larger network.n_neurons can repeat the stream.", words
+            )
         if time.monotonic() >= self._snapshot_due:
             self._snapshot()
 
