@@ -108,7 +108,7 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     lines += ["", *_wrapped(f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:")]
     lines += _aligned([(f"{section}=", "", ", ".join(each)) for section, each in offered.items()])
     of = "online" if command == "watch" else "sinusoid"
-    values = _defaults_of_variants(arguments, folders, *experiment(of))
+    values = defaults_of_experiment(arguments, folders, *experiment(of))
     rows = [row for row in described(Config, values) if is_shown(command, row[0])]
     defaults_are = f"the defaults of the experiment {of}" if sections is None else "the defaults; a run keeps its own"
     lines += ["", *_wrapped(f"The settings most often changed, with {defaults_are}:")]
@@ -128,7 +128,7 @@ def _by_section(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     yield from ((section, mine) for section, mine in found.items() if mine)
 
 
-def _defaults_of_variants(
+def defaults_of_experiment(
     arguments: Sequence[str], folders: Sequence[Any], variants: Mapping[str, str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Nested default settings, with the variants that the arguments choose, also from the user's own files.

@@ -76,6 +76,7 @@ def test_commands_that_take_a_run_say_what_last_is(command):
 def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_first(command):
     """Also of a terminal of 80 columns, and with the words of the schema, whatever the lines."""
     from rlsnet.cli import help as texts
+    from rlsnet.config.compose import experiment
     from rlsnet.config.settings import defaults_of, described
 
     module = importlib.import_module(PLAIN[command]) if command in PLAIN else None
@@ -85,7 +86,8 @@ def test_help_fits_100_columns_and_lists_each_setting_once_the_essential_ones_fi
         values = {field.name: None for field in dataclasses.fields(module.Options)} | defaults_of(module.Options)
         rows = list(described(module.Options, values))
     else:
-        rows = [row for row in described(Config, defaults()) if is_shown(command, row[0])]
+        values = texts.defaults_of_experiment((), (), *experiment("online")) if command == "watch" else defaults()
+        rows = [row for row in described(Config, values) if is_shown(command, row[0])]
         rows = [row for row in rows if not row[0].endswith(".name")]
     found = re.findall(
         r"^  ([a-z][\w.]*)  ", text.partition("settings most often changed")[2] or text.partition("Settings:")[2], re.MULTILINE
