@@ -1105,6 +1105,12 @@ class WatchConfig(Section):
         default=None,
         texts=True,
     )
+    regions: dict[str, str] | None = key(
+        "brain region of the units of each stream, such as watch.regions.ProbeA=ALM, or watch.regions.all=ALM for a source with one clock;"
+        " null: unknown",
+        default=None,
+        texts=True,
+    )
     kernel: str = key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
     sigma: float = key(
         "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)",

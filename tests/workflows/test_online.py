@@ -162,7 +162,7 @@ def test_live_shows_what_was_written(run):
 
 
 def test_a_stream_that_is_repeated_gives_the_same_run_to_the_bit(run, tmp_path):
-    assert watched(tmp_path / "again", run.stream) == 0
+    assert watched(tmp_path / "again", run.stream, "watch.regions.all=ALM") == 0
     again = Run(tmp_path / "again")
     assert_same(run, again)
     differ = {"latency_s", "lag_trials"}
@@ -171,6 +171,8 @@ def test_a_stream_that_is_repeated_gives_the_same_run_to_the_bit(run, tmp_path):
     for name in ("recording.zarr/rate", "targets.zarr/target", "online.zarr/model"):
         a, b = (zarr.open_array(str(each.path / name), mode="r")[...] for each in (run, again))
         np.testing.assert_array_equal(a, b)
+    assert set(zarr.open_array(str(again.path / "online.zarr" / "unit" / "region"), mode="r")[...]) == {"ALM"}
+    assert set(zarr.open_array(str(again.recorded / "unit" / "region"), mode="r")[...]) == {"ALM", ""}
 
 
 def test_a_run_that_goes_on_after_trials_without_training_is_the_same(experiment, run, tmp_path):

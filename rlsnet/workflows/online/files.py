@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import zarr
 
 from rlsnet.config.schema import Config
 from rlsnet.data import recording_writer
+from rlsnet.data.streams.messages import Unit
 from rlsnet.data.trial_average import reliability
 from rlsnet.io import atomic, zarr_store
 from rlsnet.runs.folder import Run
@@ -52,7 +54,7 @@ def write_online(run: Run, session: Session, config: Config) -> None:
     n_units, neuron = session.average.n_units, session.assignment.neuron[: session.average.n_units]
     model = np.where(neuron >= 0, session.model_rate[:, :, np.maximum(neuron, 0)], np.float32(np.nan))
     halves = np.stack([session.average.rates("odd"), session.average.rates("even")])
-    columns = {"id": [unit.key for unit in session.units[:n_units]], "stream": [unit.stream for unit in session.units[:n_units]]}
+    columns = unit_columns(config, session.units[:n_units])
     with atomic.replacing(run.path / ONLINE) as temporary:
         root = zarr.create_group(str(temporary), attributes={"format": "rlsnet-online", "version": 1, "trial": session.n_trials})
         zarr_store.write(root, "condition", np.array(session.conditions), ["condition"])
@@ -81,6 +83,14 @@ def write_prediction(run: Run, prediction: Prediction, session: Session, seeds: 
         zarr_store.seal(temporary)
 
 
+def unit_columns(config: Config, units: Sequence[Unit]) -> dict[str, list[str]]:
+    """Columns [U] of units: id, stream and, with watch.regions, region."""
+    columns = {"id": [unit.key for unit in units], "stream": [unit.stream for unit in units]}
+    if config.watch.regions is not None:
+        columns["region"] = [config.watch.regions.get(unit.stream or "all", "") for unit in units]
+    return columns
+
+
 def centres(config: Config) -> np.ndarray:
     """[M] s, centres of the bins of a trial, from its event."""
     window, _ = window_of(config)
@@ -99,7 +109,7 @@ def write_recording(path: Path, config: Config, conditions: list[str], n_neurons
         units, extend = session.units[: session.average.n_units], session.assignment.by_neuron
         rates = extend(session.average.rates(), n_neurons)
         half = np.stack([extend(session.average.rates(name), n_neurons) for name in ("odd", "even")])
-        for name, values in (("id", [unit.key for unit in units]), ("stream", [unit.stream for unit in units])):
+        for name, values in unit_columns(config, units).items():
             columns[name] = extend(np.array(values, object), n_neurons, "")
         columns["mean_rate"] = extend(session.average.mean_rate().astype(np.float32), n_neurons)
         columns["n_trials"] = extend(session.average.n_trials.sum(axis=1), n_neurons, 0).T
