@@ -98,11 +98,8 @@ def help_text(command: str, arguments: Sequence[str] = ()) -> str:
     offered = {section: each for section, each in names.items() if is_shown(command, section)}
     usage = USAGES[command].format(experiments=experiments)
     lines = [*_title(command), "", *_wrapped(f"Usage: rlsnet {command} {usage}")]
-    lines += [
-        "",
-        "Options:",
-        *_aligned([row for row in OPTIONS if not row[0].startswith("sweep") or command != "watch"] if sections is None else OPTIONS[:1]),
-    ]
+    options = OPTIONS[:1] if sections is not None else [row for row in OPTIONS if is_shown(command, row[0].partition("=")[0])]
+    lines += ["", "Options:", *_aligned(options)]
     lines += _wrapped(UNITS) if sections is None else []
     example = "neuron=glif3" if sections is None else "perturb=clamp"
     lines += ["", *_wrapped(f"Variants of sections; the settings of another one are shown by rlsnet {command} {example} --help:")]

@@ -41,6 +41,19 @@ def variant(help: str, name: str) -> Any:
 
 
 KERNELS = ("gaussian", "boxcar", "causal_exp", "none")  # for smoothing rates over time
+
+
+def smoothing_kernel() -> Any:
+    """The field of a kernel that smooths rates."""
+    return key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
+
+
+def smoothing_width() -> Any:
+    """The field of the width of such a kernel."""
+    words = "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)"
+    return key(words, "ms", default=50.0, above=0)
+
+
 MOST = 2**31 - 1  # largest whole number of most settings, that of an int32
 # rule, comparison of a value that breaks it, words for what is expected
 LIMITS = (("least", operator.lt, "at least"), ("above", operator.le, "a value above"), ("most", operator.gt, "at most"))
@@ -1111,13 +1124,8 @@ class WatchConfig(Section):
         default=None,
         texts=True,
     )
-    kernel: str = key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
-    sigma: float = key(
-        "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)",
-        "ms",
-        default=50.0,
-        above=0,
-    )
+    kernel: str = smoothing_kernel()
+    sigma: float = smoothing_width()
     trial_start: str | None = key(
         "name of the marker that starts a trial, before watch.align; null: a trial has the markers since the end of the one before",
         default=None,

@@ -14,7 +14,7 @@ import yaml
 from rlsnet.config.arguments import joined_flags, plain_arguments
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.quoting import in_quotes, path_of, unquoted
-from rlsnet.config.schema import KERNELS, key
+from rlsnet.config.schema import key, smoothing_kernel, smoothing_width
 from rlsnet.errors import UserError, did_you_mean
 
 FORMATS = ("nwb", "phy", "alf", "cellexplorer", "sonata", "rlsnet", "jld2", "mat", "arrays", "hdf5")  # in the order in which they are tried
@@ -53,13 +53,8 @@ class Options:
         default=None,
         above=0,
     )
-    kernel: str = key("smoothing kernel of the rates", default="gaussian", choices=KERNELS)
-    sigma: float = key(
-        "width of the smoothing kernel: standard deviation (gaussian), half width (boxcar) or time constant (causal_exp)",
-        "ms",
-        default=50.0,
-        above=0,
-    )
+    kernel: str = smoothing_kernel()
+    sigma: float = smoothing_width()
     conditions: dict[str, str] | None = key(
         "expression that selects the trials of each condition, such as conditions.left=\"trial_instruction=='left'\"; null: one condition"
         " of all trials; conditions.left=null removes a condition of a preset. Conditions with new names replace all those of a preset",

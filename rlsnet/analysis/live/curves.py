@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.analysis.live.sources import all_rounded, count, number, rounded
+from rlsnet.analysis.live.sources import all_rounded, count, known, mean, number, rounded
 
 MOST_POINTS = 300  # of a curve
 WINDOW = 30  # trials over which the score is computed
@@ -27,7 +27,7 @@ def over_iterations(lines: Sequence[Line]) -> dict[str, Any]:
     every = -(-len(validated) // MOST_POINTS) or 1
     return {
         "iteration": [block[-1]["iteration"] for block in blocks],
-        **{name: all_rounded(_mean(block, name) for block in blocks) for name in ("correlation", "explained_variance")},
+        **{name: all_rounded(mean(known(block, name)) for block in blocks) for name in ("correlation", "explained_variance")},
         "validations": validated[::-1][::every][::-1],
     }
 
@@ -39,12 +39,6 @@ def _blocks(lines: Sequence[Line]) -> Iterator[Sequence[Line]]:
         yield lines[start : start + size]
 
 
-def _mean(lines: Sequence[Line], name: str) -> float | None:
-    """Mean of a value over the lines in which it is known."""
-    known = [value for line in lines if (value := number(line.get(name))) is not None]
-    return sum(known) / len(known) if known else None
-
-
 def over_trials(lines: Sequence[Line]) -> dict[str, Any]:
     """Share of the signal variance that the model explains, and its ceiling, over the last WINDOW trials at each trial, and over all.
 
@@ -52,13 +46,13 @@ def over_trials(lines: Sequence[Line]) -> dict[str, Any]:
       trial: [points] numbers; score, ceiling: [points], None where unknown; all: (score, ceiling) of all trials; last: of the last WINDOW;
       held_out: of the trials that were not learned; n_held_out: their number.
     """
-    known = [line for line in lines if count(line.get("trial")) is not None]
-    at = np.unique(np.linspace(0, len(known) - 1, MOST_POINTS).astype(int)) if known else np.zeros(0, int)
-    shares = {name: _shares(known, name) for name in ("score", "ceiling")}
-    held_out = [line for line in known if line.get("held_out") is True]
+    numbered = [line for line in lines if count(line.get("trial")) is not None]
+    at = np.unique(np.linspace(0, len(numbered) - 1, MOST_POINTS).astype(int)) if numbered else np.zeros(0, int)
+    shares = {name: _shares(numbered, name) for name in ("score", "ceiling")}
+    held_out = [line for line in numbered if line.get("held_out") is True]
     return {
         "window": WINDOW,
-        "trial": [known[index]["trial"] for index in at],
+        "trial": [numbered[index]["trial"] for index in at],
         **{name: all_rounded(moving[at]) for name, (moving, _) in shares.items()},
         "all": [rounded(whole) for _, whole in shares.values()],
         "held_out": [rounded(_shares(held_out, name)[1]) for name in ("score", "ceiling")],

@@ -9,7 +9,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -104,6 +104,17 @@ def number(value: Any) -> float | None:
 def count(value: Any) -> int | None:
     """A whole number of at least 0 as it is; None for all else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def known(lines: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """The values of some lines that are numbers."""
+    return [value for line in lines if (value := number(line.get(name))) is not None]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known; None if none is."""
+    found = [each for each in values if each is not None]
+    return math.fsum(found) / len(found) if found else None
 
 
 def rounded(value: Any) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rlsnet.analysis.live.sources import mean
 from rlsnet.analysis.live.state import Reader
 from rlsnet.analysis.live.words import share
 from rlsnet.errors import joined
@@ -65,7 +65,7 @@ def sparkline(values: Sequence[float | None], width: int, low: float | None = No
     low, high: values of the lowest and the highest character; None: those of the curve.
     """
     means = (
-        [_mean(values[len(values) * i // width : len(values) * (i + 1) // width]) for i in range(width)] if len(values) > width else values
+        [mean(values[len(values) * i // width : len(values) * (i + 1) // width]) for i in range(width)] if len(values) > width else values
     )
     known = [each for each in means if each is not None]
     if not known:
@@ -74,12 +74,6 @@ def sparkline(values: Sequence[float | None], width: int, low: float | None = No
     scale = (len(LEVELS) - 1) / (high - low) if high > low else 0.0
     steps = [None if each is None else round((min(max(each, low), high) - low) * scale) for each in means]
     return "".join(" " if step is None else LEVELS[step] for step in steps)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are known; None if none is."""
-    known = [each for each in values if each is not None]
-    return math.fsum(known) / len(known) if known else None
 
 
 def view(reader: Reader) -> list[Part]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlsnet.analysis.live.sources import count, number, text
+from rlsnet.analysis.live.sources import count, known, mean, number, text
 from rlsnet.io.formatting import UNDEFINED, byte_size, counted, duration, percent
 from rlsnet.io.formatting import number as formatted
 
@@ -32,16 +33,6 @@ def share(value: float | None) -> str:
     return UNDEFINED if value is None else percent(value)
 
 
-def median(values: Sequence[float]) -> float | None:
-    """Median of some numbers; None if there is none."""
-    return sorted(values)[len(values) // 2] if values else None
-
-
-def known(lines: Sequence[Line], name: str) -> list[float]:
-    """The values of some lines that are numbers."""
-    return [value for line in lines if (value := number(line.get(name))) is not None]
-
-
 def tiles(
     running: bool | None, planned: int | None, device: str, metrics: Sequence[Line], resources: Sequence[Line], score: tuple[str, str, str]
 ) -> list[Any]:
@@ -55,7 +46,8 @@ def tiles(
       resources: lines of resources.jsonl.
       score: (label, value, note) of the newest score.
     """
-    seconds = median(known(metrics[-RECENT:], "seconds"))
+    recent = known(metrics[-RECENT:], "seconds")
+    seconds = statistics.median_high(recent) if recent else None
     done = metrics[-1]["iteration"] if metrics else 0
     left = f"about {duration(seconds * (planned - done))} left" if running and seconds and planned and planned > done else ""
     last = resources[-1] if resources else {}
@@ -129,7 +121,7 @@ def recording(ingest: Line, trials: Sequence[Line]) -> list[Row]:
         ("rejected messages", integer(rejected) + (f" ({reason})" if rejected and reason else "")),
         ("spikes that came too late", integer(ingest.get("late"))),
         ("trials that wait for training", integer(waiting)),
-        ("delay after a trial", f"{median(latency):.2g} s, longest {max(latency):.2g} s" if latency else UNDEFINED),
+        ("delay after a trial", f"{statistics.median_high(latency):.2g} s, longest {max(latency):.2g} s" if latency else UNDEFINED),
         ("free disk space", UNDEFINED if free is None else byte_size(free)),
     ]
     return [row if len(row) == 3 else (*row, True) for row in rows]
@@ -151,15 +143,17 @@ def conditions(trials: Sequence[Line]) -> list[dict[str, Any]]:
         groups.setdefault(None if name is None else text(name), []).append(line)
     rows = []
     for name, lines in sorted(groups.items(), key=lambda item: (item[0] is None, str(item[0])))[:MOST_CONDITIONS]:
-        spikes = known(lines, "n_spikes")
+        spikes = mean(known(lines, "n_spikes"))
         held_out = sum(line.get("held_out") is True for line in lines)
-        rows.append({"name": name or "no condition", "trials": len(lines), "held_out": held_out, "spikes": _mean(spikes)})
+        rows.append(
+            {
+                "name": name or "no condition",
+                "trials": len(lines),
+                "held_out": held_out,
+                "spikes": None if spikes is None else round(spikes, 1),
+            }
+        )
     return rows
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """Mean of some numbers with one decimal; None if there is none."""
-    return round(sum(values) / len(values), 1) if values else None
 
 
 def notes(running: bool | None, ingest: Line | None, trials: Sequence[Line], problems: Sequence[str]) -> list[str]:

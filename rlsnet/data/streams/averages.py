@@ -109,22 +109,25 @@ class RunningAverage:
             before = self._before[stream][condition]
             before[before.sum() % 2] += 1
 
-    def rates(self, half: str | None = None, present: bool = False) -> np.ndarray:
+    def rates(self, half: str | None = None, present: bool = False, conditions: slice = slice(None)) -> np.ndarray:
         """[C, M, U] float32 Hz, smoothed; NaN for a unit without trials in a condition.
 
         Args:
           half: odd, even or, with None, all trials of each unit.
           present: whether trials in which a unit was lost do not count.
+          conditions: those whose rates are computed.
         """
         n_trials = self.n_present() if present else self.n_trials
         missing = not_recorded(self._counts.sum(axis=(0, 1, 2), dtype=float), self.window.pad)
         chosen = slice(None) if half is None else [HALVES.index(half)]
-        found = np.empty((len(self._counts), self.window.bins, self.n_units), np.float32)
-        for c, counts in enumerate(self._counts):
+        wanted = range(len(self._counts))[conditions]
+        found = np.empty((len(wanted), self.window.bins, self.n_units), np.float32)
+        for row, c in enumerate(wanted):
+            counts = self._counts[c]
             spikes = smooth(counts[chosen].astype(float), self.weight) / self.window.width
             exposure = n_trials[c][chosen][:, :, None] * np.where(missing, 0.0, 1.0)
             with np.errstate(divide="ignore", invalid="ignore"):
-                found[c] = (spikes.sum(axis=0) / smooth(exposure, self.weight).sum(axis=0)).T
+                found[row] = (spikes.sum(axis=0) / smooth(exposure, self.weight).sum(axis=0)).T
         return found
 
     def mean_rate(self, half: str | None = None, present: bool = False) -> np.ndarray:
@@ -136,14 +139,14 @@ class RunningAverage:
             per_trial = window.sum(axis=(0, 1, 3)) / n_trials[:, chosen].sum(axis=(0, 1))
         return per_trial / (self.window.bins * self.window.width)
 
-    def shrunk(self, prior: float, half: str | None = None) -> np.ndarray:
+    def shrunk(self, prior: float, half: str | None = None, conditions: slice = slice(None)) -> np.ndarray:
         """[C, M, U] Hz: rates drawn to the unit's mean rate while trials are few, (n r + prior*mean)/(n + prior) after n trials.
 
         A condition without trials has the mean rate; a unit without trials in any condition is NaN. Trials in which a unit was lost do not
-        count. `half` as of `rates`.
+        count. `half` and `conditions` as of `rates`.
         """
         chosen = slice(None) if half is None else [HALVES.index(half)]
-        n = self.n_present()[:, chosen].sum(axis=1)[:, None, :]
-        rates, mean = self.rates(half, present=True), self.mean_rate(half, present=True)
+        n = self.n_present()[conditions, chosen].sum(axis=1)[:, None, :]
+        rates, mean = self.rates(half, present=True, conditions=conditions), self.mean_rate(half, present=True)
         with np.errstate(invalid="ignore"):
             return np.where(n > 0, (n * np.where(n > 0, rates, 0) + prior * mean) / (n + prior), mean)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 
 from rlsnet.config.schema import Config
 from rlsnet.data import recording_writer
+from rlsnet.data.recordings import HALVES
 from rlsnet.data.streams.messages import Unit
 from rlsnet.data.trial_average import reliability
 from rlsnet.io import atomic, zarr_store
@@ -49,11 +50,29 @@ def trial_line(learned: Learned, session: Session, latency: float | None, lag: i
     }
 
 
-def write_online(run: Run, session: Session, config: Config) -> None:
+class Psths(NamedTuple):
+    """PSTHs so far.
+
+    rate: [C, M, U] Hz.
+    half: [2, C, M, U] Hz, of odd and of even trials.
+    reliability: [U, C].
+    """
+
+    rate: np.ndarray
+    half: np.ndarray
+    reliability: np.ndarray
+
+    @staticmethod
+    def of(session: Session) -> Psths:
+        """Those of a session."""
+        half = np.stack([session.average.rates(name) for name in HALVES])
+        return Psths(session.average.rates(), half, reliability(half))
+
+
+def write_online(run: Run, session: Session, config: Config, psths: Psths) -> None:
     """Writes online.zarr: PSTHs of data and model."""
     n_units, neuron = session.average.n_units, session.assignment.neuron[: session.average.n_units]
     model = np.where(neuron >= 0, session.model_rate[:, :, np.maximum(neuron, 0)], np.float32(np.nan))
-    halves = np.stack([session.average.rates("odd"), session.average.rates("even")])
     columns = unit_columns(config, session.units[:n_units])
     with atomic.replacing(run.path / ONLINE) as temporary:
         root = zarr.create_group(str(temporary), attributes={"format": "rlsnet-online", "version": 1, "trial": session.n_trials})
@@ -61,9 +80,9 @@ def write_online(run: Run, session: Session, config: Config) -> None:
         zarr_store.write(root, "time", centres(config), ["time"], units="s")
         zarr_store.write(root, "n_trials", session.average.n_trials.sum(axis=1).max(axis=1, initial=0), ["condition"])
         if n_units:
-            zarr_store.write(root, "data", session.average.rates(), ["condition", "time", "unit"], units="Hz")
+            zarr_store.write(root, "data", psths.rate, ["condition", "time", "unit"], units="Hz")
             zarr_store.write(root, "model", model.astype(np.float32), ["condition", "time", "unit"], units="Hz")
-            zarr_store.write(root, "reliability", reliability(halves).T, ["condition", "unit"])
+            zarr_store.write(root, "reliability", psths.reliability.T, ["condition", "unit"])
             for name, values in columns.items():
                 zarr_store.write(root, f"unit/{name}", np.array(values, dtype=str), ["unit"])
         zarr_store.seal(temporary)
@@ -97,23 +116,28 @@ def centres(config: Config) -> np.ndarray:
     return np.round(window.start + window.width * (np.arange(window.bins) + 0.5), 9)
 
 
-def write_recording(path: Path, config: Config, conditions: list[str], n_neurons: int, session: Session | None = None) -> None:
-    """Writes the recording.zarr of a run: the PSTHs so far in the order of the neurons, NaN for those without a unit.
-
-    Without a session, before the first trial, all neurons have the same constant rate.
-    """
-    _, weight = window_of(config)
+def write_first_recording(path: Path, config: Config, conditions: list[str], n_neurons: int) -> None:
+    """Writes the recording.zarr of a run before its first trial: all neurons have the same constant rate."""
     rates = np.full((len(conditions), config.trial.n_points, n_neurons), START_HZ, np.float32)
-    half, columns = None, {"id": np.full(n_neurons, "", object)}
-    if session is not None:
-        units, extend = session.units[: session.average.n_units], session.assignment.by_neuron
-        rates = extend(session.average.rates(), n_neurons)
-        half = np.stack([extend(session.average.rates(name), n_neurons) for name in ("odd", "even")])
-        for name, values in unit_columns(config, units).items():
-            columns[name] = extend(np.array(values, object), n_neurons, "")
-        columns["mean_rate"] = extend(session.average.mean_rate().astype(np.float32), n_neurons)
-        columns["n_trials"] = extend(session.average.n_trials.sum(axis=1), n_neurons, 0).T
-        columns["reliability"] = reliability(half)
+    _write_recording(path, config, conditions, rates, {"id": np.full(n_neurons, "", object)}, None)
+
+
+def write_recording(path: Path, config: Config, session: Session, psths: Psths) -> None:
+    """Writes the recording.zarr of a run: the PSTHs so far in the order of the neurons, NaN for those without a unit."""
+    n_neurons, extend = session.models[0].n_neurons, session.assignment.by_neuron
+    texts = unit_columns(config, session.units[: session.average.n_units])
+    columns = {name: extend(np.array(values, object), n_neurons, "") for name, values in texts.items()}
+    columns["mean_rate"] = extend(session.average.mean_rate().astype(np.float32), n_neurons)
+    columns["n_trials"] = extend(session.average.n_trials.sum(axis=1), n_neurons, 0).T
+    columns["reliability"] = extend(psths.reliability.T, n_neurons).T
+    _write_recording(path, config, session.conditions, extend(psths.rate, n_neurons), columns, extend(psths.half, n_neurons))
+
+
+def _write_recording(
+    path: Path, config: Config, conditions: list[str], rates: np.ndarray, columns: dict[str, np.ndarray], half: np.ndarray | None
+) -> None:
+    """Writes a recording.zarr; arguments as of `recording_writer.Writer.append`."""
+    _, weight = window_of(config)
     about: dict[str, Any] = {
         "bin_ms": config.trial.learn_every,
         "source": f"messages of {config.watch.source}",

@@ -16,6 +16,7 @@ from rlsnet.config.load import from_dict, to_dict
 from rlsnet.config.schema import Config, WindowConfig, is_filter
 from rlsnet.data import query
 from rlsnet.data.neuron_table import OWN, NeuronTable
+from rlsnet.data.statistics import mean_known
 from rlsnet.errors import UserError, did_you_mean, first_line
 from rlsnet.model.neuron_selection import select_neurons
 from rlsnet.simulation import perturbation as perturbations
@@ -24,7 +25,7 @@ from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
 from rlsnet.simulation.trial import Program
 from rlsnet.workflows.evaluation import run_trial
 from rlsnet.workflows.online.model import OnlineModel
-from rlsnet.workflows.online.session import Session
+from rlsnet.workflows.online.session import Session, conditions_from
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def read(config: Config) -> dict[str, WindowConfig]:
         if not isinstance(made, WindowConfig):
             raise UserError(f"{where}: {name}: is {made.name}; expected silence, excite or clamp.")
         for each in (*(made.compare or {}), *(made.compare or {}).values()):
-            if each not in (known := config.watch.conditions or {"all": ""}):
+            if each not in (known := conditions_from(config)):
                 raise UserError(f"{where}: {name}: perturb.compare: no condition {each}.{did_you_mean(each, known)}")
         _check_neurons(made, config.network.n_neurons or 2, f"{where}: {name}: perturb.neurons={made.neurons}")
         found[name] = made
@@ -143,7 +144,7 @@ class Predictor:
                     each = (changed - without)[:, self._first_bin(name) :].mean(axis=1) * (1000 / self._config.trial.learn_every)
                     each = np.where(units >= 0, each[:, np.maximum(units, 0)], np.nan)
                     effect[k, p, c], variance[k, p, c] = each.mean(axis=0), each.var(axis=0, ddof=1) / len(each)
-                    noise[k, p, c] = np.std([_mean(trial) for trial in each], ddof=1) / np.sqrt(len(each))
+                    noise[k, p, c] = np.std(mean_known(each.T), ddof=1) / np.sqrt(len(each))
             if stop():
                 return None
         return Prediction(names, effect, noise, self._observed(session), _disagreement(effect, variance))
@@ -191,18 +192,12 @@ class Predictor:
         return found
 
 
-def _mean(values: np.ndarray) -> float:
-    """Mean of the known values; NaN without any."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else float("nan")
-
-
 def _disagreement(effect: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """[P] as of `Prediction`, from effects [K, P, C, U] and the variances of their means over trials."""
     if len(effect) < 2:
         return np.full(effect.shape[1], np.nan)
-    between = effect.var(axis=0, ddof=1) - variance.mean(axis=0)
-    return np.array([np.sqrt(max(0.0, _mean(each))) if np.isfinite(each).any() else np.nan for each in between])
+    between = (effect.var(axis=0, ddof=1) - variance.mean(axis=0)).reshape(effect.shape[1], -1)
+    return np.sqrt(np.maximum(0.0, mean_known(between.T)))
 
 
 def _table(model: OnlineModel, session: Session) -> NeuronTable:
@@ -226,9 +221,9 @@ def as_message(prediction: Prediction, conditions: Sequence[str]) -> dict[str, A
             "disagreement_hz": numbers(prediction.disagreement[[p]])[0],
             **{
                 condition: {
-                    "effect_hz": numbers(np.array([_mean(each) for each in prediction.effect[:, p, c]])),
+                    "effect_hz": numbers(mean_known(prediction.effect[:, p, c].T)),
                     "noise_hz": numbers(prediction.noise[:, p, c]),
-                    "observed_hz": numbers(np.array([_mean(prediction.observed[p, c])]))[0],
+                    "observed_hz": numbers(mean_known(prediction.observed[p, c][:, None]))[0],
                 }
                 for c, condition in enumerate(conditions)
             },

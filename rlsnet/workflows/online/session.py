@@ -163,6 +163,8 @@ class Session:
         self.model_rate[condition] = rates.mean(axis=0)
         data = smooth(trial.counts[:u].astype(float), self.weight).T / self.average.window.width
         data = np.where(trial.counted[:u] & (self.assignment.neuron[:u] >= 0) & ~self.average.lost, data, np.nan)
-        target = self.average.shrunk(self._config.watch.prior_trials, self._config.recording.half)
+        only = slice(condition, condition + 1)
+        (target,) = self.average.shrunk(self._config.watch.prior_trials, self._config.recording.half, only)
+        (average,) = self.average.rates(conditions=only)
         predicted = rates[:, :, np.maximum(self.assignment.neuron[:u], 0)]
-        return of_trial(data, predicted, target[condition], self.average.rates()[condition], self.average.mean_rate())
+        return of_trial(data, predicted, target, average, self.average.mean_rate())

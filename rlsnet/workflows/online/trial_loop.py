@@ -279,8 +279,9 @@ class TrialLoop:
     def _snapshot(self) -> None:
         """Writes the files for figures and tests; so seldom that they take a small share of the time."""
         began = time.monotonic()
-        files.write_online(self._run, self._session, self._config)
-        files.write_recording(self._run.recorded, self._config, self._session.conditions, self._session.models[0].n_neurons, self._session)
+        psths = files.Psths.of(self._session)
+        files.write_online(self._run, self._session, self._config, psths)
+        files.write_recording(self._run.recorded, self._config, self._session, psths)
         for each in self._session.models:
             each.save_targets()
         self._snapshot_due = time.monotonic() + (time.monotonic() - began) / SHARE

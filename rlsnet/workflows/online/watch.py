@@ -67,9 +67,10 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
     repeated, text = _stream_of(config.watch.source), str(config.watch.source)
     loop: TrialLoop | None = None
     with contextlib.closing(publish), run.claimed(), start(config, run, "watch") as show:
-        position = _position(run, text)
+        store = StreamStore(run.stream) if run.stream.exists() else None
+        position = store.position if store is not None and store.source == text else ""
         source: Source = _Ended() if repeated is not None else sources.opened(text, position=position)
-        store = StreamStore(run.stream)
+        store = store or StreamStore(run.stream)  # a source that cannot be opened leaves nothing behind
         try:
             _begin(store, text, config, None if repeated is None else stream_store.read(repeated))
             if not resumed:
@@ -98,14 +99,6 @@ def run_watch(config: Config, run: Run, resumed: bool) -> int:
         done = f"{counted(session.n_trials, 'trial')}, {counted(session.models[0].done, 'iteration')} in {run.path}"
         log.info("Done: %s.%s", done, f" Next: {typed_command('test', run.path)}" if session.models[0].done else "")
     return stop.signal
-
-
-def _position(run: Run, source: str) -> str:
-    """What a run has already of a source, as the source describes it; "" for another source than before."""
-    if not run.stream.exists():
-        return ""
-    store = StreamStore(run.stream)
-    return store.position if store.source == source else ""
 
 
 def _begin(store: StreamStore, source: str, config: Config, repeated: Stream | None) -> None:
@@ -236,7 +229,7 @@ def _session(config: Config, run: Run, recorded: Stream, show: Progress) -> tupl
     models: list[OnlineModel] = []
     if point is None:
         assert config.network.n_neurons is not None  # `_check`
-        files.write_recording(run.recorded, config, conditions, config.network.n_neurons)
+        files.write_first_recording(run.recorded, config, conditions, config.network.n_neurons)
     for own, each in zip(configs, runs, strict=True):
         each.path.mkdir(parents=True, exist_ok=True)
         if point is None:
