@@ -13,8 +13,9 @@ struct SpikeCount {
 template <typename T>
 struct Delivery {
   int neurons, sources, trials;     // N, N+X, B
+  int fixed;                        // presynaptic neurons that are no feed-forward ones: N, or more where N are those of one device
   int inputs, size, channels;       // L, S, T
-  const unsigned char* excitatory;  // [N]
+  const unsigned char* excitatory;  // [fixed]
   const int *indptr, *post;         // [N+X+1], [edges]; post is null without stored static synapses
   const T* weight;                  // [edges], or null: 1
   const unsigned* stream;           // [2] key of procedural synapses

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 
 
 @jax.tree_util.register_dataclass
@@ -64,6 +65,14 @@ class Network:
     taus: distinct values of tau_plas, ms, if it differs between neurons and has at most MAX_TAU_CHANNELS values; else empty.
     tau_channel: [N+X] int32, index in `taus` of the time constant that filters the spikes of a neuron; or None.
     rate_table: transfer functions, with which a trial also computes filtered rates (`SimState.expected`); or None.
+
+    In the shard of one device (see `sharding`), N is the number of its own neurons, which alone are postsynaptic, but presynaptic
+    neurons have their numbers in the whole network:
+
+    classes_of_all: [n_whole] bool, whether a neuron of the whole network is excitatory; None where this is the whole network.
+    first: int32, number of the first neuron of the shard in the whole network; None outside of a program that runs on the devices.
+    n_of_all: number of neurons of the whole network; 0 where this is the whole network.
+    mesh: the devices that have a shard each; None where one device has the whole network.
     """
 
     excitatory: Array
@@ -87,11 +96,30 @@ class Network:
     taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     tau_channel: Array | None = None
     rate_table: RateTable | None = None
+    classes_of_all: Array | None = None
+    first: Array | None = None
+    n_of_all: int = dataclasses.field(default=0, metadata={"static": True})
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def n_neurons(self) -> int:
         """N."""
         return self.excitatory.shape[0]
+
+    @property
+    def n_whole(self) -> int:
+        """Number of neurons of the whole network; feed-forward neurons have the numbers after them."""
+        return self.n_of_all or self.n_neurons
+
+    @property
+    def n_sources(self) -> int:
+        """Number of presynaptic neurons, feed-forward neurons included: N+X of the whole network."""
+        return self.n_whole + self.n_feedforward
+
+    @property
+    def classes(self) -> Array:
+        """[n_whole] bool, whether each neuron of the whole network is excitatory."""
+        return self.excitatory if self.classes_of_all is None else self.classes_of_all
 
     @property
     def n_inputs(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from rlsnet.model import connectivity
+from rlsnet.model import connectivity, sharding
 from rlsnet.model.network import Network
 
 
@@ -25,6 +25,16 @@ def pack(flags: Array) -> Array:
     flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
     bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
     return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
+
+
+def of_all_devices(network: Network, spiked: Array) -> Array:
+    """[n_whole] bool, the spikes of the whole network, from those [N] of the neurons on each device, which exchange packed words."""
+    if network.mesh is None:
+        return spiked
+    words = lax.all_gather(pack(spiked), sharding.AXIS)
+    bits = words[:, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, :, None]
+    flags = (bits & np.uint32(1)).astype(bool).reshape(len(words), -1)[:, : len(spiked)]
+    return flags.reshape(-1)[: network.n_whole]
 
 
 def _lowest_bit(word: Array) -> Array:
@@ -105,7 +115,7 @@ def side_by_side(form: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[
 
 def _within_trial(network: Network, j: Array, trials: int) -> tuple[Array, Array]:
     """(neuron, trial) of neurons that are numbered through B trials; N+X and B for none."""
-    sources = network.n_neurons + network.n_feedforward
+    sources = network.n_sources
     trial = j // sources
     return jnp.where(trial < trials, j - trial * sources, sources), trial
 
@@ -127,13 +137,16 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array, trials: in
     targets, values = [jnp.zeros((len(j), 0), jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         edge, valid = _runs(network.indptr, j, network.static_width)
-        known = jnp.minimum(j, n - 1)[:, None]
+        known = jnp.minimum(j, network.n_whole - 1)[:, None]
         if network.stream is None:
             post = network.post[edge]
         else:
             every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
-            post = connectivity.targets_of(network.stream, *every, n)
-        exc = network.excitatory[known]
+            post = connectivity.targets_of(network.stream, *every, network.n_whole)
+            if network.first is not None:
+                post = post - network.first
+                valid &= (post >= 0) & (post < n)
+        exc = network.classes[known]
         targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
@@ -162,8 +175,8 @@ def deliver(
 
     Spikes are processed in batches, so that each operation has enough work in large networks with many spikes in a step.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
-    size = min(16, max(1, trials * network.n_neurons // 2048))
+    trials = spiked.size // network.n_sources
+    size = min(16, max(1, trials * network.n_whole // 2048))
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, pool, r, n_delivered = carry
@@ -195,7 +208,7 @@ def deliver_fixed_shape(
       The results of `deliver`, and whether the spikes of all trials together overflowed; spikes beyond the capacity are then not
       delivered.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    trials = spiked.size // network.n_sources
     size, words = min(spiked.size, capacity_factor * spike_capacity(spiked.size)), pack(spiked.reshape(-1))
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
     j = nth(words, count, jnp.arange(size, dtype=jnp.int32), spiked.size)

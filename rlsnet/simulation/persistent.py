@@ -39,7 +39,7 @@ STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
 def covers(dynamics: Dynamics, network: Network) -> bool:
     """Whether the kernel computes the steps of a trial, or of its part without a perturbation."""
     known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
-    return dynamics.backend.delivery in calls.PREFIX and known
+    return dynamics.backend.delivery in calls.PREFIX and known and network.mesh is None
 
 
 def advance(

@@ -13,7 +13,7 @@ from jax import Array
 from rlsnet.config.schema import Config, FeedforwardConfig, NeuronConfig, NoiseConfig, StimulusConfig, SynapseConfig, TrialConfig, by_class
 from rlsnet.kernels.backend import Backend
 from rlsnet.kernels.backend import from_config as choose_backend
-from rlsnet.model import neurons, rng
+from rlsnet.model import neurons, rng, sharding
 from rlsnet.model.network import Network
 from rlsnet.simulation import inputs
 from rlsnet.simulation.cue import Cue
@@ -100,6 +100,16 @@ class TrialKeys:
         return TrialKeys(**folded, condition=condition, perturbation=perturbation)
 
     @property
+    def placement(self) -> Any:
+        """Placement of the arrays on the devices of a network."""
+        same = jax.tree.map(lambda _: sharding.EVERYWHERE, self)
+        if not isinstance(self.perturbation, Perturbation):
+            return same
+        amount = None if self.perturbation.amount is None else sharding.BY_NEURON
+        own = dataclasses.replace(same.perturbation, neurons=sharding.BY_NEURON, amount=amount)
+        return dataclasses.replace(same, perturbation=own)
+
+    @property
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
         perturbation = self.perturbation and self.perturbation.trial_axes
@@ -143,11 +153,19 @@ class SimState:
     n_delivered: Array
     overflowed: Array
 
+    @staticmethod
+    def placement(network: Network, leading: int) -> Any:
+        """Placement of the arrays on the devices of a network, with an axis of trials before the others if `leading` is 1."""
+        one, two = sharding.along(leading, 1 + leading), sharding.along(1 + leading, 2 + leading)
+        own: dict[str, Any] = {"synapses": two, "by_synapse": one if network.per_synapse else None, "u_sum": one, "neuron": one}
+        own |= {"expected": None if network.rate_table is None else one, "stimulus": sharding.BY_NEURON}
+        every: dict[str, Any] = {field.name: sharding.EVERYWHERE for field in dataclasses.fields(SimState)}
+        return SimState(**(every | own))
+
     @property
     def n_spikes(self) -> Array:
-        """[N] int32, spikes in the trial so far."""
-        n = self.u_sum.shape[-1]
-        return self.n_delivered[..., :n] + self.spiked[..., :n].astype(jnp.int32)
+        """[N+X] int32, spikes in the trial so far."""
+        return self.n_delivered + self.spiked.astype(jnp.int32)
 
     @staticmethod
     def trial_axes() -> Any:
@@ -155,12 +173,11 @@ class SimState:
         shared: dict[str, Any] = dict.fromkeys(("i", "stimulus", "rates", "overflowed"))
         return SimState(**{field.name: 0 for field in dataclasses.fields(SimState)} | shared)
 
-    @property
-    def regressors(self) -> Array:
+    def regressors(self, network: Network) -> Array:
         """[N+X] filtered rates where they are computed, else filtered spikes, 1/ms; feed-forward neurons have spikes only."""
         if self.expected is None:
             return self.r
-        return jnp.concatenate([self.expected, self.r[..., self.expected.shape[-1] :]], axis=-1)
+        return jnp.concatenate([sharding.of_all(network, self.expected), self.r[..., network.n_whole :]], axis=-1)
 
     def with_zero_sum(self) -> SimState:
         """The state with the sum of currents set to 0, as after each learning point."""
@@ -170,7 +187,7 @@ class SimState:
 def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
     """State at the start of a trial: random or stored voltages, all else zero. `w` as in `step.deliver`; only its shape is used."""
     zeros = jnp.zeros_like(network.bias)
-    sources = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
+    sources = jnp.zeros(network.n_sources, zeros.dtype)
     neuron = neurons.with_parameters(dynamics.neuron, network.parameters)
     return SimState(
         i=jnp.int32(0),

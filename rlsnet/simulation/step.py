@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from rlsnet.kernels import calls
-from rlsnet.model import neurons, rng
+from rlsnet.model import neurons, rng, sharding
 from rlsnet.model.network import Network, gather_inputs
 from rlsnet.simulation import delivery, inputs
 from rlsnet.simulation.cue import Cue
@@ -45,12 +45,14 @@ def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: 
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
         tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
-        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, normal(dynamics))
+        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, normal(dynamics, network))
     return u_bal
 
 
-def normal(dynamics: Dynamics) -> inputs.Normal:
-    """Function that draws normal random numbers."""
+def normal(dynamics: Dynamics, network: Network) -> inputs.Normal:
+    """Function that draws a normal random number for each neuron."""
+    if network.first is not None:
+        return partial(rng.normal, first=network.first)
     return calls.normal if dynamics.backend.noise == "native" else rng.normal
 
 
@@ -68,7 +70,8 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
       The state; `overflowed` if there were more spikes than the spike capacity of fixed-shape arrays.
     """
     form: Callable[..., tuple[Array, ...]] = delivery.deliver
-    if dynamics.backend.delivery in calls.PREFIX:
+    drawn_elsewhere = network.mesh is not None and network.stream is not None  # kernels draw the synapses of a whole network only
+    if dynamics.backend.delivery in calls.PREFIX and not drawn_elsewhere:
         form = partial(calls.deliver, dynamics.backend.delivery)
     elif dynamics.backend.delivery == "fixed_shape":
         form = partial(delivery.deliver_fixed_shape, dynamics.backend.capacity_factor)
@@ -171,14 +174,14 @@ def _with_expected(
         decay = (1 - dynamics.trial.dt / network.parameters["tau_plas"]) ** n
     else:
         decay = jnp.broadcast_to(delivery.of_source(network, decay), state.r.shape)
-    decay = decay[: len(u)]
+    decay = sharding.own(network, decay)
     return dataclasses.replace(state, expected=decay * state.expected + (1 - decay) * network.rate_table(drive))
 
 
 def _stimulus(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys, i: Array) -> tuple[Array, Array]:
     """Stimulus [N] in step i, threshold units, and its state for the next step."""
     since = i - dynamics.trial.steps(dynamics.trial.stim_on)
-    moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics))
+    moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics, network))
     return inputs.stimulus(dynamics.stimulus, dynamics.trial.dt, network, state.stimulus, moment)
 
 
@@ -226,20 +229,21 @@ def _step(
     cue = keys.perturbation if isinstance(keys.perturbation, Cue) else None
     perturbation = keys.perturbation if isinstance(keys.perturbation, Perturbation) else None
     if cue is not None:
-        now, stimulus = cue.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.condition, i, normal(dynamics))
+        now, stimulus = cue.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.condition, i, normal(dynamics, network))
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     elif stimulated:
         now, stimulus = _stimulus(dynamics, network, state, keys, i)
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     if sigma is not None and dynamics.noise.kind == "voltage":
-        noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+        noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics, network))
     elif sigma is not None:
-        drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+        drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics, network))
     if perturbation is not None and (extra := perturbation.current(i, like)) is not None:
         drive = drive + extra
     neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, noise_increment)
     if perturbation is not None:
         neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like)
+    spiked = delivery.of_all_devices(network, spiked)
     words = delivery.pack(spiked) if record else None
     if network.n_feedforward:
         since = i - trial.steps(trial.stim_off)

@@ -22,6 +22,7 @@ from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 from rlsnet.runs.progress import Progress
 from rlsnet.simulation import cue as cues
@@ -49,8 +50,19 @@ def run_trial(
 ) -> tuple[TrialResult, Array]:
     """Results of one trial for the neurons `chosen` [n] (None: all), and whether spikes overflowed.
 
-    With `spikes`, the results contain all spikes of all neurons.
+    With `spikes`, the results contain all spikes of all neurons. On several devices, the results are those of all neurons.
     """
+    run = partial(_run_trial, dynamics, spikes, None if network.mesh is not None else chosen)
+    by_neuron, everywhere = sharding.along(1, 2), sharding.EVERYWHERE
+    returned = TrialResult(by_neuron, by_neuron, everywhere if spikes else None), everywhere  # type: ignore[arg-type]
+    placed = sharding.BY_NEURON, keys.placement, everywhere, everywhere
+    return sharding.over_devices(network, run, (w, keys, number, condition), placed, returned)
+
+
+def _run_trial(
+    dynamics: Dynamics, spikes: bool, chosen: Array | None, network: Network, w: Array, keys: TrialKeys, number: Array, condition: Array
+) -> tuple[TrialResult, Array]:
+    """`run_trial` for the neurons of a shard."""
     keys = keys.trial(number, condition)
     every = dynamics.trial.every
 
@@ -58,9 +70,9 @@ def run_trial(
         return values if chosen is None else values[chosen]
 
     def one_bin(state: SimState, _: None) -> tuple[SimState, TrialResult]:
-        before = state.n_spikes
+        before = sharding.own(network, state.n_spikes)
         state, words = advance(dynamics, network, w, state, keys, every, record=spikes)
-        result = TrialResult(of_chosen(state.n_spikes - before), of_chosen(state.u_sum / every), words)
+        result = TrialResult(of_chosen(sharding.own(network, state.n_spikes) - before), of_chosen(state.u_sum / every), words)
         return state.with_zero_sum(), result
 
     state = before_learning(dynamics, network, w, keys)

@@ -47,7 +47,7 @@ struct Spike {
   int source, begin, end, out_begin, out_end;
   template <typename T>
   static Spike Of(const Delivery<T>& a, int j) {
-    const bool fixed = (a.post || a.stream) && j < a.neurons;
+    const bool fixed = (a.post || a.stream) && j < a.fixed;
     Spike spike = {j, 0, 0, 0, 0};
     if (fixed) spike.begin = a.indptr[j], spike.end = a.indptr[j + 1];
     if (a.w) spike.out_begin = a.out_indptr[j], spike.out_end = a.out_indptr[j + 1];

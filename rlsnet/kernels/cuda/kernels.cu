@@ -87,7 +87,7 @@ INLINE unsigned threads_of_grid() { return gridDim.x * blockDim.x; }
 
 template <typename T>
 INLINE unsigned static_targets(const Delivery<T>& a, int j) {
-  return (a.post || a.stream) && j < a.neurons ? a.indptr[j + 1] - a.indptr[j] : 0;
+  return (a.post || a.stream) && j < a.fixed ? a.indptr[j + 1] - a.indptr[j] : 0;
 }
 
 // All targets of a spike of source j.
