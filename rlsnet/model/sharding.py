@@ -173,13 +173,18 @@ def _plastic_synapses(pre: np.ndarray, sources: int, mesh: Mesh) -> dict[str, An
     }
 
 
+def from_parts(shape: tuple[int, ...], mesh: Mesh, part: Callable[[Any], np.ndarray]) -> Array:
+    """An array [G, ...] on the devices, of which part(index) gives that of a device, for the devices of this process only."""
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, BY_NEURON), part)
+
+
 def _stacked(mesh: Mesh, shape: tuple[int, ...], dtype: np.dtype, row: Callable[[int], np.ndarray]) -> Array:
     """[devices, ...] whose row of each device is row(device), computed for the devices of this process only."""
 
     def rows(index: Any) -> np.ndarray:
         return row(index[0].start or 0)[None].astype(dtype, copy=False)
 
-    return jax.make_array_from_callback((mesh.size, *shape), NamedSharding(mesh, BY_NEURON), rows)
+    return from_parts((mesh.size, *shape), mesh, rows)
 
 
 def over_devices(network: Network, function: Callable[..., Any], arguments: tuple[Any, ...], given: Any, returned: Any) -> Any:

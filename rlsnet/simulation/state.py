@@ -109,6 +109,14 @@ class TrialKeys:
         own = dataclasses.replace(same.perturbation, neurons=sharding.BY_NEURON, amount=amount)
         return dataclasses.replace(same, perturbation=own)
 
+    def on_devices(self, network: Network) -> TrialKeys:
+        """The keys with the perturbation of each neuron on its device."""
+        if not isinstance(self.perturbation, Perturbation):
+            return self
+        neurons = sharding.of_neurons(network, self.perturbation.neurons, False)
+        amount = None if self.perturbation.amount is None else sharding.of_neurons(network, self.perturbation.amount)
+        return dataclasses.replace(self, perturbation=dataclasses.replace(self.perturbation, neurons=neurons, amount=amount))
+
     @property
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""

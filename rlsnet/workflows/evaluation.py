@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,9 +87,10 @@ def evaluate(
     w: Array,
     target: np.ndarray,
     recording: Recording | None,
-    path: Path,
+    path: Path | None,
     show: Progress,
     initial: Array | None = None,
+    placed: Network | None = None,
     **about: object,
 ) -> None:
     """Simulates test.trials trials of each condition and writes their averages and scores to a test.zarr, complete or not at all.
@@ -103,9 +105,10 @@ def evaluate(
       w: [G, L, S] plastic weights.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       recording: the recording that the targets were made from, or None.
-      path: path of the new store.
+      path: path of the new store; None: another process writes it.
       show: display of progress.
       initial: [G, L, S] initial weights, or None where w are these.
+      placed: the network on several devices, on which the weights are too; None: the network.
       about: attributes of the store, such as the iteration of the weights.
     """
     dynamics, trials = Dynamics.from_config(config), config.test.trials
@@ -120,24 +123,37 @@ def evaluate(
         _check_compared(config, recording, names, trained)
         keys = dataclasses.replace(keys, perturbation=perturbation)
         chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
-        one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
+        whole, network_keys = network if placed is None else placed, keys if placed is None else keys.on_devices(placed)
+        one = Program(run_trial, dynamics, (config.test.spikes,), whole, w, network_keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     total = len(target) * (trials + untrained)
+
+    def trial_of(weights: Any, condition: int, trial: int) -> TrialResult:
+        interrupts.check()
+        result: TrialResult = one(whole, weights, network_keys, jnp.int32(trial), jnp.int32(condition), chosen)
+        return result.on_host(network.n_neurons, neurons)
+
+    weights_now = sharding.on_host(w)[: len(network.pre)]
+    if path is None:
+        for condition in range(len(target)):
+            for weights, number in ((w, trials), (initial, untrained)):
+                for trial in range(number):
+                    trial_of(weights, condition, trial)
+        return
     items = "trials" + (f" ({len(target) * untrained} of them with the initial weights)" if untrained else "")
     with atomic.replacing(path) as temporary, show.counting(items, total) as report:
-        out = create_test(temporary, config, network, w, recording, trained[:, neurons], neurons, clock, about)
+        out = create_test(temporary, config, network, weights_now, recording, trained[:, neurons], neurons, clock, about)
         if perturbation is not None:
             _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)
 
-        def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
+        def average_of(weights: Any, condition: int, number: int, store: Callable[[Any], None]) -> TrialAverage:
             """The average of some trials, whose spikes are stored."""
             average = out.new_average(number)
             for trial in range(number):
-                interrupts.check()
-                result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
+                result = trial_of(weights, condition, trial)
                 average.add(result)
                 store(result.words)
                 report(next(done), total)
