@@ -60,6 +60,7 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     if command == "watch":
         raise UserError("watch: expected engine.coordinator=null, as only train, simulate and test compute with several processes.")
     with processes.together(config.engine):
+        config = dataclasses.replace(config, engine=processes.without_team(config.engine))  # is not stored with the run
         processes.tell({"command": command, "config": to_dict(config), "run": str(run.path.absolute()), "resumed": resumed, "named": named})
         return _run(command, config, run, resumed, named)
 
@@ -94,7 +95,7 @@ def follow(arguments: Sequence[str]) -> int | None:
     logging.basicConfig(level=logging.WARNING, format=f"process {processes.numbered(engine)[0]}: %(message)s")
     with processes.together(engine):
         told = processes.tell(None)
-        config = dataclasses.replace(from_dict(told["config"]), engine=engine, progress="off", tracking="none", resources_every=0.0)
+        config = dataclasses.replace(from_dict(told["config"]), progress="off", tracking="none", resources_every=0.0)
         return _run(told["command"], config, SharedRun(told["run"]), told["resumed"], told["named"])
 
 

@@ -36,7 +36,8 @@ def configured(engine: EngineConfig) -> Iterator[str]:
     Raises:
       UserError: there is no such device.
     """
-    processes.join(engine)
+    if engine.coordinator is not None:
+        raise UserError("engine.coordinator: expected null here; rlsnet train, simulate and test start with several processes.")
     with jax.enable_x64(engine.precision == "float64"), _cached_programs():
         device, chosen = _find_device(engine.platform, engine.devices), devices(engine)
         kind = device.platform if device.device_kind == device.platform else f"{device.device_kind} ({device.platform})"

@@ -7,6 +7,7 @@ tells the others what to compute.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -45,14 +46,17 @@ def numbered(engine: EngineConfig) -> tuple[int, int]:
     return number, count
 
 
+def without_team(engine: EngineConfig) -> EngineConfig:
+    """The settings without those that name this process and the others."""
+    return dataclasses.replace(engine, coordinator=None, processes=None, process=None)
+
+
 def join(engine: EngineConfig) -> None:
-    """Connects this process with the others, before it uses JAX; without engine.coordinator there are no others.
+    """Connects this process with the others, before it uses JAX.
 
     Raises:
       UserError: the settings do not go together, or the processes did not find each other.
     """
-    if engine.coordinator is None or several():
-        return
     own, total = numbered(engine)
     settings: dict[str, Any] = {"initialization_timeout": START_SECONDS, "heartbeat_timeout_seconds": LOST_SECONDS}
     if engine.coordinator != SLURM:
