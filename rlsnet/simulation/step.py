@@ -242,7 +242,7 @@ def _step(
         drive = drive + extra
     neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, noise_increment)
     if perturbation is not None:
-        neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like)
+        neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like, network.first)
     spiked = delivery.of_all_devices(network, spiked)
     words = delivery.pack(spiked) if record else None
     if network.n_feedforward:
