@@ -93,6 +93,7 @@ void Changed(Delivery<T>& a, Outputs& out) {
   a.filters = out.Next<T>();
   a.channels = out.dimension(-2) - 2;
   a.r = out.Next<T>();
+  a.own = out.dimension(-1);
   a.n_delivered = out.Next<int>();
 }
 

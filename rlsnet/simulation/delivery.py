@@ -4,6 +4,9 @@ A second level of words has one bit for each word that is not 0, so that the sea
 
 The arrays of a trial may have a leading axis of B trials. Their neurons are then one list, in which neuron j of trial b has the number
 b*(N+X) + j, and the trials share the synapses.
+
+Where static synapses have delays of their own, there are more sources of spikes than neurons (`Network.indptr`), and N+X here is the number
+of sources. Those after the first N+X have static synapses only, and are not counted.
 """
 
 from __future__ import annotations
@@ -105,7 +108,7 @@ def side_by_side(form: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[
 
 def _within_trial(network: Network, j: Array, trials: int) -> tuple[Array, Array]:
     """(neuron, trial) of neurons that are numbered through B trials; N+X and B for none."""
-    sources = network.n_neurons + network.n_feedforward
+    sources = network.n_sources
     trial = j // sources
     return jnp.where(trial < trials, j - trial * sources, sources), trial
 
@@ -133,7 +136,7 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array, trials: in
         else:
             every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
             post = connectivity.targets_of(network.stream, *every, n)
-        exc = network.excitatory[known]
+        exc = network.excitatory[known if not network.delays else j[:, None] % network.n_presynaptic]
         targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
@@ -162,7 +165,7 @@ def deliver(
 
     Spikes are processed in batches, so that each operation has enough work in large networks with many spikes in a step.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    trials = spiked.size // network.n_sources
     size = min(16, max(1, trials * network.n_neurons // 2048))
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -170,7 +173,10 @@ def deliver(
         left, words, blocks, j = take(left, words, blocks, size, spiked.size)
         targets, values = outputs(network, w, j, gain, trials)
         pool = pool.at[targets].add(values, mode="drop")
-        unit = of_source(network, gain, j if trials == 1 else _within_trial(network, j, trials)[0])
+        neuron, trial = (j, 0) if trials == 1 else _within_trial(network, j, trials)
+        unit = of_source(network, gain, neuron)
+        if network.delays:
+            j = jnp.where(neuron < network.n_presynaptic, trial * network.n_presynaptic + neuron, r.size)
         return left, words, blocks, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
     words = pack(spiked.reshape(-1))
@@ -195,14 +201,15 @@ def deliver_fixed_shape(
       The results of `deliver`, and whether the spikes of all trials together overflowed; spikes beyond the capacity are then not
       delivered.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    trials = spiked.size // network.n_sources
     size, words = min(spiked.size, capacity_factor * spike_capacity(spiked.size)), pack(spiked.reshape(-1))
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
     j = nth(words, count, jnp.arange(size, dtype=jnp.int32), spiked.size)
     targets, values = outputs(network, w, j, gain, trials)
     pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
-    r = r + jnp.where(spiked, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
-    return pool.reshape(synapses.shape), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+    counted = spiked[..., : network.n_presynaptic]
+    r = r + jnp.where(counted, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
+    return pool.reshape(synapses.shape), r, n_delivered + counted.astype(jnp.int32), count[-1] > size
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:

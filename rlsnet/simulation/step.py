@@ -54,8 +54,33 @@ def normal(dynamics: Dynamics) -> inputs.Normal:
     return calls.normal if dynamics.backend.noise == "native" else rng.normal
 
 
+def arriving(dynamics: Dynamics, network: Network, state: SimState) -> Array:
+    """[sources] bool, the spikes that act in the next step and are not delivered yet, by source (`Network.indptr`)."""
+    if state.ring is None or state.early is None:
+        return state.spiked
+    rows = len(state.ring)
+
+    def after(delay: int) -> Array:
+        return lax.dynamic_index_in_dim(state.ring, (state.i + 1 - delay) % rows, keepdims=False)
+
+    exc, inh = dynamics.delay_steps
+    own = after(exc)
+    if exc != inh:
+        own = jnp.where(jnp.pad(network.excitatory, (0, network.n_feedforward), constant_values=True), own, after(inh))
+    return jnp.concatenate([own, *(after(dynamics.trial.steps(delay)) for delay in network.delays)]) & ~state.early
+
+
+def with_spikes(state: SimState, spiked: Array) -> SimState:
+    """State with the spikes [N+X] of step state.i, which are still to be delivered."""
+    state = dataclasses.replace(state, spiked=spiked)
+    if state.ring is None or state.n_fired is None:
+        return state
+    ring = lax.dynamic_update_index_in_dim(state.ring, spiked, state.i % len(state.ring), 0)
+    return dataclasses.replace(state, ring=ring, early=jnp.bool_(False), n_fired=state.n_fired + spiked.astype(jnp.int32))
+
+
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
-    """State after the spikes of the last step have been delivered and counted.
+    """State after the spikes that act in the next step have been delivered and counted.
 
     Args:
       dynamics: the equations.
@@ -72,7 +97,8 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
         form = partial(calls.deliver, dynamics.backend.delivery)
     elif dynamics.backend.delivery == "fixed_shape":
         form = partial(delivery.deliver_fixed_shape, dynamics.backend.capacity_factor)
-    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    spiked = arriving(dynamics, network, state)
+    arguments = network, None if state.by_synapse is not None else w, spiked, gain, state.synapses, state.r, state.n_delivered
     synapses, r, n_delivered, *overflowed = delivery.side_by_side(form)(*arguments)
     state = dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
     for more in overflowed:
@@ -80,19 +106,22 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
     if not network.per_synapse:
         return state
     tau = network.parameters["tau_plas"]
-    arrived = jnp.where(state.spiked, 1 / (tau - dynamics.trial.dt), 0)  # 1/(tau*a): the present step takes a share a of it
+    gain = 1 / (tau - dynamics.trial.dt)  # 1/(tau*a): the present step takes a share a of it
+    arrived = jnp.where(spiked[: network.n_presynaptic], gain, 0)
     if state.by_synapse is not None and w is not None:
         state = dataclasses.replace(state, by_synapse=state.by_synapse + w * gather_inputs(network, arrived)[:, :, None])
     return dataclasses.replace(state, r=state.r + arrived)
 
 
 def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
-    """State after the delivery of the last step's spikes before the weights change, because a spike acts with the weights of its time.
+    """State after the delivery of the spikes that act in the next step before the weights change: they act with the present weights.
 
     The filters are then those of the next step; the values for the learning rule must be computed before.
     """
     gain = filter_factors(dynamics, network, 1)[1][0]
     state = deliver(dynamics, network, w, state, gain)
+    if state.ring is not None:
+        return dataclasses.replace(state, early=jnp.bool_(True))
     return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
 
 
@@ -250,4 +279,4 @@ def _step(
             now, rates = cue.feedforward(dynamics.feedforward, dt, network, state.rates, own, since, trial.every)
         outside = inputs.feedforward_spikes(dynamics.feedforward, dt, now, keys.feedforward, since)
         spiked, state = jnp.concatenate([spiked, outside]), dataclasses.replace(state, rates=rates)
-    return dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron), words
+    return with_spikes(dataclasses.replace(state, i=i, neuron=neuron), spiked), words
