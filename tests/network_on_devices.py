@@ -42,11 +42,12 @@ CASES = {
     ),
     "fixed shape, feed-forward neurons, drawn synapses": (
         *("engine.kernels=fixed_shape", "feedforward=ou", "feedforward.n_neurons=40", "feedforward.mean=900", "rls.dale=true"),
-        *("rls.method=deferred", "static.storage=procedural", "synapse.tau_plas=[120,150]"),
+        *("rls.method=deferred", "static.storage=procedural", "synapse.tau_plas=[120,150]", "synapse.delay=[0.7,1.5]"),
+        "network.bias=[1.2,1.1]",
     ),
     "synapses of a file, many time constants": (
         *("static=edges", "static.path=FOLDER/edges.npz", f"engine.kernels={NATIVE}", "neuron=glif3", "noise.kind=current"),
-        *("noise.sigma=0.2", "network.bias=[0.9,0.9]", "rls.method=dense", "perturb=excite", "perturb.strength=0.5"),
+        *("noise.sigma=0.2", "network.bias=[0.9,0.9]", "rls.method=dense", "synapse.delay=1.1", "perturb=excite", "perturb.strength=0.5"),
     ),
 }  # fmt: skip
 

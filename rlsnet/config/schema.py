@@ -360,6 +360,14 @@ class SynapseConfig(Section):
         above=0,
         decay=True,
     )
+    delay: ByClass | None = key(
+        "time from a spike to the first step in which it acts, a multiple of trial.dt; two values: of excitatory and of inhibitory"
+        " presynaptic neurons; null: one time step. Static synapses may have delays of their own (`static/delay`)",
+        "ms",
+        default=None,
+        above=0,
+        steps=True,
+    )
 
 
 class StaticConfig(Variant):

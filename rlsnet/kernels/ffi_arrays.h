@@ -69,7 +69,7 @@ template <typename T>
 Delivery<T> Connectivity(Inputs& in) {
   Delivery<T> a = {};
   a.excitatory = in.Next<const unsigned char>();
-  a.neurons = a.fixed = in.dimension(0);
+  a.neurons = in.dimension(0);
   a.indptr = in.Next<const int>();
   a.sources = in.dimension(0) - 1;
   a.stream = in.Next<const unsigned>();
@@ -93,6 +93,7 @@ void Changed(Delivery<T>& a, Outputs& out) {
   a.filters = out.Next<T>();
   a.channels = out.dimension(-2) - 2, a.neurons = out.dimension(-1);
   a.r = out.Next<T>();
+  a.own = out.dimension(-1);
   a.n_delivered = out.Next<int>();
 }
 

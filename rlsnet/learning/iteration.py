@@ -147,7 +147,7 @@ def _iterate(
         jnp.int32(0),
         jnp.zeros(target.shape[1:], target.dtype),
         _mean(sharding.own(network, state.n_spikes).astype(target.dtype)),
-        jnp.zeros((target.shape[1], network.n_sources), target.dtype) if traces else None,
+        jnp.zeros((target.shape[1], network.n_presynaptic), target.dtype) if traces else None,
     )
     return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
 

@@ -15,7 +15,7 @@ from rlsnet.io import atomic, zarr_store
 from rlsnet.io.precision import LARGEST
 from rlsnet.model import exported_network
 from rlsnet.model.connectivity import Edges
-from rlsnet.model.network import Network
+from rlsnet.model.network import Network, edges_by_neuron
 
 FORMAT = "rlsnet-network"
 TARGETS = "rlsnet-targets"
@@ -127,7 +127,10 @@ def read_static_edges(stored: StoredNetwork, n: int) -> Edges | None:
         raise UserError(f"{stored.path}: has static synapses without weights; expected static/weight or static/class_weight.")
     if stream is not None and (class_weight is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
         raise UserError(f"{stored.path}: static/stream: expected static/class_weight with it, and at most {n - 1} outputs of a neuron.")
-    return Edges(indptr, post, weight, class_weight if weight is None else None, stream)
+    delay = stored.read("static/delay", [int(indptr[-1])], "f")
+    if delay is not None and (stream is not None or np.any(delay <= 0)):
+        raise UserError(f"{stored.path}: static/delay: expected times above 0 ms, and no static/stream with them.")
+    return Edges(indptr, post, weight, class_weight if weight is None else None, stream, delay)
 
 
 def check_indptr(indptr: np.ndarray, n: int, where: str) -> None:
@@ -238,12 +241,15 @@ def _write_neurons(root: zarr.Group, network: Network) -> None:
 
 def _write_static(root: zarr.Group, network: Network) -> None:
     """Writes the arrays static/*."""
-    zarr_store.write(root, "static/indptr", network.indptr[: network.n_neurons + 1], ["neuron_end"])
+    indptr, order, delay = edges_by_neuron(network)
+    zarr_store.write(root, "static/indptr", indptr, ["neuron_end"])
+    if delay is not None:
+        zarr_store.write(root, "static/delay", delay, ["edge"], units="ms", long_name="time from a spike to the step in which it acts")
     if network.stream is None:
-        zarr_store.write(root, "static/post", np.asarray(network.post)[: network.n_edges], ["edge"], compress=False)
+        zarr_store.write(root, "static/post", np.asarray(network.post)[order], ["edge"], compress=False)
     else:
         zarr_store.write(root, "static/stream", network.stream, ["word"], long_name="key from which targets are drawn")
     if network.weight is not None:
-        zarr_store.write(root, "static/weight", np.asarray(network.weight)[: network.n_edges], ["edge"], units="threshold*ms")
+        zarr_store.write(root, "static/weight", np.asarray(network.weight)[order], ["edge"], units="threshold*ms")
     if network.class_weight is not None:
         zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")

@@ -123,7 +123,7 @@ def place(network: Network, devices: Sequence[jax.Device]) -> Network:
         n_of_all=network.n_neurons,
         mesh=mesh,
         **_static_synapses(network, mesh, groups * size),
-        **_plastic_synapses(pre, network.n_sources, mesh),
+        **_plastic_synapses(pre, network.n_presynaptic, mesh),
     )
 
 

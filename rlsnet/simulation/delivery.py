@@ -4,6 +4,9 @@ A second level of words has one bit for each word that is not 0, so that the sea
 
 The arrays of a trial may have a leading axis of B trials. Their neurons are then one list, in which neuron j of trial b has the number
 b*(N+X) + j, and the trials share the synapses.
+
+Where static synapses have delays of their own, there are more sources of spikes than neurons (`Network.indptr`), and N+X here is the number
+of sources. Those after the first N+X have static synapses only, and are not counted.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -28,13 +32,17 @@ def pack(flags: Array) -> Array:
 
 
 def of_all_devices(network: Network, spiked: Array) -> Array:
-    """[n_whole] bool, the spikes of the whole network, from those [N] of the neurons on each device, which exchange packed words."""
+    """[c, N+X] bool, the spikes of c steps of the whole network, from those of the neurons on each device, which exchange packed words.
+
+    spiked: [c, N+X] of the neurons of a device, and of the feed-forward neurons, which are the same on all devices.
+    """
     if network.mesh is None:
         return spiked
-    words = lax.all_gather(pack(spiked), sharding.AXIS)
-    bits = words[:, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, :, None]
-    flags = (bits & np.uint32(1)).astype(bool).reshape(len(words), -1)[:, : len(spiked)]
-    return flags.reshape(-1)[: network.n_whole]
+    n = network.n_neurons
+    words = lax.all_gather(jax.vmap(pack)(spiked[:, :n]), sharding.AXIS, axis=1)
+    bits = words[:, :, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :, None]
+    flags = (bits & np.uint32(1)).astype(bool).reshape(*words.shape[:2], -1)[:, :, :n].reshape(len(spiked), -1)
+    return jnp.concatenate([flags[:, : network.n_whole], spiked[:, n:]], axis=1)
 
 
 def _lowest_bit(word: Array) -> Array:
@@ -146,7 +154,7 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array, trials: in
             if network.first is not None:
                 post = post - network.first
                 valid &= (post >= 0) & (post < n)
-        exc = network.classes[known]
+        exc = network.classes[known if not network.delays else j[:, None] % network.n_presynaptic]
         targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
@@ -183,7 +191,10 @@ def deliver(
         left, words, blocks, j = take(left, words, blocks, size, spiked.size)
         targets, values = outputs(network, w, j, gain, trials)
         pool = pool.at[targets].add(values, mode="drop")
-        unit = of_source(network, gain, j if trials == 1 else _within_trial(network, j, trials)[0])
+        neuron, trial = (j, 0) if trials == 1 else _within_trial(network, j, trials)
+        unit = of_source(network, gain, neuron)
+        if network.delays:
+            j = jnp.where(neuron < network.n_presynaptic, trial * network.n_presynaptic + neuron, r.size)
         return left, words, blocks, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
     words = pack(spiked.reshape(-1))
@@ -214,8 +225,9 @@ def deliver_fixed_shape(
     j = nth(words, count, jnp.arange(size, dtype=jnp.int32), spiked.size)
     targets, values = outputs(network, w, j, gain, trials)
     pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
-    r = r + jnp.where(spiked, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
-    return pool.reshape(synapses.shape), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+    counted = spiked[..., : network.n_presynaptic]
+    r = r + jnp.where(counted, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
+    return pool.reshape(synapses.shape), r, n_delivered + counted.astype(jnp.int32), count[-1] > size
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:
