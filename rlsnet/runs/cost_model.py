@@ -25,6 +25,7 @@ FLOAT, SECTOR = 4, 32  # bytes of a number, and the least that memory gives
 MOST_PENDING, STATE = 16, 20  # updates, and numbers of a neuron and trial, as in learning.deferred and in memory_plan
 SMALL_KERNELS = 20  # of XLA in a learning interval, two of them the early delivery: counted in the compiled program
 FIXED_KERNELS, FIXED_KERNEL = 13, 2.6e-6  # of a step of fixed_shape: counted; 34 us a step, mouse_decision_published on an H200
+USABLE = 0.92  # share of a GPU's memory that JAX can be given
 FLAGS = 3  # bytes of a presynaptic neuron that unpacking passes over in a step: written, and read by the search for spikes and by a sum
 BY_SOURCE = 18  # bytes of a presynaptic neuron on each device: filter, count and flag, and where its static and plastic synapses begin
 

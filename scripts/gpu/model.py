@@ -26,6 +26,8 @@ from rlsnet.runs.cost_model import (  # noqa: E402
     DEVICES,
     FIXED_KERNEL,
     FIXED_KERNELS,
+    SMALL_KERNELS,
+    USABLE,
     Device,
     Sizes,
     launches,
@@ -36,7 +38,6 @@ from rlsnet.runs.cost_model import (  # noqa: E402
 
 SHOWN = ("sinusoid", "mouse_decision_published", "mouse_decision", "million", "million_128")
 RECORDING = 66_002, 2  # units and conditions of the synthetic recording, which a configuration does not know
-USABLE = 0.92  # share of a GPU's memory that JAX can be given
 RENAMED = {("2026-11-27T02:46:45+00:00", "mouse_decision"): "mouse_decision_published"}  # results under a former name of a case
 NOTE = (
     "A measured figure is compared with the floor at the rate and share that were measured. It is below 1 for fixed_shape, which is fitted"
