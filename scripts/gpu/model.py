@@ -26,7 +26,6 @@ from rlsnet.runs.cost_model import (  # noqa: E402
     DEVICES,
     FIXED_KERNEL,
     FIXED_KERNELS,
-    SMALL_KERNELS,
     USABLE,
     Device,
     Sizes,
