@@ -10,7 +10,7 @@ A placed network has the arrays of all shards, on the devices; `over_devices` ru
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from rlsnet.model.connectivity import outputs_of
 from rlsnet.model.network import Network, RateTable
 
 AXIS = "neuron"  # name of the axis of devices
+EDGES_AT_ONCE = 2**24  # of a whole network, when they are divided
 ALIGNED = 64  # shards with at least 16 times as many groups have a multiple of it, so that they are whole chunks of a store
 EVERYWHERE, BY_NEURON = Spec(), Spec(AXIS)  # placement of arrays that each device has as a whole, and of those [N] or [G, ...]
 STACKED = ("indptr", "post", "weight", "out_indptr", "out_slot")  # arrays [devices, ...] of a placed network, of which a shard has a row
@@ -135,28 +136,43 @@ def _static_synapses(network: Network, mesh: Mesh, share: int) -> dict[str, Any]
             "indptr": _stacked(mesh, indptr.shape, indptr.dtype, lambda shard: indptr),
             "post": put(np.zeros((mesh.size, 0), np.int32), mesh, BY_NEURON),
         }
-    edges = network.n_edges
-    indptr, post = np.asarray(network.indptr), np.asarray(network.post)[:edges]
-    weight = None if network.weight is None else np.asarray(network.weight)[:edges]
-
-    @cache
-    def ends(shard: int) -> np.ndarray:
-        """[sources+1] ends of the outputs within a shard of each presynaptic neuron."""
-        return np.concatenate([[0], np.cumsum(post // share == shard)])[indptr].astype(np.int32)
-
-    every = [ends(shard) for shard in range(mesh.size)]
-    width = max(int(np.max(np.diff(each), initial=0)) for each in every)
-    room = max(int(each[-1]) for each in every) + width
+    indptr, post = np.asarray(network.indptr, np.int64), np.asarray(network.post)
+    weight = None if network.weight is None else np.asarray(network.weight)
+    counts = np.zeros((mesh.size, len(indptr) - 1), np.int32)  # edges of each presynaptic neuron to each shard
+    blocks = list(_blocks_of_edges(indptr))
+    for rows in blocks:
+        owner = post[indptr[rows.start] : indptr[rows.stop]] // share
+        row = np.repeat(np.arange(rows.stop - rows.start), np.diff(indptr[rows.start : rows.stop + 1]))
+        flat = np.bincount(owner * (rows.stop - rows.start) + row, minlength=mesh.size * (rows.stop - rows.start))
+        counts[:, rows] = flat.reshape(mesh.size, -1)
+    width = int(counts.max(initial=0))
+    room = int(counts.sum(axis=1, dtype=np.int64).max()) + width
 
     def of_shard(values: np.ndarray, shard: int, first: int) -> np.ndarray:
-        return _longer(values[post // share == shard] - first, room, 0, 0)
+        """The values of the edges of a shard, in order, and zeros."""
+        found, end = np.zeros(room, values.dtype), 0
+        for rows in blocks:
+            edges = slice(indptr[rows.start], indptr[rows.stop])
+            part = values[edges][post[edges] // share == shard] - first
+            found[end : end + len(part)] = part
+            end += len(part)
+        return found
 
     return {
-        "indptr": _stacked(mesh, indptr.shape, np.dtype(np.int32), ends),
+        "indptr": _stacked(mesh, indptr.shape, np.dtype(np.int32), lambda shard: np.concatenate([[0], np.cumsum(counts[shard])])),
         "post": _stacked(mesh, (room,), post.dtype, lambda shard: of_shard(post, shard, shard * share)),
         "weight": None if weight is None else _stacked(mesh, (room,), weight.dtype, lambda shard: of_shard(weight, shard, 0)),
         "static_width": width,
     }
+
+
+def _blocks_of_edges(indptr: np.ndarray) -> Iterator[slice]:
+    """Presynaptic neurons in blocks with about EDGES_AT_ONCE edges."""
+    start, n = 0, len(indptr) - 1
+    while start < n:
+        stop = max(start + 1, int(np.searchsorted(indptr, indptr[start] + EDGES_AT_ONCE, side="right")) - 1)
+        yield slice(start, min(stop, n))
+        start = stop
 
 
 def _plastic_synapses(pre: np.ndarray, sources: int, mesh: Mesh) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Device:
     processors: int
     l2: float
     memory: float
+    kernels: float = FIXED_KERNELS * FIXED_KERNEL  # all launches of a step on several devices
 
     def like(self, name: str, copy: float, processors: int, clock: float, l2: float, memory: float) -> Device:
         """A GPU that was not measured: atomics in proportion to processors and clock, or to bandwidth; barrier and launch as here."""
@@ -235,7 +236,7 @@ def times(d: Device, s: Sizes, links: Links = Links()) -> dict[str, float]:  # n
         {}
         if s.D == 1
         else {
-            "launches": FIXED_KERNELS * FIXED_KERNEL,
+            "launches": d.kernels,
             "unpack": passing(amount["unpack"], 2 * s.N),
             "exchange": links.seconds(s.D, amount["exchange"]) / s.delay,
         }

@@ -3,6 +3,7 @@
     python scripts/gpu/model.py
     python scripts/gpu/model.py mouse_decision million --device b200 --set rate=8 B=4
     python scripts/gpu/model.py --measured benchmarks/gpu/*.json
+    python scripts/gpu/model.py --scaling                            # the table of docs/clusters.md: 8 to 1024 GPUs
 
 The formulas are those of rlsnet/runs/cost_model.py, which says what they leave out.
 """
@@ -130,6 +131,23 @@ def report(d: Device, cases: list[tuple[str, Sizes]], results: list[dict[str, An
     return "\n\n".join([about, *([NOTE] if results else []), *(f"{title}:\n\n{text}" for title, text in tables.items())])
 
 
+def scaling(d: Device) -> str:
+    """Table of the experiment million with more neurons, on 8 to 1024 GPUs: memory, a step and its parts, and an iteration."""
+    base, rows = sizes_of("million"), []
+    for n in (10**6, 10**7, 10**8):
+        for devices in (8, 64, 256, 1024):
+            sizes = dataclasses.replace(base, N=n, D=devices)
+            held, cells = memory(sizes), []
+            for delay in (1, 15):
+                t = times(d, dataclasses.replace(sizes, delay=delay))
+                parts = t["deliver"] + t["move"] + t["launches"], t["unpack"], t["exchange"]
+                cells += [f"{t['step'] * 1e6:.0f} us ({', '.join(f'{part * 1e6:.0f}' for part in parts)})", f"{t['iteration']:.2g} s"]
+            total = sum(held.values())
+            room = f"{number(total)}B" + ("" if total <= USABLE * d.memory else ", does not fit")
+            rows.append([f"{n // 10**6} million", str(devices), room, f"{number(held['sources'])}B", *cells])
+    return table("neurons, GPUs, memory of each, of presynaptic neurons, a step, iteration, a step with delay 1.5 ms, iteration", rows)
+
+
 def main() -> None:
     """Prints the tables of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,7 +156,11 @@ def main() -> None:
     fields = {field.name: {"int": int, "float": float, "str": str}[str(field.type)] for field in dataclasses.fields(Sizes)}
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help=f"other values, of {', '.join(fields)}")
     parser.add_argument("--measured", nargs="+", type=Path, default=sorted((ROOT / "benchmarks" / "gpu").glob("*.json")))
+    parser.add_argument("--scaling", action="store_true", help="the table of several GPUs")
     options = parser.parse_args()
+    if options.scaling:
+        print(scaling(DEVICES[options.device]))
+        return
     changed: dict[str, Any] = {}
     for text in options.set:
         name, _, value = text.partition("=")

@@ -114,6 +114,10 @@ def test_the_newest_run_is_the_one_that_was_started_last(tmp_path, monkeypatch):
         (["train", "tiny", *SMALL], ["64 neurons, 8 trained inputs of each, 768 static", "Memory plan: ", "Disk plan: ", "measured now)"]),
         (["train", "last", "train.iterations=9"], ["Run folder: last (exists)", "so 7 iterations take about", "of this run)"]),
         (["test", "last"], ["5 trials of each condition", "5 trials take at most about"]),
+        (
+            ["train", "million", "engine.devices=64", "synapse.delay=1.5", "train.keep_checkpoints=1"],
+            ["for each of 64 devices, which has 15,680 neurons", "On 64 H200: an iteration takes at least", "(1.88 MB in 15 steps)"],
+        ),
         (["simulate", "tiny", *SMALL], ["Run folder: outputs/DATE/TIME (new)", "not estimated"]),
     ],
 )

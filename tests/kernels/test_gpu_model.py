@@ -134,6 +134,14 @@ def test_every_case_is_printed():
     assert "5.02 prototype (" in done.stdout
 
 
+def test_more_gpus_need_less_memory_each_and_longer_exchanges():
+    rows = [line.split(" | ") for line in model.scaling(cost_model.H200).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| 1 million"] * 4 + ["| 10 million"] * 4 + ["| 100 million"] * 4
+    assert "does not fit" in rows[8][2] and "does not fit" not in rows[9][2]
+    seconds = [float(row[5].split()[0]) for row in rows[:4]]
+    assert seconds == sorted(seconds)
+
+
 def test_every_case_and_device_has_a_report():
     cases = [(case, model.sizes_of(case)) for case in model.CASES]
     for device in cost_model.DEVICES.values():
