@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlsnet.analysis import test_log
+from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.compose import compose, config_folders
 from rlsnet.config.load import from_dict, to_dict
 from rlsnet.config.schema import Config
@@ -59,7 +60,7 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
         return _run(command, config, run, resumed, named)
     if command == "watch":
         raise UserError("watch: expected engine.coordinator=null, as only train, simulate and test compute with several processes.")
-    with processes.together(config.engine):
+    with processes.together(config.engine, STARTS.remove_unused):
         config = dataclasses.replace(config, engine=processes.without_team(config.engine))  # is not stored with the run
         processes.tell({"command": command, "config": to_dict(config), "run": str(run.path.absolute()), "resumed": resumed, "named": named})
         return _run(command, config, run, resumed, named)

@@ -11,8 +11,9 @@ import dataclasses
 import json
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -51,22 +52,28 @@ def without_team(engine: EngineConfig) -> EngineConfig:
     return dataclasses.replace(engine, coordinator=None, processes=None, process=None)
 
 
-def join(engine: EngineConfig) -> None:
-    """Connects this process with the others, before it uses JAX.
+def _join(engine: EngineConfig, clean_up: Callable[[], None]) -> None:
+    """Connects this process with the others, before it uses JAX; arguments and errors as of `together`.
 
-    Raises:
-      UserError: the settings do not go together, or the processes did not find each other.
+    If the others do not come, the process ends after one line: JAX would abort it with many.
     """
     own, total = numbered(engine)
-    settings: dict[str, Any] = {"initialization_timeout": START_SECONDS, "heartbeat_timeout_seconds": LOST_SECONDS}
+    settings: dict[str, Any] = {"initialization_timeout": 2 * START_SECONDS, "heartbeat_timeout_seconds": LOST_SECONDS}
     if engine.coordinator != SLURM:
         settings |= {"coordinator_address": engine.coordinator, "num_processes": total, "process_id": own}
+    _Team.number = own
+    error = UserError(f"engine.coordinator={engine.coordinator}: not all of {total} processes have connected in {START_SECONDS:g} s.")
+    waiting = threading.Timer(START_SECONDS, _end, (error, clean_up))
+    waiting.daemon = True
+    waiting.start()
     try:
         jax.distributed.initialize(**settings)
-    except (RuntimeError, ValueError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"engine.coordinator={engine.coordinator}: process {own} of {total} found no connection ({words}).") from error
-    _Team.number, _Team.count = own, total
+    except (RuntimeError, ValueError) as failed:
+        words = " ".join(str(failed).split())
+        raise UserError(f"engine.coordinator={engine.coordinator}: process {own} of {total} found no connection ({words}).") from failed
+    finally:
+        waiting.cancel()
+    _Team.count = total
 
 
 class _Team:
@@ -122,26 +129,33 @@ def agreed(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def together(engine: EngineConfig) -> Iterator[None]:
+def together(engine: EngineConfig, clean_up: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Context in which several processes are connected. After an error this process ends at once, as the others may wait for it.
+
+    Args:
+      engine: the section engine.
+      clean_up: called before this process ends because of an error.
 
     Raises:
       UserError: the settings do not go together, or the processes did not find each other.
     """
-    join(engine)
+    _join(engine, clean_up)
     try:
         yield
     except BaseException as error:
-        _end(error)
+        _end(error, clean_up)
     _Team.number, _Team.count = 0, 1
     jax.distributed.shutdown()
 
 
-def _end(error: BaseException) -> None:
+def _end(error: BaseException, clean_up: Callable[[], None]) -> None:
     """Ends the process after one line about an error; nothing waits for other processes, which may not answer."""
-    lost = isinstance(error, jax.errors.JaxRuntimeError)
-    words = " ".join(str(error).split()) or type(error).__name__
-    if lost:
+    with contextlib.suppress(Exception):
+        clean_up()
+    words = "interrupted." if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in words:
+        words = f"out of memory ({words[:200]})."
+    elif isinstance(error, jax.errors.JaxRuntimeError):
         words = f"another process of this run has ended or does not answer; the run continues from its last checkpoint ({words[:200]})."
     elif not isinstance(error, UserError | OSError | KeyboardInterrupt):
         traceback.print_exception(error)

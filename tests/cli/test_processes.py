@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -101,3 +103,18 @@ def test_all_processes_test_a_run_started_by_srun(unbroken):
 def test_what_does_not_go_together_is_refused(tmp_path, arguments, message):
     assert message in " ".join(rlsnet("train", *SETTINGS, *arguments, cwd=tmp_path, status=1).stderr.split())
     assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_processes_that_do_not_come_are_waited_for_in_vain(tmp_path):
+    """One line, where JAX alone would abort the process with many."""
+    program = """
+from rlsnet.config.schema import EngineConfig
+from rlsnet.kernels import processes
+processes.START_SECONDS = 1
+with processes.together(EngineConfig(coordinator="127.0.0.1:9", processes=2, process=1), lambda: print("cleaned")):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stdout == "cleaned\n"
+    words = "process 1: engine.coordinator=127.0.0.1:9: not all of 2 processes have connected in 1 s."
+    assert done.stderr.splitlines()[-1] == f"rlsnet: error: {words}"
