@@ -45,6 +45,7 @@ class Edges:
     weight: [nnz] threshold*ms, or None: the weights are those of class_weight.
     class_weight: [2, 2] weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
     stream: [2] uint32, the key from which `targets_of` draws the edges of any neuron anew; or None.
+    delay: [nnz] ms, or None
     """
 
     indptr: np.ndarray
@@ -52,13 +53,15 @@ class Edges:
     weight: np.ndarray | None = None
     class_weight: np.ndarray | None = None
     stream: np.ndarray | None = None
+    delay: np.ndarray | None = None
 
     @staticmethod
-    def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int) -> Edges:
-        """The edges of `n` neurons from presynaptic neuron, postsynaptic neuron and weight (threshold*ms) of each, in any order."""
+    def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int, delay: np.ndarray | None = None) -> Edges:
+        """The edges of `n` neurons from presynaptic neuron, postsynaptic neuron, weight (threshold*ms) and delay of each, in any order."""
         order = np.argsort(pre, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
-        return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order])
+        sorted_delay = None if delay is None else np.asarray(delay, np.float32)[order]
+        return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order], delay=sorted_delay)
 
     def ascending(self) -> Edges:
         """The same edges, with the postsynaptic neurons of each presynaptic one in ascending order: threads deliver to ranges of them."""
@@ -68,12 +71,16 @@ class Edges:
             return self
         n = len(self.indptr) - 1
         none = np.broadcast_to(np.int8(0), len(self.post)) if self.weight is None else self.weight  # no memory
-        edges = csr_array((none, np.asarray(self.post, np.int32), np.asarray(self.indptr, np.int32)), shape=(n, n))
+        values = none if self.delay is None else np.arange(len(self.post))  # with delays, the order of the edges
+        edges = csr_array((values, np.asarray(self.post, np.int32), np.asarray(self.indptr, np.int32)), shape=(n, n))
         if edges.has_sorted_indices:
             return self
         edges = edges.copy()
         edges.sort_indices()
-        return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
+        if self.delay is None:
+            return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
+        weight = None if self.weight is None else self.weight[edges.data]
+        return dataclasses.replace(self, post=edges.indices, weight=weight, delay=self.delay[edges.data])
 
 
 @singledispatch

@@ -110,6 +110,6 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     about["settings"] = tested_settings.of_config(config)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
-    evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)
+    evaluation.evaluate(config, network, w, target, prepared.table(config.seed), path, show, initial, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path
