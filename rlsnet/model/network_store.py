@@ -21,6 +21,7 @@ from rlsnet.model.network import Network
 FORMAT = "rlsnet-network"
 TARGETS = "rlsnet-targets"
 VERSION = 1
+SUMMARY = "imported"  # attribute of a network from a connectome: what was imported and what was not, name -> words
 
 
 class StoredNetwork:
@@ -216,8 +217,8 @@ def save(
         np.asarray(network.indptr)[: n + 1],
         np.asarray(network.post)[: network.n_edges],
         None if network.weight is None else np.asarray(network.weight)[: network.n_edges],
-        network.class_weight,
-        network.stream,
+        None if network.class_weight is None else np.asarray(network.class_weight),
+        None if network.stream is None else np.asarray(network.stream),
     )
     parameters = {name: values[:n] for name, values in network.parameters.items()} | {"bias": network.bias}
     parameters |= {} if network.v0 is None else {"v0": network.v0}

@@ -229,8 +229,8 @@ def save_network(run: Run, prepared: Prepared, learning: bool, **more: Any) -> N
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint
-    arrays = prepared.network, prepared.weight, prepared.target, prepared.rate, prepared.labels
-    network_store.save(run.network, *arrays, **about, **more)
+    network, weight = prepared.network, prepared.weight
+    network_store.save(run.network, network, weight, prepared.target, prepared.rate, prepared.labels, **about, **more)
 
 
 def find_recording(config: Config, run: Run, named: bool = False) -> Recording | None:
