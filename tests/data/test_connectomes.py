@@ -332,7 +332,7 @@ def changed(text, old, new):
         ({}, ["fly.csv", "o.zarr", "connections=nt == 'GABA'"], "connections=nt == 'GABA': no nt in the connections; expected one of"),
         ({}, ["fly.csv", "o.zarr", "unknown=draw", "plastic=1.5"], "plastic=1.5: expected none, all, a share from 0 to 1"),
         ({}, ["fly.csv", "o.zarr", "unknown=draw", "plastic=some"], "plastic=some"),
-        ({}, ["fly.csv", "o.zarr", "unknown=draw", "min_synapses=99"], "min_synapses=99: no connection is as strong"),
+        ({}, ["fly.csv", "o.zarr", "unknown=draw", "min_synapses=99"], "min_synapses=99: no connection is left"),
         ({"e.csv": "a,b\n1,2\n"}, ["e.csv", "o.zarr"], "e.csv: has no column pre, source, pre_root_id, pre_pt_root_id or the like"),
         (
             {"e.csv": "pre,post,n\n1,2,3\n,1,2\n"},

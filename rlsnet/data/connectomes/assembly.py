@@ -58,14 +58,14 @@ class _Pairs(NamedTuple):
 
 def selected(wiring: Wiring, options: Options) -> Wiring:
     """The neurons and connections that the settings select; raises UserError if none is left."""
-    if options.neurons is not None:
-        wiring = wiring.with_neurons(wiring.select_neurons(options.neurons), "neurons that neurons=... does not select")
     if options.connections is not None:
         keep = wiring.select_connections(options.connections, "connections")
         wiring = wiring.with_connections(keep, "connections that connections=... does not select")
     if not options.self_connections:
         wiring = wiring.with_connections(wiring.pre != wiring.post, "connections of neurons with themselves")
     wiring = wiring.with_connections(wiring.strength > 0, "connections of weight 0")
+    if options.neurons is not None:
+        wiring = wiring.with_neurons(wiring.select_neurons(options.neurons), "neurons that neurons=... does not select")
     if len(wiring.name) < 2 or not len(wiring.pre):
         found = f"there are {counted(len(wiring.name), 'neuron')} and {counted(len(wiring.pre), 'connection')}"
         left = "".join(f"; left out: {number:,} {why}" for why, number in wiring.left_out.items())
@@ -96,7 +96,8 @@ def assemble(wiring: Wiring, options: Options) -> Assembled:
     n, static = len(wiring.name), pairs.part(~pairs.plastic)
     dtype = np.float32 if wiring.counted else np.float64
     if not len(pairs.pre):
-        raise UserError(f"min_synapses={options.min_synapses:g}: no connection is as strong; expected a smaller number.")
+        settings = "unknown=drop" if options.min_synapses is None else f"min_synapses={options.min_synapses:g}"
+        raise UserError(f"{settings}: no connection is left; expected another value, or signs of more neurons.")
     edges = Edges.from_pairs(static.pre, static.post.astype(np.int32), static.weight, n, static.delay).ascending()
     weight = None if edges.weight is None else edges.weight.astype(dtype)
     edges = dataclasses.replace(edges, weight=weight, indptr=edges.indptr.astype(np.int64))
@@ -212,6 +213,8 @@ def _scaled(pairs: _Pairs, wiring: Wiring, options: Options) -> tuple[_Pairs, st
     pairs = pairs._replace(weight=pairs.weight * of_edge, strength=pairs.strength * of_edge)
     unit = "synapse" if wiring.counted else "unit of the source"
     words = "a factor for each neuron" if normalise == "each" else f"{factor[0]:.4g} threshold*ms for a {unit}"
+    if not wiring.counted and np.all(pairs.strength == np.rint(pairs.strength)) and options.scale == 1:
+        words += " (all are whole numbers: of numbers of synapses, count=COLUMN names the column)"
     if has_inputs.any():
         sums = np.bincount(pairs.post, weights=pairs.strength, minlength=len(wiring.name))[has_inputs]
         words += f"; the |weights| of the inputs of a neuron add up to {sums.mean():.4g} threshold*ms on average (normalise={normalise})"
