@@ -150,14 +150,11 @@ def test_neuron_table(place):
     assert group.attrs["imported"]["left out: connections from or to 1 neurons that neurons.csv does not list"] == "3"
     static, plastic = matrices(group, 2)
     assert static[0, 1] > 0 and plastic[1, 0] < 0 and np.count_nonzero(static) == np.count_nonzero(plastic) == 1
-    times = ["trial.stim_on=10", "trial.stim_off=20", "trial.duration=100", "target.period=100", "network.bias=1.5"]
-    config = compose(
-        "config=tiny", "network.load=n.zarr", *times, "train.neurons=type == 'PN' and side == 'R'", "train.iterations=1", "progress=off"
-    )
-    run = rlsnet.train(config, "run")
-    results = rlsnet.test(run, trials=1, perturb={"name": "silence", "neurons": "region:AL & inh"})
+    times = ["trial.stim_on=10", "trial.stim_off=20", "trial.duration=100", "target.period=100", "network.bias=1.5", "test.trials=1"]
+    chosen = ["train.neurons=type == 'PN' and side == 'R'", "test.neurons=region:AL & inh"]
+    results = rlsnet.simulate(compose("config=tiny", "network.load=n.zarr", *times, *chosen, "progress=off"), "run")
     assert np.isfinite(zarr.open_group("run/network.zarr")["target"][...]).any(axis=(0, 1)).tolist() == [False, True]
-    assert results["type"][...].tolist() == ["LN", "PN"] and results["perturbed"][...].tolist() == [True, False]
+    assert results["type"][...].tolist() == ["LN"] and results["neuron"][...].tolist() == [0]
     shown = command("info", "run/network.zarr", cwd=place).stdout
     assert "region: 1 (AL)" in shown and "type: 2 (LN, PN)" in shown
 
@@ -226,16 +223,9 @@ def test_sonata_round_trip(place, size, x64):
     write_network(place / "given.zarr", arrays, size)
     for name, words in (("name", [f"cell {i}" for i in range(60)]), ("region", ["ALM", "M1"] * 30)):
         zarr.open_group("given.zarr").create_array(f"neuron/{name}", shape=60, dtype=str)[:] = np.array(words)
-    config = compose(
-        "config=tiny",
-        "network.load=given.zarr",
-        "trial.duration=200",
-        "trial.stim_off=60",
-        "trial.stim_on=20",
-        "engine.precision=float64",
-        "train.iterations=1",
-    )
-    run = rlsnet.train(config, "run")
+    times = ["trial.duration=200", "trial.stim_off=60", "trial.stim_on=20", "engine.precision=float64", "target.n_conditions=2"]
+    rlsnet.simulate(compose("config=tiny", "network.load=given.zarr", *times, "test.trials=1"), "run")
+    run = rlsnet.open_run("run")
     rlsnet.export(run, "sonata", "out")
     assert exported.is_export(place / "out") and sonata.matches(place / "out")
     group = rlsnet.import_network("out", "again.zarr")
