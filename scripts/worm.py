@@ -107,7 +107,11 @@ class Experiment:
         return np.asarray(results["current_mean"][...])
 
     def result(self, kind: str, share: float, seed: int) -> dict[str, float]:
-        """Mean correlation with the teacher of the recorded and of the other neurons without known inputs; NaN where there are none."""
+        """Scores of a student; NaN where there are no such neurons.
+
+        recorded, not recorded: mean correlation with the teacher over such neurons without known inputs.
+        weights, signs: correlation of the trained weights with those of the teacher, and share with the same sign.
+        """
         network = f"{kind} {seed}.zarr".replace(" ", "-")
         make_network(self.edges, self.runs / network, 0 if kind == KINDS[0] else seed, None, self.inputs)
         order = np.random.default_rng(seed).permutation(len(self.inputs))
@@ -120,9 +124,24 @@ class Experiment:
             run = rlsnet.open_run(self.runs / name) if (self.runs / name / "test.zarr").exists() else rlsnet.train(config, self.runs / name)
             results = rlsnet.load(run) if run.test.exists() else rlsnet.test(run, checkpoint="last")
             current = np.asarray(results["current_mean"][...])
+        weights = self._compared_weights(name, recorded)
         found, is_recorded = correlations(current, self.current), np.isin(np.arange(len(order)), recorded)
         groups = {"recorded": is_recorded & self.scored, "not recorded": ~is_recorded & self.scored}
-        return {group: float(np.nanmean(found[mask])) if np.isfinite(found[mask]).any() else float("nan") for group, mask in groups.items()}
+        means = {
+            group: float(np.nanmean(found[mask])) if np.isfinite(found[mask]).any() else float("nan") for group, mask in groups.items()
+        }
+        return means | weights
+
+    def _compared_weights(self, name: str, recorded: np.ndarray) -> dict[str, float]:
+        """Correlation and share of equal signs of the weights of the recorded neurons in a student and in the teacher."""
+        student, teacher = (
+            rlsnet.open_run(self.runs / run).weights(kind="plastic", iteration=iteration).toarray()[recorded]
+            for run, iteration in ((name, "last"), ("teacher", None))
+        )
+        own, given = student[teacher != 0], teacher[teacher != 0]
+        if not len(own):
+            return {"weights": float("nan"), "signs": float("nan")}
+        return {"weights": float(np.corrcoef(own, given)[0, 1]), "signs": float(np.mean(np.sign(own) == np.sign(given)))}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -141,7 +160,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axis.plot([100 * share for share, _ in lines], [np.mean(values) for _, values in lines], style, color=colour, label=group)
             for share, values in lines:
                 axis.plot([100 * share] * len(values), values, ".", color=colour, ms=4)
-        axis.set(title=f"student: {kind}", xlabel="neurons recorded (%)", xticks=[0, 25, 50, 75, 100], ylim=(-0.05, 1))
+        axis.set(title=f"students: {kind}", xlabel="neurons recorded (%)", xticks=[0, 25, 50, 75, 100], ylim=(-0.25, 1))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("correlation of mean currents\nof student and teacher")
     axes[0].legend(frameon=False, title="neurons", loc="lower right")
@@ -155,10 +174,11 @@ def table(results: dict[str, Any]) -> str:
         values = [each[group] for each in seeds if each[group] is not None]
         return f"{np.mean(values):.2f}" if values else ""
 
-    head = [f"{kind}, {group}" for kind in KINDS for group in ("recorded", "not recorded")]
+    columns = ("recorded", "not recorded", "weights", "signs")
+    head = [f"{kind}, {group}" for kind in KINDS for group in columns]
     lines = [f"| recorded | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for share in results[KINDS[0]]:
-        cells = [mean(results[kind][share], group) for kind in KINDS for group in ("recorded", "not recorded")]
+        cells = [mean(results[kind][share], group) for kind in KINDS for group in columns]
         lines.append(f"| {100 * float(share):g} % | {' | '.join(cells)} |")
     return "\n".join(lines)
 

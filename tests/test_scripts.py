@@ -235,7 +235,7 @@ def test_worm(tmp_path, monkeypatch, capsys):
     assert results["neurons"] == 20 and 0 < results["scored"] <= 14 and list(results["results"]) == list(worm.KINDS)
     for kind in worm.KINDS:
         (scores,) = results["results"][kind]["0.5"]
-        assert all(-1 <= scores[group] <= 1 for group in ("recorded", "not recorded"))
+        assert all(-1 <= scores[name] <= 1 for name in ("recorded", "not recorded", "weights")) and 0 < scores["signs"] <= 1
     assert Image.open(tmp_path / "w.png").size[0] > 900 and "| 50 % |" in capsys.readouterr().out
     weights = [
         zarr.open_group(f"runs/{name}.zarr", mode="r")["plastic/weight"][...] for name in ("teacher", "signs-known-1", "signs-drawn-1")
