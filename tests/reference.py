@@ -27,7 +27,7 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
           gain: str = "textbook", group_size: int = 1, refractory: int = 1, tau_m=10.0, tau_e=3.0, tau_i=3.0, tau_p=150.0,
           forgetting: float = 1.0, dale: bool = False, outside=None, outside_weight=None, lam_outside: float = 1.0,
           stimulus=None, stim_on: float = 0.0, stimulus_bin: float = 1.0, excited=None, held=None, voltage=None,
-          every_nth: int = 1, correct: bool = False, rate_table=None, block: float = 1.0):  # fmt: skip
+          every_nth: int = 1, correct: bool = False, rate_table=None, block: float = 1.0, delay=None):  # fmt: skip
     """Trains without noise; returns weights [N, X+L], P [N, X+L, X+L] and spike counts of each iteration [iterations, N].
 
     voltage [iterations, B, N], if given, are the first voltages of B trials that run side by side in each iteration and learn together;
@@ -38,7 +38,8 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     excited (who [N] bool, first step, last step, current) get a current then; held (who, first, last, spikes [steps, N]) stay at
     reset and spike at given times. A target of NaN means not trained.
     every_nth: learning points from one update to the next; correct: an update also changes the present plastic current to that of the new
-    weights. rate_table (inputs, rates) gives the regressors: filtered rates at the currents at the end of each block of `block` ms.
+    weights. delay (ms, one number or [N+X]) is that of the spikes of a neuron; static/delay [edges] in net replaces it for static synapses.
+    rate_table (inputs, rates) gives the regressors: filtered rates at the currents at the end of each block of `block` ms.
     """
     excitatory, bias = net["neuron/excitatory"], net["neuron/bias"]
     n, points = len(bias), net["target"].shape[1]
@@ -50,10 +51,12 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
     inputs = x + net["plastic/pre"].shape[1]
     tau_p = np.broadcast_to(np.asarray(tau_p, float), n + x)
     mu_plus, mu_minus = mu if isinstance(mu, tuple) else (mu, mu)
-    static = np.zeros((n, n))
+    late = np.rint(np.broadcast_to(np.asarray(dt if delay is None else delay, float), n + x) / dt).astype(int)
+    static = {}
     for j in range(n):
         for edge in range(net["static/indptr"][j], net["static/indptr"][j + 1]):
-            static[net["static/post"][edge], j] += net["static/weight"][edge]
+            steps = max(1, round(float(net["static/delay"][edge]) / dt)) if "static/delay" in net else late[j]
+            static.setdefault(steps, np.zeros((n, n)))[net["static/post"][edge], j] += net["static/weight"][edge]
     P = np.zeros((n, inputs, inputs))
     for i in range(n):
         inside = (pre[i // group_size] >= 0) & (pre[i // group_size] < n)
@@ -75,7 +78,7 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
         wait, ue, ui = np.zeros((trials, n), int), np.zeros((trials, n)), np.zeros((trials, n))
         up, r = np.zeros((trials, n, inputs)), np.zeros((trials, n + x))
         in_e, in_i, in_p = np.zeros((trials, n)), np.zeros((trials, n)), np.zeros((trials, n, inputs))
-        fired, count = np.zeros((trials, n + x)), np.zeros(n, int)
+        arrived, count, history = np.zeros((trials, n + x)), np.zeros(n, int), [np.zeros((trials, n + x))]
         expected, block_start = np.zeros((trials, n + x)), 0
         for t in range(1, off + points * step + 1):
             if t > off and t % step == off % step and (t - off) // step % every_nth == 0:
@@ -101,18 +104,19 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
                 if correct:
                     for b in range(trials):
                         for i in range(n):
-                            up[b, i], in_p[b, i] = w[i] * r[b, pre[i // group_size]], w[i] * fired[b, pre[i // group_size]]
+                            up[b, i], in_p[b, i] = w[i] * r[b, pre[i // group_size]], w[i] * arrived[b, pre[i // group_size]]
             ue += (-dt * ue + in_e) / tau_e
             ui += (-dt * ui + in_i) / tau_i
             for i in range(n):
                 up[:, i] += (-dt * up[:, i] + in_p[:, i]) / tau_p[pre[i // group_size]]
-            r += (-dt * r + fired) / tau_p
+            r += (-dt * r + arrived) / tau_p
             if t == off - 1 or t - block_start == round(block / dt):
                 keep = (1 - dt / tau_p[:n]) ** (t - block_start)
                 rate = 0 if rate_table is None else np.interp(bias + ue + ui + up.sum(axis=2), *rate_table)
                 expected[:, :n], block_start = keep * expected[:, :n] + (1 - keep) * rate, t
             expected[:, n:] = r[:, n:]
-            in_e, in_i, in_p, fired = np.zeros_like(in_e), np.zeros_like(in_i), np.zeros_like(in_p), np.zeros_like(fired)
+            in_e, in_i, in_p, fired = np.zeros_like(in_e), np.zeros_like(in_i), np.zeros_like(in_p), np.zeros_like(arrived)
+            arrived = np.zeros_like(arrived)
             for b in range(trials):
                 for i in range(n):
                     if held is not None and held[0][i] and held[1] <= t <= held[2]:
@@ -133,11 +137,14 @@ def train(net: dict[str, np.ndarray], iterations: int, *, dt: float, stim_off: f
                         count[i] += 1
                 if x and (row := t - 1 - (off + points * step - outside.shape[1])) >= 0:
                     fired[b, n:] = outside[condition, row]
-                for j in np.flatnonzero(fired[b]):
-                    if j < n and excitatory[j]:
-                        in_e[b] += static[:, j]
-                    elif j < n:
-                        in_i[b] += static[:, j]
+            history.append(fired)
+            for b in range(trials):
+                for steps, weights in static.items():
+                    for j in np.flatnonzero(history[max(0, t + 1 - steps)][b, :n]):
+                        (in_e if excitatory[j] else in_i)[b] += weights[:, j]
+                for j in range(n + x):
+                    arrived[b, j] = history[max(0, t + 1 - late[j])][b, j]
+                for j in np.flatnonzero(arrived[b]):
                     for i in range(n):
                         in_p[b, i] += w[i] * (pre[i // group_size] == j)
         all_spikes.append(count)

@@ -40,6 +40,11 @@ def run_command(command: str, arguments: list[str]) -> int:
     if is_dry:
         _dry_run(command, arguments, folders)
         return 0
+    if _may_follow(arguments):
+        from rlsnet.cli.job import follow
+
+        if (status := follow(arguments)) is not None:
+            return 128 + status if status else 0
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes exceptions on instead of printing a traceback
     import hydra
 
@@ -61,6 +66,11 @@ def run_command(command: str, arguments: list[str]) -> int:
         if task.failed and not task.many:
             raise UserError(task.failed[0])
     return 0
+
+
+def _may_follow(arguments: list[str]) -> bool:
+    """Whether this may be one of several processes of a run, but not the first: only that one writes what Hydra writes."""
+    return (setting(arguments, "engine.process") or os.environ.get("SLURM_PROCID") or "0") != "0"
 
 
 def _dry_run(command: str, arguments: list[str], folders: list[str]) -> None:

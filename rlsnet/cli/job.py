@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -10,12 +12,12 @@ from typing import Any
 
 from rlsnet.analysis import test_log
 from rlsnet.config.compose import compose, config_folders
-from rlsnet.config.load import from_dict
+from rlsnet.config.load import from_dict, to_dict
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io.terminal import say
-from rlsnet.kernels import device
-from rlsnet.runs.folder import Run
+from rlsnet.kernels import device, processes
+from rlsnet.runs.folder import Run, SharedRun
 from rlsnet.workflows import dry_run as plan
 from rlsnet.workflows import resume, testing, training
 from rlsnet.workflows.online import watch
@@ -52,15 +54,56 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     run = run_of(folder)
     run.refuse_links()
     config, resumed = job_config(command, values, overrides, run)
+    named = any(text.lstrip("+").startswith("recording.path=") for text in overrides)
+    if config.engine.coordinator is None:
+        return _run(command, config, run, resumed, named)
+    if command == "watch":
+        raise UserError("watch: expected engine.coordinator=null, as only train, simulate and test compute with several processes.")
+    with processes.together(config.engine):
+        config = dataclasses.replace(config, engine=processes.without_team(config.engine))  # is not stored with the run
+        processes.tell({"command": command, "config": to_dict(config), "run": str(run.path.absolute()), "resumed": resumed, "named": named})
+        return _run(command, config, run, resumed, named)
+
+
+def _run(command: str, config: Config, run: Run, resumed: bool, named: bool) -> int:
+    """Runs a command in this process; see `run_job`."""
     if config.engine.platform == "cpu":
         device.restrict_to_cpu()
-    named = any(text.lstrip("+").startswith("recording.path=") for text in overrides)
     if command == "watch":
         return watch.run_watch(config, run, resumed)
     if command == "train":
         return training.run_training(config, run, resumed, named)
-    test_log.log_results(run, testing.run_simulation(config, run) if command == "simulate" else testing.run_test(config, run, named))
+    results = testing.run_simulation(config, run) if command == "simulate" else testing.run_test(config, run, named)
+    if run.writes:
+        test_log.log_results(run, results)
     return 0
+
+
+def follow(arguments: Sequence[str]) -> int | None:
+    """Runs what the first process says, if this one is another process of the same run; returns the status as `run_job`, else None.
+
+    Args:
+      arguments: arguments of the command line, with the thing as key=value.
+
+    Raises:
+      UserError: no connection, or an error of the run.
+    """
+    values, _ = _composed(arguments)
+    engine = from_dict({**values, **resume.COMMAND_ONLY}).engine
+    if engine.coordinator is None or processes.numbered(engine)[0] == 0:
+        return None
+    logging.basicConfig(level=logging.WARNING, format=f"process {processes.numbered(engine)[0]}: %(message)s")
+    with processes.together(engine):
+        told = processes.tell(None)
+        config = dataclasses.replace(from_dict(told["config"]), progress="off", tracking="none", resources_every=0.0)
+        return _run(told["command"], config, SharedRun(told["run"]), told["resumed"], told["named"])
+
+
+def _composed(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(nested settings, the key=value texts without those of Hydra) of the arguments of a command line."""
+    overrides = [text for text in arguments if "=" in text and not re.match(r"-|[+~]*hydra[./]", text)]
+    folders = config_folders(arguments)
+    return compose(overrides, folders[-1] if folders else None), overrides
 
 
 def dry_run(command: str, arguments: Sequence[str], folder: str | None) -> None:
@@ -74,9 +117,7 @@ def dry_run(command: str, arguments: Sequence[str], folder: str | None) -> None:
     Raises:
       UserError: the command would fail.
     """
-    overrides = [text for text in arguments if "=" in text and not re.match(r"-|[+~]*hydra[./]", text)]
-    folders = config_folders(arguments)
-    values = compose(overrides, folders[-1] if folders else None)
+    values, overrides = _composed(arguments)
     run = run_of(Path(folder if folder is not None else DATE_AND_TIME).absolute())
     config, resumed = job_config(command, values, overrides, run)
     if config.engine.platform == "cpu":

@@ -360,6 +360,14 @@ class SynapseConfig(Section):
         above=0,
         decay=True,
     )
+    delay: ByClass | None = key(
+        "time from a spike to the first step in which it acts, a multiple of trial.dt; two values: of excitatory and of inhibitory"
+        " presynaptic neurons; null: one time step. Static synapses may have delays of their own (`static/delay`)",
+        "ms",
+        default=None,
+        above=0,
+        steps=True,
+    )
 
 
 class StaticConfig(Variant):
@@ -1465,7 +1473,16 @@ class EngineConfig(Section):
         default="auto",
         choices=("auto", "native", "cuda", "xla", "fixed_shape"),
     )
-    devices: int = key("number of devices; only 1 is possible in this version", default=1, least=1, most=1)
+    devices: int | None = key(
+        "number of devices over which the neurons are divided, of all processes together; null: all that JAX finds", default=1, least=1
+    )
+    coordinator: str | None = key(
+        "HOST:PORT of process 0, where several processes compute one network together, each started with the same settings and its own"
+        " engine.process; slurm: srun has started them",
+        default=None,
+    )
+    processes: int | None = key("number of processes, for engine.coordinator=HOST:PORT", default=None, least=1)
+    process: int | None = key("number of this process, from 0, for engine.coordinator=HOST:PORT", default=None, least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ def stimulus_blocks(trained: TrainedNetwork, condition: int) -> Iterator[np.ndar
     trial, dt = config.trial, config.trial.dt
     on, last = trial.steps(trial.stim_on), trial.steps(trial.stim_off) - 1
     keys = TrialKeys.create(config.seed, TESTING).trial(jnp.int32(0), jnp.int32(condition))
-    normal = step.normal(Dynamics.from_config(config))
+    normal = step.normal(Dynamics.from_config(config), net)
 
     @partial(jax.jit, static_argnums=2)
     def block(s: Array, since: Array, steps: int) -> tuple[Array, Array]:

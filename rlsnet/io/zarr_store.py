@@ -342,6 +342,11 @@ def create(
     )
 
 
+def reopened(path: Path, name: str) -> zarr.Array:
+    """An array that `create` has made in a store at a path, to write to it; its chunks of zeros are stored too."""
+    return zarr.open_array(str(path / name), mode="r+", config={"write_empty_chunks": True})
+
+
 def write(group: zarr.Group, name: str, values: Any, dims: Sequence[str], **options: Any) -> None:
     """Writes an array completely; device arrays and texts too. `options` are those of `create`."""
     values = np.asarray(values)

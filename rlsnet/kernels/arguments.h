@@ -12,10 +12,11 @@ struct SpikeCount {
 // Delivery of spikes: the filters change at the targets, r and n_delivered at the source.
 template <typename T>
 struct Delivery {
-  int neurons, sources, trials;     // N, N+X, B
+  int neurons, sources, trials;     // N, N+X or with delays a multiple of it, B
+  int own;                          // N+X: r and n_delivered; sources beyond have static synapses only, those of one delay
   int inputs, size, channels;       // L, S, T
   const unsigned char* excitatory;  // [N]
-  const int *indptr, *post;         // [N+X+1], [edges]; post is null without stored static synapses
+  const int *indptr, *post;         // [sources+1], [edges]; post is null without stored static synapses
   const T* weight;                  // [edges], or null: 1
   const unsigned* stream;           // [2] key of procedural synapses
   unsigned rows, columns;           // the grid of their permutation; see drawn_target
@@ -23,9 +24,9 @@ struct Delivery {
   const T* w;                       // [G, L, S]
   T *filters, *r;                   // [B, 2+T, N], [B, N+X]
   int* n_delivered;                 // [B, N+X]
-  unsigned char* spiked;            // [B, N+X]
+  unsigned char* spiked;            // [B, sources]
   const T* gain;                    // [2+T] of the delivery alone; `steps` has one for each row of its block
-  int* list;                        // [2, B*(N+X)] flat numbers of sources that spiked: narrow ones from the front, wide ones from the end
+  int* list;                        // [2, B*sources] flat numbers of sources that spiked: narrow ones from the front, wide ones from the end
   SpikeCount* count;                // [3]
 };
 

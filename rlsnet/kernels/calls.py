@@ -76,7 +76,7 @@ def _connectivity(network: Network, w: Array | None, dtype: jnp.dtype) -> tuple[
     static = network.indptr, drawn, network.post, none if network.weight is None else network.weight
     channel = jnp.zeros(0, jnp.int32) if network.tau_channel is None else network.tau_channel
     plastic = network.out_indptr, network.out_slot, channel, none.reshape(0, 0, 1) if w is None else w
-    return network.excitatory, *static, *plastic
+    return network.classes, *static, *plastic
 
 
 def _room_for_spikes(spiked: Array) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from rlsnet.config.schema import EngineConfig
 from rlsnet.errors import UserError
 from rlsnet.io import atomic
+from rlsnet.kernels import processes
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,30 @@ def configured(engine: EngineConfig) -> Iterator[str]:
     Raises:
       UserError: there is no such device.
     """
+    if engine.coordinator is not None:
+        raise UserError("engine.coordinator: expected null here; rlsnet train, simulate and test start with several processes.")
     with jax.enable_x64(engine.precision == "float64"), _cached_programs():
-        device = _find_device(engine.platform)
+        device, chosen = _find_device(engine.platform, engine.devices), devices(engine)
+        kind = device.platform if device.device_kind == device.platform else f"{device.device_kind} ({device.platform})"
+        count = f"{len(chosen)} devices, " * (len(chosen) > 1)
         with jax.default_device(device):
-            yield device.platform if device.device_kind == device.platform else f"{device.device_kind} ({device.platform})"
+            yield f"{count}{kind}" + (f" in {jax.process_count()} processes" if processes.several() else "")
+
+
+def devices(engine: EngineConfig) -> list[jax.Device]:
+    """The devices over which the neurons are divided, of all processes, in the same order in each.
+
+    Raises:
+      UserError: there are fewer than engine.devices, or a process would have none of them.
+    """
+    found, wanted = jax.devices(None if engine.platform == "auto" else engine.platform), engine.devices
+    if wanted is None or (processes.several() and wanted == len(found)):
+        return found
+    if processes.several() and wanted != 1:
+        raise UserError(f"engine.devices={wanted}: expected null or {len(found)}, all devices of the {jax.process_count()} processes.")
+    if wanted > len(found):
+        raise UserError(f"engine.devices={wanted}: JAX finds {len(found)} of platform {found[0].platform} here.")
+    return found if processes.several() else found[:wanted]
 
 
 def platform_in_use() -> str:
@@ -57,10 +78,16 @@ def restrict_to_cpu() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _find_device(platform: str) -> jax.Device:
-    """First device of a platform (auto: JAX's choice); raises UserError if there is none."""
+def _find_device(platform: str, wanted: int | None) -> jax.Device:
+    """First device of this process on a platform (auto: JAX's choice); raises UserError if there is none.
+
+    If JAX has not started yet, a CPU counts as so many devices as are `wanted` of this process.
+    """
+    if wanted is not None and wanted > 1:
+        with contextlib.suppress(RuntimeError):  # JAX has started
+            jax.config.update("jax_num_cpu_devices", max(1, wanted // processes.count()))
     try:
-        return jax.devices(None if platform == "auto" else platform)[0]
+        return jax.local_devices(backend=None if platform == "auto" else platform)[0]
     except RuntimeError as error:
         found = ", ".join(sorted({d.platform for d in jax.devices()}))
         raise UserError(f"engine.platform={platform}: JAX finds no such device here, only {found}; see the README for GPUs.") from error

@@ -91,8 +91,9 @@ Delivery<T> Connectivity(Inputs& in) {
 template <typename T>
 void Changed(Delivery<T>& a, Outputs& out) {
   a.filters = out.Next<T>();
-  a.channels = out.dimension(-2) - 2;
+  a.channels = out.dimension(-2) - 2, a.neurons = out.dimension(-1);
   a.r = out.Next<T>();
+  a.own = out.dimension(-1);
   a.n_delivered = out.Next<int>();
 }
 

@@ -53,7 +53,7 @@ class FullCovariance:
     @staticmethod
     def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> FullCovariance:
         """P_0 of all groups."""
-        return FullCovariance(initial_P(rls, positive, network.pre, network.n_neurons, dtype))
+        return FullCovariance(initial_P(rls, positive, network.pre, network.n_whole, dtype))
 
     @staticmethod
     def n_bytes(rls: RLSConfig, groups: int, inputs: int, sources: int, engine: np.dtype) -> int:
@@ -148,7 +148,7 @@ class EncodedCovariance(FullCovariance):
         """P_0 of all groups, computed in blocks of groups."""
 
         def encoded_P(positive: Array, pre: Array) -> EncodedCovariance:
-            P = initial_P(rls, positive, pre, network.n_neurons, dtype)
+            P = initial_P(rls, positive, pre, network.n_whole, dtype)
             return EncodedCovariance.encode(P, number_type(rls, dtype), rls.storage == "packed")
 
         like = jax.eval_shape(encoded_P, positive, network.pre)

@@ -12,7 +12,7 @@ from rlsnet.model.network import Network
 def starting_sign(w: Array, network: Network) -> Array:
     """[G, L] bool: the sign of a weight's sum over its group, or of its presynaptic class where that is zero."""
     total = jnp.sum(w, axis=2)
-    return jnp.where(total == 0, network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)], total > 0)
+    return jnp.where(total == 0, network.classes[jnp.minimum(network.pre, network.n_whole - 1)], total > 0)
 
 
 def same_sign(rls: RLSConfig, positive: Array, pre: Array, n_neurons: int, dtype: jnp.dtype) -> list[tuple[float, Array]]:

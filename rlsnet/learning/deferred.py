@@ -82,7 +82,7 @@ def begin(rls: RLSConfig, network: Network, learner: Learner, points: int, form:
     (groups, inputs, _), dtype = learner.w.shape, learner.w.dtype
     most = most_pending(rls, points, groups, inputs, dtype)
     zeros, row = partial(jnp.zeros, dtype=dtype), row_length(form, inputs, dtype)
-    n = network.n_neurons + network.n_feedforward
+    n = network.n_presynaptic
     return Pending(
         jnp.int32(0), zeros((groups, most, row)), jnp.ones(groups, dtype), zeros((groups, row)), zeros(n), jnp.zeros(n, jnp.int32)
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from rlsnet.config.schema import RLSConfig
 from rlsnet.learning import scores, updates
 from rlsnet.learning.deferred import Pending
 from rlsnet.learning.rls import Learner
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 from rlsnet.simulation.step import deliver_early, static_current, with_current_of
@@ -104,14 +106,48 @@ def iterate(
     Returns:
       Learner, metrics and, with fixed-shape arrays, the trials, which must be resumed if their state has overflowed.
     """
+    run = partial(_iterate, dynamics, rls, traces)
+    given = learner, target, keys, number, condition, recorded
+    return sharding.over_devices(network, run, given, _given(keys), _returned(dynamics, network, number.ndim, traces))
+
+
+def _given(keys: TrialKeys) -> tuple[Any, ...]:
+    """Placement of learner, target, keys, number, condition and recorded on the devices of a network."""
+    return sharding.BY_NEURON, sharding.along(2, 3), keys.placement, sharding.EVERYWHERE, sharding.EVERYWHERE, sharding.along(1, 2)
+
+
+def _returned(dynamics: Dynamics, network: Network, leading: int, traces: bool) -> tuple[Any, ...]:
+    """Placement of learner, outcome and unfinished trials, with an axis of trials in their state if `leading` is 1."""
+    everywhere: Any = sharding.EVERYWHERE
+    if dynamics.backend.delivery != "fixed_shape":
+        return sharding.BY_NEURON, everywhere, None
+    currents: Any = sharding.along(1, 2)
+    own: Any = sharding.BY_NEURON
+    unfinished = Unfinished(SimState.placement(network, leading), everywhere, currents, own, everywhere if traces else None)
+    return sharding.BY_NEURON, everywhere, unfinished
+
+
+def _iterate(
+    dynamics: Dynamics,
+    rls: RLSConfig,
+    traces: bool,
+    network: Network,
+    learner: Learner,
+    target: Array,
+    keys: TrialKeys,
+    number: Array,
+    condition: Array,
+    recorded: Array | None,
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """`iterate` for the neurons of a shard."""
     keys = keys.trial(number, condition)
     state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
     start = Unfinished(
         state,
         jnp.int32(0),
         jnp.zeros(target.shape[1:], target.dtype),
-        _mean(state.n_spikes.astype(target.dtype)),
-        jnp.zeros((target.shape[1], network.n_neurons + network.n_feedforward), target.dtype) if traces else None,
+        _mean(sharding.own(network, state.n_spikes).astype(target.dtype)),
+        jnp.zeros((target.shape[1], network.n_presynaptic), target.dtype) if traces else None,
     )
     return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
 
@@ -132,7 +168,14 @@ def resume(
     """Continuation of `iterate` from the learning point at which the trials stopped."""
     state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
     start = dataclasses.replace(unfinished, state=state)
-    return _learn_from(dynamics, rls, network, learner, target, keys.trial(number, condition), start, recorded)
+
+    def go_on(network: Network, learner: Learner, target: Array, keys: TrialKeys, *rest: Any) -> Any:
+        number, condition, recorded, start = rest
+        return _learn_from(dynamics, rls, network, learner, target, keys.trial(number, condition), start, recorded)
+
+    returned = _returned(dynamics, network, number.ndim, unfinished.traces is not None)
+    given = learner, target, keys, number, condition, recorded, start
+    return sharding.over_devices(network, go_on, given, (*_given(keys), returned[2]), returned)
 
 
 def _mean(values: Array) -> Array:
@@ -175,7 +218,7 @@ def _learn_from(
     def learn(state: SimState, target_m: Array, learner: Learner, pending: Pending | None) -> tuple[Learner, Pending | None]:
         u_bal = over_trials(lambda keys, state: static_current(dynamics, network, state, keys), keys, state, out_axes=0)
         n_spikes = state.n_delivered if state.n_delivered.ndim == 1 else jnp.sum(state.n_delivered, axis=0, dtype=jnp.int32)
-        x = _mean(state.regressors)
+        x = _mean(state.regressors(network))
         return updates.learn(rls, dynamics.backend, network, learner, pending, decay, x, n_spikes, _mean(u_bal) - target_m)
 
     def update(state: SimState, point: Array, carry: Carry) -> Carry:
@@ -202,7 +245,10 @@ def _learn_from(
     def until_learning(carry: Carry, point: Array) -> tuple[Carry, tuple[Array, Array | None]]:
         state, learner, pending = carry
         (state, after), currents = intervals(state, learner.w, rls.every)
-        return update(state, point, (after, learner, pending)), (currents, None if start.traces is None else _mean(state.regressors))
+        return update(state, point, (after, learner, pending)), (
+            currents,
+            None if start.traces is None else _mean(state.regressors(network)),
+        )
 
     def until_learning_or_overflow(carry: tuple[Unfinished, Learner, Pending | None]) -> tuple[Unfinished, Learner, Pending | None]:
         trial, learner, pending = carry
@@ -212,7 +258,7 @@ def _learn_from(
         after, learner, pending = update_if(due, state, trial.done, (after.with_zero_sum(), learner, pending))
         traces = trial.traces
         if traces is not None:
-            traces = traces.at[trial.done].set(jnp.where(due, _mean(state.regressors), traces[trial.done]))
+            traces = traces.at[trial.done].set(jnp.where(due, _mean(state.regressors(network)), traces[trial.done]))
         before = dataclasses.replace(trial.state, overflowed=jnp.bool_(True))
         state = jax.tree.map(partial(jnp.where, fits), after, before)
         return Unfinished(state, trial.done + fits.astype(jnp.int32), currents, trial.n_before, traces), learner, pending
@@ -234,7 +280,7 @@ def _learn_from(
         currents = jnp.concatenate([currents.reshape(-1, target.shape[2]), rest])
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
-    n_spikes = _mean(state.n_spikes.astype(target.dtype))
+    n_spikes = _mean(sharding.own(network, state.n_spikes).astype(target.dtype))
     result = outcome(dynamics, network, learner, target, condition, currents, n_spikes, start.n_before, recorded)
     return learner, dataclasses.replace(result, traces=traces), unfinished
 
@@ -265,23 +311,30 @@ def outcome(
     """
     trial = dynamics.trial
     moments = scores.windowed_moments(trial, target, condition, currents)
-    correlation = scores.correlation(moments)
+    correlation, there = scores.correlation(moments), sharding.exist(network)
     defined = jnp.isfinite(correlation)
+
+    def total(values: Array, where: Array) -> Array:
+        return sharding.over_all(network, jnp.sum(values, where=where))
+
+    def mean(values: Array, where: Array) -> Array:
+        return total(values, where) / total(jnp.ones_like(values), where)
+
     rate = n_spikes * (1000 / (trial.n_steps * trial.dt))
     rate_error = None
     if recorded is not None:
         learned = (n_spikes - n_before) * (1000 / (trial.duration + trial.dt))
         error = learned - recorded[condition]
-        rate_error = jnp.mean(error, where=jnp.isfinite(error))
+        rate_error = mean(error, jnp.isfinite(error))
     return Outcome(
-        correlation=jnp.mean(correlation, where=defined),
-        n_undefined=jnp.sum(~defined, dtype=jnp.int32),
-        explained_variance=1 - jnp.sum(scores.squared_error(moments)) / jnp.sum(moments.xx),
-        rate=jnp.mean(rate),
-        rate_exc=jnp.mean(rate, where=network.excitatory),
-        rate_inh=jnp.mean(rate, where=~network.excitatory),
+        correlation=mean(correlation, defined & there),
+        n_undefined=sharding.over_all(network, jnp.sum(~defined & there, dtype=jnp.int32)),
+        explained_variance=1 - total(scores.squared_error(moments), there) / total(moments.xx, there),
+        rate=mean(rate, there),
+        rate_exc=mean(rate, network.excitatory & there),
+        rate_inh=mean(rate, ~network.excitatory & there),
         rate_error=rate_error,
-        finite=jnp.isfinite(jnp.sum(learner.w)),
+        finite=jnp.isfinite(sharding.over_all(network, jnp.sum(learner.w))),
     )
 
 

@@ -17,6 +17,7 @@ from jax import Array
 from rlsnet.config.schema import RLSConfig
 from rlsnet.learning import covariance_forms
 from rlsnet.learning.covariance import EXACT, Covariance
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 
 
@@ -36,7 +37,11 @@ class Learner:
 @partial(jax.jit, static_argnames=("rls", "update"))
 def init(rls: RLSConfig, network: Network, w: Array, update: str = "dense") -> Learner:
     """Learner before the first update, with weights w [G, L, S]; P has the layout that is fastest for a form of the update."""
-    return Learner(w, covariance_forms.initial(rls, network, w, update))
+
+    def start(network: Network, w: Array) -> Learner:
+        return Learner(w, covariance_forms.initial(rls, network, w, update))
+
+    return sharding.over_devices(network, start, (w,), (sharding.BY_NEURON,), sharding.BY_NEURON)
 
 
 def update(rls: RLSConfig, P: Any, w: Array, x: Array, e: Array, trained: Array) -> tuple[Any, Array]:
@@ -90,6 +95,6 @@ def errors(network: Network, w: Array, x: Array, residual_input: Array) -> Array
 
 def keep_signs(network: Network, w: Array) -> Array:
     """W [G, L, S] with 0 where it breaks Dale's law: a negative weight from an excitatory neuron, a positive one from an inhibitory."""
-    excitatory = network.excitatory[jnp.minimum(network.pre, network.n_neurons - 1)]
-    wrong = jnp.where(excitatory[:, :, None], w < 0, w > 0) & (network.pre < network.n_neurons)[:, :, None]
+    excitatory = network.classes[jnp.minimum(network.pre, network.n_whole - 1)]
+    wrong = jnp.where(excitatory[:, :, None], w < 0, w > 0) & (network.pre < network.n_whole)[:, :, None]
     return jnp.where(wrong, 0, w)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial, singledispatch
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.signal import lfilter
@@ -27,7 +28,8 @@ from rlsnet.config.schema import (
 )
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
-from rlsnet.model import neurons, rng
+from rlsnet.kernels import device
+from rlsnet.model import neurons, rng, sharding
 from rlsnet.model.fi_curve import EulerScheme, NoisyLIF, PopulationInverseTransfer
 from rlsnet.model.network import Network, RateTable
 from rlsnet.simulation.simulated_fi_curve import SimulatedInverseTransfer
@@ -44,7 +46,8 @@ MAX_SIMULATED = 8  # different neurons, seconds each
 def run_calibration(config: Config, network: Network) -> Calibration:
     """Calibration of a network, with the random numbers of its own stage."""
     keys = TrialKeys.create(config.seed, CALIBRATION).trial(jnp.int32(0), jnp.int32(0))
-    return calibrate(Dynamics.from_config(config), network, keys)
+    found = calibrate(Dynamics.from_config(config), sharding.place(network, device.devices(config.engine)), keys)
+    return jax.tree.map(lambda values: jnp.asarray(sharding.on_host(values)[: network.n_neurons]), found)
 
 
 def make(

@@ -69,7 +69,7 @@ class WindowCovariance:
     @staticmethod
     def initial(rls: RLSConfig, network: Network, positive: Array, dtype: jnp.dtype) -> WindowCovariance:
         """An empty window."""
-        n, groups = network.n_neurons + network.n_feedforward, len(positive)
+        n, groups = network.n_presynaptic, len(positive)
         r, used = jnp.zeros((rls.window, n), dtype), jnp.zeros((groups, rls.window), bool)
         return WindowCovariance(r, used, jnp.zeros(1, jnp.int32), positive, rls)
 

@@ -164,10 +164,11 @@ def _with_static_edges(
     """A network of N neurons and `x` feed-forward neurons that has static synapses only."""
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
     edges = _static_edges(config, stored, excitatory, regions)
-    width, no_indices = _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
     bias, v0 = _biases(config, stored, excitatory, edges), stored.read("neuron/v0", [n], "f")
     parameters = {name: jnp.asarray(values, dtype) for name, values in _parameters(config, stored, excitatory, x).items()}
     taus, tau_channel = _tau_channels(parameters)
+    delays, edges = edges.by_delay(config.trial.dt, n + x)
+    width, no_indices = _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
     return Network(
         excitatory=jnp.asarray(excitatory),
         bias=jnp.asarray(bias, dtype),
@@ -175,7 +176,8 @@ def _with_static_edges(
         parameters=parameters,
         taus=taus,
         tau_channel=tau_channel,
-        indptr=jnp.asarray(np.concatenate([edges.indptr, np.full(x, edges.indptr[-1])]), jnp.int32),
+        delays=delays,
+        indptr=jnp.asarray(edges.indptr, jnp.int32),
         post=no_indices if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), edges.indptr, width),
         weight=None if edges.weight is None else _padded(edges.weight.astype(dtype), edges.indptr, width),
         class_weight=None if edges.class_weight is None else jnp.asarray(edges.class_weight, dtype),
@@ -229,7 +231,13 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray,
     if edges.post.size and (edges.post.min() < 0 or edges.post.max() >= n):
         lowest, highest = edges.post.min(), edges.post.max()
         raise UserError(f"{where}: static/post reaches from {lowest} to {highest}; expected numbers from 0 to {n - 1}.")
-    return dataclasses.replace(edges, indptr=indptr).ascending()
+    edges = dataclasses.replace(edges, indptr=indptr)
+    if edges.delay is not None:
+        delays = by_class(config.trial.dt if config.synapse.delay is None else config.synapse.delay)
+        own = np.repeat(np.where(excitatory, *delays), np.diff(indptr))
+        if np.all(np.abs(edges.delay - own) < config.trial.dt / 2):  # those of the configuration, which need no list for each delay
+            edges = dataclasses.replace(edges, delay=None)
+    return edges.ascending()
 
 
 def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray, edges: Edges) -> np.ndarray:

@@ -45,7 +45,7 @@ class Edges:
     weight: [nnz] threshold*ms, or None: the weights are those of class_weight.
     class_weight: [2, 2] weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
     stream: [2] uint32, the key from which `targets_of` draws the edges of any neuron anew; or None.
-    delay: [nnz] ms, or None
+    delay: [nnz] ms, time from a spike to the first step in which it acts; or None: that of the configuration.
     """
 
     indptr: np.ndarray
@@ -71,16 +71,39 @@ class Edges:
             return self
         n = len(self.indptr) - 1
         none = np.broadcast_to(np.int8(0), len(self.post)) if self.weight is None else self.weight  # no memory
-        values = none if self.delay is None else np.arange(len(self.post))  # with delays, the order of the edges
-        edges = csr_array((values, np.asarray(self.post, np.int32), np.asarray(self.indptr, np.int32)), shape=(n, n))
+        edges = csr_array((none, np.asarray(self.post, np.int32), np.asarray(self.indptr, np.int32)), shape=(n, n))
         if edges.has_sorted_indices:
             return self
+        if self.delay is not None:
+            order = np.lexsort((self.post, np.repeat(np.arange(n), np.diff(self.indptr))))
+            return dataclasses.replace(self, **{name: values[order] for name, values in self._of_each().items()})
         edges = edges.copy()
         edges.sort_indices()
+        return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
+
+    def _of_each(self) -> dict[str, np.ndarray]:
+        """The arrays [nnz] by name."""
+        found = {"post": self.post, "weight": self.weight, "delay": self.delay}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def by_delay(self, dt: float, n: int) -> tuple[tuple[float, ...], Edges]:
+        """Edges by source as in `Network.indptr`.
+
+        Args:
+          dt: time step, ms, to multiples of which delays are rounded.
+          n: N+X, number of presynaptic neurons.
+
+        Returns:
+          `Network.delays`, and the edges.
+        """
         if self.delay is None:
-            return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
-        weight = None if self.weight is None else self.weight[edges.data]
-        return dataclasses.replace(self, post=edges.indices, weight=weight, delay=self.delay[edges.data])
+            return (), dataclasses.replace(self, indptr=np.concatenate([self.indptr, np.full(n + 1 - len(self.indptr), self.indptr[-1])]))
+        steps, kind = np.unique(np.maximum(1, np.rint(np.asarray(self.delay) / dt)).astype(np.int32), return_inverse=True)
+        source = (1 + kind) * n + np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        order = np.argsort(source, kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=(1 + len(steps)) * n))])
+        edges = dataclasses.replace(self, indptr=indptr, **{name: values[order] for name, values in self._of_each().items()})
+        return tuple((steps * dt).tolist()), edges
 
 
 @singledispatch

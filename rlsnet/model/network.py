@@ -10,7 +10,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +50,8 @@ class Network:
     bias: [N] constant drive X_bal, threshold units.
     v0: [N] initial voltage of every trial, threshold units, or None: drawn anew each trial.
     parameters: [N] each, the parameters that differ between neurons: fields of the neuron model, and `noise_sigma`; `tau_plas` is [N+X].
-    indptr: [N+X+1] int32, neuron j's static outputs are edges indptr[j] to indptr[j+1].
+    indptr: [N+X+1] int32, neuron j's static outputs are edges indptr[j] to indptr[j+1]. With `delays` [(1+K)*(N+X)+1] for K delays, and
+      the static outputs of neuron j with delay k (from 1) are those of source k*(N+X) + j; sources below N+X have plastic outputs only.
     post: [nnz] int32, postsynaptic neuron of each static edge, padded so that static_width can be read from any start.
     weight: [nnz] weight of each static edge (threshold*ms), padded in the same way; or None: the weights are those of class_weight.
     class_weight: [2, 2] static weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
@@ -64,6 +67,15 @@ class Network:
     taus: distinct values of tau_plas, ms, if it differs between neurons and has at most MAX_TAU_CHANNELS values; else empty.
     tau_channel: [N+X] int32, index in `taus` of the time constant that filters the spikes of a neuron; or None.
     rate_table: transfer functions, with which a trial also computes filtered rates (`SimState.expected`); or None.
+    delays: K different delays of the static synapses, ms, ascending; empty: all synapses have the delays of the configuration.
+
+    In the shard of one device (see `sharding`), N is the number of its own neurons, which alone are postsynaptic, but presynaptic
+    neurons have their numbers in the whole network:
+
+    classes_of_all: [n_whole] bool, whether a neuron of the whole network is excitatory; None where this is the whole network.
+    first: int32, number of the first neuron of the shard in the whole network; None outside of a program that runs on the devices.
+    n_of_all: number of neurons of the whole network; 0 where this is the whole network.
+    mesh: the devices that have a shard each; None where one device has the whole network.
     """
 
     excitatory: Array
@@ -87,11 +99,36 @@ class Network:
     taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     tau_channel: Array | None = None
     rate_table: RateTable | None = None
+    delays: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
+    classes_of_all: Array | None = None
+    first: Array | None = None
+    n_of_all: int = dataclasses.field(default=0, metadata={"static": True})
+    mesh: Mesh | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def n_neurons(self) -> int:
         """N."""
         return self.excitatory.shape[0]
+
+    @property
+    def n_whole(self) -> int:
+        """Number of neurons of the whole network; feed-forward neurons have the numbers after them."""
+        return self.n_of_all or self.n_neurons
+
+    @property
+    def n_presynaptic(self) -> int:
+        """N+X of the whole network, neurons and feed-forward neurons."""
+        return self.n_whole + self.n_feedforward
+
+    @property
+    def n_sources(self) -> int:
+        """Sources of spikes: N+X, or (1+K)*(N+X) with K delays of static synapses."""
+        return self.indptr.shape[-1] - 1
+
+    @property
+    def classes(self) -> Array:
+        """[n_whole] bool, whether each neuron of the whole network is excitatory."""
+        return self.excitatory if self.classes_of_all is None else self.classes_of_all
 
     @property
     def n_inputs(self) -> int:
@@ -112,3 +149,21 @@ class Network:
 def gather_inputs(network: Network, values: Array) -> Array:
     """[G, X+L] values [N+X] of each group's inputs, 0 where `pre` pads."""
     return jnp.where(network.pre >= 0, values[network.pre], 0)
+
+
+def edges_by_neuron(network: Network) -> tuple[np.ndarray, slice | np.ndarray, np.ndarray | None]:
+    """The static edges sorted by presynaptic neuron, as in network.zarr.
+
+    Returns:
+      [N+1] int32 indptr; the positions of these edges in the arrays of the network, in that order; and the delay of each, [nnz] ms,
+      or None without delays of their own.
+    """
+    n, indptr = network.n_neurons, np.asarray(network.indptr, np.int64)
+    if not network.delays:
+        return np.asarray(network.indptr)[: n + 1], slice(0, network.n_edges), None
+    rows = (1 + np.arange(len(network.delays))) * network.n_presynaptic + np.arange(n)[:, None]
+    count = np.diff(indptr)[rows]
+    ends = np.cumsum(count)
+    order = np.repeat(indptr[rows].reshape(-1) - ends + count.reshape(-1), count.reshape(-1)) + np.arange(network.n_edges)
+    delay = np.repeat(np.broadcast_to(np.asarray(network.delays, np.float32), rows.shape).reshape(-1), count.reshape(-1))
+    return np.concatenate([[0], ends[len(network.delays) - 1 :: len(network.delays)]]).astype(np.int32), order, delay

@@ -16,7 +16,7 @@ from rlsnet.io import atomic, zarr_store
 from rlsnet.io.precision import LARGEST
 from rlsnet.model import exported_network
 from rlsnet.model.connectivity import Edges
-from rlsnet.model.network import Network
+from rlsnet.model.network import Network, edges_by_neuron
 
 FORMAT = "rlsnet-network"
 TARGETS = "rlsnet-targets"
@@ -129,9 +129,9 @@ def read_static_edges(stored: StoredNetwork, n: int) -> Edges | None:
         raise UserError(f"{stored.path}: has static synapses without weights; expected static/weight or static/class_weight.")
     if stream is not None and (class_weight is None or weight is not None or np.max(np.diff(indptr), initial=0) > n - 1):
         raise UserError(f"{stored.path}: static/stream: expected static/class_weight with it, and at most {n - 1} outputs of a neuron.")
-    delay = stored.read("static/delay", [len(post)], "f") if stream is None else None
-    if delay is not None and np.any(delay <= 0):
-        raise UserError(f"{stored.path}: static/delay holds {delay.min():g} ms; expected times above 0.")
+    delay = stored.read("static/delay", [int(indptr[-1])], "f")
+    if delay is not None and (stream is not None or np.any(delay <= 0)):
+        raise UserError(f"{stored.path}: static/delay: expected times above 0 ms, and no static/stream with them.")
     return Edges(indptr, post, weight, class_weight if weight is None else None, stream, delay)
 
 
@@ -213,13 +213,12 @@ def save(
       **attributes: further attributes of the root.
     """
     x, n = network.n_feedforward, network.n_neurons
-    edges = Edges(
-        np.asarray(network.indptr)[: n + 1],
-        np.asarray(network.post)[: network.n_edges],
-        None if network.weight is None else np.asarray(network.weight)[: network.n_edges],
-        None if network.class_weight is None else np.asarray(network.class_weight),
-        None if network.stream is None else np.asarray(network.stream),
-    )
+    indptr, order, delay = edges_by_neuron(network)
+    given = (network.post, network.weight, network.class_weight, network.stream)
+    post, weights, class_weight, stream = (None if each is None else np.asarray(each) for each in given)
+    assert post is not None
+    ordered = post if stream is not None else post[order]
+    edges = Edges(indptr, ordered, None if weights is None else weights[order], class_weight, stream, delay)
     parameters = {name: values[:n] for name, values in network.parameters.items()} | {"bias": network.bias}
     parameters |= {} if network.v0 is None else {"v0": network.v0}
     with _new(path, attributes) as root:
@@ -306,7 +305,9 @@ def _write_static(root: zarr.Group, edges: Edges) -> None:
     if edges.class_weight is not None:
         zarr_store.write(root, "static/class_weight", edges.class_weight, ["pre_class", "post_class"], units="threshold*ms")
     if edges.delay is not None:
-        zarr_store.write(root, "static/delay", edges.delay, ["edge"], units="ms")
+        zarr_store.write(
+            root, "static/delay", edges.delay, ["edge"], units="ms", long_name="time from a spike to the step in which it acts"
+        )
 
 
 def _write_plastic(root: zarr.Group, pre: np.ndarray, weight: np.ndarray, group_size: int) -> None:

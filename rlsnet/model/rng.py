@@ -69,14 +69,15 @@ def bits(stream: Array, counter: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("n", "dtype"), inline=True)
-def uniform(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """[n] uniformly distributed in (0, 1), never 0 or 1."""
-    return _to_unit_interval(bits(stream, jnp.arange(n, dtype=jnp.uint32)), dtype)
+def uniform(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
+    """[n] uniformly distributed in (0, 1), never 0 or 1; `first`: the counter of the first, 0 if not given."""
+    counter = jnp.arange(n, dtype=jnp.uint32)
+    return _to_unit_interval(bits(stream, counter if first is None else counter + first.astype(jnp.uint32)), dtype)
 
 
-def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """[n] normally distributed with mean 0 and variance 1, by the inverse error function."""
-    return math.sqrt(2.0) * lax.erf_inv(2 * uniform(stream, n, dtype) - 1)
+def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
+    """[n] normally distributed with mean 0 and variance 1, by the inverse error function; `first` as of `uniform`."""
+    return math.sqrt(2.0) * lax.erf_inv(2 * uniform(stream, n, dtype, first) - 1)
 
 
 def _to_unit_interval(random_bits: Array, dtype: jnp.dtype) -> Array:

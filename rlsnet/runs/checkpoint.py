@@ -23,10 +23,11 @@ from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io import atomic, zarr_store
 from rlsnet.io.formatting import byte_size
-from rlsnet.kernels import backend
+from rlsnet.kernels import backend, processes
 from rlsnet.learning import rls
 from rlsnet.learning.covariance_forms import triangle
 from rlsnet.learning.rls import Learner
+from rlsnet.model import sharding
 from rlsnet.model.connectivity import from_groups, to_groups
 from rlsnet.model.network import Network
 from rlsnet.runs import resources
@@ -82,10 +83,10 @@ class PackedP(NamedTuple):
 
     groups: number of groups G.
     inputs: number of inputs L.
-    size: number of groups in a block, and in a chunk on the disk.
+    size: number of groups in a chunk on the disk; a block has at most as many, of one chunk.
     number_type: type of the numbers of P, such as float32 or bfloat16.
     stored_type: type of the numbers on the disk; bfloat16 is stored as the same 16 bits in uint16.
-    blocks: arrays [size, L*(L+1)/2] of the groups in order, of stored_type.
+    blocks: (number of the first group, array [n, L*(L+1)/2]) of the groups of this process in order, of stored_type.
     """
 
     groups: int
@@ -93,17 +94,23 @@ class PackedP(NamedTuple):
     size: int
     number_type: str
     stored_type: np.dtype
-    blocks: Iterable[np.ndarray]
+    blocks: Iterable[tuple[int, np.ndarray]]
 
     @staticmethod
-    def of(numbers: Array, inputs: int) -> PackedP:
-        """The blocks of P [G, L, L] or [G, L*(L+1)/2]; each is computed and copied from the device when it is requested."""
-        groups, itemsize = len(numbers), numbers.dtype.itemsize
+    def of(numbers: Array, inputs: int, groups: int) -> PackedP:
+        """The blocks of P [G, L, L] or [G, L*(L+1)/2]; each is computed and copied from its device when it is requested.
+
+        `groups` is G; on several devices `numbers` has more.
+        """
+        itemsize, shards = numbers.dtype.itemsize, shards_of(numbers, groups)
         size = max(1, min(groups, P_BLOCK_BYTES // max(1, inputs * inputs * itemsize)))
+        if len(numbers.sharding.device_set) > 1:
+            size = chunk_of_shard(numbers, size)
         stored_type = np.dtype("uint16") if numbers.dtype == jnp.bfloat16 else np.dtype(numbers.dtype)
         blocks = (
-            np.asarray(_triangles(numbers, np.int32(start), min(size, groups - start))).view(stored_type)
-            for start in range(0, groups, size)
+            (first + start, np.asarray(_triangles(part, np.int32(start), min(size, count - start))).view(stored_type))
+            for first, count, part in shards
+            for start in range(0, count, size)
         )
         return PackedP(groups, inputs, size, str(numbers.dtype), stored_type, blocks)
 
@@ -117,9 +124,9 @@ class PackedP(NamedTuple):
         """Bytes on the disk."""
         return math.prod(self.shape) * self.stored_type.itemsize
 
-    def write(self, root: zarr.Group, storage: str) -> None:
-        """Writes the array P of a checkpoint, block by block; `storage` is rls.storage."""
-        stored = zarr_store.create(
+    def create(self, root: zarr.Group, storage: str) -> zarr.Array:
+        """A new array P of a checkpoint; `storage` is rls.storage."""
+        return zarr_store.create(
             root,
             "P",
             self.shape,
@@ -132,8 +139,37 @@ class PackedP(NamedTuple):
             layout="upper triangle by rows",
             n_inputs=self.inputs,
         )
-        for part, block in zip(zarr_store.chunks(stored), self.blocks, strict=True):
-            stored[part] = block
+
+
+def shards_of(values: Array, groups: int) -> list[tuple[int, int, Array]]:
+    """(first group, number of groups, array) of the shards of an array [G, ...] on the devices of this process, in order; `groups`: G."""
+    found = {shard.index[0].start or 0: shard.data for shard in values.addressable_shards if shard.replica_id == 0}
+    return [(first, min(len(part), groups - first), part) for first, part in sorted(found.items()) if first < groups]
+
+
+def chunk_of_shard(values: Array, most: int) -> int:
+    """Number of groups in a chunk, at most `most`, so that a shard has whole chunks: no two processes write to one."""
+    each = len(values.addressable_shards[0].data)
+    return max(size for size in range(1, most + 1) if each % size == 0)
+
+
+class _Weights(NamedTuple):
+    """Weights [N, L], in blocks (first neuron, array) of those of this process; `rows`: of a chunk on the disk, None for any number."""
+
+    shape: tuple[int, int]
+    rows: int | None
+    blocks: list[tuple[int, np.ndarray]]
+
+    @staticmethod
+    def of(w: Array, network: Network) -> _Weights:
+        """Those of w [G, L, S]."""
+        n, size, groups = network.n_whole, network.group_size, -(-network.n_whole // network.group_size)
+        blocks = [
+            (first * size, from_groups(np.array(part), min(count * size, n - first * size))) for first, count, part in shards_of(w, groups)
+        ]
+        row = w.shape[1] * size * w.dtype.itemsize
+        rows = chunk_of_shard(w, max(1, zarr_store.CHUNK_BYTES // row)) * size if network.mesh is not None else None
+        return _Weights((n, w.shape[1]), rows, blocks)
 
 
 def save_checkpoint(
@@ -158,30 +194,74 @@ def save_checkpoint(
     """
     began = time.perf_counter()
     writer.wait()
-    path, weight = run.checkpoint_of(iteration), from_groups(np.array(learner.w), network.n_neurons)
-    extra = {name: (np.array(values), dims) for name, (values, dims) in learner.P.extra().items()} | dict(more or {})
+    path, weights, groups = run.checkpoint_of(iteration), _Weights.of(learner.w, network), -(-network.n_whole // network.group_size)
+    extra = {name: (sharding.on_host(values)[:groups], dims) for name, (values, dims) in learner.P.extra().items()} | dict(more or {})
     numbers = learner.P.numbers
-    P = None if numbers is None else PackedP.of(numbers, network.n_inputs)
-    copied = P is None or 2 * P.n_bytes < free_memory() - working
+    P = None if numbers is None else PackedP.of(numbers, network.n_inputs, groups)
+    copied = not processes.several() and (P is None or 2 * P.n_bytes < free_memory() - working)
     if P is not None and copied:
         P = P._replace(blocks=list(P.blocks))
     double_precision = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]  # JAX keeps it by thread; blocks of P may be computed in the other one
 
+    def create(temporary: Path) -> None:
+        root = _create(run, temporary, iteration, weights, network, config, **attributes)
+        for name, (values, dims) in extra.items():
+            zarr_store.write(root, name, values, dims, compress=False)
+        if P is not None:
+            P.create(root, config.rls.storage)
+
     def write() -> None:
         with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
-            root = _create(run, temporary, iteration, weight, network, config, **attributes)
-            for name, (values, dims) in extra.items():
-                zarr_store.write(root, name, values, dims, compress=False)
-            if P is not None:
-                P.write(root, config.rls.storage)
+            create(temporary)
+            _write_blocks(temporary, network, weights, P)
             zarr_store.seal(temporary)
         _remove_older(run, config.train.keep_checkpoints)
 
+    if processes.several():
+        _write_together(path, create, lambda temporary: _write_blocks(temporary, network, weights, P))
+        if run.writes:
+            _remove_older(run, config.train.keep_checkpoints)
+        return
     writer.submit(write)
     if P is not None and not copied:
         writer.wait()
         size, seconds = byte_size(P.n_bytes), time.perf_counter() - began
         log.info("Checkpoint %d: training waited %.1f s for it, as the memory is too small for a copy of P (%s).", iteration, seconds, size)
+
+
+def _write_blocks(path: Path, network: Network, weights: _Weights, P: PackedP | None) -> None:
+    """Writes what this process has of the weights and P to a checkpoint at a temporary path, in which the arrays exist."""
+    x = network.n_feedforward
+    for name, columns in (("plastic/weight", slice(x, None)), ("feedforward/weight", slice(x))):
+        for first, block in weights.blocks if name == "plastic/weight" or x else []:
+            zarr_store.reopened(path, name)[first : first + len(block)] = block[:, columns]
+    if P is not None:
+        stored = zarr_store.reopened(path, "P")
+        for first, block in P.blocks:
+            stored[first : first + len(block)] = block
+
+
+def _write_together(path: Path, create: Callable[[Path], None], write: Callable[[Path], None]) -> None:
+    """Writes a store with several processes: the first one creates it, each writes its blocks, and the first one completes it.
+
+    Raises:
+      UserError: another process could not write.
+      OSError: this process could not.
+    """
+    with contextlib.ExitStack() as stack:
+        temporary = ""
+        with processes.agreed("write the checkpoint"):
+            if processes.number() == 0:
+                opened = stack.enter_context(atomic.replacing(path))
+                create(opened)
+                temporary = str(opened.absolute())
+        temporary = processes.tell({"path": temporary} if temporary else None)["path"]
+        with processes.agreed("write the checkpoint"):
+            write(Path(temporary))
+        with processes.agreed("write the checkpoint"):
+            if processes.number() == 0:
+                zarr_store.seal(Path(temporary))
+                stack.close()
 
 
 def _remove_older(run: Run, keep: int | None) -> None:
@@ -198,27 +278,55 @@ def save_best(
     run: Run, writer: CheckpointWriter, iteration: int, network: Network, learner: Learner, config: Config, validation: float
 ) -> None:
     """Writes the weights with the best score of validation so far, and removes earlier ones; other arguments as in `save_checkpoint`."""
-    path, weight = run.checkpoints / f"{iteration:06d}.best.zarr", from_groups(np.array(learner.w), network.n_neurons)
+    path, weights = run.checkpoints / f"{iteration:06d}.best.zarr", _Weights.of(learner.w, network)
+
+    def create(temporary: Path) -> None:
+        _create(run, temporary, iteration, weights, network, config, validation=validation)
 
     def write() -> None:
-        with atomic.replacing(path) as temporary:
-            _create(run, temporary, iteration, weight, network, config, validation=validation)
-            zarr_store.seal(temporary)
+        if processes.several():
+            _write_together(path, create, lambda temporary: _write_blocks(temporary, network, weights, None))
+        else:
+            with atomic.replacing(path) as temporary:
+                create(temporary)
+                _write_blocks(temporary, network, weights, None)
+                zarr_store.seal(temporary)
+        if not run.writes:
+            return
         for old in run.bests().values():
             if old != path:
                 atomic.discard(old)
 
-    writer.submit(write)
+    if processes.several():
+        write()
+    else:
+        writer.submit(write)
 
 
 def load_weights(group: zarr.Group, path: Path, network: Network) -> Array:
-    """[G, X+L, S] weights of a checkpoint at a path, opened, on the device; raises UserError if they are missing or have another shape."""
-    x = network.n_feedforward
-    weight = np.zeros((network.n_neurons, network.n_inputs), network.bias.dtype)
+    """[G, X+L, S] weights of a checkpoint at a path, opened, on the devices; raises UserError if they are missing or have another shape.
+
+    Each process reads those of its devices.
+    """
+    x, n, size = network.n_feedforward, network.n_whole, network.group_size
+    stored = {}
     for name, columns in (("feedforward/weight", slice(x)), ("plastic/weight", slice(x, None))):
-        if weight[:, columns].size:
-            weight[:, columns] = read_array(group, name, weight[:, columns].shape, "f", path)
-    return jnp.asarray(to_groups(weight, network.group_size))
+        width = len(range(network.n_inputs)[columns])
+        if width:
+            stored[name] = columns, zarr_store.array(group, name, [n, width], "f", str(path))
+            zarr_store.check_complete(stored[name][1])
+
+    def of(index: tuple[slice, ...]) -> np.ndarray:
+        first, end, _ = index[0].indices(network.pre.shape[0])
+        weight = np.zeros(((end - first) * size, network.n_inputs), network.bias.dtype)
+        there = max(0, min(end * size, n) - first * size)
+        for columns, array in stored.values() if there else ():
+            weight[:there, columns] = zarr_store.read(array, slice(first * size, first * size + there))
+        return to_groups(weight, size)
+
+    if network.mesh is None:
+        return jnp.asarray(of((slice(None),)))
+    return sharding.from_parts((network.pre.shape[0], network.n_inputs, size), network.mesh, of)
 
 
 def chosen_weights(run: Run, which: str, key: str, network: Network) -> tuple[Path, zarr.Group, Array]:
@@ -248,34 +356,45 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     group = run.open_checkpoint(path)
     w = load_weights(group, path, network)
     like = jax.eval_shape(partial(rls.init, config.rls, update=backend.from_config(config).update), network, w).P
-    extra = {
-        name: jnp.asarray(read_array(group, name, expected.shape, "fiub", path).astype(expected.dtype))
-        for name, (expected, _) in like.extra().items()
-    }
+    extra = {}
+    for name, (values, _) in like.extra().items():
+        shape = values.shape if network.mesh is None else (-(-network.n_whole // network.group_size), *values.shape[1:])
+        extra[name] = sharding.of_groups(network, read_array(group, name, shape, "fiub", path).astype(values.dtype))
     expected = like.numbers
     if expected is None:
         return Learner(w, like.restored(None, extra))
-    groups, inputs = w.shape[:2]
+    groups, inputs = -(-network.n_whole // network.group_size), w.shape[1]
     stored = zarr_store.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
     zarr_store.check_complete(stored)
-    numbers = jnp.zeros(expected.shape, expected.dtype)
-    for part in zarr_store.chunks(stored):
-        block = zarr_store.read(stored, part)
-        block = block.view(jnp.bfloat16) if expected.dtype == jnp.bfloat16 else block.astype(expected.dtype)
-        numbers = _with_triangles(numbers, jnp.asarray(block), jnp.int32(part.start))
-    return Learner(w, like.restored(numbers, extra))
+
+    def on_device(first: int, count: int, where: jax.Device | None) -> Array:
+        """P of `count` groups from `first` on, on a device."""
+        numbers = jnp.zeros((count, *expected.shape[1:]), expected.dtype, device=where)
+        end, size = min(first + count, groups), stored.chunks[0]
+        for start in range(first, end, size):
+            block = zarr_store.read(stored, slice(start, min(start + size, end)))
+            block = block.view(jnp.bfloat16) if expected.dtype == jnp.bfloat16 else block.astype(expected.dtype)
+            numbers = _with_triangles(numbers, jax.device_put(block, where), jnp.int32(start - first))
+        return numbers
+
+    if network.mesh is None:
+        return Learner(w, like.restored(on_device(0, groups, None), extra))
+    parts = [on_device(shard.index[0].start or 0, len(shard.data), shard.device) for shard in w.addressable_shards]
+    return Learner(w, like.restored(jax.make_array_from_single_device_arrays(expected.shape, w.sharding, parts), extra))
 
 
-def _create(run: Run, path: Path, iteration: int, weight: np.ndarray, network: Network, config: Config, **attributes: Any) -> zarr.Group:
-    """A new checkpoint without P, of a run, at a temporary path; weight [N, X+L]."""
+def _create(run: Run, path: Path, iteration: int, weights: _Weights, network: Network, config: Config, **attributes: Any) -> zarr.Group:
+    """A new checkpoint without P, of a run, at a temporary path, in which the weights are to be written."""
     attributes |= {NETWORK: zarr_store.fingerprint(run.network)}
     info = {"format": FORMAT, "version": VERSION, "iteration": iteration, "config": to_dict(config), "versions": versions()}
-    info["machine"] = {**resources.machine(), "device": next(iter(network.bias.devices())).device_kind}
+    info["machine"] = {**resources.machine(), "device": network.bias.addressable_shards[0].device.device_kind}
     root = zarr.create_group(str(path), attributes={**info, **attributes})
-    x = network.n_feedforward
-    zarr_store.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], compress=False, units="threshold*ms")
-    if x:
-        zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], compress=False, units="threshold*ms")
+    (n, inputs), dtype = weights.shape, network.bias.dtype
+    for name, width, dim in (("plastic", inputs - network.n_feedforward, "input"), ("feedforward", network.n_feedforward, "feedforward")):
+        if width or name == "plastic":
+            chunks = None if weights.rows is None else (weights.rows, max(1, width))
+            options: dict[str, Any] = {"compress": False, "chunks": chunks, "units": "threshold*ms"}
+            zarr_store.create(root, f"{name}/weight", (n, width), dtype, ["neuron", dim], **options)
     return root
 
 

@@ -95,7 +95,12 @@ def no_run(path: Path) -> str:
 
 
 class Run:
-    """A run, by the paths of the files in its folder; the folder need not exist yet."""
+    """A run, by the paths of the files in its folder; the folder need not exist yet.
+
+    writes: whether this process writes all its files.
+    """
+
+    writes = True
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -361,3 +366,26 @@ class Run:
             raise UserError(f"{key}={which}: {text}; expected a run of rlsnet train.")
         listed = ", ".join(map(str, have)) or "none"
         raise UserError(f"{key}={which}: {self.path} has no such checkpoint; it has checkpoints of iterations {listed}.")
+
+
+class SharedRun(Run):
+    """A run in a process that computes it together with the first one, and writes nothing but its part of the checkpoints."""
+
+    writes = False
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """No lock: the first process has it."""
+        yield
+
+    def clear(self) -> None:
+        """Nothing."""
+
+    def save_config(self, config: Config) -> None:
+        """Nothing."""
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def cut_metrics(self, iteration: int) -> None:
+        """Nothing."""

@@ -28,7 +28,7 @@ MUTABLE = (
     *("test", "perturb", "progress", "resume", "run", "sweep", "trust", "tracking", "resources_every", "recording.path", "plugins"),
     *("train.iterations", "train.order", "train.weights", "train.checkpoint_every", "train.keep_checkpoints"),
     *("train.save_best", "train.validate_every", "train.stop_when"),
-    *("engine.platform", "engine.kernels", "rls.method"),
+    *("engine.platform", "engine.kernels", "engine.devices", "engine.coordinator", "engine.processes", "engine.process", "rls.method"),
     *(f"watch.{name}" for name in ("source", "iterations", "keep_up", "perturbations", "prediction_trials", "publish")),
 )
 

@@ -4,6 +4,9 @@ A second level of words has one bit for each word that is not 0, so that the sea
 
 The arrays of a trial may have a leading axis of B trials. Their neurons are then one list, in which neuron j of trial b has the number
 b*(N+X) + j, and the trials share the synapses.
+
+Where static synapses have delays of their own, there are more sources of spikes than neurons (`Network.indptr`), and N+X here is the number
+of sources. Those after the first N+X have static synapses only, and are not counted.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from rlsnet.model import connectivity
+from rlsnet.model import connectivity, sharding
 from rlsnet.model.network import Network
 
 
@@ -25,6 +29,20 @@ def pack(flags: Array) -> Array:
     flags = jnp.pad(flags, (0, -flags.shape[0] % 32)).reshape(32, -1)
     bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
     return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
+
+
+def of_all_devices(network: Network, spiked: Array) -> Array:
+    """[c, N+X] bool, the spikes of c steps of the whole network, from those of the neurons on each device, which exchange packed words.
+
+    spiked: [c, N+X] of the neurons of a device, and of the feed-forward neurons, which are the same on all devices.
+    """
+    if network.mesh is None:
+        return spiked
+    n = network.n_neurons
+    words = lax.all_gather(jax.vmap(pack)(spiked[:, :n]), sharding.AXIS, axis=1)
+    bits = words[:, :, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :, None]
+    flags = (bits & np.uint32(1)).astype(bool).reshape(*words.shape[:2], -1)[:, :, :n].reshape(len(spiked), -1)
+    return jnp.concatenate([flags[:, : network.n_whole], spiked[:, n:]], axis=1)
 
 
 def _lowest_bit(word: Array) -> Array:
@@ -105,7 +123,7 @@ def side_by_side(form: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[
 
 def _within_trial(network: Network, j: Array, trials: int) -> tuple[Array, Array]:
     """(neuron, trial) of neurons that are numbered through B trials; N+X and B for none."""
-    sources = network.n_neurons + network.n_feedforward
+    sources = network.n_sources
     trial = j // sources
     return jnp.where(trial < trials, j - trial * sources, sources), trial
 
@@ -127,13 +145,16 @@ def outputs(network: Network, w: Array | None, j: Array, gain: Array, trials: in
     targets, values = [jnp.zeros((len(j), 0), jnp.int32)], [jnp.zeros(0, gain.dtype)]
     if network.static_width:
         edge, valid = _runs(network.indptr, j, network.static_width)
-        known = jnp.minimum(j, n - 1)[:, None]
+        known = jnp.minimum(j, network.n_whole - 1)[:, None]
         if network.stream is None:
             post = network.post[edge]
         else:
             every = jnp.broadcast_to(known, edge.shape), jnp.broadcast_to(jnp.arange(network.static_width, dtype=jnp.int32), edge.shape)
-            post = connectivity.targets_of(network.stream, *every, n)
-        exc = network.excitatory[known]
+            post = connectivity.targets_of(network.stream, *every, network.n_whole)
+            if network.first is not None:
+                post = post - network.first
+                valid &= (post >= 0) & (post < n)
+        exc = network.classes[known if not network.delays else j[:, None] % network.n_presynaptic]
         targets.append(jnp.where(valid, post + jnp.where(exc, 0, n), nowhere))
         weight = jnp.where(exc, gain[0], gain[1])
         weight = weight * (jnp.ones(edge.shape, gain.dtype) if network.weight is None else network.weight[edge])
@@ -162,15 +183,18 @@ def deliver(
 
     Spikes are processed in batches, so that each operation has enough work in large networks with many spikes in a step.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
-    size = min(16, max(1, trials * network.n_neurons // 2048))
+    trials = spiked.size // network.n_sources
+    size = min(16, max(1, trials * network.n_whole // 2048))
 
     def one_batch(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         left, words, blocks, pool, r, n_delivered = carry
         left, words, blocks, j = take(left, words, blocks, size, spiked.size)
         targets, values = outputs(network, w, j, gain, trials)
         pool = pool.at[targets].add(values, mode="drop")
-        unit = of_source(network, gain, j if trials == 1 else _within_trial(network, j, trials)[0])
+        neuron, trial = (j, 0) if trials == 1 else _within_trial(network, j, trials)
+        unit = of_source(network, gain, neuron)
+        if network.delays:
+            j = jnp.where(neuron < network.n_presynaptic, trial * network.n_presynaptic + neuron, r.size)
         return left, words, blocks, pool, r.at[j].add(unit, mode="drop"), n_delivered.at[j].add(1, mode="drop")
 
     words = pack(spiked.reshape(-1))
@@ -195,14 +219,15 @@ def deliver_fixed_shape(
       The results of `deliver`, and whether the spikes of all trials together overflowed; spikes beyond the capacity are then not
       delivered.
     """
-    trials = spiked.size // (network.n_neurons + network.n_feedforward)
+    trials = spiked.size // network.n_sources
     size, words = min(spiked.size, capacity_factor * spike_capacity(spiked.size)), pack(spiked.reshape(-1))
     count = jnp.cumsum(lax.population_count(words).astype(jnp.int32))
     j = nth(words, count, jnp.arange(size, dtype=jnp.int32), spiked.size)
     targets, values = outputs(network, w, j, gain, trials)
     pool = synapses.reshape(-1).at[targets].add(values, mode="drop")
-    r = r + jnp.where(spiked, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
-    return pool.reshape(synapses.shape), r, n_delivered + spiked.astype(jnp.int32), count[-1] > size
+    counted = spiked[..., : network.n_presynaptic]
+    r = r + jnp.where(counted, jnp.broadcast_to(of_source(network, gain), r.shape), 0)
+    return pool.reshape(synapses.shape), r, n_delivered + counted.astype(jnp.int32), count[-1] > size
 
 
 def nth(words: Array, count: Array, rank: Array, none: int) -> Array:

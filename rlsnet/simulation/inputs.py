@@ -30,7 +30,7 @@ def initial_voltage(network: Network, neuron: Any, stream: Array) -> Array:
     if network.v0 is not None:
         return network.v0
     scale = neuron.threshold - neuron.reset
-    return rng.normal(stream, network.n_neurons, network.bias.dtype) * scale + neuron.reset
+    return rng.normal(stream, network.n_neurons, network.bias.dtype, network.first) * scale + neuron.reset
 
 
 def noise_sd(kind: str, sigma: Any, tau_m: Any, dt: float) -> Any:

@@ -86,10 +86,13 @@ class Perturbation:
             return None
         return self.amount.astype(like.dtype) * self.course.level(i, like.dtype)
 
-    def hold(self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array) -> tuple[Any, Array]:
+    def hold(
+        self, model: Any, dt: float, i: Array, state: Any, spiked: Array, like: Array, first: Array | None = None
+    ) -> tuple[Any, Array]:
         """State and spikes of all neurons in step i, in which silenced and clamped neurons are held at the reset potential.
 
-        Their state is that of `neurons.init` at this potential: not refractory, without after-spike currents.
+        Their state is that of `neurons.init` at this potential: not refractory, without after-spike currents. `first` is the number of
+        the first neuron in the whole network.
         """
         if issubclass(self.kind, ExciteConfig):
             return state, spiked
@@ -99,7 +102,7 @@ class Perturbation:
         fired = jnp.zeros_like(spiked)
         if issubclass(self.kind, ClampConfig) and self.amount is not None:
             rate = self.amount.astype(like.dtype) * self.course.level(i, like.dtype)
-            fired = rng.uniform(rng.fold(self.stream, i), like.shape[0], like.dtype) < rate * (dt / 1000)
+            fired = rng.uniform(rng.fold(self.stream, i), like.shape[0], like.dtype, first) < rate * (dt / 1000)
         return state, jnp.where(held, fired, spiked)
 
 

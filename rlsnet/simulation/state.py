@@ -13,7 +13,7 @@ from jax import Array
 from rlsnet.config.schema import Config, FeedforwardConfig, NeuronConfig, NoiseConfig, StimulusConfig, SynapseConfig, TrialConfig, by_class
 from rlsnet.kernels.backend import Backend
 from rlsnet.kernels.backend import from_config as choose_backend
-from rlsnet.model import neurons, rng
+from rlsnet.model import neurons, rng, sharding
 from rlsnet.model.network import Network
 from rlsnet.simulation import inputs
 from rlsnet.simulation.cue import Cue
@@ -59,6 +59,23 @@ class Dynamics:
         """The time constants of the plastic filters, ms; see `Network.taus`."""
         return network.taus or (by_class(self.synapse.tau_plas)[0],)
 
+    @property
+    def delay_steps(self) -> tuple[int, int]:
+        """Steps from a spike of an excitatory, and of an inhibitory neuron to its effect; for static synapses see `Network.delays`."""
+        exc, inh = by_class(self.trial.dt if self.synapse.delay is None else self.synapse.delay)
+        return self.trial.steps(exc), self.trial.steps(inh)
+
+    def ring_rows(self, network: Network) -> int:
+        """Steps whose spikes are kept, the longest delay; 0 if every delay is one step, as nothing is kept then."""
+        longest = max(*self.delay_steps, *map(self.trial.steps, network.delays))
+        return 0 if longest == 1 else longest
+
+    def steps_of_exchange(self, network: Network) -> int:
+        """Steps after which devices exchange their spikes, the shortest delay; 1 on one device."""
+        if network.mesh is None or not self.ring_rows(network):
+            return 1
+        return min(*self.delay_steps, *map(self.trial.steps, network.delays))
+
     def decay_between_updates(self, network: Network, points: int) -> float | None:
         """Factor by which filtered spikes decay in `points` learning points; None if it differs between neurons, or with filtered rates."""
         taus = self.plastic_taus(network)
@@ -100,6 +117,24 @@ class TrialKeys:
         return TrialKeys(**folded, condition=condition, perturbation=perturbation)
 
     @property
+    def placement(self) -> Any:
+        """Placement of the arrays on the devices of a network."""
+        same = jax.tree.map(lambda _: sharding.EVERYWHERE, self)
+        if not isinstance(self.perturbation, Perturbation):
+            return same
+        amount = None if self.perturbation.amount is None else sharding.BY_NEURON
+        own = dataclasses.replace(same.perturbation, neurons=sharding.BY_NEURON, amount=amount)
+        return dataclasses.replace(same, perturbation=own)
+
+    def on_devices(self, network: Network) -> TrialKeys:
+        """The keys with the perturbation of each neuron on its device."""
+        if not isinstance(self.perturbation, Perturbation):
+            return self
+        neurons = sharding.of_neurons(network, self.perturbation.neurons, False)
+        amount = None if self.perturbation.amount is None else sharding.of_neurons(network, self.perturbation.amount)
+        return dataclasses.replace(self, perturbation=dataclasses.replace(self.perturbation, neurons=neurons, amount=amount))
+
+    @property
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
         perturbation = self.perturbation and self.perturbation.trial_axes
@@ -113,21 +148,25 @@ class SimState:
     """State of one trial. In arrays [N+X], feed-forward neurons come last.
 
     In the state of B trials side by side, the arrays have a leading axis of B, but for those that are the same in all trials of a
-    condition: i, stimulus, rates, and overflowed, which is true if any trial has overflowed.
+    condition: i, stimulus, rates, early, and overflowed, which is true if any trial has overflowed.
 
     i: int32, steps done.
-    spiked: [N+X] bool, spikes of the last step, still to be delivered.
+    spiked: [N+X] bool, spikes of the last step; without `ring` still to be delivered.
     neuron: state of the neuron model.
     synapses: [2+T, N] low-pass filtered input: static excitatory and inhibitory spikes (whose product with the class weights is the
       current), and the plastic current for each of the T time constants of `Network.taus`; usually T = 1.
     by_synapse: [G, X+L, S] the plastic current of each synapse, if tau_plas has too many values for a filter each; else None.
-    r: [N+X] spikes filtered with tau_plas, 1/ms.
+    r: [N+X] spikes filtered with tau_plas, 1/ms; those that have been delivered.
     expected: [N] filtered in the same way, the rates that the currents give by network.rate_table, 1/ms; None without the table.
     stimulus: [N] state of the stimulus for its next step.
     rates: [X] feed-forward rates, Hz.
     u_sum: [N] sum over steps of the total current since the last learning point, from a sample at the end of each block.
-    n_delivered: [N+X] int32, spikes of the trial before the last step.
+    n_delivered: [N+X] int32, spikes of the trial that have been delivered; without `ring` those before the last step.
     overflowed: bool, whether a step had more spikes than the spike capacity, so that this state is not valid.
+    ring: [D, N+X] bool, the spikes of the last D steps, where D is the longest delay: those of step s in row s % D. None, as the next two,
+      if every delay is one step.
+    early: bool, whether the spikes that act in the next step are delivered already (`step.deliver_early`).
+    n_fired: [N+X] int32, spikes of the trial so far.
     """
 
     i: Array
@@ -142,25 +181,35 @@ class SimState:
     u_sum: Array
     n_delivered: Array
     overflowed: Array
+    ring: Array | None = None
+    early: Array | None = None
+    n_fired: Array | None = None
+
+    @staticmethod
+    def placement(network: Network, leading: int) -> Any:
+        """Placement of the arrays on the devices of a network, with an axis of trials before the others if `leading` is 1."""
+        one, two = sharding.along(leading, 1 + leading), sharding.along(1 + leading, 2 + leading)
+        own: dict[str, Any] = {"synapses": two, "by_synapse": one if network.per_synapse else None, "u_sum": one, "neuron": one}
+        own |= {"expected": None if network.rate_table is None else one, "stimulus": sharding.BY_NEURON}
+        every: dict[str, Any] = {field.name: sharding.EVERYWHERE for field in dataclasses.fields(SimState)}
+        return SimState(**(every | own))
 
     @property
     def n_spikes(self) -> Array:
-        """[N] int32, spikes in the trial so far."""
-        n = self.u_sum.shape[-1]
-        return self.n_delivered[..., :n] + self.spiked[..., :n].astype(jnp.int32)
+        """[N+X] int32, spikes in the trial so far."""
+        return self.n_delivered + self.spiked.astype(jnp.int32) if self.n_fired is None else self.n_fired
 
     @staticmethod
     def trial_axes() -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
-        shared: dict[str, Any] = dict.fromkeys(("i", "stimulus", "rates", "overflowed"))
+        shared: dict[str, Any] = dict.fromkeys(("i", "stimulus", "rates", "overflowed", "early"))
         return SimState(**{field.name: 0 for field in dataclasses.fields(SimState)} | shared)
 
-    @property
-    def regressors(self) -> Array:
+    def regressors(self, network: Network) -> Array:
         """[N+X] filtered rates where they are computed, else filtered spikes, 1/ms; feed-forward neurons have spikes only."""
         if self.expected is None:
             return self.r
-        return jnp.concatenate([self.expected, self.r[..., self.expected.shape[-1] :]], axis=-1)
+        return jnp.concatenate([sharding.of_all(network, self.expected), self.r[..., network.n_whole :]], axis=-1)
 
     def with_zero_sum(self) -> SimState:
         """The state with the sum of currents set to 0, as after each learning point."""
@@ -170,8 +219,8 @@ class SimState:
 def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Array | None = None) -> SimState:
     """State at the start of a trial: random or stored voltages, all else zero. `w` as in `step.deliver`; only its shape is used."""
     zeros = jnp.zeros_like(network.bias)
-    sources = jnp.zeros(zeros.shape[0] + network.n_feedforward, zeros.dtype)
-    neuron = neurons.with_parameters(dynamics.neuron, network.parameters)
+    sources = jnp.zeros(network.n_presynaptic, zeros.dtype)
+    neuron, rows = neurons.with_parameters(dynamics.neuron, network.parameters), dynamics.ring_rows(network)
     return SimState(
         i=jnp.int32(0),
         spiked=sources > 0,
@@ -185,4 +234,7 @@ def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Arra
         u_sum=zeros,
         n_delivered=jnp.zeros(sources.shape, jnp.int32),
         overflowed=jnp.bool_(False),
+        ring=jnp.zeros((rows, *sources.shape), jnp.bool_) if rows else None,
+        early=jnp.bool_(False) if rows else None,
+        n_fired=jnp.zeros(sources.shape, jnp.int32) if rows else None,
     )

@@ -14,12 +14,13 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from rlsnet.kernels import calls
-from rlsnet.model import neurons, rng
+from rlsnet.model import neurons, rng, sharding
 from rlsnet.model.network import Network, gather_inputs
 from rlsnet.simulation import delivery, inputs
 from rlsnet.simulation.cue import Cue
@@ -45,17 +46,45 @@ def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: 
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
         tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
-        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, normal(dynamics))
+        u_bal = u_bal + inputs.current_noise(sigma, tau_m, dynamics.trial.dt, keys.noise, state.i, u_bal, normal(dynamics, network))
     return u_bal
 
 
-def normal(dynamics: Dynamics) -> inputs.Normal:
-    """Function that draws normal random numbers."""
+def normal(dynamics: Dynamics, network: Network) -> inputs.Normal:
+    """Function that draws a normal random number for each neuron."""
+    if network.first is not None:
+        return partial(rng.normal, first=network.first)
     return calls.normal if dynamics.backend.noise == "native" else rng.normal
 
 
+def arriving(dynamics: Dynamics, network: Network, state: SimState) -> Array:
+    """[sources] bool, the spikes that act in the next step and are not delivered yet, by source (`Network.indptr`)."""
+    if state.ring is None or state.early is None:
+        return state.spiked
+    rows = len(state.ring)
+
+    def after(delay: int) -> Array:
+        return lax.dynamic_index_in_dim(state.ring, (state.i + 1 - delay) % rows, keepdims=False)
+
+    exc, inh = dynamics.delay_steps
+    own = after(exc)
+    if exc != inh:
+        own = jnp.where(jnp.pad(network.classes, (0, network.n_feedforward), constant_values=True), own, after(inh))
+    return jnp.concatenate([own, *(after(dynamics.trial.steps(delay)) for delay in network.delays)]) & ~state.early
+
+
+def with_spikes(state: SimState, spiked: Array) -> SimState:
+    """State with the spikes [c, N+X] of the last c steps up to state.i, which are still to be delivered."""
+    state = dataclasses.replace(state, spiked=spiked[-1])
+    if state.ring is None or state.n_fired is None:
+        return state
+    rows = (state.i - len(spiked) + 1 + jnp.arange(len(spiked), dtype=jnp.int32)) % len(state.ring)
+    n_fired = state.n_fired + jnp.sum(spiked, axis=0, dtype=jnp.int32)
+    return dataclasses.replace(state, ring=state.ring.at[rows].set(spiked), n_fired=n_fired)
+
+
 def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimState, gain: Array) -> SimState:
-    """State after the spikes of the last step have been delivered and counted.
+    """State after the spikes that act in the next step have been delivered and counted.
 
     Args:
       dynamics: the equations.
@@ -68,11 +97,13 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
       The state; `overflowed` if there were more spikes than the spike capacity of fixed-shape arrays.
     """
     form: Callable[..., tuple[Array, ...]] = delivery.deliver
-    if dynamics.backend.delivery in calls.PREFIX:
+    drawn_elsewhere = network.mesh is not None and network.stream is not None  # kernels draw the synapses of a whole network only
+    if dynamics.backend.delivery in calls.PREFIX and not drawn_elsewhere:
         form = partial(calls.deliver, dynamics.backend.delivery)
     elif dynamics.backend.delivery == "fixed_shape":
         form = partial(delivery.deliver_fixed_shape, dynamics.backend.capacity_factor)
-    arguments = network, None if state.by_synapse is not None else w, state.spiked, gain, state.synapses, state.r, state.n_delivered
+    spiked = arriving(dynamics, network, state)
+    arguments = network, None if state.by_synapse is not None else w, spiked, gain, state.synapses, state.r, state.n_delivered
     synapses, r, n_delivered, *overflowed = delivery.side_by_side(form)(*arguments)
     state = dataclasses.replace(state, synapses=synapses, r=r, n_delivered=n_delivered)
     for more in overflowed:
@@ -80,19 +111,22 @@ def deliver(dynamics: Dynamics, network: Network, w: Array | None, state: SimSta
     if not network.per_synapse:
         return state
     tau = network.parameters["tau_plas"]
-    arrived = jnp.where(state.spiked, 1 / (tau - dynamics.trial.dt), 0)  # 1/(tau*a): the present step takes a share a of it
+    gain = 1 / (tau - dynamics.trial.dt)  # 1/(tau*a): the present step takes a share a of it
+    arrived = jnp.where(spiked[: network.n_presynaptic], gain, 0)
     if state.by_synapse is not None and w is not None:
         state = dataclasses.replace(state, by_synapse=state.by_synapse + w * gather_inputs(network, arrived)[:, :, None])
     return dataclasses.replace(state, r=state.r + arrived)
 
 
 def deliver_early(dynamics: Dynamics, network: Network, w: Array, state: SimState) -> SimState:
-    """State after the delivery of the last step's spikes before the weights change, because a spike acts with the weights of its time.
+    """State after the delivery of the spikes that act in the next step before the weights change: they act with the present weights.
 
     The filters are then those of the next step; the values for the learning rule must be computed before.
     """
     gain = filter_factors(dynamics, network, 1)[1][0]
     state = deliver(dynamics, network, w, state, gain)
+    if state.ring is not None:
+        return dataclasses.replace(state, early=jnp.bool_(True))
     return dataclasses.replace(state, spiked=jnp.zeros_like(state.spiked))
 
 
@@ -146,8 +180,27 @@ def block(
       The state after the block and, with `record`, [n, W] uint32, the spikes of its steps packed by `delivery.pack`.
     """
     decay, gain = filter_factors(dynamics, network, n)
-    one_step = partial(_step, dynamics, network, w, keys, stimulated, record)
-    state, words = lax.scan(one_step, state, (decay, gain))
+    one_step = partial(_step, dynamics, network, w, keys, stimulated)
+
+    def steps(state: SimState, factors: tuple[Array, ...]) -> tuple[SimState, Array | None]:
+        """State after steps whose spikes the devices exchange together, and the packed spikes [steps, W] of each."""
+        if len(factors[0]) == 1:
+            state, fired = one_step(state, (factors[0][0], factors[1][0]))
+            fired = fired[None]
+        else:
+            state, fired = lax.scan(one_step, state, factors)
+        fired = delivery.of_all_devices(network, fired)
+        return with_spikes(state, fired), jax.vmap(delivery.pack)(fired[:, : network.n_whole]) if record else None
+
+    size = dynamics.steps_of_exchange(network)
+    times = n // size
+    whole = times * size
+    together = tuple(values[:whole].reshape(times, size, values.shape[1]) for values in (decay, gain))
+    state, words = lax.scan(steps, state, together)
+    words = None if words is None else words.reshape(whole, words.shape[-1])
+    if whole < n:
+        state, rest = steps(state, (decay[whole:], gain[whole:]))
+        words = None if words is None or rest is None else jnp.concatenate([words, rest])
     synapses = state.synapses * decay[-1][:, None]
     u_bal, u_plas = currents(network, synapses)
     u_sum = state.u_sum + n * (u_bal + u_plas)
@@ -171,14 +224,14 @@ def _with_expected(
         decay = (1 - dynamics.trial.dt / network.parameters["tau_plas"]) ** n
     else:
         decay = jnp.broadcast_to(delivery.of_source(network, decay), state.r.shape)
-    decay = decay[: len(u)]
+    decay = sharding.own(network, decay)
     return dataclasses.replace(state, expected=decay * state.expected + (1 - decay) * network.rate_table(drive))
 
 
 def _stimulus(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys, i: Array) -> tuple[Array, Array]:
     """Stimulus [N] in step i, threshold units, and its state for the next step."""
     since = i - dynamics.trial.steps(dynamics.trial.stim_on)
-    moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics))
+    moment = inputs.Moment(keys.stimulus, keys.condition, i, since, normal(dynamics, network))
     return inputs.stimulus(dynamics.stimulus, dynamics.trial.dt, network, state.stimulus, moment)
 
 
@@ -207,11 +260,13 @@ def _step(
     w: Array | None,
     keys: TrialKeys,
     stimulated: bool,
-    record: bool,
     state: SimState,
     factors: tuple[Array, Array],
-) -> tuple[SimState, Array | None]:
-    """State after one step of a block; `factors` are (decay, gain) [2+T] of the filters in this step."""
+) -> tuple[SimState, Array]:
+    """State after one step of a block, and the spikes [N+X] in it, which the state does not have yet.
+
+    `factors` are (decay, gain) [2+T] of the filters in this step.
+    """
     trial, dt, like = dynamics.trial, dynamics.trial.dt, network.bias
     sigma, parameters = dynamics.sigma(network), neurons.with_parameters(dynamics.neuron, network.parameters)
     decay, gain = factors
@@ -226,21 +281,20 @@ def _step(
     cue = keys.perturbation if isinstance(keys.perturbation, Cue) else None
     perturbation = keys.perturbation if isinstance(keys.perturbation, Perturbation) else None
     if cue is not None:
-        now, stimulus = cue.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.condition, i, normal(dynamics))
+        now, stimulus = cue.stimulus(dynamics.stimulus, dt, network, state.stimulus, keys.condition, i, normal(dynamics, network))
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     elif stimulated:
         now, stimulus = _stimulus(dynamics, network, state, keys, i)
         drive, state = drive + now, dataclasses.replace(state, stimulus=stimulus)
     if sigma is not None and dynamics.noise.kind == "voltage":
-        noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+        noise_increment = inputs.voltage_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics, network))
     elif sigma is not None:
-        drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics))
+        drive = drive + inputs.current_noise(sigma, parameters.tau_m, dt, keys.noise, i, like, normal(dynamics, network))
     if perturbation is not None and (extra := perturbation.current(i, like)) is not None:
         drive = drive + extra
     neuron, spiked = neurons.step(parameters, dt, state.neuron, i, drive, noise_increment)
     if perturbation is not None:
-        neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like)
-    words = delivery.pack(spiked) if record else None
+        neuron, spiked = perturbation.hold(parameters, dt, i, neuron, spiked, like, network.first)
     if network.n_feedforward:
         since = i - trial.steps(trial.stim_off)
         own = keys.rates, keys.condition
@@ -250,4 +304,5 @@ def _step(
             now, rates = cue.feedforward(dynamics.feedforward, dt, network, state.rates, own, since, trial.every)
         outside = inputs.feedforward_spikes(dynamics.feedforward, dt, now, keys.feedforward, since)
         spiked, state = jnp.concatenate([spiked, outside]), dataclasses.replace(state, rates=rates)
-    return dataclasses.replace(state, i=i, spiked=spiked, neuron=neuron), words
+    early = None if state.early is None else jnp.bool_(False)
+    return dataclasses.replace(state, i=i, neuron=neuron, early=early), spiked

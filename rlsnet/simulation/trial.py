@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from rlsnet.config.schema import NoStimulusConfig
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 from rlsnet.simulation import persistent
 from rlsnet.simulation.cue import Cue
@@ -167,6 +168,13 @@ def calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> Calibrat
 @partial(jax.jit, static_argnames="dynamics")
 def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[Calibration, Array]:
     """`calibrate`, and whether spikes overflowed."""
+    run = partial(_calibrate_shard, dynamics)
+    returned = sharding.BY_NEURON, sharding.EVERYWHERE
+    return sharding.over_devices(network, run, (keys,), (sharding.EVERYWHERE,), returned)
+
+
+def _calibrate_shard(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[Calibration, Array]:
+    """`_calibrate` of the neurons of a shard."""
     steps = dynamics.trial.n_steps
     half = steps // 2
     state = initial_state(dynamics, network, keys)
@@ -188,4 +196,4 @@ def _calibrate(dynamics: Dynamics, network: Network, keys: TrialKeys) -> tuple[C
     samples = max(samples, 1)  # a second half shorter than a block has a mean only
     offset = total / samples
     variance = jnp.maximum(squares / samples - offset**2, 0)
-    return Calibration(pivot + offset, jnp.sqrt(variance), state.n_spikes), state.overflowed
+    return Calibration(pivot + offset, jnp.sqrt(variance), sharding.own(network, state.n_spikes)), state.overflowed

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError, did_you_mean
 from rlsnet.io import atomic, zarr_store
 from rlsnet.learning import linear_baseline
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 from rlsnet.runs.progress import Progress
 from rlsnet.simulation import cue as cues
@@ -49,8 +51,19 @@ def run_trial(
 ) -> tuple[TrialResult, Array]:
     """Results of one trial for the neurons `chosen` [n] (None: all), and whether spikes overflowed.
 
-    With `spikes`, the results contain all spikes of all neurons.
+    With `spikes`, the results contain all spikes of all neurons. On several devices, the results are those of all neurons.
     """
+    run = partial(_run_trial, dynamics, spikes, None if network.mesh is not None else chosen)
+    by_neuron, everywhere = sharding.along(1, 2), sharding.EVERYWHERE
+    returned = TrialResult(by_neuron, by_neuron, everywhere if spikes else None), everywhere  # type: ignore[arg-type]
+    placed = sharding.BY_NEURON, keys.placement, everywhere, everywhere
+    return sharding.over_devices(network, run, (w, keys, number, condition), placed, returned)
+
+
+def _run_trial(
+    dynamics: Dynamics, spikes: bool, chosen: Array | None, network: Network, w: Array, keys: TrialKeys, number: Array, condition: Array
+) -> tuple[TrialResult, Array]:
+    """`run_trial` for the neurons of a shard."""
     keys = keys.trial(number, condition)
     every = dynamics.trial.every
 
@@ -58,9 +71,9 @@ def run_trial(
         return values if chosen is None else values[chosen]
 
     def one_bin(state: SimState, _: None) -> tuple[SimState, TrialResult]:
-        before = state.n_spikes
+        before = sharding.own(network, state.n_spikes)
         state, words = advance(dynamics, network, w, state, keys, every, record=spikes)
-        result = TrialResult(of_chosen(state.n_spikes - before), of_chosen(state.u_sum / every), words)
+        result = TrialResult(of_chosen(sharding.own(network, state.n_spikes) - before), of_chosen(state.u_sum / every), words)
         return state.with_zero_sum(), result
 
     state = before_learning(dynamics, network, w, keys)
@@ -74,9 +87,10 @@ def evaluate(
     w: Array,
     target: np.ndarray,
     table: NeuronTable,
-    path: Path,
+    path: Path | None,
     show: Progress,
     initial: Array | None = None,
+    placed: Network | None = None,
     **about: object,
 ) -> None:
     """Simulates test.trials trials of each condition and writes their averages and scores to a test.zarr, complete or not at all.
@@ -91,9 +105,10 @@ def evaluate(
       w: [G, L, S] plastic weights.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       table: the neurons, and the recording that the targets were made from, if there is one.
-      path: path of the new store.
+      path: path of the new store; None: another process writes it.
       show: display of progress.
       initial: [G, L, S] initial weights, or None where w are these.
+      placed: the network on several devices, on which the weights are too; None: the network.
       about: attributes of the store, such as the iteration of the weights.
     """
     dynamics, trials, recording = Dynamics.from_config(config), config.test.trials, table.recording
@@ -107,14 +122,28 @@ def evaluate(
         _check_compared(config, recording, names, trained)
         keys = dataclasses.replace(keys, perturbation=perturbation)
         chosen = None if config.test.neurons is None else jnp.asarray(neurons, jnp.int32)
-        one = Program(run_trial, dynamics, (config.test.spikes,), network, w, keys, jnp.int32(0), jnp.int32(0), chosen)
+        whole, network_keys = network if placed is None else placed, keys if placed is None else keys.on_devices(placed)
+        one = Program(run_trial, dynamics, (config.test.spikes,), whole, w, network_keys, jnp.int32(0), jnp.int32(0), chosen)
     log.info("Compiled in %.1f s.", one.seconds)
     scored = recording is not None and recording.kind == "rate" and perturbation is None
     untrained = min(trials, config.test.untrained_trials) if scored and initial is not None else 0
     total = len(target) * (trials + untrained)
+
+    def trial_of(weights: Any, condition: int, trial: int) -> TrialResult:
+        interrupts.check()
+        result: TrialResult = one(whole, weights, network_keys, jnp.int32(trial), jnp.int32(condition), chosen)
+        return result.on_host(network.n_neurons, neurons)
+
+    weights_now = sharding.on_host(w)[: len(network.pre)]
+    if path is None:
+        for condition in range(len(target)):
+            for weights, number in ((w, trials), (initial, untrained)):
+                for trial in range(number):
+                    trial_of(weights, condition, trial)
+        return
     items = "trials" + (f" ({len(target) * untrained} of them with the initial weights)" if untrained else "")
     with atomic.replacing(path) as temporary, show.counting(items, total) as report:
-        out = create_test(temporary, config, network, w, recording, trained[:, neurons], neurons, clock, about)
+        out = create_test(temporary, config, network, weights_now, recording, trained[:, neurons], neurons, clock, about)
         for name in test_store.LABELS:
             if name in table.more and name not in out.root:
                 zarr_store.write(out.root, name, table.more[name][neurons], ["neuron"])
@@ -122,12 +151,11 @@ def evaluate(
             _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)
 
-        def average_of(weights: Array, condition: int, number: int, store: Callable[[np.ndarray | None], None]) -> TrialAverage:
+        def average_of(weights: Any, condition: int, number: int, store: Callable[[Any], None]) -> TrialAverage:
             """The average of some trials, whose spikes are stored."""
             average = out.new_average(number)
             for trial in range(number):
-                interrupts.check()
-                result = jax.device_get(one(network, weights, keys, jnp.int32(trial), jnp.int32(condition), chosen))
+                result = trial_of(weights, condition, trial)
                 average.add(result)
                 store(result.words)
                 report(next(done), total)

@@ -18,6 +18,7 @@ from jax import Array
 from rlsnet.config.schema import Config
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import byte_size, percent
+from rlsnet.kernels import processes
 from rlsnet.learning.iteration import Iteration, Outcome
 from rlsnet.learning.rls import Learner
 from rlsnet.model import rng
@@ -62,7 +63,7 @@ def train(
 
     Args:
       config: the experiment.
-      network: neurons and connectivity.
+      network: neurons and connectivity, on the devices.
       learner: weights and P after `done` iterations; their arrays are donated.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       run: the run that receives metrics and checkpoints.
@@ -114,7 +115,7 @@ def train(
                 best = score
                 checkpoint.save_best(run, writer, iteration, network, learner, config, best)
             ended = no_longer_better(metrics, config.train.stop_when)
-            stopped = stop.signal
+            stopped = processes.largest(stop.signal)
             if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
                 checkpoint.save_checkpoint(run, writer, iteration, network, learner, config, working)
             bar.advance({**line, "memory": memory_used()})

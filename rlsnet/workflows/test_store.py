@@ -24,6 +24,7 @@ from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.learning import population, scores
 from rlsnet.learning.linear_baseline import LinearBaseline
+from rlsnet.model import sharding
 from rlsnet.model.network import Network
 from rlsnet.runs.folder import Run
 
@@ -58,6 +59,18 @@ class TrialResult:
     counts: Array
     current: Array
     words: Array | None
+
+    def on_host(self, n: int, chosen: np.ndarray | None = None) -> TrialResult:
+        """The result in the memory of this process, of the first `n` neurons, or of those `chosen` among them.
+
+        On several devices it has all neurons, and some that do not exist; all processes call this together.
+        """
+        kept = np.arange(self.counts.shape[1])[:n] if chosen is None or self.counts.shape[1] == len(chosen) else chosen
+        counts, current = (np.asarray(sharding.on_host(each)) for each in (self.counts, self.current))
+        if len(kept) < counts.shape[1]:
+            counts, current = counts[:, kept], current[:, kept]
+        words = None if self.words is None else np.asarray(self.words)
+        return TrialResult(counts, current, words)  # type: ignore[arg-type]
 
 
 def unpack(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +119,7 @@ def condition_names(recording: Recording | None, n: int) -> list[str]:
     return [str(c) for c in range(n)] if recording is None else list(recording.conditions)
 
 
-def fingerprint(w: Array) -> str:
+def fingerprint(w: Array | np.ndarray) -> str:
     """Hash of weights, to find whether two tests used the same weights."""
     return hashlib.sha256(np.asarray(w).tobytes()).hexdigest()[:16]
 
@@ -162,7 +175,7 @@ def create_test(
     path: Path,
     config: Config,
     network: Network,
-    w: Array,
+    w: Array | np.ndarray,
     recording: Recording | None,
     trained: np.ndarray,
     neurons: np.ndarray,

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from rlsnet.config.load import to_dict
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.model import connectivity
+from rlsnet.kernels import device
+from rlsnet.model import connectivity, sharding
+from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, folder, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.runs.progress import Progress
@@ -37,12 +37,14 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
     with run.claimed(), start(config, run, "simulate") as show:
         _refuse_training(run)  # which another process may have done until now
         prepared = prepare(config, show, learning=False)
-        save_network(run, prepared, learning=False)
+        if run.writes:
+            save_network(run, prepared, learning=False)
         run.save_config(config)
-        w = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size))
-        results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, w, run, show, 0)]
+        placed = sharding.place(prepared.network, device.devices(config.engine))
+        w = sharding.of_groups(placed, connectivity.to_groups(prepared.weight, placed.group_size))
+        results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, placed, w, run, show, 0)]
         if isinstance(config.perturb, ChangedConfig):
-            results.append(_test(tested_settings.labelled(config, run), prepared, w, run, show, 0))
+            results.append(_test(tested_settings.labelled(config, run), prepared, placed, w, run, show, 0))
     return results
 
 
@@ -63,13 +65,14 @@ def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
     config = tested_settings.labelled(config, run)
     with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run, named))
-        path, stored, w = checkpoint.chosen_weights(run, config.test.checkpoint, "test.checkpoint", prepared.network)
+        placed = sharding.place(prepared.network, device.devices(config.engine))
+        path, stored, w = checkpoint.chosen_weights(run, config.test.checkpoint, "test.checkpoint", placed)
         about = stored.attrs
         if path.parent != run.checkpoints:
             _warn_of_other_connectivity(path, about.get("config", {}), config)
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
-        result = _test(config, prepared, w, run, show, iteration, trained=True)
+        result = _test(config, prepared, placed, w, run, show, iteration, trained=True)
         if not isinstance(config.perturb, ChangedConfig):
             with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
                 track(trackers.test_scores(test_store.open_test(run, run.test)), iteration)
@@ -97,19 +100,23 @@ def _refuse_other_half(path: Path, theirs: dict[str, Any], recording: Recording 
         )
 
 
-def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, iteration: int, trained: bool = False) -> Path:
+def _test(
+    config: Config, prepared: Prepared, placed: Network, w: Any, run: Run, show: Progress, iteration: int, trained: bool = False
+) -> Path:
     """Simulates the trials of a test, perturbed if config.perturb says so, and stores the results; returns their path.
 
-    A network that was `trained` is compared with its initial weights too.
+    `placed` is the network on the devices. A network that was `trained` is compared with its initial weights too.
     """
     began = time.perf_counter()
     path = run.perturbed_result(config.perturb.result) if isinstance(config.perturb, ChangedConfig) else run.test
-    initial = jnp.asarray(connectivity.to_groups(prepared.weight, prepared.network.group_size), w.dtype) if trained else None
+    weight = connectivity.to_groups(prepared.weight, placed.group_size).astype(w.dtype)
+    initial = sharding.of_groups(placed, weight) if trained else None
     network, target, recording = prepared.network, prepared.target, prepared.recording
     about: dict[str, Any] = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
     about["settings"] = tested_settings.of_config(config)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
-    evaluation.evaluate(config, network, w, target, prepared.table(config.seed), path, show, initial, **about)
+    table = prepared.table(config.seed)
+    evaluation.evaluate(config, network, w, target, table, path if run.writes else None, show, initial, placed, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path

@@ -7,16 +7,17 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rlsnet.config.quoting import typed_command
 from rlsnet.config.schema import ChangedConfig, Config
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import counted
-from rlsnet.kernels import backend
+from rlsnet.kernels import backend, device, processes
 from rlsnet.learning import rls, targets
 from rlsnet.learning.rls import Learner
+from rlsnet.model import sharding
 from rlsnet.model.connectivity import to_groups
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, trackers
@@ -42,14 +43,14 @@ def with_rate_table(config: Config, network: Network) -> Network:
         return network
 
 
-def _validation(config: Config, prepared: Prepared) -> Validation | None:
-    """The validation of a run; None if there is none, or if its recording no longer exists."""
+def _validation(config: Config, prepared: Prepared, placed: Network) -> Validation | None:
+    """The validation of a run, whose network is `placed` on the devices; None if there is none, or if its recording no longer exists."""
     if not config.train.validates:
         return None
     if prepared.recording is None and prepared.rate is not None:
         log.warning("The recording was not found, so there is no validation; the best weights found so far are kept.")
         return None
-    return Validation(config, prepared.network, prepared.target, prepared.recording)
+    return Validation(config, prepared.network, prepared.target, prepared.recording, placed)
 
 
 @contextlib.contextmanager
@@ -82,7 +83,7 @@ def _done(config: Config, run: Run, resumed: bool) -> int:
 def _starting_point(
     config: Config, run: Run, done: int | None, named: bool, show: Progress
 ) -> tuple[Network, Learner, Array, Array | None, Validation | None]:
-    """What `loop.train` starts from: network, learner, targets, recorded rates and validation, and nothing else that takes memory.
+    """What `loop.train` starts from, and nothing else that takes memory: network on the devices, learner, targets, rates, validation.
 
     Args:
       config: the experiment.
@@ -91,9 +92,17 @@ def _starting_point(
       named: as for `find_recording`.
       show: display of progress.
     """
+    devices = device.devices(config.engine)
+    if len(devices) > 1 and config.rls.storage == "window":
+        raise UserError("rls.storage=window: expected full or packed, as the window is not divided over devices (engine.devices).")
+
+    def placed(prepared: Prepared) -> Network:
+        return sharding.place(with_rate_table(config, prepared.network), devices)
+
     if done is not None:
         prepared = dataclasses.replace(reopen(config, run, learning=True), recording=find_recording(config, run, named))
-        learner = checkpoint.load_learner(run, done, prepared.network, config)
+        network = placed(prepared)
+        learner = checkpoint.load_learner(run, done, network, config)
         run.cut_metrics(done)
         log.info("Resuming after iteration %d.", done)
     else:
@@ -101,13 +110,17 @@ def _starting_point(
         prepared = prepare(config, show, learning=True, run=run)
         if not prepared.network.n_inputs:
             raise UserError("plastic.n_inputs=0: expected at least 2 to train; rlsnet simulate runs a network without plastic inputs.")
-        save_network(run, prepared, learning=True)
-        w = jnp.asarray(to_groups(prepared.weight, prepared.network.group_size))
-        learner = rls.init(config.rls, prepared.network, w, backend.from_config(config).update)
-    network = with_rate_table(config, prepared.network)
+        if run.writes:
+            save_network(run, prepared, learning=True)
+        network = placed(prepared)
+        w = sharding.of_groups(network, to_groups(prepared.weight, network.group_size))
+        learner = rls.init(config.rls, network, w, backend.from_config(config).update)
     run.save_config(config)
-    recorded = None if prepared.rate is None else jnp.asarray(prepared.rate, network.bias.dtype)
-    return network, learner, jnp.asarray(prepared.target), recorded, _validation(config, prepared)
+    rate = None if prepared.rate is None else prepared.rate.astype(network.bias.dtype)
+    recorded = None if rate is None else sharding.of_neurons(network, rate, np.nan)
+    target = sharding.of_neurons(network, prepared.target, np.nan)
+    processes.largest(0)  # the first process has prepared the folder
+    return network, learner, target, recorded, _validation(config, prepared, network)
 
 
 def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -> int:

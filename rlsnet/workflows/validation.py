@@ -43,21 +43,22 @@ class FrozenTrials:
     table: transfer functions of the neurons, which give rates that are far less noisy than spikes; None where there are none.
     """
 
-    def __init__(self, config: Config, network: Network, rates: bool = True):
-        """`rates`: whether the transfer functions are made."""
-        self._dynamics, self._network = Dynamics.from_config(config), network
+    def __init__(self, config: Config, network: Network, rates: bool = True, placed: Network | None = None):
+        """`rates`: whether the transfer functions are made; `placed`: the network on several devices, as of `sharding.place`."""
+        self._dynamics, self._network, self._bias = Dynamics.from_config(config), placed or network, np.asarray(network.bias)
         self._keys, self._trials = TrialKeys.create(config.seed, VALIDATION), config.train.validation_trials
         self.table = _rate_table(config, network) if rates else None
         self._program: Program | None = None
 
     def _mean(self, w: Array, condition: int, trials: Iterable[int], values: Callable[[TrialResult], Any]) -> np.ndarray:
-        """[M, N] mean over trials of a condition of what `values` takes from each."""
+        """[M, N] mean over trials of a condition of what `values` takes from the result of each."""
         total, count = np.zeros((), np.float32), 0
         for trial in trials:
             arguments = self._network, w, self._keys, jnp.int32(trial), jnp.int32(condition), None
             if self._program is None:
                 self._program = Program(run_trial, self._dynamics, (False,), *arguments)
-            total, count = total + np.asarray(values(self._program(*arguments)), np.float32), count + 1
+            result = self._program(*arguments)
+            total, count = total + np.asarray(values(result.on_host(self._network.n_whole)), np.float32), count + 1
         return total / count
 
     def current(self, w: Array, condition: int) -> np.ndarray:
@@ -73,7 +74,7 @@ class FrozenTrials:
           trials: numbers of the trials; None: all of train.validation_trials.
         """
         trials = range(self._trials) if trials is None else trials
-        table, bias = self.table, self._network.bias[None, :]
+        table, bias = self.table, self._bias[None, :]
         if table is None:
             return self._mean(w, condition, trials, lambda result: result.counts * (1000 / self._dynamics.trial.learn_every))
         return self._mean(w, condition, trials, lambda result: 1000 * jax.vmap(table)(result.current + bias))
@@ -82,7 +83,7 @@ class FrozenTrials:
 class Validation:
     """Function that scores weights by train.validation_trials trials of each condition; compiled at its first call."""
 
-    def __init__(self, config: Config, network: Network, target: np.ndarray, recording: Recording | None):
+    def __init__(self, config: Config, network: Network, target: np.ndarray, recording: Recording | None, placed: Network | None = None):
         """Reads the rates to compare with.
 
         Args:
@@ -90,8 +91,9 @@ class Validation:
           network: neurons and connectivity.
           target: [C, M, N] target currents, threshold units; NaN: not trained.
           recording: the recording that the target was made from; None, or one without rates: compare with the target.
+          placed: as of `FrozenTrials`.
         """
-        self._trials = FrozenTrials(config, network, rates=recording is not None and recording.kind == "rate")
+        self._trials = FrozenTrials(config, network, recording is not None and recording.kind == "rate", placed)
         self._data, self._weights = target, scores.window_weights(config.trial)
         if self._trials.table is not None and recording is not None:
             trained = np.stack([np.isfinite(values).any(axis=0) for values in target])

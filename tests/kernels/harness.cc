@@ -100,7 +100,7 @@ void Run(int threads, int inputs, int size) {
   std::vector<T> filters = made(96, TRIALS * 3 * n, 0, 1), traces(TRIALS * n);
   std::vector<int> delivered(TRIALS * n);
   Delivery<T> d = {};
-  d.neurons = d.sources = n, d.trials = TRIALS, d.inputs = inputs, d.size = size, d.channels = 1, d.excitatory = excitatory.data();
+  d.neurons = d.sources = d.own = n, d.trials = TRIALS, d.inputs = inputs, d.size = size, d.channels = 1, d.excitatory = excitatory.data();
   d.indptr = indptr.data(), d.post = post.data(), d.weight = weight.data(), d.out_indptr = out_indptr.data(), d.out_slot = out_slot.data();
   d.w = w.data(), d.filters = filters.data(), d.r = traces.data(), d.n_delivered = delivered.data(), d.spiked = spiked.data();
   d.gain = gain.data();

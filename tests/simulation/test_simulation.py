@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zarr
 from conftest import COMPILER, KERNELS, NATIVE, compose, difference, keys_of, small_network, spikes_of, write_network
 
 from rlsnet.errors import UserError
 from rlsnet.kernels import build as kernel_build
 from rlsnet.kernels import calls
 from rlsnet.learning import rls
-from rlsnet.model import build, connectivity, neurons
+from rlsnet.model import build, connectivity, network_store, neurons
 from rlsnet.model.network import gather_inputs
 from rlsnet.simulation import delivery, persistent
 from rlsnet.simulation.state import TESTING, TRAINING, Dynamics, SimState, TrialKeys, initial_state
@@ -106,6 +107,78 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, reco
     what = f"u_P and w @ x after each of 300 runs of 1 or 13 steps, float64, groups of {size}, values of tau_plas: {taus}"
     record_check(f"V9 plastic current, {kind} kernels", what, "equal to 1e-12", f"largest difference {error:.1e}")
     assert error < 1e-12 and active > 200
+
+
+@pytest.mark.parametrize("kernels", [kind for kind in KERNELS if kind != "cuda"])  # whose sums have no order
+def test_delays_of_one_step_are_no_delays(tmp_path, kernels):
+    """To the bit, by class or of each synapse; a longer one is not the same."""
+    arrays, states = small_network(3), []
+    for name, extra in (("null", ()), ("late", ("synapse.delay=0.3",)), ("class", ("synapse.delay=[0.1,0.1]",)), ("each", ())):
+        if name == "each":
+            arrays["static/delay"] = np.full(len(arrays["static/post"]), 0.1, np.float32)
+        write_network(tmp_path / f"{name}.zarr", arrays)
+        config = compose("config=tiny", f"network.load={tmp_path}/{name}.zarr", "trial.duration=200", f"engine.kernels={kernels}", *extra)
+        net, weight, _ = build.build(config)
+        w, dynamics = jnp.asarray(connectivity.to_groups(weight, 1)), Dynamics.from_config(config)
+        assert dynamics.ring_rows(net) == (3 if name == "late" else 0) and not net.delays
+        _, _, state = spikes_of(dynamics, net, keys_of(TRAINING), 403, w)
+        states.append(state)
+    for other in states[2:]:
+        for mine, own in zip(jax.tree.leaves(other), jax.tree.leaves(states[0]), strict=True):
+            np.testing.assert_array_equal(mine, own)
+    assert np.any(states[1].n_spikes != states[0].n_spikes)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_spike_acts_after_the_delay_of_its_synapse(tmp_path, kernels):
+    """Neuron 0 spikes in step 1 only; others get it at their own time, and spikes on their way are counted."""
+    delay = np.array([0.5, 0.1, 1.2, 0.5], np.float32)
+    arrays = {
+        "neuron/excitatory": np.array([True, False, True, True]),
+        "neuron/bias": np.zeros(4),
+        "neuron/v0": np.array([1.5, 0, 0, 0]),
+        "static/indptr": np.array([0, 4, 4, 4, 4]),
+        "static/post": np.array([1, 2, 3, 3]),
+        "static/weight": np.array([3.0, 6.0, 9.0, 12.0]),
+        "static/delay": delay,
+        "plastic/pre": np.array([[2], [0], [0], [0]]),
+        "plastic/weight": np.array([[0.0], [15.0], [30.0], [45.0]]),
+    }
+    write_network(tmp_path / "n.zarr", arrays)
+    config = compose("config=tiny", f"network.load={tmp_path}/n.zarr", "synapse.delay=0.8", "neuron.threshold=1.4", "stimulus=none",
+                     f"engine.kernels={kernels}")  # fmt: skip
+    net, weight, _ = build.build(config)
+    network_store.save(tmp_path / "again.zarr", net, weight, np.zeros((1, config.trial.n_points, 4)))
+    root = zarr.open_group(str(tmp_path / "again.zarr"), mode="r")
+    for name in ("indptr", "post", "weight", "delay"):
+        at = slice(None) if name == "indptr" else np.argsort(delay, kind="stable")  # within a neuron those of a delay are together
+        np.testing.assert_allclose(root[f"static/{name}"][...], arrays[f"static/{name}"][at], rtol=1e-6)
+    w, dynamics, keys = jnp.asarray(connectivity.to_groups(weight, 1)), Dynamics.from_config(config), keys_of()
+    one_step = jax.jit(lambda state: advance(dynamics, net, w, state, keys, 1)[0])
+    at_once, state = jax.jit(lambda state: deliver_early(dynamics, net, w, state)), initial_state(dynamics, net, keys, w)
+    for step in range(1, 20):
+        state = one_step(state)
+        static, plastic = (np.asarray(u) for u in currents(net, state.synapses))
+        since = step - 1 - np.rint(arrays["static/delay"] / 0.1)  # steps with the current
+        expected = np.zeros(4)
+        np.add.at(expected, arrays["static/post"], np.where(since >= 0, arrays["static/weight"] / 3 * (1 - 0.1 / 3) ** since, 0))
+        np.testing.assert_allclose(static, expected, rtol=1e-5)
+        late = step - 9
+        np.testing.assert_allclose(plastic, np.array([0, 0.1, 0.2, 0.3]) * ((1 - 0.1 / 150) ** late if late >= 0 else 0), rtol=1e-5)
+        early = at_once(state)
+        assert early.n_spikes.tolist() == state.n_spikes.tolist() == [1, 0, 0, 0]
+        assert int(state.n_delivered[0]) == (step >= 9) and int(early.n_delivered[0]) == (step >= 8)
+        np.testing.assert_allclose(one_step(early).synapses, one_step(state).synapses, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    ("synapse.delay=0.25", "synapse.delay=0.25 ms: expected a multiple of trial.dt=0.1 ms"),
+    ("synapse.delay=[1,0.04]", "expected a multiple of trial.dt=0.1 ms"),
+    ("synapse.delay=0", "synapse.delay=0.0: expected a value above 0 ms"),
+])  # fmt: skip
+def test_a_delay_is_a_number_of_steps(overrides, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        compose(overrides)
 
 
 @pytest.mark.parametrize("kind", KERNELS)

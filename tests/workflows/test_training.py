@@ -102,11 +102,14 @@ def test_whole_trials_equal_the_numpy_oracle(x64, tmp_path, record_check, gain, 
 
 
 FILTERED = "filtered rates, every third learning point, two time constants, current of the new weights"
+DELAYED = "a delay of each static synapse, delays by class of plastic ones, and feed-forward neurons"
 RICHER = {  # case: size of the groups with which most forms are slow tests; with the other, 3 trials side by side
     "forgetting, Dale's law, penalties by class, given stimulus, a time constant for each neuron": 1,
     "feed-forward neurons, bins and neurons that are not trained": 7,
     "two time constants": 1,
     FILTERED: 7,
+    DELAYED: 1,
+    "delays by class": 7,
 }
 
 
@@ -123,10 +126,20 @@ def richer(case, arrays, tmp_path):
             {"forgetting": 0.97, "dale": True, "mu": (0.3, 0.1), "tau_p": arrays["neuron/tau_plas"],
              "stimulus": stimulus, "stim_on": 15, "stimulus_bin": 2.5},
         )  # fmt: skip
-    if case == "feed-forward neurons, bins and neurons that are not trained":
-        arrays["target"][:, :, 5:12] = np.nan
-        arrays["target"][random.random(arrays["target"].shape) < 0.2] = np.nan
-        arrays["target"][0, :3] = np.nan
+    late = {"delay": np.where(arrays["neuron/excitatory"], 0.3, 2.5)}
+    if case == "delays by class":
+        arrays["neuron/tau_plas"] = random.uniform(50, 200, 60)
+        more = {"mu": 0.3, "tau_p": arrays["neuron/tau_plas"], "correct": True}
+        return ["synapse.delay=[0.3,2.5]", "rls.penmu=0.3", "rls.correct_current=true"], late | more
+    if case in ("feed-forward neurons, bins and neurons that are not trained", DELAYED):
+        delayed = case == DELAYED
+        if delayed:
+            arrays["static/delay"] = random.uniform(0.01, 1.5, len(arrays["static/post"])).astype(np.float32)
+            late["delay"] = np.concatenate([late["delay"], np.full(3, 0.3)])
+        else:
+            arrays["target"][:, :, 5:12] = np.nan
+            arrays["target"][random.random(arrays["target"].shape) < 0.2] = np.nan
+            arrays["target"][0, :3] = np.nan
         rates = np.where(random.random((2, 20, 3)) < 0.3, 1e4, 0.0)  # once in every step or never, so that chance has no part
         np.save(tmp_path / "rates.npy", rates)
         weight = random.normal(0, 0.5, (60, 3))
@@ -140,8 +153,9 @@ def richer(case, arrays, tmp_path):
                 "rls.penlam_ff=0.4",
                 "rls.penmu=0.3",
                 "rls.forgetting=0.99",
+                *["synapse.delay=[0.3,2.5]"] * delayed,
             ],
-            {"mu": 0.3, "forgetting": 0.99, "outside": outside, "outside_weight": weight, "lam_outside": 0.4},
+            {"mu": 0.3, "forgetting": 0.99, "outside": outside, "outside_weight": weight, "lam_outside": 0.4, **(late if delayed else {})},
         )  # fmt: skip
     arrays["neuron/tau_plas"] = random.choice([60.0, 150.0], 60)
     if case == "two time constants":

@@ -47,10 +47,9 @@ struct Spike {
   int source, begin, end, out_begin, out_end;
   template <typename T>
   static Spike Of(const Delivery<T>& a, int j) {
-    const bool fixed = (a.post || a.stream) && j < a.neurons;
     Spike spike = {j, 0, 0, 0, 0};
-    if (fixed) spike.begin = a.indptr[j], spike.end = a.indptr[j + 1];
-    if (a.w) spike.out_begin = a.out_indptr[j], spike.out_end = a.out_indptr[j + 1];
+    if (a.post || a.stream) spike.begin = a.indptr[j], spike.end = a.indptr[j + 1];
+    if (a.w && j < a.own) spike.out_begin = a.out_indptr[j], spike.out_end = a.out_indptr[j + 1];
     return spike;
   }
 };
@@ -105,7 +104,7 @@ class Draw {
 // The filter of its static synapses.
 template <typename T>
 int ChannelOf(const Delivery<T>& a, const Spike& spike) {
-  return a.excitatory[spike.source] ? 0 : 1;
+  return a.excitatory[spike.source < a.own ? spike.source : spike.source % a.own] ? 0 : 1;
 }
 
 // Spikes of one step and trial, in the order of their sources: those of each range of sources.
@@ -421,16 +420,18 @@ class Deliverer {
 // A spike of source j of a trial, counted at the source and put on a list.
 template <typename T>
 void Enlist(const Delivery<T>& a, int64_t trial, int j, const T* gain, std::vector<Spike>& list) {
-  const int64_t flat = trial * a.sources + j;
-  a.r[flat] += gain[FilterOf(a, j)];
-  a.n_delivered[flat] += 1;
+  if (j < a.own) {
+    const int64_t flat = trial * a.own + j;
+    a.r[flat] += gain[FilterOf(a, j)];
+    a.n_delivered[flat] += 1;
+  }
   list.push_back(Spike::Of(a, j));
 }
 
 // Delivery of the spikes of a step in place.
 template <typename T>
 void Deliver(const Pool& pool, const Delivery<T>& a) {
-  const int64_t static_targets = a.post || a.stream ? a.indptr[a.sources] : 0, plastic_targets = a.w ? int64_t{a.out_indptr[a.sources]} * a.size : 0;
+  const int64_t static_targets = a.post || a.stream ? a.indptr[a.sources] : 0, plastic_targets = a.w ? int64_t{a.out_indptr[a.own]} * a.size : 0;
   const bool many = (static_targets + plastic_targets) / 2000 * a.trials >= WORTH_A_THREAD;  // of a step of 0.1 ms at 5 Hz
   const Ranges ranges(a.neurons, many ? pool.threads : 1);
   std::vector<SpikeList> lists(a.trials, SpikeList{std::vector<std::vector<Spike>>(1)});

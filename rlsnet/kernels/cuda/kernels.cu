@@ -87,13 +87,13 @@ INLINE unsigned threads_of_grid() { return gridDim.x * blockDim.x; }
 
 template <typename T>
 INLINE unsigned static_targets(const Delivery<T>& a, int j) {
-  return (a.post || a.stream) && j < a.neurons ? a.indptr[j + 1] - a.indptr[j] : 0;
+  return a.post || a.stream ? a.indptr[j + 1] - a.indptr[j] : 0;
 }
 
 // All targets of a spike of source j.
 template <typename T>
 INLINE unsigned targets_of(const Delivery<T>& a, int j) {
-  return static_targets(a, j) + (a.w ? (a.out_indptr[j + 1] - a.out_indptr[j]) * a.size : 0);
+  return static_targets(a, j) + (a.w && j < a.own ? (a.out_indptr[j + 1] - a.out_indptr[j]) * a.size : 0);
 }
 
 template <typename T>
@@ -104,8 +104,11 @@ INLINE int filter_of(const Delivery<T>& a, int j) {  // the plastic filter of a 
 // Puts a spike of source j (flat number `flat` through all trials) on the list for its delivery, and counts it at the source.
 template <typename T>
 INLINE void enlist(const Delivery<T>& a, unsigned flat, int j, int* list, SpikeCount* count, const T* gain) {
-  a.r[flat] += gain[filter_of(a, j)];
-  a.n_delivered[flat] += 1;
+  if (j < a.own) {
+    const unsigned at = a.own == a.sources ? flat : flat / a.sources * a.own + j;
+    a.r[at] += gain[filter_of(a, j)];
+    a.n_delivered[at] += 1;
+  }
   const unsigned targets = targets_of(a, j);
   if (targets > MOST_NARROW) {
     list[a.trials * a.sources - 1 - atomicAdd(&count->wide, 1u)] = flat;
@@ -129,12 +132,12 @@ INLINE void reach(const Delivery<T>& a, unsigned flat, unsigned e, const T* gain
   T* filters = a.filters + static_cast<long long>(trial) * (2 + a.channels) * a.neurons;
   const unsigned n_static = static_targets(a, j);
   if (e < n_static) {
-    const int own = a.excitatory[j] ? 0 : 1, edge = a.indptr[j] + e;
+    const int own = a.excitatory[j < a.own ? j : j % a.own] ? 0 : 1, edge = a.indptr[j] + e;
     const int target = a.stream ? drawn_target(a, j, e) : a.post[edge];
     atomicAdd(filters + own * a.neurons + target, a.weight ? gain[own] * a.weight[edge] : gain[own]);
     return;
   }
-  if (!a.w) return;
+  if (!a.w || j >= a.own) return;
   unsigned output = e - n_static, member = 0;
   if (a.size > 1) output /= a.size, member = e - n_static - output * a.size;
   const int start = a.out_indptr[j], filter = filter_of(a, j);
