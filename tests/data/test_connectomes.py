@@ -75,6 +75,21 @@ def test_flywire(place):
     build.build(compose("config=tiny", "network.load=fly.zarr", "plastic.n_inputs=0"))
 
 
+def test_parquet(place):
+    """64-bit numbers as numbers; one that is missing would make them inexact, and is refused."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv("fly.csv")
+    table.to_parquet("fly.parquet")
+    group = rlsnet.import_network("fly.parquet", "fly.zarr", unknown="draw")
+    assert group["neuron/name"][...].tolist() == NAMES
+    table.loc[1, "pre_root_id"] = None
+    table.to_parquet("missing.parquet")
+    with pytest.raises(
+        UserError, match="pre_root_id in row 1 is 7.2.*e\\+17; expected the name of a neuron or a whole number in every row"
+    ):
+        rlsnet.import_network("missing.parquet", "no.zarr")
+
+
 def test_mixed_signs(place):
     """Dale's law replaces the rarer sign, sign_of=connection keeps it."""
     given = {"signs": {"DA": "exc"}, "normalise": "none"}  # glutamate is excitatory by default
@@ -155,6 +170,8 @@ def test_neuron_table(place):
     results = rlsnet.simulate(compose("config=tiny", "network.load=n.zarr", *times, *chosen, "progress=off"), "run")
     assert np.isfinite(zarr.open_group("run/network.zarr")["target"][...]).any(axis=(0, 1)).tolist() == [False, True]
     assert results["type"][...].tolist() == ["LN"] and results["neuron"][...].tolist() == [0]
+    run = rlsnet.open_run("run")
+    assert run.select("region:AL").tolist() == [0, 1] and run.neurons()["name"].tolist() == [NAMES[2], NAMES[0]]
     shown = command("info", "run/network.zarr", cwd=place).stdout
     assert "region: 1 (AL)" in shown and "type: 2 (LN, PN)" in shown
 
@@ -174,6 +191,8 @@ def test_delays_and_signed_weights(place):
     again = shuffled.ascending()
     assert np.all(np.diff(again.post[:3]) >= 0)
     assert set(zip(again.post.tolist(), again.weight.tolist(), again.delay.tolist(), strict=True)) == found
+    network = build.build(compose("config=tiny", "network.load=d.zarr", "plastic.n_inputs=0")).network
+    assert network.delays == (0.5, 1, 1.5, 2.5, 3) and network.n_edges == 5
     group = rlsnet.import_network("d.csv", "p.zarr", plastic="all")
     assert "static/delay" in group and group["static/delay"].shape == (0,)
     assert group.attrs["imported"]["left out: delays of plastic connections"].startswith("4;")
