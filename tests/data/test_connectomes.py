@@ -71,7 +71,8 @@ def test_flywire(place):
     assert group["neuron/excitatory"][...].tolist() == [True, True, False]
     np.testing.assert_array_equal(matrices(group, 3)[0], 0.5 * np.array([[0, 9, -12], [0, 8, -6], [12, 0, 0]]))
     summary = group.attrs["imported"]
-    assert summary["connections"] == "6 in the source, of 5 pairs of neurons; 1 were added to others" and summary["self-connections"] == "1"
+    assert summary["connections"] == "6 of the source, between 5 pairs of neurons; 1 were added to others of their pair"
+    assert summary["self-connections"] == "1"
     build.build(compose("config=tiny", "network.load=fly.zarr", "plastic.n_inputs=0"))
 
 

@@ -75,42 +75,42 @@ def selected(wiring: Wiring, options: Options) -> Wiring:
 
 def assemble(wiring: Wiring, options: Options) -> Assembled:
     """The network of a wiring; raises UserError where signs are unknown and may not be, or settings do not fit."""
-    used = len(wiring.pre)
+    n, used = len(wiring.name), len(wiring.pre)
     wiring, sign, rows = _with_signs(wiring, options)
-    rows = {"connections": f"{used:,} in the source"} | rows
-    plastic = _plastic(wiring, options) | (sign == 0)
-    pairs = _summed(wiring, sign, plastic)
-    merged = len(wiring.pre) - len(pairs.pre)
-    rows["connections"] += (
-        f", of {len(np.unique(pairs.pre * len(wiring.name) + pairs.post)):,} pairs of neurons; {merged:,} were added to others"
-    )
+    pairs = _summed(wiring, sign, _plastic(wiring, options) | (sign == 0))
+    different, merged = len(np.unique(pairs.pre * n + pairs.post)), len(wiring.pre) - len(pairs.pre)
+    words = f"{used:,} of the source, between {different:,} pairs of neurons; {merged:,} were added to others of their pair"
+    rows = {"connections": words} | rows | {f"left out: {why}": f"{number:,}" for why, number in wiring.left_out.items()}
     if options.min_synapses is not None:
         keep = pairs.strength >= options.min_synapses
         pairs, rows["left out: below min_synapses"] = pairs.part(keep), f"{int((~keep).sum()):,} connections"
-    own = int(np.sum(pairs.pre == pairs.post))
-    rows["self-connections"] = f"{own:,}"
-    pairs, words = _scaled(pairs, wiring, options)
-    rows["weights"] = words
-    pairs, more = _capped(pairs, options)
-    rows |= {f"left out: {why}": f"{number:,}" for why, number in wiring.left_out.items()} | more
-    n, static = len(wiring.name), pairs.part(~pairs.plastic)
-    dtype = np.float32 if wiring.counted else np.float64
     if not len(pairs.pre):
         settings = "unknown=drop" if options.min_synapses is None else f"min_synapses={options.min_synapses:g}"
         raise UserError(f"{settings}: no connection is left; expected another value, or signs of more neurons.")
+    pairs, rows["weights"] = _scaled(pairs, wiring, options)
+    pairs, more = _capped(pairs, options)
+    static, plastic = pairs.part(~pairs.plastic), pairs.part(pairs.plastic)
+    dtype = np.dtype(np.float32 if wiring.counted else np.float64)  # of numbers of synapses, more digits would mean nothing
     edges = Edges.from_pairs(static.pre, static.post.astype(np.int32), static.weight, n, static.delay).ascending()
+    inputs = _inputs(plastic, n, wiring.group_size, dtype) if len(plastic.pre) else None
+    rows |= more | _sizes(pairs, static, plastic, n, inputs)
     weight = None if edges.weight is None else edges.weight.astype(dtype)
-    edges = dataclasses.replace(edges, weight=weight, indptr=edges.indptr.astype(np.int64))
-    if pairs.delay is not None and pairs.plastic.any():
-        rows["left out: delays of plastic connections"] = f"{int(pairs.plastic.sum()):,}; they act in the next time step"
-    rows["inputs of a neuron"] = _range(np.bincount(pairs.post, minlength=n))
-    rows["static connections"] = f"{len(static.pre):,}"
-    rows["plastic connections"] = f"{int(pairs.plastic.sum()):,}"
-    inputs = _inputs(pairs.part(pairs.plastic), n, wiring.group_size, dtype) if pairs.plastic.any() else None
+    return Assembled(wiring.neuron_sign > 0, dataclasses.replace(edges, weight=weight), inputs, rows["signs"], rows)
+
+
+def _sizes(pairs: _Pairs, static: _Pairs, plastic: _Pairs, n: int, inputs: tuple[np.ndarray, np.ndarray, int] | None) -> dict[str, str]:
+    """Rows of the summary about numbers of connections and inputs; `inputs` as of `Assembled.plastic`."""
+    rows = {
+        "self-connections": f"{int(np.sum(pairs.pre == pairs.post)):,}",
+        "inputs of a neuron": _range(np.bincount(pairs.post, minlength=n)),
+    }
+    rows |= {"static connections": f"{len(static.pre):,}", "plastic connections": f"{len(plastic.pre):,}"}
     if inputs is not None:
-        width = inputs[0].shape[1]
-        rows["largest number of plastic inputs"] = f"{width:,}; P takes {byte_size(len(inputs[0]) * width * (width + 1) * 2)} in float32"
-    return Assembled(wiring.neuron_sign > 0, edges, inputs, rows["signs"], rows)
+        groups, width = inputs[0].shape
+        rows["largest number of plastic inputs"] = f"{width:,}; P takes {byte_size(groups * width * (width + 1) * 2)} in float32"
+        if pairs.delay is not None:
+            rows["left out: delays of plastic connections"] = f"{len(plastic.pre):,}; they have the delay of the settings (synapse.delay)"
+    return rows
 
 
 def _range(number: np.ndarray) -> str:
@@ -134,8 +134,7 @@ def _with_signs(wiring: Wiring, options: Options) -> tuple[Wiring, np.ndarray, d
         what = "which they keep" if keep_own else "replaced by that of their neuron"
         of_neurons = counted(len(np.unique(wiring.pre[against])), "neuron")
         rows["connections of another sign than their neuron"] = f"{int(against.sum()):,}, of {of_neurons}, {what}"
-    has_outputs = np.bincount(wiring.pre, minlength=n) > 0
-    missing = has_outputs & (own == 0)
+    has_outputs, missing = (np.bincount(pre, minlength=n) > 0 for pre in (wiring.pre, wiring.pre[sign == 0]))
     if missing.any() and options.unknown == "refuse":
         _refuse(wiring, missing, has_outputs)
     if options.unknown == "drop" and (sign == 0).any():
@@ -241,7 +240,7 @@ def _capped(pairs: _Pairs, options: Options) -> tuple[_Pairs, dict[str, str]]:
     return pairs._replace(plastic=plastic).part(keep), rows
 
 
-def _inputs(pairs: _Pairs, n: int, size: int, dtype: type) -> tuple[np.ndarray, np.ndarray, int]:
+def _inputs(pairs: _Pairs, n: int, size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, int]:
     """([G, L] plastic inputs in ascending order, -1 pads; [N, L] weights; S).
 
     Raises:
@@ -250,7 +249,7 @@ def _inputs(pairs: _Pairs, n: int, size: int, dtype: type) -> tuple[np.ndarray, 
     number = np.bincount(pairs.post, minlength=n)
     width = int(number.max())
     memory.check_fits(n * width * (4 + 8), f"{n:,} neurons with up to {width:,} plastic inputs")
-    pre, weight = np.full((n, width), -1, np.int32), np.zeros((n, width), np.dtype(dtype))
+    pre, weight = np.full((n, width), -1, np.int32), np.zeros((n, width), dtype)
     used = np.arange(width) < number[:, None]
     order = np.lexsort((pairs.pre, pairs.post))
     pre[used], weight[used] = pairs.pre[order], pairs.weight[order]
