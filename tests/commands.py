@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ FORKS.set_forkserver_preload(["commands", *LATE])
 def _main(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: str, err: str) -> None:
     """What the forked process does: what `python -m rlsnet` does."""
     os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
     os.environ.clear()
     os.environ.update(environment)
     for path, number in ((out, 1), (err, 2)):
@@ -44,16 +46,33 @@ def _main(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out
         sys.stdout.flush()
 
 
+class Command:
+    """A command that runs in folder `cwd`; `pid` is that of its process."""
+
+    def __init__(self, *arguments: str, cwd: Path, **environment: str):
+        self._arguments, self._folder = arguments, tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name) / name for name in ("out", "err")]
+        for file in self._files:
+            file.touch()
+        self._process = FORKS.Process(target=_main, args=(arguments, str(cwd), {**os.environ, **environment}, *map(str, self._files)))
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.is_alive()
+
+    def end(self) -> subprocess.CompletedProcess:
+        """Its results, at its end; the status is negative where a signal ended it."""
+        self._process.join()
+        with self._folder:
+            return subprocess.CompletedProcess(self._arguments, self._process.exitcode, *(file.read_text() for file in self._files))
+
+
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """Runs a command in folder `cwd` to its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("out", "err")]
-        for file in files:
-            file.touch()
-        process = FORKS.Process(target=_main, args=(arguments, str(cwd), {**os.environ, **environment}, *map(str, files)))
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(arguments, process.exitcode, *(file.read_text() for file in files))
+    return Command(*arguments, cwd=cwd, **environment).end()
 
 
 def rlsnet(*arguments: str, cwd: Path, status: int | None = 0) -> subprocess.CompletedProcess:

@@ -62,6 +62,16 @@ def devices(engine: EngineConfig) -> list[jax.Device]:
     return found if processes.several() else found[:wanted]
 
 
+def number(engine: EngineConfig) -> int:
+    """Number of devices over which the neurons are divided, whether they are here or not."""
+    return len(devices(engine)) if engine.devices is None or processes.several() else engine.devices
+
+
+def sharing_memory(count: int) -> int:
+    """How many of `count` devices share the memory of this machine: all of this process on a CPU; one on a GPU, which has its own."""
+    return -(-count // processes.count()) if platform_in_use() == "cpu" else 1
+
+
 def platform_in_use() -> str:
     """Platform of JAX's default device, such as cpu or gpu."""
     return device_in_use().platform

@@ -16,6 +16,7 @@ from rlsnet.io.memory import free_memory as free_memory
 from rlsnet.kernels import backend, device
 from rlsnet.learning import covariance_forms, deferred, population
 from rlsnet.learning.scores import NEURONS_PER_BLOCK
+from rlsnet.model import sharding
 from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import StoredNetwork, group_size_of
 
@@ -45,6 +46,8 @@ class Sizes:
     averaged: int  # bytes of the averages over the trials of a test, a neuron and a learning point
     rates: bool  # whether the targets come from recorded rates, which tests compare with
     validated: bool  # whether validations compare with them too
+    devices: int = 1  # over which the neurons are divided
+    sources: int = 0  # presynaptic neurons, of which each of several devices has the filtered spikes
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int, stored: StoredNetwork | None = None) -> Sizes:
@@ -84,11 +87,26 @@ class Sizes:
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated)
+        devices, sources = device.number(config.engine), n + config.feedforward.n_inputs(config.trial, feedforward)
+        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated, devices, sources)
+
+    def of_device(self) -> Sizes:
+        """Sizes of the shard of one device; see `model.sharding`."""
+        groups = -(-self.n // self.group_size)
+        own = sharding.groups_of_shard(groups, self.devices)
+        share = own / max(1, groups)
+        parts = {name: round(getattr(self, name) * share) for name in ("edges", "P", "stimulus")}
+        return dataclasses.replace(self, n=own * self.group_size, **parts)
 
 
 def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
-    """Bytes by purpose at the peak, during an iteration or a trial; with `learning`, they include P and the memory of its update."""
+    """Bytes by purpose at the peak, during an iteration or a trial; with `learning`, they include P and the memory of its update.
+
+    With several devices, those of one device.
+    """
+    if sizes.devices > 1:
+        of_all = (18 + 9 * (sizes.trials - 1 if learning else 0)) * sizes.sources  # filter, count and flag; where the synapses begin
+        return {**plan(dataclasses.replace(sizes.of_device(), devices=1), learning), "presynaptic neurons": of_all}
     n, item, trials = sizes.n, sizes.item, sizes.trials if learning else 1
     groups = -(-n // sizes.group_size)
     slots = groups * sizes.inputs
@@ -113,6 +131,11 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     return {name: size for name, size in parts.items() if size}
 
 
+def words_of(parts: Mapping[str, int]) -> str:
+    """A plan as text, the largest parts first."""
+    return ", ".join(f"{NAMES.get(name, name)} {byte_size(size)}" for name, size in sorted(parts.items(), key=lambda part: -part[1]))
+
+
 def available() -> tuple[int, str]:
     """(free bytes, "GPU" or "machine"): memory of the GPU that JAX uses, or else of this machine."""
     import jax
@@ -135,9 +158,11 @@ def check(config: Config, sizes_of: Callable[[Config], Sizes], learning: bool, d
     Raises:
       UserError: the plan exceeds the free memory; the message names the settings that fit.
     """
-    parts = plan(sizes_of(config), learning)
-    total = sum(parts.values())
-    words = ", ".join(f"{NAMES.get(name, name)} {byte_size(bytes_)}" for name, bytes_ in sorted(parts.items(), key=lambda part: -part[1]))
+    sizes = sizes_of(config)
+    parts, together = plan(sizes, learning), device.sharing_memory(sizes.devices)
+    total = together * sum(parts.values())
+    words = words_of(parts)
+    words += f", for each of {sizes.devices} devices" if sizes.devices > 1 else ""
     free, where = available()
     if total > free:
         if not drawn:
@@ -153,7 +178,8 @@ def _that_fit(config: Config, sizes_of: Callable[[Config], Sizes], learning: boo
     found: list[set[str]] = []
     for settings in _smaller(config, sizes_of(config).n):
         try:
-            size = sum(plan(sizes_of(_changed(config, settings)), learning).values())
+            changed = sizes_of(_changed(config, settings))
+            size = device.sharing_memory(changed.devices) * sum(plan(changed, learning).values())
         except UserError:  # settings that cannot be combined
             continue
         if size <= free and not any(keys <= settings.keys() for keys in found):

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from rlsnet.config.schema import Config, EdgesConfig, OUStimulusConfig, RecordingConfig, SinusoidTargetConfig
 from rlsnet.data import recording_source, synthetic
 from rlsnet.errors import UserError
-from rlsnet.io.formatting import counted, duration
+from rlsnet.io.formatting import byte_size, counted, duration
 from rlsnet.kernels import backend
 from rlsnet.kernels.device import configured
 from rlsnet.learning import rls
 from rlsnet.learning.iteration import Iteration
 from rlsnet.model.connectivity import to_groups
 from rlsnet.model.network_store import StoredNetwork
-from rlsnet.runs import disk_plan, memory_plan
+from rlsnet.runs import cost_model, disk_plan, memory_plan
 from rlsnet.runs.folder import Run
 from rlsnet.runs.memory_plan import Sizes
 from rlsnet.runs.progress import Progress
@@ -54,7 +54,8 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
         watch.check(config, run, resumed)
     if exists:
         tested_settings.labelled(config, run)  # a label that is taken is refused
-    with configured(config.engine) as device:
+    here = config.engine if config.engine.devices is None else dataclasses.replace(config.engine, devices=1)  # there may be fewer
+    with configured(here) as device:
         yield f"Dry run of rlsnet {command} on {device} in {config.engine.precision}: no run folder is made or changed."
         yield f"Run folder: {new_folder or run.path} ({'exists' if run.path.exists() and new_folder is None else 'new'})."
         sizes_of, words = _sizes_of(config, run if exists else None, command)
@@ -62,9 +63,15 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
         if words:
             yield words
         yield _size_words(config, sizes, command)
-        yield memory_plan.check(config, sizes_of, learns, drawn=exists)
+        if sizes.devices > 1:
+            yield _plan_of_devices(sizes, learns)
+        else:
+            yield memory_plan.check(config, sizes_of, learns, drawn=exists)
         if learns:
+            yield _on_gpus(config, sizes)
             yield disk_plan.check(config, sizes, run.path)
+        if sizes.devices > 1:
+            return
         if command == "watch":
             yield f"Time: an iteration takes about {_iteration_time(config, sizes, run if resumed else None)}."
         elif command == "train":
@@ -94,6 +101,30 @@ def _sizes_of(config: Config, run: Run | None, command: str) -> tuple[Callable[[
             n_units, conditions = recording.n_units, recording.n_conditions
             words = f"Targets: {counted(n_units, 'unit')} and {counted(conditions, 'condition')} of {recording.path}."
     return partial(Sizes.of, n_units=n_units, conditions=conditions, stored=stored), words
+
+
+def _plan_of_devices(sizes: Sizes, learning: bool) -> str:
+    """What each of several devices has, and what they exchange, as sentences; they need not be here."""
+    parts, own = memory_plan.plan(sizes, learning), sizes.of_device()
+    total, words = byte_size(sum(parts.values())), memory_plan.words_of(parts)
+    return f"Memory plan: {total} for each of {sizes.devices} devices, which has {own.n:,} neurons: {words}."
+
+
+def _on_gpus(config: Config, sizes: Sizes) -> str:
+    """Estimated time of an iteration on as many GPUs as there are devices, by the cost model, as sentences."""
+    gpu, cost = cost_model.H200, cost_model.Sizes.of(config, sizes.n, sizes.conditions, D=sizes.devices)
+    times, held = cost_model.times(gpu, cost), sum(cost_model.memory(cost).values())
+    fits = "fits" if held <= cost_model.USABLE * gpu.memory else "does not fit"
+    where = f"{sizes.devices} {gpu.name}" if sizes.devices > 1 else f"an {gpu.name}"
+    steps = f"{cost.steps:,} steps of {times['step'] * 1e6:.0f} us"
+    if sizes.devices > 1:
+        every = "each step" if cost.delay == 1 else f"{cost.delay} steps"
+        size = byte_size(cost.N * cost.B * cost.delay / 8)
+        steps += f", of which the exchange of spikes ({size} in {every}) takes {times['exchange'] * 1e6:.0f} us"
+    return (
+        f"On {where}: an iteration takes at least {_short(times['iteration'])} (estimated, docs/clusters.md): {steps}, and learning"
+        f" {_short(times['learning'])}. Its memory {fits}."
+    )
 
 
 def _size_words(config: Config, sizes: Sizes, command: str) -> str:

@@ -10,20 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from rlsnet.runs import cost_model
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu" / "model.py"
 _spec = importlib.util.spec_from_file_location("gpu_model", SCRIPT)
 model = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(model)
 
 # 1000 neurons at 10 Hz: a spike a step; 30 updates, Q = 15
-SMALL = model.Sizes(N=1000, K=20, L=8, rate=10.0, points=30, share=0.25)
+SMALL = cost_model.Sizes(N=1000, K=20, L=8, rate=10.0, points=30, share=0.25)
 ROUND = dataclasses.replace(  # a GPU with round figures; everything is in its cache
-    model.H200, copy=1e9, cache=1e9, atomics=1e6, barrier=2e-6, launch=1e-6, l2=1e12
+    cost_model.H200, copy=1e9, cache=1e9, atomics=1e6, barrier=2e-6, launch=1e-6, l2=1e12
 )
 
 
 def test_work_of_a_step_and_of_updates():
-    work = model.work(SMALL)
+    work = cost_model.work(SMALL)
     assert work["spikes"] == pytest.approx(1)
     assert work["atomics"] == pytest.approx(20 + 8)
     assert work["deliver"] == pytest.approx(5 * 4 + 20 * 4 + 8 * (4 + 32))  # w at random: a sector of 32 bytes each
@@ -35,29 +37,29 @@ def test_work_of_a_step_and_of_updates():
 
 
 def test_procedural_edges_are_not_read_and_groups_share_p():
-    work = model.work(dataclasses.replace(SMALL, stored=0, S=8))
+    work = cost_model.work(dataclasses.replace(SMALL, stored=0, S=8))
     assert work["deliver"] == pytest.approx(5 * 4 + 8 * (4 / 8 + 4))
     assert work["atomics"] == pytest.approx(28)
     assert work["sparse"] == 125 * 8 * 4 * (0.25 * 8 + 7.5 + 1 + 2 + 16 + 2)
-    assert model.memory(dataclasses.replace(SMALL, S=8))["P"] == 125 * 8 * 8 * 4
+    assert cost_model.memory(dataclasses.replace(SMALL, S=8))["P"] == 125 * 8 * 8 * 4
 
 
 def test_feedforward_spikes_reach_all_neurons():
     with_inputs = dataclasses.replace(SMALL, X=4, x_rate=50.0)
-    assert model.work(with_inputs)["atomics"] == pytest.approx(28 + 4 * 50 * 1e-4 * 1000)
-    assert model.memory(with_inputs)["P"] == 1000 * 12 * 12 * 4
+    assert cost_model.work(with_inputs)["atomics"] == pytest.approx(28 + 4 * 50 * 1e-4 * 1000)
+    assert cost_model.memory(with_inputs)["P"] == 1000 * 12 * 12 * 4
 
 
 def test_trials_side_by_side_multiply_spikes_but_not_barriers_and_updates():
     eight = dataclasses.replace(SMALL, B=8)
     for name in ("spikes", "atomics", "deliver", "move"):
-        assert model.work(eight)[name] == pytest.approx(8 * model.work(SMALL)[name])
-    assert model.work(eight)["sparse"] == model.work(SMALL)["sparse"]
-    one, all_ = model.times(ROUND, SMALL), model.times(ROUND, eight)
+        assert cost_model.work(eight)[name] == pytest.approx(8 * cost_model.work(SMALL)[name])
+    assert cost_model.work(eight)["sparse"] == cost_model.work(SMALL)["sparse"]
+    one, all_ = cost_model.times(ROUND, SMALL), cost_model.times(ROUND, eight)
     assert one["barriers"] == all_["barriers"] == 4e-6
     assert all_["deliver"] == pytest.approx(8 * one["deliver"])
-    assert model.memory(eight)["state"] == 8 * model.memory(SMALL)["state"]
-    assert model.memory(eight)["P"] == model.memory(SMALL)["P"]
+    assert cost_model.memory(eight)["state"] == 8 * cost_model.memory(SMALL)["state"]
+    assert cost_model.memory(eight)["P"] == cost_model.memory(SMALL)["P"]
 
 
 def test_share_of_rows_from_the_rates():
@@ -67,8 +69,8 @@ def test_share_of_rows_from_the_rates():
 
 
 def test_times():
-    times = model.times(ROUND, SMALL)
-    work = model.work(SMALL)
+    times = cost_model.times(ROUND, SMALL)
+    work = cost_model.work(SMALL)
     assert times["deliver"] == pytest.approx(28e-6)  # additions take longer than bytes
     assert times["step"] == pytest.approx(28e-6 + work["move"] / 1e9 + 4e-6)
     assert times["sparse"] == pytest.approx(work["sparse"] / 1e9 + 2e-6)
@@ -76,25 +78,52 @@ def test_times():
     assert times["learning"] == pytest.approx(2 * times["dense"] + 28 * times["sparse"] + work["flush"] / 1e9 + 1e-6)
     assert times["rest"] == pytest.approx(30 * 20 * 1e-6)
     assert times["iteration"] == pytest.approx(times["simulation"] + times["learning"] + times["rest"])
-    assert model.launches(SMALL) == 23
-    assert model.launches(dataclasses.replace(SMALL, every=2)) == 22
+    assert cost_model.launches(SMALL) == 23
+    assert cost_model.launches(dataclasses.replace(SMALL, every=2)) == 22
 
 
 def test_what_the_cache_does_not_hold_is_passed_over_at_the_bandwidth_of_memory():
     memory = dataclasses.replace(ROUND, cache=4e9, l2=1.0)
-    assert model.times(memory, SMALL)["move"] == pytest.approx(4 * model.times(dataclasses.replace(memory, l2=1e12), SMALL)["move"])
+    assert cost_model.times(memory, SMALL)["move"] == pytest.approx(
+        4 * cost_model.times(dataclasses.replace(memory, l2=1e12), SMALL)["move"]
+    )
 
 
 def test_a_step_of_fixed_shape_of_the_published_network_takes_34_us():
     sizes = model.sizes_of("mouse_decision_published")
     assert (sizes.N, sizes.K, sizes.L, sizes.X, sizes.steps, sizes.Q) == (66_002, 0, 128, 0, 40_000, 15)
-    assert model.memory(sizes)["P"] == 66_002 * 128 * 128 * 4
-    assert model.fixed_shape(model.H200, sizes)["step"] == pytest.approx(34e-6, rel=0.02)
+    assert cost_model.memory(sizes)["P"] == 66_002 * 128 * 128 * 4
+    assert model.fixed_shape(cost_model.H200, sizes)["step"] == pytest.approx(34e-6, rel=0.02)
 
 
 def test_mouse_decision_reads_all_rows_at_every_second_learning_point():
     sizes = model.sizes_of("mouse_decision")
     assert (sizes.L, sizes.X, sizes.updates, sizes.rows, sizes.C) == (96, 32, 75, 1.0, 2)
+
+
+def test_devices_share_all_but_the_presynaptic_neurons():
+    four, work = dataclasses.replace(SMALL, D=4, delay=15), cost_model.work(SMALL)
+    of_each = cost_model.work(four)
+    for name in ("atomics", "move", "sparse", "dense", "flush"):
+        assert of_each[name] == pytest.approx(work[name] / 4)
+    assert of_each["spikes"] == work["spikes"]
+    assert of_each["exchange"] == 15 * 1000 / 8  # a bit of each neuron and step
+    whole, held = cost_model.memory(SMALL), cost_model.memory(four)
+    assert held.pop("sources") == 18 * 1000
+    assert all(held[name] == pytest.approx(size / 4) for name, size in whole.items())
+    links = cost_model.Links(per_node=2, protocols=((6e-6, 1e-6, 2.0, 3e-6, 0.25),), near_rate=4e9, far_rate=4e9)
+    times = cost_model.times(ROUND, four, links)
+    exchange = 6e-6 + 2 * 2e-6 + 3e-6 + 1875 * 3 / 4 / 1e9  # four GPUs in two nodes: two near steps and a far one
+    assert times["exchange"] == pytest.approx(exchange / 15)
+    assert times["step"] == pytest.approx(times["deliver"] + times["move"] + times["launches"] + times["unpack"] + times["exchange"])
+
+
+def test_exchange_takes_the_faster_protocol():
+    links = cost_model.Links()
+    assert links.seconds(1, 1e6) == 0
+    assert links.seconds(8, 0) == pytest.approx(6.6e-6 + 7 * 0.6e-6)
+    assert links.seconds(16, 0) == pytest.approx(6.6e-6 + 14 * 1.8 * 0.6e-6 + 2.7e-6)
+    assert links.seconds(8, 1e9) == pytest.approx(8.4e-6 + 7 * 3.4e-6 + 1e9 * 7 / 8 / 450e9)
 
 
 def test_every_case_is_printed():
@@ -107,7 +136,7 @@ def test_every_case_is_printed():
 
 def test_every_case_and_device_has_a_report():
     cases = [(case, model.sizes_of(case)) for case in model.CASES]
-    for device in model.DEVICES.values():
+    for device in cost_model.DEVICES.values():
         report = model.report(device, cases, [])
         assert all(report.count(f"| `{case}` |") == 4 for case in model.CASES)
         assert "nan" not in report and "prototype (" not in report
@@ -118,11 +147,11 @@ def test_measured_figures_stand_beside_the_floor(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"results": results}))
     sizes = model.sizes_of("mouse_decision")
-    floor = model.times(model.H200, sizes)["iteration"]
-    found = model.measured_results([path], model.H200)
-    assert model.beside(found, model.H200, "mouse_decision", sizes, "iteration") == f"0.6 cuda ({0.6 / floor:.2g})"
-    assert model.beside(found, model.H200, "mouse_decision", sizes, "step") == "estimated"
-    assert model.measured_results([path], model.DEVICES["b200"]) == []
+    floor = cost_model.times(cost_model.H200, sizes)["iteration"]
+    found = model.measured_results([path], cost_model.H200)
+    assert model.beside(found, cost_model.H200, "mouse_decision", sizes, "iteration") == f"0.6 cuda ({0.6 / floor:.2g})"
+    assert model.beside(found, cost_model.H200, "mouse_decision", sizes, "step") == "estimated"
+    assert model.measured_results([path], cost_model.DEVICES["b200"]) == []
 
 
 def test_wrong_sizes_are_refused():

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tests.network_on_devices import CASES
+from network_on_devices import CASES
 
 PROGRAM = Path(__file__).parents[1] / "network_on_devices.py"
 EXACT = ("counts", "words", "n_undefined", "finite")
