@@ -213,17 +213,11 @@ def save(
       **attributes: further attributes of the root.
     """
     x, n = network.n_feedforward, network.n_neurons
-    indptr, order, delay = edges_by_neuron(network)
-    given = (network.post, network.weight, network.class_weight, network.stream)
-    post, weights, class_weight, stream = (None if each is None else np.asarray(each) for each in given)
-    assert post is not None
-    ordered = post if stream is not None else post[order]
-    edges = Edges(indptr, ordered, None if weights is None else weights[order], class_weight, stream, delay)
     parameters = {name: values[:n] for name, values in network.parameters.items()} | {"bias": network.bias}
     parameters |= {} if network.v0 is None else {"v0": network.v0}
     with _new(path, attributes) as root:
         _write_neurons(root, network.excitatory, parameters, labels or {})
-        _write_static(root, edges)
+        _write_static(root, network)
         _write_plastic(root, np.asarray(network.pre)[:, x:], weight[:, x:], network.group_size)
         if x:
             zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], units="threshold*ms")
@@ -256,7 +250,7 @@ def save_wiring(
     """
     with _new(path, attributes) as root:
         _write_neurons(root, excitatory, parameters or {}, labels or {})
-        _write_static(root, edges)
+        _write_edges(root, edges)
         if plastic is not None:
             _write_plastic(root, *plastic)
 
@@ -293,21 +287,29 @@ def _write_neurons(root: zarr.Group, excitatory: Any, parameters: Mapping[str, A
         zarr_store.write(root, f"neuron/{name}", words, ["neuron"])
 
 
-def _write_static(root: zarr.Group, edges: Edges) -> None:
+def _write_static(root: zarr.Group, network: Network) -> None:
     """Writes the arrays static/*."""
-    zarr_store.write(root, "static/indptr", edges.indptr, ["neuron_end"])
-    if edges.stream is None:
-        zarr_store.write(root, "static/post", edges.post, ["edge"], compress=False)
+    indptr, order, delay = edges_by_neuron(network)
+    zarr_store.write(root, "static/indptr", indptr, ["neuron_end"])
+    if delay is not None:
+        zarr_store.write(root, "static/delay", delay, ["edge"], units="ms", long_name="time from a spike to the step in which it acts")
+    if network.stream is None:
+        zarr_store.write(root, "static/post", np.asarray(network.post)[order], ["edge"], compress=False)
     else:
-        zarr_store.write(root, "static/stream", edges.stream, ["word"], long_name="key from which targets are drawn")
-    if edges.weight is not None:
-        zarr_store.write(root, "static/weight", edges.weight, ["edge"], units="threshold*ms")
-    if edges.class_weight is not None:
-        zarr_store.write(root, "static/class_weight", edges.class_weight, ["pre_class", "post_class"], units="threshold*ms")
-    if edges.delay is not None:
-        zarr_store.write(
-            root, "static/delay", edges.delay, ["edge"], units="ms", long_name="time from a spike to the step in which it acts"
-        )
+        zarr_store.write(root, "static/stream", network.stream, ["word"], long_name="key from which targets are drawn")
+    if network.weight is not None:
+        zarr_store.write(root, "static/weight", np.asarray(network.weight)[order], ["edge"], units="threshold*ms")
+    if network.class_weight is not None:
+        zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")
+
+
+def _write_edges(root: zarr.Group, edges: Edges) -> None:
+    """Writes the arrays static/* of given edges with weights."""
+    arrays = {"post": (edges.post, ""), "weight": (edges.weight, "threshold*ms"), "delay": (edges.delay, "ms")}
+    zarr_store.write(root, "static/indptr", edges.indptr, ["neuron_end"])
+    for name, (values, units) in arrays.items():
+        if values is not None:
+            zarr_store.write(root, f"static/{name}", values, ["edge"], compress=name != "post", **({"units": units} if units else {}))
 
 
 def _write_plastic(root: zarr.Group, pre: np.ndarray, weight: np.ndarray, group_size: int) -> None:
