@@ -11,6 +11,7 @@
 Settings and data
   compose("config=tiny", ...)     a configuration, with the settings of the command line; its class is Config
   import_recordings(files, out)   a recording of files: NWB, Phy, ALF, NumPy, MATLAB, HDF5, tables
+  import_network(file, out)       the wiring of a connectome: tables, sparse matrices, SONATA
   recording_from_arrays(out, ...) a recording of arrays: rates, spike counts, spike times, or target currents of your own
   open_recording(path)            a recording that exists
 Simulation
@@ -48,6 +49,7 @@ __all__ = [
     "compare",
     "compose",
     "export",
+    "import_network",
     "import_recordings",
     "info",
     "load",

@@ -38,6 +38,7 @@ __all__ = [
     "compare",
     "compose",
     "export",
+    "import_network",
     "import_recordings",
     "info",
     "load",
@@ -114,6 +115,37 @@ def import_recordings(sources: Folder | Sequence[Folder], out: Folder, **setting
     several = [sources] if isinstance(sources, str | PathLike) else sources
     import_sources([fspath(each) for each in several], _path(out), options_of(_plain(settings)), logging.getLogger("rlsnet").info)
     return zarr_store.open_group(_path(out), "", recordings.FORMAT)
+
+
+def import_network(source: Folder, out: Folder, **settings: Any) -> zarr.Group:
+    r"""Writes a network.zarr with the wiring of a connectome, like `rlsnet import-network`; returns its Zarr group.
+
+    Example:
+      >>> import pathlib, rlsnet
+      >>> text = "pre,post,syn_count,nt_type\nA,B,12,ACH\nB,C,3,GABA\nC,A,5,ACH\n"
+      >>> _ = pathlib.Path("edges.csv").write_text(text)
+      >>> network = rlsnet.import_network("edges.csv", "net.zarr", plastic="all")
+      >>> network["neuron/name"][...].tolist()
+      ['A', 'B', 'C']
+      >>> config = rlsnet.compose("config=tiny", "network.load=net.zarr")
+
+    Args:
+      source: table of connections, SciPy sparse matrix, or circuit in SONATA.
+      out: path of the new network, which ends in .zarr; overwrite=True replaces an older network there.
+      settings: settings of `rlsnet import-network`, such as neuron_table, unknown, plastic. The attribute `imported` of the group says
+        what was imported and what was not.
+
+    Raises:
+      UserError: a setting or the source cannot be used; then nothing is written.
+    """
+    from rlsnet.config.arguments import from_settings
+    from rlsnet.data.connectomes import importing
+    from rlsnet.data.connectomes.options import Options
+    from rlsnet.io import zarr_store
+    from rlsnet.model import network_store
+
+    importing.import_network(_path(source), _path(out), from_settings(Options, "import-network", _plain(settings)))
+    return zarr_store.open_group(_path(out), "", network_store.FORMAT)
 
 
 def recording_from_arrays(

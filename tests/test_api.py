@@ -80,7 +80,7 @@ def test_importing_it_is_light():
 def test_the_docstrings_do_what_they_say(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tests = [each for module in (api, results) for each in doctest.DocTestFinder().find(module) if each.examples]
-    order = ["compose", "import_recordings", "recording_from_arrays", "train", "test", "load", "Run"]
+    order = ["compose", "import_recordings", "import_network", "recording_from_arrays", "train", "test", "load", "Run"]
     assert {each.name.rsplit(".", 1)[1] for each in tests} == set(order)
     runner = doctest.DocTestRunner()
     for each in sorted(tests, key=lambda each: order.index(each.name.rsplit(".", 1)[1])):

@@ -36,6 +36,8 @@ SMALL = shlex.split(
 EXTENDING = (DOCS / "extending.md").read_text()
 MINE, STEP, SOFT = re.findall(r"```(?:python|yaml)\n(.*?)```", EXTENDING, re.DOTALL)
 
+CONNECTOMES = (DOCS / "connectomes.md").read_text()
+
 
 def test_the_table_is_found():
     assert len(LINES) > 30 and "neuron=lif" in LINES
@@ -109,6 +111,20 @@ def test_the_tutorial_runs(tmp_path):
             run([sys.executable, *command[1:]] if command[0] == "python" else command)
     assert (tmp_path / "runs/tutorial/report.html").exists() and (tmp_path / "runs/tutorial/perturbed/silence.zarr").exists()
     assert len(list((tmp_path / "penalty").glob("*/checkpoints/000001.zarr"))) == 3
+
+
+def test_the_first_connectome_of_its_page(tmp_path, monkeypatch):
+    """The first block of commands, and the program that arranges a recording of a part of the neurons."""
+    monkeypatch.chdir(tmp_path)
+    (shell, *_), program = (re.findall(rf"```{language}\n(.*?)```", CONNECTOMES, re.DOTALL) for language in ("bash", "python"))
+    for line in shell.splitlines():
+        if line.startswith("rlsnet "):
+            commands.rlsnet(*shlex.split(line)[1:], cwd=tmp_path)
+        else:
+            subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path)
+    names = {}
+    exec(program[0], names)
+    assert names["config"].network.load == "net.zarr" and np.isnan(names["recording"].read()[:, :, 1]).all()
 
 
 ROOT = DOCS.parent

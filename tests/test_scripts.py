@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ import bench_report  # noqa: E402
 import gallery  # noqa: E402
 import robustness  # noqa: E402
 import robustness_cases  # noqa: E402
+import worm  # noqa: E402
 from profile_iteration import Event, own_times  # noqa: E402
 
 
@@ -217,3 +219,35 @@ def test_nothing_is_wrong_in_silence():
     """A small part of all damages, mistakes and kills."""
     result = subprocess.run([sys.executable, ROOT / "scripts/robustness.py", "--quick"], capture_output=True, text=True, timeout=3000)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_worm(tmp_path, monkeypatch, capsys):
+    """With a made-up table of the same columns: teacher and students have its wiring; scores are written and drawn."""
+    monkeypatch.chdir(tmp_path)
+    random, lines = np.random.default_rng(0), ["Source,Target,Weight,Type"]
+    for i in range(20):
+        lines += [f"N{i:02} , N{j:02}  ,{random.integers(1, 20)},chemical" for j in random.choice(20, 6, replace=False)]
+    (tmp_path / "edges.csv").write_text("\n".join([*lines, "N01 , MUSCLE ,3,chemical", "N00 , N01 ,2,electrical"]) + "\n")
+    small = ["trial.duration=200", "trial.stim_off=200", "train.save_best=false"]
+    arguments = ["edges.csv", "w.png", "--seeds", "1", "--shares", "0.5", "--iterations", "2", "--trials", "2", "--set", *small]
+    worm.main([*arguments, "--json", "w.json", "--runs", "runs"])
+    results = json.loads((tmp_path / "w.json").read_text())
+    assert results["neurons"] == 20 and 0 < results["scored"] <= 14 and list(results["results"]) == list(worm.KINDS)
+    for kind in worm.KINDS:
+        (scores,) = results["results"][kind]["0.5"]
+        assert all(-1 <= scores[name] <= 1 for name in ("recorded", "not recorded", "weights")) and 0 < scores["signs"] <= 1
+    assert Image.open(tmp_path / "w.png").size[0] > 900 and "| 50 % |" in capsys.readouterr().out
+    weights = [
+        zarr.open_group(f"runs/{name}.zarr", mode="r")["plastic/weight"][...] for name in ("teacher", "signs-known-1", "signs-drawn-1")
+    ]
+    np.testing.assert_array_equal(np.sign(weights[0]), np.sign(weights[1]))
+    assert (np.sign(weights[0]) != np.sign(weights[2])).any() and ((weights[0] != 0) == (weights[2] != 0)).all()
+    trained = np.isfinite(zarr.open_group("runs/signs-known-0.5-1/network.zarr", mode="r")["target"][...]).any(axis=(0, 1))
+    assert trained.sum() == 10
+
+
+def test_correlations_of_the_worm():
+    a = np.random.default_rng(0).normal(size=(2, 9, 3))
+    b = a * np.array([2.0, -1.0, 0.0]) + 5
+    np.testing.assert_allclose(worm.correlations(a, b)[:2], [1, -1])
+    assert np.isnan(worm.correlations(a, b)[2])

@@ -77,6 +77,10 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
     yield "cell class", network_store.cell_class(group) or "unknown origin"
     if "trained" in group.attrs:
         yield "trained", group.attrs["trained"]
+    if isinstance(summary := group.attrs.get(network_store.SUMMARY), Mapping):
+        yield "imported", "\n".join(f"{name}: {words}" for name, words in summary.items())
+    if labels := network_store.labels(group):
+        yield "labels", "; ".join(f"{name}: {_examples(words)}" for name, words in labels.items())
     if "static/indptr" in group:
         out = np.diff(zarr_store.read(zarr_store.array(group, "static/indptr", [n + 1], "iu", where)).astype(np.int64))
         yield "static synapses", f"{out.sum():,}"
@@ -99,6 +103,12 @@ def network_rows(group: zarr.Group, where: str, degrees: bool = True) -> Rows:
         yield "from feed-forward neurons", f"{n * x:,} synapses of {x:,} neurons"
     if degrees and "target" in group:
         yield "targets", f"{counted(group['target'].shape[0], 'condition')}, {counted(group['target'].shape[1], 'learning point')}"
+
+
+def _examples(words: np.ndarray, most: int = 4) -> str:
+    """Number of different texts, and the first ones."""
+    found = np.unique(words).tolist()
+    return f"{len(found):,} ({', '.join(found[:most])}{', ...' if len(found) > most else ''})"
 
 
 def _mean_and_sd(degree: np.ndarray) -> str:

@@ -29,12 +29,12 @@ Selection = str | int | Sequence[int] | np.ndarray | None  # of neurons
 
 
 def neuron_columns(results: RunResults) -> dict[str, np.ndarray]:
-    """Columns [N] of all neurons of the network: `excitatory` and, where they are known, those of the recorded units.
+    """Columns [N] of all neurons of the network: `excitatory` and, where they are known, labels and columns of the recorded units.
 
     They come from the test, if it has all neurons, else from the recording.
     """
     group = zarr_store.open_group(results.run.network, "", network_store.FORMAT)
-    columns = {"excitatory": zarr_store.read(group["neuron/excitatory"]).astype(bool)}
+    columns = {"excitatory": zarr_store.read(group["neuron/excitatory"]).astype(bool), **network_store.labels(group)}
     n = len(columns["excitatory"])
     if results.has("neuron") and len(results.neurons) == n:
         return columns | _of_test(results)
@@ -48,9 +48,9 @@ def neuron_columns(results: RunResults) -> dict[str, np.ndarray]:
 
 
 def _of_test(results: RunResults) -> dict[str, np.ndarray]:
-    """Columns [n] of the recorded units in a test, those that it has."""
+    """Columns [n] of the neurons and of the recorded units in a test, those that it has."""
     assert results.test is not None
-    found = {name: results.test[name] for name in COLUMNS if name in results.test}
+    found = {name: results.test[name] for name in (*COLUMNS, *test_store.LABELS) if name in results.test}
     return {name: zarr_store.read(stored) if name == "unit" else zarr_store.texts(stored) for name, stored in found.items()}
 
 
@@ -238,11 +238,11 @@ def learning_curve(results: RunResults) -> pandas.DataFrame:
 
 
 def neuron_table(results: RunResults) -> pandas.DataFrame:
-    """A row for each neuron of the network: whether it is excitatory, and the columns of the unit that it reproduces."""
+    """A row for each neuron of the network: whether it is excitatory, the columns of the unit that it reproduces, and its labels."""
     pandas = package("pandas", "notebook", "neurons")
     columns = neuron_columns(results)
     index = pandas.RangeIndex(len(columns["excitatory"]), name="neuron")
-    return pandas.DataFrame({name: columns[name] for name in ("excitatory", *COLUMNS) if name in columns}, index)
+    return pandas.DataFrame({name: columns[name] for name in dict.fromkeys(("excitatory", *COLUMNS, *columns)) if name in columns}, index)
 
 
 def _with_units(table: pandas.DataFrame, meanings: dict[str, str]) -> pandas.DataFrame:

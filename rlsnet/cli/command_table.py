@@ -8,6 +8,7 @@ COMMANDS = {
     "watch": "train while an experiment runs (watch SOURCE [RUN])",
     "test": "run a trained network with frozen weights (test RUN)",
     "import": "import NWB, Phy, MATLAB and other files (import SOURCE... OUT.zarr)",
+    "import-network": "import the wiring of a connectome (import-network SOURCE OUT.zarr)",
     "live": "show a run while it trains, on a page or in the terminal (live RUN)",
     "runs": "list the runs below a folder, the newest first (runs [FOLDER])",
     "plot": "draw the figures of a run or of a recording (plot RUN)",
@@ -20,6 +21,7 @@ COMMANDS = {
 }
 PLAIN = {
     "import": "rlsnet.cli.commands.import_",
+    "import-network": "rlsnet.cli.commands.import_network",
     "live": "rlsnet.cli.commands.live",
     "runs": "rlsnet.cli.commands.runs",
     "plot": "rlsnet.cli.commands.plot",
@@ -31,7 +33,7 @@ PLAIN = {
     "completion": "rlsnet.cli.completion",
 }  # commands that need no experiment: modules with Options, USAGE and main(paths, options)
 DRY_RUN = "--dry-run"
-WITHOUT_RUNS = ("import", "runs", "completion")  # plain commands for whose paths `last` does not stand for the newest run
+WITHOUT_RUNS = ("import", "import-network", "runs", "completion")  # plain commands for whose paths `last` does not stand for the newest run
 # sections of settings that the help and the completion of a command show; None: all but those in HIDDEN
 SECTIONS: dict[str, tuple[str, ...] | None] = {
     "train": None,
@@ -82,6 +84,7 @@ ESSENTIAL: dict[str, tuple[str, ...]] = {
     ),
     "test": ("test.trials", "test.checkpoint", "test.neurons", "test.spikes", "recording.path"),
     "import": ("preset", "align", "window", "bin", "conditions", "units", "regions", "min_trials"),
+    "import-network": ("pre", "post", "count", "weight", "neuron_table", "transmitter", "unknown", "normalise", "plastic", "max_inputs"),
 }
 # headings of the other settings in the help, by section ("": settings outside of a section), in their order
 HEADINGS = {

@@ -56,6 +56,19 @@ def plain_arguments(cls: Any, command: str, arguments: Sequence[str], base: Mapp
     return paths, section_of(cls, values, "", set(values))
 
 
+def from_settings(cls: Any, command: str, settings: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Any:
+    """Settings of a command from plain values such as dict(bin=10) and, of lower priority, `base`; types and ranges are checked.
+
+    Raises:
+      UserError: a setting that does not exist, or a value outside its range.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"{name}: no such setting of {command}.{did_you_mean(name, known)}")
+    return plain_arguments(cls, command, [], {**(base or {}), **settings})[1]
+
+
 def _named_values(cls: Any, section: str, value: Any) -> dict[str, Any]:
     """Values of a setting by name; a single value has the name `rest` of the setting. Raises UserError if it has none."""
     if value is None or isinstance(value, Mapping):

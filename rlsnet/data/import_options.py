@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rlsnet.config.arguments import joined_flags, plain_arguments
+from rlsnet.config.arguments import from_settings, joined_flags
 from rlsnet.config.compose import configs_dir
 from rlsnet.config.quoting import in_quotes, path_of, unquoted
 from rlsnet.config.schema import key, smoothing_kernel, smoothing_width
@@ -241,10 +241,5 @@ def options_of(settings: Mapping[str, Any]) -> Options:
     Raises:
       UserError: a setting that does not exist, or a value outside its range.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"{name}: no such setting of import.{did_you_mean(name, known)}")
-    values = {**(preset(settings["preset"]) if settings.get("preset") else {}), **settings}
-    options: Options = plain_arguments(Options, "import", [], values)[1]
+    options: Options = from_settings(Options, "import", settings, preset(settings["preset"]) if settings.get("preset") else {})
     return options

@@ -9,7 +9,8 @@
     spikes.h5, trials.csv                spikes of the test, trials one after the other, ms
 
 syn_weight is a weight of NEST (weight/tau, times the factor that corrects for its exact steps); `weight` is the trained one in
-threshold*ms. The parameters of each neuron are also in /nodes/neurons/0/dynamics_params, which libsonata reads and NEST does not.
+threshold*ms. The parameters of each neuron are also in /nodes/neurons/0/dynamics_params, which libsonata reads and NEST does not; as
+in network.zarr they are in 0/rlsnet, and name, type and region of an imported connectome in 0: `rlsnet import-network` reads these.
 NEST reads the folder with SonataNetwork if it was built with HDF5. The package on PyPI was not; use to=nest with that one.
 """
 
@@ -123,8 +124,14 @@ def _nodes(file: Any, trained: TrainedNetwork, values: dict[str, np.ndarray], ty
     own.create_dataset("@library/synapse_class", data=["EXC", "INH"], dtype=h5py.string_dtype())
     for name, each in values.items():
         own[f"dynamics_params/{name}"] = each
+    parameters = {"bias": trained.network.bias, **trained.network.parameters}
     if trained.network.v0 is not None:
         own["dynamics_params/V_m"] = np.asarray(trained.network.v0, np.float64)
+        parameters["v0"] = trained.network.v0
+    for name, parameter in parameters.items():
+        own[f"rlsnet/{name}"] = np.asarray(parameter)[:n]
+    for name, words in trained.labels.items():
+        own.create_dataset(name, data=words.astype(object), dtype=h5py.string_dtype())
 
 
 def _edge_types(kind: str, taus: Sequence[float], dt: float, network: Path, models: Path) -> None:

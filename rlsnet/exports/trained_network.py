@@ -36,6 +36,7 @@ class TrainedNetwork:
     iteration: the iteration of these weights; 0 for a network that was not trained.
     conditions: [C] names.
     test: the run's test.zarr if it was made with these weights, else None.
+    labels: [N] texts of the neurons by name, such as name, type and region of an imported connectome.
     """
 
     run: Run
@@ -45,6 +46,7 @@ class TrainedNetwork:
     iteration: int
     conditions: tuple[str, ...]
     test: zarr.Group | None
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def load(run: Run, which: str, config: Config) -> TrainedNetwork:
@@ -76,7 +78,7 @@ class TrainedNetwork:
                 conditions = tuple(map(str, zarr_store.read(found["condition"])))
             same = found.attrs.get("weights", (known := test_store.fingerprint(groups))) == known
             test = found if own and same and found.attrs.get("iteration") == iteration else None
-        return TrainedNetwork(run, config, net, weight, iteration, conditions, test)
+        return TrainedNetwork(run, config, net, weight, iteration, conditions, test, prepared.labels)
 
     @property
     def n_neurons(self) -> int:

@@ -257,7 +257,7 @@ def _parameters(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x
     Raises:
       UserError: values are outside their limits, or a reset potential is not below the threshold.
     """
-    fields: dict[str, tuple[Any, Any]] = {f.name: (f, config.neuron) for f in dataclasses.fields(config.neuron)}  # type: ignore[arg-type]
+    fields: dict[str, tuple[Any, Any]] = {f.name: (f, config.neuron) for f in dataclasses.fields(config.neuron) if f.name != "name"}  # type: ignore[arg-type]
     fields |= {f.name: (f, config.synapse) for f in dataclasses.fields(config.synapse) if f.name == "tau_plas"}
     fields |= {f"noise_{f.name}": (f, config.noise) for f in dataclasses.fields(config.noise) if f.name == "sigma"}
     found = {}

@@ -56,11 +56,12 @@ class Edges:
     delay: np.ndarray | None = None
 
     @staticmethod
-    def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int) -> Edges:
-        """The edges of `n` neurons from presynaptic neuron, postsynaptic neuron and weight (threshold*ms) of each, in any order."""
+    def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int, delay: np.ndarray | None = None) -> Edges:
+        """The edges of `n` neurons from presynaptic neuron, postsynaptic neuron, weight (threshold*ms) and delay of each, in any order."""
         order = np.argsort(pre, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(pre, minlength=n))])
-        return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order])
+        sorted_delay = None if delay is None else np.asarray(delay, np.float32)[order]
+        return Edges(indptr, np.asarray(post)[order], np.asarray(weight, np.float64)[order], delay=sorted_delay)
 
     def ascending(self) -> Edges:
         """The same edges, with the postsynaptic neurons of each presynaptic one in ascending order: threads deliver to ranges of them."""

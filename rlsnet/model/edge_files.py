@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from zipfile import BadZipFile
 
 import numpy as np
 
-from rlsnet.errors import UserError
+from rlsnet.errors import UserError, first_line
 from rlsnet.io import npz_files
 
 
@@ -29,7 +28,7 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
       UserError: if the file cannot be read, or does not hold edges.
     """
     readers: dict[str, Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
-        ".npz": partial(_read_sparse, rows=rows),
+        ".npz": lambda path: read_sparse(path, rows, f"static.path={path}")[:3],
         ".csv": _read_text,
         ".tsv": _read_text,
         ".parquet": _read_parquet,
@@ -41,22 +40,38 @@ def read_edges(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raise UserError(f"static.path={path}: expected a .npz, .csv, .tsv or .parquet.")
     try:
         pre, post, weight = read(path)
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
-        raise UserError(f"static.path={path}: cannot be read ({str(error).splitlines()[0]}).") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"static.path={path}: cannot be read ({first_line(error)}).") from error
     for name, values in (("pre", pre), ("post", post)):
         if not np.all(np.equal(np.mod(values, 1), 0)):
             raise UserError(f"static.path={path}: column {name}: expected whole numbers, those of neurons from 0.")
     return pre.astype(np.int64), post.astype(np.int64), weight
 
 
-def _read_sparse(path: str, rows: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The edges (pre, post, weight) of a SciPy sparse matrix; weights have its type."""
-    matrix = npz_files.load_sparse(path, f"static.path={path}").tocoo()
+def read_sparse(path: str, rows: str, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The edges of a SciPy sparse matrix (.npz).
+
+    Args:
+      path: of the file.
+      rows: neurons of the rows, "pre" or "post".
+      where: name of the file in messages.
+
+    Returns:
+      [nnz] presynaptic neurons, [nnz] postsynaptic neurons, [nnz] weights of the type of the matrix, number of neurons.
+
+    Raises:
+      UserError: if the file cannot be read, or does not hold a square matrix of real numbers.
+    """
+    try:
+        matrix = npz_files.load_sparse(path, where).tocoo()
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile, UnpicklingError) as error:
+        raise UserError(f"{where}: cannot be read ({first_line(error)}).") from error
     if matrix.shape[0] != matrix.shape[1]:
-        raise UserError(f"static.path={path}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron.")
+        raise UserError(f"{where}: has shape {list(matrix.shape)}; expected square, a row and a column for each neuron.")
     if matrix.data.dtype.kind not in "fiub":
-        raise UserError(f"static.path={path}: holds {matrix.data.dtype}; expected real numbers.")
-    return (matrix.row, matrix.col, matrix.data) if rows == "pre" else (matrix.col, matrix.row, matrix.data)
+        raise UserError(f"{where}: holds {matrix.data.dtype}; expected real numbers.")
+    pre, post = (matrix.row, matrix.col) if rows == "pre" else (matrix.col, matrix.row)
+    return pre, post, matrix.data, matrix.shape[0]
 
 
 def _read_parquet(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlsnet.model.network import Network, edges_by_neuron
 FORMAT = "rlsnet-network"
 TARGETS = "rlsnet-targets"
 VERSION = 1
+SUMMARY = "imported"  # attribute of a network from a connectome: what was imported and what was not, name -> words
 
 
 class StoredNetwork:
@@ -171,6 +173,13 @@ def read_target(stored: StoredNetwork, n_points: int, n: int) -> np.ndarray | No
     return target
 
 
+def labels(group: zarr.Group | None) -> dict[str, np.ndarray]:
+    """[N] texts of the neurons of a stored network by name, such as name, type and region: the arrays neuron/* of texts."""
+    if group is None or "neuron" not in group:
+        return {}
+    return {name: zarr_store.texts(stored) for name, stored in sorted(group["neuron"].arrays()) if stored.dtype.kind in "TUO"}
+
+
 def cell_class(group: zarr.Group) -> str:
     """Where the classes of the neurons of a stored network come from, in words; "" where the store does not tell.
 
@@ -184,7 +193,13 @@ def cell_class(group: zarr.Group) -> str:
 
 
 def save(
-    path: Path, network: Network, weight: np.ndarray, target: np.ndarray, recorded_rate: np.ndarray | None = None, **attributes: Any
+    path: Path,
+    network: Network,
+    weight: np.ndarray,
+    target: np.ndarray,
+    recorded_rate: np.ndarray | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
+    **attributes: Any,
 ) -> None:
     """Writes a network.zarr; after an error, an older store at the path is unchanged.
 
@@ -194,16 +209,16 @@ def save(
       weight: [N, X+L] initial weights of feed-forward and plastic inputs, threshold*ms.
       target: [C, M, N] target currents, threshold units.
       recorded_rate: [C, N] Hz, means over time of the rates that the target was made from; or None.
+      labels: [N] texts of the neurons by name, as of `labels`.
       **attributes: further attributes of the root.
     """
-    x = network.n_feedforward
-    with atomic.replacing(path) as temporary:
-        root = zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION, **attributes})
-        _write_neurons(root, network)
+    x, n = network.n_feedforward, network.n_neurons
+    parameters = {name: values[:n] for name, values in network.parameters.items()} | {"bias": network.bias}
+    parameters |= {} if network.v0 is None else {"v0": network.v0}
+    with _new(path, attributes) as root:
+        _write_neurons(root, network.excitatory, parameters, labels or {})
         _write_static(root, network)
-        root.create_group("plastic", attributes={"group_size": network.group_size})
-        zarr_store.write(root, "plastic/pre", np.asarray(network.pre)[:, x:], ["group", "input"])
-        zarr_store.write(root, "plastic/weight", weight[:, x:], ["neuron", "input"], units="threshold*ms")
+        _write_plastic(root, np.asarray(network.pre)[:, x:], weight[:, x:], network.group_size)
         if x:
             zarr_store.write(root, "feedforward/weight", weight[:, :x], ["neuron", "feedforward"], units="threshold*ms")
         if network.rates is not None:
@@ -211,6 +226,40 @@ def save(
         if network.stimulus is not None:
             zarr_store.write(root, "stimulus", network.stimulus, ["condition", "bin", "neuron"], along=2, units="threshold")
         _write_target(root, target, recorded_rate)
+
+
+def save_wiring(
+    path: Path,
+    excitatory: np.ndarray,
+    edges: Edges,
+    plastic: tuple[np.ndarray, np.ndarray, int] | None = None,
+    parameters: Mapping[str, np.ndarray] | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
+    **attributes: Any,
+) -> None:
+    """Writes a network.zarr of given wiring, for network.load; what it lacks is drawn there. Errors as of `save`.
+
+    Args:
+      path: path of the store.
+      excitatory: [N] bool.
+      edges: the static synapses.
+      plastic: ([G, L] inputs, -1 pads; [N, L] initial weights, threshold*ms; S), or None: plastic inputs are drawn.
+      parameters: [N] parameters of the neurons by name, among them bias and v0.
+      labels: [N] texts of the neurons by name, as of `labels`.
+      **attributes: further attributes of the root.
+    """
+    with _new(path, attributes) as root:
+        _write_neurons(root, excitatory, parameters or {}, labels or {})
+        _write_edges(root, edges)
+        if plastic is not None:
+            _write_plastic(root, *plastic)
+
+
+@contextlib.contextmanager
+def _new(path: Path, attributes: Mapping[str, Any]) -> Iterator[zarr.Group]:
+    """Root of a new network.zarr, which appears at its path when the context ends without an error."""
+    with atomic.replacing(path) as temporary:
+        yield zarr.create_group(str(temporary), attributes={"format": FORMAT, "version": VERSION, **attributes})
         zarr_store.seal(temporary)
 
 
@@ -229,14 +278,13 @@ def _write_target(root: zarr.Group, target: np.ndarray, recorded_rate: np.ndarra
         zarr_store.write(root, "recorded_rate", recorded_rate, ["condition", "neuron"], along=1, units="Hz")
 
 
-def _write_neurons(root: zarr.Group, network: Network) -> None:
+def _write_neurons(root: zarr.Group, excitatory: Any, parameters: Mapping[str, Any], labels: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays neuron/*."""
-    zarr_store.write(root, "neuron/excitatory", network.excitatory, ["neuron"])
-    zarr_store.write(root, "neuron/bias", network.bias, ["neuron"], units="threshold")
-    if network.v0 is not None:
-        zarr_store.write(root, "neuron/v0", network.v0, ["neuron"], units="threshold")
-    for name, values in network.parameters.items():
-        zarr_store.write(root, f"neuron/{name}", values[: network.n_neurons], ["neuron"])
+    zarr_store.write(root, "neuron/excitatory", excitatory, ["neuron"])
+    for name, values in parameters.items():
+        zarr_store.write(root, f"neuron/{name}", values, ["neuron"], **({"units": "threshold"} if name in ("bias", "v0") else {}))
+    for name, words in labels.items():
+        zarr_store.write(root, f"neuron/{name}", words, ["neuron"])
 
 
 def _write_static(root: zarr.Group, network: Network) -> None:
@@ -253,3 +301,19 @@ def _write_static(root: zarr.Group, network: Network) -> None:
         zarr_store.write(root, "static/weight", np.asarray(network.weight)[order], ["edge"], units="threshold*ms")
     if network.class_weight is not None:
         zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")
+
+
+def _write_edges(root: zarr.Group, edges: Edges) -> None:
+    """Writes the arrays static/* of given edges with weights."""
+    arrays = {"post": (edges.post, ""), "weight": (edges.weight, "threshold*ms"), "delay": (edges.delay, "ms")}
+    zarr_store.write(root, "static/indptr", edges.indptr, ["neuron_end"])
+    for name, (values, units) in arrays.items():
+        if values is not None:
+            zarr_store.write(root, f"static/{name}", values, ["edge"], compress=name != "post", **({"units": units} if units else {}))
+
+
+def _write_plastic(root: zarr.Group, pre: np.ndarray, weight: np.ndarray, group_size: int) -> None:
+    """Writes the arrays plastic/*."""
+    root.create_group("plastic", attributes={"group_size": group_size})
+    zarr_store.write(root, "plastic/pre", pre, ["group", "input"])
+    zarr_store.write(root, "plastic/weight", weight, ["neuron", "input"], units="threshold*ms")

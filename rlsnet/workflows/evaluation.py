@@ -86,7 +86,7 @@ def evaluate(
     network: Network,
     w: Array,
     target: np.ndarray,
-    recording: Recording | None,
+    table: NeuronTable,
     path: Path | None,
     show: Progress,
     initial: Array | None = None,
@@ -104,17 +104,16 @@ def evaluate(
       network: neurons and connectivity.
       w: [G, L, S] plastic weights.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
-      recording: the recording that the targets were made from, or None.
+      table: the neurons, and the recording that the targets were made from, if there is one.
       path: path of the new store; None: another process writes it.
       show: display of progress.
       initial: [G, L, S] initial weights, or None where w are these.
       placed: the network on several devices, on which the weights are too; None: the network.
       about: attributes of the store, such as the iteration of the weights.
     """
-    dynamics, trials = Dynamics.from_config(config), config.test.trials
+    dynamics, trials, recording = Dynamics.from_config(config), config.test.trials, table.recording
     keys = TrialKeys.create(config.seed, TESTING)
     with show.busy("Compiling"):
-        table = NeuronTable(np.asarray(network.excitatory), recording, config.seed)
         neurons = table.select(config.test.neurons, "test.neurons")
         clock = trial_clock.of_recording(recording, config.trial)
         trained = np.stack([np.isfinite(values).any(axis=0) for values in target])
@@ -145,6 +144,9 @@ def evaluate(
     items = "trials" + (f" ({len(target) * untrained} of them with the initial weights)" if untrained else "")
     with atomic.replacing(path) as temporary, show.counting(items, total) as report:
         out = create_test(temporary, config, network, weights_now, recording, trained[:, neurons], neurons, clock, about)
+        for name in test_store.LABELS:
+            if name in table.more and name not in out.root:
+                zarr_store.write(out.root, name, table.more[name][neurons], ["neuron"])
         if perturbation is not None:
             _describe(out.root, config, perturbation, neurons)
         done = itertools.count(1)

@@ -50,6 +50,7 @@ class Prepared:
     memory_plan: bytes by purpose.
     cell_class: where the classes of the neurons come from, in words.
     trained: what is trained, in words; "" if all neurons and conditions are.
+    labels: [N] texts of the neurons by name, such as name, type and region; {} where network.load has none.
     """
 
     network: Network
@@ -61,6 +62,11 @@ class Prepared:
     memory_plan: dict[str, int] = dataclasses.field(default_factory=dict)
     cell_class: str = ""
     trained: str = ""
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def table(self, seed: int) -> NeuronTable:
+        """The neurons as a table; `seed` of the experiment."""
+        return NeuronTable(np.asarray(self.network.excitatory), self.recording, seed, self.labels)
 
 
 def prepare(config: Config, show: Progress, learning: bool, run: Run | None = None) -> Prepared:
@@ -108,21 +114,21 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         seconds_made = time.perf_counter() - drawn
         log.info("Targets: %s, %d learning points (%.1f s).", counted(len(target), "condition"), target.shape[1], seconds_made)
     build.check_conditions(net, len(target))
-    target, rate, trained = _held_out(config, net, recording, target, _mean_rates(config, net, recording))
+    rate = _mean_rates(config, net, recording)
+    memory, labels = plan(sizes, learning), network_store.labels(stored.group)
+    prepared = Prepared(net, weight, target, recording, rate, memory_plan=memory, cell_class=cell_class, labels=labels)
+    prepared = _held_out(config, prepared)
     seconds = (drawn - start, time.perf_counter() - drawn)
-    return Prepared(
-        net, weight, target.astype(net.bias.dtype, copy=False), recording, rate, seconds, plan(sizes, learning), cell_class, trained
-    )
+    return dataclasses.replace(prepared, target=prepared.target.astype(net.bias.dtype, copy=False), seconds=seconds)
 
 
-def _held_out(
-    config: Config, net: Network, recording: Recording | None, target: np.ndarray, rate: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """(target [C, M, N], mean recorded rates [C, N] or None, words) with NaN for neurons and conditions that are not trained."""
+def _held_out(config: Config, prepared: Prepared) -> Prepared:
+    """The same with NaN as target and mean rate of neurons and conditions that are not trained."""
+    target, rate, recording = prepared.target, prepared.rate, prepared.recording
     names = [str(c) for c in range(len(target))] if recording is None else recording.conditions
-    trained = held_out.choose(config, NeuronTable(np.asarray(net.excitatory), recording, config.seed), names)
+    trained = held_out.choose(config, prepared.table(config.seed), names)
     if not trained.words:
-        return target, rate, ""
+        return prepared
     log.info("Trained: %s. The others are not trained; a test predicts their recorded rates.", trained.words)
     if test_store.has_random_inputs(config) and not trained.conditions.all():
         log.warning(
@@ -135,7 +141,7 @@ def _held_out(
             raise UserError(f"train.neurons: none of the neurons has a target in condition {name}; expected at least one.")
     if rate is not None:
         rate = np.where(trained.neurons & trained.conditions[:, None], rate, np.nan).astype(rate.dtype)
-    return target, rate, trained.words
+    return dataclasses.replace(prepared, target=target, rate=rate, trained=trained.words)
 
 
 def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | None:
@@ -211,9 +217,8 @@ def reopen(config: Config, run: Run, learning: bool | None = None) -> Prepared:
     if target is None:
         raise UserError(f"{run.network}: has no array target; expected currents of shape [C, M, N].")
     rate = zarr_store.read(rates["recorded_rate"]) if "recorded_rate" in rates else None
-    return Prepared(
-        net, weight, target, None, rate, cell_class=network_store.cell_class(group), trained=str(group.attrs.get("trained", ""))
-    )
+    trained, labels = str(group.attrs.get("trained", "")), network_store.labels(group)
+    return Prepared(net, weight, target, None, rate, cell_class=network_store.cell_class(group), trained=trained, labels=labels)
 
 
 def save_network(run: Run, prepared: Prepared, learning: bool, **more: Any) -> None:
@@ -224,7 +229,8 @@ def save_network(run: Run, prepared: Prepared, learning: bool, **more: Any) -> N
     if recording is not None:
         about |= {"recording": str(recording.path.resolve()), "recording_half": recording.half}
         about["recording_fingerprint"] = recording.fingerprint
-    network_store.save(run.network, prepared.network, prepared.weight, prepared.target, prepared.rate, **about, **more)
+    network, weight = prepared.network, prepared.weight
+    network_store.save(run.network, network, weight, prepared.target, prepared.rate, prepared.labels, **about, **more)
 
 
 def find_recording(config: Config, run: Run, named: bool = False) -> Recording | None:

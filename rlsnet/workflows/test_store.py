@@ -32,6 +32,7 @@ FORMAT = "rlsnet-test"
 
 
 UNIT_COLUMNS = ("session", "id", "region", "probe")  # columns of a recording that are copied to the test
+LABELS = ("name", "type", "region")  # texts of the neurons of an imported connectome that are copied to the test
 SPIKE_CHUNK = 2**20  # spikes of a chunk, which are written together
 SCORED_NEURONS = 4096  # neurons whose scores are computed together, to limit the memory for sums in float64
 

@@ -116,6 +116,7 @@ def _test(
     about["settings"] = tested_settings.of_config(config)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
-    evaluation.evaluate(config, network, w, target, recording, path if run.writes else None, show, initial, placed, **about)
+    table = prepared.table(config.seed)
+    evaluation.evaluate(config, network, w, target, table, path if run.writes else None, show, initial, placed, **about)
     log.info("Wrote %s (%.1f s).", path, time.perf_counter() - began)
     return path

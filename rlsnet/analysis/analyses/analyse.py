@@ -100,7 +100,7 @@ class _Inputs:
         weight = np.asarray(zarr_store.read(zarr_store.open_group(run.network, "", "rlsnet-network")["plastic/weight"]))
         feedforward = trained.weight[:, : trained.n_feedforward]  # no analysis uses those before training
         initial = dataclasses.replace(trained, weight=np.concatenate([feedforward, weight], axis=1))
-        table = NeuronTable(trained.excitatory, self.recording, config.seed)
+        table = NeuronTable(trained.excitatory, self.recording, config.seed, trained.labels)
         names = table.column("region")
         if names is None and results.has("region") and len(results.neurons) == trained.n_neurons:  # the recording was moved
             names = results.read("region")

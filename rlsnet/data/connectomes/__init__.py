@@ -1,0 +1,1 @@
+"""Import of connectomes: wiring from tables, sparse matrices and SONATA, as a network.zarr."""
