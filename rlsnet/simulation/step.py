@@ -27,21 +27,27 @@ from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 
 
-def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
-    """Currents (u_bal, u_plas), both [N], through static and through plastic synapses, threshold units."""
+def currents(network: Network, synapses: Array, background: Array | None = None) -> tuple[Array, Array]:
+    """Currents (u_bal, u_plas), both [N], through static and through plastic synapses, threshold units.
+
+    Args:
+      network: neurons and connectivity.
+      synapses: [2+T, N] filters, as of `SimState`.
+      background: [N] current from the background, as of `SimState`.
+    """
     u_plas = synapses[2] if len(synapses) == 3 else jnp.sum(synapses[2:], axis=0)
     if not network.static_width:
-        return jnp.zeros_like(network.bias), u_plas
+        return jnp.zeros_like(network.bias) if background is None else background, u_plas
     exc, inh = synapses[0], synapses[1]
     if network.class_weight is not None:
         by_class = jnp.where(network.excitatory[None], network.class_weight[:, :1], network.class_weight[:, 1:])
         exc, inh = exc * by_class[0], inh * by_class[1]
-    return exc + inh, u_plas
+    return exc + inh if background is None else exc + inh + background, u_plas
 
 
 def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys) -> Array:
     """[N] u_bal of the last step for the learning rule: the current through static synapses, and noise of kind current."""
-    u_bal = currents(network, state.synapses)[0]
+    u_bal = currents(network, state.synapses, state.background)[0]
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
         tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
@@ -178,7 +184,7 @@ def block(
     one_step = partial(_step, dynamics, network, w, keys, stimulated, record)
     state, words = lax.scan(one_step, state, (decay, gain))
     synapses = state.synapses * decay[-1][:, None]
-    u_bal, u_plas = currents(network, synapses)
+    u_bal, u_plas = currents(network, synapses, state.background)
     u_sum = state.u_sum + n * (u_bal + u_plas)
     state = dataclasses.replace(state, synapses=synapses, r=state.r * delivery.of_source(network, decay[-1]), u_sum=u_sum)
     return _with_expected(dynamics, network, state, keys, u_bal + u_plas, decay[-1], n, stimulated), words
@@ -248,7 +254,10 @@ def _step(
     if network.per_synapse:
         state = _decay_by_synapse(dynamics, network, state)
     i = state.i + 1
-    u_bal, u_plas = currents(network, state.synapses * decay[:, None])
+    if state.background is not None:
+        background = inputs.background(dynamics.synapse.tau_exc, dt, network, state.background, keys.background, i)
+        state = dataclasses.replace(state, background=background)
+    u_bal, u_plas = currents(network, state.synapses * decay[:, None], state.background)
     drive, noise_increment = network.bias + u_bal, None
     if w is not None:
         drive = drive + u_plas
