@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from rlsnet.config.load import to_dict
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, by_class
 from rlsnet.data import trial_clock
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
@@ -128,6 +128,18 @@ class TrainedNetwork:
         """[N+X] decay time of the plastic currents from each presynaptic neuron, ms."""
         tau = self.network.parameters.get("tau_plas", self.config.synapse.tau_plas)
         return np.array(np.broadcast_to(np.asarray(tau, np.float64), self.n_neurons + self.n_feedforward))
+
+    @cached_property
+    def delay(self) -> np.ndarray:
+        """[N+X] float32 ms, delay of the spikes of each presynaptic neuron; static synapses may have others (`Network.delays`)."""
+        given, dt = self.config.synapse.delay, self.config.trial.dt
+        exc = np.concatenate([self.excitatory, np.ones(self.n_feedforward, bool)])
+        return np.where(exc, *by_class(dt if given is None else given)).astype(np.float32)
+
+    @property
+    def delayed(self) -> bool:
+        """Whether any delay is longer than one time step."""
+        return bool(self.network.delays) or bool(np.any(self.delay > 1.5 * self.config.trial.dt))
 
     @property
     def clock(self) -> TrialClock:

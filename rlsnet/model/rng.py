@@ -97,7 +97,7 @@ def poisson(stream: Array, mean: Array, largest: float) -> Array:
         u, term = uniform(fold(stream, part), mean.shape[0], mean.dtype), jnp.exp(-mean / parts)
         below = term
         for k in range(1, most + 1):
-            count = count + (u > below)
+            count = count + (u > below).astype(mean.dtype)
             term = term * (mean / (parts * k))
             below = below + term
     return count
