@@ -155,20 +155,23 @@ def test_background_current(record_check):
     np.testing.assert_allclose([np.mean(calibration.mean[:250]), np.mean(calibration.mean[250:])], [0.8, -1.6], rtol=0.02)
 
 
-def test_neurons_with_a_background_fire_as_the_siegert_formula_says(record_check):
-    """With a short time constant the current is nearly white noise; formula with its first-order correction, and that of Euler steps."""
-    config = background_alone("network.n_neurons=2000", "background.n_inputs=1000", "background.rate=9", "background.weight=0.1",
-                              "synapse.tau_exc=0.2", "neuron.tau_m=20", "neuron.reset=0.5", "neuron.refractory=2")  # fmt: skip
+@pytest.mark.parametrize("mean", [1.0, 1.1, 1.3])
+def test_neurons_with_a_background_fire_as_the_siegert_formula_says(record_check, mean):
+    """The formula with its correction for short synaptic time constants (Fourcaud & Brunel 2002), and a refractory period."""
+    tau, tau_m, weight = 0.5, 20.0, 0.1
+    config = background_alone("network.n_neurons=2000", "background.n_inputs=1000", f"background.rate={10 * mean}", "neuron.reset=0.5",
+                              f"background.weight={weight}",
+                              f"synapse.tau_exc={tau}", f"neuron.tau_m={tau_m}", "neuron.refractory=2")  # fmt: skip
     (net, _, _), dynamics, keys = build.build(config), Dynamics.from_config(config), keys_of()
     run = jax.jit(lambda state, n: advance(dynamics, net, None, state, keys, n)[0], static_argnums=1)
     before = run(initial_state(dynamics, net, keys), 2000)
-    rate = float(np.mean(np.asarray(run(before, 10000).n_spikes - before.n_spikes))) / 1.0
-    sd = 0.1 / 0.2 * np.sqrt(9 * 0.1 / (1 - 0.5**2))
-    neuron = fi_curve.NoisyLIF(20.0, 1.0, 0.5, 0.0).with_euler(0.1).with_synaptic_noise(sd, 0.2)
-    white = float(fi_curve.firing_rate(0.9, neuron))
-    expected = 1000 / (1000 / white + 2)
-    record_check("Poisson background", "rate of LIF neurons, mean input 0.9", f"{expected:.2f} Hz +- 4 %", f"{rate:.2f} Hz")
-    assert rate == pytest.approx(expected, rel=0.04)
+    rate = float(np.mean(np.asarray(run(before, 10000).n_spikes - before.n_spikes)))
+    sd = weight * np.sqrt(10 * mean / (2 * tau))
+    neuron = fi_curve.NoisyLIF(tau_m, 1.0, 0.5, 0.0).with_synaptic_noise(sd, tau)
+    expected = 1000 / (1000 / float(fi_curve.firing_rate(mean, neuron)) + 2)
+    what = f"rate of LIF neurons with a Poisson background of mean {mean:g}, Siegert formula"
+    record_check("Poisson background", what, f"{expected:.2f} Hz +- 3 %", f"{rate:.2f} Hz ({100 * (rate / expected - 1):+.1f} %)")
+    assert rate == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
