@@ -101,16 +101,16 @@ def test_many_inputs_balance(record_check):
     J = settings.strength * np.array([[settings.ee, settings.ei], [settings.ie, settings.ii]])
     limit = -1000 * np.linalg.solve(J, [settings.bias_exc, settings.bias_inh])
     np.testing.assert_allclose(limit, [5, 9], rtol=1e-9)
-    missing, degrees = [], (200, 800, 3200)
+    missing, degrees = [], (100, 400, 1600)
     for inputs in degrees:
-        config = compose("network.n_neurons=8192", f"static.out_degree={2 * inputs}", "plastic.n_inputs=0", "stimulus=none")
+        config = compose("network.n_neurons=16384", f"static.out_degree={2 * inputs}", "plastic.n_inputs=0", "stimulus=none")
         values, _ = rates(config, 300, 700)
-        seen = np.array([values[:4096].mean(), values[4096:].mean()])
+        seen = np.array([values[:8192].mean(), values[8192:].mean()])
         missing.append(1 - seen / limit)
-        what = f"mean rates, K_e = {inputs} inputs of a class, 8192 neurons"
+        what = f"mean rates, K_e = {inputs} inputs of a class, 16,384 neurons"
         record_check("balance", what, "5 Hz excitatory, 9 Hz inhibitory for K_e to infinity", f"{seen[0]:.2f} Hz, {seen[1]:.2f} Hz")
     scaled = np.array(missing) * np.sqrt(degrees)[:, None]
     beyond = 2 * (1 - missing[-1]) - (1 - missing[-2])  # without the part that is halved with four times the inputs
-    record_check("balance", "limit from K_e = 800 and 3200", "5 Hz, 9 Hz; 4 %", ", ".join(f"{value:.2f} Hz" for value in beyond * limit))
+    record_check("balance", "limit from K_e = 400 and 1600", "5 Hz, 9 Hz; 4 %", ", ".join(f"{value:.2f} Hz" for value in beyond * limit))
     assert np.all(np.diff(missing, axis=0) < 0) and np.all(np.abs(scaled / scaled[-1] - 1) < 0.35)
     np.testing.assert_allclose(beyond, 1, atol=0.04)
