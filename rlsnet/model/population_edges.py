@@ -22,6 +22,12 @@ def of_neurons(static: PopulationsConfig, values: np.ndarray) -> np.ndarray:
     return np.repeat(values, population_files.read(static.path).scaled(static.scale, static.inputs)[0])
 
 
+def sizes(static: PopulationsConfig) -> dict[str, int]:
+    """Number of neurons by name of the population, in order of their neurons."""
+    found = population_files.read(static.path)
+    return dict(zip(found.names, found.scaled(static.scale, static.inputs)[0].tolist(), strict=True))
+
+
 def external_inputs(static: PopulationsConfig) -> np.ndarray:
     """[N] inputs of each neuron from outside of the network."""
     return of_neurons(static, population_files.read(static.path).external * static.inputs)

@@ -64,16 +64,14 @@ def arriving(dynamics: Dynamics, network: Network, state: SimState) -> Array:
     """[sources] bool, the spikes that act in the next step and are not delivered yet, by source (`Network.indptr`)."""
     if state.ring is None or state.early is None:
         return state.spiked
-    rows = len(state.ring)
-
-    def after(delay: int) -> Array:
-        return lax.dynamic_index_in_dim(state.ring, (state.i + 1 - delay) % rows, keepdims=False)
-
     exc, inh = dynamics.delay_steps
-    own = after(exc)
+    delays, step = np.array([exc, *map(dynamics.trial.steps, network.delays)], np.int32), state.i + 1
+    arrived = state.ring[(step - delays) % len(state.ring)]
     if exc != inh:
-        own = jnp.where(jnp.pad(network.excitatory, (0, network.n_feedforward), constant_values=True), own, after(inh))
-    return jnp.concatenate([own, *(after(dynamics.trial.steps(delay)) for delay in network.delays)]) & ~state.early
+        from_exc = jnp.pad(network.excitatory, (0, network.n_feedforward), constant_values=True)
+        own = jnp.where(from_exc, arrived[0], state.ring[(step - inh) % len(state.ring)])
+        arrived = arrived.at[0].set(own)
+    return arrived.reshape(-1) & ~state.early
 
 
 def with_spikes(state: SimState, spiked: Array) -> SimState:

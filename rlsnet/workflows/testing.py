@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from rlsnet.config.load import to_dict
 from rlsnet.config.quoting import typed_command
-from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig
+from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig, PopulationsConfig
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.model import connectivity
+from rlsnet.model import connectivity, population_edges
 from rlsnet.runs import checkpoint, folder, trackers
 from rlsnet.runs.folder import Run
 from rlsnet.runs.progress import Progress
@@ -108,6 +108,8 @@ def _test(config: Config, prepared: Prepared, w: Any, run: Run, show: Progress, 
     network, target, recording = prepared.network, prepared.target, prepared.recording
     about: dict[str, Any] = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
     about["settings"] = tested_settings.of_config(config)
+    if isinstance(config.static, PopulationsConfig) and config.network.load is None:
+        about["populations"] = population_edges.sizes(config.static)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
     evaluation.evaluate(config, network, w, target, recording, path, show, initial, **about)

@@ -7,14 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+import zarr
 from conftest import KERNELS, compose, keys_of, spikes_of
 
+from rlsnet.analysis import test_log
 from rlsnet.errors import UserError
 from rlsnet.io import population_files
 from rlsnet.model import build, fi_curve, network_store, population_edges, rng
 from rlsnet.model.network import degrees, edges_by_neuron
+from rlsnet.runs.folder import Run
 from rlsnet.simulation.state import TESTING, Dynamics, initial_state
 from rlsnet.simulation.trial import advance, calibrate
+from rlsnet.workflows import testing
 
 TWO = {
     "populations": [
@@ -228,3 +232,19 @@ def test_the_microcircuit_has_the_published_size(record_check):
     np.testing.assert_allclose(found.weight[1], np.where(found.excitatory, 1, -4) * weight, rtol=1e-4)
     outside = population_edges.external_inputs(compose("config=microcircuit").static)
     assert sorted(set(outside)) == [150, 160, 190, 200, 210, 290]
+
+
+def test_simulate_tells_the_rate_of_each_population(two, tmp_path, caplog):
+    """As a user runs it; the numbers are means of test.zarr."""
+    caplog.set_level("INFO")
+    config = compose(*two(), "background.kind=poisson", "background.weight=0.5", "trial.stim_on=0", "trial.stim_off=20",
+                     "trial.duration=100", "progress=off")  # fmt: skip
+    run = Run(tmp_path / "run")
+    test_log.log_results(run, testing.run_simulation(config, run))
+    rate = zarr.open_group(str(run.test), mode="r")["rate"][...]
+    assert f"Rates by population, Hz: A {rate[:, :400].mean():.2f}, B {rate[:, 400:].mean():.2f}." in caplog.text and rate.mean() > 1
+    assert "Cell class: of the populations of static.path=" in caplog.text
+    again, _, _ = build.build(compose(*two(), f"network.load={run.network}"))
+    net, _, _ = build.build(config)
+    for mine, own in zip(edges_of(again), edges_of(net), strict=True):
+        np.testing.assert_allclose(mine, own, rtol=1e-6)
