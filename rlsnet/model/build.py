@@ -101,7 +101,7 @@ def _classes(config: Config, stored: StoredNetwork, n_units: int | None, given: 
     """[N] bool, whether a neuron is excitatory: as stored, as given, or the first ones."""
     excitatory = stored.read("neuron/excitatory", ["N"], "b")
     excitatory = given if excitatory is None else excitatory
-    populations = config.static if isinstance(config.static, PopulationsConfig) and stored.path is None else None
+    populations = _populations(config, stored)
     if populations is not None:
         excitatory = population_edges.of_neurons(populations, population_files.read(populations.path).excitatory)
     if excitatory is None:
@@ -265,21 +265,23 @@ def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray, edges
     background = config.background
     weight, rate = (np.where(excitatory, *by_class(value)) for value in (background.weight, background.rate))
     outside = weight * rate / 1000 * (background.kind != "none")  # through one input
-    if isinstance(config.static, PopulationsConfig):
-        bias = bias + population_edges.lost_current(config.static, outside)
+    populations = _populations(config, stored)
+    if populations is not None:
+        bias = bias + population_edges.lost_current(populations, outside)
     if background.kind == "constant":
-        bias = bias + _background(config, stored, excitatory, always=True)["background_n_inputs"] * outside / math.sqrt(_inputs(config))
+        found = _background(config, stored, excitatory, always=True)
+        bias = bias + _background_rate(found) * found["background_weight"]
     return bias
 
 
-def _inputs(config: Config) -> float:
-    """Factor by which the inputs of each neuron are fewer than in the network that populations describe."""
-    return config.static.inputs if isinstance(config.static, PopulationsConfig) else 1.0
+def _populations(config: Config, stored: StoredNetwork) -> PopulationsConfig | None:
+    """The settings of populations, if the network is drawn from them."""
+    return config.static if isinstance(config.static, PopulationsConfig) and stored.path is None else None
 
 
 def _background(config: Config, stored: StoredNetwork, excitatory: np.ndarray, always: bool = False) -> dict[str, np.ndarray]:
     """The settings [N] of the Poisson background of each neuron; empty without one, unless `always`."""
-    background, found = config.background, {}
+    background, populations, found = config.background, _populations(config, stored), {}
     if background.kind != "poisson" and not always:
         return {}
     for field in dataclasses.fields(background):
@@ -287,10 +289,10 @@ def _background(config: Config, stored: StoredNetwork, excitatory: np.ndarray, a
             values = read_parameter(stored, f"background_{field.name}", field.metadata, len(excitatory), config.trial.dt)
             if values is None:
                 values = np.where(excitatory, *by_class(getattr(background, field.name)))
-                if field.name == "n_inputs" and isinstance(config.static, PopulationsConfig):
-                    values = population_edges.external_inputs(config.static)
-                if field.name == "weight":
-                    values = values / math.sqrt(_inputs(config))
+                if field.name == "n_inputs" and populations is not None:
+                    values = population_edges.external_inputs(populations)
+                if field.name == "weight" and populations is not None:
+                    values = values / math.sqrt(populations.inputs)
             found[f"background_{field.name}"] = values
     return found
 

@@ -157,6 +157,10 @@ def test_background_current(record_check):
         assert seen[0] == pytest.approx(mean, abs=4 * sd / 100) and seen[1] == pytest.approx(sd, rel=0.02)
     calibration = calibrate(dynamics, net, keys)
     np.testing.assert_allclose([np.mean(calibration.mean[:250]), np.mean(calibration.mean[250:])], [0.8, -1.6], rtol=0.02)
+    more = "background.n_inputs=[1000,400]", "background.rate=[8,20]", "background.weight=[0.1,-0.2]", "network.n_neurons=500"
+    constant, _, _ = build.build(background_alone(*more, "background.kind=constant"))
+    np.testing.assert_allclose(constant.bias, np.repeat([0.8, -1.6], 250), rtol=1e-6)
+    assert constant.largest_background == 0
 
 
 @pytest.mark.parametrize("mean", [1.0, 1.1, 1.3])
