@@ -32,6 +32,7 @@ from rlsnet.workflows.training import with_rate_table
 N = 203  # prime to the numbers of devices, so that shards differ
 SHORT = f"network.n_neurons={N}", "trial.stim_on=10", "trial.stim_off=30", "trial.duration=100", "engine.precision=float64"
 SMALL = "static.out_degree=60", "plastic.n_inputs=20"
+BACKGROUND = "background.kind=poisson", "background.n_inputs=50", "background.rate=8", "background.weight=0.2"
 NATIVE = "native" if calls.unavailable("native", "float64") is None else "xla"
 CASES = {
     "without static synapses, filtered rates": ("static=none", f"engine.kernels={NATIVE}", "noise.sigma=0.6", "rls.regressors=rates"),
@@ -47,7 +48,8 @@ CASES = {
     ),
     "synapses of a file, many time constants": (
         *("static=edges", "static.path=FOLDER/edges.npz", f"engine.kernels={NATIVE}", "neuron=glif3", "noise.kind=current"),
-        *("noise.sigma=0.2", "network.bias=[0.9,0.9]", "rls.method=dense", "synapse.delay=1.1", "perturb=excite", "perturb.strength=0.5"),
+        *("noise.sigma=0.2", "network.bias=[0.9,0.9]", "rls.method=dense", "synapse.delay=1.1", *BACKGROUND),
+        *("perturb=excite", "perturb.strength=0.5"),
     ),
 }  # fmt: skip
 

@@ -134,7 +134,7 @@ def test_a_replaced_value_is_checked(place, tmp_path):
     assert not (tmp_path / "run").exists()
     for wrong, message in (
         ("trial.lern_every=5", "trial.lern_every: no such key. Did you mean trial.learn_every?"),
-        ("config=nothing", "config=nothing: no such configuration; expected demo, million, million_small_memory, mouse_decision, "),
+        ("config=nothing", "config=nothing: no such configuration; expected brunel, demo, microcircuit, million, million_small_memory, "),
         ("rls.penlambda=a", "rls.penlambda=a: expected a number"),
         ("trial.dt=[", "trial.dt="),
     ):

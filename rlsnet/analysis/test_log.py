@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import zarr
 
 from rlsnet.analysis import perturbation_effects, recorded_effects, score_tables, verdict
@@ -56,6 +57,10 @@ def _log_test(results: zarr.Group) -> None:
     if len(excitatory) < (n := int(results.attrs.get("n_neurons", 0))):
         log.info("For %s of %s neurons (test.neurons):", f"{len(excitatory):,}", f"{n:,}")
     log.info("Rates %s.", score_tables.rate_words(excitatory, rate))
+    if populations := results.attrs.get("populations"):
+        own = np.repeat(np.arange(len(populations)), list(populations.values()))[results["neuron"][...]]
+        words = (f"{name} {rate[:, own == number].mean():.2f}" for number, name in enumerate(populations) if np.any(own == number))
+        log.info("Rates by population, Hz: %s.", ", ".join(words))
     if results.attrs.get("cell_class"):
         log.info("Cell class: %s.", results.attrs["cell_class"])
     log.info("Current correlation: %s.", score_tables.mean_words(correlation))

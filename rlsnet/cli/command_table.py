@@ -96,6 +96,7 @@ HEADINGS = {
     "plastic": "Plastic synapses",
     "feedforward": "Feed-forward neurons",
     "noise": "Noise",
+    "background": "Input from outside of the network",
     "stimulus": "Stimulus",
     "trial": "Times of a trial",
     "target": "Target of learning",

@@ -376,6 +376,10 @@ class StaticConfig(Variant):
     name: str
     edge_weights: ClassVar[bool] = False  # whether each static synapse has a weight of its own in memory
 
+    def n_neurons(self) -> int | None:
+        """Number of neurons, if the connectivity sets it."""
+        return None
+
     def n_edges(self, n: int) -> int:
         """Mean number of static synapses that a network of n neurons keeps in memory."""
         return 0
@@ -530,6 +534,43 @@ class EdgesConfig(StaticConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class PopulationsConfig(StaticConfig):
+    """Random synapses between populations of neurons, whose sizes, numbers of synapses, weights and delays are in a file.
+
+    The neurons of a population have consecutive numbers. Fewer inputs get larger weights, and a constant current that keeps the mean of
+    the input (van Albada et al. 2015).
+    """
+
+    edge_weights: ClassVar[bool] = True
+    name: str = variant("static connectivity", "populations")
+    path: str = key(
+        "YAML file of populations, or a model that ships: microcircuit (Potjans & Diesmann 2014), brunel (Brunel 2000)", path=True
+    )
+    scale: float = key("number of neurons, as a fraction of those in the file", default=1.0, above=0, most=1)
+    in_degrees: float | None = key(
+        "number of inputs of each neuron, as a fraction of those in the file; null: the same as static.scale", default=None, above=0, most=1
+    )
+    inhibition: float = key("factor of the weights from inhibitory populations", default=1.0, least=0)
+
+    @property
+    def inputs(self) -> float:
+        """Number of inputs of each neuron, as a fraction of those in the file."""
+        return self.scale if self.in_degrees is None else self.in_degrees
+
+    def n_neurons(self) -> int:
+        """N."""
+        from rlsnet.io import population_files
+
+        return int(population_files.read(self.path).scaled(self.scale, self.inputs)[0].sum())
+
+    def n_edges(self, n: int) -> int:
+        """Total number of synapses."""
+        from rlsnet.io import population_files
+
+        return int(population_files.read(self.path).scaled(self.scale, self.inputs)[1].sum())
+
+
+@dataclasses.dataclass(frozen=True)
 class PlasticConfig(Variant):
     """Plastic synapses. The neurons of a group share their inputs."""
 
@@ -619,6 +660,32 @@ class NoiseConfig(Section):
         default="voltage",
         choices=("voltage", "current"),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class BackgroundConfig(Section):
+    """Input from outside of the network: a Poisson process of each neuron, through excitatory synapses."""
+
+    kind: str = key(
+        "poisson: spikes of a Poisson process of its own for each neuron, filtered with synapse.tau_exc; constant: the mean of that"
+        " current; none: no background",
+        default="none",
+        choices=("none", "poisson", "constant"),
+    )
+    n_inputs: ByClass = key(
+        "number of background inputs of a neuron; with static=populations, that of its population instead", default=1000.0, least=0
+    )
+    rate: ByClass = key("rate of each background input", "Hz", default=8.0, least=0)
+    weight: ByClass = key("weight of the background inputs", "threshold*ms", default=0.1)
+
+    def check(self, config: Config) -> None:
+        """Few enough spikes in a step."""
+        for number, rate in zip(by_class(self.n_inputs), by_class(self.rate), strict=True):
+            if self.kind == "poisson" and number * rate * config.trial.dt > 1e6:
+                raise UserError(
+                    f"background.rate={rate:g} Hz: makes more than 1000 spikes of {number:g} inputs in a step of {config.trial.dt:g} ms;"
+                    " expected fewer, or background.kind=constant."
+                )
 
 
 class StimulusConfig(Variant):
@@ -1526,6 +1593,7 @@ class Config:
     plastic: PlasticConfig = RandomInputsConfig()
     feedforward: FeedforwardConfig = NoFeedforwardConfig()
     noise: NoiseConfig = NoiseConfig()
+    background: BackgroundConfig = BackgroundConfig()
     stimulus: StimulusConfig = OUStimulusConfig()
     trial: TrialConfig = TrialConfig()
     target: TargetConfig = SinusoidTargetConfig()

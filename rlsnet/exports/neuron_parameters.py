@@ -15,13 +15,16 @@ from rlsnet.simulation.state import TESTING, TrialKeys
 
 
 def neuron_parameters(trained: TrainedNetwork) -> dict[str, tuple[np.ndarray, str]]:
-    """Name -> ([N] float64 values, unit): the parameters of the neuron model, `bias` and `noise_sigma`."""
+    """Name -> ([N] float64 values, unit): the parameters of the neuron model, `bias`, `noise_sigma`, and those of a background."""
     n, config, stored = trained.n_neurons, trained.config, trained.network.parameters
     own = neurons.with_parameters(config.neuron, stored)
     parameters: dict[str, tuple[np.ndarray, str]] = {"bias": (np.asarray(trained.network.bias, np.float64), "threshold")}
     for field in dataclasses.fields(config.neuron):  # type: ignore[arg-type]
         if field.name != "name":
             parameters[field.name] = _for_each_neuron(getattr(own, field.name), n), field.metadata["unit"]
+    for field in dataclasses.fields(config.background):
+        if (name := f"background_{field.name}") in stored:
+            parameters[name] = _for_each_neuron(stored[name], n), field.metadata["unit"]
     parameters["noise_sigma"] = _for_each_neuron(stored.get("noise_sigma", config.noise.sigma), n), "threshold"
     return parameters
 

@@ -26,7 +26,7 @@ from rlsnet.io import outputs, zarr_store
 from rlsnet.model import exported_network
 
 FILE_NAME, MARKER, FORMAT = "npz", exported_network.ABOUT, exported_network.NPZ
-FILES = (MARKER, *(f"{name}.npz" for name in ("static", "plastic", "feedforward", "neurons", "spikes")))
+FILES = (MARKER, *(f"{name}.npz" for name in ("static", "static_delay", "plastic", "feedforward", "neurons", "spikes")))
 HOW_TO_OPEN = "scipy.sparse.load_npz('{out}/plastic.npz') opens the trained weights, a row for each postsynaptic neuron."
 
 
@@ -61,10 +61,12 @@ def write(trained: TrainedNetwork, path: Path) -> None:
 
 
 def _write_matrices(trained: TrainedNetwork, path: Path) -> None:
-    """Writes static.npz, plastic.npz and feedforward.npz."""
+    """Writes static.npz, plastic.npz, feedforward.npz and, with delays, static_delay.npz (ms)."""
     from scipy import sparse
 
     for kind in ("static", "plastic"):
         sparse.save_npz(path / f"{kind}.npz", matrix(trained, kind))
+    if trained.delayed:
+        sparse.save_npz(path / "static_delay.npz", matrix(trained, "static", "delay"))
     if trained.n_feedforward:
         sparse.save_npz(path / "feedforward.npz", sparse.csr_array(trained.feedforward_weight))

@@ -6,6 +6,7 @@ Large arrays are written in blocks.
     neurons.npz                  [N] each: excitatory, bias, noise_sigma and the parameters of the neuron model
     v0.npy                       [C, trials, N] initial voltages, those of `rlsnet test`
     KIND_{pre,post,weight}.npy   the synapses; KIND is static, plastic or feedforward; weight in threshold*ms
+    KIND_delay.npy               ms, of each synapse, if any delay is longer than a time step
     KIND_tau.npy                 index in tau_plastic_ms of each synapse, if there are several decay times
     stimulus.npy                 [C, steps, N], from the step after stim_on
     feedforward_rate.npy         [C, rows, X] Hz, from the step after stim_off
@@ -38,7 +39,7 @@ from rlsnet.simulation.state import TESTING, Dynamics, TrialKeys
 MARKER, FORMAT = "network.json", "rlsnet-simulation"
 FILES = (
     *(MARKER, "simulate.py", "neurons.npz", "nest.npz", "v0.npy", "stimulus.npy", "feedforward_rate.npy"),
-    *(f"{kind}_{name}.npy" for kind in ("static", "plastic", "feedforward") for name in ("pre", "post", "weight", "tau")),
+    *(f"{kind}_{name}.npy" for kind in ("static", "plastic", "feedforward") for name in ("pre", "post", "weight", "delay", "tau")),
     "spikes.npz",  # simulate.py writes it
 )
 STEPS_PER_BLOCK = 256  # of the stimulus
@@ -101,6 +102,7 @@ def _write_synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: in
     if not total:
         return
     types: dict[str, Any] = {"pre": np.int32, "post": np.int32, "weight": trained.weight.dtype}
+    types |= {"delay": np.float32} if trained.delayed else {}
     taus = np.unique(trained.tau_plastic)
     if kind != "static" and len(taus) > 1:
         types["tau"] = np.uint8
@@ -109,8 +111,8 @@ def _write_synapses(path: Path, kind: str, blocks: Iterable[Synapses], total: in
     start = 0
     for block in blocks:
         part = slice(start, start := start + len(block.pre))
-        for name, values in block._asdict().items():
-            files[name][part] = values
+        for name in types.keys() - {"tau"}:
+            files[name][part] = getattr(block, name)
         if "tau" in files:
             files["tau"][part] = np.searchsorted(taus, trained.tau_plastic[block.pre])
     assert start == total
@@ -185,6 +187,8 @@ def _write_feedforward_rates(trained: TrainedNetwork, path: Path) -> int | None:
 def check_model(trained: TrainedNetwork, tool: str, supported: tuple[type, ...]) -> None:
     """Checks that a simulator has the neuron model of the network, one of the classes `supported`; raises UserError."""
     model: Any = trained.config.neuron
+    if trained.network.largest_background:
+        raise UserError(f"export: the scripts for {tool} have no background.kind=poisson; use to=zarr or to=npz.")
     if type(model) not in supported:
         names = ", ".join(cls.__dataclass_fields__["name"].metadata["choices"][0] for cls in cast(Any, supported))
         in_brian2 = tool != "Brian2" and type(model).__module__ == "rlsnet.config.schema"

@@ -68,7 +68,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     kinds = {"static": static_synapses(trained)} if trained.network.n_edges else {}
     kinds |= {"plastic": plastic_synapses(trained)} if trained.n_plastic else {}
     for kind, blocks in kinds.items():
-        _edge_types(kind, taus, trained.config.trial.dt, network, models)
+        _edge_types(kind, taus, None if trained.delayed else trained.config.trial.dt, network, models)
         with h5py.File(network / f"{kind}_edges.h5", "w") as file:
             _edges(_root(file), kind, _sorted(join_blocks(blocks, trained.weight.dtype)), taus, trained)
     if trained.has_spikes:
@@ -134,13 +134,17 @@ def _nodes(file: Any, trained: TrainedNetwork, values: dict[str, np.ndarray], ty
         own.create_dataset(name, data=words.astype(object), dtype=h5py.string_dtype())
 
 
-def _edge_types(kind: str, taus: Sequence[float], dt: float, network: Path, models: Path) -> None:
-    """Writes the types of edges, numbered as the receptors: static from E, static from I, then plastic ones by decay time."""
-    table = [["edge_type_id", "model_template", "delay", "dynamics_params", "tau_syn"]]
+def _edge_types(kind: str, taus: Sequence[float], dt: float | None, network: Path, models: Path) -> None:
+    """Writes the types of edges, with the delay `dt` (ms) unless each edge has its own.
+
+    They are numbered as the receptors: static from E, static from I, then plastic ones by decay time.
+    """
+    delay = ([], []) if dt is None else (["delay"], [repr(dt)])
+    table = [["edge_type_id", "model_template", *delay[0], "dynamics_params", "tau_syn"]]
     for receptor in (1, 2) if kind == "static" else range(3, len(taus) + 1):
         name = f"receptor_{receptor}.json"
         (models / name).write_text(json.dumps({"receptor_type": receptor}))
-        table.append([str(receptor), "static_synapse", repr(dt), name, repr(taus[receptor - 1])])
+        table.append([str(receptor), "static_synapse", *delay[1], name, repr(taus[receptor - 1])])
     _table(network / f"{kind}_types.csv", table)
 
 
@@ -167,6 +171,8 @@ def _edges(file: Any, kind: str, edges: Synapses, taus: Sequence[float], trained
         "0/syn_weight": (edges.weight * nest.weight_factors(trained)[receptor, edges.post]).astype(edges.weight.dtype),
         "0/weight": edges.weight,
     }
+    if trained.delayed:
+        columns["0/delay"] = edges.delay
     for name, values in columns.items():
         group[name] = values  # not compressed: the HDF5 library in libsonata has no filters
     for end in ("source", "target"):

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from rlsnet.config.load import to_dict
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, by_class
 from rlsnet.data import trial_clock
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
@@ -131,6 +131,18 @@ class TrainedNetwork:
         tau = self.network.parameters.get("tau_plas", self.config.synapse.tau_plas)
         return np.array(np.broadcast_to(np.asarray(tau, np.float64), self.n_neurons + self.n_feedforward))
 
+    @cached_property
+    def delay(self) -> np.ndarray:
+        """[N+X] float32 ms, delay of the spikes of each presynaptic neuron; static synapses may have others (`Network.delays`)."""
+        given, dt = self.config.synapse.delay, self.config.trial.dt
+        exc = np.concatenate([self.excitatory, np.ones(self.n_feedforward, bool)])
+        return np.where(exc, *by_class(dt if given is None else given)).astype(np.float32)
+
+    @property
+    def delayed(self) -> bool:
+        """Whether any delay is longer than one time step."""
+        return bool(self.network.delays) or bool(np.any(self.delay > 1.5 * self.config.trial.dt))
+
     @property
     def clock(self) -> TrialClock:
         """The time of the test, of the recording or of the trial."""
@@ -162,7 +174,9 @@ class TrainedNetwork:
             "tau_exc_ms": config.synapse.tau_exc,
             "tau_inh_ms": config.synapse.tau_inh,
             "tau_plastic_ms": sorted(set(np.unique(self.tau_plastic).tolist())),
+            "delay_ms": list(by_class(trial.dt if config.synapse.delay is None else config.synapse.delay)),
             "noise": to_dict(config.noise),
+            "background": to_dict(config.background),
             "stimulus": to_dict(config.stimulus),
             "feedforward": to_dict(config.feedforward),
             "conditions": list(self.conditions),

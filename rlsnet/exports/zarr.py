@@ -11,7 +11,7 @@ import zarr
 
 from rlsnet.exports.neuron_parameters import neuron_parameters
 from rlsnet.exports.simulated_spikes import spikes_by_trial
-from rlsnet.exports.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_synapses, weights_by_class
+from rlsnet.exports.synapses import CLASSES, Synapses, class_numbers, plastic_synapses, static_ends, static_synapses, weights_by_class
 from rlsnet.exports.trained_network import TrainedNetwork, of_all
 from rlsnet.io import outputs, zarr_store
 from rlsnet.model import exported_network
@@ -32,8 +32,7 @@ def write(trained: TrainedNetwork, path: Path) -> None:
     attributes = {"format": FORMAT, "version": 1, **json.loads(json.dumps(trained.settings()))}
     root = zarr.create_group(str(path), attributes={**attributes, "weights_by_class": weights_by_class(trained)})
     _neurons(root, trained)
-    indptr = np.asarray(trained.network.indptr, np.int64)[: trained.n_neurons + 1]
-    _synapses(root, "static", static_synapses(trained), indptr, "presynaptic", trained)
+    _synapses(root, "static", static_synapses(trained), static_ends(trained), "presynaptic", trained)
     if trained.network.class_weight is not None and trained.network.n_edges:
         dims = ["pre_class", "post_class"]
         zarr_store.write(
@@ -82,12 +81,15 @@ def _synapses(root: zarr.Group, kind: str, blocks: Iterable[Synapses], indptr: n
         "weight": (trained.weight.dtype.type, {"units": UNIT, "long_name": "time integral of the current from one spike"}),
         "class": (np.uint8, flags),
     }
+    if trained.delayed:
+        about["delay"] = np.float32, {"units": "ms", "long_name": "time from a spike to the first step in which it acts"}
     arrays = {name: zarr_store.create(root, f"{kind}_{name}", (total,), dtype, [dim], **more) for name, (dtype, more) in about.items()}
     start = 0
     for block in blocks:
         part = slice(start, start := start + len(block.pre))
-        for name, values in {**block._asdict(), "class": class_numbers(trained, block)}.items():
-            arrays[name][part] = values
+        columns = {**block._asdict(), "class": class_numbers(trained, block)}
+        for name, array in arrays.items():
+            array[part] = columns[name]
     assert start == total
 
 

@@ -65,7 +65,7 @@ def make(
     Raises:
       UserError: a condition has no trained neuron, or the function of a plugin returns another shape.
     """
-    if calibration is None and network.static_width:
+    if calibration is None and network.static_width and network.n_inputs:  # without trained inputs there is nothing to train
         calibration = run_calibration(config, network)
     target = np.asarray(currents(config.target, config, network, calibration, recording, report))
     points, n = config.trial.n_points, network.n_neurons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ from rlsnet.config.schema import (
     GivenFeedforwardConfig,
     GivenStimulusConfig,
     OUFeedforwardConfig,
+    PopulationsConfig,
     RegionalConfig,
     RegionalInputsConfig,
     by_class,
 )
 from rlsnet.errors import UserError
-from rlsnet.io import zarr_store
-from rlsnet.model import connectivity, neurons, rng
+from rlsnet.io import population_files, zarr_store
+from rlsnet.model import connectivity, neurons, population_edges, rng
 from rlsnet.model.connectivity import Edges
 from rlsnet.model.network import Network
 from rlsnet.model.network_store import StoredNetwork, check_indptr, read_parameter, read_plastic_inputs, read_static_edges, read_target
@@ -99,6 +101,9 @@ def _classes(config: Config, stored: StoredNetwork, n_units: int | None, given: 
     """[N] bool, whether a neuron is excitatory: as stored, as given, or the first ones."""
     excitatory = stored.read("neuron/excitatory", ["N"], "b")
     excitatory = given if excitatory is None else excitatory
+    populations = _populations(config, stored)
+    if populations is not None:
+        excitatory = population_edges.of_neurons(populations, population_files.read(populations.path).excitatory)
     if excitatory is None:
         n = config.network.n_neurons or n_units
         if n is None:
@@ -107,8 +112,9 @@ def _classes(config: Config, stored: StoredNetwork, n_units: int | None, given: 
     n = len(excitatory)
     if n < 2:
         raise UserError(f"{stored.path}: neuron/excitatory has {n} values; expected one per neuron, at least 2.")
-    if stored.path is not None and config.network.n_neurons not in (None, n):
-        log.info("network.n_neurons=%d is ignored, because network.load has %d neurons.", config.network.n_neurons, n)
+    if (stored.path is not None or populations) and config.network.n_neurons not in (None, n):
+        source = "static.path" if populations else "network.load"
+        log.info("network.n_neurons=%d is ignored, because %s has %d neurons.", config.network.n_neurons, source, n)
     return excitatory
 
 
@@ -165,10 +171,14 @@ def _with_static_edges(
     n, dtype = len(excitatory), np.dtype(config.engine.precision)
     edges = _static_edges(config, stored, excitatory, regions)
     bias, v0 = _biases(config, stored, excitatory, edges), stored.read("neuron/v0", [n], "f")
-    parameters = {name: jnp.asarray(values, dtype) for name, values in _parameters(config, stored, excitatory, x).items()}
+    background = _background(config, stored, excitatory)
+    parameters = {name: jnp.asarray(values, dtype) for name, values in (_parameters(config, stored, excitatory, x) | background).items()}
     taus, tau_channel = _tau_channels(parameters)
     delays, edges = edges.by_delay(config.trial.dt, n + x)
-    width, no_indices = _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
+    indptr, width, no_indices = edges.indptr, _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
+    post = no_indices if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), indptr, width)
+    edges = dataclasses.replace(edges, post=no_indices)  # as it may be large
+    weight = None if edges.weight is None else _padded(edges.weight.astype(dtype, copy=False), indptr, width)
     return Network(
         excitatory=jnp.asarray(excitatory),
         bias=jnp.asarray(bias, dtype),
@@ -177,9 +187,10 @@ def _with_static_edges(
         taus=taus,
         tau_channel=tau_channel,
         delays=delays,
-        indptr=jnp.asarray(edges.indptr, jnp.int32),
-        post=no_indices if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), edges.indptr, width),
-        weight=None if edges.weight is None else _padded(edges.weight.astype(dtype), edges.indptr, width),
+        largest_background=float(np.max(_background_rate(background), initial=0)) * config.trial.dt,
+        indptr=jnp.asarray(indptr, jnp.int32),
+        post=post,
+        weight=weight,
         class_weight=None if edges.class_weight is None else jnp.asarray(edges.class_weight, dtype),
         stream=None if edges.stream is None else jnp.asarray(edges.stream),
         pre=no_indices.reshape(0, 0),
@@ -219,11 +230,13 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray,
         if isinstance(config.static, RegionalConfig):
             places = _regions("static=regional", excitatory, regions)
             edges = connectivity.regional_edges(config.static, stream, excitatory, places)
+        elif isinstance(config.static, PopulationsConfig):
+            edges = population_edges.population_edges(config.static, np.asarray(stream), config.trial.dt)
         else:
             edges = connectivity.static_edges(config.static, stream, excitatory)
         where = f"static.name={config.static.name}"
     indptr = np.asarray(edges.indptr, np.int64)
-    check_indptr(indptr, n, where)
+    check_indptr(indptr, n * (1 + len(edges.delays)), where)
     if indptr[-1] >= 2**31:
         raise UserError(f"{where}: has {indptr[-1]:,} static synapses; expected fewer than {2**31:,}.")
     if edges.stream is None and len(edges.post) != indptr[-1]:
@@ -248,7 +261,45 @@ def _biases(config: Config, stored: StoredNetwork, excitatory: np.ndarray, edges
     values = np.array(
         connectivity.class_bias(config.static, excitatory, edges.indptr) if config.network.bias is None else by_class(config.network.bias)
     )
-    return values[np.where(excitatory, 0, 1)]
+    bias = values[np.where(excitatory, 0, 1)]
+    background = config.background
+    weight, rate = (np.where(excitatory, *by_class(value)) for value in (background.weight, background.rate))
+    outside = weight * rate / 1000 * (background.kind != "none")  # through one input
+    populations = _populations(config, stored)
+    if populations is not None:
+        bias = bias + population_edges.lost_current(populations, outside)
+    if background.kind == "constant":
+        found = _background(config, stored, excitatory, always=True)
+        bias = bias + _background_rate(found) * found["background_weight"]
+    return bias
+
+
+def _populations(config: Config, stored: StoredNetwork) -> PopulationsConfig | None:
+    """The settings of populations, if the network is drawn from them."""
+    return config.static if isinstance(config.static, PopulationsConfig) and stored.path is None else None
+
+
+def _background(config: Config, stored: StoredNetwork, excitatory: np.ndarray, always: bool = False) -> dict[str, np.ndarray]:
+    """The settings [N] of the Poisson background of each neuron; empty without one, unless `always`."""
+    background, populations, found = config.background, _populations(config, stored), {}
+    if background.kind != "poisson" and not always:
+        return {}
+    for field in dataclasses.fields(background):
+        if field.name != "kind":
+            values = read_parameter(stored, f"background_{field.name}", field.metadata, len(excitatory), config.trial.dt)
+            if values is None:
+                values = np.where(excitatory, *by_class(getattr(background, field.name)))
+                if field.name == "n_inputs" and populations is not None:
+                    values = population_edges.external_inputs(populations)
+                if field.name == "weight" and populations is not None:
+                    values = values / math.sqrt(populations.inputs)
+            found[f"background_{field.name}"] = values
+    return found
+
+
+def _background_rate(background: dict[str, np.ndarray]) -> np.ndarray:
+    """[N] 1/ms, background spikes of each neuron; empty without a background."""
+    return background["background_n_inputs"] * background["background_rate"] / 1000 if background else np.zeros(0)
 
 
 def _parameters(config: Config, stored: StoredNetwork, excitatory: np.ndarray, x: int) -> dict[str, np.ndarray]:

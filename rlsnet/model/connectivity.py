@@ -45,7 +45,8 @@ class Edges:
     weight: [nnz] threshold*ms, or None: the weights are those of class_weight.
     class_weight: [2, 2] weights by class (threshold*ms), presynaptic first, excitatory = 0; or None.
     stream: [2] uint32, the key from which `targets_of` draws the edges of any neuron anew; or None.
-    delay: [nnz] ms, time from a spike to the first step in which it acts; or None: that of the configuration.
+    delay: [nnz] ms, time from a spike to the first step in which it acts; or None: that of the configuration, or of `delays`.
+    delays: K different delays, ms, if the edges are by source as in `Network.indptr` with X = 0; else empty.
     """
 
     indptr: np.ndarray
@@ -54,6 +55,7 @@ class Edges:
     class_weight: np.ndarray | None = None
     stream: np.ndarray | None = None
     delay: np.ndarray | None = None
+    delays: tuple[float, ...] = ()
 
     @staticmethod
     def from_pairs(pre: np.ndarray, post: np.ndarray, weight: np.ndarray, n: int, delay: np.ndarray | None = None) -> Edges:
@@ -67,7 +69,7 @@ class Edges:
         """The same edges, with the postsynaptic neurons of each presynaptic one in ascending order: threads deliver to ranges of them."""
         from scipy.sparse import csr_array
 
-        if self.stream is not None:
+        if self.stream is not None or self.delays:
             return self
         n = len(self.indptr) - 1
         none = np.broadcast_to(np.int8(0), len(self.post)) if self.weight is None else self.weight  # no memory
@@ -76,15 +78,15 @@ class Edges:
             return self
         if self.delay is not None:
             order = np.lexsort((self.post, np.repeat(np.arange(n), np.diff(self.indptr))))
-            return dataclasses.replace(self, **{name: values[order] for name, values in self._of_each().items()})
+            return self._in_order(order, self.indptr)
         edges = edges.copy()
         edges.sort_indices()
         return dataclasses.replace(self, post=edges.indices, weight=None if self.weight is None else edges.data)
 
-    def _of_each(self) -> dict[str, np.ndarray]:
-        """The arrays [nnz] by name."""
-        found = {"post": self.post, "weight": self.weight, "delay": self.delay}
-        return {name: values for name, values in found.items() if values is not None}
+    def _in_order(self, order: np.ndarray, indptr: np.ndarray) -> Edges:
+        """The edges in another order [nnz], which start at `indptr`."""
+        weight, delay = (None if values is None else values[order] for values in (self.weight, self.delay))
+        return dataclasses.replace(self, indptr=indptr, post=self.post[order], weight=weight, delay=delay)
 
     def by_delay(self, dt: float, n: int) -> tuple[tuple[float, ...], Edges]:
         """Edges by source as in `Network.indptr`.
@@ -96,14 +98,17 @@ class Edges:
         Returns:
           `Network.delays`, and the edges.
         """
+        if self.delays:
+            rows = np.diff(self.indptr).reshape(1 + len(self.delays), -1)
+            rows = np.concatenate([rows, np.zeros((len(rows), n - rows.shape[1]), rows.dtype)], axis=1)
+            return self.delays, dataclasses.replace(self, indptr=np.concatenate([[0], np.cumsum(rows)]))
         if self.delay is None:
             return (), dataclasses.replace(self, indptr=np.concatenate([self.indptr, np.full(n + 1 - len(self.indptr), self.indptr[-1])]))
         steps, kind = np.unique(np.maximum(1, np.rint(np.asarray(self.delay) / dt)).astype(np.int32), return_inverse=True)
         source = (1 + kind) * n + np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         order = np.argsort(source, kind="stable")
         indptr = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=(1 + len(steps)) * n))])
-        edges = dataclasses.replace(self, indptr=indptr, **{name: values[order] for name, values in self._of_each().items()})
-        return tuple((steps * dt).tolist()), edges
+        return tuple((steps * dt).tolist()), self._in_order(order, indptr)
 
 
 @singledispatch

@@ -38,7 +38,8 @@ def from_zarr(group: zarr.Group) -> zarr.Group:
     with _one_line_errors(str(group.store)):
         static = (values("static_indptr"), values("static_post"), values("static_weight"))
         plastic = (values("plastic_indptr"), values("plastic_pre"), values("plastic_weight"))
-        return _arranged(neurons, static, plastic, values("static_class_weight"), values("feedforward_weight"), group.attrs)
+        more = values("static_class_weight"), values("feedforward_weight"), values("static_delay")
+        return _arranged(neurons, static, plastic, *more, group.attrs)
 
 
 def from_npz(path: Path) -> zarr.Group:
@@ -49,7 +50,9 @@ def from_npz(path: Path) -> zarr.Group:
         with np.load(path / "neurons.npz", allow_pickle=False) as file:
             neurons = {name: file[name] for name in file.files if file[name].dtype.kind in "fb"}
         static, plastic = _sparse(path / "static.npz").tocsc(), _sparse(path / "plastic.npz").tocsr()
-        feedforward = None
+        feedforward = delay = None
+        if (path / "static_delay.npz").exists():
+            delay = _sparse(path / "static_delay.npz").tocsc().data
         if (path / "feedforward.npz").exists():
             matrix = _sparse(path / "feedforward.npz")
             memory.check_fits(math.prod(matrix.shape) * matrix.dtype.itemsize, f"network.load={path / 'feedforward.npz'}")
@@ -60,6 +63,7 @@ def from_npz(path: Path) -> zarr.Group:
             (plastic.indptr, plastic.indices, plastic.data),
             None,
             feedforward,
+            delay,
             about,
         )
 
@@ -86,6 +90,7 @@ def _arranged(
     plastic: tuple[Any, Any, Any],
     class_weight: np.ndarray | None,
     feedforward: np.ndarray | None,
+    delay: np.ndarray | None,
     about: Mapping[str, Any],
 ) -> zarr.Group:
     """Group in the layout of network.zarr.
@@ -96,6 +101,7 @@ def _arranged(
       plastic: (indptr [N+1], pre [synapses], weight [synapses]) of the postsynaptic neurons.
       class_weight: [2, 2] static weights by class, instead of those of each synapse; or None.
       feedforward: [N, X] weights, or None.
+      delay: [edges] ms, delays of the static synapses, or None.
       about: description of the export.
     """
     root = zarr.create_group(zarr.storage.MemoryStore())
@@ -113,6 +119,7 @@ def _arranged(
     if pre.shape[1]:
         arrays |= {"plastic/pre": pre[::size], "plastic/weight": weight}
     arrays |= {} if feedforward is None else {"feedforward/weight": feedforward}
+    arrays |= {} if delay is None else {"static/delay": delay}
     for name, values in arrays.items():
         root.create_array(name, data=np.asarray(values), compressors=None)
     root.require_group("plastic").attrs["group_size"] = size

@@ -49,7 +49,8 @@ class Network:
     excitatory: [N] bool, the others are inhibitory.
     bias: [N] constant drive X_bal, threshold units.
     v0: [N] initial voltage of every trial, threshold units, or None: drawn anew each trial.
-    parameters: [N] each, the parameters that differ between neurons: fields of the neuron model, and `noise_sigma`; `tau_plas` is [N+X].
+    parameters: [N] each, the parameters that differ between neurons: fields of the neuron model, `noise_sigma`, and
+      `background_*` (see `schema.BackgroundConfig`); `tau_plas` is [N+X].
     indptr: [N+X+1] int32, neuron j's static outputs are edges indptr[j] to indptr[j+1]. With `delays` [(1+K)*(N+X)+1] for K delays, and
       the static outputs of neuron j with delay k (from 1) are those of source k*(N+X) + j; sources below N+X have plastic outputs only.
     post: [nnz] int32, postsynaptic neuron of each static edge, padded so that static_width can be read from any start.
@@ -67,6 +68,7 @@ class Network:
     taus: distinct values of tau_plas, ms, if it differs between neurons and has at most MAX_TAU_CHANNELS values; else empty.
     tau_channel: [N+X] int32, index in `taus` of the time constant that filters the spikes of a neuron; or None.
     rate_table: transfer functions, with which a trial also computes filtered rates (`SimState.expected`); or None.
+    largest_background: largest mean number of background spikes of a neuron in a step; 0: no background.
     delays: K different delays of the static synapses, ms, ascending; empty: all synapses have the delays of the configuration.
 
     In the shard of one device (see `sharding`), N is the number of its own neurons, which alone are postsynaptic, but presynaptic
@@ -99,6 +101,7 @@ class Network:
     taus: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     tau_channel: Array | None = None
     rate_table: RateTable | None = None
+    largest_background: float = dataclasses.field(default=0.0, metadata={"static": True})
     delays: tuple[float, ...] = dataclasses.field(default=(), metadata={"static": True})
     classes_of_all: Array | None = None
     first: Array | None = None
@@ -151,19 +154,24 @@ def gather_inputs(network: Network, values: Array) -> Array:
     return jnp.where(network.pre >= 0, values[network.pre], 0)
 
 
-def edges_by_neuron(network: Network) -> tuple[np.ndarray, slice | np.ndarray, np.ndarray | None]:
-    """The static edges sorted by presynaptic neuron, as in network.zarr.
+def edges_by_neuron(network: Network, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The static edges of presynaptic neurons `start` to `stop`, sorted by neuron and delay.
 
     Returns:
-      [N+1] int32 indptr; the positions of these edges in the arrays of the network, in that order; and the delay of each, [nnz] ms,
-      or None without delays of their own.
+      Numbers [stop - start] of their edges; the positions of these edges in the arrays of the network; and their delays, ms, 0 in a network
+      without delays of static synapses.
     """
-    n, indptr = network.n_neurons, np.asarray(network.indptr, np.int64)
-    if not network.delays:
-        return np.asarray(network.indptr)[: n + 1], slice(0, network.n_edges), None
-    rows = (1 + np.arange(len(network.delays))) * network.n_presynaptic + np.arange(n)[:, None]
-    count = np.diff(indptr)[rows]
-    ends = np.cumsum(count)
-    order = np.repeat(indptr[rows].reshape(-1) - ends + count.reshape(-1), count.reshape(-1)) + np.arange(network.n_edges)
-    delay = np.repeat(np.broadcast_to(np.asarray(network.delays, np.float32), rows.shape).reshape(-1), count.reshape(-1))
-    return np.concatenate([[0], ends[len(network.delays) - 1 :: len(network.delays)]]).astype(np.int32), order, delay
+    n, delays = network.n_presynaptic, network.delays
+    rows = (np.arange(1, 1 + len(delays)) if delays else np.zeros(1, int)) * n + np.arange(start, stop)[:, None]
+    first = np.asarray(network.indptr)[rows].astype(np.int64)
+    count = np.asarray(network.indptr)[rows + 1] - first
+    ends = np.cumsum(count).reshape(count.shape)
+    at = np.repeat((first - ends + count).reshape(-1), count.reshape(-1)) + np.arange(count.sum())
+    late = np.broadcast_to(np.asarray(delays or (0,), np.float32), count.shape)
+    return count.sum(axis=1), at, np.repeat(late.reshape(-1), count.reshape(-1))
+
+
+def degrees(network: Network) -> np.ndarray:
+    """[N] int64 number of static outputs of each neuron."""
+    counts = np.diff(np.asarray(network.indptr, np.int64)).reshape(-1, network.n_presynaptic)
+    return counts.sum(axis=0)[: network.n_neurons]

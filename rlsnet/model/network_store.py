@@ -16,7 +16,7 @@ from rlsnet.io import atomic, zarr_store
 from rlsnet.io.precision import LARGEST
 from rlsnet.model import exported_network
 from rlsnet.model.connectivity import Edges
-from rlsnet.model.network import Network, edges_by_neuron
+from rlsnet.model.network import Network, degrees, edges_by_neuron
 
 FORMAT = "rlsnet-network"
 TARGETS = "rlsnet-targets"
@@ -289,16 +289,16 @@ def _write_neurons(root: zarr.Group, excitatory: Any, parameters: Mapping[str, A
 
 def _write_static(root: zarr.Group, network: Network) -> None:
     """Writes the arrays static/*."""
-    indptr, order, delay = edges_by_neuron(network)
-    zarr_store.write(root, "static/indptr", indptr, ["neuron_end"])
-    if delay is not None:
-        zarr_store.write(root, "static/delay", delay, ["edge"], units="ms", long_name="time from a spike to the step in which it acts")
-    if network.stream is None:
-        zarr_store.write(root, "static/post", np.asarray(network.post)[order], ["edge"], compress=False)
+    indptr = np.concatenate([[0], np.cumsum(degrees(network))])
+    zarr_store.write(root, "static/indptr", indptr.astype(np.int32), ["neuron_end"])
+    if network.delays:
+        _write_delayed(root, network, indptr)
+    elif network.stream is None:
+        zarr_store.write(root, "static/post", np.asarray(network.post)[: network.n_edges], ["edge"], compress=False)
     else:
         zarr_store.write(root, "static/stream", network.stream, ["word"], long_name="key from which targets are drawn")
-    if network.weight is not None:
-        zarr_store.write(root, "static/weight", np.asarray(network.weight)[order], ["edge"], units="threshold*ms")
+    if network.weight is not None and not network.delays:
+        zarr_store.write(root, "static/weight", np.asarray(network.weight)[: network.n_edges], ["edge"], units="threshold*ms")
     if network.class_weight is not None:
         zarr_store.write(root, "static/class_weight", network.class_weight, ["pre_class", "post_class"], units="threshold*ms")
 
@@ -317,3 +317,23 @@ def _write_plastic(root: zarr.Group, pre: np.ndarray, weight: np.ndarray, group_
     root.create_group("plastic", attributes={"group_size": group_size})
     zarr_store.write(root, "plastic/pre", pre, ["group", "input"])
     zarr_store.write(root, "plastic/weight", weight, ["neuron", "input"], units="threshold*ms")
+
+
+def _write_delayed(root: zarr.Group, network: Network, indptr: np.ndarray) -> None:
+    """Writes static/post, static/delay and static/weight of a network in which they are sorted by delay, in blocks of neurons."""
+    total, values = (int(indptr[-1]),), {"post": np.asarray(network.post)}
+    stored = {"post": zarr_store.create(root, "static/post", total, np.int32, ["edge"], compress=False)}
+    meaning = "time from a spike to the first step in which it acts"
+    stored["delay"] = zarr_store.create(root, "static/delay", total, np.float32, ["edge"], units="ms", long_name=meaning)
+    if network.weight is not None:
+        values["weight"] = np.asarray(network.weight)
+        stored["weight"] = zarr_store.create(root, "static/weight", total, values["weight"].dtype, ["edge"], units="threshold*ms")
+    chunk, start = stored["post"].chunks[0], 0
+    while start < network.n_neurons:
+        stop = int(max(start + 1, np.searchsorted(indptr, indptr[start] + chunk, side="right") - 1))
+        _, at, delay = edges_by_neuron(network, start, stop)
+        part = slice(int(indptr[start]), int(indptr[stop]))
+        stored["delay"][part] = delay
+        for name, own in values.items():
+            stored[name][part] = own[at]
+        start = stop

@@ -20,6 +20,8 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+MOST_POISSON = 30.0  # largest mean of numbers that `poisson` draws at once
+
 
 class Purpose(IntEnum):
     """Purposes of random numbers; each has streams of its own."""
@@ -40,6 +42,7 @@ class Purpose(IntEnum):
     PERTURB = 23
     CELL_CLASS = 24
     TRAINED = 25
+    BACKGROUND = 26
 
 
 def mix(x: Array) -> Array:
@@ -78,6 +81,28 @@ def uniform(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None)
 def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
     """[n] normally distributed with mean 0 and variance 1, by the inverse error function; `first` as of `uniform`."""
     return math.sqrt(2.0) * lax.erf_inv(2 * uniform(stream, n, dtype, first) - 1)
+
+
+def poisson(stream: Array, mean: Array, largest: float, first: Array | None = None) -> Array:
+    """[n] numbers, of the type of `mean`, that are Poisson-distributed with means [n], by inversion of the distribution function.
+
+    Args:
+      stream: [2] uint32, key.
+      mean: [n] at least 0.
+      largest: an upper bound of the means; above MOST_POISSON the sum of several numbers is drawn.
+      first: as of `uniform`.
+    """
+    parts = max(1, math.ceil(largest / MOST_POISSON))
+    most = math.ceil(largest / parts + 7 * math.sqrt(largest / parts) + 7)  # a probability below the resolution of `uniform` in float32
+    count = jnp.zeros_like(mean)
+    for part in range(parts):
+        u, term = uniform(fold(stream, part), mean.shape[0], mean.dtype, first), jnp.exp(-mean / parts)
+        below = term
+        for k in range(1, most + 1):
+            count = count + (u > below).astype(mean.dtype)
+            term = term * (mean / (parts * k))
+            below = below + term
+    return count
 
 
 def _to_unit_interval(random_bits: Array, dtype: jnp.dtype) -> Array:

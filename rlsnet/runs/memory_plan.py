@@ -52,7 +52,11 @@ class Sizes:
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int, stored: StoredNetwork | None = None) -> Sizes:
         """Sizes from the configuration, and from the shapes of the arrays in network.load, which is opened unless `stored` is it."""
-        n, size, inputs = config.network.n_neurons or n_units or 0, config.plastic.group_size, config.plastic.n_inputs
+        n, size, inputs = (
+            config.static.n_neurons() or config.network.n_neurons or n_units or 0,
+            config.plastic.group_size,
+            config.plastic.n_inputs,
+        )
         rates = config.target.recorded == "rate"
         edges, weighted, by_synapse = None, False, False  # by_synapse is for many values of tau_plas; two, by class, need two filters
         given: Any = {}

@@ -48,6 +48,24 @@ def current_noise(sigma: Any, tau_m: Any, dt: float, stream: Array, step: Array,
     return noise_sd("current", sigma, tau_m, dt) * normal(rng.fold(stream, step), like.shape[0], like.dtype)
 
 
+def background(tau: float, dt: float, network: Network, u: Array, stream: Array, step: Array) -> Array:
+    """[N] background current in a step, threshold units, from that of the step before.
+
+    The spikes that arrive in a step, Poisson-distributed numbers, act in it.
+
+    Args:
+      tau: time constant of excitatory static synapses, ms.
+      dt: time step, ms.
+      network: network with the parameters background_n_inputs, background_rate and background_weight.
+      u: [N] current in the step before.
+      stream: [2] uint32, key of the trial.
+      step: int32, number of the step.
+    """
+    number, rate, weight = (network.parameters[f"background_{name}"] for name in ("n_inputs", "rate", "weight"))
+    spikes = rng.poisson(rng.fold(stream, step), number * rate * (dt / 1000), network.largest_background, network.first)
+    return (1 - dt / tau) * u + weight / tau * spikes
+
+
 class Moment(NamedTuple):
     """Time step and condition for which a stimulus is computed.
 

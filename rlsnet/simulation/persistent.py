@@ -1,8 +1,8 @@
 """Many time steps in one call of a native or CUDA kernel, which stays on the processors from step to step (a persistent kernel).
 
 It computes what `step.block` does, for LIF neurons with a stimulus, feed-forward neurons, and noise of the voltage or a current. Steps with
-a perturbation, delays of more than a step, another neuron model, or a time constant of each synapse are computed by `step.block`, with
-the spikes delivered by a kernel. B trials side by side are one call.
+a perturbation, delays of more than a step, a background, another neuron model, or a time constant of each synapse are computed by
+`step.block`, with the spikes delivered by a kernel. B trials side by side are one call.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
 def covers(dynamics: Dynamics, network: Network) -> bool:
     """Whether the kernel computes the steps of a trial, or of its part without a perturbation."""
     known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
-    known = known and not dynamics.ring_rows(network) and network.mesh is None
+    known = known and not dynamics.ring_rows(network) and not network.largest_background and network.mesh is None
     return dynamics.backend.delivery in calls.PREFIX and known
 
 

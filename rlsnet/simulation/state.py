@@ -94,6 +94,7 @@ class TrialKeys:
 
     voltage: Array
     noise: Array
+    background: Array
     stimulus: Array
     feedforward: Array
     rates: Array
@@ -103,14 +104,14 @@ class TrialKeys:
     @staticmethod
     def create(seed: int, stage: int) -> TrialKeys:
         """Keys of a stage of the experiment. Stimulus and feed-forward rates are the same in all stages."""
-        own = (rng.Purpose.VOLTAGE, rng.Purpose.NOISE, rng.Purpose.FEEDFORWARD)
-        voltage, noise, feedforward = (rng.fold(rng.key(seed, purpose), stage) for purpose in own)
+        own = (rng.Purpose.VOLTAGE, rng.Purpose.NOISE, rng.Purpose.BACKGROUND, rng.Purpose.FEEDFORWARD)
+        voltage, noise, background, feedforward = (rng.fold(rng.key(seed, purpose), stage) for purpose in own)
         stimulus, rates = rng.key(seed, rng.Purpose.STIMULUS), rng.key(seed, rng.Purpose.FEEDFORWARD_RATE)
-        return TrialKeys(voltage, noise, stimulus, feedforward, rates, jnp.int32(0))
+        return TrialKeys(voltage, noise, background, stimulus, feedforward, rates, jnp.int32(0))
 
     def trial(self, number: Array, condition: Array) -> TrialKeys:
         """Keys of one trial of the stage, from its number (from 0) and its condition; of B trials from their numbers [B]."""
-        own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "feedforward")}
+        own = {name: rng.fold(getattr(self, name), number) for name in ("voltage", "noise", "background", "feedforward")}
         streams = {name: getattr(self, name) for name in ("stimulus", "rates")} | own
         perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
         folded = {name: rng.fold(stream, condition) for name, stream in streams.items()}
@@ -138,7 +139,15 @@ class TrialKeys:
     def trial_axes(self) -> Any:
         """Axis of the B trials in each array, for jax.vmap; None where the trials share it."""
         perturbation = self.perturbation and self.perturbation.trial_axes
-        each: dict[str, Any] = {"voltage": 0, "noise": 0, "stimulus": None, "feedforward": 0, "rates": None, "condition": None}
+        each: dict[str, Any] = {
+            "voltage": 0,
+            "noise": 0,
+            "background": 0,
+            "stimulus": None,
+            "feedforward": 0,
+            "rates": None,
+            "condition": None,
+        }
         return TrialKeys(**each, perturbation=perturbation)
 
 
@@ -167,6 +176,7 @@ class SimState:
       if every delay is one step.
     early: bool, whether the spikes that act in the next step are delivered already (`step.deliver_early`).
     n_fired: [N+X] int32, spikes of the trial so far.
+    background: [N] current through the synapses from the background, threshold units; None without a background.
     """
 
     i: Array
@@ -184,6 +194,7 @@ class SimState:
     ring: Array | None = None
     early: Array | None = None
     n_fired: Array | None = None
+    background: Array | None = None
 
     @staticmethod
     def placement(network: Network, leading: int) -> Any:
@@ -191,6 +202,7 @@ class SimState:
         one, two = sharding.along(leading, 1 + leading), sharding.along(1 + leading, 2 + leading)
         own: dict[str, Any] = {"synapses": two, "by_synapse": one if network.per_synapse else None, "u_sum": one, "neuron": one}
         own |= {"expected": None if network.rate_table is None else one, "stimulus": sharding.BY_NEURON}
+        own |= {"background": one if network.largest_background else None}
         every: dict[str, Any] = {field.name: sharding.EVERYWHERE for field in dataclasses.fields(SimState)}
         return SimState(**(every | own))
 
@@ -237,4 +249,5 @@ def initial_state(dynamics: Dynamics, network: Network, keys: TrialKeys, w: Arra
         ring=jnp.zeros((rows, *sources.shape), jnp.bool_) if rows else None,
         early=jnp.bool_(False) if rows else None,
         n_fired=jnp.zeros(sources.shape, jnp.int32) if rows else None,
+        background=zeros if network.largest_background else None,
     )

@@ -28,21 +28,27 @@ from rlsnet.simulation.perturbation import Perturbation
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 
 
-def currents(network: Network, synapses: Array) -> tuple[Array, Array]:
-    """Currents (u_bal, u_plas), both [N], through static and through plastic synapses, threshold units."""
+def currents(network: Network, synapses: Array, background: Array | None = None) -> tuple[Array, Array]:
+    """Currents (u_bal, u_plas), both [N], through static and through plastic synapses, threshold units.
+
+    Args:
+      network: neurons and connectivity.
+      synapses: [2+T, N] filters, as of `SimState`.
+      background: [N] current from the background, as of `SimState`.
+    """
     u_plas = synapses[2] if len(synapses) == 3 else jnp.sum(synapses[2:], axis=0)
     if not network.static_width:
-        return jnp.zeros_like(network.bias), u_plas
+        return jnp.zeros_like(network.bias) if background is None else background, u_plas
     exc, inh = synapses[0], synapses[1]
     if network.class_weight is not None:
         by_class = jnp.where(network.excitatory[None], network.class_weight[:, :1], network.class_weight[:, 1:])
         exc, inh = exc * by_class[0], inh * by_class[1]
-    return exc + inh, u_plas
+    return exc + inh if background is None else exc + inh + background, u_plas
 
 
 def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: TrialKeys) -> Array:
     """[N] u_bal of the last step for the learning rule: the current through static synapses, and noise of kind current."""
-    u_bal = currents(network, state.synapses)[0]
+    u_bal = currents(network, state.synapses, state.background)[0]
     sigma = dynamics.sigma(network)
     if dynamics.noise.kind == "current" and sigma is not None:
         tau_m = neurons.with_parameters(dynamics.neuron, network.parameters).tau_m
@@ -61,16 +67,14 @@ def arriving(dynamics: Dynamics, network: Network, state: SimState) -> Array:
     """[sources] bool, the spikes that act in the next step and are not delivered yet, by source (`Network.indptr`)."""
     if state.ring is None or state.early is None:
         return state.spiked
-    rows = len(state.ring)
-
-    def after(delay: int) -> Array:
-        return lax.dynamic_index_in_dim(state.ring, (state.i + 1 - delay) % rows, keepdims=False)
-
     exc, inh = dynamics.delay_steps
-    own = after(exc)
+    delays, step = np.array([exc, *map(dynamics.trial.steps, network.delays)], np.int32), state.i + 1
+    arrived = state.ring[(step - delays) % len(state.ring)]
     if exc != inh:
-        own = jnp.where(jnp.pad(network.classes, (0, network.n_feedforward), constant_values=True), own, after(inh))
-    return jnp.concatenate([own, *(after(dynamics.trial.steps(delay)) for delay in network.delays)]) & ~state.early
+        from_exc = jnp.pad(network.classes, (0, network.n_feedforward), constant_values=True)
+        own = jnp.where(from_exc, arrived[0], state.ring[(step - inh) % len(state.ring)])
+        arrived = arrived.at[0].set(own)
+    return arrived.reshape(-1) & ~state.early
 
 
 def with_spikes(state: SimState, spiked: Array) -> SimState:
@@ -202,7 +206,7 @@ def block(
         state, rest = steps(state, (decay[whole:], gain[whole:]))
         words = None if words is None or rest is None else jnp.concatenate([words, rest])
     synapses = state.synapses * decay[-1][:, None]
-    u_bal, u_plas = currents(network, synapses)
+    u_bal, u_plas = currents(network, synapses, state.background)
     u_sum = state.u_sum + n * (u_bal + u_plas)
     state = dataclasses.replace(state, synapses=synapses, r=state.r * delivery.of_source(network, decay[-1]), u_sum=u_sum)
     return _with_expected(dynamics, network, state, keys, u_bal + u_plas, decay[-1], n, stimulated), words
@@ -274,7 +278,10 @@ def _step(
     if network.per_synapse:
         state = _decay_by_synapse(dynamics, network, state)
     i = state.i + 1
-    u_bal, u_plas = currents(network, state.synapses * decay[:, None])
+    if state.background is not None:
+        background = inputs.background(dynamics.synapse.tau_exc, dt, network, state.background, keys.background, i)
+        state = dataclasses.replace(state, background=background)
+    u_bal, u_plas = currents(network, state.synapses * decay[:, None], state.background)
     drive, noise_increment = network.bias + u_bal, None
     if w is not None:
         drive = drive + u_plas

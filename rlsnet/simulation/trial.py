@@ -186,7 +186,7 @@ def _calibrate_shard(dynamics: Dynamics, network: Network, keys: TrialKeys) -> t
     def body(carry: tuple[SimState, Array, Array], _: None) -> tuple[tuple[SimState, Array, Array], None]:
         state, total, squares = carry
         state = advance(dynamics, network, None, state, keys, size)[0]
-        difference = currents(network, state.synapses)[0] - pivot
+        difference = currents(network, state.synapses, state.background)[0] - pivot
         return (state, total + difference, squares + difference**2), None
 
     zeros = jnp.zeros_like(pivot)

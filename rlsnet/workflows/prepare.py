@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config.schema import Config
+from rlsnet.config.schema import Config, PopulationsConfig
 from rlsnet.data import cell_classes, connection_rules, recording_source, recordings, statistics
 from rlsnet.data.cell_classes import CellClasses
 from rlsnet.data.neuron_table import NeuronTable
@@ -101,7 +101,7 @@ def prepare(config: Config, show: Progress, learning: bool, run: Run | None = No
         classes = _cell_classes(config, recording)
         places = None if recording is None else partial(connection_rules.regions_of, config, recording)
         net, weight, target = build.build(config, n_units, activity, None if classes is None else classes.excitatory, stored, places)
-    cell_class = _source_of_classes(stored, net) if classes is None else classes.source
+    cell_class = _source_of_classes(config, stored, net) if classes is None else classes.source
     log.info("Cell class: %s.", cell_class)
     drawn = time.perf_counter()
     log.info("Network: %s (%.1f s).", _counts(net), drawn - start)
@@ -151,11 +151,13 @@ def _cell_classes(config: Config, recording: Recording | None) -> CellClasses | 
     return cell_classes.of_network(recording, config, config.network.n_neurons or recording.n_units)
 
 
-def _source_of_classes(stored: StoredNetwork, net: Network) -> str:
+def _source_of_classes(config: Config, stored: StoredNetwork, net: Network) -> str:
     """Where the classes of a network come from that does not take them from a recording, in words; `stored` is network.load."""
     if stored.group is not None:
         words = network_store.cell_class(stored.group)
         return f"of {stored.path}" + (f", {words}" if words else "")
+    if isinstance(config.static, PopulationsConfig):
+        return f"of the populations of static.path={config.static.path}"
     return f"by index; the first {int(net.excitatory.sum()):,} neurons are excitatory (network.fraction_excitatory)"
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from rlsnet.config.load import to_dict
 from rlsnet.config.quoting import typed_command
-from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig
+from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig, PopulationsConfig
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.kernels import device
-from rlsnet.model import connectivity, sharding
+from rlsnet.model import connectivity, population_edges, sharding
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, folder, trackers
 from rlsnet.runs.folder import Run
@@ -114,6 +114,8 @@ def _test(
     network, target, recording = prepared.network, prepared.target, prepared.recording
     about: dict[str, Any] = {"iteration": iteration, "cell_class": prepared.cell_class, folder.NETWORK: zarr_store.fingerprint(run.network)}
     about["settings"] = tested_settings.of_config(config)
+    if isinstance(config.static, PopulationsConfig) and config.network.load is None:
+        about["populations"] = population_edges.sizes(config.static)
     if trained and recording is not None and is_other(recording, run):
         about["other_recording"] = str(recording.path.resolve())
     table = prepared.table(config.seed)

@@ -46,7 +46,11 @@ def test_help_needs_neither_jax_nor_hydra():
         assert "rlsnet" in result.stdout
     listing = subprocess.run([*RUNNER, "train", "--help"], capture_output=True, text=True).stdout
     assert re.search(r"trial\.dt +0\.1 +time step of the simulation \(Euler\) \[ms\]", listing)
-    assert re.search(r"demo, million, million_small_memory, mouse_decision, mouse_decision_published,\s+online,\s+sinusoid, tiny", listing)
+    assert re.search(
+        r"brunel, demo, microcircuit, million, million_small_memory, mouse_decision,\s+mouse_decision_published,"
+        r"\s+online,\s+sinusoid, tiny",
+        listing,
+    )
 
 
 @pytest.mark.parametrize("width", [60, 80])
@@ -449,7 +453,8 @@ WRONG = [
     (["trian"], f"trian: no such command; expected {', '.join(COMMANDS)}. Did you mean train?"),
     (
         ["train", "config=mouse"],
-        "config=mouse: no such configuration; expected demo, million, million_small_memory, mouse_decision, mouse_decision_published, "
+        "config=mouse: no such configuration; expected brunel, demo, microcircuit, million, million_small_memory, mouse_decision, "
+        "mouse_decision_published, "
         "online, sinusoid, tiny.",
     ),
     (["train", "stimulus=noise"], "stimulus=noise: no such configuration; expected given, none, ou."),

@@ -71,7 +71,18 @@ def test_candidates(tmp_path, monkeypatch):
     assert candidates("rlsnet ")[:4] == ["train", "simulate", "watch", "test"]
     assert candidates("rlsnet train config=") == [
         f"config={name}"
-        for name in ("demo", "million", "million_small_memory", "mouse_decision", "mouse_decision_published", "online", "sinusoid", "tiny")
+        for name in (
+            "brunel",
+            "demo",
+            "microcircuit",
+            "million",
+            "million_small_memory",
+            "mouse_decision",
+            "mouse_decision_published",
+            "online",
+            "sinusoid",
+            "tiny",
+        )
     ]
     assert "config=own" in candidates("rlsnet train --config-dir mine config=") and "config=own" in candidates(
         "rlsnet train --config-dir=mine config=o"

@@ -9,13 +9,14 @@ import sys
 import types
 from pathlib import Path
 
+import h5py
 import jax
 import numpy as np
 import pytest
 import scipy.sparse
 import xarray
 import zarr
-from conftest import compose
+from conftest import compose, small_network, write_network
 
 from rlsnet.cli.commands.export import Options
 from rlsnet.cli.main import dispatch
@@ -405,6 +406,44 @@ def test_a_simulator_that_lacks_the_model_says_so(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_exports_carry_delays_and_background(tmp_path):
+    """A delay of each static synapse, and others of plastic ones, in all formats; loaded again they are the same."""
+    from rlsnet.exports import brian2, npz, sonata
+    from rlsnet.exports import zarr as zarr_export
+
+    arrays = small_network(3)
+    arrays["static/delay"] = np.random.default_rng(0).integers(1, 20, len(arrays["static/post"])).astype(np.float32) / 10
+    write_network(tmp_path / "n.zarr", arrays)
+    more = [f"network.load={tmp_path}/n.zarr", "synapse.delay=[0.5,1.5]", "network.n_neurons=60", "trial.duration=200"]
+    made = {}
+    for kind in ("none", "poisson"):
+        config = compose("config=tiny", f"background.kind={kind}", "background.weight=[0.2,0.3]", *more)
+        net, weight, _ = build.build(config)
+        made[kind] = TrainedNetwork(Run(tmp_path / "run"), config, net, np.asarray(weight), 0, ("0",), None)
+    expected = sorted(zip(*(arrays[f"static/{name}"] for name in ("post", "weight", "delay")), strict=True))
+    for kind, trained in made.items():
+        for to, name in ((zarr_export, "trained.zarr"), (npz, "npz")):
+            path = tmp_path / f"{kind}-{name}"
+            to.write(trained, path)
+            stored = network_store.StoredNetwork(str(path))
+            edges = network_store.read_static_edges(stored, 60)
+            np.testing.assert_allclose(sorted(zip(edges.post, edges.weight, edges.delay, strict=True)), expected, rtol=1e-6)
+            background = stored.read("neuron/background_weight", [60], "f")
+            assert (background is None) == (kind == "none")
+    np.testing.assert_allclose(background, np.where(arrays["neuron/excitatory"], 0.2, 0.3), rtol=1e-6)
+    plain = made["none"]
+    sonata.write(plain, tmp_path / "sonata")
+    brian2.write(plain, tmp_path / "brian2")
+    with h5py.File(tmp_path / "sonata/network/static_edges.h5") as file:
+        found = [file["edges/static"][name][...] for name in ("target_node_id", "0/weight", "0/delay")]
+    np.testing.assert_allclose(sorted(zip(*found, strict=True)), expected, rtol=1e-6)
+    assert "delay" not in (tmp_path / "sonata/network/static_types.csv").read_text()
+    pre, delay = (np.load(tmp_path / f"brian2/plastic_{name}.npy") for name in ("pre", "delay"))
+    np.testing.assert_allclose(delay, np.where(arrays["neuron/excitatory"][pre], 0.5, 1.5))
+    with pytest.raises(UserError, match=r"export: the scripts for Brian2 have no background.kind=poisson; use to=zarr or to=npz."):
+        brian2.write(made["poisson"], tmp_path / "other")
+
+
 def test_settings_with_dashes():
     def parsed(*arguments: str):
         return plain_arguments(Options, "export", arguments)
@@ -485,6 +524,7 @@ EXACT = {
     "trained lif": ["neuron.refractory=0.5"],
     "glif5": ["neuron=glif5", "neuron.refractory=[0.3,1.0]", "neuron.tau_m=[8,12]", "neuron.adaptation_rate=0.002"],
     "glif3, shared inputs, two decay times": ["neuron=glif3", "plastic.group_size=16", "synapse.tau_plas=[60,150]"],
+    "delays by class": ["synapse.delay=[0.5,1.5]"],
     "glif2, no static synapses": ["neuron=glif2", "static.out_degree=0"],
 }
 
@@ -530,6 +570,7 @@ RATES = {
         *("feedforward=ou", "feedforward.n_neurons=20", "feedforward.mean=40", "feedforward.strength=4", "feedforward.before=true"),
     ],
     "two decay times": ["synapse.tau_plas=[60,150]"],
+    "delays by class": ["synapse.delay=[0.5,1.5]"],
 }
 
 

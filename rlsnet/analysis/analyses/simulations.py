@@ -155,7 +155,7 @@ def record(dynamics: Dynamics, network: Network, w: Array, keys: TrialKeys, chos
     def one(state: SimState, _: None) -> tuple[SimState, tuple[Array, ...]]:
         """One time step, and what is recorded after it."""
         state = advance(dynamics, network, w, state, keys, 1)[0]
-        static, plastic = currents(network, state.synapses)
+        static, plastic = currents(network, state.synapses, state.background)
         return state, (state.neuron.v[chosen], static[chosen], plastic[chosen], state.spiked[chosen])
 
     steps = dynamics.trial.n_points * dynamics.trial.every

@@ -90,6 +90,8 @@ def synapses(about: dict[str, Any], excitatory: np.ndarray, group: Any, feedforw
         made = b2.Synapses(source, group, "weight : 1 (constant)", on_pre=f"{current}_post += weight")
         made.connect(i=pre - first, j=post)
         made.weight = weight.astype(float) / tau
+        if (path := HERE / f"{kind}_delay.npy").exists():  # without a delay, a spike acts in the next step
+            made.delay = (np.rint(np.load(path)[chosen] / about["dt_ms"]) - 1) * about["dt_ms"] * b2.ms
         objects.append(made)
 
     if (HERE / "static_pre.npy").exists():

@@ -57,13 +57,15 @@ def connect(about: dict[str, Any], excitatory: np.ndarray, weight_factors: np.nd
         files = {name: np.load(HERE / f"{kind}_{name}.npy", mmap_mode="r") for name in ("pre", "post", "weight")}
         label = HERE / f"{kind}_tau.npy"
         own = np.load(label, mmap_mode="r") if label.exists() else None
+        late = np.load(path, mmap_mode="r") if (path := HERE / f"{kind}_delay.npy").exists() else None
         source = first if kind != "feedforward" else feedforward[0].global_id - about["n_neurons"]
         for start in range(0, len(files["pre"]), SYNAPSES_PER_BLOCK):
             part = slice(start, start + SYNAPSES_PER_BLOCK)
             pre, post = (np.asarray(files[name][part]).astype(int) for name in ("pre", "post"))
             weight = np.asarray(files["weight"][part]).astype(float)
             receptor = np.where(excitatory[pre], 0, 1) if kind == "static" else np.full(len(pre), 2) + (0 if own is None else own[part])
-            spec = {"weight": weight * weight_factors[receptor, post], "delay": np.full(len(pre), dt), "receptor_type": receptor + 1}
+            delay = np.full(len(pre), dt) if late is None else np.rint(np.asarray(late[part]) / dt) * dt
+            spec = {"weight": weight * weight_factors[receptor, post], "delay": delay, "receptor_type": receptor + 1}
             nest.Connect(pre + source, post + first, "one_to_one", spec)
 
 
