@@ -188,7 +188,8 @@ def richer(case, arrays, tmp_path):
                 or form.delivery in ("xla", "fixed_shape")
                 and (form.update == "dense" or case != FILTERED)
                 or size == slow
-                and (form.update not in ("native", "cuda") or case == FILTERED)
+                and (form.update not in ("native", "cuda") or case == FILTERED or "delay" in case)
+                or (form.update, case) == ("cuda", "delays by class")
             ),
         )
         for form in FORMS
