@@ -96,7 +96,7 @@ def place(network: Network, devices: Sequence[jax.Device]) -> Network:
     if len(devices) == 1:
         return network
     mesh, count, size = Mesh(np.array(devices), (AXIS,)), len(devices), network.group_size
-    groups = groups_of_shard(network.pre.shape[0], count)
+    groups = groups_of_shard(-(-network.n_neurons // size), count)
     pre = _longer(network.pre, groups * count, 0, -1)
     frame = dataclasses.replace(network, excitatory=np.broadcast_to(False, groups * size * count), mesh=mesh)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from rlsnet.config.schema import ChangedConfig, Config, NoPerturbConfig, Populat
 from rlsnet.data.recordings import Recording
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
-from rlsnet.kernels import device
+from rlsnet.kernels import device, processes
 from rlsnet.model import connectivity, population_edges, sharding
 from rlsnet.model.network import Network
 from rlsnet.runs import checkpoint, folder, trackers
@@ -40,6 +40,7 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
         if run.writes:
             save_network(run, prepared, learning=False)
         run.save_config(config)
+        processes.largest(0)  # the first process has written the network
         placed = sharding.place(prepared.network, device.devices(config.engine))
         w = sharding.of_groups(placed, connectivity.to_groups(prepared.weight, placed.group_size))
         results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, placed, w, run, show, 0)]
@@ -73,7 +74,7 @@ def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
             _refuse_other_half(path, about.get("config", {}), prepared.recording)
         iteration = int(about.get("iteration", 0))
         result = _test(config, prepared, placed, w, run, show, iteration, trained=True)
-        if not isinstance(config.perturb, ChangedConfig):
+        if run.writes and not isinstance(config.perturb, ChangedConfig):
             with trackers.tracked(config, run, max(run.iterations(), default=0)) as track:
                 track(trackers.test_scores(test_store.open_test(run, run.test)), iteration)
     return [result]
