@@ -43,7 +43,7 @@ def test_every_shipped_configuration_runs_for_a_moment(tmp_path, name, stimulus)
     ]
     static = compose(f"config={name}").static
     if isinstance(static, schema.PopulationsConfig):
-        overrides += ["static.scale=0.01", "trial.stim_off=20", "trial.duration=50"]
+        overrides += ["static.scale=0.005", "trial.stim_off=10", "trial.duration=20"]
     elif static.out_degree:
         overrides.append("static.out_degree=40")
     assert training.run_training(compose(*overrides), Run(tmp_path), resumed=False) == 0

@@ -109,27 +109,30 @@ def test_v9_plastic_current_is_weights_times_filtered_spikes(x64, tmp_path, reco
     assert error < 1e-12 and active > 200
 
 
-@pytest.mark.parametrize("kernels", [kind for kind in KERNELS if kind != "cuda"])  # whose sums have no order
+@pytest.mark.parametrize("kernels", KERNELS[-1:])
 def test_delays_of_one_step_are_no_delays(tmp_path, kernels):
-    """To the bit, by class or of each synapse; a longer one is not the same."""
-    arrays, states = small_network(3), []
-    for name, extra in (("null", ()), ("late", ("synapse.delay=0.3",)), ("class", ("synapse.delay=[0.1,0.1]",)), ("each", ())):
+    """To the bit, by class or of each synapse: nothing is kept, and whole steps are computed by the native kernel."""
+    arrays, states, networks = small_network(3), [], []
+    for name in ("null", "class", "each"):
         if name == "each":
             arrays["static/delay"] = np.full(len(arrays["static/post"]), 0.1, np.float32)
         write_network(tmp_path / f"{name}.zarr", arrays)
-        config = compose("config=tiny", f"network.load={tmp_path}/{name}.zarr", "trial.duration=200", f"engine.kernels={kernels}", *extra)
+        more = ["synapse.delay=[0.1,0.1]"] * (name == "class")
+        config = compose("config=tiny", f"network.load={tmp_path}/{name}.zarr", "trial.duration=200", f"engine.kernels={kernels}", *more)
         net, weight, _ = build.build(config)
+        networks.append(net)
         w, dynamics = jnp.asarray(connectivity.to_groups(weight, 1)), Dynamics.from_config(config)
-        assert dynamics.ring_rows(net) == (3 if name == "late" else 0) and not net.delays
-        _, _, state = spikes_of(dynamics, net, keys_of(TRAINING), 403, w)
-        states.append(state)
-    for other in states[2:]:
-        for mine, own in zip(jax.tree.leaves(other), jax.tree.leaves(states[0]), strict=True):
+        assert dynamics.ring_rows(net) == 0 and not net.delays and persistent.covers(dynamics, net) == (kernels == "native")
+        if name != "each":
+            states.append(spikes_of(dynamics, net, keys_of(TRAINING), 403, w)[2])
+    for one, other in (states, networks[:2], networks[1:]):
+        for mine, own in zip(jax.tree.leaves(other), jax.tree.leaves(one), strict=True):
             np.testing.assert_array_equal(mine, own)
-    assert np.any(states[1].n_spikes != states[0].n_spikes)
+    late = Dynamics.from_config(compose("config=tiny", "synapse.delay=[0.1,0.3]"))
+    assert late.ring_rows(net) == 3 and not persistent.covers(late, net)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("kernels", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "fixed_shape")) for kind in KERNELS])
 def test_a_spike_acts_after_the_delay_of_its_synapse(tmp_path, kernels):
     """Neuron 0 spikes in step 1 only; others get it at their own time, and spikes on their way are counted."""
     delay = np.array([0.5, 0.1, 1.2, 0.5], np.float32)
