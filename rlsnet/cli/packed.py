@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,19 +73,20 @@ class Packed(Launcher):  # type: ignore[misc]
         """Numbers of the jobs that are trained together, group by group, and of those that are trained alone; says which and why."""
         from rlsnet.workflows import packed
 
-        by_settings: dict[tuple[Any, ...], list[int]] = {}
-        reasons: dict[int, str | None] = {k: packed.refusal(job.config) for k, job in jobs.items()}
+        same_settings: dict[tuple[Any, ...], list[int]] = {}
+        reasons = {k: packed.refusal(job.config) for k, job in jobs.items()}
         compiled = {k: packed.compiled_settings(job.config) for k, job in jobs.items() if reasons[k] is None}
         for k, settings in compiled.items():
-            by_settings.setdefault(tuple(sorted(settings.items())), []).append(k)
-        groups = [same[i : i + self.n_jobs] for same in by_settings.values() for i in range(0, len(same), self.n_jobs)]
-        groups, alone = [group for group in groups if len(group) > 1], sorted({*jobs} - {k for group in groups for k in group if len(group) > 1})
+            same_settings.setdefault(tuple(sorted(settings.items())), []).append(k)
+        chunks = [same[i : i + self.n_jobs] for same in same_settings.values() for i in range(0, len(same), self.n_jobs)]
+        groups = [chunk for chunk in chunks if len(chunk) > 1]
+        alone = sorted({*jobs} - {k for group in groups for k in group})
         differing = {key for values in compiled.values() for key in values if len({each.get(key) for each in compiled.values()}) > 1}
-        why = sorted({reason for reason in reasons.values() if reason} | ({f"{joined(sorted(differing))} differs"} if differing else set()))
-        sizes = joined([str(len(group)) for group in groups])
-        one_by_one = f"{counted(len(alone), 'job')} one after another{f' ({joined(why)})' if why else ''}" if alone else ""
-        together = f"{sizes} jobs are trained together" if groups else ""
-        say(f"hydra/launcher=packed: {', '.join(text for text in (together, one_by_one) if text)}.")
+        why = sorted({reason for reason in reasons.values() if reason}) + [f"not the same: {joined(sorted(differing))}"] * bool(differing)
+        together = [f"{joined(len(group) for group in groups)} jobs are trained together"] if groups else []
+        one_by_one = [f"{counted(len(alone), 'job')} alone ({'; '.join(why) or 'the last one'})"] if alone else []
+        if jobs:
+            say(f"hydra/launcher=packed: {', '.join(together + one_by_one)}.")
         return groups, alone
 
     def _train(self, numbers: Sequence[int], jobs: Sequence[Job], returns: list[JobReturn]) -> None:

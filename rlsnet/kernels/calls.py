@@ -124,7 +124,7 @@ def steps(
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
-    """Native form of `rng.normal`, also for joined networks, in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
+    """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
     if stream.ndim > 1:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from jax import Array
 
 from rlsnet.config.load import flat, to_dict
 from rlsnet.config.schema import Config
-from rlsnet.io.formatting import byte_size
+from rlsnet.io.formatting import byte_size, counted
 from rlsnet.learning.covariance_forms import number_type
 from rlsnet.learning.iteration import Iteration
 from rlsnet.learning.rls import Learner
@@ -210,22 +211,22 @@ def _train_members(members: Sequence[_Member], words: Callable[[Exception], str]
 
 def _train_kind(members: list[_Member], words: Callable[[Exception], str]) -> int:
     """Trains runs of one kind of network together; returns the number of a signal that stopped it, or 0."""
+    stopped = 0
     with loop.graceful_stop() as stop:
-        while members and not stop.signal:
+        while members and not stopped:
             iteration_of, learner = _joined(members)
             own = partial(joined.of_part, len(members))
             for part, member in enumerate(members):
                 with _of_one(member, words):
                     member.follow(partial(own, part), memory_plan.temporary_bytes(iteration_of.executable))
-            while not stop.signal:
-                learner = _iterate(members, iteration_of, learner, lambda: stop.signal, words)
+            left = range(len(members))
+            while not stopped and len(left) > REPACKED_BELOW * len(members):
+                learner, stopped = _iterate(members, iteration_of, learner, lambda: stop.signal, words)
                 left = [part for part, member in enumerate(members) if not member.ended]
-                if len(left) <= REPACKED_BELOW * len(members):
-                    break
-            for part in left if not stop.signal else ():
+            for part in left:
                 members[part].learner = own(part, learner)
             members = [members[part] for part in left]
-        return stop.signal
+    return stopped
 
 
 def _joined(members: Sequence[_Member]) -> tuple[Iteration, Learner]:
@@ -245,8 +246,12 @@ def _joined(members: Sequence[_Member]) -> tuple[Iteration, Learner]:
     for member in members:
         with member.job.speaking():
             log.info(
-                "Computed together with %d other runs; compiled in %.1f s%s.",
-                *(len(members) - 1, made.seconds, "" if size is None else f"; memory of all by XLA's count: {byte_size(size)}"),
+                "Computed together with %s; compiled in %.1f s%s.",
+                *(
+                    counted(len(members) - 1, "other run"),
+                    made.seconds,
+                    "" if size is None else f"; memory of all by XLA's count: {byte_size(size)}",
+                ),
             )
     interrupts.check()
     return made, learner
@@ -254,6 +259,8 @@ def _joined(members: Sequence[_Member]) -> tuple[Iteration, Learner]:
 
 def _in_place_of(*values: Array) -> Array:
     """Arrays one after the other in one array; theirs are freed."""
+    if len(values) == 1:
+        return values[0]
     together = jax.block_until_ready(jnp.concatenate(values))
     for each in values:
         each.delete()
@@ -262,8 +269,11 @@ def _in_place_of(*values: Array) -> Array:
 
 def _iterate(
     members: Sequence[_Member], iteration_of: Iteration, learner: Learner, signal: Callable[[], int], words: Callable[[Exception], str]
-) -> Learner:
-    """The joined learner after one more iteration of all runs, of which those that have not ended record theirs."""
+) -> tuple[Learner, int]:
+    """The joined learner after one more iteration of all runs, of which those that have not ended record theirs.
+
+    Also the number of the signal that has stopped all of them, or 0.
+    """
     start, conditions = time.perf_counter(), [0 if member.ended else member.condition() for member in members]
     numbers = np.array([member.done for member in members], np.int32)
     learner, outcomes = iteration_of(learner, numbers, np.array(conditions, np.int32))
@@ -272,5 +282,6 @@ def _iterate(
     seconds, stopped = (time.perf_counter() - start) / len(active), signal()
     for part in active:
         with _of_one(members[part], words):
-            members[part].add(conditions[part], seconds, jax.tree.map(lambda values: values[part], outcomes), learner, stopped)
-    return learner
+            outcome = jax.tree.map(operator.itemgetter(part), outcomes)
+            members[part].add(conditions[part], seconds, outcome, learner, stopped)
+    return learner, stopped
