@@ -105,7 +105,8 @@ class Packed(Launcher):  # type: ignore[misc]
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         self.task.free()
         if stopped:
-            self.task.leave(stopped, self.config.get("sweep"))
+            with jobs[0].speaking():
+                self.task.leave(stopped, self.config.get("sweep"))
 
 
 def _job(composed: Any, folder: Path) -> Job:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def join(networks: Sequence[Network], noise_sigma: Sequence[float]) -> Network:
     """
     first, n, count = networks[0], networks[0].n_neurons, len(networks)
 
-    def together(name: str) -> Array | None:
+    def together(name: str) -> Any:
         values = [getattr(network, name) for network in networks]
         return None if values[0] is None else jnp.concatenate(values)
 
@@ -66,7 +67,10 @@ def join(networks: Sequence[Network], noise_sigma: Sequence[float]) -> Network:
     weight = None if first.weight is None else np.concatenate([np.asarray(networks[part].weight)[run] for part, run in edges])
     network = dataclasses.replace(
         first,
-        **{name: together(name) for name in ("excitatory", "bias", "v0", "tau_channel")},
+        excitatory=together("excitatory"),
+        bias=together("bias"),
+        v0=together("v0"),
+        tau_channel=together("tau_channel"),
         parameters=_parameters(networks, noise_sigma),
         rate_table=_rate_table(networks),
         indptr=jnp.asarray(indptr),
@@ -106,7 +110,7 @@ def _rate_table(networks: Sequence[Network]) -> RateTable | None:
     return dataclasses.replace(tables[0], rate=jnp.concatenate([table.rate for table in tables]), kind=kind)
 
 
-def of_part(parts: int, part: int, values: object) -> object:
+def of_part(parts: int, part: int, values: Any) -> Any:
     """The arrays [G, ...] of one of the parts, of the arrays [parts*G, ...] of a joined network, in any pytree."""
 
     def own(array: Array) -> Array:

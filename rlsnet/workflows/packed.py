@@ -97,7 +97,8 @@ class _Member:
         self.job, self.first, self.done, self.ended = job, first, first.done, False
         self.learner: Learner | None = first.learner
         self.error: str | None = None
-        self._contexts, self._record, self._bar = contextlib.ExitStack(), None, None  # type: ignore[var-annotated]
+        self._contexts = contextlib.ExitStack()
+        self._record: loop.Record | None = None
         self.conditions = loop.trained_conditions(job.config, first.target)
         self.keys = TrialKeys.create(job.config.seed, TRAINING)
 
@@ -106,7 +107,7 @@ class _Member:
         first, config, run = self.first, self.job.config, self.job.run
         if self._record is None:
             writer = self._contexts.enter_context(CheckpointWriter())
-            self._bar = self._contexts.enter_context(first.show.bar(config.train.iterations, self.done))
+            self._bar: Any = self._contexts.enter_context(first.show.bar(config.train.iterations, self.done))
             self._record = loop.Record(config, first.network, run, writer, working, first.track, first.validation)
         self._record.own = own
 
@@ -124,7 +125,7 @@ class _Member:
           learner: the joined learner after it.
           stopped: number of the signal that stops all runs, or 0.
         """
-        assert self._record is not None and self._bar is not None
+        assert self._record is not None
         config = self.job.config
         self.done += 1
         self.first.show.iteration = self.done
@@ -212,14 +213,15 @@ def _train_members(members: Sequence[_Member], words: Callable[[Exception], str]
 def _train_kind(members: list[_Member], words: Callable[[Exception], str]) -> int:
     """Trains runs of one kind of network together; returns the number of a signal that stopped it, or 0."""
     stopped = 0
-    with loop.graceful_stop() as stop:
+    interrupts.check()
+    with members[0].job.speaking(), loop.graceful_stop() as stop:  # what concerns all runs is in the log of the first
         while members and not stopped:
             iteration_of, learner = _joined(members)
             own = partial(joined.of_part, len(members))
             for part, member in enumerate(members):
                 with _of_one(member, words):
                     member.follow(partial(own, part), memory_plan.temporary_bytes(iteration_of.executable))
-            left = range(len(members))
+            left = list(range(len(members)))
             while not stopped and len(left) > REPACKED_BELOW * len(members):
                 learner, stopped = _iterate(members, iteration_of, learner, lambda: stop.signal, words)
                 left = [part for part, member in enumerate(members) if not member.ended]
@@ -238,22 +240,16 @@ def _joined(members: Sequence[_Member]) -> tuple[Iteration, Learner]:
     for member in members:
         member.learner = None
     target = jnp.concatenate([first.target for first in firsts], axis=-1)
-    recorded = None if firsts[0].recorded is None else jnp.concatenate([first.recorded for first in firsts], axis=-1)
+    rates = [first.recorded for first in firsts if first.recorded is not None]
+    recorded = jnp.concatenate(rates, axis=-1) if rates else None
     keys = jax.tree.map(lambda *each: jnp.stack(each), *[member.keys for member in members])
     with members[0].first.show.busy("Compiling"):
         made = Iteration(Dynamics.from_config(configs[0]), configs[0].rls, network, learner, target, keys, recorded)
-    size = memory_plan.compiled_bytes(made.executable)
+    size, others = memory_plan.compiled_bytes(made.executable), counted(len(members) - 1, "other run")
+    memory = "" if size is None else f"; memory of all by XLA's count: {byte_size(size)}"
     for member in members:
         with member.job.speaking():
-            log.info(
-                "Computed together with %s; compiled in %.1f s%s.",
-                *(
-                    counted(len(members) - 1, "other run"),
-                    made.seconds,
-                    "" if size is None else f"; memory of all by XLA's count: {byte_size(size)}",
-                ),
-            )
-    interrupts.check()
+            log.info("Computed together with %s; compiled in %.1f s%s.", others, made.seconds, memory)
     return made, learner
 
 

@@ -131,8 +131,8 @@ def test_jobs_of_equal_settings_are_trained_together(place):
     for value in ("0.4", "0.8"):
         assert "Computed together with 1 other run;" in (job(place, "packed", value) / "rlsnet.log").read_text()
         assert_same(job(place, "whole", value), job(place, "packed", value))
-    output = train("sweep=steps", *command[1:], "train.iterations=1", "trial.dt=.1,.2", "hydra.launcher.n_jobs=4", cwd=place)
-    assert "hydra/launcher=packed: 2 jobs alone (not the same: trial.dt)." in output
+    output = train("sweep=steps", *command[1:], "train.iterations=1", "trial.learn_every=10,20", "hydra.launcher.n_jobs=4", cwd=place)
+    assert "hydra/launcher=packed: 2 jobs alone (not the same: trial.learn_every)." in output
 
 
 @pytest.mark.slow
