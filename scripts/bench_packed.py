@@ -55,6 +55,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     count = options.networks
     configs = [compose(f"config={options.experiment}", f"seed={seed + 1}", *options.settings) for seed in range(count)]
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed from scratch
     with configured(configs[0].engine) as device:
         starts = [starting_point(config) for config in configs]
         dynamics, settings = Dynamics.from_config(configs[0]), configs[0].rls
