@@ -40,6 +40,11 @@ def job_config(command: str, values: dict[str, Any], overrides: Sequence[str], r
     return from_dict({**values, **resume.COMMAND_ONLY}, overrides), False
 
 
+def names_recording(overrides: Sequence[str]) -> bool:
+    """Whether the key=value texts of a command line name a recording."""
+    return any(text.lstrip("+").startswith("recording.path=") for text in overrides)
+
+
 def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], folder: Path) -> int:
     """Runs a command with composed settings; returns the number of the signal that stopped it, or 0.
 
@@ -55,7 +60,7 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     run = run_of(folder)
     run.refuse_links()
     config, resumed = job_config(command, values, overrides, run)
-    named = any(text.lstrip("+").startswith("recording.path=") for text in overrides)
+    named = names_recording(overrides)
     if config.engine.coordinator is None:
         return _run(command, config, run, resumed, named)
     if command == "watch":

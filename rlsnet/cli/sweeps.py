@@ -19,9 +19,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,6 +30,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
+from rlsnet.cli import packed
 from rlsnet.cli.console import keep_running
 from rlsnet.cli.failed_starts import STARTS
 from rlsnet.config.quoting import typed_command
@@ -62,18 +63,57 @@ class Task:
         folder = Path(hydra_config.runtime.output_dir)
         if os.getpid() != self.process:
             keep_running()
-            _use_plain_lines(values, folder)
+            use_plain_lines(values, folder)
             if "joblib" in hydra_config.launcher._target_:
                 _end_with_parent(self.process)
         message = self._attempt(values, list(hydra_config.overrides.task), folder)
         if message is not None:
-            where = f"Job {folder.name}: " if self.many and os.getpid() == self.process else ""
-            with contextlib.suppress(OSError):  # the log cannot be written
-                logging.getLogger("rlsnet" if self.many else "rlsnet_file").error("%s%s", where, message)
-            self.failed.append(message)
+            self.report(message, folder.name)
         if self.many:
-            _free()
+            self.free()
         return message
+
+    def report(self, message: str, name: str) -> None:
+        """Logs the error of the job in a folder of this name."""
+        where = f"Job {name}: " if self.many and os.getpid() == self.process else ""
+        with contextlib.suppress(OSError):  # the log cannot be written
+            logging.getLogger("rlsnet" if self.many else "rlsnet_file").error("%s%s", where, message)
+        self.failed.append(message)
+
+    def words(self, error: Exception) -> str:
+        """The error of a job as text; raises an unexpected one again unless there are other jobs."""
+        if isinstance(error, UserError):
+            return str(error)
+        if isinstance(error, OSError):
+            return os_error(error)
+        if not self.many:
+            raise error
+        logging.getLogger("rlsnet_file").error("The job failed.", exc_info=error)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+    def without_error(self, act: Callable[[Path], object]) -> str | None:
+        """Calls act(folder) for the job that Hydra has started; returns None, or the text of its error, which is logged."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            act(folder)
+        except Exception as error:
+            message = self.words(error)
+            self.report(message, folder.name)
+            return message
+        return None
+
+    def leave(self, stopped: int, sweep: str | None) -> NoReturn:
+        """Ends the process after a signal with this number; sweep: value of sweep=FOLDER, or None."""
+        if sweep is not None:
+            log.info("To continue the sweep, run the same command again.")
+        sys.exit(128 + stopped)
+
+    @staticmethod
+    def free() -> None:
+        """Frees the arrays and compiled programs of a job, also on the device."""
+        gc.collect()
+        if "jax" in sys.modules:
+            sys.modules["jax"].clear_caches()
 
     def _attempt(self, values: dict[str, Any], overrides: list[str], folder: Path) -> str | None:
         """Runs one job; returns only the text of an error, because a traceback would keep the arrays of the job in memory."""
@@ -82,21 +122,12 @@ class Task:
 
         try:
             stopped = run_job(self.command, values, overrides, folder)
-        except UserError as error:
-            return str(error)
-        except OSError as error:
-            return os_error(error)
         except Exception as error:
-            if not self.many:
-                raise
-            logging.getLogger("rlsnet_file").exception("The job failed.")
-            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return self.words(error)
         if not stopped:
             return None
         if os.getpid() == self.process:
-            if values["sweep"] is not None:
-                log.info("To continue the sweep, run the same command again.")
-            sys.exit(128 + stopped)
+            self.leave(stopped, values["sweep"])
         if _end_with_parent.cache_info().currsize and os.getppid() != self.process:
             os._exit(128 + stopped)  # the process that started the sweep has ended
         if requeuing(stopped):
@@ -139,7 +170,7 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, name="sweep", daemon=True).start()
 
 
-def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
+def use_plain_lines(values: dict[str, Any], folder: Path) -> None:
     """Sets plain lines of progress, each with the name of the job, in one of several processes."""
     from rlsnet.runs.progress import ConsoleHandler
 
@@ -148,13 +179,6 @@ def _use_plain_lines(values: dict[str, Any], folder: Path) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, ConsoleHandler):
             handler.setFormatter(logging.Formatter(f"{folder.name.replace('%', '%%')}: %(message)s"))
-
-
-def _free() -> None:
-    """Frees the arrays and compiled programs of a job, also on the device."""
-    gc.collect()
-    if "jax" in sys.modules:
-        sys.modules["jax"].clear_caches()
 
 
 def folder_name(overrides: Sequence[str], swept: Sequence[str]) -> str:
@@ -307,7 +331,12 @@ def watched(folder: str | None) -> Iterator[Result]:
     original = Plugins.instantiate_launcher
 
     def instantiate(self: Plugins, **setup: Any) -> Launcher:
-        return Jobs(original(self, **setup), setup, result)
+        own = setup["config"].hydra.launcher
+        if own._target_ != packed.TARGET:
+            return Jobs(original(self, **setup), setup, result)
+        launcher = packed.Packed(own.n_jobs)  # Hydra makes only launchers of its own package
+        launcher.setup(**setup)
+        return Jobs(launcher, setup, result)
 
     Plugins.instantiate_launcher = instantiate
     try:

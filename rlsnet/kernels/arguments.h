@@ -1,6 +1,6 @@
 // Arguments of the kernels, native or CUDA: one of these structs for each kernel. ffi_arrays.h fills them.
 // Dimension letters as everywhere: N neurons, X feed-forward neurons, B trials side by side, G groups of S neurons with L inputs each,
-// T time constants of plastic inputs, Q pending updates. A pointer is null where the network has no such array.
+// T time constants of plastic inputs, Q pending updates, Z networks that are computed as parts of one (model/joined.py). A pointer is null where the network has no such array.
 #pragma once
 
 // Spikes on their way from the step in which they are found to the step in which they are delivered.
@@ -40,7 +40,7 @@ struct PerNeuron {
 // An Ornstein-Uhlenbeck process x <- x + pull*(mean - x) + noise*xi, whose value in a step all trials of a condition share: trial 0 moves it.
 template <typename T>
 struct Process {
-  const unsigned* key;  // [2]
+  const unsigned* key;  // [Z, 2]
   T* values;            // [2, n] in turn: of this step, and of the next one
   T mean, pull, noise;
 };
@@ -61,7 +61,8 @@ struct Steps {
   PerNeuron<T> rate, threshold, reset, noise_scale;   // rate: dt/tau_m
   PerNeuron<int> refractory;                          // steps
   int noise;                                          // 0: none, 1: of the voltage, 2: a current
-  const unsigned* noise_key;                          // [B, 2]
+  const unsigned* noise_key;                          // [B, Z, 2]
+  int parts, part;                                    // Z, and the neurons of a part, N/Z, whose random numbers count from 0
   const T *bias, *class_weight;                       // [N], [2, 2]
   const T* factors;                                   // [block, 2*(2+T)] decay and then gain of the filters
   T *v, *u_sum;                                       // [B, N]

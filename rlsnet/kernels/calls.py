@@ -127,6 +127,8 @@ def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
     """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:
         return rng.normal(stream, n, dtype)
+    if stream.ndim > 1:
+        return jax.vmap(lambda own: normal(own, n // len(stream), dtype))(stream).reshape(n)
     require("native", "float32")
     return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream)
 

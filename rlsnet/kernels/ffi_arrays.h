@@ -113,6 +113,7 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
   a.table_start = in.Next<const T>(), a.table_step = in.Next<const T>(), a.kind = in.Next<const int>();
   for (auto [process, given, name] : {std::tuple{&a.stimulus, &a.given_stimulus, "stimulus"}, {&a.rates, &a.given_rates, "rate"}}) {
     process->key = in.Next<const unsigned>();
+    if (process == &a.stimulus) a.parts = static_cast<int>(in.count() / 2);
     given->values = in.Next<const T>();
     given->bins = in.dimension(1), given->steps = integer(name, "_bin");
     process->mean = real(name, "_mean"), process->pull = real(name, "_pull"), process->noise = real(name, "_noise");
@@ -122,6 +123,7 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
   a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
   a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
   a.delivery.trials = out.count() / a.delivery.sources;
+  a.part = a.delivery.neurons / a.parts;
   a.words = out.Next<unsigned>();
   a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");
   a.stimulated = integer("stimulated"), a.before = integer("before"), a.moving = integer("moving"), a.seconds = real("seconds");

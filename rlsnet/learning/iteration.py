@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from rlsnet.config.schema import RLSConfig
@@ -98,8 +99,9 @@ def iterate(
       learner: weights and P, whose arrays are donated.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       keys: keys of the stage.
-      number: int32, number of the trial in the stage, from 0; or [B], the numbers of trials that run side by side.
-      condition: int32, index of the condition.
+      number: int32, number of the trial in the stage, from 0; or [B], the numbers of trials that run side by side. Of a joined network
+        [Z], one for each part.
+      condition: int32, index of the condition; of a joined network [Z].
       recorded: [C, N] Hz, mean recorded rates, NaN where unknown; or None.
       traces: whether the outcome has the filtered spikes of the updates.
 
@@ -224,7 +226,7 @@ def _learn_from(
     def update(state: SimState, point: Array, carry: Carry) -> Carry:
         """The carry (state after the early delivery, learner, pending) after the update at a learning point."""
         after, learner, pending = carry
-        learner, pending = learn(state, target[condition, point + _zero(after)], learner, pending)
+        learner, pending = learn(state, _targets(target, condition, point + _zero(after)), learner, pending)
         if rls.correct_current:
             after = over_trials(lambda _, state: with_current_of(network, learner.w, state), keys, after, out_axes=axes)
         return after, learner, pending
@@ -281,14 +283,50 @@ def _learn_from(
     learner = updates.finish(rls, dynamics.backend, learner, pending)
     state = over_trials(lambda keys, state: advance(dynamics, network, learner.w, state, keys, 1)[0], keys, state, out_axes=axes)
     n_spikes = _mean(sharding.own(network, state.n_spikes).astype(target.dtype))
-    result = outcome(dynamics, network, learner, target, condition, currents, n_spikes, start.n_before, recorded)
+    given = learner.w, target, condition, currents, n_spikes, start.n_before, recorded
+    result = outcome(dynamics, network, *given) if keys.parts is None else _outcomes(dynamics, network, keys.parts, *given)
     return learner, dataclasses.replace(result, traces=traces), unfinished
+
+
+def _targets(target: Array, condition: Array, point: Array) -> Array:
+    """[N] targets at a learning point, of [C, M, N], in the condition or, for a joined network, in that of each part."""
+    if condition.ndim == 0:
+        return target[condition, point]
+    parts = len(condition)
+    by_part = target.reshape(*target.shape[:2], parts, -1)
+    return by_part[condition, jnp.broadcast_to(point, parts), jnp.arange(parts, dtype=jnp.int32)].reshape(-1)
+
+
+def _outcomes(
+    dynamics: Dynamics,
+    network: Network,
+    parts: int,
+    w: Array,
+    target: Array,
+    condition: Array,
+    currents: Array,
+    n_spikes: Array,
+    n_before: Array,
+    recorded: Array | None,
+) -> Outcome:
+    """`outcome` of each part of a joined network, [Z] for each metric; condition: [Z]."""
+
+    def of_part(excitatory: Array, *given: Any) -> Outcome:
+        return outcome(dynamics, dataclasses.replace(network, excitatory=excitatory), *given)
+
+    def by_part(values: Array) -> Array:
+        return values.reshape(*values.shape[:-1], parts, -1)
+
+    neurons = [by_part(values) for values in (network.excitatory, target, currents, n_spikes, n_before)]
+    arguments = neurons[0], w.reshape(parts, -1, *w.shape[1:]), neurons[1], condition, *neurons[2:]
+    axes = 0, 0, 2, 0, 1, 0, 0, None if recorded is None else 1
+    return jax.vmap(of_part, axes)(*arguments, None if recorded is None else by_part(recorded))
 
 
 def outcome(
     dynamics: Dynamics,
     network: Network,
-    learner: Learner,
+    w: Array,
     target: Array,
     condition: Array,
     currents: Array,
@@ -301,7 +339,7 @@ def outcome(
     Args:
       dynamics: equations with the times of a trial.
       network: network with the classes of the neurons.
-      learner: learner after the trials.
+      w: [G, X+L, S] trained weights after the trials.
       target: [C, M, N] target currents, threshold units; NaN: not trained.
       condition: int32, index of the condition.
       currents: [M, N] mean current of each learning interval, mean over the trials, threshold units.
@@ -334,7 +372,7 @@ def outcome(
         rate_exc=mean(rate, network.excitatory & there),
         rate_inh=mean(rate, ~network.excitatory & there),
         rate_error=rate_error,
-        finite=jnp.isfinite(sharding.over_all(network, jnp.sum(learner.w))),
+        finite=jnp.isfinite(sharding.over_all(network, jnp.sum(w))),
     )
 
 
@@ -358,19 +396,23 @@ class Iteration:
         self.seconds = self._compile(learner)
 
     def _compile(self, learner: Learner) -> float:
-        arguments = self._network, learner, self.target, self._keys, self._numbers(0), jnp.int32(0), self.recorded
+        none = np.zeros(() if self._keys.parts is None else self._keys.parts, np.int32)
+        arguments = self._network, learner, self.target, self._keys, self._numbers(none), jnp.asarray(none), self.recorded
         self._compiled_for = self._dynamics
         self.executable, seconds = compiled(iterate, self._dynamics, self._rls, *arguments, self._traces)
         return seconds
 
-    def _numbers(self, number: int) -> Array:
-        """Numbers of the trials of an iteration with `number` iterations before it."""
-        first = jnp.int32(number * self._trials)
+    def _numbers(self, number: int | np.ndarray) -> Array:
+        """Numbers of the trials of an iteration with `number` iterations before it, an array [Z] for the parts of a joined network."""
+        first = jnp.asarray(number * self._trials, jnp.int32)
         return first if self._trials == 1 else first + jnp.arange(self._trials, dtype=jnp.int32)
 
-    def __call__(self, learner: Learner, number: int, condition: int) -> tuple[Learner, Outcome]:
-        """Learner and metrics after one more iteration, with `number` before it; the arrays of `learner` are donated."""
-        which = self._numbers(number), jnp.int32(condition)
+    def __call__(self, learner: Learner, number: int | np.ndarray, condition: int | np.ndarray) -> tuple[Learner, Outcome]:
+        """Learner and metrics after one more iteration, with `number` before it; the arrays of `learner` are donated.
+
+        For a joined network, `number` and `condition` are [Z].
+        """
+        which = self._numbers(number), jnp.asarray(condition, jnp.int32)
         learner, result, unfinished = self._whole_trials(learner, *which)
         while unfinished is not None and bool(unfinished.state.overflowed):
             self._dynamics = self._dynamics.enlarged()

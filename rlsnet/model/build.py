@@ -87,7 +87,7 @@ def build(
     if plastic_weight is None:
         plastic_weight = np.repeat(connectivity.initial_weights(config.plastic, pre, excitatory, dtype), network.group_size, axis=0)[:n]
     weight = np.concatenate([feedforward_weight, plastic_weight], axis=1, dtype=dtype, casting="same_kind")
-    return BuiltNetwork(_with_plastic_inputs(network, pre), weight, read_target(stored, config.trial.n_points, n))
+    return BuiltNetwork(with_plastic_inputs(network, pre), weight, read_target(stored, config.trial.n_points, n))
 
 
 def check_conditions(network: Network, n_conditions: int) -> None:
@@ -175,10 +175,10 @@ def _with_static_edges(
     parameters = {name: jnp.asarray(values, dtype) for name, values in (_parameters(config, stored, excitatory, x) | background).items()}
     taus, tau_channel = _tau_channels(parameters)
     delays, edges = edges.by_delay(config.trial.dt, n + x)
-    indptr, width, no_indices = edges.indptr, _largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
-    post = no_indices if edges.stream is not None else _padded(edges.post.astype(np.int32, copy=False), indptr, width)
+    indptr, width, no_indices = edges.indptr, largest_degree(edges.indptr), jnp.zeros(0, jnp.int32)
+    post = no_indices if edges.stream is not None else padded(edges.post.astype(np.int32, copy=False), indptr, width)
     edges = dataclasses.replace(edges, post=no_indices)  # as it may be large
-    weight = None if edges.weight is None else _padded(edges.weight.astype(dtype, copy=False), indptr, width)
+    weight = None if edges.weight is None else padded(edges.weight.astype(dtype, copy=False), indptr, width)
     return Network(
         excitatory=jnp.asarray(excitatory),
         bias=jnp.asarray(bias, dtype),
@@ -205,18 +205,18 @@ def _with_static_edges(
     )
 
 
-def _with_plastic_inputs(network: Network, pre: np.ndarray) -> Network:
+def with_plastic_inputs(network: Network, pre: np.ndarray) -> Network:
     """The network with plastic inputs `pre` [G, L] after those from all feed-forward neurons."""
     n, x = network.n_neurons, network.n_feedforward
     feedforward = np.broadcast_to(n + np.arange(x, dtype=np.int32), (len(pre), x))
     inputs = np.concatenate([feedforward, pre], axis=1).astype(np.int32)
     out_indptr, out_slot = connectivity.outputs_of(inputs, n + x)
-    width = _largest_degree(out_indptr)
+    width = largest_degree(out_indptr)
     return dataclasses.replace(
         network,
         pre=jnp.asarray(inputs),
         out_indptr=jnp.asarray(out_indptr),
-        out_slot=_padded(out_slot, out_indptr, width),
+        out_slot=padded(out_slot, out_indptr, width),
         plastic_width=width,
     )
 
@@ -362,12 +362,12 @@ def _plastic_inputs(
     return pre
 
 
-def _largest_degree(indptr: np.ndarray) -> int:
+def largest_degree(indptr: np.ndarray) -> int:
     """The largest number of edges of one neuron."""
     return int(np.max(np.diff(indptr), initial=0))
 
 
-def _padded(values: Any, indptr: np.ndarray, width: int) -> Array:
+def padded(values: Any, indptr: np.ndarray, width: int) -> Array:
     """Values on the device, padded so that `width` of them can be read from the first edge of any neuron."""
     missing = int(np.max(indptr[:-1], initial=0)) + width - len(values)
     if missing > 0:

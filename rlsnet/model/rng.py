@@ -73,7 +73,12 @@ def bits(stream: Array, counter: Array) -> Array:
 
 @partial(jax.jit, static_argnames=("n", "dtype"), inline=True)
 def uniform(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
-    """[n] uniformly distributed in (0, 1), never 0 or 1; `first`: the counter of the first, 0 if not given."""
+    """[n] uniformly distributed in (0, 1), never 0 or 1; `first`: the counter of the first, 0 if not given.
+
+    With `stream` [Z, 2], the keys of the Z parts of a joined network (see `joined`), each part has n/Z numbers with counters from 0.
+    """
+    if stream.ndim > 1:
+        return jax.vmap(lambda own: uniform(own, n // len(stream), dtype))(stream).reshape(n)
     counter = jnp.arange(n, dtype=jnp.uint32)
     return _to_unit_interval(bits(stream, counter if first is None else counter + first.astype(jnp.uint32)), dtype)
 

@@ -89,6 +89,8 @@ class Dynamics:
 class TrialKeys:
     """Keys [2] uint32 of the random numbers of a trial (see `rng`), its condition, int32, and its perturbation, another cue, or None.
 
+    Those of a joined network are [Z, 2] with Z conditions [Z], one for each part (see `joined`).
+
     Keys of B trials of one condition have the shape [B, 2], but for those that depend on the condition only: stimulus and rates.
     """
 
@@ -116,6 +118,16 @@ class TrialKeys:
         perturbation = None if self.perturbation is None else self.perturbation.trial(number, condition)
         folded = {name: rng.fold(stream, condition) for name, stream in streams.items()}
         return TrialKeys(**folded, condition=condition, perturbation=perturbation)
+
+    @property
+    def parts(self) -> int | None:
+        """Z, the number of parts of a joined network; None for one network."""
+        return len(self.stimulus) if self.stimulus.ndim > 1 else None
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether these are the keys of B trials."""
+        return self.voltage.ndim > self.stimulus.ndim
 
     @property
     def placement(self) -> Any:

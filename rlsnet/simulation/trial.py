@@ -93,7 +93,7 @@ def over_trials(run: Callable[..., Any], keys: TrialKeys, *states: SimState, out
       *states: states of the same trials.
       out_axes: axis of the trials in the results, as for jax.vmap.
     """
-    if keys.voltage.ndim == 1:
+    if not keys.side_by_side:
         return run(keys, *states)
     return jax.vmap(run, (keys.trial_axes, *[SimState.trial_axes()] * len(states)), out_axes)(keys, *states)
 

@@ -79,14 +79,8 @@ def train(
     Raises:
       UserError: the weights are no longer finite numbers, or train.weights does not have a number for each condition.
     """
-    every = config.train.conditions is None
-    trained = [c for c in range(len(target)) if every or bool(jnp.isfinite(target[c]).any())]
-    if config.train.weights is not None and len(config.train.weights) != len(trained):
-        given = list(config.train.weights)
-        raise UserError(f"train.weights={given}: expected {len(trained)} numbers, one for each trained condition.")
-    metrics = run.read_metrics()
-    if no_longer_better(metrics, config.train.stop_when):
-        _log_end(config, done)
+    trained = trained_conditions(config, target)
+    if ended_before(config, run, done):
         return 0
     dynamics, total = Dynamics.from_config(config), config.train.iterations
     keys, trials = TrialKeys.create(config.seed, TRAINING), config.train.trials_per_update
@@ -94,38 +88,103 @@ def train(
         iteration_of = Iteration(dynamics, config.rls, network, learner, target, keys, recorded, trials)
     size, working = memory_plan.compiled_bytes(iteration_of.executable), memory_plan.temporary_bytes(iteration_of.executable)
     log.info("Compiled in %.1f s%s.", iteration_of.seconds, "" if size is None else f"; memory by XLA's count: {byte_size(size)}")
-    best, stopped, ended = run.best_validation(), 0, False
+    stopped = 0
     interrupts.check()
     with graceful_stop() as stop, show.bar(total, done) as bar, CheckpointWriter() as writer:
+        record = Record(config, network, run, writer, working, track, validate)
         for iteration in range(done + 1, total + 1):
             show.iteration, start = iteration, time.perf_counter()
             condition = trained[condition_of(config, len(trained), iteration)]
             learner, result = iteration_of(learner, iteration - 1, condition)
             result = jax.device_get(result)
-            line = metrics_line(iteration, condition, time.perf_counter() - start, result)
-            check_finite(config, run, iteration, result)
-            if validate is not None and config.train.validate_every and iteration % config.train.validate_every == 0:
-                line |= _validated(validate, iteration, learner.w)
-            run.append_metrics(line)
-            metrics.append(line)
-            track(line, iteration)
-            writer.check()
-            score = line.get("validation")
-            if config.train.save_best and score is not None and (best is None or score > best):
-                best = score
-                checkpoint.save_best(run, writer, iteration, network, learner, config, best)
-            ended = no_longer_better(metrics, config.train.stop_when)
+            line = record.add(iteration, condition, time.perf_counter() - start, result, learner)
             stopped = processes.largest(stop.signal)
-            if stopped or ended or iteration == total or iteration % config.train.checkpoint_every == 0:
-                checkpoint.save_checkpoint(run, writer, iteration, network, learner, config, working)
+            record.save(iteration, learner, bool(stopped))
             bar.advance({**line, "memory": memory_used()})
-            if stopped or ended:
+            if stopped or record.ended:
                 break
-    if stopped:
-        log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(run.path))
-    elif ended:
-        _log_end(config, iteration)
+    record.log_end(iteration, stopped)
     return stopped
+
+
+def trained_conditions(config: Config, target: Array) -> list[int]:
+    """Indices of the conditions that are trained; raises UserError if train.weights does not have a number for each."""
+    every = config.train.conditions is None
+    trained = [c for c in range(len(target)) if every or bool(jnp.isfinite(target[c]).any())]
+    if config.train.weights is not None and len(config.train.weights) != len(trained):
+        given = list(config.train.weights)
+        raise UserError(f"train.weights={given}: expected {len(trained)} numbers, one for each trained condition.")
+    return trained
+
+
+def ended_before(config: Config, run: Run, done: int) -> bool:
+    """Whether train.stop_when has ended a run after `done` iterations, and says so."""
+    if not no_longer_better(run.read_metrics(), config.train.stop_when):
+        return False
+    _log_end(config, done)
+    return True
+
+
+class Record:
+    """What a run keeps of its iterations: metrics, validation, best weights and checkpoints.
+
+    Attributes:
+      ended: whether train.stop_when ends the training after the last iteration.
+      own: function that gives the learner of this run from the learner that is computed, which may be that of several runs.
+    """
+
+    def __init__(
+        self, config: Config, network: Network, run: Run, writer: CheckpointWriter, working: int,
+        track: Callable[[Mapping[str, Any], int], None], validate: Callable[[Array], float | None] | None,
+    ):  # fmt: skip
+        """Reads the metrics so far; `working` as of `checkpoint.save_checkpoint`, other arguments as of `train`."""
+        self._config, self._network, self._run, self._writer, self._working = config, network, run, writer, working
+        self._track, self._validate, self._metrics, self._best = track, validate, run.read_metrics(), run.best_validation()
+        self.ended = False
+        self.own: Callable[[Learner], Learner] = lambda learner: learner
+
+    def add(self, iteration: int, condition: int, seconds: float, outcome: Outcome, learner: Learner) -> dict[str, Any]:
+        """Records an iteration, and returns its line of metrics.
+
+        Args:
+          iteration: its number, from 1.
+          condition: index of its condition.
+          seconds: its duration.
+          outcome: its metrics, on the host.
+          learner: the learner after it.
+
+        Raises:
+          UserError: the weights are no longer finite numbers.
+        """
+        config, run = self._config, self._run
+        line = metrics_line(iteration, condition, seconds, outcome)
+        check_finite(config, run, iteration, outcome)
+        if self._validate is not None and config.train.validate_every and iteration % config.train.validate_every == 0:
+            line |= _validated(self._validate, iteration, self.own(learner).w)
+        run.append_metrics(line)
+        self._metrics.append(line)
+        self._track(line, iteration)
+        self._writer.check()
+        score = line.get("validation")
+        if config.train.save_best and score is not None and (self._best is None or score > self._best):
+            self._best = score
+            checkpoint.save_best(run, self._writer, iteration, self._network, self.own(learner), config, score)
+        self.ended = no_longer_better(self._metrics, config.train.stop_when)
+        return line
+
+    def save(self, iteration: int, learner: Learner, stopped: bool) -> None:
+        """Writes a checkpoint after an iteration if one is due, or if the training stops; `learner` as of `add`."""
+        config = self._config
+        if stopped or self.ended or iteration == config.train.iterations or iteration % config.train.checkpoint_every == 0:
+            checkpoint.save_checkpoint(self._run, self._writer, iteration, self._network, self.own(learner), config, self._working)
+
+    def log_end(self, iteration: int, stopped: int) -> None:
+        """Says why the training ended after an iteration, unless it was the last one; stopped: number of the signal, or 0."""
+        if stopped:
+            total = self._config.train.iterations
+            log.info("Stopped after iteration %d of %d and saved it. To continue: %s", iteration, total, resuming(self._run.path))
+        elif self.ended:
+            _log_end(self._config, iteration)
 
 
 def _validated(validate: Callable[[Array], float | None], iteration: int, w: Array) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
@@ -54,7 +55,7 @@ def _validation(config: Config, prepared: Prepared, placed: Network) -> Validati
 
 
 @contextlib.contextmanager
-def _saying_what_is_safe(run: Run) -> Iterator[None]:
+def saying_what_is_safe(run: Run) -> Iterator[None]:
     """Context in which an error of the system, such as a full disk, also says from which iteration the run can go on."""
     try:
         yield
@@ -124,16 +125,47 @@ def _starting_point(
 
 
 def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -> int:
-    """Trains a network from its initial weights, or from the newest checkpoint.
+    """Trains a network from its initial weights, or from the newest checkpoint; arguments and errors as of `begun`.
+
+    Returns:
+      0, or the number of the signal that stopped the training.
+    """
+    stopped = 0
+    with begun(config, run, resumed, named) as first:
+        if first is not None:
+            stopped = first.train(config, run)
+    if first is not None and not stopped:
+        log_done(run)
+    return stopped
+
+
+class Begun(NamedTuple):
+    """What a training starts from: the arguments of `loop.train`."""
+
+    network: Network
+    learner: Learner
+    target: Array
+    recorded: Array | None
+    validation: Validation | None
+    track: Callable[[Mapping[str, Any], int], None]
+    done: int
+    show: Progress
+
+    def train(self, config: Config, run: Run) -> int:
+        """Trains the network; see `loop.train`."""
+        given = self.network, self.learner, self.target, run, self.done, self.show
+        return loop.train(config, *given, self.recorded, self.track, self.validation)
+
+
+@contextlib.contextmanager
+def begun(config: Config, run: Run, resumed: bool, named: bool) -> Iterator[Begun | None]:
+    """Context of a training with what it starts from; None if a run that is continued has all its iterations.
 
     Args:
       config: the experiment.
       run: the run folder.
       resumed: whether to continue the run in the folder.
       named: as for `find_recording`.
-
-    Returns:
-      0, or the number of the signal that stopped the training.
 
     Raises:
       UserError: settings do not agree, or the folder contains a run or a simulation and `resumed` is false.
@@ -143,13 +175,16 @@ def run_training(config: Config, run: Run, resumed: bool, named: bool = False) -
     done = _done(config, run, resumed)
     if resumed and config.train.iterations == done:
         log.info("%s: all %d iterations are done; a larger train.iterations continues the run.", run.path, done)
-        return 0
+        yield None
+        return
     trackers.require(config.tracking)
     with run.claimed(), start(config, run, "train") as show:
         done = _done(config, run, resumed)  # another process may have had the folder until now
         network, learner, target, recorded, validation = _starting_point(config, run, done if resumed else None, named, show)
-        with trackers.tracked(config, run, done) as track, _saying_what_is_safe(run):
-            stopped = loop.train(config, network, learner, target, run, done, show, recorded, track, validation)
-    if not stopped:
-        log.info("Done: %s in %s. Next: %s", counted(run.iterations()[-1], "iteration"), run.path, typed_command("test", run.path))
-    return stopped
+        with trackers.tracked(config, run, done) as track, saying_what_is_safe(run):
+            yield Begun(network, learner, target, recorded, validation, track, done, show)
+
+
+def log_done(run: Run) -> None:
+    """Says that the training of a run has ended, and what comes next."""
+    log.info("Done: %s in %s. Next: %s", counted(run.iterations()[-1], "iteration"), run.path, typed_command("test", run.path))

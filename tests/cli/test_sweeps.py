@@ -122,6 +122,19 @@ def test_joblib_runs_jobs_side_by_side(place):
         assert_same(job(place, "whole", value), job(place, "side", value))
 
 
+def test_jobs_of_equal_settings_are_trained_together(place):
+    """With the results of the sweep whose jobs ran one after another; jobs with other settings run alone, and one fails."""
+    command = ["sweep=packed", "hydra/launcher=packed", "plugins=[]", "engine.platform=cpu"]
+    output = train(*command, "rls.penlambda=.4,.8,-1", cwd=place, status=1)
+    assert "hydra/launcher=packed: 2 jobs are trained together." in output
+    assert "sweep packed: 1 of 3 jobs failed: rls.penlambda=-1 (rls.penlambda=-1.0: expected a value above 0)." in output
+    for value in ("0.4", "0.8"):
+        assert "Computed together with 1 other run;" in (job(place, "packed", value) / "rlsnet.log").read_text()
+        assert_same(job(place, "whole", value), job(place, "packed", value))
+    output = train("sweep=steps", *command[1:], "train.iterations=1", "trial.learn_every=10,20", "hydra.launcher.n_jobs=4", cwd=place)
+    assert "hydra/launcher=packed: 2 jobs alone (not the same: trial.learn_every)." in output
+
+
 @pytest.mark.slow
 def test_submitit_queues_a_job_again_whose_time_is_up(place):
     """The signal that SLURM sends before the time is up: the job saves the iteration at hand, is queued again and goes on."""

@@ -83,6 +83,15 @@ class Task {
  private:
   T* filters() const { return d_.filters + trial_ * (2 + d_.channels) * d_.neurons; }
 
+  // Normal numbers of a step for a block of neurons; those of each part of the network have a key of their own, and count from 0.
+  void NormalsOfParts(T* to, const unsigned* keys, int64_t step, int64_t n, int64_t count) const {
+    for (const int64_t end = n + count; n < end;) {
+      const int64_t part = n / a_.part, begin = n - part * a_.part, size = std::min(end - n, a_.part - begin);
+      Normals(to, Key::Fold(keys + 2 * part, step), begin, begin + size);
+      n += size, to += size;
+    }
+  }
+
   // Currents of a block of neurons through static and plastic synapses; renormalised filters are kept.
   void Currents(const Moment<T>& now, int64_t n, int64_t count, T* __restrict u_bal, T* __restrict u_plas) const {
     T *exc = filters() + n, *inh = exc + d_.neurons;
@@ -127,7 +136,7 @@ class Task {
     for (int64_t i = 0; i < count; ++i) drive[i] += present[i];
     if (trial_ != 0 && !(now.renormalise && a_.expected)) return;
     T xi[BLOCK];
-    Normals(xi, Key::Fold(process.key, now.i), n, n + count);
+    NormalsOfParts(xi, process.key, now.i, n, count);
     for (int64_t i = 0; i < count; ++i) after[i] = present[i] + process.pull * (process.mean - present[i]) + process.noise * xi[i];
     if (trial_ == 0) std::copy(after, after + count, process.values + ((now.step + 1) & 1) * d_.neurons + n);
   }
@@ -162,7 +171,7 @@ class Task {
     if (a_.noise) {
       const T* scale = noise_scale_.At(n);
       T* to = a_.noise == 1 ? v : drive;
-      Normals(noise, Key::Fold(a_.noise_key + 2 * trial_, now.i), n, n + count);
+      NormalsOfParts(noise, a_.noise_key + 2 * a_.parts * trial_, now.i, n, count);
       for (int64_t i = 0; i < count; ++i) to[i] += scale[i] * noise[i];
     }
     const bool any = Integrate(now.i, count, v, until, drive, rate_.At(n), threshold_.At(n), reset_.At(n), fired);

@@ -206,8 +206,8 @@ INLINE T present(const Process<T>& process, const Moment<T>& now, int n, int cou
   return __ldcg(process.values + (now.step & 1) * count + n);
 }
 template <typename T>
-INLINE T moved(const Process<T>& process, T value, int counter, int n) {
-  return value + process.pull * (process.mean - value) + process.noise * normal<T>(Key::fold(process.key, counter), n);
+INLINE T moved(const Process<T>& process, T value, Key key, int n) {
+  return value + process.pull * (process.mean - value) + process.noise * normal<T>(key, n);
 }
 
 // Value from a file in step `since`, from 1; row of the last bin if `hold`, else 0 after it.
@@ -235,7 +235,10 @@ INLINE Stimulus<T> stimulate(const Steps<T>& a, const Moment<T>& now, int trial,
   }
   const T value = present(a.stimulus, now, n, count);
   T next = value;
-  if (trial == 0 || (now.renormalise && a.expected)) next = moved(a.stimulus, value, now.i, n);
+  if (trial == 0 || (now.renormalise && a.expected)) {
+    const int part = n / a.part;
+    next = moved(a.stimulus, value, Key::fold(a.stimulus.key + 2 * part, now.i), n - part * a.part);
+  }
   if (trial == 0) a.stimulus.values[((now.step + 1) & 1) * count + n] = next;
   return {value, next};
 }
@@ -253,7 +256,10 @@ INLINE void move_neuron(const Steps<T>& a, const Moment<T>& now, unsigned flat, 
   const T rate = of_neuron(a.rate, n), threshold = of_neuron(a.threshold, n);
   const int until = a.until[at];
   T noise = 0;
-  if (a.noise) noise = of_neuron(a.noise_scale, n) * normal<T>(Key::fold(a.noise_key + 2 * trial, now.i), n);
+  if (a.noise) {
+    const int part = n / a.part;
+    noise = of_neuron(a.noise_scale, n) * normal<T>(Key::fold(a.noise_key + 2 * (trial * a.parts + part), now.i), n - part * a.part);
+  }
   exc *= now.decay[0], inh *= now.decay[1], plastic *= now.decay[2];
   if (now.renormalise) {
     if (has_static) filters[0] = exc, filters[d.neurons] = inh;
@@ -304,7 +310,7 @@ INLINE void move_feedforward(const Steps<T>& a, const Moment<T>& now, unsigned f
   const int count = d.sources - d.neurons, since = now.i - a.stim_off;
   T rate = present(a.rates, now, x, count);
   if (trial == 0) {
-    const T next = a.moving && since > 0 ? moved(a.rates, rate, since, x) : rate;
+    const T next = a.moving && since > 0 ? moved(a.rates, rate, Key::fold(a.rates.key, since), x) : rate;
     a.rates.values[((now.step + 1) & 1) * count + x] = next;
   }
   if (a.given_rates.values) rate = value_of(a.given_rates, *a.condition, since, x, count, true);
