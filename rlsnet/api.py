@@ -414,7 +414,7 @@ def analyse(
     lists = {name: None if each is None else tuple(each) for name, each in _plain(lists | {"neurons": neurons}).items()}
     options = AnalysisOptions(**lists, trials=trials, decoded_units=decoded_units)
     results, log = open_results(run, trust=trust), logging.getLogger("rlsnet")
-    with _logged(run), configured(results.config.engine):
+    with _logged(run), configured(dataclasses.replace(results.config.engine, devices=1)):
         found = analyse_run(results, options, log.info, log.warning)
     return {name: result.to_xarray(results.conditions, results.time) for name, result in found.items()}
 

@@ -83,7 +83,7 @@ class Run(folder.Run):
         columns = tables.neuron_columns(results)
         rows, cols = tables.selected(post, columns, "post"), tables.selected(pre, columns, "pre")
         config = self.config(trust=trust, whole=True)
-        with device.configured(dataclasses.replace(config.engine, platform="cpu")):
+        with device.configured(dataclasses.replace(config.engine, platform="cpu", devices=1)):
             trained = TrainedNetwork.load(self, "auto" if iteration is None else str(iteration), config)
             numbers = {"static": trained.network.n_edges, "plastic": trained.n_plastic}
             kinds = list(numbers) if kind == "all" else [kind]

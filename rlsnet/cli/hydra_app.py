@@ -40,6 +40,8 @@ def run_command(command: str, arguments: list[str]) -> int:
     if is_dry:
         _dry_run(command, arguments, folders)
         return 0
+    if is_sweep(arguments) and setting(arguments, "engine.coordinator") is not None:
+        raise UserError("engine.coordinator: expected null in a sweep; its runs have one process each.")
     if _may_follow(arguments):
         from rlsnet.cli.job import follow
 

@@ -61,8 +61,15 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     run.refuse_links()
     config, resumed = job_config(command, values, overrides, run)
     named = names_recording(overrides)
-    if config.engine.coordinator is None:
+    engine = config.engine
+    if engine.coordinator is None and (engine.process is not None or engine.processes is not None):
+        raise UserError("engine.processes and engine.process: expected engine.coordinator=HOST:PORT too.")
+    if command == "watch" and engine.devices != 1:
+        raise UserError(f"engine.devices={engine.devices}: expected 1 for watch, which uses one device.")
+    if engine.coordinator is None:
         return _run(command, config, run, resumed, named)
+    if processes.numbered(engine)[0] != 0:
+        raise UserError("engine.process: expected on the command line, where each process has its own, not in a file.")
     if command == "watch":
         raise UserError("watch: expected engine.coordinator=null, as only train, simulate and test compute with several processes.")
     with processes.together(config.engine, STARTS.remove_unused):

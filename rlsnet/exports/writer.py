@@ -41,7 +41,7 @@ def _prepared(
         outputs.check_ending(path, (ending,) if ending else (), f"an export to {format}" + ("" if ending else ", a folder,"))
     outputs.check_free(path, module.is_export, f"an export to {format}, and nothing else", "out=", overwrite)
     config = opened.config(trust=trust, whole=True)
-    with device.configured(dataclasses.replace(config.engine, platform="cpu")):
+    with device.configured(dataclasses.replace(config.engine, platform="cpu", devices=1)):
         yield path, TrainedNetwork.load(opened, checkpoint, config)
 
 

@@ -37,7 +37,7 @@ def configured(engine: EngineConfig) -> Iterator[str]:
       UserError: there is no such device.
     """
     if engine.coordinator is not None:
-        raise UserError("engine.coordinator: expected null here; rlsnet train, simulate and test start with several processes.")
+        raise UserError("engine.coordinator: expected null; several processes start with rlsnet train, simulate or test on a command line.")
     with jax.enable_x64(engine.precision == "float64"), _cached_programs():
         device, chosen = _find_device(engine.platform, engine.devices), devices(engine)
         kind = device.platform if device.device_kind == device.platform else f"{device.device_kind} ({device.platform})"
@@ -58,7 +58,8 @@ def devices(engine: EngineConfig) -> list[jax.Device]:
     if processes.several() and wanted != 1:
         raise UserError(f"engine.devices={wanted}: expected null or {len(found)}, all devices of the {jax.process_count()} processes.")
     if wanted > len(found):
-        raise UserError(f"engine.devices={wanted}: JAX finds {len(found)} of platform {found[0].platform} here.")
+        least = f"JAX finds {len(found)} of platform {found[0].platform} here; a run continues on any number, such as engine.devices=1"
+        raise UserError(f"engine.devices={wanted}: {least}.")
     return found if processes.several() else found[:wanted]
 
 

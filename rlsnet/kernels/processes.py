@@ -10,8 +10,11 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
+import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +28,7 @@ from rlsnet.errors import UserError
 
 START_SECONDS = 120  # that the processes have to find each other
 LOST_SECONDS = 60  # without a sign of life, after which a process is lost
+FIRST_SECONDS = 2  # that the first process ends later than the others
 SLURM = "slurm"  # engine.coordinator for processes that srun has started
 
 
@@ -40,6 +44,8 @@ def numbered(engine: EngineConfig) -> tuple[int, int]:
         if not all(name in os.environ for name in names):
             raise UserError("engine.coordinator=slurm: this process was not started by srun; expected srun rlsnet ..., within a SLURM job.")
         count, number = (int(os.environ[name]) for name in names)
+    elif engine.coordinator is None or not re.fullmatch(r"\[?[\w.:-]+\]?:\d{1,5}", engine.coordinator):
+        raise UserError(f"engine.coordinator={engine.coordinator}: expected HOST:PORT, such as localhost:8476, or slurm.")
     if count is None or number is None:
         raise UserError(f"engine.coordinator={engine.coordinator}: expected engine.processes and engine.process too, or slurm.")
     if not number < count:
@@ -60,8 +66,16 @@ def _join(engine: EngineConfig, clean_up: Callable[[], None]) -> None:
     own, total = numbered(engine)
     settings: dict[str, Any] = {"initialization_timeout": 2 * START_SECONDS, "heartbeat_timeout_seconds": LOST_SECONDS}
     if engine.coordinator != SLURM:
-        settings |= {"coordinator_address": engine.coordinator, "num_processes": total, "process_id": own}
+        address = {"coordinator_address": engine.coordinator, "num_processes": total, "process_id": own}
+        settings |= address | {"cluster_detection_method": "deactivate"}
+    elif len(os.environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1:
+        settings["local_device_ids"] = [0]  # the only GPU that this process sees, where JAX would take that of SLURM_LOCALID
+    if engine.platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    if engine.devices is not None and engine.devices > total:
+        jax.config.update("jax_num_cpu_devices", engine.devices // total)
     _Team.number = own
+    on_term = signal.getsignal(signal.SIGTERM)
     error = UserError(f"engine.coordinator={engine.coordinator}: not all of {total} processes have connected in {START_SECONDS:g} s.")
     waiting = threading.Timer(START_SECONDS, _end, (error, clean_up))
     waiting.daemon = True
@@ -73,6 +87,8 @@ def _join(engine: EngineConfig, clean_up: Callable[[], None]) -> None:
         raise UserError(f"engine.coordinator={engine.coordinator}: process {own} of {total} found no connection ({words}).") from failed
     finally:
         waiting.cancel()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # JAX has taken it
     _Team.count = total
 
 
@@ -152,6 +168,8 @@ def _end(error: BaseException, clean_up: Callable[[], None]) -> None:
     """Ends the process after one line about an error; nothing waits for other processes, which may not answer."""
     with contextlib.suppress(Exception):
         clean_up()
+    if _Team.number == 0 and several():
+        time.sleep(FIRST_SECONDS)  # it connects the others, which JAX would abort
     words = "interrupted." if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in words:
         words = f"out of memory ({words[:200]})."

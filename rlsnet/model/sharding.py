@@ -138,15 +138,18 @@ def _static_synapses(network: Network, mesh: Mesh, share: int) -> dict[str, Any]
         }
     indptr, post = np.asarray(network.indptr, np.int64), np.asarray(network.post)
     weight = None if network.weight is None else np.asarray(network.weight)
-    counts = np.zeros((mesh.size, len(indptr) - 1), np.int32)  # edges of each presynaptic neuron to each shard
-    blocks = list(_blocks_of_edges(indptr))
+    own = [shard for shard, device in enumerate(mesh.devices) if device.process_index == jax.process_index()]
+    counts = {shard: np.zeros(len(indptr) - 1, np.int32) for shard in own}  # edges of each presynaptic neuron
+    blocks, total, width = list(_blocks_of_edges(indptr)), np.zeros(mesh.size, np.int64), 0
     for rows in blocks:
         owner = post[indptr[rows.start] : indptr[rows.stop]] // share
         row = np.repeat(np.arange(rows.stop - rows.start), np.diff(indptr[rows.start : rows.stop + 1]))
         flat = np.bincount(owner * (rows.stop - rows.start) + row, minlength=mesh.size * (rows.stop - rows.start))
-        counts[:, rows] = flat.reshape(mesh.size, -1)
-    width = int(counts.max(initial=0))
-    room = int(counts.sum(axis=1, dtype=np.int64).max()) + width
+        of_shards = flat.reshape(mesh.size, -1)
+        total, width = total + of_shards.sum(axis=1), max(width, int(of_shards.max(initial=0)))
+        for shard in own:
+            counts[shard][rows] = of_shards[shard]
+    room = int(total.max()) + width
 
     def of_shard(values: np.ndarray, shard: int, first: int) -> np.ndarray:
         """The values of the edges of a shard, in order, and zeros."""
@@ -178,9 +181,8 @@ def _blocks_of_edges(indptr: np.ndarray) -> Iterator[slice]:
 def _plastic_synapses(pre: np.ndarray, sources: int, mesh: Mesh) -> dict[str, Any]:
     """Fields of a placed network: the plastic outputs of presynaptic neurons to the groups of each shard; pre: [G, X+L], all."""
     parts = np.split(pre, mesh.size)
-    degrees = [np.bincount(part[part >= 0], minlength=sources) for part in parts]
-    width = max(int(np.max(degree, initial=0)) for degree in degrees)
-    room = max(int(degree.sum()) for degree in degrees) + width
+    width = max(int(np.bincount(part[part >= 0], minlength=1).max()) for part in parts)
+    room = max(int(np.count_nonzero(part >= 0)) for part in parts) + width
     outputs = cache(lambda shard: outputs_of(parts[shard], sources))
     return {
         "out_indptr": _stacked(mesh, (sources + 1,), np.dtype(np.int32), lambda shard: outputs(shard)[0]),

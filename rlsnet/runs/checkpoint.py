@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -195,7 +196,10 @@ def save_checkpoint(
     began = time.perf_counter()
     writer.wait()
     path, weights, groups = run.checkpoint_of(iteration), _Weights.of(learner.w, network), -(-network.n_whole // network.group_size)
-    extra = {name: (sharding.on_host(values)[:groups], dims) for name, (values, dims) in learner.P.extra().items()} | dict(more or {})
+    extra = dict(more or {})
+    for name, (values, dims) in learner.P.extra().items():
+        whole = sharding.on_host(values)
+        extra[name] = whole[:groups] if dims[0] == "group" else whole, dims
     numbers = learner.P.numbers
     P = None if numbers is None else PackedP.of(numbers, network.n_inputs, groups)
     copied = not processes.several() and (P is None or 2 * P.n_bytes < free_memory() - working)
@@ -258,6 +262,7 @@ def _write_together(path: Path, create: Callable[[Path], None], write: Callable[
         temporary = processes.tell({"path": temporary} if temporary else None)["path"]
         with processes.agreed("write the checkpoint"):
             write(Path(temporary))
+            os.sync()  # the first process forces to the disk only what its own computer has
         with processes.agreed("write the checkpoint"):
             if processes.number() == 0:
                 zarr_store.seal(Path(temporary))

@@ -204,7 +204,8 @@ def memory(s: Sizes) -> dict[str, float]:
     row = -(-s.own // s.S) * width * FLOAT
     static = s.own * s.K * s.stored * FLOAT
     state, targets = s.B * s.own * STATE * FLOAT, s.C * s.points * s.own * FLOAT
-    sources = (BY_SOURCE + 9 * (s.B - 1)) * s.N if s.D > 1 else 0
+    ring = 4 + s.delay if s.delay > 1 else 0  # flags of the last steps, and a count
+    sources = (BY_SOURCE + ring + (9 + ring) * (s.B - 1)) * s.N if s.D > 1 else 0
     parts: dict[str, float] = {
         "P": row * width,
         "w": row * (s.S + 2),

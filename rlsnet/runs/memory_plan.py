@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config.schema import Config, FixedDegreeConfig
+from rlsnet.config.schema import Config, FixedDegreeConfig, by_class
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
@@ -48,6 +48,7 @@ class Sizes:
     validated: bool  # whether validations compare with them too
     devices: int = 1  # over which the neurons are divided
     sources: int = 0  # presynaptic neurons, of which each of several devices has the filtered spikes
+    ring: int = 0  # steps whose spikes are kept for synapse.delay
 
     @staticmethod
     def of(config: Config, n_units: int | None, conditions: int, stored: StoredNetwork | None = None) -> Sizes:
@@ -91,8 +92,10 @@ class Sizes:
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
+        longest = config.trial.steps(max(by_class(config.synapse.delay or config.trial.dt)))
+        ring = longest if longest > 1 else 0
         devices, sources = device.number(config.engine), n + config.feedforward.n_inputs(config.trial, feedforward)
-        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated, devices, sources)
+        return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated, devices, sources, ring)
 
     def of_device(self) -> Sizes:
         """Sizes of the shard of one device; see `model.sharding`."""
@@ -109,7 +112,8 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     With several devices, those of one device.
     """
     if sizes.devices > 1:
-        of_all = (18 + 9 * (sizes.trials - 1 if learning else 0)) * sizes.sources  # filter, count and flag; where the synapses begin
+        own = 9 + (4 + sizes.ring if sizes.ring else 0)  # filter, count and flag of a trial; count and flags of spikes on their way
+        of_all = (9 + own * (sizes.trials if learning else 1)) * sizes.sources  # and where the synapses begin
         return {**plan(dataclasses.replace(sizes.of_device(), devices=1), learning), "presynaptic neurons": of_all}
     n, item, trials = sizes.n, sizes.item, sizes.trials if learning else 1
     groups = -(-n // sizes.group_size)

@@ -15,7 +15,7 @@ from rlsnet.config.schema import Config, EdgesConfig, OUStimulusConfig, Recordin
 from rlsnet.data import recording_source, synthetic
 from rlsnet.errors import UserError
 from rlsnet.io.formatting import byte_size, counted, duration
-from rlsnet.kernels import backend
+from rlsnet.kernels import backend, processes
 from rlsnet.kernels.device import configured
 from rlsnet.learning import rls
 from rlsnet.learning.iteration import Iteration
@@ -54,7 +54,9 @@ def lines(command: str, config: Config, run: Run, new_folder: str | None, resume
         watch.check(config, run, resumed)
     if exists:
         tested_settings.labelled(config, run)  # a label that is taken is refused
-    here = config.engine if config.engine.devices is None else dataclasses.replace(config.engine, devices=1)  # there may be fewer
+    here = processes.without_team(config.engine)
+    if here.devices is not None:
+        here = dataclasses.replace(here, devices=1)  # there may be fewer than are planned
     with configured(here) as device:
         yield f"Dry run of rlsnet {command} on {device} in {config.engine.precision}: no run folder is made or changed."
         yield f"Run folder: {new_folder or run.path} ({'exists' if run.path.exists() and new_folder is None else 'new'})."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -34,13 +35,15 @@ def run_simulation(config: Config, run: Run) -> list[Path]:
       UserError: the folder contains a training run, or settings do not agree.
     """
     _refuse_training(run)
-    with run.claimed(), start(config, run, "simulate") as show:
-        _refuse_training(run)  # which another process may have done until now
-        prepared = prepare(config, show, learning=False)
-        if run.writes:
-            save_network(run, prepared, learning=False)
-        run.save_config(config)
-        processes.largest(0)  # the first process has written the network
+    with contextlib.ExitStack() as stack:
+        with processes.agreed("start the simulation"):
+            stack.enter_context(run.claimed())
+            show = stack.enter_context(start(config, run, "simulate"))
+            _refuse_training(run)  # which another process may have done until now
+            prepared = prepare(config, show, learning=False)
+            if run.writes:
+                save_network(run, prepared, learning=False)
+            run.save_config(config)
         placed = sharding.place(prepared.network, device.devices(config.engine))
         w = sharding.of_groups(placed, connectivity.to_groups(prepared.weight, placed.group_size))
         results = [_test(dataclasses.replace(config, perturb=NoPerturbConfig()), prepared, placed, w, run, show, 0)]
@@ -62,7 +65,12 @@ def run_test(config: Config, run: Run, named: bool = False) -> list[Path]:
       UserError: no such checkpoint or recording, or settings do not agree.
     """
     trackers.require(config.tracking)
-    run.checkpoint(config.test.checkpoint)  # must exist
+    chosen = run.checkpoint(config.test.checkpoint)  # must exist
+    if processes.several():  # all take the one that the first process has chosen, while a training may go on
+        own = chosen.parent == run.checkpoints
+        told = processes.tell({"own": own, "path": chosen.name if own else str(chosen.absolute())} if run.writes else None)
+        chosen = run.checkpoints / told["path"] if told["own"] else Path(told["path"])
+        config = dataclasses.replace(config, test=dataclasses.replace(config.test, checkpoint=str(chosen)))
     config = tested_settings.labelled(config, run)
     with start(config, run, "test") as show:
         prepared = dataclasses.replace(reopen(config, run, learning=False), recording=find_recording(config, run, named))

@@ -120,7 +120,6 @@ def _starting_point(
     rate = None if prepared.rate is None else prepared.rate.astype(network.bias.dtype)
     recorded = None if rate is None else sharding.of_neurons(network, rate, np.nan)
     target = sharding.of_neurons(network, prepared.target, np.nan)
-    processes.largest(0)  # the first process has prepared the folder
     return network, learner, target, recorded, _validation(config, prepared, network)
 
 
@@ -178,9 +177,12 @@ def begun(config: Config, run: Run, resumed: bool, named: bool) -> Iterator[Begu
         yield None
         return
     trackers.require(config.tracking)
-    with run.claimed(), start(config, run, "train") as show:
-        done = _done(config, run, resumed)  # another process may have had the folder until now
-        network, learner, target, recorded, validation = _starting_point(config, run, done if resumed else None, named, show)
+    with contextlib.ExitStack() as stack:
+        with processes.agreed("start the run"):
+            stack.enter_context(run.claimed())
+            show = stack.enter_context(start(config, run, "train"))
+            done = _done(config, run, resumed)  # another process may have had the folder until now
+            network, learner, target, recorded, validation = _starting_point(config, run, done if resumed else None, named, show)
         with trackers.tracked(config, run, done) as track, saying_what_is_safe(run):
             yield Begun(network, learner, target, recorded, validation, track, done, show)
 

@@ -13,6 +13,8 @@ import pytest
 import zarr
 from commands import Command, rlsnet
 
+from rlsnet.runs.folder import Run
+
 SETTINGS = (
     *("tiny", "engine.precision=float64", "network.n_neurons=130", "static.out_degree=40", "plastic.n_inputs=12", "train.iterations=6"),
     *("trial.stim_on=20", "trial.stim_off=40", "trial.duration=60", "train.checkpoint_every=2", "train.validate_every=2"),
@@ -71,6 +73,15 @@ def test_killed_interrupted_and_continued_on_other_numbers_of_processes(unbroken
         np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-12 * np.abs(one).max())
 
 
+def test_all_processes_end_if_the_first_cannot_start(unbroken):
+    """Its folder is in use; the line of the other process says where to look."""
+    with Run(unbroken / "one").claimed():
+        first, other = (process.end() for process in team(unbroken, 2, "train", "one", "train.iterations=1000"))
+    assert first.returncode == other.returncode == 1, first.stderr + other.stderr
+    assert "process 0: one: another process uses this folder" in " ".join(first.stderr.split())
+    assert other.stderr.splitlines()[-1] == ("rlsnet: error: process 1: another process could not start the run; its own message says why.")
+
+
 def test_all_processes_test_a_run_started_by_srun(unbroken):
     """Two processes with the variables that srun sets; the results equal those of one process."""
     folder, silenced = unbroken, ("test", "one", "test.trials=2", "perturb=silence", "perturb.neurons=exc", "perturb.start=50")
@@ -98,6 +109,9 @@ def test_all_processes_test_a_run_started_by_srun(unbroken):
         ),
         (("engine.coordinator=h:9", "engine.processes=2", "engine.process=2"), "engine.process=2: expected a number from 0 to 1, as"),
         (("engine.coordinator=slurm",), "engine.coordinator=slurm: this process was not started by srun; expected srun rlsnet"),
+        (("engine.coordinator=host:port", "engine.processes=2", "engine.process=0"), "engine.coordinator=host:port: expected HOST:PORT,"),
+        (("engine.processes=2",), "engine.processes and engine.process: expected engine.coordinator=HOST:PORT too."),
+        (("engine.coordinator=h:9", "-m"), "engine.coordinator: expected null in a sweep; its runs have one process each."),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, arguments, message):

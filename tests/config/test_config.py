@@ -107,7 +107,7 @@ def test_round_trip():
         ("test.neurons=[0.5]", "test.neurons=0.5: expected null, indices"),
         ("test.neurons=-1", "test.neurons=-1: expected null, indices"),
         ("rls.gain=[1,2]", "rls.gain=[1, 2]: expected a text"),
-        ("engine.devices=2", "engine.devices=2: expected at most 1"),
+        ("engine.devices=0", "engine.devices=0: expected at least 1"),
         ("+train.iteratons=3", "train.iteratons: no such key. Did you mean train.iterations?"),
         ("+learn_evry=3", "learn_evry: no such key. Did you mean trial.learn_every?"),
         ("stimulus.name=noise", "stimulus.name=noise: expected ou, none or given"),

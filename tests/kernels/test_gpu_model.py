@@ -109,7 +109,7 @@ def test_devices_share_all_but_the_presynaptic_neurons():
     assert of_each["spikes"] == work["spikes"]
     assert of_each["exchange"] == 15 * 1000 / 8  # a bit of each neuron and step
     whole, held = cost_model.memory(SMALL), cost_model.memory(four)
-    assert held.pop("sources") == 18 * 1000
+    assert held.pop("sources") == (18 + 4 + 15) * 1000
     assert all(held[name] == pytest.approx(size / 4) for name, size in whole.items())
     links = cost_model.Links(per_node=2, protocols=((6e-6, 1e-6, 2.0, 3e-6, 0.25),), near_rate=4e9, far_rate=4e9)
     times = cost_model.times(ROUND, four, links)

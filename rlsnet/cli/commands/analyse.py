@@ -79,7 +79,7 @@ def _analyse(run: Run, options: Options) -> None:
     )
     results = open_results(run, trust=options.trust)
     check_files(run.figures, analysis_figures.FIGURES)
-    with configured(results.config.engine):
+    with configured(dataclasses.replace(results.config.engine, devices=1)):
         found = analyse.analyse(results, chosen, say, partial(say, stream=sys.stderr))
     say(f"Wrote {run.analysis}.")
     run.figures.mkdir(exist_ok=True)
