@@ -38,8 +38,11 @@ SLOW = ["synapse.delay=1.5"]
 CASES = {
     "sinusoid": ["config=sinusoid"],
     "sinusoid, delay 1.5 ms": ["config=sinusoid", *SLOW],
-    "66,002": ["config=mouse_decision_published", "plastic.group_size=16"],
-    "million_128": ["config=million", "plastic.group_size=128", "trial.stim_on=50", "trial.stim_off=100", "trial.duration=100"],
+    "66,002, S = 16": ["config=mouse_decision_published", "plastic.group_size=16"],
+    "million, S = 128, K = 200": [  # 1,000 static outputs of each do not fit twice into 24 GB
+        *("config=million", "plastic.group_size=128", "static.out_degree=200", "trial.stim_on=50", "trial.stim_off=100"),
+        "trial.duration=100",
+    ],
 }
 FITTED = ["config=tiny"]
 PASS = "pass=1073741824"  # an array that no cache holds, read and written

@@ -29,6 +29,7 @@ from rlsnet.errors import UserError
 START_SECONDS = 120  # that the processes have to find each other
 LOST_SECONDS = 60  # without a sign of life, after which a process is lost
 FIRST_SECONDS = 2  # that the first process ends later than the others
+LOST = "Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED"  # in errors of JAX, where another process does not answer
 SLURM = "slurm"  # engine.coordinator for processes that srun has started
 
 
@@ -173,7 +174,7 @@ def _end(error: BaseException, clean_up: Callable[[], None]) -> None:
     words = "interrupted." if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in words:
         words = f"out of memory ({words[:200]})."
-    elif isinstance(error, jax.errors.JaxRuntimeError):
+    elif isinstance(error, jax.errors.JaxRuntimeError | ValueError) and re.search(LOST, words):
         words = f"another process of this run has ended or does not answer; the run continues from its last checkpoint ({words[:200]})."
     elif not isinstance(error, UserError | OSError | KeyboardInterrupt):
         traceback.print_exception(error)

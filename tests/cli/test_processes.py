@@ -13,6 +13,7 @@ import pytest
 import zarr
 from commands import Command, rlsnet
 
+import rlsnet as rlsnet_package
 from rlsnet.runs.folder import Run
 
 SETTINGS = (
@@ -68,6 +69,8 @@ def test_killed_interrupted_and_continued_on_other_numbers_of_processes(unbroken
     stopped = int(re.search(r"Stopped after iteration (\d+) of 1000 and saved it", first.stdout + first.stderr)[1])
     rlsnet("train", "many", f"train.iterations={stopped + 1}", "engine.devices=3", cwd=folder)
     rlsnet("train", "one", f"train.iterations={stopped + 1}", cwd=folder)
+    one, many = (rlsnet_package.open_run(folder / run).weights(iteration=stopped + 1) for run in ("one", "many"))  # on one device
+    assert abs(one - many).max() < 1e-6 and abs(one).max() > 1
     for name in ("plastic/weight", "P"):
         one, many = (zarr.open_group(folder / run / f"checkpoints/{stopped + 1:06d}.zarr", mode="r")[name][...] for run in ("one", "many"))
         np.testing.assert_allclose(many, one, rtol=1e-12, atol=1e-12 * np.abs(one).max())

@@ -377,6 +377,19 @@ def test_resume_equals_an_unbroken_run_to_the_bit(tmp_path, record_check, extra)
     assert ["validation" in line for line in metrics(tmp_path / "parts")] == [False, True] * 3
 
 
+def test_a_window_with_more_updates_than_groups_is_resumed(tmp_path):
+    config = compose("config=tiny", "network.n_neurons=64", "plastic.group_size=16", "static.out_degree=20", "plastic.n_inputs=12",
+                     "rls.storage=window", "rls.window=20", "train.iterations=2", "train.validate_every=0", "progress=off")  # fmt: skip
+    first = dataclasses.replace(config, train=dataclasses.replace(config.train, iterations=1))
+    training.run_training(config, Run(tmp_path / "whole"), resumed=False)
+    training.run_training(first, Run(tmp_path / "parts"), resumed=False)
+    training.run_training(config, Run(tmp_path / "parts"), resumed=True)
+    whole, parts = (zarr.open_group(tmp_path / run / "checkpoints/000002.zarr", mode="r") for run in ("whole", "parts"))
+    for name in ("plastic/weight", "window/r", "window/on", "window/count"):
+        np.testing.assert_array_equal(parts[name][...], whole[name][...])
+    assert whole["window/r"].shape == (20, 64) and whole["window/r"][...].any()
+
+
 def test_conditions_take_turns(tmp_path):
     config = compose("config=tiny", "target.n_conditions=3", "train.iterations=5", "progress=off")
     training.run_training(config, Run(tmp_path), resumed=False)
