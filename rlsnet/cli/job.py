@@ -64,8 +64,6 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
     engine = config.engine
     if engine.coordinator is None and (engine.process is not None or engine.processes is not None):
         raise UserError("engine.processes and engine.process: expected engine.coordinator=HOST:PORT too.")
-    if command == "watch" and engine.devices != 1:
-        raise UserError(f"engine.devices={engine.devices}: expected 1 for watch, which uses one device.")
     if engine.coordinator is None:
         return _run(command, config, run, resumed, named)
     if processes.numbered(engine)[0] != 0:

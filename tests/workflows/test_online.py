@@ -444,6 +444,7 @@ def test_results_are_published(run, tmp_path):
         (["target=sinusoid"], "target=sinusoid: expected recording"),
         (["recording.path=mine.zarr"], "recording.path=mine.zarr: expected null"),
         (["network.n_neurons=null"], "network.n_neurons=null: expected a number"),
+        (["engine.devices=2"], "engine.devices=2: expected 1 for watch"),
         (["watch.conditions.left=line2 and"], "watch.conditions.left|conditions.left"),
         (["watch.perturbations=nowhere.yaml"], "watch.perturbations=nowhere.yaml: cannot be read"),
         (["watch.publish=tcp://203.0.113.1:5560"], "watch.publish=.*cannot be used"),

@@ -158,6 +158,8 @@ def check(config: Config, run: Run, resumed: bool) -> None:
         raise UserError("network.n_neurons=null: expected a number, larger than that of the units to come.")
     if isinstance(config.perturb, ChangedConfig):
         raise UserError(f"perturb={config.perturb.name}: is for test and simulate; watch.perturbations=FILE predicts effects.")
+    if config.engine.devices != 1:
+        raise UserError(f"engine.devices={config.engine.devices}: expected 1 for watch, which uses one device.")
     conditions_from(config)
     if not resumed and ((run.path / "config.yaml").exists() or run.iterations()):
         raise UserError(f"{run.path}: contains a run; {resuming_watch(run)} continues it; or choose another folder.")
