@@ -70,8 +70,8 @@ def run_job(command: str, values: dict[str, Any], overrides: Sequence[str], fold
         raise UserError("engine.process: expected on the command line, where each process has its own, not in a file.")
     if command == "watch":
         raise UserError("watch: expected engine.coordinator=null, as only train, simulate and test compute with several processes.")
-    with processes.together(config.engine, STARTS.remove_unused):
-        config = dataclasses.replace(config, engine=processes.without_team(config.engine))  # is not stored with the run
+    with processes.together(engine, STARTS.remove_unused):
+        config = dataclasses.replace(config, engine=processes.without_team(engine))  # is not stored with the run
         processes.tell({"command": command, "config": to_dict(config), "run": str(run.path.absolute()), "resumed": resumed, "named": named})
         return _run(command, config, run, resumed, named)
 
@@ -101,9 +101,10 @@ def follow(arguments: Sequence[str]) -> int | None:
     """
     values, _ = _composed(arguments)
     engine = from_dict({**values, **resume.COMMAND_ONLY}).engine
-    if engine.coordinator is None or processes.numbered(engine)[0] == 0:
+    number = 0 if engine.coordinator is None else processes.numbered(engine)[0]
+    if number == 0:
         return None
-    logging.basicConfig(level=logging.WARNING, format=f"process {processes.numbered(engine)[0]}: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=f"process {number}: %(message)s")
     with processes.together(engine):
         told = processes.tell(None)
         config = dataclasses.replace(from_dict(told["config"]), progress="off", tracking="none", resources_every=0.0)

@@ -369,6 +369,10 @@ class SynapseConfig(Section):
         steps=True,
     )
 
+    def delays(self, dt: float) -> tuple[float, float]:
+        """Delays of synapses from excitatory and from inhibitory neurons, ms; dt: time step, ms."""
+        return by_class(dt if self.delay is None else self.delay)
+
 
 class StaticConfig(Variant):
     """Static synapses."""

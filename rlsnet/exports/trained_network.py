@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from rlsnet.config.load import to_dict
-from rlsnet.config.schema import Config, by_class
+from rlsnet.config.schema import Config
 from rlsnet.data import trial_clock
 from rlsnet.data.trial_clock import TrialClock
 from rlsnet.errors import UserError
@@ -134,9 +134,8 @@ class TrainedNetwork:
     @cached_property
     def delay(self) -> np.ndarray:
         """[N+X] float32 ms, delay of the spikes of each presynaptic neuron; static synapses may have others (`Network.delays`)."""
-        given, dt = self.config.synapse.delay, self.config.trial.dt
         exc = np.concatenate([self.excitatory, np.ones(self.n_feedforward, bool)])
-        return np.where(exc, *by_class(dt if given is None else given)).astype(np.float32)
+        return np.where(exc, *self.config.synapse.delays(self.config.trial.dt)).astype(np.float32)
 
     @property
     def delayed(self) -> bool:
@@ -174,7 +173,7 @@ class TrainedNetwork:
             "tau_exc_ms": config.synapse.tau_exc,
             "tau_inh_ms": config.synapse.tau_inh,
             "tau_plastic_ms": sorted(set(np.unique(self.tau_plastic).tolist())),
-            "delay_ms": list(by_class(trial.dt if config.synapse.delay is None else config.synapse.delay)),
+            "delay_ms": list(config.synapse.delays(trial.dt)),
             "noise": to_dict(config.noise),
             "background": to_dict(config.background),
             "stimulus": to_dict(config.stimulus),

@@ -108,50 +108,7 @@ def iterate(
     Returns:
       Learner, metrics and, with fixed-shape arrays, the trials, which must be resumed if their state has overflowed.
     """
-    run = partial(_iterate, dynamics, rls, traces)
-    given = learner, target, keys, number, condition, recorded
-    return sharding.over_devices(network, run, given, _given(keys), _returned(dynamics, network, number.ndim, traces))
-
-
-def _given(keys: TrialKeys) -> tuple[Any, ...]:
-    """Placement of learner, target, keys, number, condition and recorded on the devices of a network."""
-    return sharding.BY_NEURON, sharding.along(2, 3), keys.placement, sharding.EVERYWHERE, sharding.EVERYWHERE, sharding.along(1, 2)
-
-
-def _returned(dynamics: Dynamics, network: Network, leading: int, traces: bool) -> tuple[Any, ...]:
-    """Placement of learner, outcome and unfinished trials, with an axis of trials in their state if `leading` is 1."""
-    everywhere: Any = sharding.EVERYWHERE
-    if dynamics.backend.delivery != "fixed_shape":
-        return sharding.BY_NEURON, everywhere, None
-    currents: Any = sharding.along(1, 2)
-    own: Any = sharding.BY_NEURON
-    unfinished = Unfinished(SimState.placement(network, leading), everywhere, currents, own, everywhere if traces else None)
-    return sharding.BY_NEURON, everywhere, unfinished
-
-
-def _iterate(
-    dynamics: Dynamics,
-    rls: RLSConfig,
-    traces: bool,
-    network: Network,
-    learner: Learner,
-    target: Array,
-    keys: TrialKeys,
-    number: Array,
-    condition: Array,
-    recorded: Array | None,
-) -> tuple[Learner, Outcome, Unfinished | None]:
-    """`iterate` for the neurons of a shard."""
-    keys = keys.trial(number, condition)
-    state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
-    start = Unfinished(
-        state,
-        jnp.int32(0),
-        jnp.zeros(target.shape[1:], target.dtype),
-        _mean(sharding.own(network, state.n_spikes).astype(target.dtype)),
-        jnp.zeros((target.shape[1], network.n_presynaptic), target.dtype) if traces else None,
-    )
-    return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
+    return _on_devices(dynamics, rls, traces, network, (learner, target, keys, number, condition, recorded, None))
 
 
 @partial(jax.jit, static_argnames=("dynamics", "rls"), donate_argnames="learner")
@@ -168,16 +125,43 @@ def resume(
     unfinished: Unfinished,
 ) -> tuple[Learner, Outcome, Unfinished | None]:
     """Continuation of `iterate` from the learning point at which the trials stopped."""
-    state = dataclasses.replace(unfinished.state, overflowed=jnp.bool_(False))
-    start = dataclasses.replace(unfinished, state=state)
+    given = learner, target, keys, number, condition, recorded, unfinished
+    return _on_devices(dynamics, rls, unfinished.traces is not None, network, given)
 
-    def go_on(network: Network, learner: Learner, target: Array, keys: TrialKeys, *rest: Any) -> Any:
-        number, condition, recorded, start = rest
-        return _learn_from(dynamics, rls, network, learner, target, keys.trial(number, condition), start, recorded)
 
-    returned = _returned(dynamics, network, number.ndim, unfinished.traces is not None)
-    given = learner, target, keys, number, condition, recorded, start
-    return sharding.over_devices(network, go_on, given, (*_given(keys), returned[2]), returned)
+Given = tuple[Learner, Array, TrialKeys, Array, Array, Array | None, Unfinished | None]  # arguments of `resume` after the network
+
+
+def _on_devices(dynamics: Dynamics, rls: RLSConfig, traces: bool, network: Network, given: Given) -> Any:
+    """Results of `iterate` or, with unfinished trials, of `resume`, on the devices of the network."""
+    _, _, keys, number, _, _, unfinished = given
+    everywhere, own, by_point = sharding.EVERYWHERE, sharding.BY_NEURON, sharding.along(1, 2)
+    trials: Any = None
+    if dynamics.backend.delivery == "fixed_shape":
+        state: Any = SimState.placement(network, number.ndim)
+        trials = Unfinished(state, everywhere, by_point, own, everywhere if traces else None)  # type: ignore[arg-type]
+    placed = own, sharding.along(2, 3), keys.placement, everywhere, everywhere, by_point, None if unfinished is None else trials
+    return sharding.over_devices(network, partial(_of_shard, dynamics, rls, traces), given, placed, (own, everywhere, trials))
+
+
+def _of_shard(
+    dynamics: Dynamics, rls: RLSConfig, traces: bool, network: Network, *given: Any
+) -> tuple[Learner, Outcome, Unfinished | None]:
+    """`_on_devices` for the neurons of one device."""
+    learner, target, keys, number, condition, recorded, start = given
+    keys = keys.trial(number, condition)
+    if start is not None:
+        start = dataclasses.replace(start, state=dataclasses.replace(start.state, overflowed=jnp.bool_(False)))
+    else:
+        state = over_trials(partial(before_learning, dynamics, network, learner.w), keys, out_axes=SimState.trial_axes())
+        start = Unfinished(
+            state,
+            jnp.int32(0),
+            jnp.zeros(target.shape[1:], target.dtype),
+            _mean(sharding.own(network, state.n_spikes).astype(target.dtype)),
+            jnp.zeros((target.shape[1], network.n_presynaptic), target.dtype) if traces else None,
+        )
+    return _learn_from(dynamics, rls, network, learner, target, keys, start, recorded)
 
 
 def _mean(values: Array) -> Array:

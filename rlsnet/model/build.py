@@ -246,8 +246,7 @@ def _static_edges(config: Config, stored: StoredNetwork, excitatory: np.ndarray,
         raise UserError(f"{where}: static/post reaches from {lowest} to {highest}; expected numbers from 0 to {n - 1}.")
     edges = dataclasses.replace(edges, indptr=indptr)
     if edges.delay is not None:
-        delays = by_class(config.trial.dt if config.synapse.delay is None else config.synapse.delay)
-        own = np.repeat(np.where(excitatory, *delays), np.diff(indptr))
+        own = np.repeat(np.where(excitatory, *config.synapse.delays(config.trial.dt)), np.diff(indptr))
         if np.all(np.abs(edges.delay - own) < config.trial.dt / 2):  # those of the configuration, which need no list for each delay
             edges = dataclasses.replace(edges, delay=None)
     return edges.ascending()

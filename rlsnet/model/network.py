@@ -119,6 +119,11 @@ class Network:
         return self.n_of_all or self.n_neurons
 
     @property
+    def n_groups(self) -> int:
+        """G of the whole network."""
+        return -(-self.n_whole // self.group_size)
+
+    @property
     def n_presynaptic(self) -> int:
         """N+X of the whole network, neurons and feed-forward neurons."""
         return self.n_whole + self.n_feedforward

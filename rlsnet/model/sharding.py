@@ -29,6 +29,8 @@ AXIS = "neuron"  # name of the axis of devices
 EDGES_AT_ONCE = 2**24  # of a whole network, when they are divided
 ALIGNED = 64  # shards with at least 16 times as many groups have a multiple of it, so that they are whole chunks of a store
 EVERYWHERE, BY_NEURON = Spec(), Spec(AXIS)  # placement of arrays that each device has as a whole, and of those [N] or [G, ...]
+OF_NEURONS = ("excitatory", "bias", "v0", "stimulus")  # arrays [..., N] of a network, of which a device has those of its neurons
+SHARED = ("class_weight", "stream", "rates", "tau_channel")  # arrays that each device has as a whole
 STACKED = ("indptr", "post", "weight", "out_indptr", "out_slot")  # arrays [devices, ...] of a placed network, of which a shard has a row
 
 
@@ -109,16 +111,10 @@ def place(network: Network, devices: Sequence[jax.Device]) -> Network:
     table, parameters = network.rate_table, network.parameters
     return dataclasses.replace(
         network,
-        excitatory=by_neuron(network.excitatory),
-        bias=by_neuron(network.bias),
-        v0=by_neuron(network.v0),
+        **{name: by_neuron(getattr(network, name)) for name in OF_NEURONS},
+        **{name: everywhere(getattr(network, name)) for name in SHARED},
         parameters={name: (everywhere if name == "tau_plas" else by_neuron)(values) for name, values in parameters.items()},
-        class_weight=everywhere(network.class_weight),
-        stream=everywhere(network.stream),
         pre=put(pre, mesh, BY_NEURON),
-        stimulus=by_neuron(network.stimulus),
-        rates=everywhere(network.rates),
-        tau_channel=everywhere(network.tau_channel),
         rate_table=table and RateTable(everywhere(table.rate), by_neuron(table.kind), everywhere(table.low), everywhere(table.step)),
         classes_of_all=everywhere(network.excitatory),
         n_of_all=network.n_neurons,
@@ -229,12 +225,11 @@ def over_devices(network: Network, function: Callable[..., Any], arguments: tupl
 
 def network_specs(network: Network) -> Any:
     """Placement of each array of a placed network, for jax.shard_map."""
-    local = {"excitatory", "bias", "v0", "pre", "stimulus", *STACKED}
 
     def spec(name: str, values: Array) -> Spec:
         if name in ("pre", *STACKED):
             return BY_NEURON
-        return along(values.ndim - 1, values.ndim) if name in local else EVERYWHERE
+        return along(values.ndim - 1, values.ndim) if name in OF_NEURONS else EVERYWHERE
 
     arrays = {name: values for name, values in vars(network).items() if isinstance(values, jax.Array)}
     placed: dict[str, Any] = {name: spec(name, values) for name, values in arrays.items()}

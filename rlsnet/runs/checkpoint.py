@@ -73,7 +73,13 @@ class CheckpointWriter:
             self.wait()
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Calls `write` in the thread, after the previous write; waits for that one, and raises its exception if it failed."""
+        """Calls `write` in the thread, after the previous write; waits for that one, and raises its exception if it failed.
+
+        Of several processes, which write together, each calls it at once: only then do they exchange messages in one order.
+        """
+        if processes.several():
+            write()
+            return
         before, self._last = self._last, self._thread.submit(write)
         if before is not None:
             before.result()
@@ -164,10 +170,8 @@ class _Weights(NamedTuple):
     @staticmethod
     def of(w: Array, network: Network) -> _Weights:
         """Those of w [G, L, S]."""
-        n, size, groups = network.n_whole, network.group_size, -(-network.n_whole // network.group_size)
-        blocks = [
-            (first * size, from_groups(np.array(part), min(count * size, n - first * size))) for first, count, part in shards_of(w, groups)
-        ]
+        n, size, shards = network.n_whole, network.group_size, shards_of(w, network.n_groups)
+        blocks = [(first * size, from_groups(np.array(part), min(count * size, n - first * size))) for first, count, part in shards]
         row = w.shape[1] * size * w.dtype.itemsize
         rows = chunk_of_shard(w, max(1, zarr_store.CHUNK_BYTES // row)) * size if network.mesh is not None else None
         return _Weights((n, w.shape[1]), rows, blocks)
@@ -195,13 +199,13 @@ def save_checkpoint(
     """
     began = time.perf_counter()
     writer.wait()
-    path, weights, groups = run.checkpoint_of(iteration), _Weights.of(learner.w, network), -(-network.n_whole // network.group_size)
+    path, weights = run.checkpoint_of(iteration), _Weights.of(learner.w, network)
     extra = dict(more or {})
     for name, (values, dims) in learner.P.extra().items():
-        whole = sharding.on_host(values)
-        extra[name] = whole[:groups] if dims[0] == "group" else whole, dims
+        whole = np.array(sharding.on_host(values))  # a copy
+        extra[name] = whole[: network.n_groups] if dims[0] == "group" else whole, dims
     numbers = learner.P.numbers
-    P = None if numbers is None else PackedP.of(numbers, network.n_inputs, groups)
+    P = None if numbers is None else PackedP.of(numbers, network.n_inputs, network.n_groups)
     copied = not processes.several() and (P is None or 2 * P.n_bytes < free_memory() - working)
     if P is not None and copied:
         P = P._replace(blocks=list(P.blocks))
@@ -215,19 +219,13 @@ def save_checkpoint(
             P.create(root, config.rls.storage)
 
     def write() -> None:
-        with jax.enable_x64(double_precision), atomic.replacing(path) as temporary:
-            create(temporary)
-            _write_blocks(temporary, network, weights, P)
-            zarr_store.seal(temporary)
-        _remove_older(run, config.train.keep_checkpoints)
-
-    if processes.several():
-        _write_together(path, create, lambda temporary: _write_blocks(temporary, network, weights, P))
+        with jax.enable_x64(double_precision):
+            _write(path, create, lambda temporary: _write_blocks(temporary, network, weights, P))
         if run.writes:
             _remove_older(run, config.train.keep_checkpoints)
-        return
+
     writer.submit(write)
-    if P is not None and not copied:
+    if P is not None and not copied and not processes.several():
         writer.wait()
         size, seconds = byte_size(P.n_bytes), time.perf_counter() - began
         log.info("Checkpoint %d: training waited %.1f s for it, as the memory is too small for a copy of P (%s).", iteration, seconds, size)
@@ -245,13 +243,21 @@ def _write_blocks(path: Path, network: Network, weights: _Weights, P: PackedP | 
             stored[first : first + len(block)] = block
 
 
-def _write_together(path: Path, create: Callable[[Path], None], write: Callable[[Path], None]) -> None:
-    """Writes a store with several processes: the first one creates it, each writes its blocks, and the first one completes it.
+def _write(path: Path, create: Callable[[Path], None], write: Callable[[Path], None]) -> None:
+    """Writes a store: create(temporary path) makes its arrays, write(temporary path) writes what this process has.
+
+    Of several processes, the first one creates it, each writes its blocks, and the first one completes it.
 
     Raises:
       UserError: another process could not write.
       OSError: this process could not.
     """
+    if not processes.several():
+        with atomic.replacing(path) as alone:
+            create(alone)
+            write(alone)
+            zarr_store.seal(alone)
+        return
     with contextlib.ExitStack() as stack:
         temporary = ""
         with processes.agreed("write the checkpoint"):
@@ -289,23 +295,12 @@ def save_best(
         _create(run, temporary, iteration, weights, network, config, validation=validation)
 
     def write() -> None:
-        if processes.several():
-            _write_together(path, create, lambda temporary: _write_blocks(temporary, network, weights, None))
-        else:
-            with atomic.replacing(path) as temporary:
-                create(temporary)
-                _write_blocks(temporary, network, weights, None)
-                zarr_store.seal(temporary)
-        if not run.writes:
-            return
-        for old in run.bests().values():
+        _write(path, create, lambda temporary: _write_blocks(temporary, network, weights, None))
+        for old in run.bests().values() if run.writes else ():
             if old != path:
                 atomic.discard(old)
 
-    if processes.several():
-        write()
-    else:
-        writer.submit(write)
+    writer.submit(write)
 
 
 def load_weights(group: zarr.Group, path: Path, network: Network) -> Array:
@@ -363,12 +358,12 @@ def load_learner(run: Run, iteration: int, network: Network, config: Config) -> 
     like = jax.eval_shape(partial(rls.init, config.rls, update=backend.from_config(config).update), network, w).P
     extra = {}
     for name, (values, _) in like.extra().items():
-        shape = values.shape if network.mesh is None else (-(-network.n_whole // network.group_size), *values.shape[1:])
+        shape = values.shape if network.mesh is None else (network.n_groups, *values.shape[1:])
         extra[name] = sharding.of_groups(network, read_array(group, name, shape, "fiub", path).astype(values.dtype))
     expected = like.numbers
     if expected is None:
         return Learner(w, like.restored(None, extra))
-    groups, inputs = -(-network.n_whole // network.group_size), w.shape[1]
+    groups, inputs = network.n_groups, w.shape[1]
     stored = zarr_store.array(group, "P", [groups, inputs * (inputs + 1) // 2], "fiu", str(path))
     zarr_store.check_complete(stored)
 

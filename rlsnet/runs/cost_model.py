@@ -19,7 +19,7 @@ import dataclasses
 import math
 from typing import Any
 
-from rlsnet.config.schema import Config, by_class, has_transfer_formula
+from rlsnet.config.schema import Config, has_transfer_formula
 
 FLOAT, SECTOR = 4, 32  # bytes of a number, and the least that memory gives
 MOST_PENDING, STATE = 16, 20  # updates, and numbers of a neuron and trial, as in learning.deferred and in memory_plan
@@ -27,7 +27,6 @@ SMALL_KERNELS = 20  # of XLA in a learning interval, two of them the early deliv
 FIXED_KERNELS, FIXED_KERNEL = 13, 2.6e-6  # of a step of fixed_shape: counted; 34 us a step, mouse_decision_published on an H200
 USABLE = 0.92  # share of a GPU's memory that JAX can be given
 FLAGS = 3  # bytes of a presynaptic neuron that unpacking passes over in a step: written, and read by the search for spikes and by a sum
-BY_SOURCE = 18  # bytes of a presynaptic neuron on each device: filter, count and flag, and where its static and plastic synapses begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +121,7 @@ class Sizes:
     @staticmethod
     def of(config: Config, n: int, conditions: int, **more: Any) -> Sizes:
         """Sizes of an experiment with `n` neurons and some conditions; `more` sizes and rates by name."""
-        static, trial, fed, (exc, inh) = config.static, config.trial, config.feedforward, by_class(config.synapse.delay or config.trial.dt)
+        static, trial, fed = config.static, config.trial, config.feedforward
         rates = config.rls.regressors == "rates" or (config.rls.regressors == "auto" and has_transfer_formula(config.neuron))
         return Sizes(
             N=n,
@@ -141,7 +140,7 @@ class Sizes:
             interval=trial.every,
             every=config.rls.every,
             regressors="rates" if rates else "spikes",
-            delay=trial.steps(min(exc, inh)),
+            delay=trial.steps(min(config.synapse.delays(trial.dt))),
             **more,
         )
 
@@ -198,14 +197,24 @@ def work(s: Sizes) -> dict[str, float]:
     }
 
 
+def presynaptic_bytes(sources: int, trials: int, ring: int) -> int:
+    """Bytes on each of several devices of what it has of all presynaptic neurons.
+
+    Args:
+      sources: number of presynaptic neurons N+X.
+      trials: trials side by side B.
+      ring: steps whose spikes are kept because of delays; 0: none.
+    """
+    beginning, own = 9, 9  # where its static and plastic synapses begin, and its class; of a trial: filter, count and flag
+    return (beginning + (own + (4 + ring if ring else 0)) * trials) * sources  # with a ring also a count, and a flag of each step
+
+
 def memory(s: Sizes) -> dict[str, float]:
     """Bytes of a device by purpose: w with pre and out_slot, u with g; sources, what each device has of all presynaptic neurons."""
     width = s.L + s.X
     row = -(-s.own // s.S) * width * FLOAT
     static = s.own * s.K * s.stored * FLOAT
     state, targets = s.B * s.own * STATE * FLOAT, s.C * s.points * s.own * FLOAT
-    ring = 4 + s.delay if s.delay > 1 else 0  # flags of the last steps, and a count
-    sources = (BY_SOURCE + ring + (9 + ring) * (s.B - 1)) * s.N if s.D > 1 else 0
     parts: dict[str, float] = {
         "P": row * width,
         "w": row * (s.S + 2),
@@ -214,7 +223,7 @@ def memory(s: Sizes) -> dict[str, float]:
         "state": state,
         "targets": targets,
     }
-    return parts | ({"sources": sources} if s.D > 1 else {})
+    return parts | ({"sources": presynaptic_bytes(s.N, s.B, s.delay if s.delay > 1 else 0)} if s.D > 1 else {})
 
 
 def launches(s: Sizes) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlsnet.config.schema import Config, FixedDegreeConfig, by_class
+from rlsnet.config.schema import Config, FixedDegreeConfig
 from rlsnet.errors import UserError
 from rlsnet.io import zarr_store
 from rlsnet.io.formatting import byte_size
@@ -19,6 +19,7 @@ from rlsnet.learning.scores import NEURONS_PER_BLOCK
 from rlsnet.model import sharding
 from rlsnet.model.build import MAX_TAU_CHANNELS
 from rlsnet.model.network_store import StoredNetwork, group_size_of
+from rlsnet.runs import cost_model
 
 PLAN = "training_memory"  # attribute of a run's network.zarr with the memory plan of its training
 NAMES = {"P": "matrices P of RLS"}  # of parts, in words
@@ -92,7 +93,7 @@ class Sizes:
         summed, count = population.TrialSums.storage(config.test.trials, every, compared=rates)
         averaged = summed * count.itemsize + 2 * 8  # spikes of groups of trials; mean and squares of the currents
         shapes = n, size, inputs, edges, weighted, conditions, points, every
-        longest = config.trial.steps(max(by_class(config.synapse.delay or config.trial.dt)))
+        longest = config.trial.steps(max(config.synapse.delays(config.trial.dt)))
         ring = longest if longest > 1 else 0
         devices, sources = device.number(config.engine), n + config.feedforward.n_inputs(config.trial, feedforward)
         return Sizes(*shapes, update, item, P, by_synapse, stimulus, trials, averaged, rates, validated, devices, sources, ring)
@@ -112,8 +113,7 @@ def plan(sizes: Sizes, learning: bool) -> dict[str, int]:
     With several devices, those of one device.
     """
     if sizes.devices > 1:
-        own = 9 + (4 + sizes.ring if sizes.ring else 0)  # filter, count and flag of a trial; count and flags of spikes on their way
-        of_all = (9 + own * (sizes.trials if learning else 1)) * sizes.sources  # and where the synapses begin
+        of_all = cost_model.presynaptic_bytes(sizes.sources, sizes.trials if learning else 1, sizes.ring)
         return {**plan(dataclasses.replace(sizes.of_device(), devices=1), learning), "presynaptic neurons": of_all}
     n, item, trials = sizes.n, sizes.item, sizes.trials if learning else 1
     groups = -(-n // sizes.group_size)

@@ -62,19 +62,21 @@ class Dynamics:
     @property
     def delay_steps(self) -> tuple[int, int]:
         """Steps from a spike of an excitatory, and of an inhibitory neuron to its effect; for static synapses see `Network.delays`."""
-        exc, inh = by_class(self.trial.dt if self.synapse.delay is None else self.synapse.delay)
-        return self.trial.steps(exc), self.trial.steps(inh)
+        exc, inh = map(self.trial.steps, self.synapse.delays(self.trial.dt))
+        return exc, inh
+
+    def all_delays(self, network: Network) -> list[int]:
+        """Steps of every delay in a network."""
+        return [*self.delay_steps, *map(self.trial.steps, network.delays)]
 
     def ring_rows(self, network: Network) -> int:
         """Steps whose spikes are kept, the longest delay; 0 if every delay is one step, as nothing is kept then."""
-        longest = max(*self.delay_steps, *map(self.trial.steps, network.delays))
+        longest = max(self.all_delays(network))
         return 0 if longest == 1 else longest
 
     def steps_of_exchange(self, network: Network) -> int:
         """Steps after which devices exchange their spikes, the shortest delay; 1 on one device."""
-        if network.mesh is None or not self.ring_rows(network):
-            return 1
-        return min(*self.delay_steps, *map(self.trial.steps, network.delays))
+        return 1 if network.mesh is None else min(self.all_delays(network))
 
     def decay_between_updates(self, network: Network, points: int) -> float | None:
         """Factor by which filtered spikes decay in `points` learning points; None if it differs between neurons, or with filtered rates."""
