@@ -1,12 +1,14 @@
 """Fixtures and functions of all tests: strict JAX settings, configurations composed like on the command line, small networks."""
 
 import atexit
+import importlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 if "RLSNET_CACHE" not in os.environ:  # one for each session of tests; its workers inherit it
     os.environ["RLSNET_CACHE"] = tempfile.mkdtemp(prefix="rlsnet-cache-")
@@ -38,6 +40,7 @@ __all__ = [
     "keys_of",
     "metrics",
     "settings",
+    "simulator",
     "small_network",
     "spikes_of",
     "write_network",
@@ -53,6 +56,14 @@ UPDATES = [form for form in FORMS if form.delivery == (form.update if form.updat
 def form_name(form: backend.Backend) -> str:
     """Name of a backend in the names of tests and in validation.md."""
     return f"{form.delivery} {form.update}"
+
+
+def simulator(name: str) -> ModuleType:
+    """A simulator of the extra `simulators`; without it the test fails."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        pytest.fail(f"not run here: cannot import {name} ({error}); pip install -e '.[test,simulators]'")
 
 
 def settings(form: backend.Backend) -> list[str]:

@@ -4,16 +4,14 @@ They read what rlsnet wrote, a network.zarr, with zarr alone. They come with the
 """
 
 import dataclasses
-import importlib
 import os
 from pathlib import Path
-from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
-from conftest import KERNELS, compose, keys_of, spikes_of
+from conftest import KERNELS, compose, keys_of, simulator, spikes_of
 
 from rlsnet.model import build, connectivity, network_store
 from rlsnet.simulation.state import Dynamics
@@ -23,13 +21,6 @@ pytestmark = pytest.mark.simulators
 QUIET = "stimulus=none", "noise.sigma=0"
 NO_REFRACTION = "neuron.refractory=0", "engine.precision=float64"
 STEPS = 5000
-
-
-def simulator(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        pytest.fail(f"not run here: cannot import {name} ({error}); pip install -e '.[test,simulators]'")
 
 
 def draw(path: Path, *overrides: str):

@@ -223,18 +223,18 @@ def test_a_model_that_does_not_ship():
 
 
 def test_the_microcircuit_has_the_published_size(record_check):
-    """77,169 neurons and about 0.3 billion synapses at full size; a tenth has a tenth of both in-degree and neurons."""
-    config = compose("config=microcircuit", "static.scale=1")
+    """77,169 neurons and about 0.3 billion synapses at full size; the shipped one has half of the inputs."""
+    config = compose("config=microcircuit", "static.scale=1", "static.in_degrees=1")
     n, synapses = config.static.n_neurons(), config.static.n_edges(0)
     record_check("microcircuit", "neurons and synapses at full size", "77,169 and 0.3 billion", f"{n:,} and {synapses:,}")
     assert n == 77169 and synapses == pytest.approx(0.3e9, rel=0.01)
-    net, _, _ = build.build(compose("config=microcircuit", "static.scale=0.02"))
+    net, _, _ = build.build(compose("config=microcircuit", "static.scale=0.02", "static.in_degrees=0.02"))
     assert net.n_edges == pytest.approx(synapses * 0.0004, rel=1e-3)
     weight = 0.15 / 15 * 9.5 / (20 ** (-0.5 / 9.5) - 20 ** (-10 / 9.5))  # peak of the postsynaptic potential, 0.15 of 15 mV
     found = population_files.read("microcircuit")
     np.testing.assert_allclose(found.weight[1], np.where(found.excitatory, 1, -4) * weight, rtol=1e-4)
     outside = population_edges.external_inputs(compose("config=microcircuit").static)
-    assert sorted(set(outside)) == [150, 160, 190, 200, 210, 290]
+    assert sorted(set(outside)) == [750, 800, 950, 1000, 1050, 1450]
 
 
 def test_simulate_tells_the_rate_of_each_population(two, tmp_path, caplog):
