@@ -52,6 +52,17 @@ struct Given {
   int bins, steps;
 };
 
+// Poisson spikes from outside of the network: sums of so many numbers, each the number of limits below a uniform random number.
+template <typename T>
+struct Background {
+  const unsigned* key;  // [B, Z, 2]
+  const T* limits;      // [most, N] probabilities of at most 0, 1, ... spikes; null: no background
+  int most, draws;
+  PerNeuron<T> gain;  // of the current, by a spike
+  T decay;            // of the current in a step
+  T* current;         // [B, N]
+};
+
 // Time steps of LIF neurons and feed-forward neurons, without perturbation.
 template <typename T>
 struct Steps {
@@ -80,6 +91,13 @@ struct Steps {
   bool before, moving;                                // whether they spike before stim_off; whether their rates are a process
   T seconds;                                          // dt/1000
   unsigned* words;                                    // [B, steps, ceil(N/32)] packed spikes
+  int rows;                                           // D, steps of the longest delay; 0: all delays are one step
+  unsigned char* ring;                                // [B, D, N+X] spikes of the last D steps: those of step s in row s % D
+  int* fired;                                         // [B, N+X] spikes of the trial so far, with a ring
+  const int* delays;                                  // [2+K] steps: of excitatory and of inhibitory neurons, and of the K static delays
+  int delay_count;                                    // 2+K
+  const bool* early;                                  // [1] whether the spikes that act in the first step are delivered already
+  Background<T> background;
   unsigned* barrier;                                  // [1]
 };
 

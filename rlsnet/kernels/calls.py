@@ -106,8 +106,8 @@ def steps(
       network: neurons and connectivity.
       w: [G, X+L, S] trained weights, or None: static synapses only.
       arguments: in the order of TimeSteps in ffi_arrays.h.
-      changed: filters, r, n_delivered, v, until, u_sum, expected, stimulus [2, N], feed-forward rates [2, X] and spiked; of one trial or
-        of B, but stimulus and rates.
+      changed: filters, r, n_delivered, v, until, u_sum, expected, stimulus [2, N], feed-forward rates [2, X], ring, n_fired, background and
+        spiked; of one trial or of B, but stimulus and rates.
       record: whether to return the spikes.
       **attributes: numbers with the names there.
 

@@ -118,11 +118,21 @@ void TimeSteps(Steps<T>& a, Inputs& in, Outputs& out, const ffi::Dictionary& att
     given->bins = in.dimension(1), given->steps = integer(name, "_bin");
     process->mean = real(name, "_mean"), process->pull = real(name, "_pull"), process->noise = real(name, "_noise");
   }
+  a.delays = in.Next<const int>();
+  a.delay_count = in.count();
+  a.early = in.Next<const bool>();
+  a.background.key = in.Next<const unsigned>(), a.background.limits = in.Next<const T>();
+  a.background.most = in.dimension(0);
+  a.background.gain = in.NextPerNeuron<const T>();
+  a.background.draws = integer("background_draws"), a.background.decay = real("background_decay");
   a.delivery = Connectivity<T>(in);
   Changed(a.delivery, out);
   a.v = out.Next<T>(), a.until = out.Next<int>(), a.u_sum = out.Next<T>(), a.expected = out.Next<T>();
-  a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
-  a.delivery.trials = out.count() / a.delivery.sources;
+  a.stimulus.values = out.Next<T>(), a.rates.values = out.Next<T>();
+  a.ring = out.Next<unsigned char>();
+  a.rows = a.ring ? out.dimension(-2) : 0;
+  a.fired = out.Next<int>(), a.background.current = out.Next<T>(), a.delivery.spiked = out.Next<unsigned char>();
+  a.delivery.trials = out.count() / a.delivery.own;
   a.part = a.delivery.neurons / a.parts;
   a.words = out.Next<unsigned>();
   a.steps = integer("steps"), a.noise = integer("noise"), a.stim_on = integer("stim_on"), a.stim_off = integer("stim_off");

@@ -97,17 +97,32 @@ def poisson(stream: Array, mean: Array, largest: float, first: Array | None = No
       largest: an upper bound of the means; above MOST_POISSON the sum of several numbers is drawn.
       first: as of `uniform`.
     """
-    parts = max(1, math.ceil(largest / MOST_POISSON))
-    most = math.ceil(largest / parts + 7 * math.sqrt(largest / parts) + 7)  # a probability below the resolution of `uniform` in float32
-    count = jnp.zeros_like(mean)
-    for part in range(parts):
-        u, term = uniform(fold(stream, part), mean.shape[0], mean.dtype, first), jnp.exp(-mean / parts)
-        below = term
-        for k in range(1, most + 1):
-            count = count + (u > below).astype(mean.dtype)
-            term = term * (mean / (parts * k))
-            below = below + term
+    count, limits = jnp.zeros_like(mean), poisson_limits(mean, largest)
+    for draw in range(poisson_draws(largest)):
+        u = uniform(fold(stream, draw), mean.shape[0], mean.dtype, first)
+        for limit in limits:
+            count = count + (u > limit).astype(mean.dtype)
     return count
+
+
+def poisson_draws(largest: float) -> int:
+    """Number of numbers whose sum `poisson` is, for means of at most `largest`."""
+    return max(1, math.ceil(largest / MOST_POISSON))
+
+
+def poisson_limits(mean: Array, largest: float) -> list[Array]:
+    """Probabilities [n] that one of the numbers of `poisson` is at most 0, 1, ...; it is the number of limits below a uniform number.
+
+    The probability of more than there are limits is below the resolution of `uniform` in float32.
+    """
+    draws = poisson_draws(largest)
+    most = math.ceil(largest / draws + 7 * math.sqrt(largest / draws) + 7)
+    term = jnp.exp(-mean / draws)
+    limits = [term]
+    for k in range(1, most):
+        term = term * (mean / (draws * k))
+        limits.append(limits[-1] + term)
+    return limits
 
 
 def _to_unit_interval(random_bits: Array, dtype: jnp.dtype) -> Array:

@@ -61,9 +61,15 @@ def background(tau: float, dt: float, network: Network, u: Array, stream: Array,
       stream: [2] uint32, key of the trial.
       step: int32, number of the step.
     """
+    mean, gain = background_spikes(tau, dt, network)
+    spikes = rng.poisson(rng.fold(stream, step), mean, network.largest_background, network.first)
+    return (1 - dt / tau) * u + gain * spikes
+
+
+def background_spikes(tau: float, dt: float, network: Network) -> tuple[Array, Array]:
+    """([N] mean number of background spikes in a step, [N] or one current by a spike, threshold units); arguments of `background`."""
     number, rate, weight = (network.parameters[f"background_{name}"] for name in ("n_inputs", "rate", "weight"))
-    spikes = rng.poisson(rng.fold(stream, step), number * rate * (dt / 1000), network.largest_background, network.first)
-    return (1 - dt / tau) * u + weight / tau * spikes
+    return number * rate * (dt / 1000), weight / tau
 
 
 class Moment(NamedTuple):

@@ -1,8 +1,8 @@
 """Many time steps in one call of a native or CUDA kernel, which stays on the processors from step to step (a persistent kernel).
 
-It computes what `step.block` does, for LIF neurons with a stimulus, feed-forward neurons, and noise of the voltage or a current. Steps with
-a perturbation, delays of more than a step, a background, another neuron model, or a time constant of each synapse are computed by
-`step.block`, with the spikes delivered by a kernel. B trials side by side are one call.
+It computes what `step.block` does, for LIF neurons with a stimulus, feed-forward neurons, and noise of the voltage or a current; the native
+one also with delays of more than a step and a background. Steps with a perturbation, another neuron model, or a time constant of each
+synapse are computed by `step.block`, with the spikes delivered by a kernel. B trials side by side are one call.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from rlsnet.config.schema import (
     StimulusConfig,
 )
 from rlsnet.kernels import calls
-from rlsnet.model import neurons
+from rlsnet.model import neurons, rng
 from rlsnet.model.network import Network
+from rlsnet.simulation import inputs
 from rlsnet.simulation.inputs import noise_sd
 from rlsnet.simulation.state import Dynamics, SimState, TrialKeys
 from rlsnet.simulation.step import filter_factors
@@ -39,8 +40,9 @@ STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
 def covers(dynamics: Dynamics, network: Network) -> bool:
     """Whether the kernel computes the steps of a trial, or of its part without a perturbation."""
     known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
-    known = known and not dynamics.ring_rows(network) and not network.largest_background and network.mesh is None
-    return dynamics.backend.delivery in calls.PREFIX and known
+    if dynamics.backend.delivery == "cuda" and (dynamics.ring_rows(network) or network.largest_background):
+        return False
+    return dynamics.backend.delivery in calls.PREFIX and known and network.mesh is None
 
 
 def advance(
@@ -86,6 +88,22 @@ def _process(name: str, settings: StimulusConfig | FeedforwardConfig, dt: float,
     return {f"{name}_mean": float(mean), f"{name}_pull": pull, f"{name}_noise": noise, f"{name}_bin": bin_}
 
 
+def _delays(dynamics: Dynamics, network: Network, state: SimState) -> tuple[Array, Array]:
+    """Delays of excitatory and inhibitory neurons and of static synapses, steps, and state.early; empty without delays."""
+    if state.early is None:
+        return jnp.zeros(0, jnp.int32), jnp.zeros(0, jnp.bool_)
+    return jnp.asarray(dynamics.all_delays(network), jnp.int32), state.early.reshape(1)
+
+
+def _background(dynamics: Dynamics, network: Network) -> tuple[Array, Array]:
+    """`rng.poisson_limits` [most, N] of the spikes in a step, and the current of a spike, [1] or [N]; no limits without background."""
+    dtype = network.bias.dtype
+    if not network.largest_background:
+        return jnp.zeros((0, 0), dtype), jnp.zeros(1, dtype)
+    mean, gain = inputs.background_spikes(dynamics.synapse.tau_exc, dynamics.trial.dt, network)
+    return jnp.stack(rng.poisson_limits(mean, network.largest_background)), jnp.asarray(gain, dtype).reshape(-1)
+
+
 def _steps(
     dynamics: Dynamics, network: Network, w: Array | None, state: SimState, keys: TrialKeys, n: int, stimulated: bool, record: bool
 ) -> tuple[SimState, Array]:
@@ -118,12 +136,18 @@ def _steps(
         given_stimulus,
         keys.rates,
         given_rates,
+        *_delays(dynamics, network, state),
+        keys.background,
+        *_background(dynamics, network),
     )
     expected = none if state.expected is None else state.expected
     stimulus, feedforward = dynamics.stimulus, dynamics.feedforward
     moving = stimulated and isinstance(stimulus, OUStimulusConfig)
     in_turn = (jnp.stack([values] * 2) for values in (state.stimulus if moving else none, state.rates))
-    changed = state.synapses, state.r, state.n_delivered, state.neuron.v, state.neuron.until, state.u_sum, expected, *in_turn, state.spiked
+    late = jnp.zeros((0, 0), jnp.bool_), jnp.zeros(0, jnp.int32), none
+    late = tuple(empty if own is None else own for own, empty in zip((state.ring, state.n_fired, state.background), late, strict=True))
+    of_neurons = state.neuron.v, state.neuron.until, state.u_sum, expected
+    changed = state.synapses, state.r, state.n_delivered, *of_neurons, *in_turn, *late, state.spiked
     *after, words = calls.steps(
         dynamics.backend.delivery,
         network,
@@ -139,10 +163,16 @@ def _steps(
         before=int(feedforward.before),
         moving=int(isinstance(feedforward, OUFeedforwardConfig)),
         seconds=dt / 1000,
+        background_draws=rng.poisson_draws(network.largest_background),
+        background_decay=1 - dt / dynamics.synapse.tau_exc,
         **_process("stimulus", stimulus, dt, round(stimulus.bin / dt) if isinstance(stimulus, GivenStimulusConfig) else 1),
         **_process("rate", feedforward, dt, trial.every),
     )
-    synapses, r, n_delivered, v, until, u_sum, expected, stimuli, rates, spiked = after
+    synapses, r, n_delivered, v, until, u_sum, expected, stimuli, rates, ring, n_fired, background, spiked = after
     state = dataclasses.replace(state, i=state.i + n, synapses=synapses, r=r, n_delivered=n_delivered, u_sum=u_sum, spiked=spiked)
     state = dataclasses.replace(state, neuron=neurons.LIFState(v, until), expected=None if state.expected is None else expected)
+    if state.ring is not None:
+        state = dataclasses.replace(state, ring=ring, n_fired=n_fired, early=jnp.bool_(False))
+    if state.background is not None:
+        state = dataclasses.replace(state, background=background)
     return dataclasses.replace(state, stimulus=stimuli[n % 2] if moving else state.stimulus, rates=rates[n % 2]), words

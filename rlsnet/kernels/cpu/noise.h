@@ -25,6 +25,12 @@ struct Key {
 inline float Uniform(uint32_t bits, float) { return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f; }
 inline double Uniform(uint32_t bits, double) { return (bits + 0.5) * 0x1p-32; }
 
+// Uniform numbers of the counters begin..end.
+template <typename T>
+void Uniforms(T* to, const Key key, uint32_t begin, uint32_t end) {
+  for (uint32_t i = begin; i < end; ++i) to[i - begin] = Uniform(key.Bits(i), T());
+}
+
 // log(x) for normal x > 0, to 2e-7: the exponent, and a fitted polynomial where sqrt(1/2) <= x < sqrt(2).
 inline float Log(float x) {
   int32_t bits;

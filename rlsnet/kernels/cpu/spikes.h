@@ -107,7 +107,8 @@ int ChannelOf(const Delivery<T>& a, const Spike& spike) {
   return a.excitatory[spike.source < a.own ? spike.source : spike.source % a.own] ? 0 : 1;
 }
 
-// Spikes of one step and trial, in the order of their sources: those of each range of sources.
+// Spikes that arrive in one step of a trial, in the order of their sources: those of each range of sources, and if there are delays those
+// of each range with the first delay, and so on.
 struct SpikeList {
   std::vector<std::vector<Spike>> of_range;
   int64_t size() const {

@@ -1,5 +1,6 @@
 // Time steps of LIF and feed-forward neurons: all steps of a call, on all threads. A task is a range of the neurons of a trial; in each
-// step it delivers to its neurons the spikes of the step before, and moves them. So the tasks of a step need not wait for each other.
+// step it delivers to its neurons the spikes that arrive, moves them, and lists which of their spikes arrive in the next step. So the tasks
+// of a step need not wait for each other.
 #pragma once
 
 #include <algorithm>
@@ -51,19 +52,22 @@ class Task {
         rate_(a.rate),
         threshold_(a.threshold),
         reset_(a.reset),
-        noise_scale_(a.noise_scale) {}
+        noise_scale_(a.noise_scale),
+        background_gain_(a.background.gain),
+        past_(a.rows) {}
+
+  // Number of lists of the spikes of a range that arrive in a step: without delays one, and otherwise one for each delay.
+  static int64_t ListsOfRange(const Steps<T>& a) { return a.rows ? a.delay_count : 1; }
 
   int64_t trial() const { return trial_; }
   int64_t range() const { return range_; }
 
   // Spikes that are still to be delivered when the call begins.
-  void Begin(SpikeList& list) const {
-    std::vector<Spike>& own = list.of_range[range_];
-    const unsigned char* spiked = d_.spiked + trial_ * d_.sources;
+  void Begin(std::vector<std::vector<Spike>>& lists) {
     const T* gain = a_.factors + 2 + d_.channels;
-    ForEachSpike(spiked + begin_, end_ - begin_, [&](int64_t j) { Enlist(d_, trial_, begin_ + j, gain, own); });
-    if (feedforward_)
-      ForEachSpike(spiked + d_.neurons, d_.sources - d_.neurons, [&](int64_t x) { Enlist(d_, trial_, d_.neurons + x, gain, own); });
+    if (!a_.rows) return EachOfOwn(d_.spiked + trial_ * d_.own, [&](int j) { Enlist(d_, trial_, j, gain, lists[range_]); });
+    for (int row = 0; row < a_.rows; ++row) EachOfOwn(RingRow(row), [&](int j) { past_[row].push_back(j); });
+    if (!*a_.early) Arrive(*a_.i + 1, gain, lists);
   }
 
   template <typename Spikes>
@@ -71,25 +75,98 @@ class Task {
     deliverer_(spikes, gain, filters());
   }
 
-  // Moves the neurons by a step; spikes are put on the list.
-  void Move(const Moment<T>& now, SpikeList& list) {
-    std::vector<Spike>& own = list.of_range[range_];
-    own.clear();
-    for (int64_t n = begin_; n < end_; n += BLOCK) MoveBlock(now, n, std::min(BLOCK, end_ - n), own);
-    if (!feedforward_) return;
-    for (int64_t x = 0; x < d_.sources - d_.neurons; ++x) MoveFeedforward(now, x, own);
+  // Moves the neurons by a step; spikes that arrive in the next one are put on the lists.
+  void Move(const Moment<T>& now, std::vector<std::vector<Spike>>& lists) {
+    for (int64_t k = 0; k < ListsOfRange(a_); ++k) OfDelay(lists, k).clear();
+    if (a_.rows) past_[now.i % a_.rows].clear();
+    for (int64_t n = begin_; n < end_; n += BLOCK) MoveBlock(now, n, std::min(BLOCK, end_ - n), lists[range_]);
+    if (feedforward_)
+      for (int64_t x = 0; x < d_.own - d_.neurons; ++x) MoveFeedforward(now, x, lists[range_]);
+    if (!a_.rows) return;
+    if (!now.last) return Arrive(now.i + 1, now.next_gain, lists);
+    for (int64_t step = std::max<int64_t>(0, now.step + 1 - a_.rows); step <= now.step; ++step) KeepRow((now.i - now.step + step) % a_.rows);
   }
 
  private:
+  unsigned char* RingRow(int row) const { return a_.ring + (trial_ * a_.rows + row) * d_.own; }
+
+  // Calls f(j) for each of the own neurons that spiked, from flags of all [N+X].
+  template <typename F>
+  void EachOfOwn(const unsigned char* spiked, const F& f) const {
+    ForEachSpike(spiked + begin_, end_ - begin_, [&](int64_t j) { f(begin_ + j); });
+    if (feedforward_) ForEachSpike(spiked + d_.neurons, d_.own - d_.neurons, [&](int64_t x) { f(d_.neurons + x); });
+  }
+
+  // Spikes of the own neurons that arrive with delay k, in the order of all lists: delays, ranges, neurons.
+  std::vector<Spike>& OfDelay(std::vector<std::vector<Spike>>& lists, int64_t k) const {
+    return lists[k * (lists.size() / ListsOfRange(a_)) + range_];
+  }
+
+  // Lists the spikes that arrive in step i of the trial, as step.arriving does.
+  void Arrive(int64_t i, const T* gain, std::vector<std::vector<Spike>>& lists) {
+    const bool by_class = a_.delays[0] != a_.delays[1];
+    for (int k = 0; k < a_.delay_count; ++k) {
+      if (k == 1 && !by_class) continue;
+      const std::vector<int>& spikes = past_[(i + a_.rows - a_.delays[k]) % a_.rows];
+      std::vector<Spike>& list = OfDelay(lists, k);
+      for (const int j : spikes) {
+        if (k > 1) Enlist(d_, trial_, (k - 1) * d_.own + j, gain, list);
+        else if (!by_class || (j >= d_.neurons || d_.excitatory[j]) == (k == 0)) Enlist(d_, trial_, j, gain, list);
+      }
+    }
+  }
+
+  // Writes the own spikes of a row of the ring.
+  void KeepRow(int row) const {
+    unsigned char* flags = RingRow(row);
+    std::fill(flags + begin_, flags + end_, 0);
+    if (feedforward_) std::fill(flags + d_.neurons, flags + d_.own, 0);
+    for (const int j : past_[row]) flags[j] = 1;
+  }
+
   T* filters() const { return d_.filters + trial_ * (2 + d_.channels) * d_.neurons; }
 
-  // Normal numbers of a step for a block of neurons; those of each part of the network have a key of their own, and count from 0.
-  void NormalsOfParts(T* to, const unsigned* keys, int64_t step, int64_t n, int64_t count) const {
+  // Calls f(to, key, begin, end) for the random numbers of a block of neurons: those of each part of the network have a key of their own,
+  // and count from 0.
+  template <typename F>
+  void OfParts(T* to, const unsigned* keys, int64_t n, int64_t count, const F& f) const {
     for (const int64_t end = n + count; n < end;) {
       const int64_t part = n / a_.part, begin = n - part * a_.part, size = std::min(end - n, a_.part - begin);
-      Normals(to, Key::Fold(keys + 2 * part, step), begin, begin + size);
+      f(to, keys + 2 * part, begin, begin + size);
       n += size, to += size;
     }
+  }
+  void NormalsOfParts(T* to, const unsigned* keys, int64_t step, int64_t n, int64_t count) const {
+    OfParts(to, keys, n, count, [=](T* to, const unsigned* key, int64_t begin, int64_t end) { Normals(to, Key::Fold(key, step), begin, end); });
+  }
+
+  // Adds the current from the background to that through static synapses, as inputs.background.
+  void AddBackground(int64_t i, int64_t n, int64_t count, T* __restrict u_bal) const {
+    const Background<T>& b = a_.background;
+    T u[BLOCK], spikes[BLOCK] = {};
+    for (int draw = 0; draw < b.draws; ++draw) {
+      OfParts(u, b.key + 2 * a_.parts * trial_, n, count, [=](T* to, const unsigned* key, int64_t begin, int64_t end) {
+        const Key of_step = Key::Fold(key, i);
+        const uint32_t words[2] = {of_step.a, of_step.b};
+        Uniforms(to, Key::Fold(words, draw), begin, end);
+      });
+      for (int64_t k = 0; k < b.most && CountAbove(count, u, b.limits + k * d_.neurons + n, spikes); ++k) {}
+    }
+    T* __restrict current = b.current + trial_ * d_.neurons + n;
+    const T* gain = background_gain_.At(n);
+    for (int64_t k = 0; k < count; ++k) current[k] = b.decay * current[k] + gain[k] * spikes[k];
+    for (int64_t k = 0; k < count; ++k) u_bal[k] += current[k];
+  }
+
+  // Adds 1 to the numbers of those with u above the limit; whether there are any.
+  static bool CountAbove(int64_t count, const T* __restrict u, const T* __restrict limit, T* __restrict number) {
+    int any = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const int above = u[k] > limit[k];
+      number[k] += above;
+      any |= above;
+    }
+    return any;
   }
 
   // Currents of a block of neurons through static and plastic synapses; renormalised filters are kept.
@@ -160,6 +237,7 @@ class Task {
     const int64_t at = trial_ * d_.neurons + n;
     const T* bias = a_.bias + n;
     Currents(now, n, count, u_bal, u_plas);
+    if (a_.background.limits) AddBackground(now.i, n, count, u_bal);
     if (d_.w)
       for (int64_t i = 0; i < count; ++i) drive[i] = bias[i] + u_bal[i] + u_plas[i];
     else
@@ -176,7 +254,7 @@ class Task {
     }
     const bool any = Integrate(now.i, count, v, until, drive, rate_.At(n), threshold_.At(n), reset_.At(n), fired);
     if (now.renormalise) Renormalise(now, n, count, u_bal, u_plas, after);
-    if (now.last) std::copy(fired, fired + count, d_.spiked + trial_ * d_.sources + n);
+    if (now.last) std::copy(fired, fired + count, d_.spiked + trial_ * d_.own + n);
     if (!any) return;
     for (int64_t i = 0; i < count; ++i)
       if (fired[i]) {
@@ -203,7 +281,7 @@ class Task {
   // At the end of a block: decay of the filtered spikes, sum of the currents, filtered rates.
   void Renormalise(const Moment<T>& now, int64_t n, int64_t count, const T* u_bal, const T* u_plas, T* after) const {
     const int64_t at = trial_ * d_.neurons + n;
-    T *r = d_.r + trial_ * d_.sources + n, *u_sum = a_.u_sum + at;
+    T *r = d_.r + trial_ * d_.own + n, *u_sum = a_.u_sum + at;
     const T weight = now.row + 1;
     if (d_.channel)
       for (int64_t i = 0; i < count; ++i) r[i] *= now.decay[FilterOf(d_, n + i)];
@@ -217,8 +295,8 @@ class Task {
   }
 
   // One step of feed-forward neuron x.
-  void MoveFeedforward(const Moment<T>& now, int64_t x, std::vector<Spike>& own) const {
-    const int64_t count = d_.sources - d_.neurons, since = now.i - a_.stim_off, j = d_.neurons + x, flat = trial_ * d_.sources + j;
+  void MoveFeedforward(const Moment<T>& now, int64_t x, std::vector<Spike>& own) {
+    const int64_t count = d_.own - d_.neurons, since = now.i - a_.stim_off, j = d_.neurons + x, flat = trial_ * d_.own + j;
     T rate = a_.rates.values[(now.step & 1) * count + x];
     if (trial_ == 0) {
       T next = rate;
@@ -239,9 +317,10 @@ class Task {
     if (fired) Fire(now, j, own);
   }
 
-  // Puts a spike on the list for its delivery in the next step and, if wanted, in the packed words (delivery.pack).
-  void Fire(const Moment<T>& now, int64_t j, std::vector<Spike>& own) const {
-    if (!now.last) Enlist(d_, trial_, j, now.next_gain, own);
+  // Puts a spike on the list for its delivery in the next step or among the past ones, and, if wanted, in the packed words (delivery.pack).
+  void Fire(const Moment<T>& now, int64_t j, std::vector<Spike>& own) {
+    if (a_.rows) past_[now.i % a_.rows].push_back(j), a_.fired[trial_ * d_.own + j] += 1;
+    else if (!now.last) Enlist(d_, trial_, j, now.next_gain, own);
     if (!a_.words || j >= d_.neurons) return;
     const int64_t width = (d_.neurons + 31) / 32;
     __atomic_fetch_or(a_.words + (trial_ * a_.steps + now.step) * width + j % width, 1u << (j / width), __ATOMIC_RELAXED);
@@ -252,7 +331,8 @@ class Task {
   int64_t trial_, begin_, end_, range_;
   bool feedforward_;
   Deliverer<T> deliverer_;
-  OfBlock<T> rate_, threshold_, reset_, noise_scale_;
+  OfBlock<T> rate_, threshold_, reset_, noise_scale_, background_gain_;
+  std::vector<std::vector<int>> past_;  // own spikes of the last D steps: those of step s in s % D
 };
 
 // All steps of a call. The spikes of the last step are not delivered.
@@ -264,10 +344,10 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
   std::vector<Task<T>> tasks;
   for (int64_t range = 0; range < ranges.count; ++range)
     for (int64_t trial = 0; trial < d.trials; ++trial) tasks.emplace_back(a, trial, ranges, range);
-  std::vector<SpikeList> lists[2];  // of the trials, in turn: of the step before, and of this one
-  for (auto& list : lists) list.assign(d.trials, SpikeList{std::vector<std::vector<Spike>>(ranges.count)});
+  std::vector<SpikeList> lists[2];  // of the trials, in turn: what arrives in this step, and in the next one
+  for (auto& list : lists) list.assign(d.trials, SpikeList{std::vector<std::vector<Spike>>(ranges.count * Task<T>::ListsOfRange(a))});
   std::vector<SortedSynapses<T>> sorted(SortedSynapses<T>::Helps(d, ranges) ? d.trials : 0, SortedSynapses<T>(d, ranges));
-  for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()]);
+  for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()].of_range);
   const int64_t phases = sorted.empty() ? 1 : 2;
   InSteps(pool, a.steps * phases, tasks.size(), [&](int64_t turn, int64_t index) {
     const int64_t step = turn / phases, row = step % a.block;
@@ -282,6 +362,6 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
     const int64_t next = renormalise ? 0 : row + 1;
     const T *decay = a.factors + row * 2 * filters, *gain = decay + filters;
     sort ? task.Deliver(sorted[task.trial()], gain) : task.Deliver(arriving, gain);
-    task.Move({step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters}, lists[(step + 1) & 1][task.trial()]);
+    task.Move({step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters}, lists[(step + 1) & 1][task.trial()].of_range);
   });
 }
