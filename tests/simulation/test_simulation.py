@@ -271,6 +271,10 @@ def test_trials_side_by_side_are_those_trials(record_check, kernels):
         pytest.param(("static.storage=procedural", "static.out_degree=40", "synapse.tau_plas=[100,150]", "noise.kind=current",
                       "neuron.tau_m=[10,20]", "stimulus=none"), marks=pytest.mark.slow),
         ("static=erdos_renyi", "feedforward=ou", "neuron.refractory=0.3"),
+        ("synapse.delay=[0.3,6]", "feedforward=ou", "feedforward.before=true", "plastic.group_size=7", "background.kind=poisson",
+         "background.n_inputs=[1000,900]", "background.rate=400", "background.weight=[0.002,0.001]"),
+        ("static=populations", "static.path=microcircuit", "static.scale=0.0272", "network.n_neurons=null", "synapse.delay=0.4",
+         "background.kind=poisson", "background.rate=8", "background.weight=0.05"),
     ],
     ids=lambda extra: extra[0],
 )  # fmt: skip

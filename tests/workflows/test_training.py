@@ -315,8 +315,10 @@ def test_the_order_of_the_neurons_does_not_matter(x64, tmp_path, record_check, k
         ("feedforward=ou", "feedforward.n_neurons=5", "plastic.group_size=100"),
         ("static.storage=procedural", "train.trials_per_update=2"),
         ("static=erdos_renyi", "neuron=glif2", "noise.kind=current"),
+        ("static=populations", "static.path=microcircuit", "static.scale=0.043", "network.n_neurons=null", "synapse.delay=[0.5,1.1]",
+         "background.kind=poisson", "background.rate=8", "background.weight=0.05"),
     ],
-)
+)  # fmt: skip
 def test_the_number_of_threads_does_not_matter(tmp_path, record_check, kernels, extra):
     """XLA takes NPROC for the number of threads, of which the native kernels use all; a thread has at least 1,024 neurons."""
     saved = []
