@@ -123,14 +123,15 @@ def steps(
     return _call(form, "steps", filters.dtype, changed, *arguments, made=made, **attributes)[: len(changed) + 1]
 
 
-def normal(stream: Array, n: int, dtype: jnp.dtype) -> Array:
+def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
     """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:
-        return rng.normal(stream, n, dtype)
+        return rng.normal(stream, n, dtype, first)
     if stream.ndim > 1:
         return jax.vmap(lambda own: normal(own, n // len(stream), dtype))(stream).reshape(n)
     require("native", "float32")
-    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream)
+    counter = jnp.zeros(1, jnp.uint32) if first is None else first.astype(jnp.uint32).reshape(1)
+    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream, counter)
 
 
 def learn(

@@ -144,8 +144,8 @@ def _steps(
     stimulus, feedforward = dynamics.stimulus, dynamics.feedforward
     moving = stimulated and isinstance(stimulus, OUStimulusConfig)
     in_turn = (jnp.stack([values] * 2) for values in (state.stimulus if moving else none, state.rates))
-    late = jnp.zeros((0, 0), jnp.bool_), jnp.zeros(0, jnp.int32), none
-    late = tuple(empty if own is None else own for own, empty in zip((state.ring, state.n_fired, state.background), late, strict=True))
+    empty = jnp.zeros((0, 0), jnp.bool_), jnp.zeros(0, jnp.int32), none
+    late = (missing if own is None else own for own, missing in zip((state.ring, state.n_fired, state.background), empty, strict=True))
     of_neurons = state.neuron.v, state.neuron.until, state.u_sum, expected
     changed = state.synapses, state.r, state.n_delivered, *of_neurons, *in_turn, *late, state.spiked
     *after, words = calls.steps(

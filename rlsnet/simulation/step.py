@@ -58,9 +58,8 @@ def static_current(dynamics: Dynamics, network: Network, state: SimState, keys: 
 
 def normal(dynamics: Dynamics, network: Network) -> inputs.Normal:
     """Function that draws a normal random number for each neuron."""
-    if network.first is not None:
-        return partial(rng.normal, first=network.first)
-    return calls.normal if dynamics.backend.noise == "native" else rng.normal
+    form = calls.normal if dynamics.backend.noise == "native" else rng.normal
+    return form if network.first is None else partial(form, first=network.first)
 
 
 def arriving(dynamics: Dynamics, network: Network, state: SimState) -> Array:

@@ -44,6 +44,7 @@ def test_native_normals_are_the_quantiles_of_the_same_bits(n, kind):
     x = np.asarray(jax.jit(calls.normal, static_argnums=(1, 2))(key, n, jnp.float32))
     np.testing.assert_allclose(x, ndtri(u), rtol=1e-6, atol=2e-6)
     np.testing.assert_allclose(x, rng.normal(key, n, jnp.float32), atol=1e-4)
+    np.testing.assert_array_equal(calls.normal(key, n // 2, jnp.float32, jnp.int32(n - n // 2)), x[n - n // 2 :])
 
 
 def test_normal_in_float64_is_finer(x64):

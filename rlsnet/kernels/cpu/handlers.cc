@@ -22,7 +22,7 @@
   extern template void Flush<T>(const Pool&, const Learn<T>&, const StoredP<T>&);
 COMPILED_ELSEWHERE(float)
 COMPILED_ELSEWHERE(double)
-void AllNormals(const Pool& pool, const uint32_t* keys, int64_t rows, int64_t n, float* to);
+void AllNormals(const Pool& pool, const uint32_t* keys, int64_t first, int64_t rows, int64_t n, float* to);
 
 namespace {
 
@@ -74,8 +74,9 @@ ffi::Error RunAllSteps(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ff
 ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
   return Answer(threads, arguments, results, [&](const Pool& pool, Inputs& in, Outputs& out) {
     const uint32_t* key = in.Next<const uint32_t>();
+    const uint32_t first = *in.Next<const uint32_t>();
     float* to = out.Next<float>();
-    if (to) AllNormals(pool, key, out.count() / out.dimension(-1), out.dimension(-1), to);
+    if (to) AllNormals(pool, key, first, out.count() / out.dimension(-1), out.dimension(-1), to);
   });
 }
 

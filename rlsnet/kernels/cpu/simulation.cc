@@ -9,12 +9,12 @@
 #include "steps.h"
 #include "threads.h"
 
-// Normal numbers [rows, n] of the counters 0..n of a key [rows, 2] each.
-void AllNormals(const Pool& pool, const uint32_t* keys, int64_t rows, int64_t n, float* to) {
+// Normal numbers [rows, n] of the counters first..first+n of a key [rows, 2] each.
+void AllNormals(const Pool& pool, const uint32_t* keys, int64_t first, int64_t rows, int64_t n, float* to) {
   Parallel(pool, rows * n, 16384, [=](int64_t begin, int64_t end) {
     for (int64_t row = begin / n; row * n < end; ++row) {
-      const int64_t first = std::max(begin - row * n, int64_t{0});
-      Normals(to + row * n + first, Key{keys[2 * row], keys[2 * row + 1]}, first, std::min(end - row * n, n));
+      const int64_t from = std::max(begin - row * n, int64_t{0});
+      Normals(to + row * n + from, Key{keys[2 * row], keys[2 * row + 1]}, first + from, first + std::min(end - row * n, n));
     }
   });
 }
