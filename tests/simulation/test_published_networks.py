@@ -104,12 +104,23 @@ def rates_in_nest(config, before: float, duration: float) -> tuple[np.ndarray, f
     return np.concatenate(counts) / duration * 1000, seconds
 
 
+# inhibition g, external rate in units of the threshold rate: rate and global frequency (Hz) of Brunel 2000, table 1 (simulations)
+REGIMES = {"fast oscillations": (6.0, 4.0, 60.7, 180), "asynchronous irregular": (5.0, 2.0, 37.7, None),
+           "slow oscillations": (4.5, 0.9, 5.5, 22)}  # fmt: skip
+
+
+def brunel(regime: str) -> tuple[str, ...]:
+    """Settings of a regime."""
+    inhibition, external, *_ = REGIMES[regime]
+    return "config=brunel", f"static.inhibition={inhibition}", f"background.rate={10 * external}"
+
+
 @pytest.mark.simulators
 @pytest.mark.parametrize(
     ("overrides", "what", "tolerance"),
     [
         (("config=microcircuit", "static.in_degrees=0.1"), "microcircuit, 10 % of the neurons and of their inputs", 0.12),
-        (("config=brunel",), "Brunel 2000, asynchronous irregular", 0.05),
+        *((brunel(regime), f"Brunel 2000, {regime}", 0.05) for regime in REGIMES),
     ],
 )
 def test_nest_has_the_same_rates(record_check, overrides, what, tolerance):
@@ -122,17 +133,12 @@ def test_nest_has_the_same_rates(record_check, overrides, what, tolerance):
     np.testing.assert_allclose(ours, theirs, rtol=tolerance)
 
 
-# inhibition g, external rate in units of the threshold rate: rate and global frequency (Hz) of Brunel 2000, table 1 (simulations)
-REGIMES = {"fast oscillations": (6.0, 4.0, 60.7, 180), "asynchronous irregular": (5.0, 2.0, 37.7, None),
-           "slow oscillations": (4.5, 0.9, 5.5, 22)}  # fmt: skip
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 def test_brunel(record_check, regime):
     """12,500 neurons; the frequency is that of the largest peak of the spectrum of the activity in ms."""
     g, external, rate, frequency = REGIMES[regime]
-    values, activity = rates(compose("config=brunel", f"static.inhibition={g}", f"background.rate={10 * external}"), 200, 2000)
+    values, activity = rates(compose(*brunel(regime)), 200, 2000)
     seen, power = values.mean(), np.abs(np.fft.rfft(activity - activity.mean())) ** 2
     smooth = np.convolve(power, np.ones(9) / 9, "same")
     peak = np.argmax(smooth[8:]) + 8
