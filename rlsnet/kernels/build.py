@@ -41,7 +41,7 @@ TUNING = X86_TUNING if processors.family() == processors.X86 else ("-mcpu=native
 COMPILE_SECONDS = 600  # a compilation takes some 5 s, on a busy machine several times that
 RETRY_SECONDS = 24 * 3600  # after which a compiler that has failed is tried again, where another one has made a library
 ANSWER_SECONDS = 30  # to compile an empty file takes a tenth of a second
-KERNELS = ("steps", "deliver", "learn", "flush")  # those that exist for each precision
+KERNELS = ("steps", "deliver", "pack", "unpack", "learn", "flush")  # those that exist for each precision
 KINDS = {"float32": "f32", "float64": "f64"}
 
 

@@ -123,6 +123,20 @@ def steps(
     return _call(form, "steps", filters.dtype, changed, *arguments, made=made, **attributes)[: len(changed) + 1]
 
 
+def pack(flags: Array, dtype: jnp.dtype) -> Array:
+    """Native form of `delivery.pack` of each row: [c, n] bool -> [c, W] uint32; `dtype` is the precision whose kernels are in use."""
+    require("native", jnp.dtype(dtype).name)
+    name, words = f"rlsnet_pack_{build.KINDS[jnp.dtype(dtype).name]}", (*flags.shape[:-1], -(-flags.shape[-1] // 32))
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(words, jnp.uint32), vmap_method="broadcast_all")(flags)
+
+
+def unpack(words: Array, each: int, n: int, dtype: jnp.dtype) -> Array:
+    """Native form of `delivery.unpack`: [c, D, W] uint32 -> [c, n] bool of D devices with `each` neurons."""
+    require("native", jnp.dtype(dtype).name)
+    name, flags = f"rlsnet_unpack_{build.KINDS[jnp.dtype(dtype).name]}", (*words.shape[:-2], n)
+    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(flags, jnp.bool_), vmap_method="broadcast_all")(words, each=np.int64(each))
+
+
 def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
     """Native form of `rng.normal` in float32, from the same bits and closer to the true quantiles; in float64 `rng.normal` itself."""
     if dtype != jnp.float32:

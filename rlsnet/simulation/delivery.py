@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from rlsnet.kernels import calls
 from rlsnet.model import connectivity, sharding
 from rlsnet.model.network import Network
 
@@ -31,18 +32,29 @@ def pack(flags: Array) -> Array:
     return jnp.sum(jnp.where(flags, bit[:, None], np.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
-def of_all_devices(network: Network, spiked: Array) -> Array:
+def unpack(words: Array, each: int, n: int) -> Array:
+    """[c, n] bool, the flags of n neurons from the packed ones [c, D, W] of D devices with `each` neurons; those after n are padding."""
+    bits = words[:, :, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :, None]
+    flags = (bits & np.uint32(1)).astype(bool).reshape(*words.shape[:2], -1)
+    return flags[:, :, :each].reshape(len(words), -1)[:, :n]
+
+
+def of_all_devices(network: Network, spiked: Array, native: bool) -> Array:
     """[c, N+X] bool, the spikes of c steps of the whole network, from those of the neurons on each device, which exchange packed words.
 
-    spiked: [c, N+X] of the neurons of a device, and of the feed-forward neurons, which are the same on all devices.
+    Args:
+      network: neurons and connectivity.
+      spiked: [c, N+X] of the neurons of a device, and of the feed-forward neurons, which are the same on all devices.
+      native: whether native kernels pack them. XLA on a CPU would compute the step of a neuron again for its bit, neuron by neuron.
     """
     if network.mesh is None:
         return spiked
-    n = network.n_neurons
-    words = lax.all_gather(jax.vmap(pack)(spiked[:, :n]), sharding.AXIS, axis=1)
-    bits = words[:, :, None, :] >> jnp.arange(32, dtype=jnp.uint32)[None, None, :, None]
-    flags = (bits & np.uint32(1)).astype(bool).reshape(*words.shape[:2], -1)[:, :, :n].reshape(len(spiked), -1)
-    return jnp.concatenate([flags[:, : network.n_whole], spiked[:, n:]], axis=1)
+    n, dtype = network.n_neurons, network.bias.dtype
+    own = spiked[:, :n]
+    words = lax.all_gather(calls.pack(own, dtype) if native else jax.vmap(pack)(own), sharding.AXIS, axis=1)
+    sizes = n, network.n_whole
+    flags = calls.unpack(words, *sizes, dtype) if native else unpack(words, *sizes)
+    return jnp.concatenate([flags, spiked[:, n:]], axis=1)
 
 
 def _lowest_bit(word: Array) -> Array:

@@ -192,7 +192,7 @@ def block(
             fired = fired[None]
         else:
             state, fired = lax.scan(one_step, state, factors)
-        fired = delivery.of_all_devices(network, fired)
+        fired = delivery.of_all_devices(network, fired, dynamics.backend.delivery == "native")
         return with_spikes(state, fired), jax.vmap(delivery.pack)(fired[:, : network.n_whole]) if record else None
 
     size = dynamics.steps_of_exchange(network)

@@ -433,6 +433,20 @@ def test_spikes_are_found_by_rank():
     assert np.all(found[total:] == 1000)
 
 
+@pytest.mark.parametrize("kernels", NATIVE)
+@pytest.mark.parametrize(("each", "n"), [(1, 3), (31, 60), (32, 96), (33, 70), (1000, 2999)])
+def test_native_packing_is_that_of_xla(kernels, each, n):
+    """Two steps of three devices with `each` neurons, the last ones of which are padding; also for trials side by side."""
+    flags = np.random.default_rng(each).random((2, 3, each)) < 0.3
+    own = jnp.asarray(flags.reshape(6, each))
+    words = calls.pack(own, jnp.dtype("float32"))
+    np.testing.assert_array_equal(words, jax.vmap(delivery.pack)(own))
+    np.testing.assert_array_equal(jax.vmap(lambda rows: calls.pack(rows, jnp.dtype("float32")))(own[:, None])[:, 0], words)
+    words = words.reshape(2, 3, -1)
+    for form in (delivery.unpack, partial(calls.unpack, dtype=jnp.dtype("float32"))):
+        np.testing.assert_array_equal(form(words, each, n), flags.reshape(2, -1)[:, :n])
+
+
 def test_pack_and_unpack():
     flags = np.random.default_rng(0).random((5, 77)) < 0.3
     words = np.stack([np.asarray(delivery.pack(jnp.asarray(row))) for row in flags])

@@ -4,6 +4,7 @@
 // This file knows XLA, and calls.py calls it; what is computed is compiled in simulation.cc and learning.cc, at the same time (build.py).
 // Dimension letters as everywhere: N neurons, G groups of S neurons with L plastic inputs each, Q pending updates.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -80,6 +81,31 @@ ffi::Error RunNormal(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi:
   });
 }
 
+// Arguments and results as in calls.pack.
+ffi::Error RunPack(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary) {
+  return Answer(threads, arguments, results, [&](const Pool&, Inputs& in, Outputs& out) {
+    const unsigned char* flags = in.Next<const unsigned char>();
+    const int64_t n = in.dimension(-1), rows = in.count() / n;
+    uint32_t* words = out.Next<uint32_t>();
+    for (int64_t row = 0; row < rows; ++row) PackFlags(flags + row * n, n, words + row * out.dimension(-1));
+  });
+}
+
+// Arguments and results as in calls.unpack.
+ffi::Error RunUnpack(ffi::ThreadPool threads, ffi::RemainingArgs arguments, ffi::RemainingRets results, ffi::Dictionary attributes) {
+  return Answer(threads, arguments, results, [&](const Pool&, Inputs& in, Outputs& out) {
+    const uint32_t* words = in.Next<const uint32_t>();
+    const int64_t width = in.dimension(-1), devices = in.dimension(-2), each = Attribute<int64_t>(attributes, "each");
+    unsigned char* flags = out.Next<unsigned char>();
+    const int64_t all = out.dimension(-1), rows = out.count() / all;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t device = 0; device < devices; ++device, words += width) {
+        const int64_t begin = std::min(device * each, all), end = std::min(begin + each, all);
+        UnpackFlags(words, end - begin, width, flags + row * all + begin);
+      }
+  });
+}
+
 // The next result: P of all groups, and its scale.
 template <typename T>
 StoredP<T> NextP(Outputs& out) {
@@ -135,12 +161,16 @@ struct ffi::CtxBinding<ffi::ThreadPool> {
 HANDLER(steps_f32, RunAllSteps<float>);
 HANDLER(deliver_f32, RunDeliver<float>);
 HANDLER(normal_f32, RunNormal);
+HANDLER(pack_f32, RunPack);
+HANDLER(unpack_f32, RunUnpack);
 HANDLER(learn_f32, RunLearn<float>);
 HANDLER(flush_f32, RunFlush<float>);
 #endif
 #ifdef RLSNET_F64
 HANDLER(steps_f64, RunAllSteps<double>);
 HANDLER(deliver_f64, RunDeliver<double>);
+HANDLER(pack_f64, RunPack);
+HANDLER(unpack_f64, RunUnpack);
 HANDLER(learn_f64, RunLearn<double>);
 HANDLER(flush_f64, RunFlush<double>);
 #endif

@@ -36,6 +36,18 @@ void ForEachSpike(const unsigned char* spiked, int64_t n, const F& f) {
     if (spiked[j]) f(j);
 }
 
+// Flags of n neurons as words of 32 bits, as delivery.pack: bit b of word k is flag b*W + k, W the number of words.
+inline void PackFlags(const unsigned char* flags, int64_t n, uint32_t* words) {
+  const int64_t width = (n + 31) / 32;
+  std::fill(words, words + width, 0);
+  for (int64_t bit = 0; bit * width < n; ++bit)
+    for (int64_t k = 0, end = std::min(width, n - bit * width); k < end; ++k) words[k] |= uint32_t{flags[bit * width + k]} << bit;
+}
+inline void UnpackFlags(const uint32_t* words, int64_t n, int64_t width, unsigned char* flags) {
+  for (int64_t bit = 0; bit * width < n; ++bit)
+    for (int64_t k = 0, end = std::min(width, n - bit * width); k < end; ++k) flags[bit * width + k] = words[k] >> bit & 1;
+}
+
 // The plastic filter of a source.
 template <typename T>
 int FilterOf(const Delivery<T>& a, int64_t j) {
