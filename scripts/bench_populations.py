@@ -14,6 +14,7 @@ import time
 
 import jax
 from bench import machine
+from bench_case import cores
 from bench_programs import ROOT
 
 from rlsnet.api import compose
@@ -42,7 +43,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             start = time.perf_counter()
             jax.block_until_ready(run(network, state))
-            ours, theirs = time.perf_counter() - start, rates_in_nest(config, BEFORE, DURATION)[1]
+            ours, theirs = time.perf_counter() - start, rates_in_nest(config, BEFORE, DURATION, cores())[1]
             print(f"rlsnet {ours:.2f} s, NEST {theirs:.2f} s, ratio {theirs / ours:.1f}", flush=True)
 
 

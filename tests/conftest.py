@@ -37,6 +37,7 @@ __all__ = [
     "compose",
     "difference",
     "form_name",
+    "fresh_nest",
     "keys_of",
     "metrics",
     "settings",
@@ -64,6 +65,16 @@ def simulator(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         pytest.fail(f"not run here: cannot import {name} ({error}); pip install -e '.[test,simulators]'")
+
+
+def fresh_nest(resolution: float, threads: int = 1, seed: int = 1) -> ModuleType:
+    """NEST without a network, silent, with a time step of `resolution` ms."""
+    os.environ["PYNEST_QUIET"] = "1"
+    nest = simulator("nest")
+    nest.verbosity = nest.VerbosityLevel.ERROR
+    nest.ResetKernel()
+    nest.local_num_threads, nest.resolution, nest.rng_seed = threads, resolution, seed
+    return nest
 
 
 def settings(form: backend.Backend) -> list[str]:

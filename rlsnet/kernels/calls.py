@@ -8,6 +8,8 @@ a CPU (`cpu/`), and in CUDA (`cuda/kernels.cu`). `form` is native or cuda.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,19 +56,20 @@ def _call(
     changed: tuple[Array, ...],
     *arguments: Array,
     made: tuple[jax.ShapeDtypeStruct, ...] = (),
-    **attributes: int | float,
+    by_row: bool = False,
+    attributes: Mapping[str, int | float] | None = None,
 ) -> tuple[Array, ...]:
-    """Results of a kernel for numbers of type `dtype`: its last arguments, `changed` in place, and then the arrays `made`."""
+    """Results of a kernel for numbers of type `dtype`: its last arguments, `changed` in place, and then the arrays `made`.
+
+    by_row: whether jax.vmap adds a leading axis to all arrays; other kernels take B trials as they are (`delivery.side_by_side`).
+    """
     precision = jnp.dtype(dtype).name
     require(form, precision)
     shapes = *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in changed), *made
     aliases = {len(arguments) + index: index for index in range(len(changed))}
-    typed = {key: np.float64(value) if isinstance(value, float) else np.int64(value) for key, value in attributes.items()}
-    return tuple(
-        jax.ffi.ffi_call(f"{PREFIX[form]}{name}_{build.KINDS[precision]}", shapes, input_output_aliases=aliases)(
-            *arguments, *changed, **typed
-        )
-    )
+    typed = {key: np.float64(value) if isinstance(value, float) else np.int64(value) for key, value in (attributes or {}).items()}
+    target, method = f"{PREFIX[form]}{name}_{build.KINDS[precision]}", "broadcast_all" if by_row else None
+    return tuple(jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases, vmap_method=method)(*arguments, *changed, **typed))
 
 
 def _connectivity(network: Network, w: Array | None, dtype: jnp.dtype) -> tuple[Array, ...]:
@@ -120,21 +123,19 @@ def steps(
     if form == "cuda":
         made += _room_for_spikes(spiked)
     arguments = *arguments, *_connectivity(network, w, filters.dtype)
-    return _call(form, "steps", filters.dtype, changed, *arguments, made=made, **attributes)[: len(changed) + 1]
+    return _call(form, "steps", filters.dtype, changed, *arguments, made=made, attributes=attributes)[: len(changed) + 1]
 
 
 def pack(flags: Array, dtype: jnp.dtype) -> Array:
     """Native form of `delivery.pack` of each row: [c, n] bool -> [c, W] uint32; `dtype` is the precision whose kernels are in use."""
-    require("native", jnp.dtype(dtype).name)
-    name, words = f"rlsnet_pack_{build.KINDS[jnp.dtype(dtype).name]}", (*flags.shape[:-1], -(-flags.shape[-1] // 32))
-    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(words, jnp.uint32), vmap_method="broadcast_all")(flags)
+    words = jax.ShapeDtypeStruct((*flags.shape[:-1], -(-flags.shape[-1] // 32)), jnp.uint32)
+    return _call("native", "pack", dtype, (), flags, made=(words,), by_row=True)[0]
 
 
 def unpack(words: Array, each: int, n: int, dtype: jnp.dtype) -> Array:
     """Native form of `delivery.unpack`: [c, D, W] uint32 -> [c, n] bool of D devices with `each` neurons."""
-    require("native", jnp.dtype(dtype).name)
-    name, flags = f"rlsnet_unpack_{build.KINDS[jnp.dtype(dtype).name]}", (*words.shape[:-2], n)
-    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(flags, jnp.bool_), vmap_method="broadcast_all")(words, each=np.int64(each))
+    flags = jax.ShapeDtypeStruct((*words.shape[:-2], n), jnp.bool_)
+    return _call("native", "unpack", dtype, (), words, made=(flags,), by_row=True, attributes={"each": each})[0]
 
 
 def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) -> Array:
@@ -143,9 +144,8 @@ def normal(stream: Array, n: int, dtype: jnp.dtype, first: Array | None = None) 
         return rng.normal(stream, n, dtype, first)
     if stream.ndim > 1:
         return jax.vmap(lambda own: normal(own, n // len(stream), dtype))(stream).reshape(n)
-    require("native", "float32")
     counter = jnp.zeros(1, jnp.uint32) if first is None else first.astype(jnp.uint32).reshape(1)
-    return jax.ffi.ffi_call("rlsnet_normal_f32", jax.ShapeDtypeStruct((n,), dtype), vmap_method="broadcast_all")(stream, counter)
+    return _call("native", "normal", dtype, (), stream, counter, made=(jax.ShapeDtypeStruct((n,), dtype),), by_row=True)[0]
 
 
 def learn(

@@ -135,11 +135,13 @@ Given = tuple[Learner, Array, TrialKeys, Array, Array, Array | None, Unfinished 
 def _on_devices(dynamics: Dynamics, rls: RLSConfig, traces: bool, network: Network, given: Given) -> Any:
     """Results of `iterate` or, with unfinished trials, of `resume`, on the devices of the network."""
     _, _, keys, number, _, _, unfinished = given
-    everywhere, own, by_point = sharding.EVERYWHERE, sharding.BY_NEURON, sharding.along(1, 2)
+    everywhere: Any = sharding.EVERYWHERE
+    own: Any = sharding.BY_NEURON
+    by_point: Any = sharding.along(1, 2)
     trials: Any = None
     if dynamics.backend.delivery == "fixed_shape":
-        state: Any = SimState.placement(network, number.ndim)
-        trials = Unfinished(state, everywhere, by_point, own, everywhere if traces else None)  # type: ignore[arg-type]
+        state = SimState.placement(network, number.ndim)
+        trials = Unfinished(state, everywhere, by_point, own, everywhere if traces else None)
     placed = own, sharding.along(2, 3), keys.placement, everywhere, everywhere, by_point, None if unfinished is None else trials
     return sharding.over_devices(network, partial(_of_shard, dynamics, rls, traces), given, placed, (own, everywhere, trials))
 

@@ -40,9 +40,8 @@ STIMULI = (NoStimulusConfig, OUStimulusConfig, GivenStimulusConfig)
 def covers(dynamics: Dynamics, network: Network) -> bool:
     """Whether the kernel computes the steps of a trial, or of its part without a perturbation."""
     known = type(dynamics.neuron) is LIFConfig and type(dynamics.stimulus) in STIMULI and not network.per_synapse
-    if dynamics.backend.delivery == "cuda" and (dynamics.ring_rows(network) or network.largest_background):
-        return False
-    return dynamics.backend.delivery in calls.PREFIX and known and network.mesh is None
+    native_only = dynamics.ring_rows(network) > 0 or network.largest_background > 0
+    return known and network.mesh is None and dynamics.backend.delivery in (("native",) if native_only else calls.PREFIX)
 
 
 def advance(

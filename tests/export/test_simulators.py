@@ -4,14 +4,13 @@ They read what rlsnet wrote, a network.zarr, with zarr alone. They come with the
 """
 
 import dataclasses
-import os
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
-from conftest import KERNELS, compose, keys_of, simulator, spikes_of
+from conftest import KERNELS, compose, fresh_nest, keys_of, simulator, spikes_of
 
 from rlsnet.model import build, connectivity, network_store
 from rlsnet.simulation.state import Dynamics
@@ -116,11 +115,7 @@ def nest_rates(given: Given, duration: float) -> tuple[float, float]:
     NEST solves the equations exactly between spikes. Time constants -dt/log(1 - dt/tau), and weights w/tau times what makes
     up for them (NEST moves v by the current's mean within a step), turn its exponentials into the factors of Euler steps.
     """
-    os.environ["PYNEST_QUIET"] = "1"
-    nest = simulator("nest")
-    nest.verbosity = nest.VerbosityLevel.ERROR
-    nest.ResetKernel()
-    nest.resolution = 0.1
+    nest = fresh_nest(0.1)
     tau_m, tau_syn = 9.94992, 2.94972
     constants = {"tau_m": tau_m, "C_m": tau_m, "tau_syn_ex": tau_syn, "tau_syn_in": tau_syn, "t_ref": 0.1}
     voltages = {"E_L": 0.0, "V_th": 1.0, "V_reset": 0.0}

@@ -1,6 +1,5 @@
 """Networks without plastic synapses against published rates and closed forms."""
 
-import os
 import time
 from functools import partial
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compose, keys_of, simulator
+from conftest import compose, fresh_nest, keys_of
 
 from rlsnet.io import population_files
 from rlsnet.io.memory import free_memory
@@ -61,13 +60,9 @@ def test_microcircuit(record_check, scale, inputs):
     np.testing.assert_allclose(seen, NEST, rtol=0.15)
 
 
-def rates_in_nest(config, before: float, duration: float) -> tuple[np.ndarray, float]:
+def rates_in_nest(config, before: float, duration: float, threads: int = 2) -> tuple[np.ndarray, float]:
     """[N] mean rates as of `rates` in NEST, of a network that NEST draws from the same file of populations; s that NEST needs for them."""
-    os.environ["PYNEST_QUIET"] = "1"
-    nest = simulator("nest")
-    nest.verbosity = nest.VerbosityLevel.ERROR
-    nest.ResetKernel()
-    nest.local_num_threads, nest.resolution, nest.rng_seed = 2, config.trial.dt, 1
+    nest = fresh_nest(config.trial.dt, threads)
     static, neuron, tau = config.static, config.neuron, config.synapse.tau_exc
     found, k = population_files.read(static.path), static.inputs
     sizes, synapses = found.scaled(static.scale, k)

@@ -1,4 +1,4 @@
-// Native kernels, which XLA calls on a CPU: time steps, delivery of spikes, noise, and recursive least squares.
+// Native kernels, which XLA calls on a CPU: time steps, delivery and packing of spikes, noise, and recursive least squares.
 //
 // The same is computed in JAX, in a simpler form, by simulation/step.py, simulation/delivery.py, model/rng.py and learning/deferred.py.
 // This file knows XLA, and calls.py calls it; what is computed is compiled in simulation.cc and learning.cc, at the same time (build.py).

@@ -63,11 +63,11 @@ class Task {
   int64_t range() const { return range_; }
 
   // Spikes that are still to be delivered when the call begins.
-  void Begin(std::vector<std::vector<Spike>>& lists) {
+  void Begin(SpikeList& list) {
     const T* gain = a_.factors + 2 + d_.channels;
-    if (!a_.rows) return EachOfOwn(d_.spiked + trial_ * d_.own, [&](int j) { Enlist(d_, trial_, j, gain, lists[range_]); });
+    if (!a_.rows) return EachOfOwn(d_.spiked + trial_ * d_.own, [&](int j) { Enlist(d_, trial_, j, gain, OfDelay(list, 0)); });
     for (int row = 0; row < a_.rows; ++row) EachOfOwn(RingRow(row), [&](int j) { past_[row].push_back(j); });
-    if (!*a_.early) Arrive(*a_.i + 1, gain, lists);
+    if (!*a_.early) Arrive(*a_.i + 1, gain, list);
   }
 
   template <typename Spikes>
@@ -75,15 +75,15 @@ class Task {
     deliverer_(spikes, gain, filters());
   }
 
-  // Moves the neurons by a step; spikes that arrive in the next one are put on the lists.
-  void Move(const Moment<T>& now, std::vector<std::vector<Spike>>& lists) {
-    for (int64_t k = 0; k < ListsOfRange(a_); ++k) OfDelay(lists, k).clear();
+  // Moves the neurons by a step; spikes that arrive in the next one are put on the list.
+  void Move(const Moment<T>& now, SpikeList& list) {
+    for (int64_t k = 0; k < ListsOfRange(a_); ++k) OfDelay(list, k).clear();
     if (a_.rows) past_[now.i % a_.rows].clear();
-    for (int64_t n = begin_; n < end_; n += BLOCK) MoveBlock(now, n, std::min(BLOCK, end_ - n), lists[range_]);
+    for (int64_t n = begin_; n < end_; n += BLOCK) MoveBlock(now, n, std::min(BLOCK, end_ - n), OfDelay(list, 0));
     if (feedforward_)
-      for (int64_t x = 0; x < d_.own - d_.neurons; ++x) MoveFeedforward(now, x, lists[range_]);
+      for (int64_t x = 0; x < d_.own - d_.neurons; ++x) MoveFeedforward(now, x, OfDelay(list, 0));
     if (!a_.rows) return;
-    if (!now.last) return Arrive(now.i + 1, now.next_gain, lists);
+    if (!now.last) return Arrive(now.i + 1, now.next_gain, list);
     for (int64_t step = std::max<int64_t>(0, now.step + 1 - a_.rows); step <= now.step; ++step) KeepRow((now.i - now.step + step) % a_.rows);
   }
 
@@ -97,21 +97,21 @@ class Task {
     if (feedforward_) ForEachSpike(spiked + d_.neurons, d_.own - d_.neurons, [&](int64_t x) { f(d_.neurons + x); });
   }
 
-  // Spikes of the own neurons that arrive with delay k, in the order of all lists: delays, ranges, neurons.
-  std::vector<Spike>& OfDelay(std::vector<std::vector<Spike>>& lists, int64_t k) const {
-    return lists[k * (lists.size() / ListsOfRange(a_)) + range_];
+  // Spikes of the own neurons that arrive with delay k; the list has the order of delays, ranges, neurons.
+  std::vector<Spike>& OfDelay(SpikeList& list, int64_t k) const {
+    return list.of_range[k * (list.of_range.size() / ListsOfRange(a_)) + range_];
   }
 
   // Lists the spikes that arrive in step i of the trial, as step.arriving does.
-  void Arrive(int64_t i, const T* gain, std::vector<std::vector<Spike>>& lists) {
+  void Arrive(int64_t i, const T* gain, SpikeList& list) {
     const bool by_class = a_.delays[0] != a_.delays[1];
     for (int k = 0; k < a_.delay_count; ++k) {
       if (k == 1 && !by_class) continue;
       const std::vector<int>& spikes = past_[(i + a_.rows - a_.delays[k]) % a_.rows];
-      std::vector<Spike>& list = OfDelay(lists, k);
+      std::vector<Spike>& own = OfDelay(list, k);
       for (const int j : spikes) {
-        if (k > 1) Enlist(d_, trial_, (k - 1) * d_.own + j, gain, list);
-        else if (!by_class || (j >= d_.neurons || d_.excitatory[j]) == (k == 0)) Enlist(d_, trial_, j, gain, list);
+        if (k > 1) Enlist(d_, trial_, (k - 1) * d_.own + j, gain, own);
+        else if (!by_class || (j >= d_.neurons || d_.excitatory[j]) == (k == 0)) Enlist(d_, trial_, j, gain, own);
       }
     }
   }
@@ -347,7 +347,7 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
   std::vector<SpikeList> lists[2];  // of the trials, in turn: what arrives in this step, and in the next one
   for (auto& list : lists) list.assign(d.trials, SpikeList{std::vector<std::vector<Spike>>(ranges.count * Task<T>::ListsOfRange(a))});
   std::vector<SortedSynapses<T>> sorted(SortedSynapses<T>::Helps(d, ranges) ? d.trials : 0, SortedSynapses<T>(d, ranges));
-  for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()].of_range);
+  for (Task<T>& task : tasks) task.Begin(lists[0][task.trial()]);
   const int64_t phases = sorted.empty() ? 1 : 2;
   InSteps(pool, a.steps * phases, tasks.size(), [&](int64_t turn, int64_t index) {
     const int64_t step = turn / phases, row = step % a.block;
@@ -362,6 +362,6 @@ void RunSteps(const Pool& pool, const Steps<T>& a) {
     const int64_t next = renormalise ? 0 : row + 1;
     const T *decay = a.factors + row * 2 * filters, *gain = decay + filters;
     sort ? task.Deliver(sorted[task.trial()], gain) : task.Deliver(arriving, gain);
-    task.Move({step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters}, lists[(step + 1) & 1][task.trial()].of_range);
+    task.Move({step, before + step + 1, row, last, renormalise, decay, a.factors + (2 * next + 1) * filters}, lists[(step + 1) & 1][task.trial()]);
   });
 }
